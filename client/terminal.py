@@ -1,0 +1,128 @@
+"""Live conversation: microphone and loudspeaker through sounddevice, the text on the terminal."""
+
+import asyncio
+import contextlib
+import queue
+
+import numpy as np
+
+from client import ClientError
+from client.display import Display
+from client.playback import Playback
+from client.recording import Recording
+from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
+
+HEARD_TICKS = 8  # microphone ticks that may wait to be sent; beyond, they are dropped and counted
+
+
+def devices() -> str:
+    """A table of the sound devices, as --list-devices prints it."""
+    return str(_sounddevice().query_devices()) or "no sound devices"
+
+
+def has_sound() -> bool:
+    """Whether this machine has a microphone and a loudspeaker."""
+    try:
+        sounddevice = _sounddevice()
+        sounddevice.query_devices(kind="input")
+        sounddevice.query_devices(kind="output")
+    except Exception:  # no library, no device or no sound system: each has an exception of its own
+        return False
+    return True
+
+
+def _sounddevice():
+    try:
+        import sounddevice
+    except OSError as error:
+        raise ClientError("no PortAudio library; on Debian: apt-get install libportaudio2") from error
+    return sounddevice
+
+
+class SoundCard:
+    """Callback driven streams of one tick a block. The callbacks run in PortAudio's thread and never wait."""
+
+    def __init__(self, device: str | None = None):
+        self.playback = Playback()
+        self.heard: queue.Queue[tuple[np.ndarray, np.ndarray]] = queue.Queue(HEARD_TICKS)
+        self.dropped_ticks = 0
+        self._arrived = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        sounddevice = _sounddevice()
+        chosen = int(device) if device is not None and device.isdigit() else device
+        try:
+            self._stream = sounddevice.Stream(
+                samplerate=SAMPLE_RATE,
+                blocksize=TICK_SAMPLES,
+                device=chosen,
+                channels=1,
+                dtype="float32",
+                latency="low",
+                callback=self._exchange,
+            )
+        except (sounddevice.PortAudioError, ValueError) as error:
+            name = "the sound card" if device is None else f"the sound device {device!r}"
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise ClientError(f"cannot use {name} ({reason}); see duplex talk --list-devices") from error
+
+    def __enter__(self) -> "SoundCard":
+        self._stream.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stream.close()
+
+    async def listen(self) -> tuple[np.ndarray, np.ndarray]:
+        """The next tick of the microphone and what was played meanwhile, float32 [1920] each."""
+        while True:
+            self._arrived.clear()
+            with contextlib.suppress(queue.Empty):
+                return self.heard.get_nowait()
+            await self._arrived.wait()
+
+    def _exchange(self, heard, played, frames, time, status) -> None:
+        played[:, 0] = self.playback.pull(frames)
+        try:
+            self.heard.put_nowait((heard[:, 0].copy(), played[:, 0].copy()))
+        except queue.Full:
+            self.dropped_ticks += 1
+        with contextlib.suppress(RuntimeError):  # the loop may have closed
+            self._loop.call_soon_threadsafe(self._arrived.set)
+
+
+async def live(session, card: SoundCard, display: Display, stop: asyncio.Event, keep: bool) -> Recording:
+    """Talks until `stop` is set or the session ends; keeps the sound only when asked, it grows for ever."""
+    recording = Recording()
+    async with asyncio.TaskGroup() as tasks:
+        speaking = tasks.create_task(_play(session, card, display, recording if keep else None, stop), name="play")
+        while not stop.is_set() and not speaking.done():
+            listening = asyncio.ensure_future(card.listen())
+            stopping = asyncio.ensure_future(stop.wait())
+            await asyncio.wait({listening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if not listening.done():
+                listening.cancel()
+                break
+            heard, played = listening.result()
+            await session.push(heard)
+            if keep:
+                recording.add_tick(heard, played)
+        await session.close()
+    recording.gaps, recording.dropped_ms = card.playback.gaps, card.playback.dropped_ms + card.dropped_ticks * TICK_MS
+    return recording
+
+
+async def _play(session, card: SoundCard, display: Display, recording: Recording | None, stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    session_ms, ahead_ms = 0, 0.0
+    while (message := await session.get()) is not None:
+        audio, events = message
+        if len(audio):
+            ahead_ms = card.playback.push(audio) - session_ms
+            session_ms += len(audio) * TICK_MS // TICK_SAMPLES
+        for event in events:
+            display.show(event)
+            if recording is not None:
+                recording.note(loop.time() - started, event, ahead_ms)
+    stop.set()

@@ -1,0 +1,210 @@
+"""The command `duplex`: serve the agent to others, or talk with it.
+
+duplex talk                                    microphone and loudspeaker, or recorded questions without them
+duplex talk --input question.wav --output answer.wav
+duplex serve --port 8765                       then: duplex talk --server ws://localhost:8765
+"""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from client import ClientError
+from duplex import __version__
+from duplex.weights import WeightsError
+
+ROOT = Path(__file__).parent
+AGENT = ROOT / "agent"  # the default agent
+FAILED = 2  # exit code when the sentence on stderr says all
+
+
+class UsageError(Exception):
+    """One sentence about the command line."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    args = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(name)s: %(message)s")
+    try:
+        args.run(args)
+    except (ClientError, WeightsError, UsageError) as error:
+        sys.exit(_fail(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(error: Exception) -> int:
+    print(f"duplex: {error}", file=sys.stderr)
+    return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="duplex", description="A speech agent that listens and speaks at once.")
+    parser.add_argument("--version", action="version", version=f"duplex {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="serve the agent over websockets")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s: this machine)")
+    serve.add_argument("--port", type=int, default=8765, help="port to listen on (default %(default)s)")
+    serve.add_argument("--slots", type=int, default=4, help="sessions at the same time (default %(default)s)")
+    serve.set_defaults(run=_serve)
+    talk = commands.add_parser("talk", help="talk with the agent")
+    talk.add_argument("--server", metavar="URL", help="ws://HOST:PORT of a server; default: the agent in this process")
+    talk.add_argument("--input", nargs="+", type=Path, metavar="WAV", help="questions to ask, instead of a microphone")
+    talk.add_argument("--recorded", action="store_true", help="use the recorded questions that come with the project")
+    talk.add_argument("--output", type=Path, metavar="WAV", help="stereo recording; text and time line go beside it")
+    talk.add_argument(
+        "--gap", type=float, metavar="S", help="ask each question S seconds after the last, come what may"
+    )
+    talk.add_argument("--fast", action="store_true", help="questions as fast as the machine can, not in real time")
+    talk.add_argument("--device", help="sound device, by number or part of its name")
+    talk.add_argument("--list-devices", action="store_true", help="show the sound devices and stop")
+    talk.add_argument("--instructions", help="what the agent shall keep in mind")
+    talk.add_argument("--seed", type=int, help="seed of the agent's sampling")
+    talk.set_defaults(run=_talk)
+    for command in (serve, talk):
+        command.add_argument("--agent", type=Path, default=AGENT, help="folder of the agent (default: the one shipped)")
+        command.add_argument("--compute", default="cpu", help="torch device of the model (default %(default)s)")
+        command.add_argument("--dtype", help="number format, such as float32 (default: the agent's choice)")
+        command.add_argument("--threads", type=int, help="CPU threads of the model")
+        command.add_argument("--offline", action="store_true", help="never fetch weights")
+        command.add_argument("--verbose", action="store_true", help="tell more on stderr")
+    return parser
+
+
+def _load(args: argparse.Namespace, slots: int):
+    """The agent, ready to step."""
+    if not args.agent.is_dir():
+        raise UsageError(f"there is no agent in {args.agent}; --agent names a folder with config.json and weights")
+    print("loading the agent …", file=sys.stderr, flush=True)
+    import torch
+
+    from duplex.agent import load_agent
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    try:
+        return load_agent(args.agent, slots=slots, device=args.compute, dtype=args.dtype, offline=args.offline)
+    except FileNotFoundError as error:
+        raise UsageError(f"the agent in {args.agent} is not complete: {error.filename or error} is missing") from error
+
+
+def _serve(args: argparse.Namespace) -> None:
+    from duplex import server
+
+    if args.slots < 1:
+        raise UsageError(f"--slots {args.slots} leaves no place for anybody; give at least 1")
+    try:
+        server.run(lambda: _load(args, args.slots), args.host, args.port, args.slots)
+    except server.ServerError as error:
+        sys.exit(_fail(error))
+
+
+def _talk(args: argparse.Namespace) -> None:
+    from client import terminal, wav
+
+    if args.list_devices:
+        print(terminal.devices())
+        return
+    if args.fast and args.server:
+        raise UsageError("--fast needs the agent in this process; a server keeps real time, so leave --server out")
+    paths = args.input or (_recorded_questions() if args.recorded else None)
+    if paths is None and args.device is None and not terminal.has_sound():
+        print("note: no sound card found; playing the recorded questions", file=sys.stderr)
+        paths = _recorded_questions()
+    if paths:
+        questions = [wav.read_wave(path) for path in paths]
+        asyncio.run(_talk_recorded(args, questions))
+    else:
+        if args.fast:
+            raise UsageError("--fast is for recorded questions; give --input or --recorded")
+        asyncio.run(_talk_live(args))
+
+
+def _recorded_questions() -> list[Path]:
+    import client
+
+    folder = Path(client.__file__).parent / "questions"
+    paths = sorted(folder.glob("*.wav"))
+    if not paths:
+        raise UsageError(f"there are no recorded questions in {folder}; give your own with --input")
+    return paths
+
+
+async def _open(args: argparse.Namespace):
+    options = {"seed": args.seed, "instructions": args.instructions}
+    if args.server:
+        from client.remote import RemoteSession
+
+        return await RemoteSession.open(args.server, **options)
+    from duplex.local import LocalSession, LockstepSession
+
+    agent = _load(args, slots=1)
+    return LockstepSession(agent, **options) if args.fast else await LocalSession.open(agent, **options)
+
+
+async def _talk_recorded(args: argparse.Namespace, questions: list) -> None:
+    from client import wav
+    from client.display import Display
+
+    session = await _open(args)
+    display = Display()
+    pace = wav.Lockstep() if args.fast else wav.RealTime()
+    recording = await wav.converse(session, wav.Script(questions, args.gap), pace, display)
+    display.finish()
+    for name, seconds in recording.response_times():
+        print(f"{name}: " + ("no answer" if seconds is None else f"answered after {seconds:.2f} s"), file=sys.stderr)
+    _save(recording, args.output or Path("talk/conversation.wav"), named_for_wave=args.output is not None)
+    _tell_stats(session)
+    if any(event["type"] == "error" for event in recording.events):
+        raise ClientError("the conversation ended early; the note above says why")
+
+
+async def _talk_live(args: argparse.Namespace) -> None:
+    from client import terminal
+    from client.display import Display
+
+    card = terminal.SoundCard(args.device)
+    session = await _open(args)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    # not loop.add_signal_handler: its pipe is the one through which the sound card's thread wakes the loop
+    signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(stop.set))
+    display = Display()
+    print("speak; Ctrl-C ends the conversation (headphones keep the agent from hearing itself)", file=sys.stderr)
+    with card:
+        recording = await terminal.live(session, card, display, stop, keep=args.output is not None)
+    display.finish()
+    if recording.gaps or recording.dropped_ms:
+        print(f"note: {recording.gaps} gaps in the sound, {recording.dropped_ms} ms dropped", file=sys.stderr)
+    if args.output is not None:
+        _save(recording, args.output, named_for_wave=True)
+
+
+def _save(recording, wave: Path, named_for_wave: bool) -> None:
+    from client.recording import save
+
+    transcript = wave.with_suffix("") if named_for_wave else wave.parent / "transcript"
+    picture = wave.with_suffix(".png") if named_for_wave else wave.parent / "timeline.png"
+    try:
+        save(recording, wave, transcript, picture)
+    except OSError as error:
+        raise UsageError(f"cannot write {wave} ({error.strerror or error})") from error
+    print(f"wrote {wave}, {transcript}.jsonl, {transcript}.txt, {picture}", file=sys.stderr)
+
+
+def _tell_stats(session) -> None:
+    if hasattr(session, "stats"):
+        stats = session.stats()
+        tick = stats["tick_ms"]
+        print(
+            f"ticks {stats['ticks']}, late {stats['late_ticks']}; a tick was done after {tick['p50']} ms (median), "
+            f"{tick['p99']} ms (p99)",
+            file=sys.stderr,
+        )
+
+
+if __name__ == "__main__":
+    main()

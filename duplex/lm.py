@@ -1,0 +1,275 @@
+"""The language model: a Llama-family decoder over one interleaved sequence of ticks and text, several sessions in a batch.
+
+Attention runs over a cache of cells. A cell holds one position's keys and values; which cells a query may see is decided
+by what the cell is (a tick of the user's features, or text) and by its position, never by where it lies, so dropping old
+ticks, rolling back a draft or forgetting unsaid text only frees cells: nothing is moved and positions stay as they were.
+
+Letters in shapes: B slots, L positions of a call, C cells, D width, V vocabulary.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from duplex.tokens import FIRST_TEXT_ID
+
+TEXT = np.iinfo(np.int32).max  # stands for the tick of a text position: text does not grow old with the ticks
+
+
+@dataclass(frozen=True)
+class LMConfig:
+    """A Llama-family backbone, its low-rank adapters, and the projector from the encoder's features."""
+
+    width: int = 576
+    layers: int = 30
+    heads: int = 9
+    kv_heads: int = 3
+    hidden: int = 1536
+    vocabulary: int = 49_152
+    rope_theta: float = 100_000.0
+    norm_eps: float = 1e-5
+    lora_rank: int = 16
+    lora_scale: float = 2.0
+    feature_width: int = 1536
+    ctc_tokens: tuple[int, ...] = ()  # LM token of each entry of the encoder's CTC head, blank left out
+    tick_window: int = 150  # ticks of features kept: 12 s
+    text_window: int = 768  # text positions kept beside the system prompt
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+
+class AdaptedLinear(nn.Module):
+    """y = x W' + scale (x A') B', W frozen (Hu et al., 2021, LoRA). `merge` folds the adapter into W."""
+
+    def __init__(self, inputs: int, outputs: int, rank: int, scale: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs), requires_grad=False)
+        nn.init.normal_(self.weight, std=inputs**-0.5)
+        self.scale = scale
+        self.lora_a = nn.Parameter(torch.randn(rank, inputs) / math.sqrt(inputs)) if rank else None
+        self.lora_b = nn.Parameter(torch.zeros(outputs, rank)) if rank else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = F.linear(x, self.weight)
+        if self.lora_a is None:
+            return y
+        return y + F.linear(F.linear(x, self.lora_a), self.lora_b) * self.scale
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        if self.lora_a is not None:
+            self.weight += (self.lora_b.float() @ self.lora_a.float() * self.scale).to(self.weight.dtype)
+            self.lora_a = self.lora_b = None
+
+
+def rope_table(config: LMConfig, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines [B, 1, L, head_width] float32 of the rotary angles at `positions` [B, L] (Su et al., 2021)."""
+    half = torch.arange(0, config.head_width, 2, device=positions.device, dtype=torch.float32)
+    angles = positions[:, None, :, None].float() * config.rope_theta ** (-half / config.head_width)
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    low, high = x.chunk(2, dim=-1)
+    return (x * cos + torch.cat([-high, low], dim=-1) * sin).to(x.dtype)
+
+
+class Block(nn.Module):
+    """Pre-norm attention and gated MLP, with q, k, v and gate, up fused: fewer calls a tick on a CPU."""
+
+    def __init__(self, config: LMConfig):
+        super().__init__()
+        rank, scale, c = config.lora_rank, config.lora_scale, config
+        self.config = config
+        self.attention_norm = nn.Parameter(torch.ones(c.width), requires_grad=False)
+        self.qkv = AdaptedLinear(c.width, (c.heads + 2 * c.kv_heads) * c.head_width, rank, scale)
+        self.out = AdaptedLinear(c.heads * c.head_width, c.width, rank, scale)
+        self.mlp_norm = nn.Parameter(torch.ones(c.width), requires_grad=False)
+        self.gate_up = AdaptedLinear(c.width, 2 * c.hidden, rank, scale)
+        self.down = AdaptedLinear(c.hidden, c.width, rank, scale)
+
+    def forward(self, x, rope, mask, store=None):
+        """x [B, L, D]; mask [B, 1, G L, S] additive; `store` puts keys and values [B, H, L, W] away and returns all S."""
+        c, (batch, length, _) = self.config, x.shape
+        qkv = self.qkv(F.rms_norm(x, (c.width,), self.attention_norm, c.norm_eps))
+        qkv = qkv.view(batch, length, c.heads + 2 * c.kv_heads, c.head_width).transpose(1, 2)  # [B, H, L, W]
+        q, k, v = qkv.split([c.heads, c.kv_heads, c.kv_heads], dim=1)
+        q, k = rotate(q, *rope), rotate(k, *rope)
+        if store is not None:
+            k, v = store(k, v)
+        # the queries that share a key head are laid side by side: [B, kv_heads, group * L, W]
+        q = q.reshape(batch, c.kv_heads, -1, c.head_width)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        y = y.view(batch, c.heads, length, c.head_width).transpose(1, 2).reshape(batch, length, -1)
+        x = x + self.out(y)
+        gate, up = self.gate_up(F.rms_norm(x, (c.width,), self.mlp_norm, c.norm_eps)).chunk(2, dim=-1)
+        return x + self.down(F.silu(gate) * up)
+
+
+class LM(nn.Module):
+    def __init__(self, config: LMConfig):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Parameter(torch.randn(config.vocabulary, config.width) * 0.02, requires_grad=False)
+        self.control_in = nn.Parameter(torch.randn(FIRST_TEXT_ID, config.width) * 0.02)
+        self.control_out = nn.Parameter(torch.randn(FIRST_TEXT_ID, config.width) * 0.02)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = nn.Parameter(torch.ones(config.width), requires_grad=False)
+        self.blank = nn.Parameter(torch.randn(config.width) * 0.02)  # what a tick without a finished piece looks like
+        self.residual = nn.Linear(config.feature_width, config.width)
+        nn.init.zeros_(self.residual.weight)
+        nn.init.zeros_(self.residual.bias)
+        self.register_buffer("ctc_tokens", torch.tensor(config.ctc_tokens, dtype=torch.long), persistent=False)
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Token ids [...] -> [..., D]. Control tokens have trained rows of their own."""
+        base = F.embedding(tokens, self.embedding)
+        control = F.embedding(tokens.clamp(max=FIRST_TEXT_ID - 1), self.control_in)
+        return torch.where(tokens[..., None] < FIRST_TEXT_ID, control.to(base.dtype), base)
+
+    def project(self, features: torch.Tensor | None, ctc_log_probs: torch.Tensor) -> torch.Tensor:
+        """One tick's input: the pieces the encoder heard, as a mixture of the LM's own embeddings, plus a residual.
+
+        features [B, T, feature_width] (None: the residual is left out), ctc_log_probs [B, T, 1 + pieces] -> [B, T, D].
+        Posterior-weighted embeddings: LegoSLM (arXiv 2505.11352).
+        """
+        posterior = ctc_log_probs.exp().to(self.embedding.dtype)
+        mixed = posterior[..., 1:] @ self.embedding[self.ctc_tokens] + posterior[..., :1] * self.blank.to(posterior.dtype)
+        return mixed if features is None else mixed + self.residual(features.to(self.residual.weight.dtype)).to(mixed.dtype)
+
+    def forward(self, x, positions, visible, store=None):
+        """Inputs x [B, L, D], positions [B, L], visible bool [B, L, S] -> hidden states [B, L, D] after the last norm."""
+        c = self.config
+        mask = torch.zeros(visible.shape, dtype=x.dtype, device=x.device).masked_fill_(~visible, float("-inf"))
+        mask = mask[:, None].repeat(1, 1, c.heads // c.kv_heads, 1)  # [B, 1, G L, S]
+        cos, sin = rope_table(c, positions)
+        for i, block in enumerate(self.blocks):
+            x = block(x, (cos, sin), mask, None if store is None else store(i))
+        return F.rms_norm(x, (c.width,), self.norm, c.norm_eps)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden states [..., D] -> scores [..., V] float32."""
+        scores = F.linear(hidden, self.embedding).float()
+        controls = F.linear(hidden, self.control_out.to(hidden.dtype)).float()
+        return torch.cat([controls, scores[..., FIRST_TEXT_ID:]], dim=-1)
+
+    def merge(self) -> "LM":
+        """Fold the adapters into the backbone, for inference."""
+        for block in self.blocks:
+            for linear in (block.qkv, block.out, block.gate_up, block.down):
+                linear.merge()
+        return self
+
+
+@dataclass
+class LMState:
+    """The cache of all slots. Keys and values lie in cells; the bookkeeping is small and stays on the CPU."""
+
+    keys: torch.Tensor  # [layers, B, kv_heads, C + 1, W]; cell C takes what padding positions write
+    values: torch.Tensor  # the same
+    position: np.ndarray  # [B, C] int64, -1: the cell is free
+    tick: np.ndarray  # [B, C] int32, TEXT for text positions
+    pinned: np.ndarray  # [B, C] bool, system prompt: never dropped
+    next_position: np.ndarray  # [B] int64
+    now: np.ndarray  # [B] int32, the newest tick
+
+
+def initial_state(config: LMConfig, slots: int, prompt_cells: int = 128, device="cpu", dtype=torch.float32) -> LMState:
+    cells = config.tick_window + config.text_window + prompt_cells + 32  # 32: the positions of one call
+    shape = (config.layers, slots, config.kv_heads, cells + 1, config.head_width)
+    return LMState(
+        keys=torch.zeros(shape, device=device, dtype=dtype),
+        values=torch.zeros(shape, device=device, dtype=dtype),
+        position=np.full((slots, cells), -1, np.int64),
+        tick=np.zeros((slots, cells), np.int32),
+        pinned=np.zeros((slots, cells), bool),
+        next_position=np.zeros(slots, np.int64),
+        now=np.full(slots, -1, np.int32),
+    )
+
+
+def reset(state: LMState, slot: int) -> None:
+    """Forget a session. Its keys and values are erased too, so that nothing of it is left in memory."""
+    state.position[slot], state.pinned[slot] = -1, False
+    state.next_position[slot], state.now[slot] = 0, -1
+    state.keys[:, slot], state.values[:, slot] = 0, 0
+
+
+def drop(state: LMState, slot: int, positions: list[int]) -> None:
+    """Forget some positions (text that was never spoken). Later positions keep their numbers."""
+    state.position[slot, np.isin(state.position[slot], positions)] = -1
+
+
+def rollback(state: LMState, slot: int, count: int) -> None:
+    """Undo the last `count` positions of a slot, as if they had never been fed."""
+    state.next_position[slot] -= count
+    state.position[slot, state.position[slot] >= state.next_position[slot]] = -1
+
+
+def evict(config: LMConfig, state: LMState, slot: int, now: int) -> None:
+    """Free the cells that no query from tick `now` on may see: ticks out of the window, the oldest text beyond its own."""
+    used = state.position[slot] >= 0
+    old = used & (state.tick[slot] <= now - config.tick_window)
+    state.position[slot, old] = -1
+    text = np.flatnonzero(used & (state.tick[slot] == TEXT) & ~state.pinned[slot])
+    if len(text) > config.text_window:
+        oldest = text[np.argsort(state.position[slot, text])][: len(text) - config.text_window]
+        state.position[slot, oldest] = -1
+
+
+def visible_cells(config: LMConfig, cell_position, cell_tick, query_position, query_now) -> np.ndarray:
+    """bool [..., L, C]: a query sees used cells of no later position whose tick is inside the window at its time."""
+    cell_position, cell_tick = cell_position[..., None, :], cell_tick[..., None, :].astype(np.int64)
+    fresh = cell_tick > (query_now[..., :, None].astype(np.int64) - config.tick_window)
+    return (cell_position >= 0) & (cell_position <= query_position[..., :, None]) & fresh
+
+
+@torch.no_grad()
+def step(lm: LM, x: torch.Tensor, counts: list[int], is_tick: np.ndarray, state: LMState, pin=False):
+    """Feed `counts[b]` positions of slot b (0: none), all slots in one call.
+
+    x [B, L, D] padded on the right; is_tick bool [B, L]. -> hidden states [B, L, D] (rows past the count mean nothing), state.
+    """
+    config, (batch, length, _) = lm.config, x.shape
+    cells = state.position.shape[1]
+    assert len(counts) == batch == len(state.position), f"{len(counts)} counts and {batch} rows for {len(state.position)} slots"
+    cell = np.full((batch, length), cells)
+    query_position, query_now = np.zeros((batch, length), np.int64), np.zeros((batch, length), np.int32)
+    for b, count in enumerate(counts):
+        if not count:
+            continue
+        ticks = is_tick[b, :count]
+        query_now[b, :count] = state.now[b] + np.cumsum(ticks)
+        state.now[b] = query_now[b, count - 1]
+        evict(config, state, b, query_now[b, 0])
+        free = np.flatnonzero(state.position[b] < 0)[:count]
+        assert len(free) == count, f"slot {b}: {count} positions do not fit into the cache of {cells} cells"
+        query_position[b, :count] = state.next_position[b] + np.arange(count)
+        state.next_position[b] += count
+        cell[b, :count] = free
+        state.position[b, free] = query_position[b, :count]
+        state.tick[b, free] = np.where(ticks, query_now[b, :count], TEXT)
+        state.pinned[b, free] = pin
+    used = int(np.flatnonzero((state.position >= 0).any(0)).max(initial=0)) + 1
+    visible = visible_cells(config, state.position[:, :used], state.tick[:, :used], query_position, query_now)
+    visible[[b for b, count in enumerate(counts) if not count]] = True  # nothing to see is not a softmax
+    rows = torch.arange(batch, device=x.device)[:, None]
+    index = torch.from_numpy(cell).to(x.device)
+
+    def store(layer):
+        def put(k, v):
+            state.keys[layer][rows, :, index] = k.transpose(1, 2)
+            state.values[layer][rows, :, index] = v.transpose(1, 2)
+            return state.keys[layer, :, :, :used], state.values[layer, :, :, :used]
+
+        return put
+
+    positions = torch.from_numpy(query_position).to(x.device)
+    return lm(x, positions, torch.from_numpy(visible).to(x.device), store), state

@@ -1,0 +1,135 @@
+"""One conversation inside the engine: the bounded queues between its owner (an event loop) and the model thread."""
+
+import asyncio
+import secrets
+import threading
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES, TICKS_PER_SECOND
+from duplex.events import Ended, Error, Lag
+
+BEHIND_TICKS = 8  # how far anything may fall behind the clock: 640 ms
+UNREAD_TICKS = 25  # two seconds of output
+CUSHION_S = TICK_MS / 2000  # the first audio waits half a tick, so a sender whose beat wavers by less is never late
+LAG_TICKS = round(TICKS_PER_SECOND)  # at most one Lag event a second
+
+
+def _ms(samples: int) -> int:
+    return round(samples * 1000 / SAMPLE_RATE)
+
+
+class Session:
+    """`push` audio, `get` audio and events, `close`; the other methods belong to the engine's model thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, engine_wake: threading.Event, now: Callable[[], float]):
+        self.id = secrets.token_hex(6)
+        self.ticks = 0
+        self.silence_ms = self.dropped_ms = self.late_ticks = self.unread_ticks = 0
+        self.closing = False
+        self._loop = loop
+        self._engine_wake = engine_wake
+        self._now = now
+        self._lock = threading.Lock()
+        self._waiting = np.zeros(0, np.float32)  # user audio not yet heard
+        self._first_audio_at: float | None = None  # before it there is nothing to be late
+        self._ready: deque[tuple[np.ndarray, list]] = deque()
+        self._news = asyncio.Event()  # set from the model thread through the loop
+        self._finished = False
+        self._reason = "closed by the client"
+        self._told = self._counts()  # what the last Lag event covered
+
+    def push(self, samples: np.ndarray) -> None:
+        """User audio, float32 [N], any N, from any thread."""
+        with self._lock:
+            if self._first_audio_at is None:
+                self._first_audio_at = self._now()
+            waiting = np.concatenate([self._waiting, samples])
+            surplus = max(0, len(waiting) - BEHIND_TICKS * TICK_SAMPLES)
+            self._waiting = waiting[surplus:]
+            self.dropped_ms += _ms(surplus)
+
+    async def get(self) -> tuple[np.ndarray, list] | None:
+        """The next tick: audio float32 [1920] (or [0] when there are only events), events; None: it is over."""
+        while True:
+            self._news.clear()
+            with self._lock:
+                if self._ready:
+                    return self._ready.popleft()
+                if self._finished:
+                    return None
+            await self._news.wait()
+
+    def close(self, text: str = "closed by the client") -> None:
+        """Leaves at the next gap between ticks; what is ready can still be fetched, an `Ended` event comes last."""
+        if not self.closing:
+            self._reason = text
+            self.closing = True
+            self._engine_wake.set()
+
+    def take_tick(self, now: float) -> np.ndarray:
+        """[1920] samples to hear now. A tick that is not complete stays and is heard later, in one piece."""
+        with self._lock:
+            flows = self._first_audio_at is not None and now >= self._first_audio_at + CUSHION_S
+            if flows and len(self._waiting) >= TICK_SAMPLES:
+                tick, self._waiting = self._waiting[:TICK_SAMPLES], self._waiting[TICK_SAMPLES:]
+                return tick
+            if flows:
+                self.silence_ms += TICK_MS
+        return np.zeros(TICK_SAMPLES, np.float32)
+
+    def give(self, audio: np.ndarray, events: list, late: bool) -> None:
+        """One tick done: audio [1920] and its events, plus a Lag event when there is something to tell."""
+        self.ticks += 1
+        self.late_ticks += late
+        counts = self._counts()
+        if self.ticks % LAG_TICKS == 0 and counts != self._told:
+            passed = {name: counts[name] - self._told[name] for name in counts}
+            events = [*events, Lag(tick=self.ticks - 1, **passed)]
+            self._told = counts
+        self._put(audio, events)
+
+    def fail(self, error: Error) -> None:
+        self._put(np.zeros(0, np.float32), [error])
+        self.close(error.text)
+
+    def finish(self) -> None:
+        ended = Ended(text=self._reason, ticks=self.ticks, **self._counts())
+        self._put(np.zeros(0, np.float32), [ended])
+        self._finished = True
+        self._tell_loop(self._news.set)
+
+    def settle(self, joined: asyncio.Future, result) -> None:
+        """Answers the waiting `Engine.open` with a session or an exception."""
+
+        def answer() -> None:
+            if joined.cancelled():  # whoever asked has gone: give the slot back
+                self.close()
+            elif isinstance(result, Exception):
+                joined.set_exception(result)
+            else:
+                joined.set_result(result)
+
+        self._tell_loop(answer)
+
+    def _counts(self) -> dict[str, int]:
+        names = ("silence_ms", "dropped_ms", "late_ticks", "unread_ticks")
+        return {name: getattr(self, name) for name in names}
+
+    def _put(self, audio: np.ndarray, events: list) -> None:
+        with self._lock:
+            self._ready.append((audio, events))
+            if len(self._ready) > UNREAD_TICKS:
+                _, unread = self._ready.popleft()
+                audio, events = self._ready.popleft()
+                self._ready.appendleft((audio, unread + events))
+                self.unread_ticks += 1
+        self._tell_loop(self._news.set)
+
+    def _tell_loop(self, call) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call)
+        except RuntimeError:  # the loop has closed, so nobody listens any more
+            self.close()

@@ -1,0 +1,100 @@
+"""The token grammar: control tokens in the tokenizer's spare places, and which symbol may follow which.
+
+One sequence holds two text streams, each opened by its tag. F is one tick's features:
+
+    F F F F <user> what F F is the F capital F of F france F F </user> F <agent> The capital F of F France ... <end> F F
+
+A tag also switches back to a stream that is still open, so hearing goes on while the agent speaks:
+
+    <agent> The capital F of F <user> wait F F <agent> France F ...
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+NEXT = 3  # nothing more in this tick; never fed back
+USER = 4  # what follows was heard from the user
+USER_END = 5  # the user's turn is over
+AGENT = 6  # what follows is to be spoken
+END = 7  # the agent's turn is complete
+STOP = 8  # the agent yields; what it had not yet said is dropped
+BACK = 9  # a short back-channel follows (reserved)
+SOUND = 10  # a sound that is not speech (reserved)
+TOOL = 11  # a call, JSON follows (reserved)
+OTHER = 12  # after <user>: another speaker (reserved)
+ASIDE = 13  # after <user>: speech that is not for the agent (reserved)
+
+LEAD_SECONDS = 1.2  # text may run ahead of the voice by so much; then speaking waits
+
+CONTROL_NAMES = {
+    NEXT: "<next>",
+    USER: "<user>",
+    USER_END: "</user>",
+    AGENT: "<agent>",
+    END: "<end>",
+    STOP: "<stop>",
+    BACK: "<back>",
+    SOUND: "<sound>",
+    TOOL: "<tool>",
+    OTHER: "<other>",
+    ASIDE: "<aside>",
+}
+FIRST_TEXT_ID = 17  # the base tokenizer's special tokens end at 16; of them only the chat marks 0..2 keep their use
+CONTROL_IDS = range(NEXT, FIRST_TEXT_ID)
+
+
+def load_tokenizer(folder: Path):
+    """The LM's tokenizer (`tokenizers.Tokenizer`) from an agent folder."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+@dataclass
+class Grammar:
+    """Which text stream is open in one session, and hence which symbols may come next."""
+
+    stream: int | None = None  # USER, AGENT or None: where a text token now would belong
+    user_open: bool = False  # <user> without </user> yet
+    agent_open: bool = False  # <agent> without <end> or <stop> yet
+
+
+def advance(grammar: Grammar, symbol: int) -> Grammar:
+    """The grammar after `symbol`. Text leaves it as it is."""
+    stream, user_open, agent_open = grammar.stream, grammar.user_open, grammar.agent_open
+    if symbol == USER:
+        stream, user_open = USER, True
+    elif symbol == AGENT:
+        stream, agent_open = AGENT, True
+    elif symbol == USER_END:
+        user_open = False
+        stream = AGENT if agent_open else None
+    elif symbol in (END, STOP):
+        agent_open = False
+        stream = USER if user_open else None
+    return Grammar(stream, user_open, agent_open)
+
+
+def allowed(grammar: Grammar, vocabulary: int, speaking_allowed: bool, audible: bool) -> torch.Tensor:
+    """bool [vocabulary]: the symbols that may come next.
+
+    speaking_allowed: False while the text's lead over the voice is used up, or speaking is off altogether.
+    audible: the agent's voice is still to be heard, so there is something to stop.
+    """
+    mask = torch.zeros(vocabulary, dtype=torch.bool)
+    mask[NEXT] = True
+    if grammar.stream == USER:
+        mask[FIRST_TEXT_ID:] = True
+        mask[USER_END] = True
+        mask[AGENT] = grammar.agent_open and speaking_allowed
+    else:
+        mask[USER] = True
+        if grammar.stream == AGENT:
+            mask[FIRST_TEXT_ID:] = speaking_allowed
+            mask[END] = speaking_allowed
+        else:
+            mask[AGENT] = speaking_allowed
+    mask[STOP] = audible or grammar.agent_open
+    return mask

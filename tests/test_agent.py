@@ -1,0 +1,127 @@
+"""The agent's tick with every real part at tiny size: sessions are independent, events follow the grammar, yielding works."""
+
+import numpy as np
+import pytest
+import torch
+
+from duplex.agent import Settings
+from duplex.audio import TICK_SAMPLES
+from duplex.tokens import AGENT, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END
+from tests.tiny_speech_agent import LETTERS, tiny_agent
+
+LIVELY = Settings(symbols_per_tick=2, temperature=1.0)
+
+
+def run(agent, sounds: dict[int, np.ndarray], ticks: range, seeds: dict[int, int], starts: dict[int, int]):
+    """Play each slot's sound from its start -> per slot audio [ticks, samples] and events."""
+    audio, events = {s: [] for s in sounds}, {s: [] for s in sounds}
+    for tick in ticks:
+        batch, active = np.zeros((agent.slots, TICK_SAMPLES), np.float32), []
+        for slot, sound in sounds.items():
+            at = tick - starts[slot]
+            if at == 0:
+                agent.open(slot, seed=seeds[slot], instructions=f"session {seeds[slot]}")
+            if at >= 0:
+                active.append(slot)
+                batch[slot] = sound[at]
+        voice, said = agent.step(batch, active)
+        for slot in active:
+            audio[slot].append(voice[slot])
+            events[slot] += said[slot]
+    return audio, events
+
+
+@pytest.fixture
+def sounds() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.normal(0, level, (40, TICK_SAMPLES)).astype(np.float32) for level in (0.2, 0.05)]
+
+
+def test_two_sessions_in_one_batch_equal_each_alone(sounds):
+    """Another session that joins in the middle changes neither the symbols nor, beyond rounding, the sound."""
+    alone = [run(tiny_agent(1, LIVELY), {0: s}, range(26), {0: i}, {0: 0}) for i, s in enumerate(sounds)]
+    both, events = run(tiny_agent(3, LIVELY), {0: sounds[0], 2: sounds[1]}, range(26), {0: 0, 2: 1}, {0: 0, 2: 5})
+    assert events[0] == alone[0][1][0]
+    assert events[2] == [e for e in alone[1][1][0] if e.tick < 21]
+    np.testing.assert_allclose(np.concatenate(both[0]), np.concatenate(alone[0][0][0]), atol=1e-4)
+    np.testing.assert_allclose(np.concatenate(both[2]), np.concatenate(alone[1][0][0][:21]), atol=1e-4)
+
+
+def test_a_reused_slot_knows_nothing_of_the_last_session(sounds):
+    agent = tiny_agent(2, LIVELY)
+    run(agent, {1: sounds[1]}, range(10), {1: 7}, {1: 0})
+    agent.close(1)
+    _, events = run(agent, {1: sounds[0]}, range(20), {1: 0}, {1: 0})
+    _, fresh = run(tiny_agent(2, LIVELY), {1: sounds[0]}, range(20), {1: 0}, {1: 0})
+    assert events == fresh
+
+
+class Script:
+    """Makes the LM want given symbols, one after the other, whatever it hears."""
+
+    def __init__(self, agent, symbols: list[int]):
+        self.symbols, self.size = list(symbols), agent.lm.config.vocabulary
+        agent.lm.logits = self
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        scores = torch.zeros(*hidden.shape[:-1], self.size)
+        scores[..., self.symbols.pop(0) if self.symbols else NEXT] = 10.0
+        return scores
+
+
+def text(words: str) -> list[int]:
+    spelled = words.replace(" ", "Ġ")
+    return [FIRST_TEXT_ID + LETTERS.index(letter) for letter in spelled]
+
+
+def silent_run(agent, ticks: int):
+    events = []
+    agent.open(0)
+    loud = []
+    for _ in range(ticks):
+        voice, said = agent.step(np.zeros((1, TICK_SAMPLES), np.float32), [0])
+        events += said[0]
+        loud.append(float(np.abs(voice).max()))
+    return events, loud
+
+
+def test_a_turn_is_heard_answered_and_spoken():
+    agent = tiny_agent(1, Settings(symbols_per_tick=2))
+    Script(agent, [USER, *text(" hi"), USER_END, AGENT, *text("Good day."), END])
+    events, _ = silent_run(agent, 60)
+    kinds = [e.kind for e in events]
+    assert "".join(e.text for e in events if e.kind == "heard") == " hi"
+    assert "".join(e.text for e in events if e.kind == "said") == "Good day."
+    assert [e.text for e in events if e.kind == "spoken"] == ["Good", "day."]
+    order = ["user_started", "heard", "user_ended", "agent_started", "said", "spoken", "agent_ended"]
+    assert [kinds.index(kind) for kind in order] == sorted(kinds.index(kind) for kind in order)
+    for event in events:
+        if event.kind == "spoken":
+            assert 0 <= event.start_ms < event.end_ms
+
+
+def test_yielding_falls_silent_and_forgets_the_unsaid():
+    agent = tiny_agent(1, Settings(symbols_per_tick=4))
+    said = text("One two three four five six seven eight.")
+    Script(agent, [AGENT, *said, NEXT, NEXT, NEXT, NEXT, USER, *text(" no"), STOP, USER_END])
+    events, _ = silent_run(agent, 24)
+    stopped = next(e for e in events if e.kind == "agent_stopped")
+    spoken = [e.text for e in events if e.kind == "spoken"]
+    assert stopped.text.strip() and "eight" in stopped.text
+    assert " ".join(spoken) not in stopped.text or not spoken
+    assert not any(e.kind == "spoken" and e.tick > stopped.tick for e in events)
+    used = agent.lm_state.position[0][agent.lm_state.position[0] >= 0]
+    assert len(used) < int(agent.lm_state.next_position[0])  # positions were given up
+    assert agent.talking.queued_seconds(agent.talker_state, 0) == 0
+
+
+def test_wrong_shape_is_a_clear_error():
+    with pytest.raises(AssertionError, match="expected"):
+        tiny_agent(1).step(np.zeros((1, 100), np.float32), [])
+
+
+def test_taken_slot_is_a_clear_error():
+    agent = tiny_agent(1)
+    agent.open(0)
+    with pytest.raises(AssertionError, match="taken"):
+        agent.open(0)

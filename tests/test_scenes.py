@@ -1,0 +1,99 @@
+"""Scenes laid out as sequences: the grammar holds, times hold, and yielding forgets what was not said."""
+
+import numpy as np
+import pytest
+
+from duplex.tokens import AGENT, END, FIRST_TEXT_ID, LEAD_SECONDS, NEXT, STOP, USER, USER_END, Grammar, advance, allowed
+from training.scenes import IGNORE, NEVER, TICK, AgentTurn, Scene, UserTurn, Word, converse, guess_times, heard_symbols, lay_out
+
+DIALOGUE = [
+    {"role": "user", "text": "what is the capital of france"},
+    {"role": "agent", "text": "The capital of France is Paris, a city on the river Seine."},
+    {"role": "user", "text": "say that again please"},
+    {"role": "agent", "text": "Paris is the capital of France."},
+]
+
+
+def spell(word: str) -> list[int]:
+    return [100 + ord(letter) for letter in word[::3]]  # a piece for every third letter
+
+
+def encode(text: str) -> list[tuple[int, str]]:
+    return [(300 + len(word), " " + word) for word in text.split()]
+
+
+def scene_and_due(seed: int):
+    rng = np.random.default_rng(seed)
+    scene = converse(DIALOGUE, lambda text: guess_times(text, rng), rng)
+    due, last = [], -1
+    for turn in scene.user:
+        ticks = []
+        for word in turn.words:
+            for _ in spell(word.text):
+                last = max(int(word.end / TICK), last + 1)
+                ticks.append(last)
+        due.append(ticks)
+    return scene, heard_symbols(scene, due, spell)
+
+
+@pytest.mark.parametrize("cap", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(12))
+def test_layout_obeys_the_runtime(seed, cap):
+    """Every symbol is one the runtime would allow, at most `cap` a tick, and all hearing arrives in order."""
+    scene, heard = scene_and_due(seed)
+    sequence = lay_out(scene, heard, [1, 2], encode, cap)
+    grammar, in_tick = Grammar(), 0
+    for token, label in zip(sequence.token[2:], sequence.label[2:], strict=True):
+        if token < 0:
+            in_tick = 0
+        else:
+            in_tick += 1
+            assert allowed(grammar, 512, True, True)[token]
+            grammar = advance(grammar, int(token))
+        assert in_tick <= cap
+        assert label == IGNORE or allowed(grammar, 512, True, True)[label]
+    pieces = [s for _, s in heard if s >= FIRST_TEXT_ID]
+    got = [t for t in sequence.token if 100 <= t < 300]
+    assert got == pieces[: len(got)] and len(got) >= len(pieces) - 3  # the scene's end may cut the last
+    assert (sequence.token == USER_END).sum() == len(scene.user)
+
+
+def test_labels_are_the_next_symbol_of_the_tick():
+    scene, heard = scene_and_due(1)
+    sequence = lay_out(scene, heard, [], encode, 2)
+    for i in range(len(sequence.token) - 1):
+        following = sequence.token[i + 1]
+        if following >= 0:
+            assert sequence.label[i] == following
+        else:
+            assert sequence.label[i] in (NEXT, IGNORE)
+
+
+def test_barge_in_drops_what_was_not_said():
+    words = [Word("stop", 2.0, 2.3), Word("please", 2.3, 2.6)]
+    scene = Scene(6.0, [UserTurn(words)], [AgentTurn("one two three four five six seven eight nine ten", 0.5, stop=2.6)])
+    sequence = lay_out(scene, heard_symbols(scene, [[30, 31, 32, 33]], lambda w: spell(w)[:2]), [], encode, 1)
+    stop = int(np.flatnonzero(sequence.token == STOP)[0])
+    dropped = np.flatnonzero(sequence.dropped_at < NEVER)
+    assert len(dropped) and (sequence.dropped_at[dropped] == stop).all()
+    spoken = [i for i, t in enumerate(sequence.token) if t > 300 and i not in dropped]
+    assert spoken and max(spoken) < min(dropped)  # the beginning was said and stays
+
+
+def test_text_leads_the_voice_by_no_more_than_the_bound():
+    text = " ".join(["word"] * 40)
+    scene = Scene(8.0, [], [AgentTurn(text, 0.0)])
+    sequence = lay_out(scene, [], [], encode, 3)
+    decided = 0.0
+    for token, tick in zip(sequence.token, sequence.tick, strict=True):
+        if token > 300:
+            decided += 0.06 * 5 + 0.02
+            assert decided - max(0.0, tick * TICK - 0.3) <= LEAD_SECONDS + 0.33
+    assert (sequence.label == IGNORE).any()  # and while it waits, nothing is asked
+
+
+def test_no_answer_to_a_back_channel():
+    scene = Scene(4.0, [UserTurn([Word("yeah", 1.0, 1.3)], answered=False)], [])
+    sequence = lay_out(scene, heard_symbols(scene, [[16, 17]], spell), [], encode, 1)
+    assert AGENT not in sequence.token and END not in sequence.token
+    assert [t for t in sequence.token if t in (USER, USER_END)] == [USER, USER_END]

@@ -1,0 +1,39 @@
+"""The whole agent with random weights and tiny sizes: every real part, nothing fetched."""
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from duplex.agent import Agent, Settings
+from duplex.codec import Codec, CodecConfig
+from duplex.encoder import Encoder, EncoderConfig
+from duplex.lm import LM, LMConfig
+from duplex.talker import Talker, TalkerConfig
+from duplex.tokens import FIRST_TEXT_ID
+
+LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
+
+
+def tiny_tokenizer() -> Tokenizer:
+    """One token a byte, after the places of the special tokens."""
+    vocabulary = {f"<|{i}|>": i for i in range(FIRST_TEXT_ID)}
+    vocabulary |= {letter: FIRST_TEXT_ID + i for i, letter in enumerate(LETTERS)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def tiny_agent(slots: int, settings: Settings | None = None, seed: int = 0) -> Agent:
+    torch.manual_seed(seed)
+    tokenizer = tiny_tokenizer()
+    pieces = tuple(range(FIRST_TEXT_ID, FIRST_TEXT_ID + 40))
+    encoder = Encoder(EncoderConfig(ctc_tokens=pieces, width=24, layers=1, heads=2, window=16)).eval()
+    config = LMConfig(
+        width=32, layers=2, heads=4, kv_heads=2, hidden=48, vocabulary=tokenizer.get_vocab_size(), lora_rank=0,
+        feature_width=96, ctc_tokens=pieces, tick_window=20, text_window=40,
+    )  # fmt: skip
+    codec = CodecConfig(codebook_size=16, latent_width=8, encoder_width=12, encoder_blocks=1, decoder_width=16, decoder_blocks=1)
+    talker = TalkerConfig(phone_width=16, width=20, layers=1, heads=1, hidden=24, code_width=12, codebook_size=16)
+    model = LM(config).eval()
+    torch.nn.init.normal_(model.residual.weight, std=0.3)  # so that sound decides what it says
+    return Agent(model, encoder, Talker(talker).eval(), Codec(codec).eval(), tokenizer, slots, settings)

@@ -1,0 +1,378 @@
+"""Teach the LM to hear, to take its turn and to answer: low-rank adapters, control rows and the projector.
+
+    python -m training.align --corpus corpus/dialogues.jsonl --backbone SmolLM2.gguf --tokenizer TOKENIZER_FOLDER \\
+        --encoder runs/encoder --pool pools/user --noise DATA --minutes 60 --out runs/lm
+
+Every scene is a dialogue laid on a time line (training.scenes). In the share `--simulated` of them the encoder's posteriors
+are made up from the text (spikes, confusions, blanks); in the others a voice of the pool speaks, is disturbed, and goes
+through the frozen encoder; its pieces are due where forced alignment puts them. Loss: cross entropy where the runtime asks
+for a symbol. Most <next> are left out and their logit is shifted by as much, so the model stays calibrated.
+"""
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchaudio
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+
+from duplex import features
+from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
+from duplex.backbone import fill, read_gguf, start_controls, trained
+from duplex.checkpoint import load_config, load_tensors, save
+from duplex.encoder import Encoder, EncoderConfig
+from duplex.lm import LM, TEXT, LMConfig, visible_cells
+from duplex.tokens import END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, load_tokenizer
+from training.augment import active_power, augment, load_noise
+from training.pool import Pool
+from training.scenes import (
+    IGNORE,
+    TICK,
+    Scene,
+    Sequence,
+    Word,
+    converse,
+    guess_times,
+    heard_symbols,
+    lay_out,
+    read_dialogues,
+)
+from training.transcript import Pieces, heard_form
+
+NEXT_KEPT = 0.25  # share of <next> labels that are learned
+VALID_SEED = 99
+
+
+class Tokenizer:
+    """The two spellings: pieces of the CTC head for what is heard, the LM's own tokens for the rest."""
+
+    def __init__(self, folder: Path, ctc_tokens: tuple[int, ...]):
+        from transformers import PreTrainedTokenizerFast
+
+        self.lm = load_tokenizer(folder)
+        self.ctc_tokens = ctc_tokens
+        self.pieces = Pieces(ctc_tokens, PreTrainedTokenizerFast(tokenizer_object=self.lm))
+
+    def spell(self, word: str) -> list[int]:
+        return [self.ctc_tokens[i - 1] for i in self.pieces.spell(word)]
+
+    def encode(self, text: str) -> list[tuple[int, str]]:
+        ids = self.lm.encode(text, add_special_tokens=False).ids
+        return [(i, self.lm.decode([i])) for i in ids]
+
+    def prompt(self, instructions: str) -> list[int]:
+        return self.lm.encode(f"<|im_start|>system\n{instructions}<|im_end|>\n", add_special_tokens=False).ids
+
+
+def simulate(scene: Scene, tokenizer: Tokenizer, rng: np.random.Generator):
+    """Posteriors as an encoder might give them -> CTC log-probabilities [T, 1 + pieces], due ticks of every user turn."""
+    ticks, size = int(scene.seconds / TICK), len(tokenizer.ctc_tokens) + 1
+    posterior = np.full((ticks, size), 1e-6, np.float32)
+    posterior[:, 0] = 1.0
+    due, last = [], -1
+    for turn in scene.user:
+        spikes = []
+        for word in turn.words:
+            pieces = tokenizer.pieces.spell(word.text)
+            for i, piece in enumerate(pieces):
+                at = word.start + (i + 1) / len(pieces) * (word.end - word.start) + rng.uniform(-0.02, 0.12)
+                last = min(max(int(at / TICK), last + 1), ticks - 1)
+                spikes.append(last)
+                if rng.uniform() < 0.03:
+                    continue  # not heard
+                sure = float(rng.uniform(0.5, 1.0)) if rng.uniform() < 0.8 else float(rng.uniform(0.1, 0.5))
+                posterior[last] *= 1 - sure
+                posterior[last, piece] += sure * (0.3 if rng.uniform() < 0.06 else 1.0)
+                posterior[last, rng.integers(1, size)] += (1 - sure) * 0.5
+        due.append(spikes)
+    return np.log(posterior / posterior.sum(1, keepdims=True)), due
+
+
+def perform(scene: Scene, waves: dict, noises, rng) -> np.ndarray:
+    """The user's channel [samples]: utterances where the scene puts their words, then noise and a room over everything."""
+    total = int(scene.seconds / TICK) * TICK_SAMPLES
+    channel = np.zeros(total, np.float32)
+    for turn in scene.user:
+        for i, word in enumerate(turn.words):
+            source = waves.get(id(word))
+            if source is None:
+                continue
+            wave, start, end = source  # this word's part of its utterance, up to the next word
+            at = int((word.start - (0.08 if i == 0 else 0.0)) * SAMPLE_RATE)
+            part = wave[max(0, start) : end][: total - max(at, 0)]
+            channel[max(at, 0) : max(at, 0) + len(part)] += part
+    return augment(channel, active_power(channel), noises, rng)
+
+
+@torch.no_grad()
+def listen(encoder: Encoder, channel: np.ndarray):
+    """The user's channel through the frozen encoder -> features [T, W], CTC log-probabilities [T, V + 1]."""
+    wave = torch.from_numpy(channel)[None]
+    mel, _ = features.log_mel(wave, features.initial_state(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        vectors, log_probs = encoder(mel)
+    return vectors[0].float(), log_probs[0].float()
+
+
+def spike_ticks(log_probs: torch.Tensor, targets: list[int]) -> list[int] | None:
+    """The tick at which each target first stands, by forced alignment; None where it cannot."""
+    if len(targets) + sum(a == b for a, b in zip(targets, targets[1:], strict=False)) > len(log_probs):
+        return None
+    path, _ = torchaudio.functional.forced_align(log_probs[None], torch.tensor([targets], dtype=torch.int32), blank=0)
+    path = path[0].tolist()
+    return [t for t, p in enumerate(path) if p and (t == 0 or path[t - 1] != p)]
+
+
+class SceneSource:
+    """Draws scenes and turns them into sequences with their inputs."""
+
+    def __init__(self, args, dialogues, tokenizer, encoder):
+        self.dialogues, self.tokenizer, self.encoder = dialogues, tokenizer, encoder
+        self.simulated = args.simulated if encoder else 1.0
+        self.pool, self.by_text, self.noises = None, {}, []
+        if encoder:
+            self.pool = Pool(args.pool)
+            for i, entry in enumerate(self.pool.entries):
+                if entry["words"]:
+                    self.by_text.setdefault(entry["text"], []).append(i)
+            self.noises = load_noise(args.noise)
+
+    def draw(self, rng: np.random.Generator):
+        """-> Sequence, features [T, W] or None, CTC log-probabilities [T, V + 1]."""
+        while True:
+            dialogue = self.dialogues[rng.integers(len(self.dialogues))]
+            drawn = self.simulated_scene(dialogue, rng) if rng.uniform() < self.simulated else self.spoken(dialogue, rng)
+            if drawn is not None:
+                return drawn
+
+    def finish(self, scene, due, vectors, log_probs, rng):
+        cap = int(rng.choice([1, 1, 2, 3]))
+        heard = heard_symbols(scene, due, self.tokenizer.spell)
+        prompt = self.tokenizer.prompt(scene.instructions)
+        return lay_out(scene, heard, prompt, self.tokenizer.encode, cap), vectors, log_probs
+
+    def simulated_scene(self, dialogue, rng):
+        scene = converse(dialogue["turns"], lambda text: guess_times(heard_form(text), rng), rng)
+        log_probs, due = simulate(scene, self.tokenizer, rng)
+        return self.finish(scene, due, None, torch.from_numpy(log_probs), rng)
+
+    def spoken(self, dialogue, rng):
+        """A scene with real sound. None where the pool lacks a sentence or the alignment fails."""
+        waves, spare = {}, []
+        if any(t["role"] == "user" and t["text"] not in self.by_text for t in dialogue["turns"]):
+            return None
+
+        def times(text):
+            i = self.by_text[text][rng.integers(len(self.by_text[text]))]
+            wave, times = self.pool.wave(i), self.pool.entries[i]["words"]
+            words = []
+            for k, (raw, start, end) in enumerate(times):
+                begin = 0 if k == 0 else start
+                until = len(wave) if k + 1 == len(times) else int(times[k + 1][1] * SAMPLE_RATE)
+                words.append(Word(heard_form(raw), start, end))
+                spare.append((wave, int(begin * SAMPLE_RATE), until))
+            return words
+
+        scene = converse(dialogue["turns"], times, rng)
+        spoken = [w for turn in scene.user if turn.answered for w in turn.words]
+        for word, source in zip(spoken, spare, strict=True):
+            waves[id(word)] = source
+        scene.user = [turn for turn in scene.user if turn.answered]  # the pool has no back-channels
+        for turn in scene.user:
+            turn.words = [w for w in turn.words if w.text]
+        if not all(turn.words for turn in scene.user):
+            return None
+        vectors, log_probs = listen(self.encoder, perform(scene, waves, self.noises, rng))
+        pieces = [[p for w in turn.words for p in self.tokenizer.pieces.spell(w.text)] for turn in scene.user]
+        ticks = spike_ticks(log_probs, [p for turn in pieces for p in turn])
+        if ticks is None:
+            return None
+        due = []
+        for turn in pieces:
+            due, ticks = [*due, ticks[: len(turn)]], ticks[len(turn) :]
+        return self.finish(scene, due, vectors, log_probs, rng)
+
+    def batch(self, rng, positions: int):
+        """Scenes of together about `positions` positions."""
+        drawn = [self.draw(rng)]
+        while (max(len(d[0].token) for d in drawn)) * (len(drawn) + 1) <= positions:
+            drawn.append(self.draw(rng))
+        return drawn
+
+
+def assemble(lm: LM, drawn: list):
+    """-> inputs [B, L, D], positions, visible [B, L, L], labels [B, L]."""
+    length = max(len(sequence.token) for sequence, _, _ in drawn)
+    inputs, labels, visible = [], [], []
+    for sequence, vectors, log_probs in drawn:
+        pad = length - len(sequence.token)
+        token = torch.from_numpy(np.pad(sequence.token, (0, pad), constant_values=FIRST_TEXT_ID))
+        x = lm.embed(token.clamp(min=0))
+        felt = lm.project(None if vectors is None else vectors[None], log_probs[None])[0]
+        index = torch.from_numpy(np.pad(np.where(sequence.token < 0, sequence.tick, 0), (0, pad)))
+        x = torch.where((token < 0)[:, None], felt[index.clamp(max=len(felt) - 1)].to(x.dtype), x)
+        inputs.append(x)
+        labels.append(torch.from_numpy(np.pad(sequence.label, (0, pad), constant_values=IGNORE)))
+        visible.append(torch.from_numpy(seen(lm.config, sequence, length)))
+    positions = torch.arange(length)[None].expand(len(drawn), -1)
+    return torch.stack(inputs), positions, torch.stack(visible), torch.stack(labels)
+
+
+def seen(config: LMConfig, sequence: Sequence, length: int) -> np.ndarray:
+    """bool [L, L]: the cache's own rule, and what was dropped at a <stop>."""
+    n, index = len(sequence.token), np.arange(length)
+    cell_tick = np.full(length, TEXT, np.int64)
+    cell_tick[:n][sequence.token < 0] = sequence.tick[sequence.token < 0]
+    now = np.full(length, sequence.tick.max(), np.int64)
+    now[:n] = sequence.tick
+    visible = visible_cells(config, index, cell_tick, index, now)
+    dropped = np.full(length, 1 << 40, np.int64)
+    dropped[:n] = sequence.dropped_at
+    return visible & (index[:, None] < dropped[None])
+
+
+KINDS = {"next": (NEXT,), "user": (USER,), "end of user": (USER_END,), "end": (END,), "stop": (STOP,)}
+
+
+def kind_of(sequence: Sequence) -> np.ndarray:
+    """What each label is: "hearing" or "speaking" text, or the control's name."""
+    names, stream = [], "speaking"
+    for token, label in zip(sequence.token, sequence.label, strict=True):
+        stream = {USER: "hearing", USER_END: "speaking", 6: "speaking"}.get(int(token), stream)
+        names.append(next((name for name, ids in KINDS.items() if label in ids), stream))
+    return np.array(names)
+
+
+def losses(lm: LM, drawn: list, rng: np.random.Generator, kept: float):
+    """Cross entropy at the kept labels -> losses [N], right [N], kinds [N]."""
+    x, positions, visible, labels = assemble(lm, drawn)
+    names = np.concatenate([np.pad(kind_of(s), (0, labels.shape[1] - len(s.token)), constant_values="") for s, _, _ in drawn])
+    labels = labels.reshape(-1)
+    keep = (labels != IGNORE) & ((labels != NEXT) | torch.from_numpy(rng.uniform(size=len(labels)) < kept))
+    with torch.autocast(x.device.type, torch.bfloat16):
+        hidden = lm(x, positions, visible).reshape(-1, lm.config.width)[keep]
+        scores = lm.logits(hidden)
+    scores = torch.cat([scores[:, :NEXT], scores[:, NEXT : NEXT + 1] + math.log(kept), scores[:, NEXT + 1 :]], 1)
+    loss = F.cross_entropy(scores, labels[keep], reduction="none")
+    return loss, scores.argmax(-1) == labels[keep], names[keep.numpy()]
+
+
+def by_kind(parts: list) -> dict:
+    """Mean loss and accuracy for each kind of label."""
+    loss, right, names = (np.concatenate(p) for p in zip(*parts, strict=True))
+    return {str(k): [round(float(loss[names == k].mean()), 3), round(float(right[names == k].mean()), 3)] for k in np.unique(names)}
+
+
+@torch.no_grad()
+def validate(lm: LM, source: SceneSource, batches: int = 6) -> dict:
+    rng = np.random.default_rng(VALID_SEED)
+    parts = [losses(lm, source.batch(rng, 1500), rng, 1.0) for _ in range(batches)]
+    return by_kind([(loss.float().numpy(), right.numpy(), names) for loss, right, names in parts])
+
+
+def save_run(out: Path, lm: LM, optimizer, progress: dict) -> None:
+    save(trained(lm), lm.config, out)
+    state = {f"{i}.{k}": v for i, s in optimizer.state_dict()["state"].items() for k, v in s.items()}
+    save_file(state, out / "optimizer.safetensors.part")
+    (out / "optimizer.safetensors.part").replace(out / "optimizer.safetensors")
+    (out / "progress.json").write_text(json.dumps(progress))
+
+
+def resume_run(out: Path, lm: LM, optimizer) -> dict:
+    if not (out / "progress.json").exists():
+        return {"step": 0, "seconds": 0.0}
+    lm.load_state_dict(load_tensors(out), strict=False)
+    state: dict = {}
+    for name, value in load_file(out / "optimizer.safetensors").items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return json.loads((out / "progress.json").read_text())
+
+
+def train(args, lm: LM, source: SceneSource, valid: SceneSource) -> None:
+    groups = [
+        {"params": [p for n, p in lm.named_parameters() if "lora" in n], "lr": args.lr},
+        {"params": [p for n, p in lm.named_parameters() if p.requires_grad and "lora" not in n], "lr": args.lr},
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)
+    progress = resume_run(args.out, lm, optimizer)
+    begun, saved, parts = time.time() - progress["seconds"], time.time(), []
+    while (elapsed := time.time() - begun) < args.minutes * 60:
+        step = progress["step"] = progress["step"] + 1
+        done = elapsed / (args.minutes * 60)
+        rate = args.lr * min(1.0, step / 30) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        rng = np.random.default_rng([args.seed, step])
+        loss, right, names = losses(lm, source.batch(rng, args.positions), rng, NEXT_KEPT)
+        loss.mean().backward()
+        torch.nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        parts.append((loss.detach().float().numpy(), right.numpy(), names))
+        if step % 25 == 0:
+            line = {"step": step, "minutes": round((time.time() - begun) / 60, 1), "train": by_kind(parts)}
+            parts = []
+            if step % 200 == 0:
+                line["valid"] = validate(lm, valid)
+            print(json.dumps(line), flush=True)
+            with open(args.out / "log.jsonl", "a") as file:
+                file.write(json.dumps(line) + "\n")
+        if time.time() - saved > 180:
+            saved = time.time()
+            save_run(args.out, lm, optimizer, {**progress, "seconds": time.time() - begun})
+    save_run(args.out, lm, optimizer, {**progress, "seconds": time.time() - begun})
+    print(json.dumps({"valid": validate(lm, valid, 20)}), flush=True)
+
+
+def build(args) -> tuple[LM, Encoder | None]:
+    """The backbone with fresh adapters, and the frozen encoder (None: only its list of pieces is there yet)."""
+    encoder_config = load_config(EncoderConfig, args.encoder)
+    encoder = None
+    if args.simulated < 1.0:
+        encoder = Encoder(encoder_config).eval()
+        encoder.load_state_dict(load_tensors(args.encoder))
+    lm = LM(LMConfig(ctc_tokens=encoder_config.ctc_tokens, lora_rank=args.rank))
+    fill(lm, read_gguf(args.backbone))
+    start_controls(lm, load_tokenizer(args.tokenizer))
+    for parameter in lm.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.bfloat16()
+    return lm, encoder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--corpus", type=Path, required=True, help="dialogues.jsonl of training.corpus")
+    parser.add_argument("--backbone", type=Path, required=True, help="GGUF file of the backbone")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="folder with the LM's tokenizer.json")
+    parser.add_argument("--encoder", type=Path, required=True, help="folder of the trained encoder")
+    parser.add_argument("--pool", type=Path, help="speech pool of the corpus's user texts")
+    parser.add_argument("--noise", type=Path, help="data folder whose audio.jsonl lists noises")
+    parser.add_argument("--simulated", type=float, default=0.4, help="share of scenes with made-up posteriors")
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--positions", type=int, default=1200, help="positions a batch")
+    parser.add_argument("--lr", type=float, default=6e-4)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; a run resumes there")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    lm, encoder = build(args)
+    tokenizer = Tokenizer(args.tokenizer, lm.config.ctc_tokens)
+    source = SceneSource(args, read_dialogues(args.corpus, "train"), tokenizer, encoder)
+    valid = SceneSource(args, read_dialogues(args.corpus, "valid"), tokenizer, encoder)
+    train(args, lm, source, valid)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,294 @@
+"""Train the codec on speech pools: python -m training.codec --out runs/codec --pool pools/a 0.5 --pool pools/b 0.5
+
+First without quantizer, then the codebooks start by k-means. After `--freeze-at` of the time encoder and codebooks stay
+as they are, the file FROZEN appears in the output folder (codes made from then on stay valid), and the decoder goes on
+alone. No adversary: reconstruction losses only. Runs again with the same --out go on where the last one stopped.
+
+    python -m training.codec --out runs/codec --export duplex/agent/codec    writes the weights in half precision
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from torch import Tensor, nn
+from torchaudio.functional import melscale_fbanks
+
+from duplex.audio import SAMPLE_RATE
+from duplex.codec import Codec, CodecConfig, save_codec
+from training import codebooks
+from training.pool import Pool
+
+CROP_SAMPLES = SAMPLE_RATE
+BATCH = 8
+WARM_UP_STEPS = 250  # without quantizer
+KMEANS_BATCHES = 8
+RATE_RISE_STEPS = 100
+SILENT_SHARE = 0.02
+GAIN_DB = (-14.0, 4.0)
+FEW_CODEBOOKS = {2: 0.15, 4: 0.2}  # share of the items that use only so many; the rest use all
+WINDOWS_AND_MELS = ((256, 24), (512, 48), (1024, 80), (2048, 128))
+LOG_FLOOR = 1e-4
+MEL_WEIGHT, WAVE_WEIGHT, MAGNITUDE_WEIGHT, COMPLEX_WEIGHT, COMMITMENT_WEIGHT = 1.0, 3.0, 5.0, 2.0, 0.25
+LOG_EVERY_STEPS = 100
+VALID_CROPS = 32
+
+
+class Crops:
+    """Random crops of random gain from several pools, a few of them silent; the same for the same (seed, step)."""
+
+    def __init__(self, pools: list[tuple[Pool, float]], seed: int):
+        self.pools = [pool for pool, _ in pools]
+        self.shares = np.array([share for _, share in pools]) / sum(share for _, share in pools)
+        self.seed = seed
+
+    def crop(self, rng: np.random.Generator) -> np.ndarray:
+        """One crop [CROP_SAMPLES]; it may begin before or end after the utterance."""
+        crop = np.zeros(CROP_SAMPLES, dtype=np.float32)
+        if rng.random() < SILENT_SHARE:
+            return crop
+        pool = self.pools[rng.choice(len(self.pools), p=self.shares)]
+        i = int(rng.integers(len(pool)))
+        margin = CROP_SAMPLES // 4
+        start = int(rng.integers(-margin, max(1, pool.entries[i]["samples"] - CROP_SAMPLES + margin)))
+        wave = pool.wave(i, max(0, start), CROP_SAMPLES - max(0, -start))
+        crop[max(0, -start) : max(0, -start) + len(wave)] = wave
+        gain = 10 ** (rng.uniform(*GAIN_DB) / 20)
+        return crop * min(gain, 0.99 / max(np.abs(crop).max(), 1e-3))
+
+    def batch(self, step: int, items: int = BATCH) -> Tensor:
+        """-> [items, 1, CROP_SAMPLES]"""
+        rng = np.random.default_rng([self.seed, step])
+        return torch.from_numpy(np.stack([self.crop(rng) for _ in range(items)]))[:, None]
+
+
+class Losses(nn.Module):
+    """Distances between two batches of waves [B, N]: log-mel, magnitude and complex spectrum at several windows."""
+
+    def __init__(self):
+        super().__init__()
+        for window, mels in WINDOWS_AND_MELS:
+            bank = melscale_fbanks(window // 2 + 1, 0.0, SAMPLE_RATE / 2, mels, SAMPLE_RATE)
+            self.register_buffer(f"bank{window}", bank / bank.sum(0).clamp(min=1e-3))
+            self.register_buffer(f"hann{window}", torch.hann_window(window))
+
+    def spectrum(self, wave: Tensor, window: int) -> Tensor:
+        """wave [B, N] -> complex [B, T, F], scaled so that white noise has magnitudes like its samples."""
+        hann = getattr(self, f"hann{window}")
+        padded = F.pad(wave, (window // 2, window // 2))
+        result = torch.stft(padded, window, window // 4, window=hann, center=False, return_complex=True)
+        return result.transpose(1, 2) / hann.square().sum().sqrt()
+
+    def log_mel(self, magnitude: Tensor, window: int) -> Tensor:
+        return torch.log(magnitude @ getattr(self, f"bank{window}") + LOG_FLOOR)
+
+    def forward(self, wave: Tensor, target: Tensor) -> dict[str, Tensor]:
+        terms = {"mel": 0.0, "magnitude": 0.0, "complex": 0.0, "wave": (wave - target).abs().mean()}
+        for window, _ in WINDOWS_AND_MELS:
+            ours, true = self.spectrum(wave, window), self.spectrum(target, window)
+            magnitude = (ours.real.square() + ours.imag.square() + 1e-10).sqrt()
+            true_magnitude = (true.real.square() + true.imag.square() + 1e-10).sqrt()
+            share = 1 / len(WINDOWS_AND_MELS)
+            mel = self.log_mel(magnitude, window) - self.log_mel(true_magnitude, window)
+            terms["mel"] = terms["mel"] + share * mel.abs().mean()
+            terms["magnitude"] = terms["magnitude"] + share * (magnitude - true_magnitude).abs().mean()
+            difference = torch.view_as_real(ours - true)
+            terms["complex"] = terms["complex"] + share * difference.abs().mean()
+        return terms
+
+
+def weighted(terms: dict[str, Tensor]) -> Tensor:
+    total = MEL_WEIGHT * terms["mel"] + WAVE_WEIGHT * terms["wave"]
+    return total + MAGNITUDE_WEIGHT * terms["magnitude"] + COMPLEX_WEIGHT * terms["complex"]
+
+
+def late(wave: Tensor) -> Tensor:
+    """The wave [B, N] as the decoder is to give it: `decoder_delay_samples` later."""
+    return F.pad(wave, (Codec.decoder_delay_samples, 0))[:, : wave.shape[1]]
+
+
+@dataclass
+class Progress:
+    step: int = 0
+    seconds: float = 0.0  # of training, over all runs
+    hours_heard: float = 0.0
+    frozen: bool = False
+
+
+class Trainer:
+    """The codec, its optimizer and how far it has come."""
+
+    def __init__(self, config: CodecConfig, seed: int, minutes: float, freeze_at: float, rate: float):
+        torch.manual_seed(seed)
+        self.codec, self.losses, self.progress = Codec(config), Losses(), Progress()
+        groups = [list(self.codec.encoder.parameters()), list(self.codec.decoder.parameters())]
+        self.optimizer = torch.optim.AdamW([{"params": g} for g in groups], lr=rate, betas=(0.8, 0.99))
+        self.seed, self.limit, self.freeze_at, self.rate = seed, 60 * minutes, freeze_at, rate
+        self.usage = torch.zeros(config.codebooks, config.codebook_size)
+        self.sums: dict[str, float] = {}
+        self.summed = 0  # steps in them
+
+    def set_rates(self) -> None:
+        """Two cosines over time: the encoder's ends where it is frozen, the decoder's at the end."""
+        rise = min(1.0, (self.progress.step + 1) / RATE_RISE_STEPS)
+        shares = (self.freeze_at, 1.0)
+        for group, share in zip(self.optimizer.param_groups, shares, strict=True):
+            done = min(1.0, self.progress.seconds / (share * self.limit))
+            group["lr"] = self.rate * rise * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+
+    def quantized(self, latent: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """latent [B, T, D] -> what the decoder is given, commitment loss; moves the codebooks."""
+        if self.progress.step < WARM_UP_STEPS:
+            return latent, latent.new_zeros(())
+        all_codebooks = self.codec.config.codebooks
+        shares = torch.tensor([*FEW_CODEBOOKS.values(), 1 - sum(FEW_CODEBOOKS.values())])
+        drawn = torch.multinomial(shares, len(latent), replacement=True, generator=generator)
+        used = torch.tensor([*FEW_CODEBOOKS, all_codebooks])[drawn]
+        quantized, commitment, codes, given = codebooks.quantize(self.codec.quantizer, latent, used)
+        if not self.progress.frozen:
+            codebooks.update(self.codec.quantizer, codes, given, generator)
+        for row, layer_codes in zip(self.usage, codes, strict=True):
+            row += torch.bincount(layer_codes, minlength=len(row))
+        return quantized, commitment
+
+    def step(self, wave: Tensor) -> None:
+        """One update on wave [B, 1, N]."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.progress.step)
+        self.set_rates()
+        with torch.autocast("cpu", torch.bfloat16), torch.set_grad_enabled(not self.progress.frozen):
+            latent = self.codec.encode_latent(wave).float()
+        latent, commitment = self.quantized(latent, generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            ours, _ = self.codec.decoder.step(latent, self.codec.initial_decode_state(len(wave)))
+        terms = self.losses(ours.float(), late(wave[:, 0]))
+        loss = weighted(terms) + COMMITMENT_WEIGHT * commitment
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.codec.parameters(), 1.0)
+        self.optimizer.step()
+        self.progress.step += 1
+        self.progress.hours_heard += wave.numel() / SAMPLE_RATE / 3600
+        self.summed += 1
+        for name, value in (terms | {"commitment": commitment, "loss": loss, "norm": norm}).items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
+
+    def start_codebooks(self, crops: Crops) -> None:
+        waves = [crops.batch(self.progress.step + i) for i in range(KMEANS_BATCHES)]
+        with torch.no_grad():
+            latent = torch.cat([self.codec.encode_latent(wave).flatten(0, 1) for wave in waves])
+        generator = torch.Generator().manual_seed(self.seed)
+        codebooks.start(self.codec.quantizer, latent, len(latent) // KMEANS_BATCHES, generator)
+
+    @torch.no_grad()
+    def validate(self, waves: Tensor) -> dict[str, float]:
+        """Log-mel distance at the window of 1024 with all, four and two codebooks (or without quantizer)."""
+        target = self.losses.log_mel(self.losses.spectrum(late(waves[:, 0]), 1024).abs(), 1024)
+        latent, result = self.codec.encode_latent(waves), {}
+        for number in (self.codec.config.codebooks, *sorted(FEW_CODEBOOKS, reverse=True)):
+            given = latent
+            if self.progress.step >= WARM_UP_STEPS:
+                given = self.codec.dequantize(self.codec.quantize(latent, number))
+            wave, _ = self.codec.decoder.step(given, self.codec.initial_decode_state(len(waves)))
+            ours = self.losses.log_mel(self.losses.spectrum(wave, 1024).abs(), 1024)
+            result[f"valid_mel_{number}"] = float((ours - target).abs().mean())
+        return result
+
+    def report(self, waves: Tensor, out: Path, steps_per_s: float) -> None:
+        line = {"step": self.progress.step, "minutes": self.progress.seconds / 60} | self.validate(waves)
+        line |= {name: value / self.summed for name, value in self.sums.items()}
+        line |= {"steps_per_s": steps_per_s, "hours_heard": self.progress.hours_heard}
+        line = {key: round(value, 4) for key, value in line.items()}
+        line["use"] = [round(float(share), 2) for share in (self.usage > 0).float().mean(1)]
+        share = self.usage / self.usage.sum(1, keepdim=True).clamp(min=1)
+        line["perplexity"] = [round(float(torch.special.entr(row).sum().exp())) for row in share]
+        line["frozen"] = self.progress.frozen
+        print(json.dumps(line), flush=True)
+        with open(out / "log.jsonl", "a") as log:
+            log.write(json.dumps(line) + "\n")
+        self.usage.zero_()
+        self.sums, self.summed = {}, 0
+
+    def save(self, out: Path) -> None:
+        """model.safetensors and config.json for readers; training.safetensors is all of it, to go on from."""
+        save_codec(self.codec, out)
+        tensors = {f"model.{name}": value for name, value in self.codec.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+        partial = out / "training.safetensors.part"
+        safetensors.torch.save_file(tensors, partial, {"progress": json.dumps(asdict(self.progress))})
+        os.replace(partial, out / "training.safetensors")
+
+    def load(self, out: Path) -> None:
+        path = out / "training.safetensors"
+        with safe_open(path, "pt") as file:
+            self.progress = Progress(**json.loads(file.metadata()["progress"]))
+        tensors = safetensors.torch.load_file(path)
+        self.codec.load_state_dict({n[len("model.") :]: v for n, v in tensors.items() if n.startswith("model.")})
+        optimizer = self.optimizer.state_dict()
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, field = name.split(".")
+                optimizer["state"].setdefault(int(index), {})[field] = value
+        self.optimizer.load_state_dict(optimizer)
+
+
+def train(args: argparse.Namespace) -> None:
+    trainer = Trainer(CodecConfig(), args.seed, args.minutes, args.freeze_at, args.rate)
+    if (args.out / "training.safetensors").exists():
+        trainer.load(args.out)
+    pools = [(folder, float(share)) for folder, share in args.pool]
+    crops = Crops([(Pool(folder, "train"), share) for folder, share in pools], args.seed)
+    valid = Crops([(Pool(pools[0][0], "valid"), 1.0)], args.seed).batch(0, VALID_CROPS)
+    progress, saved, reported = trainer.progress, time.monotonic(), trainer.progress.seconds
+    while progress.seconds < trainer.limit:
+        began = time.monotonic()
+        if progress.step == WARM_UP_STEPS:
+            trainer.start_codebooks(crops)
+        trainer.step(crops.batch(progress.step))
+        if not progress.frozen and progress.seconds >= trainer.freeze_at * trainer.limit:
+            progress.frozen = True
+            trainer.save(args.out)
+            (args.out / "FROZEN").touch()
+        if progress.step % LOG_EVERY_STEPS == 0:
+            trainer.report(valid, args.out, trainer.summed / (progress.seconds - reported))
+            reported = progress.seconds
+        if time.monotonic() - saved > args.save_every:
+            trainer.save(args.out)
+            saved = time.monotonic()
+        progress.seconds += time.monotonic() - began
+    trainer.save(args.out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--pool", nargs=2, action="append", metavar=("FOLDER", "SHARE"), help="the first validates")
+    parser.add_argument("--minutes", type=float, default=50, help="length of the whole training")
+    parser.add_argument("--freeze-at", type=float, default=0.4, help="share of the time after which codes are final")
+    parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--save-every", type=float, default=180, help="seconds between checkpoints")
+    parser.add_argument("--export", type=Path, help="write the weights of --out there in float16 and end")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.export:
+        trainer = Trainer(CodecConfig(), args.seed, args.minutes, args.freeze_at, args.rate)
+        trainer.load(args.out)
+        save_codec(trainer.codec, args.export, torch.float16)
+        return
+    args.out.mkdir(parents=True, exist_ok=True)
+    train(args)
+
+
+if __name__ == "__main__":
+    main()

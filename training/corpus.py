@@ -1,0 +1,249 @@
+"""Writes the text corpus: short spoken-style dialogues that the default agent learns from.
+
+    python -m training.corpus --data DATA --out CORPUS              # dialogues and the two pools of texts
+    python -m training.answers --out CORPUS --gguf FILE             # optional: short answers of the base LM itself
+    python -m training.corpus --data DATA --out CORPUS              # again: now with these answers
+
+CORPUS receives dialogues.jsonl, one dialogue a line: {"turns": [{"role": "user"|"agent", "text": str}, ...],
+"kind": str, "split": "train"|"valid", "source": str, "licence": str}, and user_texts.txt and agent_texts.txt, each
+different text once.
+DATA holds the folder text/ with countries.json (samayo/country-json, MIT) and tatoeba-en-fr.tsv.gz (CC-BY 2.0 FR).
+All the rest is written here and in texts/ (texts/webquestions.txt after WebQuestions, CC-BY 4.0).
+"""
+
+import argparse
+import json
+import random
+import zlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from training.countries import country_exchange, load_countries
+from training.numbers_spoken import number_exchange
+from training.repeats import answer_again, own_phrases, remark, say_after_me, short_sentences
+from training.templates import Block, draw, read_blocks, read_lines
+
+VALID_PER_1000 = 35  # about 2 per cent remain: dialogues with parts of both splits are dropped
+ANSWERS_WANTED = 700  # fewer answers of the base LM get a smaller share
+ROLES = ("user", "agent")
+SHARES = {  # per cent of the single exchanges
+    "social": 12,
+    "country": 15,
+    "numbers": 13,
+    "opinion": 12,
+    "repeat": 10,  # and after three in a hundred of all the others
+    "fact": 15,
+    "smalltalk": 12,
+    "remark": 4,
+    "answer": 5,
+}
+OPENINGS = "Um, |Uh, |So, |Okay, |Well, |Hey Duplex, |Duplex, |Hello, |Hey, ".split("|")
+LATER_OPENINGS = "Um, |So, |Okay, |And |By the way, |Thanks. |Great. |And now, |One more thing, ".split("|")
+OPENING_WORDS = {
+    "What", "What's", "Which", "Who", "Who's", "Where", "Where's", "How", "Why", "When", "Can", "Could", "Do", "Does",
+    "Is", "Are", "Tell", "Count", "Repeat", "Say", "Should", "Would",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Consecutive (user, agent) pairs on one matter."""
+
+    turns: tuple[tuple[str, str], ...]
+    kind: str
+    split: str
+    source: str = "own"
+    licence: str = "Apache-2.0"
+
+
+def split_of(key: str) -> str:
+    """Held out by what the exchange is about. Very short texts are too common to be kept away from training."""
+    if len(key.split()) < 4 and " " in key:
+        return "train"
+    return "valid" if zlib.crc32(key.encode()) % 1000 < VALID_PER_1000 else "train"
+
+
+def with_opening(user: str, openings: list[str], rng: random.Random) -> str:
+    """Now and then a hesitation or an address before a question."""
+    first = user.split(" ")[0].rstrip(",")
+    if first not in OPENING_WORDS or rng.random() > 0.08:
+        return user
+    opening = rng.choice(openings)
+    return opening + (user if opening.endswith(". ") else user[0].lower() + user[1:])
+
+
+def read_answers(path: Path) -> list[dict]:
+    """The surer two thirds of the base LM's answers: the others are mostly untrue."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = sorted((row for row in rows if row["answer"]), key=lambda row: -row["score"])
+    return rows[: max(1, len(rows) * 2 // 3)]
+
+
+class Writer:
+    """Draws exchanges of every kind.
+
+    Each dialogue has its own random numbers: a changed template or new answers change only the dialogues they are in,
+    and speech made of the other texts stays of use.
+    """
+
+    def __init__(self, data: Path, answers: Path, seed: int):
+        self.seed, self.rng = seed, random.Random(seed)
+        self.blocks = {kind: read_blocks(kind) for kind in ("social", "opinion", "smalltalk", "fact_tables")}
+        self.countries = load_countries(data)
+        self.facts = [Block(turns=line.split(" = ")) for line in read_lines("facts")]
+        self.web = [Block(turns=line.split(" = ")) for line in read_lines("webquestions")]
+        self.jokes, self.fun_facts = read_lines("jokes"), read_lines("funfacts")
+        self.sentences, self.phrases = short_sentences(data), own_phrases()
+        self.answers = read_answers(answers) if answers.exists() else []
+
+    def from_blocks(self, kind: str) -> Exchange:
+        blocks = self.blocks[kind]
+        block = self.rng.choices(blocks, [block.weight for block in blocks])[0]
+        common = {}
+        for name, lines in (("joke", self.jokes), ("fact", self.fun_facts)):
+            common[name], common["second_" + name] = self.rng.sample(lines, 2)
+        turns = draw(block, self.rng, common)
+        return Exchange(tuple(turns), kind.removesuffix("_tables"), split_of(turns[0][0]))
+
+    def computed(self, kind: str) -> Exchange:
+        draw_one = number_exchange if kind == "numbers" else partial(country_exchange, self.countries)
+        key, turns = draw_one(self.rng)
+        if kind == "country":
+            return Exchange(tuple(turns), kind, split_of(key), "own; samayo/country-json", "Apache-2.0; MIT")
+        return Exchange(tuple(turns), kind, split_of(key))
+
+    def fact(self) -> Exchange:
+        if self.rng.random() < 0.5:
+            return self.from_blocks("fact_tables")
+        if self.rng.random() < 0.08:
+            turns = draw(self.rng.choice(self.web), self.rng)
+            return Exchange(tuple(turns), "fact", split_of(turns[0][0]), "WebQuestions", "CC-BY 4.0")
+        turns = draw(self.rng.choice(self.facts), self.rng)
+        return Exchange(tuple(turns), "fact", split_of(turns[0][0]))
+
+    def repeat(self) -> Exchange:
+        if self.rng.random() < 0.55:
+            if self.rng.random() < 0.2:
+                turns = (say_after_me(self.rng.choice(self.phrases), self.rng),)
+                return Exchange(turns, "repeat", split_of(turns[0][0]))
+            sentence = self.rng.choice(self.sentences)
+            turns = (say_after_me(sentence, self.rng),)
+            return Exchange(turns, "repeat", split_of(sentence), "Tatoeba", "CC-BY 2.0 FR")
+        first = self.single(self.rng.choice([kind for kind in SHARES if kind != "repeat"]))
+        return self.again(first)
+
+    def remark(self) -> Exchange:
+        found = None
+        while found is None:
+            found = remark(self.sentences, self.rng)
+        sentence, turn = found
+        return Exchange((turn,), "remark", split_of(sentence), "Tatoeba", "CC-BY 2.0 FR")
+
+    def again(self, first: Exchange) -> Exchange:
+        """The exchange, and the agent's last answer said once more."""
+        turns = first.turns + (answer_again(first.turns[-1][1], self.rng),)
+        kind = first.kind if first.kind.endswith("repeat") else first.kind + "+repeat"
+        return Exchange(turns[-3:], kind, first.split, first.source, first.licence)
+
+    def answer(self) -> Exchange:
+        row = self.rng.choice(self.answers)
+        turns = ((row["question"], row["answer"]),)
+        return Exchange(turns, "answer", split_of(row["question"]), "SmolLM2-135M-Instruct", "Apache-2.0")
+
+    def single(self, kind: str) -> Exchange:
+        if kind == "answer" and (not self.answers or self.rng.random() > len(self.answers) / ANSWERS_WANTED):
+            kind = "smalltalk"
+        if kind in self.blocks:
+            return self.from_blocks(kind)
+        if kind in ("country", "numbers"):
+            return self.computed(kind)
+        return {"fact": self.fact, "repeat": self.repeat, "remark": self.remark, "answer": self.answer}[kind]()
+
+    def any(self) -> Exchange:
+        return self.single(self.rng.choices(list(SHARES), list(SHARES.values()))[0])
+
+    def dialogue(self, number: int) -> Exchange | None:
+        """One exchange, or two or three joined; None if they belong to different splits."""
+        self.rng = random.Random(f"{self.seed} {number}")
+        parts = [self.any()]
+        while self.rng.random() < 0.17 and sum(len(part.turns) for part in parts) < 3:
+            parts.append(self.any())
+        if self.rng.random() < 0.03 and sum(len(part.turns) for part in parts) < 3:
+            parts[-1] = self.again(parts[-1])
+        if len({part.split for part in parts}) > 1:
+            return None
+        turns = [turn for part in parts for turn in part.turns]
+        openings = [OPENINGS, LATER_OPENINGS, LATER_OPENINGS]
+        return Exchange(
+            tuple(
+                (with_opening(user, opening, self.rng), agent)
+                for (user, agent), opening in zip(turns, openings, strict=False)  # three exchanges at most
+            ),
+            "+".join(part.kind for part in parts),
+            parts[0].split,
+            joined(part.source for part in parts),
+            joined(part.licence for part in parts),
+        )
+
+
+def joined(names: Iterable[str]) -> str:
+    """"a; b" and "b; c" -> "a; b; c"."""
+    return "; ".join(sorted({part for name in names for part in name.split("; ")}))
+
+
+def write_dialogues(writer: Writer, count: int) -> list[Exchange]:
+    """`count` different dialogues; no user text of the validation split is in training as a whole dialogue."""
+    found: dict[tuple, Exchange] = {}
+    for number in range(20 * count):
+        dialogue = writer.dialogue(number)
+        if dialogue is not None:
+            found.setdefault(dialogue.turns, dialogue)
+        if len(found) == count:
+            break
+    train_first = {dialogue.turns[0][0] for dialogue in found.values() if dialogue.split == "train"}
+    return [d for d in found.values() if d.split == "train" or d.turns[0][0] not in train_first]
+
+
+def as_json(dialogue: Exchange) -> str:
+    turns = [{"role": role, "text": text} for pair in dialogue.turns for role, text in zip(ROLES, pair, strict=True)]
+    row = {"turns": turns} | {key: value for key, value in vars(dialogue).items() if key != "turns"}
+    return json.dumps(row, ensure_ascii=False)
+
+
+def report(dialogues: list[Exchange]) -> None:
+    kinds = Counter(kind for dialogue in dialogues for kind in dialogue.kind.split("+"))
+    splits = Counter(dialogue.split for dialogue in dialogues)
+    several = sum(len(dialogue.turns) > 1 for dialogue in dialogues)
+    words = [len(agent.split()) for dialogue in dialogues for _, agent in dialogue.turns]
+    print(f"{len(dialogues)} dialogues {dict(splits)}, {several / len(dialogues):.0%} with several exchanges")
+    print(f"exchanges by kind {dict(kinds.most_common())}")
+    print(f"agent words: mean {sum(words) / len(words):.1f}, most {max(words)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="data folder, with text/ in it")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--count", type=int, default=28_000, help="dialogues")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    dialogues = write_dialogues(Writer(args.data, args.out / "answers.jsonl", args.seed), args.count)
+    texts = {
+        "dialogues.jsonl": [as_json(dialogue) for dialogue in dialogues],
+        "user_texts.txt": dict.fromkeys(user for dialogue in dialogues for user, _ in dialogue.turns),
+        "agent_texts.txt": dict.fromkeys(agent for dialogue in dialogues for _, agent in dialogue.turns),
+    }
+    for name, lines in texts.items():
+        temporary = args.out / (name + ".part")
+        temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        temporary.replace(args.out / name)
+        print(f"{name}: {len(lines)} lines")
+    report(dialogues)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""Train the ears: Whisper tiny.en made causal, hearing word pieces of the language model (CTC).
+
+    python -m training.encoder --whisper whisper/model.bin --tokenizer smollm2 --pieces-from DATA/text --noise DATA \\
+        --pool pools/many=0.55 --pool pools/real=0.30 --pool pools/heart=0.15 --minutes 50 --out runs/encoder
+
+The original encoder is the teacher for the first third of the time: it hears the clean clip in both directions, the
+student must match its last features a few frames later, from disturbed sound. CTC runs from beginning to end. Started
+again with the same --out the run goes on where it stopped.
+"""
+
+import argparse
+import gzip
+import json
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+
+from duplex import checkpoint
+from duplex.audio import ENCODER_FRAMES_PER_TICK, MEL_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
+from duplex.encoder import BLANK, Encoder, EncoderConfig
+from duplex.features import PEAK_FLOOR, TAIL_SAMPLES, FeatureState, initial_state, log_mel
+from training.augment import load_noise
+from training.clips import UNKNOWN, Batch, draw_batches, open_source
+from training.pool import Pool
+from training.teacher import Teacher, load_whisper
+from training.transcript import Pieces, choose_pieces, heard_form, load_tokenizer, word_errors
+
+STUDENT_DELAY = 4  # frames of 20 ms by which the student may be later than the teacher
+DETACHED_SHARE = 0.08  # of the time, in which only the teacher moves the encoder
+TEACHER_SHARE = 0.3
+PATH_SHARE = 0.4  # in which a path of known times weighs as much as CTC; little later on
+WARMUP_SHARE = 0.03
+VALIDATION_CLIPS = 60
+
+
+def pool_share(text: str) -> tuple[str, float]:
+    folder, share = text.rsplit("=", 1)
+    return folder, float(share)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; holds the encoder at any time")
+    parser.add_argument("--whisper", required=True, help="CTranslate2 model.bin of Whisper tiny.en")
+    parser.add_argument("--tokenizer", required=True, help="folder of the language model's GGUF file")
+    parser.add_argument("--pool", type=pool_share, action="append", required=True, help="FOLDER=SHARE, repeatable")
+    parser.add_argument("--noise", help="folder with audio.jsonl and noise recordings")
+    parser.add_argument("--pieces-from", type=Path, help="folder of texts that help to choose the pieces")
+    parser.add_argument("--minutes", type=float, default=50.0, help="length of the whole run, all restarts together")
+    parser.add_argument("--batch-seconds", type=float, default=24.0, help="sound in one step, padding included")
+    parser.add_argument("--rate", type=float, default=4e-4, help="highest learning rate of Whisper's weights")
+    parser.add_argument("--new-rate", type=float, default=1e-3, help="the same for what is new")
+    parser.add_argument("--validate-minutes", type=float, default=5.0)
+    parser.add_argument("--save-minutes", type=float, default=3.0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1)
+    return parser.parse_args()
+
+
+def texts(folder: Path):
+    """The English of every text file in a folder: quoted strings of JSON lines, first columns of tables."""
+    for path in sorted(folder.glob("*.gz")):
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            for n, line in enumerate(lines):
+                if n % 4 == 0:  # a quarter is plenty to count words
+                    quoted = re.findall(r'"([^"\\]{3,})"', line)
+                    yield line.split("\t")[0] if "\t" in line else " . ".join(q for q in quoted if " " in q)
+
+
+def choose_config(args: argparse.Namespace, tokenizer) -> EncoderConfig:
+    """Pieces from the pools (counted five times: this is what is spoken) and from other texts."""
+    heard = [heard_form(e["text"]) for folder, _ in args.pool for e in Pool(folder, split="train").entries] * 5
+    heard += [heard_form(text) for text in texts(args.pieces_from)] if args.pieces_from else []
+    return EncoderConfig(ctc_tokens=tuple(choose_pieces(heard, tokenizer)))
+
+
+@torch.no_grad()
+def begin(args: argparse.Namespace, config: EncoderConfig, teacher: Teacher) -> Encoder:
+    """An encoder with Whisper's weights and, in place of its positions, what the teacher's heads make of distance."""
+    encoder = Encoder(config)
+    positions = load_whisper(encoder, args.whisper)
+    encoder.offset.copy_(positions[:300].mean(0))
+    pool = Pool(args.pool[0][0], split="train")
+    samples = TICK_SAMPLES * 100  # 8 s: a few utterances in a row
+    waves = [np.concatenate([pool.wave(i + k) for k in range(8)])[:samples] for i in range(0, 64, 8)]
+    mel = teacher.mel(torch.from_numpy(np.stack([np.resize(wave, samples) for wave in waves])))
+    for block, bias in zip(encoder.blocks, teacher.attention_by_distance(mel, config.window), strict=True):
+        block.distance_bias.copy_(bias.clamp(min=-12.0))
+    return encoder
+
+
+def make_optimizer(encoder: Encoder, args: argparse.Namespace) -> torch.optim.Optimizer:
+    new = [p for name, p in encoder.named_parameters() if name.startswith("ctc") or "distance_bias" in name]
+    known = {id(p) for p in new}
+    old = [p for p in encoder.parameters() if id(p) not in known]
+    groups = [{"params": old, "peak": args.rate}, {"params": new, "peak": args.new_rate}]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+
+
+def save(out: Path, encoder: Encoder, optimizer: torch.optim.Optimizer, progress: dict) -> None:
+    """Encoder, optimizer and progress, each replaced in one move; progress last, it says that the others are there."""
+    checkpoint.save(encoder.state_dict(), encoder.config, out)
+    moments = {f"{i}.{key}": t for i, state in optimizer.state_dict()["state"].items() for key, t in state.items()}
+    save_file(moments, out / "optimizer.part")
+    (out / "optimizer.part").replace(out / "optimizer.safetensors")
+    (out / "progress.part").write_text(json.dumps(progress))
+    (out / "progress.part").replace(out / "progress.json")
+
+
+def resume(out: Path, encoder: Encoder, optimizer: torch.optim.Optimizer) -> dict:
+    encoder.load_state_dict(checkpoint.load_tensors(out))
+    states: dict[int, dict] = {}
+    for name, tensor in load_file(out / "optimizer.safetensors").items():
+        i, key = name.split(".")
+        states.setdefault(int(i), {})[key] = tensor
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+    return json.loads((out / "progress.json").read_text())
+
+
+def student_mel(wave: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """wave [B, N] -> mel [B, M, 80], as if each clip came somewhere in a stream; a few bands and moments hidden."""
+    peak = torch.from_numpy(rng.uniform(PEAK_FLOOR - 1.0, 2.0, len(wave))).float().clamp(min=PEAK_FLOOR)
+    mel, _ = log_mel(wave, FeatureState(torch.zeros(len(wave), TAIL_SAMPLES), peak))
+    for row in mel:
+        if rng.random() < 0.7:
+            band, moment = rng.integers(0, 70), rng.integers(0, len(row))
+            row[:, band : band + rng.integers(1, 12)] = row.mean()
+            row[moment : moment + rng.integers(1, 25)] = row.mean()
+    return mel
+
+
+def ctc_loss(log_probs: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """log_probs [B, n, V+1] -> negative log-likelihood per piece."""
+    target = torch.tensor([index for clip in batch.targets for index in clip], dtype=torch.long)
+    lengths = torch.tensor([len(clip) for clip in batch.targets])
+    loss = F.ctc_loss(log_probs.transpose(0, 1), target, batch.ticks, lengths, BLANK, "sum", zero_infinity=True)
+    return loss / max(1, len(target))
+
+
+def path_loss(log_probs: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Negative log-likelihood per piece of the one path that says each piece just after it was spoken.
+
+    It spares CTC the long search for the first alignment, and keeps it from waiting longer than it must.
+    """
+    loss = F.nll_loss(log_probs.flatten(0, 1), batch.paths.flatten(), ignore_index=UNKNOWN, reduction="sum")
+    return loss / (batch.paths > BLANK).sum().clamp(min=1)
+
+
+def teacher_loss(features: torch.Tensor, wanted: torch.Tensor, ticks: torch.Tensor) -> torch.Tensor:
+    """features [B, n, 4C] of the student, wanted [B, 4n, C]: distance in units of each channel's spread, and angle."""
+    frames = features.unflatten(2, (ENCODER_FRAMES_PER_TICK, -1)).flatten(1, 2)[:, STUDENT_DELAY:].float()
+    wanted = wanted[:, :-STUDENT_DELAY].float()
+    inside = torch.arange(wanted.shape[1]) < ticks[:, None] * ENCODER_FRAMES_PER_TICK - STUDENT_DELAY
+    frames, wanted = frames[inside], wanted[inside]  # [frames, C]
+    spread = wanted.std(0).clamp(min=1e-3)
+    return F.smooth_l1_loss(frames / spread, wanted / spread) + 1 - F.cosine_similarity(frames, wanted).mean()
+
+
+def train_step(encoder: Encoder, teacher: Teacher | None, done: float, batch: Batch, rng: np.random.Generator) -> dict:
+    """Losses of one batch; gradients are left in the encoder. `done` is the share of the time that has passed."""
+    mel = student_mel(batch.wave, rng)
+    teaching = torch.zeros(())
+    with torch.autocast("cpu", torch.bfloat16):
+        features = encoder.listen(mel)
+        # A new head's first gradients would ruin what came from Whisper: the body has the teacher alone at first.
+        log_probs = encoder.hear(features.detach() if done < DETACHED_SHARE else features)
+        if done < TEACHER_SHARE:
+            with torch.no_grad():
+                wanted = teacher(teacher.mel(batch.clean), batch.ticks)
+            teaching = teacher_loss(features, wanted, batch.ticks)
+    hearing, in_time = ctc_loss(log_probs, batch), path_loss(log_probs, batch)
+    (hearing + (1.0 if done < PATH_SHARE else 0.2) * in_time + 10.0 * teaching).backward()
+    head_norm = torch.nn.utils.clip_grad_norm_(encoder.ctc.parameters(), 5.0)
+    norm = torch.nn.utils.clip_grad_norm_([p for n, p in encoder.named_parameters() if not n.startswith("ctc")], 5.0)
+    losses = {"ctc": hearing, "path": in_time, "teacher": teaching, "norm": norm, "head_norm": head_norm}
+    return {name: loss.item() for name, loss in losses.items()}
+
+
+@torch.no_grad()
+def validate(encoder: Encoder, pieces: Pieces, folder: str) -> tuple[float, list[str]]:
+    """Word error rate of greedy CTC on undisturbed clips that were kept aside, and a few pairs of texts to look at."""
+    pool, errors, words, shown = Pool(folder, split="valid"), 0, 0, []
+    chosen = [i for i in range(len(pool)) if pool.entries[i]["samples"] < 12 * SAMPLE_RATE]
+    for i in chosen[:: max(1, len(chosen) // VALIDATION_CLIPS)][:VALIDATION_CLIPS]:
+        wave = torch.from_numpy(pool.wave(i))
+        wave = F.pad(wave, (0, TICK_SAMPLES * 5 + -len(wave) % TICK_SAMPLES))[None]  # the last words come late
+        mel, _ = log_mel(wave, initial_state(1))
+        assert mel.shape[1] % MEL_FRAMES_PER_TICK == 0
+        with torch.autocast("cpu", torch.bfloat16):
+            best = encoder(mel)[1].argmax(-1)[0].tolist()
+        wanted, heard = heard_form(pool.entries[i]["text"]), pieces.greedy(best)
+        errors, words = errors + word_errors(wanted, heard), words + len(wanted.split())
+        shown.append(f"{wanted} | {heard}")
+    return errors / max(1, words), shown[:: max(1, len(shown) // 4)][:4]
+
+
+def learning_rate_factor(done: float) -> float:
+    """`done` is the share of the time that has passed: warm-up, then a cosine."""
+    return min(1.0, done / WARMUP_SHARE + 0.01) * (0.5 + 0.5 * np.cos(np.pi * min(1.0, done)))
+
+
+def log(out: Path, line: dict) -> None:
+    text = json.dumps({key: round(value, 4) if isinstance(value, float) else value for key, value in line.items()})
+    print(text, flush=True)
+    with open(out / "log.jsonl", "a") as file:
+        file.write(text + "\n")
+
+
+def train(args: argparse.Namespace, encoder, teacher, optimizer, pieces: Pieces, progress: dict) -> None:
+    sources = [open_source(folder, share, pieces) for folder, share in args.pool]
+    noises = load_noise(args.noise) if args.noise else []
+    started = time.monotonic() - 60 * progress["minutes"]
+    saved = validated = progress["minutes"]
+    recent: list[dict] = []
+    sound_s, since = 0.0, time.monotonic()
+    while progress["minutes"] < args.minutes:
+        rng = np.random.default_rng([args.seed, progress["step"]])
+        for batch in draw_batches(sources, noises, rng, args.batch_seconds):
+            progress["minutes"] = (time.monotonic() - started) / 60
+            done = progress["minutes"] / args.minutes
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * learning_rate_factor(done)
+            optimizer.zero_grad(set_to_none=True)
+            recent.append(train_step(encoder, teacher, done, batch, rng))
+            optimizer.step()
+            progress["step"] += 1
+            sound_s += batch.wave.numel() / SAMPLE_RATE
+            if len(recent) == 50:
+                means = {key: float(np.mean([losses[key] for losses in recent])) for key in recent[0]}
+                speed = sound_s / (time.monotonic() - since)
+                log(args.out, {**progress, **means, "times_real_time": speed})
+                recent, sound_s, since = [], 0.0, time.monotonic()
+            if progress["minutes"] - saved > args.save_minutes:
+                save(args.out, encoder, optimizer, progress)
+                saved = progress["minutes"]
+            if progress["minutes"] - validated > args.validate_minutes or done >= 1:
+                report(args, encoder, pieces, progress)
+                validated, sound_s, since = progress["minutes"], 0.0, time.monotonic()
+            if done >= 1:
+                break
+    save(args.out, encoder, optimizer, progress)
+
+
+def report(args: argparse.Namespace, encoder: Encoder, pieces: Pieces, progress: dict) -> None:
+    for folder, _ in args.pool:
+        error_rate, shown = validate(encoder, pieces, folder)
+        log(args.out, {**progress, "pool": Path(folder).name, "wer": error_rate, "wanted | heard": shown})
+
+
+def main() -> None:
+    args = parse_arguments()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    tokenizer = load_tokenizer(args.tokenizer)
+    teacher = Teacher(args.whisper)
+    going_on = (args.out / "progress.json").exists()
+    if (args.out / "config.json").exists():
+        config = checkpoint.load_config(EncoderConfig, args.out)
+    else:
+        config = choose_config(args, tokenizer)
+    encoder = Encoder(config) if going_on else begin(args, config, teacher)
+    optimizer = make_optimizer(encoder, args)
+    progress = resume(args.out, encoder, optimizer) if going_on else {"step": 0, "minutes": 0.0}
+    print(f"{len(config.ctc_tokens)} pieces, {sum(p.numel() for p in encoder.parameters()):,} weights", flush=True)
+    train(args, encoder, teacher, optimizer, Pieces(config.ctc_tokens, tokenizer), progress)
+
+
+if __name__ == "__main__":
+    main()

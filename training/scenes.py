@@ -1,0 +1,212 @@
+"""From a dialogue's times to the one sequence the LM learns: ticks, symbols, what is to be predicted, what is forgotten.
+
+A scene is a time line: pieces of the user's speech with the tick each is due, and the agent's turns. `lay_out` plays
+the runtime's rules over it (hearing before speaking, at most `cap` symbols a tick, the text's bounded lead over the voice,
+unsaid text dropped at <stop>), so the LM is trained on exactly what it will meet.
+"""
+
+import json
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from duplex.audio import TICK_MS
+from duplex.tokens import AGENT, END, LEAD_SECONDS, NEXT, STOP, USER, USER_END, Grammar, advance
+
+TICK = TICK_MS / 1000
+IGNORE = -100
+NEVER = 1 << 30
+END_OF_TURN_SECONDS = 0.56  # silence after the last word before </user>
+VOICE_DELAY_SECONDS = 0.3  # from <agent> to the first sound
+
+BACK_CHANNELS = ["mhm", "yeah", "uh huh", "right", "okay", "i see", "oh"]  # in their heard form
+INSTRUCTIONS = [
+    "You are Duplex, a friendly voice assistant. Answer in one short sentence.",
+    "You are a friendly voice assistant. Keep it short.",
+    "You are a helpful voice assistant called Duplex. Talk like a friend, in short spoken sentences.",
+]
+
+
+@dataclass
+class Word:
+    text: str
+    start: float  # seconds on the scene's clock
+    end: float
+
+
+@dataclass
+class UserTurn:
+    words: list[Word]
+    answered: bool = True  # False: a back-channel, or another who speaks; nobody waits for an answer
+
+
+@dataclass
+class AgentTurn:
+    text: str
+    start: float  # when <agent> is due
+    stop: float | None = None  # when the agent is to yield
+
+
+@dataclass
+class Scene:
+    seconds: float
+    user: list[UserTurn] = field(default_factory=list)
+    agent: list[AgentTurn] = field(default_factory=list)
+    instructions: str = INSTRUCTIONS[0]
+
+
+@dataclass
+class Sequence:
+    """One row of a batch, all arrays [L]. `token` -1 stands for a tick's features."""
+
+    token: np.ndarray
+    tick: np.ndarray  # the tick a position belongs to
+    label: np.ndarray  # symbol to predict after the position, IGNORE where the runtime does not ask
+    dropped_at: np.ndarray  # index from which on the position is forgotten
+
+
+def voice_seconds(text: str) -> float:
+    """A guess at how long a piece of text takes to say."""
+    return 0.06 * len(text) + 0.02
+
+
+def end_of_turn(turn: UserTurn) -> float:
+    return turn.words[-1].end + (END_OF_TURN_SECONDS if turn.answered else 0.4)
+
+
+def converse(turns: list[dict], times, rng: np.random.Generator) -> Scene:
+    """Lay a dialogue's turns on a time line. `times(text)` -> words with times from 0, or None where there are none."""
+    now = float(rng.uniform(0.2, 1.2) if rng.uniform() > 0.05 else rng.uniform(4, 10))
+    scene = Scene(0.0, instructions=INSTRUCTIONS[0] if rng.uniform() < 0.8 else str(rng.choice(INSTRUCTIONS[1:])))
+    for turn in turns:
+        if turn["role"] == "user":
+            words = [Word(w.text, w.start + now, w.end + now) for w in times(turn["text"])]
+            pause_in_mid_sentence(words, rng)
+            scene.user.append(UserTurn(words))
+            now = end_of_turn(scene.user[-1])
+            continue
+        speech = AgentTurn(turn["text"], now)
+        scene.agent.append(speech)
+        voice = VOICE_DELAY_SECONDS + voice_seconds(turn["text"])
+        chance = rng.uniform()
+        if chance < 0.15 and turn is not turns[-1]:  # the next question interrupts
+            at = now + VOICE_DELAY_SECONDS + float(rng.uniform(0.1, 0.9)) * voice
+            speech.stop = at + 0.6
+            now = at
+            continue
+        if chance > 0.94 and voice > 1.5:
+            at = now + VOICE_DELAY_SECONDS + float(rng.uniform(0.2, 0.7)) * voice
+            said = str(rng.choice(BACK_CHANNELS)).split()
+            words = [Word(w, at + 0.25 * i, at + 0.25 * (i + 1)) for i, w in enumerate(said)]
+            scene.user.append(UserTurn(words, answered=False))
+        now += voice + float(rng.uniform(0.2, 1.6))
+    scene.seconds = now + 0.4
+    return scene
+
+
+def pause_in_mid_sentence(words: list[Word], rng: np.random.Generator) -> None:
+    """Sometimes hesitate before a later word, longer than the end of a turn would be."""
+    if len(words) < 4 or rng.uniform() > 0.2:
+        return
+    first = int(rng.integers(2, len(words)))
+    pause = float(rng.uniform(0.5, 1.4))
+    for word in words[first:]:
+        word.start, word.end = word.start + pause, word.end + pause
+
+
+def guess_times(text: str, rng: np.random.Generator) -> list[Word]:
+    """Word times as a speaker might have them, for scenes without audio. `text` is in its heard form."""
+    rate, now, words = float(rng.uniform(0.045, 0.085)), 0.0, []
+    for word in text.split():
+        length = rate * (len(word) + 1) * float(rng.uniform(0.8, 1.25))
+        words.append(Word(word, now, now + length))
+        now += length
+    return words
+
+
+def lay_out(scene: Scene, heard: list[tuple[int, int]], prompt: list[int], encode, cap: int) -> Sequence:
+    """The scene as one sequence.
+
+    heard: (due tick, symbol) of every piece the user says and of every </user>, in order. prompt: token ids. encode: text ->
+    list of (token id, its text). cap: symbols a tick at most.
+    """
+    rows = [[token, -1, IGNORE, NEVER] for token in prompt]
+    grammar, heard, turns, voice = Grammar(), deque(heard), deque(scene.agent), None
+    for tick in range(int(scene.seconds / TICK)):
+        rows.append([-1, tick, IGNORE, NEVER])
+        if turns and turns[0].start <= tick * TICK and (voice is None or voice.complete):
+            voice = Voice(turns.popleft(), encode, tick)
+        for _ in range(cap):
+            symbol = next_symbol(grammar, heard, voice, tick)
+            rows[-1][2] = IGNORE if symbol == IGNORE else symbol
+            if symbol in (NEXT, IGNORE):
+                break
+            if symbol == STOP:
+                for row in voice.unsaid(tick):
+                    row[3] = len(rows)
+                voice = None
+            rows.append([symbol, tick, IGNORE, NEVER])
+            if voice and grammar.stream == AGENT and symbol not in (USER, END):
+                voice.rows.append(rows[-1])
+            grammar = advance(grammar, symbol)
+    return Sequence(*np.array(rows, np.int64).T)
+
+
+class Voice:
+    """The agent's turn being spoken: which tokens are decided, and how much of them has sounded."""
+
+    def __init__(self, turn: AgentTurn, encode, tick: int):
+        self.pieces = deque(encode(turn.text))
+        self.seconds = [voice_seconds(text) for _, text in self.pieces]
+        self.stop, self.begin = turn.stop, tick * TICK + VOICE_DELAY_SECONDS
+        self.rows, self.ended = [], False
+
+    @property
+    def complete(self) -> bool:
+        return self.ended
+
+    def lead(self, tick: int) -> float:
+        """Seconds of decided text that have not sounded yet."""
+        return sum(self.seconds[: len(self.rows)]) - max(0.0, tick * TICK - self.begin)
+
+    def unsaid(self, tick: int) -> list:
+        """Rows of the tokens whose sound had not begun."""
+        starts = np.cumsum([0.0, *self.seconds])[: len(self.rows)]
+        return [row for row, start in zip(self.rows, starts, strict=True) if start > tick * TICK - self.begin]
+
+
+def next_symbol(grammar: Grammar, heard: deque, voice: Voice | None, tick: int) -> int:
+    """What the runtime would want next: hearing first, then yielding, then speaking. IGNORE: it would not ask."""
+    if heard and heard[0][0] <= tick:
+        return heard.popleft()[1] if grammar.stream == USER else USER
+    if voice is None or (voice.ended and voice.stop is None):
+        return NEXT
+    if voice.stop is not None and tick * TICK >= voice.stop:
+        return STOP if not voice.ended or voice.lead(tick) > 0 else NEXT
+    if voice.ended:
+        return NEXT
+    if voice.lead(tick) > LEAD_SECONDS:
+        return IGNORE
+    if grammar.stream != AGENT:
+        return AGENT
+    if voice.pieces:
+        return voice.pieces.popleft()[0]
+    voice.ended = True
+    return END
+
+
+def read_dialogues(path: Path, split: str) -> list[dict]:
+    lines = (json.loads(line) for line in path.read_text().splitlines())
+    return [d for d in lines if d["split"] == split]
+
+
+def heard_symbols(scene: Scene, due: list[list[int]], spell) -> list[tuple[int, int]]:
+    """(tick, symbol) of all hearing: `due[i]` the ticks of the pieces of user turn i, spell(word) its token ids."""
+    symbols = []
+    for turn, ticks in zip(scene.user, due, strict=True):
+        pieces = [p for word in turn.words for p in spell(word.text)]
+        symbols += zip(ticks, pieces, strict=True)
+        symbols.append((max(int(end_of_turn(turn) / TICK), ticks[-1] + 1), USER_END))
+    return symbols

@@ -1,0 +1,206 @@
+"""Synthetic speech with exact word times: texts in, a speech pool out.
+
+    python -m training.speech --texts texts.txt --out pools/heart --voices heart --hours 6
+    python -m training.speech --texts texts.txt --out pools/many --voices many --hours 12
+    python -m training.speech --real DATA --out pools/real
+
+`heart` is the agent's own voice (Hibari, Apache-2.0). `many` draws a new voice for every utterance: Hibari with
+its fundamental frequency scaled and its spectra warped along frequency (another larynx, another tract), a small share of
+Piper "joe" and of espeak-ng. A pool is `audio.i16` (int16, 24 kHz, end to end) and `index.jsonl`; see `training.pool`.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from duplex.audio import SAMPLE_RATE
+
+HIBARI_FRAME_SECONDS = 300 / SAMPLE_RATE  # 12.5 ms, Hibari's own hop
+DURATIONS = "/Cast_32_output_0"  # the graph's rounded frames per phone, not among its declared outputs
+SPACE = 16  # Hibari's id of the space between words
+
+
+def warp(spectrum: np.ndarray, factor: float) -> np.ndarray:
+    """Stretch [bins, frames] along frequency by `factor` (> 1: a shorter vocal tract, formants move up)."""
+    bins = np.arange(len(spectrum)) / factor
+    low = np.minimum(bins.astype(int), len(spectrum) - 2)
+    weight = np.clip(bins - low, 0, 1)[:, None].astype(np.float32)
+    return spectrum[low] * (1 - weight) + spectrum[low + 1] * weight
+
+
+class HibariVoice:
+    """Hibari with its durations brought out and its voice made variable."""
+
+    def __init__(self):
+        import onnx
+        import onnxruntime
+        from hibari import Hibari
+
+        self.tts = Hibari()
+        model = onnx.load(self.tts.model_path)
+        model.graph.output.append(onnx.helper.make_empty_tensor_value_info(DURATIONS))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+
+    def say(self, text: str, rng: np.random.Generator, speed=1.0, pitch=1.0, tract=1.0):
+        """-> wave [samples] float32, phone ids, frames per phone, word times [[word, start, end]] (empty: unsure)."""
+        from hibari import dsp
+
+        phones = self.tts.ids(" ".join(self.tts.phonemize(text)))
+        feeds = {"ids": np.asarray([phones], np.int64), "speed": np.asarray([speed], np.float32)}
+        outputs = self.session.run(["lh", "theta", "ln", "lr", "phi", "f0", DURATIONS], feeds)
+        harmonic, theta, noise, residual, phi, f0 = (o[0] for o in outputs[:6])
+        durations = np.asarray(outputs[6]).reshape(-1).astype(int)
+        if tract != 1.0:
+            harmonic, theta, noise, residual, phi = (warp(s, tract) for s in (harmonic, theta, noise, residual, phi))
+        wave = dsp.synth(harmonic, theta, noise, residual, phi, f0 * pitch, rng)
+        return wave, phones, durations.tolist(), word_times(text, phones, durations)
+
+
+def word_times(text: str, phones: list[int], durations: np.ndarray) -> list:
+    """Times of the text's words: spaces in the phones bound them; [] where the counts differ (numbers, symbols)."""
+    ends = np.cumsum(durations) * HIBARI_FRAME_SECONDS
+    starts = ends - durations * HIBARI_FRAME_SECONDS
+    groups, group = [], []
+    for i, phone in enumerate(phones):
+        if phone == SPACE:
+            groups, group = [*groups, group], []
+        elif phone > SPACE:  # ids below are punctuation and the pads
+            group.append(i)
+    groups = [g for g in [*groups, group] if g]
+    words = [w for w in text.split() if re.search(r"\w", w)]
+    if len(groups) != len(words):
+        return []
+    return [[w, round(float(starts[g[0]]), 3), round(float(ends[g[-1]]), 3)] for w, g in zip(words, groups, strict=True)]
+
+
+def draw_voice(rng: np.random.Generator) -> dict:
+    """Pitch, tract and speed of a made-up speaker: pitch and tract length go together, loosely."""
+    size = rng.normal()  # > 0: a larger body
+    pitch = float(np.clip(np.exp(-0.33 * size - 0.12 + 0.15 * rng.normal()), 0.42, 1.5))
+    tract = float(np.clip(np.exp(-0.07 * size + 0.04 * rng.normal()), 0.80, 1.22))
+    return {"pitch": pitch, "tract": tract, "speed": float(rng.uniform(0.75, 1.3))}
+
+
+def say_piper(voice, text: str, rng: np.random.Generator) -> np.ndarray:
+    from piper import SynthesisConfig
+
+    config = SynthesisConfig(length_scale=float(rng.uniform(0.8, 1.25)), noise_scale=float(rng.uniform(0.4, 0.8)))
+    chunks = list(voice.synthesize(text, config))
+    wave = np.concatenate([c.audio_float_array for c in chunks])
+    return soxr.resample(wave, chunks[0].sample_rate, SAMPLE_RATE).astype(np.float32)
+
+
+def say_espeak(text: str, rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    """One of espeak-ng's English accents and variants (the system program; the share of it stays small)."""
+    accent = rng.choice(["en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp"])
+    voice = f"{accent}+{rng.choice(['m1', 'm3', 'm7', 'f1', 'f2', 'f4'])}"
+    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
+        command = ["espeak-ng", "-v", voice, "-s", str(rng.integers(130, 190)), "-p", str(rng.integers(25, 75))]
+        subprocess.run([*command, "-w", file.name, text], check=True)
+        wave, rate = soundfile.read(file.name, dtype="float32")
+    return soxr.resample(wave, rate, SAMPLE_RATE), f"espeak:{voice}"
+
+
+def speaker(voices: str, piper_path: str | None):
+    """-> a function (text, rng) -> (wave, entry fields)."""
+    hibari, piper = HibariVoice(), None
+    if piper_path:
+        from piper import PiperVoice
+
+        piper = PiperVoice.load(piper_path)
+
+    def speak(text: str, rng: np.random.Generator) -> tuple[np.ndarray, dict]:
+        choice = rng.uniform()
+        if voices == "many" and choice < 0.04:
+            wave, name = say_espeak(text, rng)
+            return wave, {"voice": name, "words": []}
+        if voices == "many" and piper and choice < 0.10:
+            return say_piper(piper, text, rng), {"voice": "piper:joe", "words": []}
+        drawn = draw_voice(rng) if voices == "many" else {"speed": float(rng.uniform(0.92, 1.08))}
+        wave, phones, durations, words = hibari.say(text, rng, **drawn)
+        name = "hibari:heart" if voices == "heart" else "hibari:" + ",".join(f"{k}={v:.2f}" for k, v in drawn.items())
+        return wave, {"voice": name, "words": words, "phones": phones, "durations": durations}
+
+    return speak
+
+
+def real_utterances(data: Path):
+    """Recorded speech with its prompts; the test speakers go to `valid` and are never trained on."""
+    for line in (data / "audio.jsonl").read_text().splitlines():
+        item = json.loads(line)
+        if item["kind"] != "speech" or not item.get("text"):
+            continue
+        wave, rate = soundfile.read(data / item["file"], dtype="float32", always_2d=True)
+        if len(wave) / rate > 25:
+            continue
+        wave = soxr.resample(wave[:, 0], rate, SAMPLE_RATE).astype(np.float32)
+        split = "valid" if item.get("split") == "test" else "train"
+        fields = {"voice": f"real:{item.get('speaker')}", "words": [], "source": item["source"], "split": split}
+        yield item["text"], wave, fields
+
+
+def synthetic_utterances(texts: list[str], voices: str, piper: str | None, seed: int, first: int):
+    speak = speaker(voices, piper)
+    order = np.random.default_rng(seed).permutation(len(texts))
+    for i in range(first, 10**9):
+        text = texts[order[i % len(texts)]]
+        rng = np.random.default_rng([seed, i])  # of its own, so a resumed run goes on with the same voices
+        wave, fields = speak(text, rng)
+        split = "valid" if order[i % len(texts)] % 50 == 0 else "train"  # by text: no sentence is in both
+        yield text, wave, {**fields, "source": "synthetic", "split": split}
+
+
+def write_pool(utterances, out: Path, hours: float) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    index, started = out / "index.jsonl", time.time()
+    done = [json.loads(line) for line in index.read_text().splitlines()] if index.exists() else []
+    offset = done[-1]["offset"] + done[-1]["samples"] if done else 0
+    with open(out / "audio.i16", "ab") as audio, open(index, "a") as lines:
+        audio.truncate(offset * 2)  # an interrupted run may have written a wave without its line
+        for count, (text, wave, fields) in enumerate(utterances(len(done))):
+            if offset >= hours * 3600 * SAMPLE_RATE:
+                break
+            peak = float(np.abs(wave).max(initial=0))
+            if peak == 0 or not np.isfinite(peak):
+                continue
+            samples = (wave * min(1.0, 0.98 / peak) * 32767).astype("<i2")
+            audio.write(samples.tobytes())
+            lines.write(json.dumps({"offset": offset, "samples": len(samples), "text": text, **fields}) + "\n")
+            offset += len(samples)
+            if count % 1000 == 0:
+                audio.flush(), lines.flush()
+                print(f"{count} utterances, {offset / SAMPLE_RATE / 3600:.2f} h, {time.time() - started:.0f} s", flush=True)
+    (out / "READY").touch()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--texts", type=Path, nargs="*", help="files with one text a line")
+    parser.add_argument("--real", type=Path, help="folder of recorded speech with audio.jsonl, instead of --texts")
+    parser.add_argument("--out", type=Path, required=True, help="the pool's folder; a run resumes there")
+    parser.add_argument("--voices", choices=["heart", "many"], default="many")
+    parser.add_argument("--piper", help="path of a Piper voice (.onnx with its .json beside it)")
+    parser.add_argument("--hours", type=float, default=8.0)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    if args.real:
+        from itertools import islice
+
+        write_pool(lambda first: islice(real_utterances(args.real), first, None), args.out, args.hours)
+        return
+    texts = list(dict.fromkeys(t.strip() for f in args.texts for t in f.read_text().splitlines() if t.strip()))
+    write_pool(lambda first: synthetic_utterances(texts, args.voices, args.piper, args.seed, first), args.out, args.hours)
+
+
+if __name__ == "__main__":
+    main()
