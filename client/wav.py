@@ -156,13 +156,13 @@ class Lockstep:
             await self._news.wait()
 
 
-async def converse(session, script: Script, pace, display: Display, limit_s: float = 3600.0) -> Recording:
+async def converse(session, script: Script, pace, display: Display) -> Recording:
     """Plays the script to the session until it is done and the session has ended."""
     recording, playback, over = Recording(), Playback(), asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_listen(session, script, recording, playback, pace, display, over), name="listen")
         tick = 0
-        while not over.is_set() and tick * TICK_S < limit_s:
+        while not over.is_set():
             step = script.next_tick(tick * TICK_S)
             if step is None:
                 break

@@ -271,4 +271,6 @@ def load_agent(folder=None, slots=1, device="cpu", dtype=None, offline=False, se
     if dtype == "int8":
         model = quantize(model)
     codec = load_codec(folder / "codec")
+    if dtype != "float32":
+        encoder = encoder.bfloat16()
     return Agent(model, encoder.eval(), talker.eval(), codec, load_tokenizer(folder), slots, settings)

@@ -4,7 +4,7 @@ Geometry and quantizer are those of `encodec.EncodecModel.encodec_model_24khz` (
 vector quantizer, 8 codebooks of 1024 entries of 128 numbers, any leading subset of codebooks decodes). Encoder and
 decoder are not SEANet but work at the frame rate, as Vocos does (arXiv 2306.00814): a window of samples becomes one
 vector, ConvNeXt blocks with left context only, and an inverse Fourier transform with overlap-add turns vectors back
-into samples. That runs many times faster on a CPU and gives the same interface.
+into samples (`duplex.vocoder`). That runs many times faster on a CPU and gives the same interface.
 
 The decoder looks at no later frame. One frame's spectrum spans three frames of output, and the samples that are
 complete are given out at once, so what leaves is `decoder_delay_samples` behind what the encoder was given.
@@ -20,12 +20,10 @@ from torch import Tensor, nn
 
 from duplex import checkpoint
 from duplex.audio import CODEC_FRAME_SAMPLES
+from duplex.convnext import Block
+from duplex.vocoder import DecodeState, FrameDecoder
 
 ENCODER_WINDOW_SAMPLES = 2 * CODEC_FRAME_SAMPLES  # the frame itself and the one before
-OVERLAP_FRAMES = 3  # a squared Hann window sums to a constant when three of them overlap
-DECODER_WINDOW_SAMPLES = OVERLAP_FRAMES * CODEC_FRAME_SAMPLES
-OVERLAP_GAIN = 8 / (3 * OVERLAP_FRAMES)  # one over that constant
-MAX_LOG_MAGNITUDE = 6.0  # far above speech; keeps exp() finite whatever the codes
 CODEBOOK_AVERAGES = ("cluster_size", "embed_avg", "inited")  # the package's buffers needed only in training
 
 
@@ -49,75 +47,12 @@ class EncodeState:
     histories: list[Tensor]  # one [B, kernel - 1, C] per convolution
 
 
-@dataclass
-class DecodeState:
-    """Rows are slots. `tail` [B, OVERLAP_FRAMES - 1, CODEC_FRAME_SAMPLES]: the sums begun, not yet complete."""
-
-    tail: Tensor
-    histories: list[Tensor]  # one [B, kernel - 1, C] per convolution
-
-
 def reset(state: EncodeState | DecodeState, slots: list[int]) -> None:
     """Put these rows back to the initial state, in place: all of it is zeros."""
     for field in fields(state):
         value = getattr(state, field.name)
         for tensor in value if isinstance(value, list) else [value]:
             tensor[slots] = 0
-
-
-def join(x: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
-    """x [B, T, C] after its history [B, H, C] -> both together [B, H + T, C], the next history [B, H, C]."""
-    x = torch.cat([history.to(x.dtype), x], dim=1)
-    return x, x[:, x.shape[1] - history.shape[1] :].to(history.dtype, copy=True)
-
-
-class FrameConv(nn.Module):
-    """Convolution over frames that sees the frame and the `kernel - 1` before it."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int):
-        super().__init__()
-        self.kernel = kernel
-        self.linear = nn.Linear(inputs * kernel, outputs)
-
-    def step(self, x: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
-        """x [B, T, inputs], history [B, kernel - 1, inputs] -> y [B, T, outputs], history."""
-        x, history = join(x, history)
-        return self.linear(x.unfold(1, self.kernel, 1).flatten(2)), history  # [B, T, inputs * kernel]
-
-
-class ChannelConv(nn.Module):
-    """The same with each channel by itself: a weighted sum of shifted copies, the fastest way on a CPU by far."""
-
-    def __init__(self, width: int, kernel: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(kernel, width).uniform_(-1, 1) / kernel**0.5)
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def step(self, x: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
-        """x [B, T, C], history [B, kernel - 1, C] -> y [B, T, C], history."""
-        frames = x.shape[1]
-        x, history = join(x, history)
-        y = self.bias
-        for shift, weight in enumerate(self.weight):
-            y = torch.addcmul(y, x[:, shift : shift + frames], weight)
-        return y, history
-
-
-class Block(nn.Module):
-    """ConvNeXt block: a convolution over time per channel, then a network over channels per frame, added to x."""
-
-    def __init__(self, width: int, kernel: int):
-        super().__init__()
-        self.mix = ChannelConv(width, kernel)
-        self.norm = nn.LayerNorm(width)
-        self.up = nn.Linear(width, 3 * width)
-        self.down = nn.Linear(3 * width, width)
-        self.scale = nn.Parameter(torch.full((width,), 0.3))
-
-    def step(self, x: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
-        """x [B, T, C], history [B, kernel - 1, C] -> x, history."""
-        y, history = self.mix.step(x, history)
-        return x + self.scale * self.down(F.gelu(self.up(self.norm(y)))), history
 
 
 class FrameEncoder(nn.Module):
@@ -151,58 +86,6 @@ class FrameEncoder(nn.Module):
         return self.to_latent(self.norm(x)), EncodeState(samples[:, -CODEC_FRAME_SAMPLES:].clone(), histories)
 
 
-class FrameDecoder(nn.Module):
-    """Latent vectors -> spectra (magnitude and phase) -> samples."""
-
-    def __init__(self, config: CodecConfig):
-        super().__init__()
-        width, kernel = config.decoder_width, config.kernel_frames
-        self.from_latent = FrameConv(config.latent_width, width, kernel)
-        self.first_norm = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(Block(width, kernel) for _ in range(config.decoder_blocks))
-        self.norm = nn.LayerNorm(width)
-        self.to_spectrum = nn.Linear(width, 2 * (DECODER_WINDOW_SAMPLES // 2 + 1))
-        self.register_buffer("window", OVERLAP_GAIN * torch.hann_window(DECODER_WINDOW_SAMPLES), persistent=False)
-        self.history_shapes = [(kernel - 1, config.latent_width)] + [(kernel - 1, width)] * config.decoder_blocks
-
-    def initial_state(self, batch: int) -> DecodeState:
-        zeros = self.window.new_zeros
-        tail = zeros(batch, OVERLAP_FRAMES - 1, CODEC_FRAME_SAMPLES)
-        return DecodeState(tail, [zeros(batch, *shape) for shape in self.history_shapes])
-
-    def step(self, latent: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
-        """latent [B, T, D] -> wave [B, T * CODEC_FRAME_SAMPLES], state."""
-        x, history = self.from_latent.step(latent, state.histories[0])
-        x = self.first_norm(x)
-        histories = [history]
-        for block, history in zip(self.blocks, state.histories[1:], strict=True):
-            x, history = block.step(x, history)
-            histories.append(history)
-        log_magnitude, phase = self.to_spectrum(self.norm(x)).float().chunk(2, dim=-1)
-        spectrum = torch.polar(torch.exp(log_magnitude.clamp(max=MAX_LOG_MAGNITUDE)), phase)
-        windows = torch.fft.irfft(spectrum, n=DECODER_WINDOW_SAMPLES) * self.window
-        wave, tail = overlap_add(windows, state.tail)
-        return wave, DecodeState(tail, histories)
-
-
-def overlap_add(windows: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
-    """windows [B, T, OVERLAP_FRAMES * hop], tail [B, OVERLAP_FRAMES - 1, hop] -> wave [B, T * hop], tail.
-
-    With a, b, c the three parts of a window, frame t of the output is a[t] + b[t - 1] + c[t - 2]:
-
-        window 0   a0 b0 c0
-        window 1      a1 b1 c1
-        window 2         a2 b2 c2
-        output     0  1  2  | the tail
-    """
-    frames = windows.shape[1]
-    parts = windows.unflatten(2, (OVERLAP_FRAMES, -1)).unbind(2)
-    sums = F.pad(tail, (0, 0, 0, frames))
-    for late, part in enumerate(parts):
-        sums = sums + F.pad(part, (0, 0, late, OVERLAP_FRAMES - 1 - late))
-    return sums[:, :frames].flatten(1), sums[:, frames:].clone()
-
-
 class Codec(nn.Module):
     """Encoder, residual vector quantizer, decoder; float32, except as `lighten_decoder` says."""
 
@@ -215,7 +98,9 @@ class Codec(nn.Module):
         self.quantizer = ResidualVectorQuantizer(
             config.latent_width, config.codebooks, config.codebook_size, kmeans_init=False
         )
-        self.decoder = FrameDecoder(config)
+        self.decoder = FrameDecoder(
+            config.latent_width, config.decoder_width, config.decoder_blocks, config.kernel_frames
+        )
 
     def initial_encode_state(self, batch: int) -> EncodeState:
         return self.encoder.initial_state(batch)

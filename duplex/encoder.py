@@ -46,8 +46,8 @@ class EncoderConfig:
 
 @dataclass
 class EncoderState:
-    mel_tail: torch.Tensor  # [B, 80, 2]
-    conv_tail: torch.Tensor  # [B, width, 1]
+    mel_tail: torch.Tensor  # [B, 2, 80]
+    conv_tail: torch.Tensor  # [B, 1, width]
     keys: torch.Tensor  # [layers, B, heads, ring, head_dim]
     values: torch.Tensor  # like keys
     filled: torch.Tensor  # [B] frames heard so far, at most `window`
@@ -59,6 +59,12 @@ def reset(state: EncoderState, slots: list[int]) -> None:
     state.mel_tail[slots] = 0.0
     state.conv_tail[slots] = 0.0
     state.filled[slots] = 0  # old keys stay in the ring and are masked
+
+
+def convolve(conv: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
+    """x [B, T, C] -> [B, T', C'] without padding; as one matrix product, because a tick is too short for conv1d."""
+    patches = x.unfold(1, conv.kernel_size[0], conv.stride[0]).flatten(2)  # [B, T', C * 3]
+    return F.linear(patches, conv.weight.flatten(1), conv.bias)
 
 
 class Block(nn.Module):
@@ -110,8 +116,10 @@ class Encoder(nn.Module):
         self.offset = nn.Parameter(torch.zeros(config.width))  # all that is left of Whisper's positions: their mean
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
+        # Every channel of the features has its own mean and spread; measured before training, the head learns faster.
+        self.register_buffer("center", torch.zeros(config.features))
+        self.register_buffer("spread", torch.ones(config.features))
         self.ctc = nn.Sequential(
-            nn.LayerNorm(config.features),
             nn.Linear(config.features, config.width),
             nn.GELU(),
             nn.Linear(config.width, len(config.ctc_tokens) + 1),
@@ -123,8 +131,8 @@ class Encoder(nn.Module):
         ring_frames = config.ring if ring is None else ring
         shape = (config.layers, batch, config.heads, ring_frames, config.width // config.heads)
         return EncoderState(
-            mel_tail=weight.new_zeros(batch, BANDS, CONV1_HISTORY),
-            conv_tail=weight.new_zeros(batch, config.width, CONV2_HISTORY),
+            mel_tail=weight.new_zeros(batch, CONV1_HISTORY, BANDS),
+            conv_tail=weight.new_zeros(batch, CONV2_HISTORY, config.width),
             keys=weight.new_zeros(shape),
             values=weight.new_zeros(shape),
             filled=torch.zeros(batch, dtype=torch.long, device=weight.device),
@@ -133,11 +141,11 @@ class Encoder(nn.Module):
 
     def _convolve(self, mel_tail: torch.Tensor, mel: torch.Tensor, conv_tail: torch.Tensor):
         """mel [B, 2T, 80] after its tails -> frames [B, T, C], new tails."""
-        mel = torch.cat([mel_tail, mel.to(mel_tail.dtype).transpose(1, 2)], 2)
-        middle = F.gelu(self.conv1(mel))
-        middle = torch.cat([conv_tail.to(middle.dtype), middle], 2)
-        frames = F.gelu(self.conv2(middle)).transpose(1, 2) + self.offset
-        return frames, mel[..., -CONV1_HISTORY:], middle[..., -CONV2_HISTORY:]
+        mel = torch.cat([mel_tail, mel.to(mel_tail.dtype)], 1)
+        middle = F.gelu(convolve(self.conv1, mel))
+        middle = torch.cat([conv_tail.to(middle.dtype), middle], 1)
+        frames = F.gelu(convolve(self.conv2, middle)) + self.offset
+        return frames, mel[:, -CONV1_HISTORY:], middle[:, -CONV2_HISTORY:]
 
     def _stack(self, frames: torch.Tensor) -> torch.Tensor:
         """frames [B, 4n, C] -> features [B, n, 4C]."""
@@ -154,7 +162,7 @@ class Encoder(nn.Module):
 
     def hear(self, features: torch.Tensor) -> torch.Tensor:
         """features [B, n, 4C] -> CTC log-probabilities [B, n, V+1]."""
-        return self.ctc(features).float().log_softmax(-1)
+        return self.ctc((features - self.center) / self.spread).float().log_softmax(-1)
 
     def forward(self, mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Whole clips, mel [B, 8n, 80] -> features [B, n, 4C], CTC log-probabilities [B, n, V+1]."""

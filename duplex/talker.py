@@ -31,17 +31,22 @@ class TalkerConfig:
     code_width: int = 256  # of code embeddings and of the head
     codebooks: int = 8
     codebook_size: int = 1024
+    drawn_codebooks: int = 8  # at run time; the codec decodes any leading subset, and fewer are faster
     patch_frames: int = 2
     window_frames: int = 192  # 2.56 s of history
     lead_frames: int = 4  # silence before the first phone of a turn
     start_phones: int = 6  # encoded phones wanted before a turn starts, so that it does not falter at once
-    temperature_first: float = 0.8
-    temperature_rest: float = 0.8
-    top_k: int = 40
+    temperature_first: float = 0.5
+    temperature_rest: float = 0.5
+    top_k: int = 30
 
     @property
     def window(self) -> int:
         return self.window_frames // self.patch_frames
+
+    @property
+    def drawn(self) -> int:
+        return min(self.drawn_codebooks, self.codebooks)
 
     def temperature(self, codebook: int) -> float:
         return self.temperature_first if codebook == 0 else self.temperature_rest
@@ -176,7 +181,11 @@ class Talker(nn.Module):
 
     def embed(self, codes: Tensor) -> Tensor:
         """codes [..., K] -> one embedding per codebook [..., K, C]."""
-        return embedding(codes + self.offsets, self.codes)
+        return embedding(codes + self.offsets[: codes.shape[-1]], self.codes)
+
+    def silence_sum(self) -> Tensor:
+        """The summed embeddings of a frame of silence [C], of the codebooks in use."""
+        return self.embed(self.silence_codes)[: self.config.drawn].sum(0)
 
     def condition(self, phones: Tensor, positions: Tensor) -> Tensor:
         """The encoded phone of each frame [..., C] and the frame's place in it [..., 4] -> conditions [..., C]."""
@@ -193,12 +202,13 @@ class Talker(nn.Module):
     def head_inputs(self, codes: Tensor, shown: Tensor, conditions: Tensor) -> Tensor:
         """What the head is given for every code of whole utterances -> [B * F, K, C].
 
-        codes [B, F, K] (F a whole number of patches), `shown` the same with noise, as the network's history.
+        codes [B, F, K] (F a whole number of patches), `shown` the same with noise, as the network's history; a shown
+        code below 0 is one that was never drawn.
         """
         B, F, K = codes.shape
         p, T = self.config.patch_frames, F // self.config.patch_frames
-        sums = self.embed(shown).sum(2)  # [B, F, C]
-        silence = self.embed(self.silence_codes).sum(0).expand(B, p, -1)
+        sums = (self.embed(shown.clamp(min=0)) * (shown >= 0)[..., None]).sum(2)  # [B, F, C]
+        silence = self.silence_sum().expand(B, p, -1)
         history = torch.cat([silence, sums[:, :-p]], 1).reshape(B, T, -1)
         x = self.patch_input(history, conditions.reshape(B, T, -1))
         age = torch.arange(T)[:, None] - torch.arange(T)
@@ -220,7 +230,7 @@ class Talker(nn.Module):
     def draw_patch(self, x: Tensor, conditions: Tensor, uniform: Tensor, forced: Tensor | None):
         """Sample one patch. x [B, W], conditions [B, p, C], uniform [B, p, K], forced silence [B, p] -> codes, sums.
 
-        codes [B, p, K]; sums [B, p * C] are their embeddings, the next patch's history.
+        codes [B, p, drawn codebooks]; sums [B, p * C] are their embeddings, the next patch's history.
         """
         config = self.config
         hidden = linear(rms_norm(x, x.shape[-1:]), self.head_in.weight, self.head_in.bias).view(conditions.shape)
@@ -229,13 +239,13 @@ class Talker(nn.Module):
         for frame in range(config.patch_frames):
             y = hidden[:, frame] + self.head_previous(sums[-1]) if sums else hidden[:, frame]
             drawn = []
-            for k in range(config.codebooks):
+            for k in range(config.drawn):
                 code = draw(self.head.one(y, k), config.temperature(k), config.top_k, uniform[:, frame, k : k + 1])
                 drawn.append(code)
                 y = y + embedding(code[:, 0] + k * config.codebook_size, self.codes)
             code = torch.cat(drawn, 1)
             if forced is not None:
-                code = torch.where(forced[:, frame, None], self.silence_codes, code)
+                code = torch.where(forced[:, frame, None], self.silence_codes[: config.drawn], code)
             codes.append(code)
             sums.append(self.embed(code).sum(1))
         return torch.stack(codes, 1), torch.cat(sums, 1)
@@ -246,6 +256,6 @@ def draw(logits: Tensor, temperature: float, top_k: int, uniform: Tensor) -> Ten
     if temperature == 0:
         return logits.argmax(-1, keepdim=True)
     values, indices = logits.topk(min(top_k, logits.shape[-1]))
-    cumulative = (values / temperature).softmax(-1).cumsum(-1)
+    cumulative = (values / temperature).softmax(-1, dtype=torch.float32).cumsum(-1)
     place = (cumulative < uniform * cumulative[:, -1:]).sum(-1, keepdim=True)
     return indices.gather(1, place)

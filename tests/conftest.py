@@ -6,9 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from tests.tiny_agent import TinyAgent
+
+# a busy machine is no failure
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 class HandClock:

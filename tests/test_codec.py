@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from duplex.audio import CODEC_FRAME_SAMPLES, CODEC_FRAMES_PER_TICK
-from duplex.codec import OVERLAP_FRAMES, Codec, CodecConfig, load_codec, overlap_add, reset, save_codec
+from duplex.audio import CODEC_FRAME_SAMPLES, CODEC_FRAMES_PER_TICK, SAMPLE_RATE
+from duplex.codec import Codec, CodecConfig, load_codec, reset, save_codec
+from duplex.vocoder import OVERLAP_FRAMES, WINDOW_SAMPLES, minimum_phase, overlap_add, pulse_train
 from training import codebooks
 from training import codec as training
+from training.pitch import pitch
 
 CONFIG = CodecConfig(
     codebook_size=32, latent_width=16, encoder_width=24, encoder_blocks=2, decoder_width=32, decoder_blocks=2
@@ -105,6 +107,35 @@ def test_overlap_add_is_the_plain_sum():
         slow[:, t * 4 : (t + OVERLAP_FRAMES) * 4] += windows[:, t]
     wave, tail = overlap_add(windows, torch.zeros(2, OVERLAP_FRAMES - 1, 4))
     torch.testing.assert_close(torch.cat([wave, tail.flatten(1)], dim=1), slow)
+
+
+def test_pulses_are_the_sum_of_harmonics_in_pieces_too():
+    hz = torch.tensor([[200.0, 210.0, 230.0, 190.0]])
+    whole, _ = pulse_train(hz, torch.tensor([200.0]), torch.zeros(1, dtype=torch.float64))
+    first, cycles = pulse_train(hz[:, :1], torch.tensor([200.0]), torch.zeros(1, dtype=torch.float64))
+    second, _ = pulse_train(hz[:, 1:], hz[:, 0], cycles)
+    assert relative(torch.cat([first, second], dim=1), whole) < 1e-5
+    time = torch.arange(1, CODEC_FRAME_SAMPLES + 1, dtype=torch.float64) / SAMPLE_RATE  # the first frame: 200 Hz
+    plain = sum(torch.cos(2 * torch.pi * 200 * harmonic * time) for harmonic in range(1, 56))
+    assert relative(first[0].double(), plain) < 1e-3
+
+
+def test_minimum_phase_is_causal_and_keeps_the_magnitude():
+    frequency = torch.linspace(0, 1, WINDOW_SAMPLES // 2 + 1)
+    log_magnitude = torch.sin(7 * frequency) + frequency
+    spectrum = minimum_phase(log_magnitude)
+    torch.testing.assert_close(spectrum.abs().log(), log_magnitude, rtol=1e-4, atol=1e-4)
+    response = torch.fft.irfft(spectrum).square()
+    assert response[: WINDOW_SAMPLES // 2].sum() > 0.99 * response.sum()
+
+
+def test_pitch_finds_the_fundamental():
+    time = torch.arange(40 * CODEC_FRAME_SAMPLES) / SAMPLE_RATE
+    for hz in (90.0, 215.0, 370.0):
+        wave = 0.1 * sum(torch.cos(2 * torch.pi * hz * k * time) / k for k in range(1, 20))
+        found, voiced = pitch(wave[None])
+        assert voiced[0, 5:-5].all() and (found[0, 5:-5] / hz - 1).abs().max() < 0.01
+    assert not pitch(0.1 * torch.randn(1, len(time)))[1].float().mean() > 0.1
 
 
 def test_reset_of_one_slot(codec, wave):

@@ -128,12 +128,18 @@ def spike_ticks(log_probs: torch.Tensor, targets: list[int]) -> list[int] | None
     return [t for t, p in enumerate(path) if p and (t == 0 or path[t - 1] != p)]
 
 
+def near_word(tick: int, word: Word) -> int:
+    """A spike's tick, held to its word's true time and the half second after, where a weak encoder aligns at random."""
+    return min(max(tick, int(word.start / TICK)), int(word.end / TICK) + 6)
+
+
 class SceneSource:
     """Draws scenes and turns them into sequences with their inputs."""
 
     def __init__(self, args, dialogues, tokenizer, encoder):
         self.dialogues, self.tokenizer, self.encoder = dialogues, tokenizer, encoder
         self.simulated = args.simulated if encoder else 1.0
+        self.residual = args.residual
         self.pool, self.by_text, self.noises = None, {}, []
         if encoder:
             self.pool = Pool(args.pool)
@@ -193,9 +199,11 @@ class SceneSource:
         if ticks is None:
             return None
         due = []
-        for turn in pieces:
-            due, ticks = [*due, ticks[: len(turn)]], ticks[len(turn) :]
-        return self.finish(scene, due, vectors, log_probs, rng)
+        for turn, spelled in zip(scene.user, pieces, strict=True):
+            owners = [w for w in turn.words for _ in self.tokenizer.pieces.spell(w.text)]
+            due.append([near_word(tick, word) for tick, word in zip(ticks[: len(spelled)], owners, strict=True)])
+            ticks = ticks[len(spelled) :]
+        return self.finish(scene, due, vectors if self.residual else None, log_probs, rng)
 
     def batch(self, rng, positions: int):
         """Scenes of together about `positions` positions."""
@@ -356,6 +364,7 @@ def main() -> None:
     parser.add_argument("--pool", type=Path, help="speech pool of the corpus's user texts")
     parser.add_argument("--noise", type=Path, help="data folder whose audio.jsonl lists noises")
     parser.add_argument("--simulated", type=float, default=0.4, help="share of scenes with made-up posteriors")
+    parser.add_argument("--residual", action="store_true", help="learn the features' residual too (the encoder is final)")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--positions", type=int, default=1200, help="positions a batch")
     parser.add_argument("--lr", type=float, default=6e-4)

@@ -97,10 +97,14 @@ def noise_stretch(samples: int, noises: list[np.ndarray], rng: np.random.Generat
     return piece / np.sqrt(np.square(piece).mean() + 1.0)
 
 
-def augment(clean: np.ndarray, power: float, noises: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """clean [samples] with speech of mean square `power` -> what a microphone might have brought [samples]."""
-    wave = filtered(clean, rng)
-    if noises and rng.random() < NOISE_SHARE:
+def augment(clean: np.ndarray, power: float, noises: list[np.ndarray], rng: np.random.Generator, share=1.0):
+    """clean [samples] with speech of mean square `power` -> what a microphone might have brought [samples].
+
+    Only a `share` of all clips meets rooms, telephones and noises (early in training less is learned from them).
+    """
+    hard = rng.random() < share
+    wave = filtered(clean, rng) if hard else clean.copy()
+    if hard and noises and rng.random() < NOISE_SHARE:
         level = np.sqrt(power * 10 ** (-rng.uniform(*NOISE_SNR_DB) / 10))
         wave += level * noise_stretch(len(wave), noises, rng)
     wave *= 10 ** (rng.uniform(*GAIN_DB) / 20) / (np.abs(wave).max() + 1e-6)

@@ -16,10 +16,11 @@ from training.transcript import Pieces, heard_form
 
 LONGEST_S = 15.0
 JOIN_SHARE = 0.25  # of clips that get one more utterance, again and again
-EMPTY_SHARE = 0.04  # of clips without any speech
-LEAD_S = (0.0, 1.0)  # silence before the first utterance
+EMPTY_SHARE = 0.03  # of clips without any speech
+LEAD_S = (0.0, 0.6)  # silence before the first utterance
 GAP_S = (0.2, 2.0)  # between utterances
-TAIL_S = (0.2, 1.2)  # after the last
+TAIL_S = (0.2, 0.6)  # after the last
+CLIPS_AT_ONCE = 64  # drawn, sorted by length and cut into batches
 HEARD_AFTER_S = 0.1  # a path has a piece in the tick that lies this long after the piece's end
 UNKNOWN = -1  # in a path: anything may be heard
 
@@ -82,16 +83,8 @@ class Source:
 def open_source(folder: str, share: float, pieces: Pieces) -> Source:
     pool = Pool(folder, split="train")
     targets = [pieces.spell(heard_form(entry["text"])) for entry in pool.entries]
-    timed = [pieces.timed(true_times(e), target) for e, target in zip(pool.entries, targets, strict=True)]
+    timed = [pieces.timed(e["words"], target) for e, target in zip(pool.entries, targets, strict=True)]
     return Source(pool, targets, timed, share)
-
-
-def true_times(entry: dict) -> list:
-    """The words of an utterance; pools made with half the length of a synthesis frame get their times doubled."""
-    words = entry["words"]
-    if not words or words[-1][2] > 0.55 * entry["samples"] / SAMPLE_RATE:
-        return words
-    return [[word, 2 * start, 2 * end] for word, start, end in words]
 
 
 def ticks_needed(target: list[int]) -> int:
@@ -122,7 +115,7 @@ def draw_clip(sources: list[Source], rng: np.random.Generator) -> Clip:
     shares = np.array([source.share for source in sources])
     speaking = rng.random() >= EMPTY_SHARE
     if not speaking:
-        clip.add_silence(rng.uniform(2.0, 8.0))
+        clip.add_silence(rng.uniform(2.0, 6.0))
     while speaking:
         source = sources[rng.choice(len(sources), p=shares / shares.sum())]
         i = int(rng.integers(len(source.pool)))
@@ -137,9 +130,9 @@ def draw_clip(sources: list[Source], rng: np.random.Generator) -> Clip:
     return clip
 
 
-def draw_batches(sources: list[Source], noises: list, rng: np.random.Generator, seconds: float, clips: int = 64):
-    """Draw `clips` clips and yield them as batches of similar length, each at most `seconds` with its padding."""
-    drawn = [draw_clip(sources, rng) for _ in range(clips)]
+def draw_batches(sources: list[Source], noises: list, hard_share: float, rng: np.random.Generator, seconds: float):
+    """Draw some clips and yield them as batches of similar length, each at most `seconds` with its padding."""
+    drawn = [draw_clip(sources, rng) for _ in range(CLIPS_AT_ONCE)]
     drawn = sorted((clip for clip in drawn if ticks_needed(clip.target) <= clip.ticks), key=lambda clip: clip.ticks)
     groups: list[list[Clip]] = [[]]
     for clip in drawn:
@@ -147,10 +140,10 @@ def draw_batches(sources: list[Source], noises: list, rng: np.random.Generator, 
             groups.append([])
         groups[-1].append(clip)
     for g in rng.permutation(len(groups)):
-        yield collate(groups[g], noises, rng)
+        yield collate(groups[g], noises, hard_share, rng)
 
 
-def collate(clips: list[Clip], noises: list, rng: np.random.Generator) -> Batch:
+def collate(clips: list[Clip], noises: list, hard_share: float, rng: np.random.Generator) -> Batch:
     ticks = torch.tensor([clip.ticks for clip in clips])
     longest = int(ticks.max())
     clean = torch.zeros(len(clips), longest * TICK_SAMPLES)
@@ -159,6 +152,6 @@ def collate(clips: list[Clip], noises: list, rng: np.random.Generator) -> Batch:
     for row, clip in enumerate(clips):
         samples = np.concatenate(clip.parts)
         clean[row, : len(samples)] = torch.from_numpy(samples)
-        wave[row, : len(samples)] = torch.from_numpy(augment(samples, clip.power, noises, rng))
+        wave[row, : len(samples)] = torch.from_numpy(augment(samples, clip.power, noises, rng, hard_share))
         paths[row, : clip.ticks] = torch.tensor(clip.path())
     return Batch(clean, wave, ticks, [clip.target for clip in clips], paths)

@@ -2,7 +2,8 @@
 
 First without quantizer, then the codebooks start by k-means. After `--freeze-at` of the time encoder and codebooks stay
 as they are, the file FROZEN appears in the output folder (codes made from then on stay valid), and the decoder goes on
-alone. No adversary: reconstruction losses only. Runs again with the same --out go on where the last one stopped.
+alone. The voice is learned from magnitudes and from the pitch (`training.pitch`), never from the waveform: the codes
+then need to carry no phase and are easier to predict. Runs again with the same --out go on where the last one stopped.
 
     python -m training.codec --out runs/codec --export duplex/agent/codec    writes the weights in half precision
 """
@@ -18,14 +19,14 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
-import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
-from torchaudio.functional import melscale_fbanks
 
 from duplex.audio import SAMPLE_RATE
 from duplex.codec import Codec, CodecConfig, save_codec
+from duplex.vocoder import NOISE_FRAMES
 from training import codebooks
+from training.likeness import Losses, late, voice_terms
 from training.pool import Pool
 
 CROP_SAMPLES = SAMPLE_RATE
@@ -36,9 +37,7 @@ RATE_RISE_STEPS = 100
 SILENT_SHARE = 0.02
 GAIN_DB = (-14.0, 4.0)
 FEW_CODEBOOKS = {2: 0.15, 4: 0.2}  # share of the items that use only so many; the rest use all
-WINDOWS_AND_MELS = ((256, 24), (512, 48), (1024, 80), (2048, 128))
-LOG_FLOOR = 1e-4
-MEL_WEIGHT, WAVE_WEIGHT, MAGNITUDE_WEIGHT, COMPLEX_WEIGHT, COMMITMENT_WEIGHT = 1.0, 3.0, 5.0, 2.0, 0.25
+MEL_WEIGHT, MAGNITUDE_WEIGHT, PITCH_WEIGHT, BUZZ_WEIGHT, COMMITMENT_WEIGHT = 1.0, 5.0, 2.0, 0.5, 0.25
 LOG_EVERY_STEPS = 100
 VALID_CROPS = 32
 
@@ -69,51 +68,6 @@ class Crops:
         """-> [items, 1, CROP_SAMPLES]"""
         rng = np.random.default_rng([self.seed, step])
         return torch.from_numpy(np.stack([self.crop(rng) for _ in range(items)]))[:, None]
-
-
-class Losses(nn.Module):
-    """Distances between two batches of waves [B, N]: log-mel, magnitude and complex spectrum at several windows."""
-
-    def __init__(self):
-        super().__init__()
-        for window, mels in WINDOWS_AND_MELS:
-            bank = melscale_fbanks(window // 2 + 1, 0.0, SAMPLE_RATE / 2, mels, SAMPLE_RATE)
-            self.register_buffer(f"bank{window}", bank / bank.sum(0).clamp(min=1e-3))
-            self.register_buffer(f"hann{window}", torch.hann_window(window))
-
-    def spectrum(self, wave: Tensor, window: int) -> Tensor:
-        """wave [B, N] -> complex [B, T, F], scaled so that white noise has magnitudes like its samples."""
-        hann = getattr(self, f"hann{window}")
-        padded = F.pad(wave, (window // 2, window // 2))
-        result = torch.stft(padded, window, window // 4, window=hann, center=False, return_complex=True)
-        return result.transpose(1, 2) / hann.square().sum().sqrt()
-
-    def log_mel(self, magnitude: Tensor, window: int) -> Tensor:
-        return torch.log(magnitude @ getattr(self, f"bank{window}") + LOG_FLOOR)
-
-    def forward(self, wave: Tensor, target: Tensor) -> dict[str, Tensor]:
-        terms = {"mel": 0.0, "magnitude": 0.0, "complex": 0.0, "wave": (wave - target).abs().mean()}
-        for window, _ in WINDOWS_AND_MELS:
-            ours, true = self.spectrum(wave, window), self.spectrum(target, window)
-            magnitude = (ours.real.square() + ours.imag.square() + 1e-10).sqrt()
-            true_magnitude = (true.real.square() + true.imag.square() + 1e-10).sqrt()
-            share = 1 / len(WINDOWS_AND_MELS)
-            mel = self.log_mel(magnitude, window) - self.log_mel(true_magnitude, window)
-            terms["mel"] = terms["mel"] + share * mel.abs().mean()
-            terms["magnitude"] = terms["magnitude"] + share * (magnitude - true_magnitude).abs().mean()
-            difference = torch.view_as_real(ours - true)
-            terms["complex"] = terms["complex"] + share * difference.abs().mean()
-        return terms
-
-
-def weighted(terms: dict[str, Tensor]) -> Tensor:
-    total = MEL_WEIGHT * terms["mel"] + WAVE_WEIGHT * terms["wave"]
-    return total + MAGNITUDE_WEIGHT * terms["magnitude"] + COMPLEX_WEIGHT * terms["complex"]
-
-
-def late(wave: Tensor) -> Tensor:
-    """The wave [B, N] as the decoder is to give it: `decoder_delay_samples` later."""
-    return F.pad(wave, (Codec.decoder_delay_samples, 0))[:, : wave.shape[1]]
 
 
 @dataclass
@@ -168,9 +122,13 @@ class Trainer:
             latent = self.codec.encode_latent(wave).float()
         latent, commitment = self.quantized(latent, generator)
         with torch.autocast("cpu", torch.bfloat16):
-            ours, _ = self.codec.decoder.step(latent, self.codec.initial_decode_state(len(wave)))
-        terms = self.losses(ours.float(), late(wave[:, 0]))
-        loss = weighted(terms) + COMMITMENT_WEIGHT * commitment
+            state = self.codec.initial_decode_state(len(wave))
+            state.position.random_(NOISE_FRAMES, generator=generator)
+            spectrum, log_hz, _ = self.codec.decoder.controls(latent, state.histories)
+        ours, _ = self.codec.decoder.sound(spectrum, log_hz, state)
+        terms = self.losses(ours, late(wave[:, 0])) | voice_terms(log_hz, spectrum, wave[:, 0])
+        loss = MEL_WEIGHT * terms["mel"] + MAGNITUDE_WEIGHT * terms["magnitude"] + PITCH_WEIGHT * terms["pitch"]
+        loss = loss + BUZZ_WEIGHT * terms["buzz"] + COMMITMENT_WEIGHT * commitment
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.codec.parameters(), 1.0)
@@ -191,14 +149,17 @@ class Trainer:
     @torch.no_grad()
     def validate(self, waves: Tensor) -> dict[str, float]:
         """Log-mel distance at the window of 1024 with all, four and two codebooks (or without quantizer)."""
-        target = self.losses.log_mel(self.losses.spectrum(late(waves[:, 0]), 1024).abs(), 1024)
+        target = self.losses.log_mel(self.losses.magnitude(late(waves[:, 0]), 1024), 1024)
         latent, result = self.codec.encode_latent(waves), {}
         for number in (self.codec.config.codebooks, *sorted(FEW_CODEBOOKS, reverse=True)):
             given = latent
             if self.progress.step >= WARM_UP_STEPS:
                 given = self.codec.dequantize(self.codec.quantize(latent, number))
-            wave, _ = self.codec.decoder.step(given, self.codec.initial_decode_state(len(waves)))
-            ours = self.losses.log_mel(self.losses.spectrum(wave, 1024).abs(), 1024)
+            state = self.codec.initial_decode_state(len(waves))
+            spectrum, log_hz, _ = self.codec.decoder.controls(given, state.histories)
+            wave, _ = self.codec.decoder.sound(spectrum, log_hz, state)
+            result[f"valid_semitones_{number}"] = 12 * float(voice_terms(log_hz, spectrum, waves[:, 0])["pitch"])
+            ours = self.losses.log_mel(self.losses.magnitude(wave, 1024), 1024)
             result[f"valid_mel_{number}"] = float((ours - target).abs().mean())
         return result
 

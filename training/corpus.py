@@ -190,7 +190,7 @@ class Writer:
 
 
 def joined(names: Iterable[str]) -> str:
-    """"a; b" and "b; c" -> "a; b; c"."""
+    """The names of all, each once: ["a; b", "b; c"] -> "a; b; c"."""
     return "; ".join(sorted({part for name in names for part in name.split("; ")}))
 
 

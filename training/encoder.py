@@ -3,7 +3,7 @@
     python -m training.encoder --whisper whisper/model.bin --tokenizer smollm2 --pieces-from DATA/text --noise DATA \\
         --pool pools/many=0.55 --pool pools/real=0.30 --pool pools/heart=0.15 --minutes 50 --out runs/encoder
 
-The original encoder is the teacher for the first third of the time: it hears the clean clip in both directions, the
+The original encoder is the teacher for the first fifth of the time: it hears the clean clip in both directions, the
 student must match its last features a few frames later, from disturbed sound. CTC runs from beginning to end. Started
 again with the same --out the run goes on where it stopped.
 """
@@ -25,15 +25,15 @@ from duplex.audio import ENCODER_FRAMES_PER_TICK, MEL_FRAMES_PER_TICK, SAMPLE_RA
 from duplex.encoder import BLANK, Encoder, EncoderConfig
 from duplex.features import PEAK_FLOOR, TAIL_SAMPLES, FeatureState, initial_state, log_mel
 from training.augment import load_noise
-from training.clips import UNKNOWN, Batch, draw_batches, open_source
+from training.clips import UNKNOWN, Batch, Source, draw_batches, open_source
 from training.pool import Pool
 from training.teacher import Teacher, load_whisper
 from training.transcript import Pieces, choose_pieces, heard_form, load_tokenizer, word_errors
 
 STUDENT_DELAY = 4  # frames of 20 ms by which the student may be later than the teacher
 DETACHED_SHARE = 0.08  # of the time, in which only the teacher moves the encoder
-TEACHER_SHARE = 0.3
-PATH_SHARE = 0.4  # in which a path of known times weighs as much as CTC; little later on
+TEACHER_SHARE = 0.2
+PATH_SHARE = 0.5  # in which a path of known times weighs as much as CTC; little later on
 WARMUP_SHARE = 0.03
 VALIDATION_CLIPS = 60
 
@@ -53,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--pieces-from", type=Path, help="folder of texts that help to choose the pieces")
     parser.add_argument("--minutes", type=float, default=50.0, help="length of the whole run, all restarts together")
     parser.add_argument("--batch-seconds", type=float, default=24.0, help="sound in one step, padding included")
-    parser.add_argument("--rate", type=float, default=4e-4, help="highest learning rate of Whisper's weights")
+    parser.add_argument("--rate", type=float, default=3e-4, help="highest learning rate of Whisper's weights")
     parser.add_argument("--new-rate", type=float, default=1e-3, help="the same for what is new")
     parser.add_argument("--validate-minutes", type=float, default=5.0)
     parser.add_argument("--save-minutes", type=float, default=3.0)
@@ -80,17 +80,27 @@ def choose_config(args: argparse.Namespace, tokenizer) -> EncoderConfig:
 
 
 @torch.no_grad()
-def begin(args: argparse.Namespace, config: EncoderConfig, teacher: Teacher) -> Encoder:
-    """An encoder with Whisper's weights and, in place of its positions, what the teacher's heads make of distance."""
+def begin(args: argparse.Namespace, config: EncoderConfig, teacher: Teacher, sources: list[Source]) -> Encoder:
+    """An encoder with Whisper's weights and, in place of its positions, what the teacher's heads make of distance.
+
+    The head begins with the features' mean and spread, and with how often each piece is said.
+    """
     encoder = Encoder(config)
     positions = load_whisper(encoder, args.whisper)
     encoder.offset.copy_(positions[:300].mean(0))
-    pool = Pool(args.pool[0][0], split="train")
+    pool = sources[0].pool
     samples = TICK_SAMPLES * 100  # 8 s: a few utterances in a row
     waves = [np.concatenate([pool.wave(i + k) for k in range(8)])[:samples] for i in range(0, 64, 8)]
     mel = teacher.mel(torch.from_numpy(np.stack([np.resize(wave, samples) for wave in waves])))
     for block, bias in zip(encoder.blocks, teacher.attention_by_distance(mel, config.window), strict=True):
         block.distance_bias.copy_(bias.clamp(min=-12.0))
+    frames = teacher(mel, torch.full((len(mel),), 100)).flatten(0, 1)
+    encoder.center.copy_(frames.mean(0).repeat(ENCODER_FRAMES_PER_TICK))
+    encoder.spread.copy_(frames.std(0).repeat(ENCODER_FRAMES_PER_TICK))
+    said = [index for source in sources for target in source.targets for index in target]
+    counts = torch.bincount(torch.tensor(said), minlength=len(config.ctc_tokens) + 1) + 1.0
+    counts[BLANK] = 2.5 * counts.sum()  # ticks without a piece
+    encoder.ctc[-1].bias.copy_((counts / counts.sum()).log())
     return encoder
 
 
@@ -211,8 +221,7 @@ def log(out: Path, line: dict) -> None:
         file.write(text + "\n")
 
 
-def train(args: argparse.Namespace, encoder, teacher, optimizer, pieces: Pieces, progress: dict) -> None:
-    sources = [open_source(folder, share, pieces) for folder, share in args.pool]
+def train(args: argparse.Namespace, encoder, teacher, optimizer, pieces: Pieces, sources, progress: dict) -> None:
     noises = load_noise(args.noise) if args.noise else []
     started = time.monotonic() - 60 * progress["minutes"]
     saved = validated = progress["minutes"]
@@ -220,7 +229,8 @@ def train(args: argparse.Namespace, encoder, teacher, optimizer, pieces: Pieces,
     sound_s, since = 0.0, time.monotonic()
     while progress["minutes"] < args.minutes:
         rng = np.random.default_rng([args.seed, progress["step"]])
-        for batch in draw_batches(sources, noises, rng, args.batch_seconds):
+        hard = min(1.0, 0.4 + 1.5 * progress["minutes"] / args.minutes)  # share of clips with rooms and noises
+        for batch in draw_batches(sources, noises, hard, rng, args.batch_seconds):
             progress["minutes"] = (time.monotonic() - started) / 60
             done = progress["minutes"] / args.minutes
             for group in optimizer.param_groups:
@@ -264,11 +274,13 @@ def main() -> None:
         config = checkpoint.load_config(EncoderConfig, args.out)
     else:
         config = choose_config(args, tokenizer)
-    encoder = Encoder(config) if going_on else begin(args, config, teacher)
+    pieces = Pieces(config.ctc_tokens, tokenizer)
+    sources = [open_source(folder, share, pieces) for folder, share in args.pool]
+    encoder = Encoder(config) if going_on else begin(args, config, teacher, sources)
     optimizer = make_optimizer(encoder, args)
     progress = resume(args.out, encoder, optimizer) if going_on else {"step": 0, "minutes": 0.0}
     print(f"{len(config.ctc_tokens)} pieces, {sum(p.numel() for p in encoder.parameters()):,} weights", flush=True)
-    train(args, encoder, teacher, optimizer, Pieces(config.ctc_tokens, tokenizer), progress)
+    train(args, encoder, teacher, optimizer, pieces, sources, progress)
 
 
 if __name__ == "__main__":

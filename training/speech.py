@@ -23,7 +23,7 @@ import soxr
 
 from duplex.audio import SAMPLE_RATE
 
-HIBARI_FRAME_SECONDS = 300 / SAMPLE_RATE  # 12.5 ms, Hibari's own hop
+HIBARI_FRAME_SECONDS = 600 / SAMPLE_RATE  # 25 ms: durations count pairs of the 12.5 ms frames of its spectra
 DURATIONS = "/Cast_32_output_0"  # the graph's rounded frames per phone, not among its declared outputs
 SPACE = 16  # Hibari's id of the space between words
 

@@ -30,6 +30,8 @@ LOG_EVERY_STEPS = 100
 RATE_RISE_STEPS = 200
 CODE_NOISE = 0.10  # share of the shown codes replaced by random ones
 FRAME_NOISE = 0.03  # share of the shown frames replaced as a whole
+COARSE = 4  # codebooks that may stand alone
+COARSE_ONLY = 0.5  # share of utterances whose history has no more than those
 FORGOTTEN = 0.10  # share of utterances that are shown silence up to some frame
 DURATION_WEIGHT = 0.5
 LAST_CODEBOOK_WEIGHT = 0.3  # the first has 1, those between fall evenly
@@ -37,13 +39,15 @@ FINE_SHARE = 0.5  # frames on which the codebooks after the second are trained, 
 
 
 def show(codes: Tensor, silence: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """The codes [B, F, K] as history: some replaced, some utterances forgotten up to a random frame."""
+    """The codes [B, F, K] as history: some replaced or left out (-1), some utterances forgotten up to a frame."""
     B, F, K = codes.shape
     noise = torch.rand(B, F, K, generator=generator) < CODE_NOISE
     noise |= torch.rand(B, F, 1, generator=generator) < FRAME_NOISE
     shown = torch.where(noise, torch.randint(size, (B, F, K), generator=generator), codes)
     until = (torch.rand(B, generator=generator) * F * (torch.rand(B, generator=generator) < FORGOTTEN)).long()
-    return torch.where((torch.arange(F) < until[:, None])[..., None], silence, shown)
+    shown = torch.where((torch.arange(F) < until[:, None])[..., None], silence, shown)
+    coarse = torch.rand(B, 1, 1, generator=generator) < COARSE_ONLY
+    return torch.where(coarse & (torch.arange(K) >= COARSE), -1, shown)
 
 
 @torch.no_grad()

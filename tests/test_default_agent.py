@@ -1,0 +1,60 @@
+"""The agent that ships, end to end: recorded questions in, its transcript, its words and its voice out.
+
+Needs the base weights, which come from the package registry once (duplex.weights); everything else is in the tree.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+import client
+from duplex import weights
+from duplex.audio import SAMPLE_RATE
+from training.evaluate import play, rate
+from training.transcript import heard_form
+
+QUESTIONS = Path(client.__file__).parent / "questions"
+
+
+@pytest.fixture(scope="module")
+def conversation() -> list[dict]:
+    """A greeting, a capital, a sum: one running conversation."""
+    from duplex.agent import load_agent
+
+    agent = load_agent(slots=1)
+    agent.open(0, seed=0)
+    texts = list(json.loads((QUESTIONS / "questions.json").read_text()).items())[:3]
+    rows = []
+    for name, text in texts:
+        wave, rate_hz = soundfile.read(QUESTIONS / name, dtype="float32")
+        assert rate_hz == SAMPLE_RATE
+        rows.append({"question": text, **play(agent, wave)})
+    return rows
+
+
+def test_it_writes_down_what_it_hears(conversation):
+    assert rate([(row["question"], row["heard"]) for row in conversation]) <= 0.25
+
+
+def test_it_answers_what_was_asked(conversation):
+    greeting, capital, total = (heard_form(row["said"]) for row in conversation)
+    assert greeting
+    assert "paris" in capital
+    assert "twelve" in total
+
+
+def test_its_voice_can_be_understood(conversation):
+    """An outside recogniser hears the agent's own text; and there is silence where it says nothing."""
+    from faster_whisper import WhisperModel
+
+    recogniser = WhisperModel(str(weights.whisper_base()), compute_type="int8", cpu_threads=2)
+    pairs = []
+    for row in conversation:
+        segments, _ = recogniser.transcribe(soxr.resample(row["voice"], SAMPLE_RATE, 16_000), language="en")
+        pairs.append((row["said"], " ".join(segment.text for segment in segments)))
+        assert np.abs(row["voice"][: SAMPLE_RATE // 4]).max() < 0.05
+    assert rate(pairs) <= 0.35  # three short answers: a single word weighs a lot

@@ -1,0 +1,109 @@
+"""Measure the agent as a user meets it: recorded questions in, what it heard, said and sounded like out.
+
+    python -m training.evaluate agent --agent duplex/agent --questions client/questions --out runs/evaluation
+
+Each question is played into one running conversation; the next starts a second after the answer. WER of the user's transcript
+is against the questions' texts, WER of the voice is an outside recogniser (Whisper base) against the agent's own text.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
+from training.transcript import heard_form, word_errors
+
+PATIENCE_TICKS = 75  # 6 s without an answer ends the wait
+AUDIBLE = 0.01  # a sample louder than this is voice
+
+
+def last_sound(wave: np.ndarray) -> int:
+    """Sample after which a recording is 40 dB below its peak: where its last word ends."""
+    return int(np.flatnonzero(np.abs(wave) > 0.01 * np.abs(wave).max()).max()) + 1
+
+
+def play(agent, wave: np.ndarray) -> dict:
+    """Play one question to slot 0 and listen until the answer has ended -> what happened, with its sound."""
+    ticks = -(-len(wave) // TICK_SAMPLES)
+    sound = np.pad(wave, (0, ticks * TICK_SAMPLES - len(wave))).reshape(ticks, TICK_SAMPLES)
+    events, voice, seconds, ended, quiet = [], [], [], False, 0
+    while not (ended and quiet > 12) and quiet < PATIENCE_TICKS:
+        tick = len(voice)
+        batch = np.zeros((agent.slots, TICK_SAMPLES), np.float32)
+        if tick < ticks:
+            batch[0] = sound[tick]
+        begun = time.perf_counter()
+        out, said = agent.step(batch, [0])
+        seconds.append(time.perf_counter() - begun)
+        voice.append(out[0])
+        events += said[0]
+        ended = ended or any(e.kind == "agent_ended" for e in said[0])
+        quiet = 0 if tick < ticks or np.abs(out[0]).max() > AUDIBLE else quiet + 1
+    voice = np.concatenate(voice)
+    loud = np.flatnonzero(np.abs(voice) > AUDIBLE)
+    after = loud[loud > last_sound(wave)]
+    text = {k: "".join(e.text for e in events if e.kind == k).strip() for k in ("heard", "said")}
+    delay = (after[0] - last_sound(wave)) / SAMPLE_RATE if len(after) else None
+    return {**text, "voice": voice, "delay_s": delay, "tick_s": seconds}
+
+
+def rate(pairs: list[tuple[str, str]]) -> float:
+    """Word error rate of (reference, got) pairs in their heard form."""
+    errors = sum(word_errors(heard_form(a), heard_form(b)) for a, b in pairs)
+    return errors / max(1, sum(len(heard_form(a).split()) for a, _ in pairs))
+
+
+def evaluate_agent(args) -> dict:
+    from faster_whisper import WhisperModel
+
+    from duplex import weights
+    from duplex.agent import load_agent
+
+    recogniser = WhisperModel(str(weights.whisper_base()), compute_type="int8", cpu_threads=2)
+    agent = load_agent(args.agent)
+    agent.open(0, seed=args.seed)
+    texts = json.loads((args.questions / "questions.json").read_text())
+    rows, ticks = [], []
+    for name, text in texts.items():
+        wave, rate_hz = soundfile.read(args.questions / name, dtype="float32")
+        row = play(agent, soxr.resample(wave, rate_hz, SAMPLE_RATE).astype(np.float32))
+        voice, seconds = row.pop("voice"), row.pop("tick_s")
+        ticks += seconds
+        if args.out:
+            args.out.mkdir(parents=True, exist_ok=True)
+            soundfile.write(args.out / f"answer-{name}", voice, SAMPLE_RATE)
+        segments, _ = recogniser.transcribe(soxr.resample(voice, SAMPLE_RATE, 16_000), language="en", beam_size=5)
+        rows.append({"question": text, **row, "recogniser": " ".join(s.text.strip() for s in segments)})
+        print(json.dumps(rows[-1]), flush=True)
+    delays = [row["delay_s"] for row in rows if row["delay_s"] is not None]
+    return {
+        "user transcript WER": round(rate([(row["question"], row["heard"]) for row in rows]), 3),
+        "voice WER": round(rate([(row["said"], row["recogniser"]) for row in rows]), 3),
+        "answered": f"{len(delays)} of {len(rows)}",
+        "delay median, largest s": [round(float(f(delays)), 2) for f in (np.median, np.max)] if delays else None,
+        "tick ms p50, p99": [round(1000 * float(np.quantile(ticks, q)), 1) for q in (0.5, 0.99)],
+        "ticks over the budget": float(np.mean(np.array(ticks) * 1000 > TICK_MS)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("what", choices=["agent"])
+    parser.add_argument("--agent", type=Path, help="agent folder; the one that ships if not given")
+    parser.add_argument("--questions", type=Path, default=Path("client/questions"), help="wavs and questions.json")
+    parser.add_argument("--out", type=Path, help="folder for the answers' wavs and the results")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    result = evaluate_agent(args)
+    print(json.dumps(result, indent=1))
+    if args.out:
+        (args.out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

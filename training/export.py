@@ -1,0 +1,51 @@
+"""Put trained parts together into an agent folder that ships.
+
+    python -m training.export --encoder runs/encoder --lm runs/lm --talker runs/talker --codec runs/codec \\
+        --tokenizer TOKENIZER_FOLDER --out duplex/agent
+
+Large matrices are stored in 8 bits with a scale a row, but for the codec: its codebooks decide codes, so it is kept in float16.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from duplex.checkpoint import SCALE, pack
+from duplex.codec import load_codec, save_codec
+
+
+def export_part(name: str, run: Path, out: Path) -> None:
+    from safetensors.torch import save_file
+
+    folder = out / name
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(run / "config.json", folder / "config.json")
+    tensors = load_file(run / "model.safetensors")
+    assert not any(key.endswith(SCALE) for key in tensors), f"{run} is packed already"
+    save_file(pack(tensors), folder / "model.safetensors")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    for part in ("encoder", "lm", "talker", "codec"):
+        parser.add_argument(f"--{part}", type=Path, help=f"run folder of the {part}; left as it is if not given")
+    parser.add_argument("--tokenizer", type=Path, help="folder with the LM's tokenizer.json")
+    parser.add_argument("--out", type=Path, required=True, help="agent folder")
+    args = parser.parse_args()
+    for part in ("encoder", "lm", "talker"):
+        if run := getattr(args, part):
+            export_part(part, run, args.out)
+    if args.codec:
+        save_codec(load_codec(args.codec), args.out / "codec", torch.float16)
+    if args.tokenizer:
+        shutil.copy(args.tokenizer / "tokenizer.json", args.out / "tokenizer.json")
+    sizes = {str(p.relative_to(args.out)): p.stat().st_size for p in args.out.rglob("*") if p.is_file()}
+    print(json.dumps(sizes, indent=1), f"\n{sum(sizes.values()) / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
