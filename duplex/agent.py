@@ -19,10 +19,11 @@ from duplex.checkpoint import load_config, load_tensors
 from duplex.events import Event
 from duplex.pronounce import Pronounce, PronounceState
 from duplex.sampling import sample
-from duplex.talking import Talking
+from duplex.talking import Talking, lighten
 from duplex.tokens import (
     AGENT,
     END,
+    FIRST_TEXT_ID,
     LEAD_SECONDS,
     NEXT,
     STOP,
@@ -152,8 +153,9 @@ class Agent:
         """Draw one symbol and act on it -> whether there may be more in this tick."""
         session, settings = self.sessions[slot], self.settings
         queued = self.talking.queued_seconds(self.talker_state, slot)
-        scores = self.lm.logits(hidden[None])[0].cpu()
-        mask = allowed(session.grammar, len(scores), queued <= LEAD_SECONDS, queued > 0)
+        mask = allowed(session.grammar, self.lm.config.vocabulary, queued <= LEAD_SECONDS, queued > 0)
+        scores = self.lm.logits(hidden[None], text=bool(mask[FIRST_TEXT_ID]))[0].cpu()  # text may be ruled out: save its scores
+        mask = mask[: len(scores)]
         temperature = settings.temperature if session.grammar.stream == AGENT else 0.0
         symbol = sample(scores, mask, temperature, settings.top_k, session.generator)
         if symbol == NEXT:
@@ -273,4 +275,7 @@ def load_agent(folder=None, slots=1, device="cpu", dtype=None, offline=False, se
     codec = load_codec(folder / "codec")
     if dtype != "float32":
         encoder = encoder.bfloat16()
+    if dtype == "int8":
+        lighten(talker)
+        codec.lighten_decoder()
     return Agent(model, encoder.eval(), talker.eval(), codec, load_tokenizer(folder), slots, settings)

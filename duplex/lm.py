@@ -127,6 +127,7 @@ class LM(nn.Module):
         nn.init.zeros_(self.residual.weight)
         nn.init.zeros_(self.residual.bias)
         self.register_buffer("ctc_tokens", torch.tensor(config.ctc_tokens, dtype=torch.long), persistent=False)
+        self.register_buffer("pieces", None, persistent=False)  # the embeddings of ctc_tokens, laid out once for inference by `merge`
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """Token ids [...] -> [..., D]. Control tokens have trained rows of their own."""
@@ -141,7 +142,8 @@ class LM(nn.Module):
         Posterior-weighted embeddings: LegoSLM (arXiv 2505.11352).
         """
         posterior = ctc_log_probs.exp().to(self.embedding.dtype)
-        mixed = posterior[..., 1:] @ self.embedding[self.ctc_tokens] + posterior[..., :1] * self.blank.to(posterior.dtype)
+        pieces = self.embedding[self.ctc_tokens] if self.pieces is None else self.pieces
+        mixed = posterior[..., 1:] @ pieces + posterior[..., :1] * self.blank.to(posterior.dtype)
         return mixed if features is None else mixed + self.residual(features.to(self.residual.weight.dtype)).to(mixed.dtype)
 
     def forward(self, x, positions, visible, store=None):
@@ -154,17 +156,19 @@ class LM(nn.Module):
             x = block(x, (cos, sin), mask, None if store is None else store(i))
         return F.rms_norm(x, (c.width,), self.norm, c.norm_eps)
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Hidden states [..., D] -> scores [..., V] float32."""
-        scores = F.linear(hidden, self.embedding).float()
+    def logits(self, hidden: torch.Tensor, text: bool = True) -> torch.Tensor:
+        """Hidden states [..., D] -> scores [..., V] float32; without `text` only the control tokens' [..., FIRST_TEXT_ID]."""
         controls = F.linear(hidden, self.control_out.to(hidden.dtype)).float()
-        return torch.cat([controls, scores[..., FIRST_TEXT_ID:]], dim=-1)
+        if not text:
+            return controls
+        return torch.cat([controls, F.linear(hidden, self.embedding).float()[..., FIRST_TEXT_ID:]], dim=-1)
 
     def merge(self) -> "LM":
         """Fold the adapters into the backbone, for inference."""
         for block in self.blocks:
             for linear in (block.qkv, block.out, block.gate_up, block.down):
                 linear.merge()
+        self.pieces = self.embedding.data[self.ctc_tokens]
         return self
 
 

@@ -30,9 +30,13 @@ class Int8Head(nn.Module):
         self.text = Int8Linear(lm.embedding.data)
         self.control = lm.control_out
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, text: bool = True) -> torch.Tensor:
+        """See `LM.logits`."""
+        controls = F.linear(hidden, self.control.to(hidden.dtype)).float()
+        if not text:
+            return controls
         scores = self.text(hidden).float()
-        scores[..., :FIRST_TEXT_ID] = F.linear(hidden, self.control.to(hidden.dtype)).float()
+        scores[..., :FIRST_TEXT_ID] = controls
         return scores
 
 

@@ -63,9 +63,14 @@ class Script:
         self.symbols, self.size = list(symbols), agent.lm.config.vocabulary
         agent.lm.logits = self
 
-    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
-        scores = torch.zeros(*hidden.shape[:-1], self.size)
-        scores[..., self.symbols.pop(0) if self.symbols else NEXT] = 10.0
+    def __call__(self, hidden: torch.Tensor, text: bool = True) -> torch.Tensor:
+        scores = torch.zeros(*hidden.shape[:-1], self.size if text else FIRST_TEXT_ID)
+        wanted = self.symbols[0] if self.symbols else NEXT
+        if wanted < scores.shape[-1]:  # a text symbol waits until the runtime asks for text
+            scores[..., wanted] = 10.0
+            self.symbols = self.symbols[1:]
+        else:
+            scores[..., NEXT] = 10.0
         return scores
 
 

@@ -21,7 +21,7 @@ LEAD_S = (0.0, 0.6)  # silence before the first utterance
 GAP_S = (0.2, 2.0)  # between utterances
 TAIL_S = (0.2, 0.6)  # after the last
 CLIPS_AT_ONCE = 64  # drawn, sorted by length and cut into batches
-HEARD_AFTER_S = 0.1  # a path has a piece in the tick that lies this long after the piece's end
+HEARD_AFTER_S = 0.2  # a path has a piece in the tick that lies this long after the piece's end
 UNKNOWN = -1  # in a path: anything may be heard
 
 

@@ -19,6 +19,7 @@ from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from training.transcript import heard_form, word_errors
 
 PATIENCE_TICKS = 75  # 6 s without an answer ends the wait
+LEAD_IN_SAMPLES = SAMPLE_RATE // 2  # silence before a question, as in any room
 AUDIBLE = 0.01  # a sample louder than this is voice
 
 
@@ -29,6 +30,7 @@ def last_sound(wave: np.ndarray) -> int:
 
 def play(agent, wave: np.ndarray) -> dict:
     """Play one question to slot 0 and listen until the answer has ended -> what happened, with its sound."""
+    wave = np.pad(wave, (LEAD_IN_SAMPLES, 0))
     ticks = -(-len(wave) // TICK_SAMPLES)
     sound = np.pad(wave, (0, ticks * TICK_SAMPLES - len(wave))).reshape(ticks, TICK_SAMPLES)
     events, voice, seconds, ended, quiet = [], [], [], False, 0
