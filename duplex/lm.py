@@ -127,7 +127,7 @@ class LM(nn.Module):
         nn.init.zeros_(self.residual.weight)
         nn.init.zeros_(self.residual.bias)
         self.register_buffer("ctc_tokens", torch.tensor(config.ctc_tokens, dtype=torch.long), persistent=False)
-        self.register_buffer("pieces", None, persistent=False)  # the embeddings of ctc_tokens, laid out once for inference by `merge`
+        self.register_buffer("pieces", None, persistent=False)  # embeddings of ctc_tokens: see `merge`
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """Token ids [...] -> [..., D]. Control tokens have trained rows of their own."""
