@@ -44,6 +44,7 @@ class Settings:
     """How symbols are drawn. One symbol a tick keeps a tick at one LM call; text flows at 12 symbols a second at most."""
 
     symbols_per_tick: int = 1
+    next_penalty: float = 1.0  # taken off the score of <next>: the best single tick for a symbol is rarely surer than waiting
     temperature: float = 0.0
     top_k: int = 30
 
@@ -156,6 +157,7 @@ class Agent:
         mask = allowed(session.grammar, self.lm.config.vocabulary, queued <= LEAD_SECONDS, queued > 0)
         scores = self.lm.logits(hidden[None], text=bool(mask[FIRST_TEXT_ID]))[0].cpu()  # text may be ruled out: save its scores
         mask = mask[: len(scores)]
+        scores[NEXT] -= settings.next_penalty
         temperature = settings.temperature if session.grammar.stream == AGENT else 0.0
         symbol = sample(scores, mask, temperature, settings.top_k, session.generator)
         if symbol == NEXT:

@@ -31,11 +31,11 @@ class TalkerConfig:
     code_width: int = 256  # of code embeddings and of the head
     codebooks: int = 8
     codebook_size: int = 1024
-    drawn_codebooks: int = 8  # at run time; the codec decodes any leading subset, and fewer are faster
+    drawn_codebooks: int = 4  # at run time; the codec decodes any leading subset, and fewer are faster
     patch_frames: int = 2
     window_frames: int = 192  # 2.56 s of history
     lead_frames: int = 4  # silence before the first phone of a turn
-    start_phones: int = 6  # encoded phones wanted before a turn starts, so that it does not falter at once
+    start_phones: int = 3  # encoded phones wanted before a turn starts, so that it does not falter at once
     temperature_first: float = 0.5
     temperature_rest: float = 0.5
     top_k: int = 30
