@@ -46,6 +46,11 @@ def reset(state: FeatureState, slots: list[int]) -> None:
 @cache
 def _window_and_filters(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Hann window scaled to Whisper's amplitude [600] and Whisper's mel filters [201, 80]."""
+    with torch.inference_mode(False):  # kept for all callers, those that want gradients too
+        return _make_window_and_filters(device)
+
+
+def _make_window_and_filters(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     window = torch.hann_window(MEL_WINDOW_SAMPLES, device=device) * (WHISPER_WINDOW_SAMPLES / MEL_WINDOW_SAMPLES)
     filters = torchaudio.functional.melscale_fbanks(BINS, 0.0, 8000.0, BANDS, 16_000, norm="slaney", mel_scale="slaney")
     return window, filters.to(device)
