@@ -261,6 +261,9 @@ def load_agent(folder=None, slots=1, device="cpu", dtype=None, offline=False, se
     from duplex.quantize import quantize
     from duplex.talker import Talker, TalkerConfig
 
+    # With one thread no pool of workers is made here: a second one, for the thread that will run the model, halves its speed.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     folder = Path(folder) if folder else DEFAULT_FOLDER
     dtype = dtype or ("int8" if device == "cpu" else "bfloat16")
     backbone = weights.smollm2(offline=offline)
@@ -280,4 +283,6 @@ def load_agent(folder=None, slots=1, device="cpu", dtype=None, offline=False, se
     if dtype == "int8":
         lighten(talker)
         codec.lighten_decoder()
-    return Agent(model, encoder.eval(), talker.eval(), codec, load_tokenizer(folder), slots, settings)
+    agent = Agent(model, encoder.eval(), talker.eval(), codec, load_tokenizer(folder), slots, settings)
+    torch.set_num_threads(threads)
+    return agent
