@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--agent", type=Path, default=AGENT, help="folder of the agent (default: the one shipped)")
         command.add_argument("--compute", default="cpu", help="torch device of the model (default %(default)s)")
         command.add_argument("--dtype", help="number format, such as float32 (default: the agent's choice)")
-        command.add_argument("--threads", type=int, help="CPU threads of the model")
+        command.add_argument("--threads", type=int, default=1, help="threads of the model (default 1: more fall asleep)")
         command.add_argument("--offline", action="store_true", help="never fetch weights")
         command.add_argument("--verbose", action="store_true", help="tell more on stderr")
     return parser
@@ -83,8 +83,7 @@ def _load(args: argparse.Namespace, slots: int):
 
     from duplex.agent import load_agent
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads)
     try:
         return load_agent(args.agent, slots=slots, device=args.compute, dtype=args.dtype, offline=args.offline)
     except FileNotFoundError as error:
