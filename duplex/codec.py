@@ -145,15 +145,13 @@ class Codec(nn.Module):
     @torch.no_grad()
     def decode_step(self, codes: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
         """codes [B, K, T] -> wave [B, T * CODEC_FRAME_SAMPLES], state."""
-        dtype = self.decoder.to_spectrum.weight.dtype
-        with torch.autocast(codes.device.type, dtype, enabled=dtype != torch.float32):
-            return self.decoder.step(self.dequantize(codes), state)
+        wave, *tensors = self.decode_tensors(codes, *state.tensors())
+        return wave, DecodeState.of(*tensors)
 
-    def lighten_decoder(self) -> None:
-        """bfloat16 weights in the decoder: a tick costs little more than reading them, so it takes half the time."""
-        for module in self.decoder.modules():
-            if isinstance(module, nn.Linear):
-                module.bfloat16()
+    def decode_tensors(self, codes: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """`decode_step` with nothing but tensors, so that it can be recorded."""
+        wave, after = self.decoder.step(self.dequantize(codes), DecodeState.of(*state))
+        return wave, *after.tensors()
 
     def silence_codes(self) -> Tensor:
         """The codes of a frame of lasting silence [K]."""

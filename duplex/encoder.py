@@ -178,17 +178,25 @@ class Encoder(nn.Module):
 
     def _tick(self, mel: torch.Tensor, state: EncoderState) -> torch.Tensor:
         """One tick, mel [B, 8, 80] -> frames [B, 4, C] before the last norm."""
-        config, device = self.config, mel.device
-        x, state.mel_tail, state.conv_tail = self._convolve(state.mel_tail, mel, state.conv_tail)
-        row = torch.arange(x.shape[1], device=device)
-        distance = (state.cursor + row[:, None] - torch.arange(config.ring, device=device)) % config.ring  # [4, ring]
-        reach = (state.filled[:, None] + row + 1).clamp(max=config.window)  # [B, 4] frames each may look at
-        hidden = distance >= reach[..., None]  # [B, 4, ring]; frames still to come are the farthest in the ring
-        here = slice(state.cursor, state.cursor + x.shape[1])  # never wraps: the ring is whole ticks
-        for block, keys, values in zip(self.blocks, state.keys, state.values, strict=True):
-            q, k, v = block.project(x)
-            keys[:, :, here], values[:, :, here] = k, v
-            x = block.attend(x, q, keys, values, block.ring_bias(distance, hidden))
-        state.cursor = (state.cursor + x.shape[1]) % config.ring
-        state.filled = (state.filled + x.shape[1]).clamp(max=config.window)
+        cursor = torch.tensor(state.cursor, device=mel.device)
+        x, state.mel_tail, state.conv_tail, state.filled = self.tick(
+            mel, state.mel_tail, state.conv_tail, state.keys, state.values, state.filled, cursor
+        )
+        state.cursor = (state.cursor + x.shape[1]) % self.config.ring
         return x
+
+    def tick(self, mel, mel_tail, conv_tail, keys, values, filled, cursor):
+        """The tensors of `_tick`, and nothing but tensors, so that it can be recorded; keys and values change in place."""
+        config, device = self.config, mel.device
+        x, mel_tail, conv_tail = self._convolve(mel_tail, mel, conv_tail)
+        row = torch.arange(x.shape[1], device=device)
+        distance = (cursor + row[:, None] - torch.arange(config.ring, device=device)) % config.ring  # [4, ring]
+        reach = (filled[:, None] + row + 1).clamp(max=config.window)  # [B, 4] frames each may look at
+        hidden = distance >= reach[..., None]  # [B, 4, ring]; frames still to come are the farthest in the ring
+        here = cursor + row  # never wraps: the ring is whole ticks
+        for i, block in enumerate(self.blocks):
+            q, k, v = block.project(x)
+            keys[i].index_copy_(2, here, k)
+            values[i].index_copy_(2, here, v)
+            x = block.attend(x, q, keys[i], values[i], block.ring_bias(distance, hidden))
+        return x, mel_tail, conv_tail, (filled + x.shape[1]).clamp(max=config.window)

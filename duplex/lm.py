@@ -95,15 +95,18 @@ class Block(nn.Module):
         self.gate_up = AdaptedLinear(c.width, 2 * c.hidden, rank, scale)
         self.down = AdaptedLinear(c.hidden, c.width, rank, scale)
 
-    def forward(self, x, rope, mask, store=None):
-        """x [B, L, D]; mask [B, 1, G L, S] additive; `store` puts keys and values [B, H, L, W] away and returns all S."""
+    def forward(self, x, rope, mask, cache=None):
+        """x [B, L, D]; mask [B, 1, G L, S] additive; cache: keys and values [B, H, C + 1, W], cells [B, L] to write."""
         c, (batch, length, _) = self.config, x.shape
         qkv = self.qkv(F.rms_norm(x, (c.width,), self.attention_norm, c.norm_eps))
         qkv = qkv.view(batch, length, c.heads + 2 * c.kv_heads, c.head_width).transpose(1, 2)  # [B, H, L, W]
-        q, k, v = qkv.split([c.heads, c.kv_heads, c.kv_heads], dim=1)
-        q, k = rotate(q, *rope), rotate(k, *rope)
-        if store is not None:
-            k, v = store(k, v)
+        qk, v = qkv.split([c.heads + c.kv_heads, c.kv_heads], dim=1)
+        q, k = rotate(qk, *rope).split([c.heads, c.kv_heads], dim=1)
+        if cache is not None:
+            keys, values, rows, cells = cache
+            for all_cells, new in ((keys, k), (values, v)):
+                all_cells.transpose(1, 2).index_put_((rows, cells), new.transpose(1, 2))
+            k, v = keys[:, :, : mask.shape[-1]], values[:, :, : mask.shape[-1]]
         # the queries that share a key head are laid side by side: [B, kv_heads, group * L, W]
         q = q.reshape(batch, c.kv_heads, -1, c.head_width)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -122,6 +125,7 @@ class LM(nn.Module):
         self.control_out = nn.Parameter(torch.randn(FIRST_TEXT_ID, config.width) * 0.02)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.Parameter(torch.ones(config.width), requires_grad=False)
+        self.text_out = None  # the tied embedding as the output layer in 8 bits: see quantize.py
         self.blank = nn.Parameter(torch.randn(config.width) * 0.02)  # what a tick without a finished piece looks like
         self.residual = nn.Linear(config.feature_width, config.width)
         nn.init.zeros_(self.residual.weight)
@@ -146,14 +150,18 @@ class LM(nn.Module):
         mixed = posterior[..., 1:] @ pieces + posterior[..., :1] * self.blank.to(posterior.dtype)
         return mixed if features is None else mixed + self.residual(features.to(self.residual.weight.dtype)).to(mixed.dtype)
 
-    def forward(self, x, positions, visible, store=None):
-        """Inputs x [B, L, D], positions [B, L], visible bool [B, L, S] -> hidden states [B, L, D] after the last norm."""
+    def forward(self, x, positions, visible, keys=None, values=None, cells=None):
+        """Inputs x [B, L, D], positions [B, L], visible bool [B, L, S] -> hidden states [B, L, D] after the last norm.
+
+        With a cache (keys, values: see LMState) the S are its first cells, and `cells` [B, L] are where to put this call's.
+        """
         c = self.config
         mask = torch.zeros(visible.shape, dtype=x.dtype, device=x.device).masked_fill_(~visible, float("-inf"))
         mask = mask[:, None].repeat(1, 1, c.heads // c.kv_heads, 1)  # [B, 1, G L, S]
-        cos, sin = rope_table(c, positions)
+        rope = rope_table(c, positions)
+        rows = torch.arange(x.shape[0], device=x.device)[:, None]
         for i, block in enumerate(self.blocks):
-            x = block(x, (cos, sin), mask, None if store is None else store(i))
+            x = block(x, rope, mask, None if keys is None else (keys[i], values[i], rows, cells))
         return F.rms_norm(x, (c.width,), self.norm, c.norm_eps)
 
     def logits(self, hidden: torch.Tensor, text: bool = True) -> torch.Tensor:
@@ -161,7 +169,8 @@ class LM(nn.Module):
         controls = F.linear(hidden, self.control_out.to(hidden.dtype)).float()
         if not text:
             return controls
-        return torch.cat([controls, F.linear(hidden, self.embedding).float()[..., FIRST_TEXT_ID:]], dim=-1)
+        scores = F.linear(hidden, self.embedding) if self.text_out is None else self.text_out(hidden)
+        return torch.cat([controls, scores.float()[..., FIRST_TEXT_ID:]], dim=-1)
 
     def merge(self) -> "LM":
         """Fold the adapters into the backbone, for inference."""
@@ -264,16 +273,5 @@ def step(lm: LM, x: torch.Tensor, counts: list[int], is_tick: np.ndarray, state:
     used = int(np.flatnonzero((state.position >= 0).any(0)).max(initial=0)) + 1
     visible = visible_cells(config, state.position[:, :used], state.tick[:, :used], query_position, query_now)
     visible[[b for b, count in enumerate(counts) if not count]] = True  # nothing to see is not a softmax
-    rows = torch.arange(batch, device=x.device)[:, None]
-    index = torch.from_numpy(cell).to(x.device)
-
-    def store(layer):
-        def put(k, v):
-            state.keys[layer][rows, :, index] = k.transpose(1, 2)
-            state.values[layer][rows, :, index] = v.transpose(1, 2)
-            return state.keys[layer, :, :, :used], state.values[layer, :, :, :used]
-
-        return put
-
-    positions = torch.from_numpy(query_position).to(x.device)
-    return lm(x, positions, torch.from_numpy(visible).to(x.device), store), state
+    positions, visible, cells = (torch.from_numpy(array).to(x.device) for array in (query_position, visible, cell))
+    return lm(x, positions, visible, state.keys, state.values, cells), state

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, linear, pad, rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import embedding, pad, rms_norm, scaled_dot_product_attention, silu
 
 LOOKAHEAD = 4  # phones to the right of one that its frames may depend on, its neighbour's encoding included
 POSITION_FEATURES = 4  # of a frame within its phone
@@ -120,15 +120,14 @@ class Block(nn.Module):
         self.down = nn.Linear(config.hidden, width, bias=False)
 
     def forward(self, x: Tensor, table: Tensor, mask: Tensor, cache=None) -> Tensor:
-        """x [B, T, W], rotary rows [T, D], mask [T, T], or [B, 1, 1, window] with a cache: keys, values, ring place."""
+        """x [B, T, W], rotary rows [T, D], mask [T, T], or [B, 1, 1, window] with a cache: keys, values, place in the ring."""
         B, T, W = x.shape
         qkv = self.qkv(rms_norm(x, (W,))).view(B, T, 3 * self.heads, -1).transpose(1, 2)  # [B, 3 H, T, D]
         qk, v = qkv.split([2 * self.heads, self.heads], 1)
         q, k = rotate(qk, table).chunk(2, 1)
         if cache is not None:
-            keys, values, place = cache  # [B, H, window, D]
-            keys[:, :, place], values[:, :, place] = k[:, :, 0], v[:, :, 0]
-            k, v = keys, values
+            keys, values, place = cache  # [B, H, window, D], [1]
+            k, v = keys.index_copy_(2, place, k), values.index_copy_(2, place, v)
         y = scaled_dot_product_attention(q, k, v, attn_mask=mask) if cache is not None else attend(q, k, v, mask)
         x = x + self.out(y.transpose(1, 2).reshape(B, T, W))
         gate, up = self.gate_up(rms_norm(x, (W,))).chunk(2, -1)
@@ -227,13 +226,20 @@ class Talker(nn.Module):
         hidden = self.head_in(rms_norm(x, x.shape[-1:])).reshape(conditions.shape)
         return hidden + self.head_condition(conditions) + self.head_previous(before)
 
-    def draw_patch(self, x: Tensor, conditions: Tensor, uniform: Tensor, forced: Tensor | None):
+    def patch(self, history, conditions, uniform, forced, table, keys, values, visible, place):
+        """One patch of every slot; nothing but tensors, so that it can be recorded. See `draw_patch` and talking.TalkerState."""
+        x = self.patch_input(history, conditions.flatten(1))[:, None]
+        for i, block in enumerate(self.blocks):
+            x = block(x, table, visible, (keys[i], values[i], place))
+        return self.draw_patch(x[:, 0], conditions, uniform, forced)
+
+    def draw_patch(self, x: Tensor, conditions: Tensor, uniform: Tensor, forced: Tensor):
         """Sample one patch. x [B, W], conditions [B, p, C], uniform [B, p, K], forced silence [B, p] -> codes, sums.
 
         codes [B, p, drawn codebooks]; sums [B, p * C] are their embeddings, the next patch's history.
         """
         config = self.config
-        hidden = linear(rms_norm(x, x.shape[-1:]), self.head_in.weight, self.head_in.bias).view(conditions.shape)
+        hidden = self.head_in(rms_norm(x, x.shape[-1:])).view(conditions.shape)
         hidden = hidden + self.head_condition(conditions)
         codes, sums = [], []
         for frame in range(config.patch_frames):
@@ -244,8 +250,7 @@ class Talker(nn.Module):
                 drawn.append(code)
                 y = y + embedding(code[:, 0] + k * config.codebook_size, self.codes)
             code = torch.cat(drawn, 1)
-            if forced is not None:
-                code = torch.where(forced[:, frame, None], self.silence_codes[: config.drawn], code)
+            code = torch.where(forced[:, frame, None], self.silence_codes[: config.drawn], code)
             codes.append(code)
             sums.append(self.embed(code).sum(1))
         return torch.stack(codes, 1), torch.cat(sums, 1)

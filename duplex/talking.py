@@ -13,13 +13,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import rms_norm, silu
+from torch import Tensor
 
 from duplex.audio import CODEC_FRAME_RATE, CODEC_FRAMES_PER_TICK
 from duplex.pronounce import PAD, SPACE
-from duplex.quantize import Int8Linear
-from duplex.talker import LOOKAHEAD, POSITION_FEATURES, CodeHead, PhoneEncoder, Talker, position_features
+from duplex.talker import LOOKAHEAD, POSITION_FEATURES, PhoneEncoder, Talker, position_features
 
 FULL_STOP = 4  # Hibari's id; ids up to SPACE are pads, punctuation and spaces, the rest is heard
 MAX_PHONE_FRAMES = 75.0
@@ -66,32 +64,6 @@ class TalkerState:
     sums: Tensor  # [B, p * C]
     slots: list[Utterance]
     position: int = 0
-
-
-class Int8CodeHead(nn.Module):
-    """`talker.CodeHead`, one codebook at a time, its weights in 8 bits."""
-
-    def __init__(self, head: CodeHead):
-        super().__init__()
-        self.inner = nn.ModuleList(Int8Linear(weight.T.contiguous()) for weight in head.inner.data)
-        self.outer = nn.ModuleList(Int8Linear(weight.T.contiguous()) for weight in head.outer.data)
-        self.bias = head.bias.data
-
-    def one(self, x: Tensor, codebook: int) -> Tensor:
-        """x [B, C] -> logits [B, codebook size]."""
-        return self.outer[codebook](silu(self.inner[codebook](rms_norm(x, x.shape[-1:])))) + self.bias[codebook]
-
-
-def lighten(talker: Talker) -> Talker:
-    """For a CPU, in place: 8-bit weights and bfloat16 wherever every frame passes, which halves the time of a tick."""
-    head = Int8CodeHead(talker.head)
-    for block in talker.blocks:
-        for name in ("qkv", "out", "gate_up", "down"):
-            setattr(block, name, Int8Linear(getattr(block, name).weight.data))
-    encoder, talker.phone_encoder = talker.phone_encoder, None  # stays: durations are an exponential of its output
-    talker.bfloat16().head = head.bfloat16()
-    talker.phone_encoder = encoder
-    return talker
 
 
 class Talking:
@@ -222,8 +194,8 @@ class Talking:
                 if resumed[slot] and not quiet:
                     state.visible[slot], state.sums[slot] = False, self.silence_sums
                 resumed[slot] = quiet
-            quiet = None if forced is None else forced[:, i : i + p]
-            codes.append(self.patch(state, conditions[:, i : i + p], uniform[:, i : i + p], quiet))
+            here = slice(i, i + p)
+            codes.append(self.patch(state, conditions[:, here], uniform[:, here], forced[:, here]))
         return torch.cat(codes, 1).transpose(1, 2), state, list(spoken)
 
     def gather(self, state: TalkerState, plans: tuple) -> tuple:
@@ -234,22 +206,19 @@ class Talking:
         phones = torch.stack([row[0] for row in rows]).view(*shape, -1)
         positions = torch.tensor([row[1] for row in rows], dtype=phones.dtype).view(*shape, -1)
         quiet = [frame is None for plan in plans for frame in plan]
-        forced = torch.tensor(quiet).view(shape) if any(quiet) else None
+        forced = torch.tensor(quiet).view(shape)
         uniform = np.zeros((*shape, self.config.drawn), np.float32)
         for slot, plan in enumerate(plans):
             if any(plan):  # a silent slot's generator rests: its draws do not depend on the others
                 uniform[slot] = state.slots[slot].generator.random(uniform.shape[1:], np.float32)
         return phones, positions, torch.from_numpy(uniform), forced
 
-    def patch(self, state: TalkerState, conditions: Tensor, uniform: Tensor, forced: Tensor | None) -> Tensor:
+    def patch(self, state: TalkerState, conditions: Tensor, uniform: Tensor, forced: Tensor) -> Tensor:
         """One step of the transformer and its head for all slots; conditions [B, p, C] -> codes [B, p, K]."""
-        talker, config = self.talker, self.config
-        place = state.position % config.window
+        place = state.position % self.config.window
         state.visible[..., place] = True
-        table = talker.rotary[state.position % len(talker.rotary)][None]
-        x = talker.patch_input(state.sums, conditions.flatten(1))[:, None]
-        for i, block in enumerate(talker.blocks):
-            x = block(x, table, state.visible, (state.keys[i], state.values[i], place))
-        codes, state.sums = talker.draw_patch(x[:, 0], conditions, uniform, forced)
+        table = self.talker.rotary[state.position % len(self.talker.rotary)][None]
+        cache = state.keys, state.values, state.visible, torch.tensor([place])
+        codes, state.sums = self.talker.patch(state.sums, conditions, uniform, forced, table, *cache)
         state.position += 1
         return codes

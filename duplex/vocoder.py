@@ -37,6 +37,13 @@ class DecodeState:
     position: Tensor  # [B] in the table of random numbers
     histories: list[Tensor]  # one [B, kernel - 1, C] per convolution
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.tail, self.pulses, self.hz, self.cycles, self.position, *self.histories
+
+    @classmethod
+    def of(cls, tail, pulses, hz, cycles, position, *histories) -> "DecodeState":
+        return cls(tail, pulses, hz, cycles, position, list(histories))
+
 
 class FrameDecoder(nn.Module):
     """Latent [B, T, D] -> pitch, magnitudes -> samples."""

@@ -9,6 +9,7 @@ import torch
 
 from duplex.audio import CODEC_FRAME_SAMPLES, CODEC_FRAMES_PER_TICK, SAMPLE_RATE
 from duplex.codec import Codec, CodecConfig, load_codec, reset, save_codec
+from duplex.quantize import quantize
 from duplex.vocoder import OVERLAP_FRAMES, WINDOW_SAMPLES, minimum_phase, overlap_add, pulse_train
 from training import codebooks
 from training import codec as training
@@ -172,9 +173,9 @@ def test_saved_and_loaded_it_is_the_same(codec, wave, tmp_path):
     assert torch.equal(loaded.encode(wave), codes) and torch.equal(loaded.decode(codes), codec.decode(codes))
 
 
-def test_light_decoder_is_nearly_the_same(codec, wave):
+def test_decoder_of_8_bits_is_nearly_the_same(codec, wave):
     light, codes = copy.deepcopy(codec), codec.encode(wave)
-    light.lighten_decoder()
+    quantize(light.decoder)
     pieces = decode_pieces(light, codes, SPLITS[1])
     assert pieces.dtype == torch.float32 and relative(pieces, codec.decode(codes)) < 0.05
     assert torch.equal(light.encode(wave), codes)

@@ -4,7 +4,20 @@ import numpy as np
 import pytest
 
 from duplex.tokens import AGENT, END, FIRST_TEXT_ID, LEAD_SECONDS, NEXT, STOP, USER, USER_END, Grammar, advance, allowed
-from training.scenes import IGNORE, NEVER, TICK, AgentTurn, Scene, UserTurn, Word, converse, guess_times, heard_symbols, lay_out
+from training.scenes import (
+    IGNORE,
+    NEVER,
+    TICK,
+    AgentTurn,
+    Scene,
+    UserTurn,
+    Word,
+    converse,
+    follow,
+    guess_times,
+    heard_symbols,
+    lay_out,
+)
 
 DIALOGUE = [
     {"role": "user", "text": "what is the capital of france"},
@@ -33,6 +46,7 @@ def scene_and_due(seed: int):
                 last = max(int(word.end / TICK), last + 1)
                 ticks.append(last)
         due.append(ticks)
+    follow(scene, due, spell)
     return scene, heard_symbols(scene, due, spell)
 
 
@@ -70,9 +84,12 @@ def test_labels_are_the_next_symbol_of_the_tick():
 
 
 def test_barge_in_drops_what_was_not_said():
-    words = [Word("stop", 2.0, 2.3), Word("please", 2.3, 2.6)]
-    scene = Scene(6.0, [UserTurn(words)], [AgentTurn("one two three four five six seven eight nine ten", 0.5, stop=2.6)])
-    sequence = lay_out(scene, heard_symbols(scene, [[30, 31, 32, 33]], lambda w: spell(w)[:2]), [], encode, 1)
+    greeting, order = UserTurn([Word("hi", 0.2, 0.5)]), UserTurn([Word("yeah", 1.8, 2.0), Word("stop", 2.0, 2.3)])
+    scene = Scene(6.0, [greeting, order], [AgentTurn("one two three four five six seven eight nine ten", 0.5, greeting, order)])
+    due = [[5], [25, 26, 28, 29]]
+    follow(scene, due, spell)
+    sequence = lay_out(scene, heard_symbols(scene, due, spell), [], encode, 1)
+    assert scene.agent[0].stop == 30 * TICK  # not at "yeah"
     stop = int(np.flatnonzero(sequence.token == STOP)[0])
     dropped = np.flatnonzero(sequence.dropped_at < NEVER)
     assert len(dropped) and (sequence.dropped_at[dropped] == stop).all()

@@ -37,6 +37,7 @@ from training.scenes import (
     Sequence,
     Word,
     converse,
+    follow,
     guess_times,
     heard_symbols,
     lay_out,
@@ -46,6 +47,11 @@ from training.transcript import Pieces, heard_form
 
 NEXT_KEPT = 0.25  # share of <next> labels that are learned
 VALID_SEED = 99
+
+
+def kind_share(text: str) -> tuple[str, float]:
+    kind, share = text.split("=")
+    return kind, float(share)
 
 
 class Tokenizer:
@@ -138,26 +144,36 @@ class SceneSource:
 
     def __init__(self, args, dialogues, tokenizer, encoder):
         self.dialogues, self.tokenizer, self.encoder = dialogues, tokenizer, encoder
+        self.more = [(share, [d for d in dialogues if kind in d["kind"]]) for kind, share in args.more]
         self.simulated = args.simulated if encoder else 1.0
         self.residual = args.residual
-        self.pool, self.by_text, self.noises = None, {}, []
-        if encoder:
-            self.pool = Pool(args.pool)
-            for i, entry in enumerate(self.pool.entries):
+        self.by_text: dict[str, list[tuple[Pool, int]]] = {}
+        self.noises = load_noise(args.noise) if encoder else []
+        for folder in args.pool if encoder else []:
+            pool = Pool(folder)
+            for i, entry in enumerate(pool.entries):
                 if entry["words"]:
-                    self.by_text.setdefault(entry["text"], []).append(i)
-            self.noises = load_noise(args.noise)
+                    self.by_text.setdefault(entry["text"], []).append((pool, i))
 
     def draw(self, rng: np.random.Generator):
         """-> Sequence, features [T, W] or None, CTC log-probabilities [T, V + 1]."""
         while True:
-            dialogue = self.dialogues[rng.integers(len(self.dialogues))]
+            dialogue = self.dialogue(rng)
             drawn = self.simulated_scene(dialogue, rng) if rng.uniform() < self.simulated else self.spoken(dialogue, rng)
             if drawn is not None:
                 return drawn
 
+    def dialogue(self, rng: np.random.Generator) -> dict:
+        chance = rng.uniform()
+        for share, dialogues in self.more:
+            if chance < share:
+                return dialogues[rng.integers(len(dialogues))]
+            chance -= share
+        return self.dialogues[rng.integers(len(self.dialogues))]
+
     def finish(self, scene, due, vectors, log_probs, rng):
         cap = int(rng.choice([1, 1, 2, 3]))
+        follow(scene, due, self.tokenizer.spell)
         heard = heard_symbols(scene, due, self.tokenizer.spell)
         prompt = self.tokenizer.prompt(scene.instructions)
         return lay_out(scene, heard, prompt, self.tokenizer.encode, cap), vectors, log_probs
@@ -174,8 +190,8 @@ class SceneSource:
             return None
 
         def times(text):
-            i = self.by_text[text][rng.integers(len(self.by_text[text]))]
-            wave, times = self.pool.wave(i), self.pool.entries[i]["words"]
+            pool, i = self.by_text[text][rng.integers(len(self.by_text[text]))]
+            wave, times = pool.wave(i), pool.entries[i]["words"]
             words = []
             for k, (raw, start, end) in enumerate(times):
                 begin = 0 if k == 0 else start
@@ -361,7 +377,8 @@ def main() -> None:
     parser.add_argument("--backbone", type=Path, required=True, help="GGUF file of the backbone")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder with the LM's tokenizer.json")
     parser.add_argument("--encoder", type=Path, required=True, help="folder of the trained encoder")
-    parser.add_argument("--pool", type=Path, help="speech pool of the corpus's user texts")
+    parser.add_argument("--more", type=kind_share, action="append", default=[], help="KIND=SHARE of scenes of that kind only")
+    parser.add_argument("--pool", type=Path, action="append", default=[], help="speech pool of the corpus's user texts, repeatable")
     parser.add_argument("--noise", type=Path, help="data folder whose audio.jsonl lists noises")
     parser.add_argument("--simulated", type=float, default=0.4, help="share of scenes with made-up posteriors")
     parser.add_argument("--residual", action="store_true", help="learn the features' residual too (the encoder is final)")

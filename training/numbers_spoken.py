@@ -54,7 +54,7 @@ def number_words(n: int) -> str:
 
 def operands(operation: str, rng: random.Random) -> tuple[int, int, int]:
     """(a, b, a operation b), small numbers more often."""
-    high = rng.choice([10, 10, 20, 50])
+    high = rng.choice([10, 10, 10, 12, 12, 20])
     if operation == "+":
         a, b = rng.randint(1, high), rng.randint(1, high)
         return a, b, a + b

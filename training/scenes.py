@@ -18,10 +18,12 @@ from duplex.tokens import AGENT, END, LEAD_SECONDS, NEXT, STOP, USER, USER_END, 
 TICK = TICK_MS / 1000
 IGNORE = -100
 NEVER = 1 << 30
-END_OF_TURN_SECONDS = 0.56  # silence after the last word before </user>
+END_OF_TURN_TICKS = 4  # from the last piece heard to </user>: counted from what the model sees, so that it can be sure
+END_OF_TURN_SECONDS = 0.45  # the same from the end of the last word, about, where the pieces' ticks are not known yet
 VOICE_DELAY_SECONDS = 0.3  # from <agent> to the first sound
 
 BACK_CHANNELS = ["mhm", "yeah", "uh huh", "right", "okay", "i see", "oh"]  # in their heard form
+TOKENS_OF_ASSENT = {word for phrase in BACK_CHANNELS for word in phrase.split()}
 INSTRUCTIONS = [
     "You are Duplex, a friendly voice assistant. Answer in one short sentence.",
     "You are a friendly voice assistant. Keep it short.",
@@ -46,6 +48,8 @@ class UserTurn:
 class AgentTurn:
     text: str
     start: float  # when <agent> is due
+    answers: UserTurn | None = None
+    stopped_by: UserTurn | None = None  # who interrupts it
     stop: float | None = None  # when the agent is to yield
 
 
@@ -73,35 +77,38 @@ def voice_seconds(text: str) -> float:
 
 
 def end_of_turn(turn: UserTurn) -> float:
-    return turn.words[-1].end + (END_OF_TURN_SECONDS if turn.answered else 0.4)
+    return turn.words[-1].end + END_OF_TURN_SECONDS
 
 
 def converse(turns: list[dict], times, rng: np.random.Generator) -> Scene:
     """Lay a dialogue's turns on a time line. `times(text)` -> words with times from 0, or None where there are none."""
     now = float(rng.uniform(0.2, 1.2) if rng.uniform() > 0.05 else rng.uniform(4, 10))
     scene = Scene(0.0, instructions=INSTRUCTIONS[0] if rng.uniform() < 0.8 else str(rng.choice(INSTRUCTIONS[1:])))
+    question, interrupted = None, False
     for turn in turns:
         if turn["role"] == "user":
             words = [Word(w.text, w.start + now, w.end + now) for w in times(turn["text"])]
             pause_in_mid_sentence(words, rng)
-            scene.user.append(UserTurn(words))
-            now = end_of_turn(scene.user[-1])
+            question = UserTurn(words)
+            scene.user.append(question)
+            if interrupted:
+                scene.agent[-1].stopped_by, interrupted = question, False
+            now = end_of_turn(question)
             continue
-        speech = AgentTurn(turn["text"], now)
+        speech = AgentTurn(turn["text"], now, question)
         scene.agent.append(speech)
         voice = VOICE_DELAY_SECONDS + voice_seconds(turn["text"])
         chance = rng.uniform()
-        if chance < 0.15 and turn is not turns[-1]:  # the next question interrupts
-            at = now + VOICE_DELAY_SECONDS + float(rng.uniform(0.1, 0.9)) * voice
-            speech.stop = at + 0.6
-            now = at
+        if chance < 0.3 and turn is not turns[-1]:  # the next question interrupts
+            now += VOICE_DELAY_SECONDS + float(rng.uniform(0.1, 0.8)) * voice
+            interrupted = True
             continue
-        if chance > 0.94 and voice > 1.5:
+        if chance > 0.9 and voice > 1.5:
             at = now + VOICE_DELAY_SECONDS + float(rng.uniform(0.2, 0.7)) * voice
             said = str(rng.choice(BACK_CHANNELS)).split()
             words = [Word(w, at + 0.25 * i, at + 0.25 * (i + 1)) for i, w in enumerate(said)]
             scene.user.append(UserTurn(words, answered=False))
-        now += voice + float(rng.uniform(0.2, 1.6))
+        now += voice + float(rng.uniform(0.2, 1.6) if rng.uniform() < 0.85 else rng.uniform(2, 6))
     scene.seconds = now + 0.4
     return scene
 
@@ -208,5 +215,16 @@ def heard_symbols(scene: Scene, due: list[list[int]], spell) -> list[tuple[int, 
     for turn, ticks in zip(scene.user, due, strict=True):
         pieces = [p for word in turn.words for p in spell(word.text)]
         symbols += zip(ticks, pieces, strict=True)
-        symbols.append((max(int(end_of_turn(turn) / TICK), ticks[-1] + 1), USER_END))
+        symbols.append((ticks[-1] + END_OF_TURN_TICKS, USER_END))
     return symbols
+
+
+def follow(scene: Scene, due: list[list[int]], spell) -> None:
+    """Move the agent's turns to what is heard: one begins with </user> and yields after the first word that is no back-channel."""
+    ticks = {id(turn): found for turn, found in zip(scene.user, due, strict=True)}
+    for speech in scene.agent:
+        speech.start = (ticks[id(speech.answers)][-1] + END_OF_TURN_TICKS) * TICK
+        if speech.stopped_by:
+            heard, words = ticks[id(speech.stopped_by)], [w.text for w in speech.stopped_by.words for _ in spell(w.text)]
+            first = next((word for word in words if word not in TOKENS_OF_ASSENT), words[-1])
+            speech.stop = (heard[words.index(first) + len(spell(first)) - 1] + 1) * TICK
