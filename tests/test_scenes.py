@@ -17,6 +17,7 @@ from training.scenes import (
     guess_times,
     heard_symbols,
     lay_out,
+    lay_out_text,
 )
 
 DIALOGUE = [
@@ -114,3 +115,15 @@ def test_no_answer_to_a_back_channel():
     sequence = lay_out(scene, heard_symbols(scene, [[16, 17]], spell), [], encode, 1)
     assert AGENT not in sequence.token and END not in sequence.token
     assert [t for t in sequence.token if t in (USER, USER_END)] == [USER, USER_END]
+
+
+def test_text_alone_teaches_what_the_agent_says():
+    turns = DIALOGUE[:2]
+    sequence = lay_out_text(turns, [1, 2], encode, spell)
+    begin = sequence.token.tolist().index(AGENT)
+    assert sequence.token[2] == USER and sequence.token[begin - 1] == USER_END
+    said = [token for token, _ in encode(turns[1]["text"])]
+    assert sequence.label[begin : begin + len(said) + 1].tolist() == [*said, END]
+    assert sequence.token[begin + 1 : -1].tolist() == said and sequence.token[-1] == END
+    assert (sequence.label[:begin] == IGNORE).all() and sequence.label[-1] == IGNORE  # nothing else can be known without ticks
+    assert (sequence.token >= 0).all()

@@ -5,7 +5,8 @@
 
 Every scene is a dialogue laid on a time line (training.scenes). In the share `--simulated` of them the encoder's posteriors
 are made up from the text (spikes, confusions, blanks); in the others a voice of the pool speaks, is disturbed, and goes
-through the frozen encoder; its pieces are due where forced alignment puts them. Loss: cross entropy where the runtime asks
+through the frozen encoder; its pieces are due where forced alignment puts them. The share `--text` of all sequences has no
+ticks at all: what to answer is learned from many dialogues at the price of one scene. Loss: cross entropy where the runtime asks
 for a symbol. Most <next> are left out and their logit is shifted by as much, so the model stays calibrated.
 """
 
@@ -32,6 +33,7 @@ from training.augment import active_power, augment, load_noise
 from training.pool import Pool
 from training.scenes import (
     IGNORE,
+    INSTRUCTIONS,
     TICK,
     Scene,
     Sequence,
@@ -41,6 +43,7 @@ from training.scenes import (
     guess_times,
     heard_symbols,
     lay_out,
+    lay_out_text,
     read_dialogues,
 )
 from training.transcript import Pieces, heard_form
@@ -146,6 +149,7 @@ class SceneSource:
         self.dialogues, self.tokenizer, self.encoder = dialogues, tokenizer, encoder
         self.more = [(share, [d for d in dialogues if kind in d["kind"]]) for kind, share in args.more]
         self.simulated = args.simulated if encoder else 1.0
+        self.text = args.text
         self.residual = args.residual
         self.by_text: dict[str, list[tuple[Pool, int]]] = {}
         self.noises = load_noise(args.noise) if encoder else []
@@ -221,12 +225,31 @@ class SceneSource:
             ticks = ticks[len(spelled) :]
         return self.finish(scene, due, vectors if self.residual else None, log_probs, rng)
 
-    def batch(self, rng, positions: int):
-        """Scenes of together about `positions` positions."""
-        drawn = [self.draw(rng)]
-        while (max(len(d[0].token) for d in drawn)) * (len(drawn) + 1) <= positions:
-            drawn.append(self.draw(rng))
-        return drawn
+    def written(self, rng: np.random.Generator, positions: int):
+        """Dialogues as text alone, one after another, of together about `positions` positions."""
+        turns, tokens = [], 0
+        while tokens < positions:
+            for turn in self.dialogue(rng)["turns"]:
+                turns.append({**turn, "text": heard_form(turn["text"])} if turn["role"] == "user" else turn)
+                tokens += 2 + len(self.tokenizer.encode(turn["text"]))
+        prompt = self.tokenizer.prompt(INSTRUCTIONS[0])
+        nothing_heard = torch.zeros(1, len(self.tokenizer.ctc_tokens) + 1)
+        return lay_out_text(turns, prompt, self.tokenizer.encode, self.tokenizer.spell), None, nothing_heard
+
+    def batches(self, rng: np.random.Generator, positions: int, count: int) -> list[list]:
+        """About `count` batches of at most `positions` positions, each of sequences of nearly one length."""
+        drawn, total = [], 0
+        while total < positions * count:
+            drawn.append(self.written(rng, 180) if rng.uniform() < self.text else self.draw(rng))
+            total += len(drawn[-1][0].token)
+        drawn.sort(key=lambda d: len(d[0].token))
+        batches = [[]]
+        for item in drawn:
+            if batches[-1] and len(item[0].token) * (len(batches[-1]) + 1) > positions:
+                batches.append([])
+            batches[-1].append(item)
+        rng.shuffle(batches)
+        return batches
 
 
 def assemble(lm: LM, drawn: list):
@@ -295,7 +318,7 @@ def by_kind(parts: list) -> dict:
 @torch.no_grad()
 def validate(lm: LM, source: SceneSource, batches: int = 6) -> dict:
     rng = np.random.default_rng(VALID_SEED)
-    parts = [losses(lm, source.batch(rng, 1500), rng, 1.0) for _ in range(batches)]
+    parts = [losses(lm, batch, rng, 1.0) for batch in source.batches(rng, 1500, batches)]
     return by_kind([(loss.float().numpy(), right.numpy(), names) for loss, right, names in parts])
 
 
@@ -326,7 +349,7 @@ def train(args, lm: LM, source: SceneSource, valid: SceneSource) -> None:
     ]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)
     progress = resume_run(args.out, lm, optimizer)
-    begun, saved, parts = time.time() - progress["seconds"], time.time(), []
+    begun, saved, parts, queue = time.time() - progress["seconds"], time.time(), [], []
     while (elapsed := time.time() - begun) < args.minutes * 60:
         step = progress["step"] = progress["step"] + 1
         done = elapsed / (args.minutes * 60)
@@ -334,7 +357,8 @@ def train(args, lm: LM, source: SceneSource, valid: SceneSource) -> None:
         for group in optimizer.param_groups:
             group["lr"] = rate
         rng = np.random.default_rng([args.seed, step])
-        loss, right, names = losses(lm, source.batch(rng, args.positions), rng, NEXT_KEPT)
+        queue = queue or source.batches(rng, args.positions, 5)
+        loss, right, names = losses(lm, queue.pop(), rng, NEXT_KEPT)
         loss.mean().backward()
         torch.nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], 1.0)
         optimizer.step()
@@ -381,6 +405,7 @@ def main() -> None:
     parser.add_argument("--pool", type=Path, action="append", default=[], help="speech pool of the corpus's user texts, repeatable")
     parser.add_argument("--noise", type=Path, help="data folder whose audio.jsonl lists noises")
     parser.add_argument("--simulated", type=float, default=0.4, help="share of scenes with made-up posteriors")
+    parser.add_argument("--text", type=float, default=0.3, help="share of sequences without ticks: several dialogues as text")
     parser.add_argument("--residual", action="store_true", help="learn the features' residual too (the encoder is final)")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--positions", type=int, default=1200, help="positions a batch")

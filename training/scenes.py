@@ -161,6 +161,24 @@ def lay_out(scene: Scene, heard: list[tuple[int, int]], prompt: list[int], encod
     return Sequence(*np.array(rows, np.int64).T)
 
 
+def lay_out_text(turns: list[dict], prompt: list[int], encode, spell) -> Sequence:
+    """A conversation whose ticks are all forgotten: what the agent says is learned, from a tenth of the positions.
+
+    turns: of several dialogues, in a row. encode: text -> list of (token id, its text). spell: word -> token ids.
+    """
+    rows = [(token, IGNORE) for token in prompt]
+    for turn in turns:
+        if turn["role"] == "user":
+            said = [p for word in turn["text"].split() for p in spell(word)]
+            rows += [(token, IGNORE) for token in (USER, *said, USER_END)]
+        else:
+            said = [token for token, _ in encode(turn["text"])]
+            rows += zip((AGENT, *said), (*said, END), strict=True)
+            rows.append((END, IGNORE))
+    token, label = np.array(rows, np.int64).T
+    return Sequence(token, np.zeros_like(token), label, np.full_like(token, NEVER))
+
+
 class Voice:
     """The agent's turn being spoken: which tokens are decided, and how much of them has sounded."""
 
