@@ -5,6 +5,9 @@
 All slots take their tick together, in one batch; a session lives in one slot. No clocks, no sockets.
 """
 
+import logging
+import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +19,8 @@ from duplex import encoder as encoder_module
 from duplex import features, lm
 from duplex.audio import CODEC_FRAME_RATE, CODEC_FRAMES_PER_TICK, MEL_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
 from duplex.checkpoint import load_config, load_tensors
-from duplex.events import Event
+from duplex.draft import Asked, Draft, DraftConfig, propose
+from duplex.events import Error, Event
 from duplex.pronounce import Pronounce, PronounceState
 from duplex.sampling import sample
 from duplex.talking import Talking
@@ -32,22 +36,31 @@ from duplex.tokens import (
     Grammar,
     advance,
     allowed,
+    kind,
     load_tokenizer,
 )
 from duplex.traced import trace
 
+log = logging.getLogger(__name__)
+
 DEFAULT_FOLDER = Path(__file__).parent / "agent"
+PROMPT_CELLS = 256  # positions kept for the instructions of a session
+READ_A_TICK = 4  # positions of a text that a session reads in one step with the others: more would make them late
+EVIDENCE_LEFT, LEAST_EVIDENCE = 0.9, 0.2  # of pieces heard and not written down: what is left a tick later, what a piece needs
+WEIGH_TICKS = 500  # after so many the draft must have saved more time than it took
 INSTRUCTIONS = "You are Duplex, a friendly voice assistant. Answer in one short sentence."
 
 
 @dataclass
 class Settings:
-    """How symbols are drawn. One symbol a tick keeps a tick at one LM call; text flows at 12 symbols a second at most."""
+    """How symbols are drawn, and how a draft guesses them: see draft.propose."""
 
-    symbols_per_tick: int = 1
+    symbols_per_tick: int = 2  # while the voice is silent; while it sounds, which takes its time too, there is one
     next_penalty: float = 1.0  # taken off the score of <next>: the best single tick for a symbol is rarely surer than waiting
     temperature: float = 0.0
     top_k: int = 30
+    patience_ticks: int = 10  # a user who has said nothing for so long has finished, whatever the LM waits for
+    draft_least: float = 0.4  # how likely a guess must be to be worth a position
 
 
 @dataclass
@@ -71,21 +84,54 @@ class Session:
     read: int = 0  # characters of turn_text that have become words
     next_word: int = 0
     ending: bool = False  # the text is complete, its voice is not
+    seed: int = 0
+    temperature: float | None = None  # None: what the settings say
+    prompt: list[int] = field(default_factory=list)  # instructions still to be read; until then there are no ticks
+    text: list[int] = field(default_factory=list)  # text of the client still to be read; until then nothing is decided
+    asked: int = 0  # symbols of this tick
+    most: int = 1  # how many it may have
+    heard_tick: int = 0  # when the user last said something
+    evidence: float = 0.0  # pieces that the encoder has heard and that are not written down yet
+    wish: int | None = None  # STOP or AGENT: what the client asks for goes before what the model wants
+    heard_ms: int | None = None  # how far the user has heard the agent's voice, if the client tells
+    voiced: list[tuple[int, int]] = field(default_factory=list)  # (first character, end in ms) of the turn's spoken words
+
+
+@dataclass
+class Counts:
+    """What the LM and its draft did since the start."""
+
+    ticks: int = 0
+    lm_calls: int = 0
+    lm_seconds: float = 0.0
+    guesses: int = 0
+    right: int = 0
+    outcomes: Counter = field(default_factory=Counter)  # of (kind, place in its row of guesses, whether right)
+    calls_saved: int = 0
+    draft_seconds: float = 0.0
+    draft_off: bool = False
+
+    def draft_gains(self) -> bool:
+        """Whether the calls that the draft has saved would have taken longer than its guessing."""
+        return self.calls_saved * self.lm_seconds / max(1, self.lm_calls) > self.draft_seconds
 
 
 class Agent:
-    def __init__(self, model, encoder, talker, codec, tokenizer, slots: int, settings: Settings | None = None):
+    def __init__(self, model, encoder, talker, codec, tokenizer, slots: int, settings: Settings | None = None, draft=None):
         self.lm, self.encoder, self.codec, self.tokenizer = model, encoder, codec, tokenizer
         self.talking, self.front = Talking(talker), Pronounce()
-        self.settings, self.slots = settings or Settings(), slots
+        self.settings, self.slots, self.draft = settings or Settings(), slots, draft
         self.dtype = model.norm.dtype
         self.device = model.norm.device
-        self.lm_state = lm.initial_state(model.config, slots, device=self.device, dtype=self.dtype)
+        self.lm_state = lm.initial_state(model.config, slots, PROMPT_CELLS, device=self.device, dtype=self.dtype)
         self.feature_state = features.initial_state(slots)
         self.encoder_state = encoder.initial_state(slots)
+        self.last_heard = encoder_module.blank_tick(slots, len(encoder.config.ctc_tokens))
         self.talker_state = self.talking.initial_state(slots)
         self.decode_state = codec.initial_decode_state(slots)
         self.sessions: dict[int, Session] = {}
+        self.hidden = torch.zeros(slots, model.config.width, dtype=self.dtype, device=self.device)  # after the last position
+        self.counts = Counts()
 
     def record(self) -> None:
         """Record the kernels of every part's tick (duplex.traced): less than half the time on a CPU."""
@@ -104,16 +150,63 @@ class Agent:
         trace(self.codec, "decode_tensors", codes, *self.codec.initial_decode_state(B).tensors())
 
     @torch.inference_mode()
-    def open(self, slot: int, seed: int = 0, instructions: str | None = None) -> None:
-        """Begin a session in a free slot: nothing of the last one is left; the instructions are read at once."""
+    def open(self, slot: int, seed=0, instructions: str | None = None, temperature: float | None = None, gradually=False) -> None:
+        """Begin a session in a free slot: nothing of the last one is left. The instructions are read at once or,
+        `gradually`, in the next steps, which are no ticks of the session yet. ValueError: they are too long."""
         assert 0 <= slot < self.slots and slot not in self.sessions, f"slot {slot} of {self.slots} is taken or not there"
-        self.close(slot)
-        self.sessions[slot] = Session(torch.Generator().manual_seed(seed))
-        self.talking.reset(self.talker_state, [slot], seed)
         text = f"<|im_start|>system\n{instructions or INSTRUCTIONS}<|im_end|>\n"
         prompt = self.tokenizer.encode(text, add_special_tokens=False).ids
-        for begin in range(0, len(prompt), 32):  # the cache takes 32 positions a call
-            self.feed({slot: (prompt[begin : begin + 32], None)}, pin=True)
+        if len(prompt) > PROMPT_CELLS:
+            raise ValueError(f"the instructions are {len(prompt)} word pieces long; {PROMPT_CELLS} can be kept in mind")
+        self.close(slot)
+        self.sessions[slot] = Session(torch.Generator().manual_seed(seed), seed=seed, temperature=temperature, prompt=prompt)
+        while prompt and not gradually:  # the cache takes 32 positions a call
+            self.feed({slot: (prompt[:32], None)}, pin=True)
+            del prompt[:32]
+        self.begin(slot)
+
+    def begin(self, slot: int) -> None:
+        """The session's clock starts: what its slot has heard and said while it was reading does not count."""
+        features.reset(self.feature_state, [slot])
+        encoder_module.reset(self.encoder_state, [slot])
+        self.last_heard[slot] = encoder_module.blank_tick(1, self.last_heard.shape[1] - 1)[0]
+        self.talking.reset(self.talker_state, [slot], self.sessions[slot].seed)
+        codec_module.reset(self.decode_state, [slot])
+
+    def reading(self, slot: int) -> bool:
+        """Whether the session's instructions are not read yet."""
+        return bool(self.sessions[slot].prompt)
+
+    def write(self, slot: int, role: str, text: str) -> None:
+        """Text that the client puts into the conversation, read a few positions a tick; role: user, assistant, system."""
+        session, encode = self.sessions[slot], lambda text: self.tokenizer.encode(text, add_special_tokens=False).ids
+        if role == "system":
+            session.text += encode(f"<|im_start|>system\n{text}<|im_end|>\n")
+            return
+        before, after = (USER, USER_END) if role == "user" else (AGENT, END)
+        session.text += [before, *encode(" " + text.strip()), after]
+        session.grammar = advance(advance(session.grammar, before), after)
+
+    def stop(self, slot: int) -> None:
+        """The client wants silence: the agent yields at its next decision, if it speaks."""
+        self.sessions[slot].wish = STOP
+
+    def answer(self, slot: int) -> None:
+        """The client wants an answer now: the user's turn is over and the agent's begins."""
+        self.sessions[slot].wish = AGENT
+
+    def played(self, slot: int, heard_ms: int) -> None:
+        """The user has heard the agent's voice up to this time of the session's clock."""
+        self.sessions[slot].heard_ms = heard_ms
+
+    def truncate(self, slot: int, heard_ms: int) -> None:
+        """The LM forgets the words of the agent's last turn whose voice ended after this time."""
+        session = self.sessions[slot]
+        first = min((begin for begin, end in session.voiced if end > heard_ms), default=None)
+        if first is not None:
+            lm.drop(self.lm_state, slot, [position for position, begin in session.tokens if begin >= first])
+            session.tokens = [token for token in session.tokens if token[1] < first]
+            session.voiced = [word for word in session.voiced if word[0] < first]
 
     @torch.inference_mode()
     def close(self, slot: int) -> None:
@@ -122,23 +215,42 @@ class Agent:
         lm.reset(self.lm_state, slot)
         features.reset(self.feature_state, [slot])
         encoder_module.reset(self.encoder_state, [slot])
+        self.last_heard[slot] = encoder_module.blank_tick(1, self.last_heard.shape[1] - 1)[0]
         self.talking.stop(self.talker_state, slot)
         codec_module.reset(self.decode_state, [slot])
 
-    def feed(self, rows: dict[int, tuple[list[int], torch.Tensor | None]], pin: bool = False) -> dict[int, torch.Tensor]:
-        """Feed each slot its tokens, then its tick's vector [D] if there is one -> the last hidden state [D] of each."""
-        length = max(len(tokens) + (vector is not None) for tokens, vector in rows.values())
+    def feed(self, rows: dict[int, tuple[list[int], torch.Tensor | None]], guesses=None, pin=False) -> dict[int, torch.Tensor]:
+        """Feed each slot its tokens, its tick's vector [D] if there is one, then its guesses of what comes next.
+
+        -> hidden states [1 + guesses, D] of each slot, from the last position before its guesses on.
+        """
+        guesses = guesses or {}
+        inputs = {slot: self.inputs(tokens, vector, guesses.get(slot, [])) for slot, (tokens, vector) in rows.items()}
+        length = max(len(x) for x in inputs.values())
         x = torch.zeros(self.slots, length, self.lm.config.width, dtype=self.dtype, device=self.device)
         counts, is_tick = [0] * self.slots, np.zeros((self.slots, length), bool)
         for slot, (tokens, vector) in rows.items():
-            if tokens:
-                x[slot, : len(tokens)] = self.lm.embed(torch.tensor(tokens, device=self.device))
+            counts[slot] = len(inputs[slot])
+            x[slot, : counts[slot]] = inputs[slot]
             if vector is not None:
-                x[slot, len(tokens)] = vector
                 is_tick[slot, len(tokens)] = True
-            counts[slot] = len(tokens) + (vector is not None)
+        begun = time.perf_counter()
         hidden, self.lm_state = lm.step(self.lm, x, counts, is_tick, self.lm_state, pin)
-        return {slot: hidden[slot, counts[slot] - 1] for slot in rows}
+        self.counts.lm_calls += 1
+        self.counts.lm_seconds += time.perf_counter() - begun
+        asked = {slot: hidden[slot, counts[slot] - 1 - len(guesses.get(slot, [])) : counts[slot]] for slot in rows}
+        for slot in asked:
+            self.hidden[slot] = asked[slot][-1]
+        return asked
+
+    def inputs(self, tokens: list[int], vector: torch.Tensor | None, guesses: list[int]) -> torch.Tensor:
+        """[n, D]"""
+        parts = [vector[None]] if vector is not None else []
+        if tokens:
+            parts.insert(0, self.lm.embed(torch.tensor(tokens, device=self.device)))
+        if guesses:
+            parts.append(self.lm.embed(torch.tensor(guesses, device=self.device)))
+        return torch.cat([part.to(self.dtype) for part in parts])
 
     @torch.inference_mode()
     def step(self, audio: np.ndarray, active: list[int]) -> tuple[np.ndarray, list[list[Event]]]:
@@ -146,47 +258,136 @@ class Agent:
         assert audio.shape == (self.slots, TICK_SAMPLES), f"audio {audio.shape}, expected {(self.slots, TICK_SAMPLES)}"
         events: list[list[Event]] = [[] for _ in range(self.slots)]
         vectors = self.listen(torch.from_numpy(np.asarray(audio, np.float32)))
-        hidden = self.feed({s: (self.sessions[s].pending, vectors[s]) for s in active}) if active else {}
+        starting = [s for s in active if self.reading(s)]
+        active = [s for s in active if s not in starting]
+        rows = {s: (self.sessions[s].prompt[:READ_A_TICK], None) for s in starting}
         for slot in active:
-            self.sessions[slot].pending = []
-        for asked in range(self.settings.symbols_per_tick):
-            hidden = {s: h for s, h in hidden.items() if self.decide(s, h, events[s])}
-            if not hidden or asked + 1 == self.settings.symbols_per_tick:
-                break
-            hidden = self.feed({s: (self.sessions[s].pending, None) for s in hidden})
-            for slot in hidden:
+            session = self.sessions[slot]
+            rows[slot] = (session.pending + session.text[:READ_A_TICK], vectors[slot])
+            session.pending = []
+            del session.text[:READ_A_TICK]
+        deciding = {s for s in active if not self.sessions[s].text}
+        for slot in deciding:
+            session = self.sessions[slot]
+            session.asked, session.most = 0, 1 if self.talking.sounding(self.talker_state, slot) else self.settings.symbols_per_tick
+        while rows:
+            guesses = self.guess({s: row for s, row in rows.items() if s in deciding})
+            hidden = self.feed(rows, guesses)
+            going_on = [s for s in rows if s in deciding and self.contained(self.decide, s, hidden[s], guesses[s], events[s])]
+            rows = {s: (self.sessions[s].pending, None) for s in going_on}
+            for slot in going_on:
                 self.sessions[slot].pending = []
         voice = self.speak(active, events)
+        self.counts.ticks += 1
+        if self.draft and self.counts.ticks % WEIGH_TICKS == 0 and not self.counts.draft_gains():
+            self.counts.draft_off = True
         for slot in active:
             self.sessions[slot].tick += 1
+        for slot in starting:
+            del self.sessions[slot].prompt[:READ_A_TICK]
+            self.lm_state.pinned[slot] = self.lm_state.position[slot] >= 0
+            self.begin(slot)
         return voice, events
+
+    @staticmethod
+    def contained(work, slot: int, *what) -> bool:
+        """What fails in one session's own part of a tick is that session's error; the others' tick goes on."""
+        try:
+            return work(slot, *what)
+        except Exception as error:
+            log.exception("slot %d", slot)
+            what[-1].append(Error("model", f"the model failed ({type(error).__name__}: {error}); this session is over"))
+            return False
 
     def listen(self, audio: torch.Tensor) -> torch.Tensor:
         """audio [B, TICK_SAMPLES] -> the tick's input of the LM [B, D]."""
         mel, self.feature_state = features.log_mel(audio, self.feature_state)
         (vectors, log_probs), self.encoder_state = self.encoder.step(mel, self.encoder_state)
-        return self.lm.project(vectors.to(self.device), log_probs.to(self.device))[:, 0]
+        collapsed, self.last_heard = encoder_module.collapse(log_probs, self.last_heard), log_probs[:, -1]
+        pieces = (1 - collapsed[:, -1, 0].exp()).tolist()  # how much of a piece was heard in this tick
+        for slot, session in self.sessions.items():
+            session.evidence = EVIDENCE_LEFT * session.evidence + pieces[slot]
+        return self.lm.project(vectors.to(self.device), collapsed.to(self.device))[:, 0]
 
-    def decide(self, slot: int, hidden: torch.Tensor, events: list[Event]) -> bool:
-        """Draw one symbol and act on it -> whether there may be more in this tick."""
+    def guess(self, rows: dict[int, tuple[list[int], torch.Tensor | None]]) -> dict[int, list[int]]:
+        """What the draft expects each slot to say after its row."""
+        left = {slot: self.sessions[slot].most - self.sessions[slot].asked for slot in rows}
+        most = max(left.values(), default=0)
+        if self.draft is None or self.counts.draft_off or most < 2 or not rows:  # a single one is fed with the next tick anyway
+            return {slot: [] for slot in rows}
+        begun, asked = time.perf_counter(), {}
+        for slot, (tokens, vector) in rows.items():
+            queued = self.talking.queued_seconds(self.talker_state, slot)
+            inputs, grammar = self.inputs(tokens, vector, []), self.sessions[slot].grammar
+            asked[slot] = Asked(self.hidden[slot], inputs, grammar, queued <= LEAD_SECONDS, queued > 0)
+        guesses = propose(self.draft, self.lm, asked, most, self.settings.next_penalty, self.settings.draft_least)
+        guesses = {slot: found[: left[slot]] for slot, found in guesses.items()}
+        self.counts.guesses += sum(len(g) for g in guesses.values())
+        self.counts.draft_seconds += time.perf_counter() - begun
+        return guesses
+
+    def decide(self, slot: int, hidden: torch.Tensor, guesses: list[int], events: list[Event]) -> bool:
+        """Draw symbols while they are the ones already fed, and act on each -> whether the LM is to be asked again.
+
+        hidden [1 + guesses, D]: after the tick, and after each guess. The guesses from the first wrong one on are undone.
+        """
+        session = self.sessions[slot]
+        first = int(self.lm_state.next_position[slot]) - len(guesses)
+        for place, state in enumerate(hidden):
+            if session.asked == session.most:
+                return False
+            symbol = self.draw(slot, state)
+            right = place < len(guesses) and symbol == guesses[place]
+            if place < len(guesses):
+                self.counts.outcomes[kind(guesses[place], session.grammar), place, right] += 1
+            if not right:
+                lm.rollback(self.lm_state, slot, len(guesses) - place)
+                self.hidden[slot] = state
+            if symbol == NEXT:
+                return False
+            session.asked += 1
+            before, session.grammar = session.grammar, advance(session.grammar, symbol)
+            if symbol == STOP:
+                self.yield_turn(slot, events)
+            self.note(slot, symbol, before, first + place, events)
+            if not right:
+                session.pending = [symbol]
+                return session.asked < session.most
+            self.counts.right += 1
+            self.counts.calls_saved += session.asked < session.most
+        raise AssertionError("the last state has no guess to be right")
+
+    def draw(self, slot: int, hidden: torch.Tensor) -> int:
+        """The next symbol of a session after a hidden state [D]."""
         session, settings = self.sessions[slot], self.settings
         queued = self.talking.queued_seconds(self.talker_state, slot)
         mask = allowed(session.grammar, self.lm.config.vocabulary, queued <= LEAD_SECONDS, queued > 0)
+        if session.evidence < LEAST_EVIDENCE:  # an LM alone goes on writing what sounds likely, though nobody says it
+            mask[USER] = False
+            mask[FIRST_TEXT_ID:] &= session.grammar.stream != USER
+        symbol = self.wished(session, mask)
+        if symbol is not None:
+            return symbol
+        if session.grammar.user_open and mask[USER_END] and session.tick - session.heard_tick > settings.patience_ticks:
+            return USER_END
         scores = self.lm.logits(hidden[None], text=bool(mask[FIRST_TEXT_ID]))[0].cpu()  # text may be ruled out: save its scores
-        mask = mask[: len(scores)]
         scores[NEXT] -= settings.next_penalty
-        temperature = settings.temperature if session.grammar.stream == AGENT else 0.0
-        symbol = sample(scores, mask, temperature, settings.top_k, session.generator)
-        if symbol == NEXT:
-            return False
-        before = session.grammar
-        if symbol == STOP:
-            self.yield_turn(slot, events)
-        session.grammar = advance(before, symbol)
-        position = int(self.lm_state.next_position[slot]) + len(session.pending)
-        session.pending.append(symbol)
-        self.note(slot, symbol, before, position, events)
-        return True
+        temperature = settings.temperature if session.temperature is None else session.temperature
+        temperature = temperature if session.grammar.stream == AGENT else 0.0
+        return sample(scores, mask[: len(scores)], temperature, settings.top_k, session.generator)
+
+    @staticmethod
+    def wished(session: Session, mask: torch.Tensor) -> int | None:
+        """The symbol that brings about what the client asked for; None when there is nothing (more) to do."""
+        wish, session.wish = session.wish, None
+        if wish == STOP and mask[STOP]:
+            return STOP
+        if wish == AGENT and not session.grammar.agent_open:
+            if mask[AGENT]:
+                return AGENT
+            session.wish = AGENT  # not before the user's turn is over and the voice has room
+            return USER_END if mask[USER_END] else NEXT
+        return None
 
     def note(self, slot: int, symbol: int, before: Grammar, position: int, events: list[Event]) -> None:
         """What a symbol means to the outside: events, and text for the talker."""
@@ -195,6 +396,8 @@ class Agent:
         def emit(kind: str, text: str = "") -> None:
             events.append(Event(kind, session.tick, text))
 
+        if symbol == USER or before.stream == USER:
+            session.heard_tick = session.tick
         if symbol == USER:
             if not before.user_open:
                 emit("user_started")
@@ -210,6 +413,7 @@ class Agent:
             self.talking.finish(self.talker_state, slot)
             session.ending = True
         elif symbol != STOP and before.stream == USER:
+            session.evidence = max(0.0, session.evidence - 1)
             emit("heard", self.tokenizer.decode([symbol]))
         elif symbol != STOP:
             piece = self.tokenizer.decode([symbol])
@@ -222,6 +426,7 @@ class Agent:
     def begin_turn(self, session: Session) -> None:
         session.front = self.front.initial_state()
         session.turn_text, session.tokens, session.read, session.ending = "", [], 0, False
+        session.voiced = []
 
     def queue(self, slot: int, words: list[tuple[str, list[int]]]) -> None:
         session = self.sessions[slot]
@@ -239,27 +444,36 @@ class Agent:
         kept = session.read
         if unspoken:
             kept = session.words[unspoken[0]].begin
+        if session.heard_ms is not None:
+            kept = min([kept, *(begin for begin, end in session.voiced if end > session.heard_ms)])
         unsaid = [position for position, begin in session.tokens if begin >= kept]
         lm.drop(self.lm_state, slot, unsaid)
         events.append(Event("agent_stopped", session.tick, session.turn_text[kept:]))
         session.words.clear()
+        tokens, voiced = session.tokens, session.voiced  # a later `truncate` may take more of this turn away
         self.begin_turn(session)
+        session.tokens = [token for token in tokens if token[1] < kept]
+        session.voiced = [word for word in voiced if word[0] < kept]
 
     def speak(self, active: list[int], events: list[list[Event]]) -> np.ndarray:
         """One tick of voice for every slot [B, TICK_SAMPLES], and the words whose voice has ended in it."""
         codes, self.talker_state, spoken = self.talking.step(self.talker_state)
         wave, self.decode_state = self.codec.decode_step(codes, self.decode_state)
         for slot in active:
-            session = self.sessions[slot]
-            for word, first, end in spoken[slot]:
-                said = session.words.pop(word, None)
-                if said:
-                    times = [self.voice_ms(frame) for frame in (first, end)]
-                    events[slot].append(Event("spoken", session.tick, said.text, *times))
-            if session.ending and self.talking.queued_seconds(self.talker_state, slot) == 0:
-                session.ending = False
-                events[slot].append(Event("agent_ended", session.tick))
+            self.contained(self.tell_spoken, slot, spoken[slot], events[slot])
         return wave.float().clamp(-1, 1).cpu().numpy()
+
+    def tell_spoken(self, slot: int, words: list[tuple[int, int, int]], events: list[Event]) -> None:
+        session = self.sessions[slot]
+        for word, first, end in words:
+            said = session.words.pop(word, None)
+            if said:
+                times = [self.voice_ms(frame) for frame in (first, end)]
+                session.voiced.append((said.begin, times[1]))
+                events.append(Event("spoken", session.tick, said.text, *times))
+        if session.ending and self.talking.queued_seconds(self.talker_state, slot) == 0:
+            session.ending = False
+            events.append(Event("agent_ended", session.tick))
 
     def voice_ms(self, frame: int) -> int:
         """When codec frame `frame` of a session is heard, in ms of its clock."""
@@ -293,12 +507,19 @@ def load_agent(folder=None, slots=1, device="cpu", dtype=None, offline=False, se
     model.load_state_dict(load_tensors(folder / "lm"), strict=False)
     model = model.merge().to(device, torch.bfloat16 if dtype == "bfloat16" else torch.float32).eval()
     codec = load_codec(folder / "codec")
+    draft = None
+    if (folder / "draft").is_dir():
+        draft = Draft(load_config(DraftConfig, folder / "draft"))
+        draft.load_state_dict(load_tensors(folder / "draft"))
+        draft = draft.to(device, model.norm.dtype)
     if dtype == "int8":
         quantize_lm(model)
         quantize(encoder)
         quantize(talker.blocks)
         quantize(codec.decoder)
-    agent = Agent(model, encoder.eval(), talker.eval(), codec, load_tokenizer(folder), slots, settings)
+        if draft:
+            quantize(draft)
+    agent = Agent(model, encoder.eval(), talker.eval(), codec, load_tokenizer(folder), slots, settings, draft)
     if device == "cpu":
         agent.record()
     torch.set_num_threads(threads)

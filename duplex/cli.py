@@ -3,11 +3,13 @@
 duplex talk                                    microphone and loudspeaker, or recorded questions without them
 duplex talk --input question.wav --output answer.wav
 duplex serve --port 8765                       then: duplex talk --server ws://localhost:8765
+duplex bench all                               does it converse, how fast, with how many at once
 """
 
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ from duplex.weights import WeightsError
 
 ROOT = Path(__file__).parent
 AGENT = ROOT / "agent"  # the default agent
+KEY_VARIABLE = "DUPLEX_API_KEY"
 FAILED = 2  # exit code when the sentence on stderr says all
 
 
@@ -48,10 +51,21 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="serve the agent over websockets")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s: this machine)")
     serve.add_argument("--port", type=int, default=8765, help="port to listen on (default %(default)s)")
-    serve.add_argument("--slots", type=int, default=4, help="sessions at the same time (default %(default)s)")
+    serve.add_argument("--max-sessions", "--slots", dest="slots", type=int, help="(default: what a test at the start finds)")
+    serve.add_argument("--api-key", default=os.environ.get(KEY_VARIABLE), help=f"clients must know it (default: ${KEY_VARIABLE})")
+    serve.add_argument("--open", action="store_true", help="serve others than this machine without a key")
+    serve.add_argument("--origin", action="append", default=[], metavar="URL", help="web pages from elsewhere that may connect")
+    serve.add_argument("--tls-cert", metavar="PEM", help="certificate, for wss:// and https://")
+    serve.add_argument("--tls-key", metavar="PEM", help="its private key, if it is in another file")
+    serve.add_argument("--idle", type=float, default=60, metavar="S", help="end sessions silent so long (default %(default)s)")
+    serve.add_argument("--longest", type=float, default=3600, metavar="S", help="end sessions after this (default %(default)s)")
+    serve.add_argument("--grace", type=float, default=10, metavar="S", help="to finish turns at the end (default %(default)s)")
+    serve.add_argument("--record", type=Path, metavar="FOLDER", help="keep sound and words of all sessions there")
+    serve.add_argument("--record-limit", type=float, default=1000, metavar="MB", help="then the oldest go (default %(default)s)")
     serve.set_defaults(run=_serve)
     talk = commands.add_parser("talk", help="talk with the agent")
     talk.add_argument("--server", metavar="URL", help="ws://HOST:PORT of a server; default: the agent in this process")
+    talk.add_argument("--api-key", default=os.environ.get(KEY_VARIABLE), help=f"of the server (default: ${KEY_VARIABLE})")
     talk.add_argument("--input", nargs="+", type=Path, metavar="WAV", help="questions to ask, instead of a microphone")
     talk.add_argument("--recorded", action="store_true", help="use the recorded questions that come with the project")
     talk.add_argument("--output", type=Path, metavar="WAV", help="stereo recording; text and time line go beside it")
@@ -64,7 +78,17 @@ def _parser() -> argparse.ArgumentParser:
     talk.add_argument("--instructions", help="what the agent shall keep in mind")
     talk.add_argument("--seed", type=int, help="seed of the agent's sampling")
     talk.set_defaults(run=_talk)
-    for command in (serve, talk):
+    bench = commands.add_parser("bench", help="measure how an agent converses")
+    bench.add_argument("what", choices=["behaviour", "latency", "load", "draft", "all"], help="what to measure")
+    bench.add_argument("--url", metavar="URL", help="ws://HOST:PORT of a server to measure, instead of agents in this process")
+    bench.add_argument(
+        "--agents", default="default,cascade,silent,talking", help="which agents of this process (default %(default)s)"
+    )
+    bench.add_argument("--seed", type=int, default=0, help="seed of the agents' sampling (default %(default)s)")
+    bench.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the report (default %(default)s)")
+    bench.add_argument("--scenes", type=Path, metavar="DIR", help="scenes of your own: scenes.json and sound files")
+    bench.set_defaults(run=_bench)
+    for command in (serve, talk, bench):
         command.add_argument("--agent", type=Path, default=AGENT, help="folder of the agent (default: the one shipped)")
         command.add_argument("--compute", default="cpu", help="torch device of the model (default %(default)s)")
         command.add_argument("--dtype", help="number format, such as float32 (default: the agent's choice)")
@@ -93,12 +117,29 @@ def _load(args: argparse.Namespace, slots: int):
 def _serve(args: argparse.Namespace) -> None:
     from duplex import server
 
-    if args.slots < 1:
-        raise UsageError(f"--slots {args.slots} leaves no place for anybody; give at least 1")
+    if args.slots is not None and args.slots < 1:
+        raise UsageError(f"--max-sessions {args.slots} leaves no place for anybody; give at least 1")
+    if args.tls_key and not args.tls_cert:
+        raise UsageError("--tls-key needs the certificate too; give --tls-cert")
+    access = server.Access(args.api_key, tuple(args.origin), args.tls_cert, args.tls_key, args.open)
     try:
-        server.run(lambda: _load(args, args.slots), args.host, args.port, args.slots)
+        access.check(args.host)
+        recorder = _recorder(args)
+        limits = {"idle_s": args.idle, "longest_s": args.longest, "recorder": recorder}
+        server.run(lambda slots: _load(args, slots), args.host, args.port, args.slots, access, args.grace, **limits)
     except server.ServerError as error:
         sys.exit(_fail(error))
+
+
+def _recorder(args: argparse.Namespace):
+    from duplex.recorder import Recorder
+
+    if args.record is None:
+        return None
+    try:
+        return Recorder(args.record, round(args.record_limit * 1e6))
+    except OSError as error:
+        raise UsageError(f"cannot record in {args.record} ({error.strerror or error})") from error
 
 
 def _talk(args: argparse.Namespace) -> None:
@@ -122,6 +163,16 @@ def _talk(args: argparse.Namespace) -> None:
         asyncio.run(_talk_live(args))
 
 
+def _bench(args: argparse.Namespace) -> None:
+    from duplex import bench
+    from duplex.bench_scenes import SceneError
+
+    try:
+        bench.run(args, lambda slots: _load(args, slots))
+    except (bench.BenchError, SceneError) as error:
+        raise UsageError(str(error)) from error
+
+
 def _recorded_questions() -> list[Path]:
     import client
 
@@ -137,7 +188,7 @@ async def _open(args: argparse.Namespace):
     if args.server:
         from client.remote import RemoteSession
 
-        return await RemoteSession.open(args.server, **options)
+        return await RemoteSession.open(args.server, **options, api_key=args.api_key)
     from duplex.local import LocalSession, LockstepSession
 
     agent = _load(args, slots=1)

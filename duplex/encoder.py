@@ -61,6 +61,23 @@ def reset(state: EncoderState, slots: list[int]) -> None:
     state.filled[slots] = 0  # old keys stay in the ring and are masked
 
 
+def collapse(log_probs: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """CTC's rule, softly: a piece that stands in two ticks in a row was said once, so the second tick becomes blank.
+
+    log_probs [B, n, V+1], and `before` [B, V+1] of the tick before (blank where there was none) -> the same [B, n, V+1].
+    """
+    posterior = log_probs.exp()
+    previous = torch.cat([before.exp()[:, None], posterior[:, :-1]], 1)
+    pieces = posterior[..., 1:] * (1 - previous[..., 1:])
+    blank = 1 - pieces.sum(-1, keepdim=True)
+    return torch.cat([blank, pieces], -1).clamp(min=1e-12).log()
+
+
+def blank_tick(batch: int, pieces: int) -> torch.Tensor:
+    """Log-probabilities [B, 1 + pieces] of a tick in which nothing was heard."""
+    return F.one_hot(torch.zeros(batch, dtype=torch.long), 1 + pieces).float().clamp(min=1e-12).log()
+
+
 def convolve(conv: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
     """x [B, T, C] -> [B, T', C'] without padding; as one matrix product, because a tick is too short for conv1d."""
     patches = x.unfold(1, conv.kernel_size[0], conv.stride[0]).flatten(2)  # [B, T', C * 3]

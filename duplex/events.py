@@ -41,6 +41,15 @@ class Error:
 
 
 @dataclass
+class Ending:
+    """The session will end with the turn that is going on, or when the time is over."""
+
+    text: str
+    within_ms: int
+    kind: str = "session.ending"
+
+
+@dataclass
 class Ended:
     """The session is over; its counts in full."""
 

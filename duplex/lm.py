@@ -192,6 +192,7 @@ class LMState:
     pinned: np.ndarray  # [B, C] bool, system prompt: never dropped
     next_position: np.ndarray  # [B] int64
     now: np.ndarray  # [B] int32, the newest tick
+    tick_position: np.ndarray  # [B] int64, where it stands
 
 
 def initial_state(config: LMConfig, slots: int, prompt_cells: int = 128, device="cpu", dtype=torch.float32) -> LMState:
@@ -205,13 +206,14 @@ def initial_state(config: LMConfig, slots: int, prompt_cells: int = 128, device=
         pinned=np.zeros((slots, cells), bool),
         next_position=np.zeros(slots, np.int64),
         now=np.full(slots, -1, np.int32),
+        tick_position=np.zeros(slots, np.int64),
     )
 
 
 def reset(state: LMState, slot: int) -> None:
     """Forget a session. Its keys and values are erased too, so that nothing of it is left in memory."""
     state.position[slot], state.pinned[slot] = -1, False
-    state.next_position[slot], state.now[slot] = 0, -1
+    state.next_position[slot], state.now[slot], state.tick_position[slot] = 0, -1, 0
     state.keys[:, slot], state.values[:, slot] = 0, 0
 
 
@@ -226,15 +228,18 @@ def rollback(state: LMState, slot: int, count: int) -> None:
     state.position[slot, state.position[slot] >= state.next_position[slot]] = -1
 
 
-def evict(config: LMConfig, state: LMState, slot: int, now: int) -> None:
-    """Free the cells that no query from tick `now` on may see: ticks out of the window, the oldest text beyond its own."""
+def evict(config: LMConfig, state: LMState, slot: int, first: int, last: int) -> None:
+    """Free the cells that no query from tick `first` on may see, and hide the oldest text beyond its window from tick `last` on.
+
+    Text since the last tick does not count yet: it may be fed in one call or in several, and what is seen must not differ.
+    """
     used = state.position[slot] >= 0
-    old = used & (state.tick[slot] <= now - config.tick_window)
-    state.position[slot, old] = -1
-    text = np.flatnonzero(used & (state.tick[slot] == TEXT) & ~state.pinned[slot])
+    state.position[slot, used & (state.tick[slot] <= first - config.tick_window)] = -1
+    counted = used & (state.tick[slot] == TEXT) & ~state.pinned[slot] & (state.position[slot] < state.tick_position[slot])
+    text = np.flatnonzero(counted)
     if len(text) > config.text_window:
         oldest = text[np.argsort(state.position[slot, text])][: len(text) - config.text_window]
-        state.position[slot, oldest] = -1
+        state.tick[slot, oldest] = last - config.tick_window  # like a tick that leaves its window now
 
 
 def visible_cells(config: LMConfig, cell_position, cell_tick, query_position, query_now) -> np.ndarray:
@@ -261,11 +266,14 @@ def step(lm: LM, x: torch.Tensor, counts: list[int], is_tick: np.ndarray, state:
         ticks = is_tick[b, :count]
         query_now[b, :count] = state.now[b] + np.cumsum(ticks)
         state.now[b] = query_now[b, count - 1]
-        evict(config, state, b, query_now[b, 0])
+        if ticks.any():
+            evict(config, state, b, query_now[b, 0], state.now[b])
         free = np.flatnonzero(state.position[b] < 0)[:count]
         assert len(free) == count, f"slot {b}: {count} positions do not fit into the cache of {cells} cells"
         query_position[b, :count] = state.next_position[b] + np.arange(count)
         state.next_position[b] += count
+        if ticks.any():
+            state.tick_position[b] = query_position[b, np.flatnonzero(ticks)[-1]]
         cell[b, :count] = free
         state.position[b, free] = query_position[b, :count]
         state.tick[b, free] = np.where(ticks, query_now[b, :count], TEXT)

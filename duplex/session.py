@@ -12,6 +12,8 @@ from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES, TICKS_PER_SECOND
 from duplex.events import Ended, Error, Lag
 
 BEHIND_TICKS = 8  # how far anything may fall behind the clock: 640 ms
+QUIET = 0.01  # of full scale: below it a tick may be skipped to catch up
+WISHES = 64  # a client's wishes that may wait for the next tick
 UNREAD_TICKS = 25  # two seconds of output
 CUSHION_S = TICK_MS / 2000  # the first audio waits half a tick, so a sender whose beat wavers by less is never late
 LAG_TICKS = round(TICKS_PER_SECOND)  # at most one Lag event a second
@@ -22,10 +24,19 @@ def _ms(samples: int) -> int:
 
 
 class Session:
-    """`push` audio, `get` audio and events, `close`; the other methods belong to the engine's model thread."""
+    """`push` audio, `wish`, `get` audio and events, `close`; the rest belongs to the engine's model thread.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, engine_wake: threading.Event, now: Callable[[], float]):
+    `early_ticks` of user audio may wait: with more than BEHIND_TICKS the agent would not live in the present, so that is
+    for clients that send a recording at once. Beyond BEHIND_TICKS quiet ticks are skipped until the rest is heard in time.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, engine_wake: threading.Event, now: Callable[[], float],
+                 options: dict, early_ticks: int = BEHIND_TICKS):  # fmt: skip
         self.id = secrets.token_hex(6)
+        self.options = options  # for agent.open
+        self.opened_at = self.touched_at = now()  # touched: when the client last sent anything
+        self.mid_turn = False  # someone speaks, or an answer is due
+        self.draining: str | None = None  # why the session ends with the turn
         self.ticks = 0
         self.silence_ms = self.dropped_ms = self.late_ticks = self.unread_ticks = 0
         self.closing = False
@@ -33,6 +44,9 @@ class Session:
         self._engine_wake = engine_wake
         self._now = now
         self._lock = threading.Lock()
+        self._heard = False  # whether any user audio has reached the model
+        self._early_samples = early_ticks * TICK_SAMPLES
+        self._wishes: deque[tuple[str, tuple]] = deque()
         self._waiting = np.zeros(0, np.float32)  # user audio not yet heard
         self._first_audio_at: float | None = None  # before it there is nothing to be late
         self._ready: deque[tuple[np.ndarray, list]] = deque()
@@ -44,12 +58,38 @@ class Session:
     def push(self, samples: np.ndarray) -> None:
         """User audio, float32 [N], any N, from any thread."""
         with self._lock:
+            self.touched_at = self._now()
             if self._first_audio_at is None:
-                self._first_audio_at = self._now()
+                self._first_audio_at = self.touched_at
             waiting = np.concatenate([self._waiting, samples])
-            surplus = max(0, len(waiting) - BEHIND_TICKS * TICK_SAMPLES)
+            surplus = max(0, len(waiting) - self._early_samples)
             self._waiting = waiting[surplus:]
             self.dropped_ms += _ms(surplus)
+
+    def clear(self) -> None:
+        """User audio that waits is not heard."""
+        with self._lock:
+            self._waiting = self._waiting[:0]
+
+    def wish(self, method: str, *arguments) -> bool:
+        """Calls a method of the agent with the slot and these arguments before the next tick; False: too many wait."""
+        self.touched_at = self._now()
+        if len(self._wishes) >= WISHES:
+            return False
+        self._wishes.append((method, arguments))
+        return True
+
+    @property
+    def waiting_ms(self) -> int:
+        return _ms(len(self._waiting))
+
+    def take_wishes(self) -> list[tuple[str, tuple]]:
+        return [self._wishes.popleft() for _ in range(len(self._wishes))]
+
+    @property
+    def unheard(self) -> bool:
+        """Whether the session has not really begun: instructions can still be exchanged."""
+        return not self._heard and not self.mid_turn
 
     async def get(self) -> tuple[np.ndarray, list] | None:
         """The next tick: audio float32 [1920] (or [0] when there are only events), events; None: it is over."""
@@ -72,8 +112,12 @@ class Session:
     def take_tick(self, now: float) -> np.ndarray:
         """[1920] samples to hear now. A tick that is not complete stays and is heard later, in one piece."""
         with self._lock:
+            while len(self._waiting) > BEHIND_TICKS * TICK_SAMPLES and np.abs(self._waiting[:TICK_SAMPLES]).max() < QUIET:
+                self._waiting = self._waiting[TICK_SAMPLES:]
+                self.dropped_ms += TICK_MS
             flows = self._first_audio_at is not None and now >= self._first_audio_at + CUSHION_S
             if flows and len(self._waiting) >= TICK_SAMPLES:
+                self._heard = True
                 tick, self._waiting = self._waiting[:TICK_SAMPLES], self._waiting[TICK_SAMPLES:]
                 return tick
             if flows:
@@ -84,6 +128,11 @@ class Session:
         """One tick done: audio [1920] and its events, plus a Lag event when there is something to tell."""
         self.ticks += 1
         self.late_ticks += late
+        for event in events:
+            if event.kind in ("user_started", "agent_started"):
+                self.mid_turn = True
+            elif event.kind == "agent_ended":
+                self.mid_turn = False
         counts = self._counts()
         if self.ticks % LAG_TICKS == 0 and counts != self._told:
             passed = {name: counts[name] - self._told[name] for name in counts}
@@ -91,13 +140,16 @@ class Session:
             self._told = counts
         self._put(audio, events)
 
+    def tell(self, event) -> None:
+        """An event between ticks."""
+        self._put(np.zeros(0, np.float32), [event])
+
     def fail(self, error: Error) -> None:
-        self._put(np.zeros(0, np.float32), [error])
+        self.tell(error)
         self.close(error.text)
 
     def finish(self) -> None:
-        ended = Ended(text=self._reason, ticks=self.ticks, **self._counts())
-        self._put(np.zeros(0, np.float32), [ended])
+        self.tell(Ended(text=self._reason, ticks=self.ticks, **self._counts()))
         self._finished = True
         self._tell_loop(self._news.set)
 

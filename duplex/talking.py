@@ -116,6 +116,10 @@ class Talking:
         state.slots[slot].clear()
         return unspoken
 
+    def sounding(self, state: TalkerState, slot: int) -> bool:
+        """Whether the slot was speaking in the last step."""
+        return state.slots[slot].speaking
+
     def queued_seconds(self, state: TalkerState, slot: int) -> float:
         """Predicted speech still to come."""
         u = state.slots[slot]

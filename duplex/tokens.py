@@ -77,6 +77,13 @@ def advance(grammar: Grammar, symbol: int) -> Grammar:
     return Grammar(stream, user_open, agent_open)
 
 
+def kind(symbol: int, grammar: Grammar) -> str:
+    """What a symbol is: a control's name, or text of one of the two streams."""
+    if symbol < FIRST_TEXT_ID:
+        return CONTROL_NAMES[symbol]
+    return "hearing" if grammar.stream == USER else "speaking"
+
+
 def allowed(grammar: Grammar, vocabulary: int, speaking_allowed: bool, audible: bool) -> torch.Tensor:
     """bool [vocabulary]: the symbols that may come next.
 

@@ -120,6 +120,14 @@ def test_yielding_falls_silent_and_forgets_the_unsaid():
     assert agent.talking.queued_seconds(agent.talker_state, 0) == 0
 
 
+def test_patience_ends_a_turn_that_the_model_would_leave_open():
+    agent = tiny_agent(1, Settings(patience_ticks=5))
+    Script(agent, [USER, *text(" hi")])  # and then it only waits
+    events, _ = silent_run(agent, 20)
+    last = max(e.tick for e in events if e.kind == "heard")
+    assert [e.tick for e in events if e.kind == "user_ended"] == [last + 6]
+
+
 def test_wrong_shape_is_a_clear_error():
     with pytest.raises(AssertionError, match="expected"):
         tiny_agent(1).step(np.zeros((1, 100), np.float32), [])

@@ -1,13 +1,15 @@
 """The engine's rules of time, on a clock that the tests drive, with a tiny real agent."""
 
 import asyncio
+import contextlib
 
 import numpy as np
 import pytest
 
 from duplex.audio import TICK_MS, TICK_SAMPLES
-from duplex.engine import TICK_S, Engine, EngineFull, EngineStopped
-from duplex.session import BEHIND_TICKS, UNREAD_TICKS
+from duplex.engine import OVERLOAD_LATE, TICK_S, Engine, EngineFull, EngineStopped
+from duplex.events import Error
+from duplex.session import BEHIND_TICKS, UNREAD_TICKS, WISHES
 from tests.conftest import HandClock, tone
 from tests.tiny_agent import QUIET_TICKS, TinyAgent
 
@@ -21,7 +23,7 @@ def drive(test, agent, clock, **options):
         engine = Engine(agent, agent.slots, clock, **options)
         engine.start()
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 await test(engine)
         finally:
             await asyncio.to_thread(engine.stop)
@@ -221,10 +223,10 @@ class Failing(TinyAgent):
             played[0, 7] = np.nan
         return played, events
 
-    def open(self, slot, seed, instructions):
+    def open(self, slot, seed, instructions, **options):
         if instructions == "impossible":
             raise ValueError("instructions do not fit")
-        super().open(slot, seed, instructions)
+        super().open(slot, seed, instructions, **options)
 
 
 def test_a_model_exception_ends_the_sessions_but_not_the_engine(clock):
@@ -282,3 +284,197 @@ def test_stop_tells_the_sessions_and_refuses_new_ones(clock):
             await engine.open()
 
     drive(test, TinyAgent(1), clock)
+
+
+def test_a_session_that_reads_its_instructions_stalls_nobody(clock):
+    agent = TinyAgent(2)
+    agent.reading_ticks = 3
+
+    async def test(engine):
+        first = await engine.open()
+        second = await engine.open(instructions="be brief")
+        second.push(tone(1))
+        for _ in range(3):
+            assert len((await beat(clock, first))[0][0]) == TICK_SAMPLES
+        assert second.ticks == 0 and second.silence_ms == 0
+        [_, (_, events)] = await beat(clock, first, second)
+        assert kinds(events) == ["user_started", "heard"]  # what came meanwhile has waited
+
+    drive(test, agent, clock)
+
+
+def test_a_late_engine_refuses_the_newest_and_takes_it_when_in_time_again(clock):
+    class Slow(TinyAgent):
+        slow = False
+
+        def step(self, audio, active):
+            if self.slow:
+                clock.advance(0.1)
+            return super().step(audio, active)
+
+    agent = Slow(2)
+
+    async def test(engine):
+        first = await engine.open()
+        agent.slow = True
+        for _ in range(OVERLOAD_LATE + 1):
+            await beat(clock, first)
+        with pytest.raises(EngineFull, match="too busy"):
+            await engine.open()
+        assert engine.stats()["refused"] == 1
+        agent.slow = False
+        while True:  # first the ticks that are due by now, late too
+            await beat(clock, first)
+            with contextlib.suppress(EngineFull):
+                await engine.open()
+                break
+
+    drive(test, agent, clock)
+
+
+async def ended(session) -> str:
+    """Why it ended; the session is over after that."""
+    while (tick := await session.get()) is not None:
+        last = tick[1]
+    return last[-1].text
+
+
+def test_idle_and_long_sessions_end(clock):
+    async def test(engine):
+        idle, busy = await engine.open(), await engine.open()
+        for _ in range(60):
+            busy.push(QUIET)
+            await beat(clock, busy)
+        assert "nothing came" in await ended(idle)
+        events = []
+        while not events or events[-1].kind != "session.ended":
+            busy.push(QUIET)
+            clock.advance(TICK_S)
+            events += (await busy.get())[1]
+        assert "at most 8 s" in events[-1].text
+
+    drive(test, TinyAgent(2), clock, idle_s=4, longest_s=8)
+
+
+def test_draining_ends_the_quiet_at_once_and_the_others_with_their_turn(clock):
+    async def test(engine):
+        quiet, talking = await engine.open(), await engine.open()
+        for _ in range(4):
+            talking.push(tone(1))
+            await beat(clock, talking)
+        engine.drain("it closes", 5.0)
+        with pytest.raises(EngineStopped):
+            await engine.open()
+        assert not engine.accepting
+        talking.push(QUIET)
+        clock.advance(TICK_S)
+        assert await ended(quiet) == "it closes"
+        events = []
+        while not events or events[-1].kind != "session.ended":
+            talking.push(QUIET)
+            clock.advance(TICK_S)
+            events += (await talking.get())[1]
+        assert kinds(events)[0] == "session.ending" and events[0].within_ms == 5000
+        assert kinds(events)[-2:] == ["agent_ended", "session.ended"]
+
+    drive(test, TinyAgent(2), clock)
+
+
+def test_wishes_reach_the_slot_that_made_them(clock):
+    agent = TinyAgent(2)
+
+    async def test(engine):
+        await engine.open()
+        session = await engine.open()
+        for wish in (("write", "user", "hello"), ("played", 160), ("answer",)):
+            assert session.wish(*wish)
+        [(_, events)] = await beat(clock, session)
+        assert kinds(events)[0] == "agent_started"
+        assert agent.wishes == [("write", 1, "user", "hello"), ("played", 1, 160), ("answer", 1)]
+        while session.wish("stop"):
+            pass
+        assert len(session.take_wishes()) == WISHES  # bounded
+
+    drive(test, agent, clock)
+
+
+def test_new_instructions_begin_anew_only_while_nothing_was_heard(clock):
+    agent = Failing(1)
+
+    async def test(engine):
+        session = await engine.open(seed=4)
+        session.wish("instruct", "impossible")
+        clock.advance(TICK_S)
+        assert kinds((await session.get())[1]) == ["error"]
+        assert len((await session.get())[0]) == TICK_SAMPLES  # the session goes on as it was
+        session.wish("instruct", "be brief")
+        await beat(clock, session)
+        assert agent.opened[-1] == (0, 4, "be brief")
+        session.push(tone(1))
+        await beat(clock, session)
+        session.wish("instruct", "be long")
+        await beat(clock, session)
+        assert agent.opened[-1] == (0, 4, "be brief") and agent.wishes == [("write", 0, "system", "be long")]
+
+    drive(test, agent, clock)
+
+
+class Poisoned(TinyAgent):
+    """Fails for a slot that hears a certain sample, as duplex.agent does: the slot's error, not the step's."""
+
+    def step(self, audio, active):
+        played, events = super().step(audio, active)
+        for slot in active:
+            if audio[slot, 0] == 0.75:
+                events[slot] = [Error("model", "poison")]
+        return played, events
+
+
+def test_a_fault_in_one_slot_leaves_the_others_as_in_an_undisturbed_run(clock):
+    sound = np.concatenate([tone(8), np.zeros(20 * TICK_SAMPLES, np.float32)])
+    runs = []
+
+    async def test(engine, poison):
+        session, other = await engine.open(), await engine.open()
+        got = []
+        for number, tick in enumerate(sound.reshape(-1, TICK_SAMPLES)):
+            session.push(tick)
+            other.push(np.full(TICK_SAMPLES, 0.75 if poison and number == 5 else 0.2, np.float32))
+            got += await beat(engine.clock, session)
+        runs.append(got)
+        if poison:
+            assert engine.stats()["sessions"] == 1 and await ended(other) == "poison"
+
+    for poison in (False, True):
+        drive(lambda engine, poison=poison: test(engine, poison), Poisoned(2), HandClock())
+    for (audio, events), (audio_too, events_too) in zip(*runs, strict=True):
+        np.testing.assert_array_equal(audio, audio_too)
+        assert events == events_too
+
+
+def test_a_recording_at_once_is_heard_whole_but_for_its_pauses(clock):
+    async def test(engine):
+        session = await engine.open(early_ticks=100)
+        session.push(np.concatenate([tone(10), np.zeros(20 * TICK_SAMPLES, np.float32), tone(10)]))
+        for _ in range(20 + BEHIND_TICKS):
+            await beat(clock, session)
+        assert engine.agent.states[0].heard == 2 * 10
+        assert session.dropped_ms > 0 and session.waiting_ms == 0
+
+    drive(test, TinyAgent(1), clock)
+
+
+def test_slots_forget(clock):
+    """What one session heard and was told is not in what the next one in its slot gets."""
+    agent = TinyAgent(1)
+
+    async def test(engine):
+        first = await engine.open(instructions="the secret")
+        await speak(clock, first, tone(8))
+        first.close()
+        second = await engine.open()
+        _, events = await speak(clock, second, np.concatenate([tone(1), np.zeros(10 * TICK_SAMPLES, np.float32)]))
+        assert not any("secret" in getattr(event, "text", "") for event in events)
+        assert not agent.memory[0, 1:].any()
+
+    drive(test, agent, clock)

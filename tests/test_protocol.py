@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duplex import protocol
-from duplex.events import Ended, Error, Event, Lag
+from duplex.commands import Answer, Played, Resume, Stop, Write
+from duplex.events import Ended, Ending, Error, Event, Lag
 
 GOLDEN = json.loads((Path(__file__).parent / "wire.json").read_text(encoding="utf-8"))
 
@@ -25,11 +26,20 @@ SERVER_TEXT = {
     "agent_stopped": lambda: protocol.encode_event(Event("agent_stopped", 50, " is Paris.")),
     "lag": lambda: protocol.encode_event(Lag(61, silence_ms=160, dropped_ms=0, late_ticks=1, unread_ticks=0)),
     "error": lambda: protocol.encode_event(Error("full", "all 4 places are taken")),
+    "created_to_resume": lambda: protocol.encode_object(protocol.created("0123456789ab", "abc")),
+    "resumed": lambda: protocol.Native().resumed("0123456789ab", 0)[0].replace("0}", "2}"),
+    "ending": lambda: protocol.encode_event(Ending("the server is shutting down", 10_000)),
     "ended": lambda: protocol.encode_event(Ended("closed by the client", 99, 160, 0, 1, 0)),
 }
 CLIENT_TEXT = {
     "start": lambda: protocol.encode_start(),
     "start_with_options": lambda: protocol.encode_start("Be brief.", 7),
+    "start_opus": lambda: protocol.encode_start(temperature=0.7, audio="opus"),
+    "resume": lambda: protocol.encode_resume("abc", 17),
+    "playback": lambda: protocol.encode_playback(2400),
+    "stop": lambda: protocol.encode_object({"type": "agent.stop"}),
+    "answer": lambda: protocol.encode_object({"type": "agent.answer"}),
+    "text": lambda: protocol.encode_object({"type": "text", "text": "What time is it?"}),
     "end": lambda: protocol.encode_end(),
 }
 
@@ -60,6 +70,55 @@ def test_client_messages_are_read_back():
     assert protocol.decode_client(protocol.encode_start("Be brief.", 7)) == protocol.Start("Be brief.", 7)
     assert protocol.decode_client(protocol.encode_start()) == protocol.Start()
     assert protocol.decode_client(protocol.encode_end()) == protocol.End()
+    for name, command in {
+        "start_opus": protocol.Start(temperature=0.7, audio="opus"),
+        "resume": Resume("abc", 17),
+        "playback": Played(2400),
+        "stop": Stop(),
+        "answer": Answer(),
+        "text": Write("user", "What time is it?"),
+    }.items():
+        assert protocol.decode_client(GOLDEN["client"][name]) == command
+
+
+def test_a_client_that_comes_back_gets_what_it_missed():
+    native = protocol.Native()
+    native.receive(protocol.encode_start())
+    sent = []
+    for tick in range(5):
+        sent += native.tick(np.zeros(4, np.float32), [Event("heard", tick, f" w{tick}")])[1:]
+    for received in range(6):
+        answer, *missed = native.resumed("0123456789ab", received)
+        assert json.loads(answer) == {"type": "session.resumed", "id": "0123456789ab", "missed": 5 - received}
+        assert missed == sent[received:]
+    assert native.resumed("0123456789ab", 6) is None
+    for tick in range(protocol.MISSED_EVENTS):
+        native.tick(np.zeros(0, np.float32), [Event("heard", tick, "x")])
+    assert native.resumed("0123456789ab", 4) is None and len(native.resumed("0123456789ab", 5)) == protocol.MISSED_EVENTS + 1
+
+
+def test_order_of_native_messages():
+    native = protocol.Native()
+    for early in ("playback", "stop", "answer", "text"):
+        with pytest.raises(protocol.ProtocolError, match="not open yet"):
+            native.receive(GOLDEN["client"][early])
+    native.receive(GOLDEN["client"]["start"])
+    for late in ("start", "resume"):
+        with pytest.raises(protocol.ProtocolError, match="once"):
+            native.receive(GOLDEN["client"][late])
+
+
+def test_opus_both_ways():
+    server, times = protocol.Native(), np.arange(24_000) / 24_000
+    server.receive(GOLDEN["client"]["start_opus"])
+    sound = (0.3 * np.sin(2 * np.pi * 440 * times)).astype(np.float32)[: 12 * 1920].reshape(-1, 1920)
+    pages = [server.tick(tick, [])[0] for tick in sound]
+    assert pages[0].startswith(b"OggS") and sum(map(len, pages)) < sound.size  # PCM16 would be twice that
+    heard = [server.receive(page)[0][0].samples for page in pages]
+    heard = np.concatenate(heard)
+    assert 0.8 < np.corrcoef(heard[9600:19200], np.roll(heard, 600)[9600:19200])[0, 1] and 0.15 < heard[9600:].std() < 0.25
+    with pytest.raises(protocol.ProtocolError, match="no Ogg-Opus"):
+        server.receive(b"noise" * 40)
 
 
 @given(st.lists(st.integers(-32768, 32767)))
@@ -86,6 +145,15 @@ def test_every_sample_survives_the_way(values):
         '{"type": "session.start", "seed": 1e3}',
         '{"type": "session.start", "instructions": 3}',
         '{"type": "session.start", "voice": "heart"}',
+        '{"type": "session.start", "temperature": "hot"}',
+        '{"type": "session.start", "temperature": NaN}',
+        '{"type": "session.start", "audio": "mp3"}',
+        '{"type": "session.resume", "token": "abc"}',
+        '{"type": "session.resume", "token": 3, "received": 0}',
+        '{"type": "playback", "played_ms": -1}',
+        '{"type": "playback", "played_ms": 1e400}',
+        '{"type": "text", "text": ""}',
+        '{"type": "text", "text": "hi", "role": "assistant"}',
         json.dumps({"type": "session.start", "instructions": "x" * 4001}),
     ],
 )

@@ -20,10 +20,13 @@ class SlotState:
     heard: int = 0  # loud ticks in memory
     quiet: int = QUIET_TICKS
     said: int | None = None  # ticks of the answer played so far; None while listening
+    wish: str | None = None  # stop or answer
 
 
 class TinyAgent(nn.Module):
     """Speech is loudness; the answer is the user's own voice, a little softer; `instructions` become its first word."""
+
+    reading_ticks = 0  # what instructions take when they are read gradually
 
     def __init__(self, slots: int):
         super().__init__()
@@ -38,8 +41,11 @@ class TinyAgent(nn.Module):
         self.first_words = [""] * slots
         self.opened: list[tuple[int, int, str | None]] = []  # the engine's warm-up included
         self.closed: list[int] = []
+        self.wishes: list[tuple] = []
+        self.unread = [0] * slots  # ticks until the instructions are read
 
-    def open(self, slot: int, seed: int, instructions: str | None) -> None:
+    def open(self, slot: int, seed: int, instructions: str | None, temperature=None, gradually: bool = False) -> None:
+        self.unread[slot] = self.reading_ticks if gradually else 0
         self.states[slot] = SlotState()
         self.memory[slot] = 0
         self.first_words[slot] = f" {instructions}" if instructions else ""
@@ -47,6 +53,26 @@ class TinyAgent(nn.Module):
 
     def close(self, slot: int) -> None:
         self.closed.append(slot)
+
+    def reading(self, slot: int) -> bool:
+        return self.unread[slot] > 0
+
+    def write(self, slot: int, role: str, text: str) -> None:
+        self.wishes.append(("write", slot, role, text))
+
+    def stop(self, slot: int) -> None:
+        self.wishes.append(("stop", slot))
+        self.states[slot].wish = "stop"
+
+    def answer(self, slot: int) -> None:
+        self.wishes.append(("answer", slot))
+        self.states[slot].wish = "answer"
+
+    def played(self, slot: int, heard_ms: int) -> None:
+        self.wishes.append(("played", slot, heard_ms))
+
+    def truncate(self, slot: int, heard_ms: int) -> None:
+        self.wishes.append(("truncate", slot, heard_ms))
 
     @torch.inference_mode()
     def step(self, audio: np.ndarray, active: list[int]) -> tuple[np.ndarray, list[list[Event]]]:
@@ -57,6 +83,9 @@ class TinyAgent(nn.Module):
         played = torch.zeros_like(heard)
         events: list[list[Event]] = [[] for _ in range(self.slots)]
         for slot in active:
+            if self.unread[slot]:
+                self.unread[slot] -= 1
+                continue
             state = self.states[slot]
             state.tick += 1
             self._hear(slot, state, heard[slot], bool(loud[slot]), events[slot])
@@ -66,7 +95,13 @@ class TinyAgent(nn.Module):
         return played.numpy(), events
 
     def _hear(self, slot: int, state: SlotState, heard: torch.Tensor, loud: bool, events: list[Event]) -> None:
-        tick = state.tick
+        tick, wish, state.wish = state.tick, state.wish, None
+        if wish == "stop" and state.said is not None:
+            events.append(Event("agent_stopped", tick, f" echo{state.said}"))
+            state.said, state.heard = None, 0
+        if wish == "answer" and state.said is None:  # what was heard last, or a tick of silence
+            events += [Event("user_ended", tick)] * (state.quiet < QUIET_TICKS) + [Event("agent_started", tick)]
+            state.said, state.heard, state.quiet = 0, max(state.heard, 1), QUIET_TICKS
         if loud:
             if state.said is not None:
                 events.append(Event("agent_stopped", tick, f" echo{state.said}"))

@@ -8,11 +8,17 @@ are made up from the text (spikes, confusions, blanks); in the others a voice of
 through the frozen encoder; its pieces are due where forced alignment puts them. The share `--text` of all sequences has no
 ticks at all: what to answer is learned from many dialogues at the price of one scene. Loss: cross entropy where the runtime asks
 for a symbol. Most <next> are left out and their logit is shifted by as much, so the model stays calibrated.
+
+Your own conversations, prepared by training.prepare, take a share of the scenes, or with share 1 and no corpus all:
+
+    python -m training.align --recordings prepared=1 --start duplex/agent/lm --encoder duplex/agent/encoder \\
+        --tokenizer duplex/agent --backbone SmolLM2.gguf --residual --minutes 60 --out runs/mine
 """
 
 import argparse
 import json
 import math
+import platform
 import time
 from pathlib import Path
 
@@ -30,7 +36,9 @@ from duplex.encoder import Encoder, EncoderConfig
 from duplex.lm import LM, TEXT, LMConfig, visible_cells
 from duplex.tokens import END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, load_tokenizer
 from training.augment import active_power, augment, load_noise
+from training.forced import due_ticks
 from training.pool import Pool
+from training.recordings import Recordings, hearing_only, place
 from training.scenes import (
     IGNORE,
     INSTRUCTIONS,
@@ -50,10 +58,12 @@ from training.transcript import Pieces, heard_form
 
 NEXT_KEPT = 0.25  # share of <next> labels that are learned
 VALID_SEED = 99
+ATTEMPTS = 1000  # at one scene; some fail because a voice lacks a sentence or cannot be aligned
+SAVE_SECONDS = 180
 
 
 def kind_share(text: str) -> tuple[str, float]:
-    kind, share = text.split("=")
+    kind, share = text.rsplit("=", 1)
     return kind, float(share)
 
 
@@ -128,31 +138,20 @@ def listen(encoder: Encoder, channel: np.ndarray):
     return vectors[0].float(), log_probs[0].float()
 
 
-def spike_ticks(log_probs: torch.Tensor, targets: list[int]) -> list[int] | None:
-    """The tick at which each target first stands, by forced alignment; None where it cannot."""
-    if len(targets) + sum(a == b for a, b in zip(targets, targets[1:], strict=False)) > len(log_probs):
-        return None
-    path, _ = torchaudio.functional.forced_align(log_probs[None], torch.tensor([targets], dtype=torch.int32), blank=0)
-    path = path[0].tolist()
-    return [t for t, p in enumerate(path) if p and (t == 0 or path[t - 1] != p)]
-
-
-def near_word(tick: int, word: Word) -> int:
-    """A spike's tick, held to its word's true time and the half second after, where a weak encoder aligns at random."""
-    return min(max(tick, int(word.start / TICK)), int(word.end / TICK) + 6)
-
-
 class SceneSource:
     """Draws scenes and turns them into sequences with their inputs."""
 
-    def __init__(self, args, dialogues, tokenizer, encoder):
+    def __init__(self, args, split: str, tokenizer, encoder):
+        dialogues = read_dialogues(args.corpus, split) if args.corpus else []
         self.dialogues, self.tokenizer, self.encoder = dialogues, tokenizer, encoder
         self.more = [(share, [d for d in dialogues if kind in d["kind"]]) for kind, share in args.more]
         self.simulated = args.simulated if encoder else 1.0
-        self.text = args.text
+        self.text = args.text if dialogues else 0.0
         self.residual = args.residual
         self.by_text: dict[str, list[tuple[Pool, int]]] = {}
-        self.noises = load_noise(args.noise) if encoder else []
+        self.noises = load_noise(args.noise) if encoder and args.noise else []
+        opened = [(share, Recordings(folder, split)) for folder, share in args.recordings]
+        self.recordings = [(share, recordings) for share, recordings in opened if len(recordings)]
         for folder in args.pool if encoder else []:
             pool = Pool(folder)
             for i, entry in enumerate(pool.entries):
@@ -161,13 +160,33 @@ class SceneSource:
 
     def draw(self, rng: np.random.Generator):
         """-> Sequence, features [T, W] or None, CTC log-probabilities [T, V + 1]."""
-        while True:
-            dialogue = self.dialogue(rng)
-            drawn = self.simulated_scene(dialogue, rng) if rng.uniform() < self.simulated else self.spoken(dialogue, rng)
+        for _ in range(ATTEMPTS):
+            if recordings := self.recorded(rng):
+                drawn = self.window(recordings, rng)
+            else:
+                dialogue = self.dialogues[rng.integers(len(self.dialogues))]
+                drawn = self.simulated_scene(dialogue, rng) if rng.uniform() < self.simulated else self.spoken(dialogue, rng)
             if drawn is not None:
                 return drawn
+        raise RuntimeError(f"none of {ATTEMPTS} scenes could be made: do the sounds fit the texts?")
 
-    def dialogue(self, rng: np.random.Generator) -> dict:
+    @property
+    def empty(self) -> bool:
+        return not self.dialogues and not self.recordings
+
+    def recorded(self, rng: np.random.Generator) -> Recordings | None:
+        """The recordings to draw from, each in its share; None: a generated scene. Without dialogues there are only recordings."""
+        if not self.recordings:
+            return None
+        chance = rng.uniform() * (1.0 if self.dialogues else sum(share for share, _ in self.recordings))
+        for share, recordings in self.recordings:
+            if chance < share:
+                return recordings
+            chance -= share
+        return None if self.dialogues else recordings
+
+    def topical(self, rng: np.random.Generator) -> dict:
+        """A dialogue, of the kinds in `--more` more often."""
         chance = rng.uniform()
         for share, dialogues in self.more:
             if chance < share:
@@ -175,9 +194,9 @@ class SceneSource:
             chance -= share
         return self.dialogues[rng.integers(len(self.dialogues))]
 
-    def finish(self, scene, due, vectors, log_probs, rng):
+    def finish(self, scene, due, vectors, log_probs, rng, put_in_time=follow):
         cap = int(rng.choice([1, 1, 2, 3]))
-        follow(scene, due, self.tokenizer.spell)
+        put_in_time(scene, due, self.tokenizer.spell)
         heard = heard_symbols(scene, due, self.tokenizer.spell)
         prompt = self.tokenizer.prompt(scene.instructions)
         return lay_out(scene, heard, prompt, self.tokenizer.encode, cap), vectors, log_probs
@@ -214,22 +233,26 @@ class SceneSource:
         if not all(turn.words for turn in scene.user):
             return None
         vectors, log_probs = listen(self.encoder, perform(scene, waves, self.noises, rng))
-        pieces = [[p for w in turn.words for p in self.tokenizer.pieces.spell(w.text)] for turn in scene.user]
-        ticks = spike_ticks(log_probs, [p for turn in pieces for p in turn])
-        if ticks is None:
+        due = due_ticks(log_probs, scene.user, self.tokenizer.pieces.spell)
+        if due is None:
             return None
-        due = []
-        for turn, spelled in zip(scene.user, pieces, strict=True):
-            owners = [w for w in turn.words for _ in self.tokenizer.pieces.spell(w.text)]
-            due.append([near_word(tick, word) for tick, word in zip(ticks[: len(spelled)], owners, strict=True)])
-            ticks = ticks[len(spelled) :]
         return self.finish(scene, due, vectors if self.residual else None, log_probs, rng)
+
+    def window(self, recordings: Recordings, rng):
+        """A stretch of a recorded conversation. None where the alignment fails."""
+        scene, wave, both_known = recordings.draw(rng)
+        vectors, log_probs = listen(self.encoder, augment(wave, active_power(wave), self.noises, rng))
+        due = due_ticks(log_probs, scene.user, self.tokenizer.pieces.spell)
+        if due is None:
+            return None
+        sequence, *felt = self.finish(scene, due, vectors if self.residual else None, log_probs, rng, place)
+        return sequence if both_known else hearing_only(sequence), *felt
 
     def written(self, rng: np.random.Generator, positions: int):
         """Dialogues as text alone, one after another, of together about `positions` positions."""
         turns, tokens = [], 0
         while tokens < positions:
-            for turn in self.dialogue(rng)["turns"]:
+            for turn in self.topical(rng)["turns"]:
                 turns.append({**turn, "text": heard_form(turn["text"])} if turn["role"] == "user" else turn)
                 tokens += 2 + len(self.tokenizer.encode(turn["text"]))
         prompt = self.tokenizer.prompt(INSTRUCTIONS[0])
@@ -317,6 +340,8 @@ def by_kind(parts: list) -> dict:
 
 @torch.no_grad()
 def validate(lm: LM, source: SceneSource, batches: int = 6) -> dict:
+    if source.empty:  # a few recordings, none of them set aside
+        return {}
     rng = np.random.default_rng(VALID_SEED)
     parts = [losses(lm, batch, rng, 1.0) for batch in source.batches(rng, 1500, batches)]
     return by_kind([(loss.float().numpy(), right.numpy(), names) for loss, right, names in parts])
@@ -350,19 +375,23 @@ def train(args, lm: LM, source: SceneSource, valid: SceneSource) -> None:
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)
     progress = resume_run(args.out, lm, optimizer)
     begun, saved, parts, queue = time.time() - progress["seconds"], time.time(), [], []
-    while (elapsed := time.time() - begun) < args.minutes * 60:
+    if progress.get("queued"):  # the rest of the batches that were drawn before the interruption
+        rng = np.random.default_rng([args.seed, progress["drawn"]])
+        queue = source.batches(rng, args.positions, 5)[: progress["queued"]]
+    while (done := progress["step"] / args.steps if args.steps else (time.time() - begun) / (args.minutes * 60)) < 1:
         step = progress["step"] = progress["step"] + 1
-        done = elapsed / (args.minutes * 60)
         rate = args.lr * min(1.0, step / 30) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
         for group in optimizer.param_groups:
             group["lr"] = rate
         rng = np.random.default_rng([args.seed, step])
-        queue = queue or source.batches(rng, args.positions, 5)
+        if not queue:
+            queue, progress["drawn"] = source.batches(rng, args.positions, 5), step
         loss, right, names = losses(lm, queue.pop(), rng, NEXT_KEPT)
         loss.mean().backward()
         torch.nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], 1.0)
         optimizer.step()
         optimizer.zero_grad()
+        progress["queued"] = len(queue)
         parts.append((loss.detach().float().numpy(), right.numpy(), names))
         if step % 25 == 0:
             line = {"step": step, "minutes": round((time.time() - begun) / 60, 1), "train": by_kind(parts)}
@@ -372,7 +401,7 @@ def train(args, lm: LM, source: SceneSource, valid: SceneSource) -> None:
             print(json.dumps(line), flush=True)
             with open(args.out / "log.jsonl", "a") as file:
                 file.write(json.dumps(line) + "\n")
-        if time.time() - saved > 180:
+        if time.time() - saved > SAVE_SECONDS:
             saved = time.time()
             save_run(args.out, lm, optimizer, {**progress, "seconds": time.time() - begun})
     save_run(args.out, lm, optimizer, {**progress, "seconds": time.time() - begun})
@@ -380,49 +409,83 @@ def train(args, lm: LM, source: SceneSource, valid: SceneSource) -> None:
 
 
 def build(args) -> tuple[LM, Encoder | None]:
-    """The backbone with fresh adapters, and the frozen encoder (None: only its list of pieces is there yet)."""
+    """The backbone, its adapters fresh or from `--start`, and the frozen encoder (None: only its list of pieces is there yet)."""
+    if not (args.corpus or args.recordings):
+        raise SystemExit("There is nothing to learn from: give --corpus, --recordings or both.")
     encoder_config = load_config(EncoderConfig, args.encoder)
     encoder = None
-    if args.simulated < 1.0:
+    if args.simulated < 1.0 or args.recordings:
         encoder = Encoder(encoder_config).eval()
         encoder.load_state_dict(load_tensors(args.encoder))
-    lm = LM(LMConfig(ctc_tokens=encoder_config.ctc_tokens, lora_rank=args.rank))
+    config = LMConfig(ctc_tokens=encoder_config.ctc_tokens, lora_rank=args.rank)
+    if args.start:
+        config = load_config(LMConfig, args.start)
+        if config.ctc_tokens != encoder_config.ctc_tokens:
+            raise SystemExit(f"{args.start} was trained with another encoder than {args.encoder}: their word pieces differ.")
+    lm = LM(config)
     fill(lm, read_gguf(args.backbone))
     start_controls(lm, load_tokenizer(args.tokenizer))
+    if args.start:
+        lm.load_state_dict(load_tensors(args.start), strict=False)
     for parameter in lm.parameters():
         if not parameter.requires_grad:
             parameter.data = parameter.data.bfloat16()
     return lm, encoder
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--corpus", type=Path, required=True, help="dialogues.jsonl of training.corpus")
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """What training.draft needs too: the backbone, and where scenes come from."""
+    parser.add_argument("--corpus", type=Path, help="dialogues.jsonl of training.corpus")
+    more = "FOLDER=SHARE of scenes from a folder of training.prepare, repeatable"
+    parser.add_argument("--recordings", type=kind_share, action="append", default=[], help=more)
     parser.add_argument("--backbone", type=Path, required=True, help="GGUF file of the backbone")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder with the LM's tokenizer.json")
     parser.add_argument("--encoder", type=Path, required=True, help="folder of the trained encoder")
-    parser.add_argument("--more", type=kind_share, action="append", default=[], help="KIND=SHARE of scenes of that kind only")
+    parser.add_argument("--more", type=kind_share, action="append", default=[], help="KIND=SHARE of text of that kind only")
     parser.add_argument("--pool", type=Path, action="append", default=[], help="speech pool of the corpus's user texts, repeatable")
     parser.add_argument("--noise", type=Path, help="data folder whose audio.jsonl lists noises")
     parser.add_argument("--simulated", type=float, default=0.4, help="share of scenes with made-up posteriors")
     parser.add_argument("--text", type=float, default=0.3, help="share of sequences without ticks: several dialogues as text")
     parser.add_argument("--residual", action="store_true", help="learn the features' residual too (the encoder is final)")
-    parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--positions", type=int, default=1200, help="positions a batch")
-    parser.add_argument("--lr", type=float, default=6e-4)
+    parser.add_argument("--start", type=Path, help="trained LM to go on from (duplex/agent/lm); it decides the rank")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    add_data_arguments(parser)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--steps", type=int, help="length of the run in steps instead: the same run, however fast the machine")
+    parser.add_argument("--positions", type=int, default=1200, help="positions a batch")
+    parser.add_argument("--lr", type=float, default=6e-4)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; a run resumes there")
-    args = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def describe_run(args) -> None:
+    """run.json beside the result: all that is needed to have it again, without the repository's history."""
+    versions = {"python": platform.python_version(), **{m.__name__: m.__version__ for m in (torch, torchaudio, np)}}
+    text = json.dumps({"program": "training.align", "arguments": vars(args), "versions": versions}, indent=1, default=str)
+    (args.out / "run.json").write_text(text + "\n")
+
+
+def run(args, lm: LM, encoder: Encoder | None) -> None:
+    args.out.mkdir(parents=True, exist_ok=True)
+    tokenizer = Tokenizer(args.tokenizer, lm.config.ctc_tokens)
+    source, valid = (SceneSource(args, split, tokenizer, encoder) for split in ("train", "valid"))
+    if source.empty:
+        raise SystemExit("There is nothing to learn from: no window in the recordings, no dialogue in the corpus.")
+    describe_run(args)
+    train(args, lm, source, valid)
+
+
+def main() -> None:
+    args = parse_arguments()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
-    lm, encoder = build(args)
-    tokenizer = Tokenizer(args.tokenizer, lm.config.ctc_tokens)
-    source = SceneSource(args, read_dialogues(args.corpus, "train"), tokenizer, encoder)
-    valid = SceneSource(args, read_dialogues(args.corpus, "valid"), tokenizer, encoder)
-    train(args, lm, source, valid)
+    run(args, *build(args))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from training.countries import country_exchange, load_countries
-from training.numbers_spoken import number_exchange
+from training.numbers_spoken import number_exchange, small_sum
 from training.repeats import answer_again, own_phrases, remark, say_after_me, short_sentences
 from training.templates import Block, draw, read_blocks, read_lines
 
@@ -33,6 +33,7 @@ SHARES = {  # per cent of the single exchanges
     "social": 12,
     "country": 15,
     "numbers": 13,
+    "sum": 6,
     "opinion": 12,
     "repeat": 10,  # and after three in a hundred of all the others
     "fact": 15,
@@ -109,8 +110,8 @@ class Writer:
         return Exchange(tuple(turns), kind.removesuffix("_tables"), split_of(turns[0][0]))
 
     def computed(self, kind: str) -> Exchange:
-        draw_one = number_exchange if kind == "numbers" else partial(country_exchange, self.countries)
-        key, turns = draw_one(self.rng)
+        draws = {"numbers": number_exchange, "sum": small_sum, "country": partial(country_exchange, self.countries)}
+        key, turns = draws[kind](self.rng)
         if kind == "country":
             return Exchange(tuple(turns), kind, split_of(key), "own; samayo/country-json", "Apache-2.0; MIT")
         return Exchange(tuple(turns), kind, split_of(key))
@@ -158,7 +159,7 @@ class Writer:
             kind = "smalltalk"
         if kind in self.blocks:
             return self.from_blocks(kind)
-        if kind in ("country", "numbers"):
+        if kind in ("country", "numbers", "sum"):
             return self.computed(kind)
         return {"fact": self.fact, "repeat": self.repeat, "remark": self.remark, "answer": self.answer}[kind]()
 

@@ -1,5 +1,7 @@
 """Measure the agent as a user meets it: recorded questions in, what it heard, said and sounded like out.
 
+`ears` measures the encoder alone (training.evaluate_ears), `voice` codec and talker (training.evaluate_voice), `agent` the whole:
+
     python -m training.evaluate agent --agent duplex/agent --questions client/questions --out runs/evaluation
 
 Each question is played into one running conversation; the next starts a second after the answer. WER of the user's transcript
@@ -16,6 +18,8 @@ import soundfile
 import soxr
 
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
+from training.evaluate_ears import chosen, evaluate_ears
+from training.evaluate_voice import evaluate_voice
 from training.transcript import heard_form, word_errors
 
 PATIENCE_TICKS = 75  # 6 s without an answer ends the wait
@@ -66,7 +70,7 @@ def evaluate_agent(args) -> dict:
     from duplex import weights
     from duplex.agent import load_agent
 
-    recogniser = WhisperModel(str(weights.whisper_base()), compute_type="int8", cpu_threads=2)
+    recogniser = WhisperModel(str(weights.whisper_base()), compute_type="int8", cpu_threads=args.threads)
     agent = load_agent(args.agent)
     agent.open(0, seed=args.seed)
     texts = json.loads((args.questions / "questions.json").read_text())
@@ -76,15 +80,23 @@ def evaluate_agent(args) -> dict:
         row = play(agent, soxr.resample(wave, rate_hz, SAMPLE_RATE).astype(np.float32))
         voice, seconds = row.pop("voice"), row.pop("tick_s")
         ticks += seconds
-        if args.out:
-            args.out.mkdir(parents=True, exist_ok=True)
-            soundfile.write(args.out / f"answer-{name}", voice, SAMPLE_RATE)
+        args.out.mkdir(parents=True, exist_ok=True)
+        soundfile.write(args.out / f"answer-{name}", voice, SAMPLE_RATE)
         segments, _ = recogniser.transcribe(soxr.resample(voice, SAMPLE_RATE, 16_000), language="en", beam_size=5)
         rows.append({"question": text, **row, "recogniser": " ".join(s.text.strip() for s in segments)})
         print(json.dumps(rows[-1]), flush=True)
+    transcripts = {}
+    for folder in args.pool:
+        agent.close(0)
+        agent.open(0, seed=args.seed)
+        texts, waves = chosen(folder, args.clips)
+        heard = [play(agent, wave)["heard"] for wave in waves]
+        transcripts[f"transcript WER, {folder.name} ({len(texts)} clips)"] = round(rate(list(zip(texts, heard, strict=True))), 3)
+        (args.out / f"transcripts-{folder.name}.txt").write_text("".join(f"{a} | {b}\n" for a, b in zip(texts, heard, strict=True)))
     delays = [row["delay_s"] for row in rows if row["delay_s"] is not None]
     return {
         "user transcript WER": round(rate([(row["question"], row["heard"]) for row in rows]), 3),
+        **transcripts,
         "voice WER": round(rate([(row["said"], row["recogniser"]) for row in rows]), 3),
         "answered": f"{len(delays)} of {len(rows)}",
         "delay median, largest s": [round(float(f(delays)), 2) for f in (np.median, np.max)] if delays else None,
@@ -95,16 +107,21 @@ def evaluate_agent(args) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=["agent"])
+    parser.add_argument("what", choices=["agent", "ears", "voice"])
     parser.add_argument("--agent", type=Path, help="agent folder; the one that ships if not given")
     parser.add_argument("--questions", type=Path, default=Path("client/questions"), help="wavs and questions.json")
-    parser.add_argument("--out", type=Path, help="folder for the answers' wavs and the results")
+    parser.add_argument("--out", type=Path, default=Path("runs/evaluation"), help="folder for sounds and results")
+    parser.add_argument("--pool", type=Path, action="append", default=[], help="a pool of speech, whose valid part is used")
+    parser.add_argument("--noise", type=Path, help="ears: data folder whose audio.jsonl lists noises")
+    parser.add_argument("--clips", type=int, default=60, help="clips of each kind")
+    parser.add_argument("--minutes", type=float, default=30.0, help="ears: of noise, tones and silence")
+    parser.add_argument("--hour", type=float, default=60.0, help="ears: minutes of the long stream")
+    parser.add_argument("--threads", type=int, default=1, help="of the recogniser")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    result = evaluate_agent(args)
+    result = {"agent": evaluate_agent, "ears": evaluate_ears, "voice": evaluate_voice}[args.what](args)
     print(json.dumps(result, indent=1))
-    if args.out:
-        (args.out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.out / f"{args.what}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

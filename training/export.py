@@ -1,7 +1,7 @@
 """Put trained parts together into an agent folder that ships.
 
-    python -m training.export --encoder runs/encoder --lm runs/lm --talker runs/talker --codec runs/codec \\
-        --tokenizer TOKENIZER_FOLDER --out duplex/agent
+    python -m training.export --encoder runs/encoder --lm runs/lm --draft runs/draft --talker runs/talker \\
+        --codec runs/codec --tokenizer TOKENIZER_FOLDER --out duplex/agent
 
 Large matrices are stored in 8 bits with a scale a row, but for the codec: its codebooks decide codes, so it is kept in float16.
 """
@@ -31,12 +31,12 @@ def export_part(name: str, run: Path, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    for part in ("encoder", "lm", "talker", "codec"):
+    for part in ("encoder", "lm", "draft", "talker", "codec"):
         parser.add_argument(f"--{part}", type=Path, help=f"run folder of the {part}; left as it is if not given")
     parser.add_argument("--tokenizer", type=Path, help="folder with the LM's tokenizer.json")
     parser.add_argument("--out", type=Path, required=True, help="agent folder")
     args = parser.parse_args()
-    for part in ("encoder", "lm", "talker"):
+    for part in ("encoder", "lm", "draft", "talker"):
         if run := getattr(args, part):
             export_part(part, run, args.out)
     if args.codec:

@@ -150,6 +150,17 @@ def order(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
     return f"order{names[i]}", [(expand(question, rng, slots), expand(answer, rng, slots))]
 
 
+def small_sum(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
+    """Two numbers up to ten, plus or minus: facts to be known, so only a wording is ever kept aside, never a sum."""
+    a, b = rng.randint(1, 10), rng.randint(1, 10)
+    operation = rng.choice("+-")
+    a, c = (a, a + b) if operation == "+" else (a + b, a)
+    slots = {"a": number_words(a), "b": number_words(b), "c": number_words(c)}
+    question, answer = SUM[operation]
+    turn = expand(question, rng, slots), expand(answer, rng, slots)
+    return turn[0], [turn]
+
+
 def number_exchange(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
     """(key that decides the split, turns) of one exchange about numbers or order."""
     return rng.choice([arithmetic] * 6 + [halves] * 2 + [counting] + [order] * 2)(rng)

@@ -19,6 +19,7 @@ TICK = TICK_MS / 1000
 IGNORE = -100
 NEVER = 1 << 30
 END_OF_TURN_TICKS = 4  # from the last piece heard to </user>: counted from what the model sees, so that it can be sure
+LATE_SHARE, LATEST_TICKS = 0.15, 16  # of the turns end later, or a missed end would never be made good
 END_OF_TURN_SECONDS = 0.45  # the same from the end of the last word, about, where the pieces' ticks are not known yet
 VOICE_DELAY_SECONDS = 0.3  # from <agent> to the first sound
 
@@ -42,6 +43,7 @@ class Word:
 class UserTurn:
     words: list[Word]
     answered: bool = True  # False: a back-channel, or another who speaks; nobody waits for an answer
+    end_ticks: int = END_OF_TURN_TICKS  # from its last piece to </user>
 
 
 @dataclass
@@ -51,6 +53,7 @@ class AgentTurn:
     answers: UserTurn | None = None
     stopped_by: UserTurn | None = None  # who interrupts it
     stop: float | None = None  # when the agent is to yield
+    cut: bool = False  # of a recording: the text ends where the agent was interrupted, nobody knows how it would have gone on
 
 
 @dataclass
@@ -77,7 +80,7 @@ def voice_seconds(text: str) -> float:
 
 
 def end_of_turn(turn: UserTurn) -> float:
-    return turn.words[-1].end + END_OF_TURN_SECONDS
+    return turn.words[-1].end + END_OF_TURN_SECONDS + TICK * (turn.end_ticks - END_OF_TURN_TICKS)
 
 
 def converse(turns: list[dict], times, rng: np.random.Generator) -> Scene:
@@ -89,7 +92,8 @@ def converse(turns: list[dict], times, rng: np.random.Generator) -> Scene:
         if turn["role"] == "user":
             words = [Word(w.text, w.start + now, w.end + now) for w in times(turn["text"])]
             pause_in_mid_sentence(words, rng)
-            question = UserTurn(words)
+            late = int(rng.integers(1, LATEST_TICKS + 1)) if rng.uniform() < LATE_SHARE else 0
+            question = UserTurn(words, end_ticks=END_OF_TURN_TICKS + late)
             scene.user.append(question)
             if interrupted:
                 scene.agent[-1].stopped_by, interrupted = question, False
@@ -185,7 +189,7 @@ class Voice:
     def __init__(self, turn: AgentTurn, encode, tick: int):
         self.pieces = deque(encode(turn.text))
         self.seconds = [voice_seconds(text) for _, text in self.pieces]
-        self.stop, self.begin = turn.stop, tick * TICK + VOICE_DELAY_SECONDS
+        self.stop, self.cut, self.begin = turn.stop, turn.cut, tick * TICK + VOICE_DELAY_SECONDS
         self.rows, self.ended = [], False
 
     @property
@@ -197,7 +201,9 @@ class Voice:
         return sum(self.seconds[: len(self.rows)]) - max(0.0, tick * TICK - self.begin)
 
     def unsaid(self, tick: int) -> list:
-        """Rows of the tokens whose sound had not begun."""
+        """Rows of the tokens whose sound had not begun. What was cut out of a recording has sounded, all of it."""
+        if self.cut:
+            return []
         starts = np.cumsum([0.0, *self.seconds])[: len(self.rows)]
         return [row for row, start in zip(self.rows, starts, strict=True) if start > tick * TICK - self.begin]
 
@@ -209,9 +215,17 @@ def next_symbol(grammar: Grammar, heard: deque, voice: Voice | None, tick: int) 
     if voice is None or (voice.ended and voice.stop is None):
         return NEXT
     if voice.stop is not None and tick * TICK >= voice.stop:
-        return STOP if not voice.ended or voice.lead(tick) > 0 else NEXT
+        if grammar.agent_open or voice.lead(tick) > 0:
+            return STOP
+        voice.ended = True  # if it had not even begun
+        return NEXT
     if voice.ended:
         return NEXT
+    if grammar.stream == USER and not grammar.agent_open:  # a turn cannot begin while another speaks
+        voice.begin = (tick + 1) * TICK + VOICE_DELAY_SECONDS
+        return NEXT
+    if voice.cut and not voice.pieces:
+        return IGNORE
     if voice.lead(tick) > LEAD_SECONDS:
         return IGNORE
     if grammar.stream != AGENT:
@@ -233,7 +247,7 @@ def heard_symbols(scene: Scene, due: list[list[int]], spell) -> list[tuple[int, 
     for turn, ticks in zip(scene.user, due, strict=True):
         pieces = [p for word in turn.words for p in spell(word.text)]
         symbols += zip(ticks, pieces, strict=True)
-        symbols.append((ticks[-1] + END_OF_TURN_TICKS, USER_END))
+        symbols.append((ticks[-1] + turn.end_ticks, USER_END))
     return symbols
 
 
@@ -241,8 +255,13 @@ def follow(scene: Scene, due: list[list[int]], spell) -> None:
     """Move the agent's turns to what is heard: one begins with </user> and yields after the first word that is no back-channel."""
     ticks = {id(turn): found for turn, found in zip(scene.user, due, strict=True)}
     for speech in scene.agent:
-        speech.start = (ticks[id(speech.answers)][-1] + END_OF_TURN_TICKS) * TICK
+        speech.start = (ticks[id(speech.answers)][-1] + speech.answers.end_ticks) * TICK
         if speech.stopped_by:
-            heard, words = ticks[id(speech.stopped_by)], [w.text for w in speech.stopped_by.words for _ in spell(w.text)]
-            first = next((word for word in words if word not in TOKENS_OF_ASSENT), words[-1])
-            speech.stop = (heard[words.index(first) + len(spell(first)) - 1] + 1) * TICK
+            speech.stop = time_to_yield(speech.stopped_by, ticks[id(speech.stopped_by)], spell)
+
+
+def time_to_yield(turn: UserTurn, ticks: list[int], spell) -> float:
+    """Second after the first word of an interruption that is no back-channel has been heard; `ticks` are those of its pieces."""
+    words = [w.text for w in turn.words for _ in spell(w.text)]
+    first = next((word for word in words if word not in TOKENS_OF_ASSENT), words[-1])
+    return (ticks[words.index(first) + len(spell(first)) - 1] + 1) * TICK

@@ -1,0 +1,48 @@
+// The sound card's side of the web client: microphone samples out in ticks, the agent's samples in through a bounded
+// buffer. Works at 24 kHz; posts {heard: Float32Array(1920), played_ms} for every tick.
+const TICK = 1920, HELD = 8 * TICK; // at most 640 ms wait to be played; beyond, the oldest is dropped
+
+registerProcessor("duplex", class extends AudioWorkletProcessor {
+  constructor() {
+    super();
+    this.heard = new Float32Array(TICK);
+    this.filled = 0;
+    this.held = []; // pieces to play
+    this.waiting = 0; // their samples
+    this.flows = false;
+    this.passed = 0; // samples of the agent that were played or dropped: its own clock
+    this.port.onmessage = ({ data }) => {
+      this.held.push(data);
+      this.waiting += data.length;
+      while (this.waiting > HELD) this.take(this.held[0].length);
+    };
+  }
+
+  take(count) { // the next samples, at most `count`, of the first piece
+    const piece = this.held[0].subarray(0, count);
+    if (piece.length === this.held[0].length) this.held.shift();
+    else this.held[0] = this.held[0].subarray(count);
+    this.waiting -= piece.length;
+    this.passed += piece.length;
+    return piece;
+  }
+
+  process([input], [output]) {
+    const microphone = input[0], speaker = output[0];
+    if (!this.flows && this.waiting >= 2 * TICK) this.flows = true; // a cushion against the network's beat
+    for (let at = 0; this.flows && at < speaker.length;) {
+      if (!this.held.length) { this.flows = false; break; }
+      const piece = this.take(speaker.length - at);
+      speaker.set(piece, at);
+      at += piece.length;
+    }
+    for (let i = 0; i < speaker.length; i++) {
+      this.heard[this.filled++] = microphone ? microphone[i] : 0;
+      if (this.filled === TICK) {
+        this.port.postMessage({ heard: this.heard.slice(), played_ms: Math.floor(this.passed / 24) });
+        this.filled = 0;
+      }
+    }
+    return true;
+  }
+});

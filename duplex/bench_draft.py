@@ -1,0 +1,132 @@
+"""What the draft is worth: the same conversation with it and without, in one run and with the same seeds.
+
+The recorded questions are asked as fast as the agent can take them, in every slot of a batch, each slot a second later than
+the one before. Symbols must be the same; calls of the LM, times of ticks and the draft's guesses are compared. A randomly
+made LM of a billion weights shows what a call costs where a tick cannot afford two.
+"""
+
+import time
+
+import numpy as np
+import torch
+
+from duplex import lm as lm_module
+from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
+from duplex.draft import Draft, DraftConfig
+from duplex.lm import LM, LMConfig
+from duplex.quantize import quantize, quantize_lm
+from duplex.traced import trace
+
+BATCHES = (1, 4, 8)
+PAUSE_S = 4.0  # after each question, for the answer
+APART_TICKS = 13
+ONSET_TICKS = 3  # an answer's first ticks, where text comes fastest
+TEXT = ("heard", "said")
+BILLION = dict(width=2048, layers=18, heads=32, kv_heads=8, hidden=8192, lora_rank=0)
+BILLION_TICKS = 8
+
+
+def conversation(questions: list[np.ndarray]) -> np.ndarray:
+    """[ticks, TICK_SAMPLES]: a second of silence, then every question and a pause."""
+    silence = np.zeros(int(PAUSE_S * SAMPLE_RATE), np.float32)
+    wave = np.concatenate([silence[:SAMPLE_RATE], *(part for question in questions for part in (question, silence))])
+    return np.pad(wave, (0, -len(wave) % TICK_SAMPLES)).reshape(-1, TICK_SAMPLES)
+
+
+def hold(agent, sound: np.ndarray) -> dict:
+    """Play `sound` to every slot -> events; per tick seconds, calls of the LM, whether text came, whether a turn began."""
+    ticks, rows = len(sound) + APART_TICKS * (agent.slots - 1), []
+    silence = np.zeros(TICK_SAMPLES, np.float32)
+    for slot in range(agent.slots):
+        agent.open(slot, seed=slot)
+    events, onset = [], 0
+    for tick in range(ticks):
+        places = [tick - APART_TICKS * slot for slot in range(agent.slots)]
+        heard = np.stack([sound[at] if 0 <= at < len(sound) else silence for at in places])
+        calls, begun = agent.counts.lm_calls, time.perf_counter()
+        _, news = agent.step(heard, [*range(agent.slots)])
+        seconds = time.perf_counter() - begun
+        kinds = [event.kind for slot in news for event in slot]
+        onset = ONSET_TICKS if "agent_started" in kinds else onset - 1
+        rows.append((seconds, agent.counts.lm_calls - calls, any(kind in TEXT for kind in kinds), onset > 0))
+        events.append([[(event.kind, event.text, event.tick) for event in slot] for slot in news])
+    for slot in range(agent.slots):
+        agent.close(slot)
+    return {"events": events, "rows": np.array(rows, float)}
+
+
+def figures(rows: np.ndarray) -> dict:
+    """rows [ticks, 4] of `hold` -> the figures of a run."""
+    seconds, calls, text, onset = rows.T
+    milliseconds = seconds * 1000
+    return {
+        "LM calls a tick with text, mean": round(float(calls[text > 0].mean()), 3) if text.any() else None,
+        "LM calls at the onset of answers, median": float(np.median(calls[onset > 0])) if onset.any() else None,
+        "tick ms p50, p99": np.percentile(milliseconds, [50, 99]).round(1).tolist(),
+        "tick ms at onset p50, p99": np.percentile(milliseconds[onset > 0], [50, 99]).round(1).tolist() if onset.any() else None,
+        "seconds": round(float(seconds.sum()), 2),
+    }
+
+
+def accepted(outcomes) -> dict:
+    """{kind: {place: [share right, guesses]}}"""
+    found: dict = {}
+    for kind, place in sorted({key[:2] for key in outcomes}):
+        right, wrong = outcomes[kind, place, True], outcomes[kind, place, False]
+        found.setdefault(kind, {})[f"place {place + 1}"] = [round(right / (right + wrong), 3), right + wrong]
+    return found
+
+
+def measure(load, questions: list[np.ndarray], batches=BATCHES) -> dict:
+    """load(slots) -> an agent that has a draft; questions: float32 [N] each, 24 kHz."""
+    sound, result = conversation(questions), {}
+    for slots in batches:
+        runs = {}
+        for name in ("without", "with"):  # each on an agent of its own: a ring cache that goes on elsewhere rounds differently
+            agent = load(slots)
+            if agent.draft is None:
+                return {"note": "this agent has no draft"}
+            if name == "without":
+                agent.draft = None
+            runs[name] = hold(agent, sound)
+        with_draft, without = figures(runs["with"]["rows"]), figures(runs["without"]["rows"])
+        result[f"batch {slots}"] = {
+            "the same events": runs["with"]["events"] == runs["without"]["events"],
+            "without": without,
+            "with": with_draft,
+            "time with / without": round(with_draft["seconds"] / without["seconds"], 3),
+            "guesses right": accepted(agent.counts.outcomes),
+            "turned off by itself": agent.counts.draft_off,
+        }
+    return result
+
+
+@torch.inference_mode()
+def billion() -> dict:
+    """Milliseconds of one call of a random LM with a billion weights: one position, three positions; and of three guesses."""
+    config = LMConfig(**BILLION)
+    torch.manual_seed(0)
+    model = quantize_lm(LM(config).merge().eval())
+    draft = quantize(Draft(DraftConfig(config.width, 2 * config.width)).eval())
+    state, one = lm_module.initial_state(config, 1), torch.zeros(1, 1, dtype=torch.long)
+    trace(model, "forward", torch.zeros(1, 1, config.width), one, one[None] == 0, state.keys, state.values, one)
+
+    def median(work) -> float:
+        times = []
+        for _ in range(BILLION_TICKS):
+            begun = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - begun)
+        return round(1000 * float(np.median(times)), 1)
+
+    def call(count: int):
+        return lambda: lm_module.step(model, torch.randn(1, count, config.width), [count], np.zeros((1, count), bool), state)
+
+    def guess():
+        hidden = torch.randn(1, config.width)
+        for _ in range(3):
+            hidden = draft(hidden, model.embed(model.logits(hidden).argmax(-1)))
+
+    weights = sum(p.numel() for p in LM(LMConfig(**{**BILLION, "layers": 1})).blocks.parameters()) * config.layers
+    times = {"1 position": median(call(1)), "3 positions": median(call(3)), "3 guesses": median(guess)}
+    return {"weights in blocks": weights, "ms": times}

@@ -1,0 +1,45 @@
+"""What the server answers to plain HTTP: the web client, health, figures. Paths to answers, no I/O but reading the client once."""
+
+import http
+import json
+from functools import cache
+from pathlib import Path
+
+from duplex import metrics
+
+STATS_PATH = "/v1/stats"
+CLIENT = Path(__file__).parent.parent / "client"
+FILES = {  # the only files that are ever served
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "/worklet.js": ("worklet.js", "text/javascript; charset=utf-8"),
+}
+PRIVATE = (STATS_PATH, "/metrics")  # need the key, if there is one
+SAFE = {
+    "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
+
+
+@cache
+def _file(name: str) -> bytes:
+    return (CLIENT / name).read_bytes()
+
+
+def answer(path: str, engine) -> tuple[http.HTTPStatus, str, bytes] | None:
+    """-> status, content type, body; None: there is no such page."""
+    if path in FILES:
+        name, kind = FILES[path]
+        return http.HTTPStatus.OK, kind, _file(name)
+    if path == "/healthz":
+        return http.HTTPStatus.OK, "text/plain", b"ok\n"
+    if path == "/readyz":
+        ready = engine.accepting
+        status = http.HTTPStatus.OK if ready else http.HTTPStatus.SERVICE_UNAVAILABLE
+        return status, "text/plain", b"ready\n" if ready else b"not taking sessions\n"
+    if path == "/metrics":
+        return http.HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", metrics.exposition(engine.stats())
+    if path == STATS_PATH:
+        return http.HTTPStatus.OK, "application/json", (json.dumps(engine.stats()) + "\n").encode()
+    return None

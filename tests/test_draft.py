@@ -1,0 +1,154 @@
+"""Decoding with a draft says what decoding without it says: symbol for symbol, in batches, for every temperature."""
+
+import copy
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from duplex import bench_draft, lm
+from duplex.agent import Settings
+from duplex.audio import TICK_SAMPLES
+from duplex.draft import Asked, Draft, DraftConfig, propose
+from duplex.tokens import AGENT, FIRST_TEXT_ID, NEXT, STOP, Grammar, allowed
+from tests.tiny_speech_agent import tiny_agent
+
+CHI_SQUARE_9_DEGREES = 27.9  # exceeded once in a thousand times by chance
+
+
+def with_draft(agent, noise: float):
+    """A draft that is often right: it guesses that the hidden state stays as it is, more or less."""
+    torch.manual_seed(1)
+    draft = Draft(DraftConfig(agent.lm.config.width, 16)).eval()
+    torch.nn.init.normal_(draft.down.weight, std=noise)
+    agent.draft = draft.double()
+    return agent
+
+
+def talk(agent, ticks: int, joins: dict[int, int], leaves: dict[int, int]):
+    """Noise in, sessions joining and leaving at given ticks -> per tick and slot the events, and the LM's cell positions."""
+    rng, events, active = np.random.default_rng(3), [], []
+    for tick in range(ticks):
+        for slot in [s for s, at in joins.items() if at == tick]:
+            agent.open(slot, seed=slot)
+            active.append(slot)
+        for slot in [s for s, at in leaves.items() if at == tick]:
+            agent.close(slot)
+            active.remove(slot)
+        heard = rng.normal(0, 0.3, (agent.slots, TICK_SAMPLES)).astype(np.float32)
+        _, news = agent.step(heard, sorted(active))
+        events.append([[(e.kind, e.text, e.tick) for e in slot] for slot in news])
+    return events
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("slots", [1, 3])
+def test_the_draft_changes_no_symbol(slots, temperature):
+    """Long enough that ticks and text leave their windows; sessions join and leave, and stop themselves."""
+    settings = Settings(symbols_per_tick=3, temperature=temperature, next_penalty=2.0, draft_least=0.0)
+    joins = {0: 0} if slots == 1 else {0: 0, 2: 7, 1: 11}
+    leaves = {} if slots == 1 else {0: 90}
+    plain, drafted = tiny_agent(slots, settings), with_draft(tiny_agent(slots, settings), 0.02)
+    assert talk(plain, 160, joins, leaves) == talk(drafted, 160, joins, leaves)
+    counts = drafted.counts
+    assert 0 < counts.right < counts.guesses and counts.lm_calls < plain.counts.lm_calls
+    assert plain.counts.lm_calls - counts.lm_calls <= counts.calls_saved  # calls are shared by a batch
+    assert int(plain.lm_state.next_position.max()) > plain.lm.config.text_window + plain.lm.config.tick_window
+
+
+def test_sampled_symbols_keep_their_distribution():
+    """All pairs of first symbols of a turn, 4 choices each: the draws against the probabilities worked out by hand."""
+    settings = Settings(symbols_per_tick=2, temperature=1.0, next_penalty=50.0, top_k=4, draft_least=0.0)
+    agent = with_draft(tiny_agent(1, settings), 0.02)
+    heard, draws = np.zeros((1, TICK_SAMPLES), np.float32), Counter()
+    exact = {}
+    for seed in range(600):
+        agent.open(0, seed=seed)
+        agent.sessions[0].grammar = Grammar(AGENT, False, True)
+        if not exact:
+            exact = pair_probabilities(agent, heard)
+        first = int(agent.lm_state.next_position[0]) + 1  # after the tick
+        fed = []
+        agent.note = lambda slot, symbol, before, position, events, fed=fed: fed.append((position, symbol))
+        agent.step(heard, [0])
+        agent.close(0)
+        assert [position for position, _ in fed] == [first, first + 1]
+        draws[tuple(symbol for _, symbol in fed)] += 1
+    assert agent.counts.right > 50 and set(draws) <= set(exact)
+    top = sorted(exact, key=exact.get, reverse=True)[:9]
+    rest = [600 - sum(draws[pair] for pair in top), 600 * (1 - sum(exact[pair] for pair in top))]
+    cells = [(draws[pair], 600 * exact[pair]) for pair in top] + [rest]
+    assert sum((got - expected) ** 2 / expected for got, expected in cells) < CHI_SQUARE_9_DEGREES
+
+
+@torch.inference_mode()
+def pair_probabilities(agent, heard) -> dict:
+    """Joint probabilities of the first two symbols of a tick; the agent's state is left as it was."""
+    states = copy.deepcopy((agent.lm_state, agent.feature_state, agent.encoder_state))
+    mask = allowed(Grammar(AGENT, False, True), agent.lm.config.vocabulary, True, True)
+
+    def likeliest(hidden) -> dict:
+        scores = agent.lm.logits(hidden[None])[0]
+        scores[NEXT] -= agent.settings.next_penalty
+        values, symbols = scores.masked_fill(~mask, -torch.inf).topk(agent.settings.top_k)
+        assert (symbols >= FIRST_TEXT_ID).all(), "a control among the likeliest would change the rules: choose another seed"
+        return dict(zip(symbols.tolist(), values.softmax(-1).tolist(), strict=True))
+
+    vector = agent.listen(torch.from_numpy(heard))[0]
+    pairs = {}
+    for one, p in likeliest(agent.feed({0: ([], vector)})[0][-1].clone()).items():
+        after = agent.feed({0: ([one], None)})[0][-1].clone()
+        lm.rollback(agent.lm_state, 0, 1)
+        pairs |= {(one, two): p * q for two, q in likeliest(after).items()}
+    agent.lm_state, agent.feature_state, agent.encoder_state = states
+    return pairs
+
+
+def test_a_draft_that_does_not_gain_is_turned_off(monkeypatch):
+    monkeypatch.setattr("duplex.agent.WEIGH_TICKS", 10)
+    agent = with_draft(tiny_agent(1, Settings(symbols_per_tick=3, draft_least=0.0)), 5.0)  # always wrong
+    talk(agent, 12, {0: 0}, {})
+    assert agent.counts.draft_off and agent.counts.calls_saved == 0
+    guesses = agent.counts.guesses
+    agent.close(0)
+    talk(agent, 5, {0: 0}, {})
+    assert agent.counts.guesses == guesses
+
+
+def test_nothing_is_guessed_beyond_the_rules():
+    """No text where none may come, neither <next> nor <stop> as a guess, and no more than asked for."""
+    agent = with_draft(tiny_agent(2), 1.0)
+    width = agent.lm.config.width
+    torch.manual_seed(0)
+    for _ in range(30):
+        asked = {
+            0: Asked(
+                torch.randn(width, dtype=torch.double),
+                torch.randn(2, width, dtype=torch.double),
+                Grammar(),
+                speaking_allowed=False,
+                audible=True,
+            ),
+            1: Asked(torch.randn(width).double(), torch.randn(1, width).double(), Grammar(AGENT, False, True), True, True),
+        }
+        guesses = propose(agent.draft, agent.lm, asked, 3, 0.0, 0.0)
+        assert all(len(g) <= 3 and not {NEXT, STOP} & set(g) for g in guesses.values())
+        assert all(symbol < FIRST_TEXT_ID for symbol in guesses[0][:1])
+
+
+def test_bench_compares_the_same_conversation():
+    def load(slots):
+        return with_draft(tiny_agent(slots, Settings(symbols_per_tick=3, next_penalty=2.0, draft_least=0.0)), 0.02)
+
+    questions = [np.random.default_rng(i).normal(0, 0.3, 12_000).astype(np.float32) for i in range(2)]
+    result = bench_draft.measure(load, questions, batches=(1, 2))
+    for found in result.values():
+        assert found["the same events"]
+        calls = [found[name]["LM calls a tick with text, mean"] for name in ("with", "without")]
+        assert 1 <= calls[0] < calls[1] <= 3
+    shares = [share for places in result["batch 1"]["guesses right"].values() for share, _ in places.values()]
+    assert min(shares) < 1 and max(shares) > 0
+    agent = load(1)
+    agent.draft = None
+    assert "no draft" in bench_draft.measure(lambda slots: agent, questions)["note"]
