@@ -368,6 +368,7 @@ class Agent:
         symbol = self.wished(session, mask)
         if symbol is not None:
             return symbol
+        mask[STOP] &= session.grammar.user_open  # there is nobody to yield to
         if session.grammar.user_open and mask[USER_END] and session.tick - session.heard_tick > settings.patience_ticks:
             return USER_END
         scores = self.lm.logits(hidden[None], text=bool(mask[FIRST_TEXT_ID]))[0].cpu()  # text may be ruled out: save its scores
