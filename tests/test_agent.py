@@ -6,6 +6,7 @@ import torch
 
 from duplex.agent import Settings
 from duplex.audio import TICK_SAMPLES
+from duplex.encoder import blank_tick
 from duplex.tokens import AGENT, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END
 from tests.tiny_speech_agent import LETTERS, tiny_agent
 
@@ -126,6 +127,31 @@ def test_patience_ends_a_turn_that_the_model_would_leave_open():
     events, _ = silent_run(agent, 20)
     last = max(e.tick for e in events if e.kind == "heard")
     assert [e.tick for e in events if e.kind == "user_ended"] == [last + 6]
+
+
+def test_nothing_is_written_down_that_was_not_heard():
+    """The LM wants to write; the encoder has heard nothing but blanks."""
+    agent = tiny_agent(1)
+    heard = agent.encoder.step
+
+    def deaf(mel, state):
+        (vectors, log_probs), state = heard(mel, state)
+        return (vectors, blank_tick(len(mel), log_probs.shape[-1] - 1)[:, None]), state
+
+    for listen, expected in ((deaf, False), (heard, True)):
+        agent.encoder.step = listen
+        Script(agent, [USER, *text(" hi")])
+        events, _ = silent_run(agent, 10)
+        agent.close(0)
+        assert any(event.kind in ("user_started", "heard") for event in events) == expected
+
+
+def test_it_yields_only_to_somebody():
+    agent = tiny_agent(1, Settings(symbols_per_tick=4))
+    Script(agent, [AGENT, *text("One two three four five six."), STOP])
+    events, _ = silent_run(agent, 24)
+    assert not any(event.kind == "agent_stopped" for event in events)
+    assert any(event.kind == "spoken" for event in events)
 
 
 def test_wrong_shape_is_a_clear_error():

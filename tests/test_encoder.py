@@ -8,7 +8,7 @@ import torch
 
 from duplex.audio import MEL_FRAMES_PER_TICK
 from duplex.ctranslate2 import read_tensors
-from duplex.encoder import Encoder, EncoderConfig, reset
+from duplex.encoder import Encoder, EncoderConfig, blank_tick, collapse, reset
 
 TINY = EncoderConfig(ctc_tokens=(5, 6, 7), width=24, layers=2, heads=3, window=16)  # 4 ticks of window
 
@@ -111,3 +111,19 @@ def test_ctranslate2_reader(tmp_path):
     tensors = read_tensors(tmp_path / "model.bin", "encoder/")
     assert tensors.keys() == {"encoder/a", "encoder/heads"}
     assert np.array_equal(tensors["encoder/a"], arrays["encoder/a"]) and tensors["encoder/heads"] == 6
+
+
+def test_a_piece_over_two_ticks_is_one_piece():
+    """Collapsed tick by tick as over a clip; a piece said again after a blank tick stays."""
+    spikes = [0, 3, 3, 0, 3, 5, 0]  # ticks of sure pieces; 0 is the blank
+    posterior = torch.full((1, len(spikes), 7), 1e-6)
+    posterior[0, torch.arange(len(spikes)), torch.tensor(spikes)] = 1.0
+    log_probs = (posterior / posterior.sum(-1, keepdim=True)).log()
+    whole = collapse(log_probs, blank_tick(1, 6))
+    assert whole.argmax(-1)[0].tolist() == [0, 3, 0, 0, 3, 5, 0]
+    torch.testing.assert_close(whole.exp().sum(-1), torch.ones(1, len(spikes)))
+    before, ticks = blank_tick(1, 6), []
+    for tick in log_probs.split(1, 1):
+        ticks.append(collapse(tick, before))
+        before = tick[:, -1]
+    assert torch.equal(torch.cat(ticks, 1), whole)

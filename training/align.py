@@ -25,20 +25,20 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchaudio
-from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from duplex import features
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.backbone import fill, read_gguf, start_controls, trained
-from duplex.checkpoint import load_config, load_tensors, save
-from duplex.encoder import Encoder, EncoderConfig
+from duplex.checkpoint import load_config, load_tensors
+from duplex.encoder import Encoder, EncoderConfig, blank_tick, collapse
 from duplex.lm import LM, TEXT, LMConfig, visible_cells
 from duplex.tokens import END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, load_tokenizer
 from training.augment import active_power, augment, load_noise
 from training.forced import due_ticks
 from training.pool import Pool
 from training.recordings import Recordings, hearing_only, place
+from training.resuming import has_run, resume_run, save_run
 from training.scenes import (
     IGNORE,
     INSTRUCTIONS,
@@ -283,7 +283,8 @@ def assemble(lm: LM, drawn: list):
         pad = length - len(sequence.token)
         token = torch.from_numpy(np.pad(sequence.token, (0, pad), constant_values=FIRST_TEXT_ID))
         x = lm.embed(token.clamp(min=0))
-        felt = lm.project(None if vectors is None else vectors[None], log_probs[None])[0]
+        heard = collapse(log_probs[None], blank_tick(1, log_probs.shape[1] - 1))
+        felt = lm.project(None if vectors is None else vectors[None], heard)[0]
         index = torch.from_numpy(np.pad(np.where(sequence.token < 0, sequence.tick, 0), (0, pad)))
         x = torch.where((token < 0)[:, None], felt[index.clamp(max=len(felt) - 1)].to(x.dtype), x)
         inputs.append(x)
@@ -347,33 +348,13 @@ def validate(lm: LM, source: SceneSource, batches: int = 6) -> dict:
     return by_kind([(loss.float().numpy(), right.numpy(), names) for loss, right, names in parts])
 
 
-def save_run(out: Path, lm: LM, optimizer, progress: dict) -> None:
-    save(trained(lm), lm.config, out)
-    state = {f"{i}.{k}": v for i, s in optimizer.state_dict()["state"].items() for k, v in s.items()}
-    save_file(state, out / "optimizer.safetensors.part")
-    (out / "optimizer.safetensors.part").replace(out / "optimizer.safetensors")
-    (out / "progress.json").write_text(json.dumps(progress))
-
-
-def resume_run(out: Path, lm: LM, optimizer) -> dict:
-    if not (out / "progress.json").exists():
-        return {"step": 0, "seconds": 0.0}
-    lm.load_state_dict(load_tensors(out), strict=False)
-    state: dict = {}
-    for name, value in load_file(out / "optimizer.safetensors").items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return json.loads((out / "progress.json").read_text())
-
-
 def train(args, lm: LM, source: SceneSource, valid: SceneSource) -> None:
     groups = [
         {"params": [p for n, p in lm.named_parameters() if "lora" in n], "lr": args.lr},
         {"params": [p for n, p in lm.named_parameters() if p.requires_grad and "lora" not in n], "lr": args.lr},
     ]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)
-    progress = resume_run(args.out, lm, optimizer)
+    progress = resume_run(args.out, lm, optimizer, strict=False) if has_run(args.out) else {"step": 0, "seconds": 0.0}
     begun, saved, parts, queue = time.time() - progress["seconds"], time.time(), [], []
     if progress.get("queued"):  # the rest of the batches that were drawn before the interruption
         rng = np.random.default_rng([args.seed, progress["drawn"]])
@@ -403,8 +384,8 @@ def train(args, lm: LM, source: SceneSource, valid: SceneSource) -> None:
                 file.write(json.dumps(line) + "\n")
         if time.time() - saved > SAVE_SECONDS:
             saved = time.time()
-            save_run(args.out, lm, optimizer, {**progress, "seconds": time.time() - begun})
-    save_run(args.out, lm, optimizer, {**progress, "seconds": time.time() - begun})
+            save_run(args.out, trained(lm), lm.config, optimizer, {**progress, "seconds": time.time() - begun})
+    save_run(args.out, trained(lm), lm.config, optimizer, {**progress, "seconds": time.time() - begun})
     print(json.dumps({"valid": validate(lm, valid, 20)}), flush=True)
 
 

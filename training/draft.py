@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from duplex.checkpoint import load_tensors, save
+from duplex.checkpoint import load_tensors
 from duplex.draft import Draft, DraftConfig
 from duplex.tokens import NEXT
 from training.align import VALID_SEED, SceneSource, Tokenizer, add_data_arguments, assemble, build, kind_of
+from training.resuming import has_run, resume_run, save_run
 from training.scenes import IGNORE
 
 PLACES = 3  # guesses in a row
@@ -85,29 +85,9 @@ def agreement(draft: Draft, lm, source: SceneSource, batches: int = 8) -> dict:
     return {kind: [round(float(np.concatenate(place).mean()), 3) for place in places] for kind, places in found.items()}
 
 
-def save_run(out: Path, draft: Draft, optimizer, progress: dict) -> None:
-    save(draft.state_dict(), draft.config, out)
-    moments = {f"{i}.{k}": v for i, s in optimizer.state_dict()["state"].items() for k, v in s.items()}
-    save_file(moments, out / "optimizer.part")
-    (out / "optimizer.part").replace(out / "optimizer.safetensors")
-    (out / "progress.json").write_text(json.dumps(progress))
-
-
-def resume_run(out: Path, draft: Draft, optimizer) -> dict:
-    if not (out / "progress.json").exists():
-        return {"step": 0, "seconds": 0.0}
-    draft.load_state_dict(load_tensors(out))
-    state: dict = {}
-    for name, value in load_file(out / "optimizer.safetensors").items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return json.loads((out / "progress.json").read_text())
-
-
 def train(args, draft: Draft, lm, source: SceneSource, valid: SceneSource) -> None:
     optimizer = torch.optim.AdamW(draft.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
-    progress = resume_run(args.out, draft, optimizer)
+    progress = resume_run(args.out, draft, optimizer) if has_run(args.out) else {"step": 0, "seconds": 0.0}
     begun, saved, queue, recent = time.time() - progress["seconds"], time.time(), [], []
     while (elapsed := time.time() - begun) < args.minutes * 60:
         step = progress["step"] = progress["step"] + 1
@@ -132,8 +112,8 @@ def train(args, draft: Draft, lm, source: SceneSource, valid: SceneSource) -> No
                 file.write(json.dumps(line) + "\n")
         if time.time() - saved > 180:
             saved = time.time()
-            save_run(args.out, draft, optimizer, {**progress, "seconds": time.time() - begun})
-    save_run(args.out, draft, optimizer, {**progress, "seconds": time.time() - begun})
+            save_run(args.out, draft.state_dict(), draft.config, optimizer, {**progress, "seconds": time.time() - begun})
+    save_run(args.out, draft.state_dict(), draft.config, optimizer, {**progress, "seconds": time.time() - begun})
     print(json.dumps({"agreement": agreement(draft, lm, valid, 20)}), flush=True)
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 
 from duplex import checkpoint
 from duplex.audio import ENCODER_FRAMES_PER_TICK, MEL_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
@@ -27,6 +26,7 @@ from duplex.features import PEAK_FLOOR, TAIL_SAMPLES, FeatureState, initial_stat
 from training.augment import load_noise
 from training.clips import UNKNOWN, Batch, Source, draw_batches, open_source
 from training.pool import Pool
+from training.resuming import has_run, resume_run, save_run
 from training.teacher import Teacher, load_whisper
 from training.transcript import Pieces, choose_pieces, heard_form, load_tokenizer, word_errors
 
@@ -110,26 +110,6 @@ def make_optimizer(encoder: Encoder, args: argparse.Namespace) -> torch.optim.Op
     old = [p for p in encoder.parameters() if id(p) not in known]
     groups = [{"params": old, "peak": args.rate}, {"params": new, "peak": args.new_rate}]
     return torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-
-
-def save(out: Path, encoder: Encoder, optimizer: torch.optim.Optimizer, progress: dict) -> None:
-    """Encoder, optimizer and progress, each replaced in one move; progress last, it says that the others are there."""
-    checkpoint.save(encoder.state_dict(), encoder.config, out)
-    moments = {f"{i}.{key}": t for i, state in optimizer.state_dict()["state"].items() for key, t in state.items()}
-    save_file(moments, out / "optimizer.part")
-    (out / "optimizer.part").replace(out / "optimizer.safetensors")
-    (out / "progress.part").write_text(json.dumps(progress))
-    (out / "progress.part").replace(out / "progress.json")
-
-
-def resume(out: Path, encoder: Encoder, optimizer: torch.optim.Optimizer) -> dict:
-    encoder.load_state_dict(checkpoint.load_tensors(out))
-    states: dict[int, dict] = {}
-    for name, tensor in load_file(out / "optimizer.safetensors").items():
-        i, key = name.split(".")
-        states.setdefault(int(i), {})[key] = tensor
-    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    return json.loads((out / "progress.json").read_text())
 
 
 def student_mel(wave: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -246,14 +226,14 @@ def train(args: argparse.Namespace, encoder, teacher, optimizer, pieces: Pieces,
                 log(args.out, {**progress, **means, "times_real_time": speed})
                 recent, sound_s, since = [], 0.0, time.monotonic()
             if progress["minutes"] - saved > args.save_minutes:
-                save(args.out, encoder, optimizer, progress)
+                save_run(args.out, encoder.state_dict(), encoder.config, optimizer, progress)
                 saved = progress["minutes"]
             if progress["minutes"] - validated > args.validate_minutes or done >= 1:
                 report(args, encoder, pieces, progress)
                 validated, sound_s, since = progress["minutes"], 0.0, time.monotonic()
             if done >= 1:
                 break
-    save(args.out, encoder, optimizer, progress)
+    save_run(args.out, encoder.state_dict(), encoder.config, optimizer, progress)
 
 
 def report(args: argparse.Namespace, encoder: Encoder, pieces: Pieces, progress: dict) -> None:
@@ -269,7 +249,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer = load_tokenizer(args.tokenizer)
     teacher = Teacher(args.whisper)
-    going_on = (args.out / "progress.json").exists()
+    going_on = has_run(args.out)
     if (args.out / "config.json").exists():
         config = checkpoint.load_config(EncoderConfig, args.out)
     else:
@@ -278,7 +258,7 @@ def main() -> None:
     sources = [open_source(folder, share, pieces) for folder, share in args.pool]
     encoder = Encoder(config) if going_on else begin(args, config, teacher, sources)
     optimizer = make_optimizer(encoder, args)
-    progress = resume(args.out, encoder, optimizer) if going_on else {"step": 0, "minutes": 0.0}
+    progress = resume_run(args.out, encoder, optimizer) if going_on else {"step": 0, "minutes": 0.0}
     print(f"{len(config.ctc_tokens)} pieces, {sum(p.numel() for p in encoder.parameters()):,} weights", flush=True)
     train(args, encoder, teacher, optimizer, pieces, sources, progress)
 
