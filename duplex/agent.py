@@ -26,6 +26,7 @@ from duplex.sampling import sample
 from duplex.talking import Talking
 from duplex.tokens import (
     AGENT,
+    ASIDE,
     END,
     FIRST_TEXT_ID,
     LEAD_SECONDS,
@@ -370,7 +371,7 @@ class Agent:
             return symbol
         mask[STOP] &= session.grammar.user_open  # there is nobody to yield to
         if session.grammar.user_open and mask[USER_END] and session.tick - session.heard_tick > settings.patience_ticks:
-            return USER_END
+            mask = torch.isin(torch.arange(len(mask)), torch.tensor([USER_END, ASIDE]))  # it is over; for whom was it?
         scores = self.lm.logits(hidden[None], text=bool(mask[FIRST_TEXT_ID]))[0].cpu()  # text may be ruled out: save its scores
         scores[NEXT] -= settings.next_penalty
         temperature = settings.temperature if session.temperature is None else session.temperature
@@ -394,16 +395,16 @@ class Agent:
         """What a symbol means to the outside: events, and text for the talker."""
         session = self.sessions[slot]
 
-        def emit(kind: str, text: str = "") -> None:
-            events.append(Event(kind, session.tick, text))
+        def emit(kind: str, text: str = "", **fields) -> None:
+            events.append(Event(kind, session.tick, text, **fields))
 
         if symbol == USER or before.stream == USER:
             session.heard_tick = session.tick
         if symbol == USER:
             if not before.user_open:
                 emit("user_started")
-        elif symbol == USER_END:
-            emit("user_ended")
+        elif symbol in (USER_END, ASIDE):
+            emit("user_ended", to="agent" if symbol == USER_END else "other")
         elif symbol == AGENT:
             if not before.agent_open:
                 self.begin_turn(session)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from duplex.lm import LM
-from duplex.tokens import AGENT, BACK, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END
+from duplex.tokens import AGENT, ASIDE, BACK, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END
 
 GGUF_NAMES = {
     "attn_norm": "input_layernorm",
@@ -67,7 +67,7 @@ def start_controls(lm: LM, tokenizer) -> None:
     lm.control_in.copy_(table[:FIRST_TEXT_ID])
     lm.control_out.copy_(table[:FIRST_TEXT_ID])
     meaning = {USER: "<|im_start|>user", USER_END: "<|im_end|>", AGENT: "<|im_start|>assistant", END: "<|im_end|>"}
-    for control, text in {**meaning, STOP: "<|im_end|>", BACK: " okay", NEXT: " "}.items():
+    for control, text in {**meaning, ASIDE: "<|im_end|>", STOP: "<|im_end|>", BACK: " okay", NEXT: " "}.items():
         lm.control_in[control] = mean(text)
         lm.control_out[control] = mean(text)
     lm.blank.copy_(mean(" ...") * 0.5)

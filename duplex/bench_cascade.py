@@ -116,7 +116,7 @@ class Cascade:
             session.thinking = None  # what was begun is answered together with what comes now
         if session.open and session.quiet >= QUIET_TICKS:
             session.open = False
-            events.append(Event("user_ended", session.tick))
+            events.append(Event("user_ended", session.tick, to="agent"))
             self._think(session)
         elif not session.open and session.thinking is None:
             session.heard = session.heard[-KEPT_TICKS:]

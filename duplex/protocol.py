@@ -22,7 +22,7 @@ object in a text message; `tick`, `start_ms`, `end_ms` are on the session's cloc
 | server | binary          |                                    | one tick of the agent's voice, silence included   |
 | server | user_started    | tick                               | the user speaks                                   |
 | server | heard           | tick, text                         | a piece of the user's words, to be appended       |
-| server | user_ended      | tick                               | the user has finished                             |
+| server | user_ended      | tick, to (agent, other)            | the user has finished; was it for the agent?      |
 | server | agent_started   | tick                               | the agent begins a turn                           |
 | server | said            | tick, text                         | a piece of the agent's words, when decided        |
 | server | spoken          | tick, text, start_ms, end_ms       | a word in the agent's voice                       |

@@ -7,6 +7,8 @@ One sequence holds two text streams, each opened by its tag. F is one tick's fea
 A tag also switches back to a stream that is still open, so hearing goes on while the agent speaks:
 
     <agent> The capital F of F <user> wait F F <agent> France F ...
+
+What is not for the agent is written down as well, and ends with <aside> instead of </user>.
 """
 
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ import torch
 
 NEXT = 3  # nothing more in this tick; never fed back
 USER = 4  # what follows was heard from the user
-USER_END = 5  # the user's turn is over
+USER_END = 5  # the user's turn is over: it was for the agent
 AGENT = 6  # what follows is to be spoken
 END = 7  # the agent's turn is complete
 STOP = 8  # the agent yields; what it had not yet said is dropped
@@ -24,7 +26,7 @@ BACK = 9  # a short back-channel follows (reserved)
 SOUND = 10  # a sound that is not speech (reserved)
 TOOL = 11  # a call, JSON follows (reserved)
 OTHER = 12  # after <user>: another speaker (reserved)
-ASIDE = 13  # after <user>: speech that is not for the agent (reserved)
+ASIDE = 13  # instead of </user>: it was for somebody else, or mere assent; nobody waits for an answer
 
 LEAD_SECONDS = 1.2  # text may run ahead of the voice by so much; then speaking waits
 
@@ -57,7 +59,7 @@ class Grammar:
     """Which text stream is open in one session, and hence which symbols may come next."""
 
     stream: int | None = None  # USER, AGENT or None: where a text token now would belong
-    user_open: bool = False  # <user> without </user> yet
+    user_open: bool = False  # <user> without </user> or <aside> yet
     agent_open: bool = False  # <agent> without <end> or <stop> yet
 
 
@@ -68,7 +70,7 @@ def advance(grammar: Grammar, symbol: int) -> Grammar:
         stream, user_open = USER, True
     elif symbol == AGENT:
         stream, agent_open = AGENT, True
-    elif symbol == USER_END:
+    elif symbol in (USER_END, ASIDE):
         user_open = False
         stream = AGENT if agent_open else None
     elif symbol in (END, STOP):
@@ -94,7 +96,7 @@ def allowed(grammar: Grammar, vocabulary: int, speaking_allowed: bool, audible: 
     mask[NEXT] = True
     if grammar.stream == USER:
         mask[FIRST_TEXT_ID:] = True
-        mask[USER_END] = True
+        mask[USER_END] = mask[ASIDE] = True
         mask[AGENT] = grammar.agent_open and speaking_allowed
     else:
         mask[USER] = True

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from training.corpus import SHARES, Writer, write_dialogues
+from training.corpus import SHARES, Writer, as_json, write_dialogues
 from training.numbers_spoken import number_exchange, number_words
 from training.templates import expand, read_blocks
 
@@ -82,9 +82,18 @@ def test_splits_share_no_first_question(data):
 
 def test_dialogues_are_short_and_of_every_kind(data):
     dialogues = write(data, count=1500)
-    assert all(len(agent.split()) <= 25 for d in dialogues for _, agent in d.turns)
+    assert all(len(agent.split()) <= 25 for d in dialogues for _, agent in d.turns if agent)
     kinds = {kind for d in dialogues for kind in d.kind.split("+")}
-    assert kinds == set(SHARES) - {"answer"}
+    assert kinds == set(SHARES) - {"answer"} | {"aside"}
+
+
+def test_what_is_said_to_somebody_else_has_no_answer(data):
+    asides = [turn for d in write(data) for turn in json.loads(as_json(d))["turns"] if turn.get("aside")]
+    assert len(asides) > 20 and all(turn["role"] == "user" for turn in asides)
+    for dialogue in write(data):
+        roles = [(turn["role"], bool(turn.get("aside"))) for turn in json.loads(as_json(dialogue))["turns"]]
+        answered = [i for i, (role, aside) in enumerate(roles) if role == "user" and not aside]
+        assert all(roles[i + 1][0] == "agent" for i in answered) and ("aside" in dialogue.kind) == any(a for _, a in roles)
 
 
 def test_repeat_request_gives_the_last_answer(data):

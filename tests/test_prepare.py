@@ -14,9 +14,10 @@ from duplex.encoder import Encoder, EncoderConfig
 from duplex.lm import LM, LMConfig
 from duplex.tokens import AGENT, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, Grammar, advance, allowed
 from tests.tiny_speech_agent import LETTERS, tiny_tokenizer
-from training import align, forced
-from training.align import Tokenizer, parse_arguments
+from training import duplex as training
+from training import forced
 from training.clips import Clip
+from training.duplex import Tokenizer, parse_arguments
 from training.pool import Pool
 from training.prepare import main
 from training.recordings import SILENCE_S, WINDOW_S, Recordings, hearing_only, place, understand, window, window_end, window_starts
@@ -204,7 +205,7 @@ def test_listening_as_a_stream_is_listening_at_once(parts):
     encoder = Encoder(checkpoint.load_config(EncoderConfig, parts / "encoder")).eval()
     wave = spoken(USER_WORDS, 2.0, SAMPLE_RATE, 500.0).astype(np.float32)[: 24 * TICK_SAMPLES]
     with torch.autocast("cpu", enabled=False):
-        whole = align.listen(encoder, np.pad(wave, (0, 6 * TICK_SAMPLES)))[1]
+        whole = training.listen(encoder, np.pad(wave, (0, 6 * TICK_SAMPLES)))[1]
     assert (forced.hear(encoder, wave).exp() - whole.exp()).abs().max() < 0.02  # `listen` computes in bfloat16
 
 
@@ -355,7 +356,7 @@ def fine_tune(parts, prepared, out) -> dict[str, torch.Tensor]:
     args = parse_arguments([str(a) for a in [*told, "--steps", 4, "--positions", 400, "--residual", "--out", out]])
     encoder = Encoder(checkpoint.load_config(EncoderConfig, parts / "encoder")).eval()
     encoder.load_state_dict(checkpoint.load_tensors(parts / "encoder"))
-    align.run(args, tiny_lm(), encoder)
+    training.run(args, tiny_lm(), encoder)
     return checkpoint.load_tensors(out)
 
 
@@ -373,7 +374,7 @@ def test_a_run_on_recordings_alone_learns_and_describes_itself(parts, prepared, 
     assert "control_out" in moved and "residual.weight" in moved and any("lora_b" in name for name in moved)
     written = json.loads((tmp_path / "run" / "run.json").read_text())
     assert written["arguments"]["recordings"] == [[str(prepared), 1.0]] and written["arguments"]["steps"] == 4
-    assert written["versions"]["torch"] == torch.__version__ and written["program"] == "training.align"
+    assert written["versions"]["torch"] == torch.__version__ and written["program"] == "training.duplex"
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(parts, prepared, tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from duplex.tokens import AGENT, END, FIRST_TEXT_ID, LEAD_SECONDS, NEXT, STOP, USER, USER_END, Grammar, advance, allowed
+from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, LEAD_SECONDS, NEXT, STOP, USER, USER_END, Grammar, advance, allowed
 from training.scenes import (
     IGNORE,
     NEVER,
@@ -70,7 +70,8 @@ def test_layout_obeys_the_runtime(seed, cap):
     pieces = [s for _, s in heard if s >= FIRST_TEXT_ID]
     got = [t for t in sequence.token if 100 <= t < 300]
     assert got == pieces[: len(got)] and len(got) >= len(pieces) - 3  # the scene's end may cut the last
-    assert (sequence.token == USER_END).sum() == len(scene.user)
+    assert (sequence.token == USER_END).sum() == sum(turn.answered for turn in scene.user)
+    assert (sequence.token == ASIDE).sum() == sum(not turn.answered for turn in scene.user)
 
 
 def test_labels_are_the_next_symbol_of_the_tick():
@@ -114,7 +115,7 @@ def test_no_answer_to_a_back_channel():
     scene = Scene(4.0, [UserTurn([Word("yeah", 1.0, 1.3)], answered=False)], [])
     sequence = lay_out(scene, heard_symbols(scene, [[16, 17]], spell), [], encode, 1)
     assert AGENT not in sequence.token and END not in sequence.token
-    assert [t for t in sequence.token if t in (USER, USER_END)] == [USER, USER_END]
+    assert [t for t in sequence.token if t in (USER, USER_END, ASIDE)] == [USER, ASIDE]
 
 
 def test_text_alone_teaches_what_the_agent_says():

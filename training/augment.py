@@ -1,4 +1,4 @@
-"""Make clean speech sound like the world: other speeds, rooms, telephones, noise and levels. NumPy only, on the fly.
+"""Make clean speech sound like the world: other speeds, rooms, telephones, noise, other talkers, lost packets, levels.
 
 Everything but speed keeps the time axis of the clean wave (the direct sound stays where it was), so one teacher serves
 both.
@@ -22,7 +22,12 @@ NOISE_SHARE = 0.55
 HISS_SHARE = 0.5
 NOISE_SNR_DB = (0.0, 30.0)
 HISS_DB = (-85.0, -50.0)
-GAIN_DB = (-35.0, 0.0)
+OTHER_SHARE = 0.15
+OTHER_DB = (-30.0, -8.0)  # another talker, a television or the agent's own voice from the loudspeaker, beside the speaker
+LOST_SHARE = 0.06
+GAIN_DB = (-45.0, 0.0)
+CLIPPED_SHARE = 0.05
+CLIPPED_DB = (3.0, 15.0)  # above full scale
 
 
 def load_noise(data: str | Path) -> list[np.ndarray]:
@@ -97,17 +102,31 @@ def noise_stretch(samples: int, noises: list[np.ndarray], rng: np.random.Generat
     return piece / np.sqrt(np.square(piece).mean() + 1.0)
 
 
-def augment(clean: np.ndarray, power: float, noises: list[np.ndarray], rng: np.random.Generator, share=1.0):
+def lose_packets(wave: np.ndarray, rng: np.random.Generator) -> None:
+    """Silence, in place, where one to three packets of 20 ms did not come, about once in two seconds."""
+    for _ in range(rng.poisson(len(wave) / SAMPLE_RATE / 2)):
+        at = rng.integers(len(wave))
+        wave[at : at + rng.integers(1, 4) * SAMPLE_RATE // 50] = 0
+
+
+def augment(clean: np.ndarray, power: float, noises: list[np.ndarray], rng: np.random.Generator, share=1.0, other=None):
     """clean [samples] with speech of mean square `power` -> what a microphone might have brought [samples].
 
     Only a `share` of all clips meets rooms, telephones and noises (early in training less is learned from them).
+    other: somebody else's speech, who may be heard behind.
     """
     hard = rng.random() < share
     wave = filtered(clean, rng) if hard else clean.copy()
     if hard and noises and rng.random() < NOISE_SHARE:
         level = np.sqrt(power * 10 ** (-rng.uniform(*NOISE_SNR_DB) / 10))
         wave += level * noise_stretch(len(wave), noises, rng)
-    wave *= 10 ** (rng.uniform(*GAIN_DB) / 20) / (np.abs(wave).max() + 1e-6)
+    if hard and other is not None and rng.random() < OTHER_SHARE:
+        level = np.sqrt(power / active_power(other) * 10 ** (rng.uniform(*OTHER_DB) / 10))
+        wave += level * np.resize(other, len(wave))
+    if hard and rng.random() < LOST_SHARE:
+        lose_packets(wave, rng)
+    gain = rng.uniform(*(CLIPPED_DB if rng.random() < CLIPPED_SHARE else GAIN_DB))
+    wave *= 10 ** (gain / 20) / (np.abs(wave).max() + 1e-6)
     if rng.random() < HISS_SHARE:  # a microphone's own noise, in dB of full scale
         wave += 10 ** (rng.uniform(*HISS_DB) / 20) * rng.standard_normal(len(wave), dtype=np.float32)
-    return wave
+    return wave.clip(-1, 1)

@@ -149,9 +149,10 @@ def collate(clips: list[Clip], noises: list, hard_share: float, rng: np.random.G
     clean = torch.zeros(len(clips), longest * TICK_SAMPLES)
     wave = torch.zeros_like(clean)
     paths = torch.full((len(clips), longest), UNKNOWN)
-    for row, clip in enumerate(clips):
-        samples = np.concatenate(clip.parts)
+    sounds = [np.concatenate(clip.parts) for clip in clips]
+    for row, (clip, samples) in enumerate(zip(clips, sounds, strict=True)):
+        other = sounds[row - 1] if len(clips) > 1 and clip.target else None  # alone he would be the speaker
         clean[row, : len(samples)] = torch.from_numpy(samples)
-        wave[row, : len(samples)] = torch.from_numpy(augment(samples, clip.power, noises, rng, hard_share))
+        wave[row, : len(samples)] = torch.from_numpy(augment(samples, clip.power, noises, rng, hard_share, other))
         paths[row, : clip.ticks] = torch.tensor(clip.path())
     return Batch(clean, wave, ticks, [clip.target for clip in clips], paths)

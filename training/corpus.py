@@ -6,7 +6,8 @@
 
 CORPUS receives dialogues.jsonl, one dialogue a line: {"turns": [{"role": "user"|"agent", "text": str}, ...],
 "kind": str, "split": "train"|"valid", "source": str, "licence": str}, and user_texts.txt and agent_texts.txt, each
-different text once.
+different text once. A user turn with "aside": true is said to somebody else and has no answer; one with
+"slow": true tells something, phrase by phrase, and is not over at its first pause.
 DATA holds the folder text/ with countries.json (samayo/country-json, MIT) and tatoeba-en-fr.tsv.gz (CC-BY 2.0 FR).
 All the rest is written here and in texts/ (texts/webquestions.txt after WebQuestions, CC-BY 4.0).
 """
@@ -24,11 +25,11 @@ from pathlib import Path
 from training.countries import country_exchange, load_countries
 from training.numbers_spoken import number_exchange, small_sum
 from training.repeats import answer_again, own_phrases, remark, say_after_me, short_sentences
-from training.templates import Block, draw, read_blocks, read_lines
+from training.scenes import BACK_CHANNELS
+from training.templates import Block, draw, expand, read_blocks, read_lines
 
 VALID_PER_1000 = 35  # about 2 per cent remain: dialogues with parts of both splits are dropped
 ANSWERS_WANTED = 700  # fewer answers of the base LM get a smaller share
-ROLES = ("user", "agent")
 SHARES = {  # per cent of the single exchanges
     "social": 12,
     "country": 15,
@@ -40,7 +41,11 @@ SHARES = {  # per cent of the single exchanges
     "smalltalk": 12,
     "remark": 4,
     "answer": 5,
+    "story": 3,
 }
+SLOW = ("remark", "story")  # no question that would be over with its last word
+ASIDE_SHARE = 0.1  # of the dialogues have something said to another person
+NAMES = "Anna|Tom|Maria|Jack|Lisa|Ben|Sarah|David|Emma|Mike|Julia|Chris|Laura|Max|Nina|Oliver|Sophie|Paul|Kate|Leo".split("|")
 OPENINGS = "Um, |Uh, |So, |Okay, |Well, |Hey Duplex, |Duplex, |Hello, |Hey, ".split("|")
 LATER_OPENINGS = "Um, |So, |Okay, |And |By the way, |Thanks. |Great. |And now, |One more thing, ".split("|")
 OPENING_WORDS = {
@@ -51,13 +56,14 @@ OPENING_WORDS = {
 
 @dataclass(frozen=True)
 class Exchange:
-    """Consecutive (user, agent) pairs on one matter."""
+    """Consecutive (user, agent) pairs on one matter; agent None: what the user says is for somebody else."""
 
-    turns: tuple[tuple[str, str], ...]
+    turns: tuple[tuple[str, str | None], ...]
     kind: str
     split: str
     source: str = "own"
     licence: str = "Apache-2.0"
+    slow: tuple[str, ...] = ()  # user texts
 
 
 def split_of(key: str) -> str:
@@ -92,11 +98,12 @@ class Writer:
 
     def __init__(self, data: Path, answers: Path, seed: int):
         self.seed, self.rng = seed, random.Random(seed)
-        self.blocks = {kind: read_blocks(kind) for kind in ("social", "opinion", "smalltalk", "fact_tables")}
+        self.blocks = {kind: read_blocks(kind) for kind in ("social", "opinion", "smalltalk", "fact_tables", "story")}
         self.countries = load_countries(data)
         self.facts = [Block(turns=line.split(" = ")) for line in read_lines("facts")]
         self.web = [Block(turns=line.split(" = ")) for line in read_lines("webquestions")]
         self.jokes, self.fun_facts = read_lines("jokes"), read_lines("funfacts")
+        self.asides = read_lines("asides")
         self.sentences, self.phrases = short_sentences(data), own_phrases()
         self.answers = read_answers(answers) if answers.exists() else []
 
@@ -163,6 +170,10 @@ class Writer:
             return self.computed(kind)
         return {"fact": self.fact, "repeat": self.repeat, "remark": self.remark, "answer": self.answer}[kind]()
 
+    def aside(self) -> Exchange:
+        text = expand(self.rng.choice(self.asides), self.rng, {"name": self.rng.choice(NAMES)})
+        return Exchange(((text, None),), "aside", split_of(text))
+
     def any(self) -> Exchange:
         return self.single(self.rng.choices(list(SHARES), list(SHARES.values()))[0])
 
@@ -174,19 +185,22 @@ class Writer:
             parts.append(self.any())
         if self.rng.random() < 0.03 and sum(len(part.turns) for part in parts) < 3:
             parts[-1] = self.again(parts[-1])
+        if self.rng.random() < ASIDE_SHARE:
+            parts.insert(self.rng.randint(0, len(parts)), self.aside())
         if len({part.split for part in parts}) > 1:
             return None
         turns = [turn for part in parts for turn in part.turns]
-        openings = [OPENINGS, LATER_OPENINGS, LATER_OPENINGS]
+        openings = [OPENINGS, LATER_OPENINGS, LATER_OPENINGS, LATER_OPENINGS]
         return Exchange(
             tuple(
-                (with_opening(user, opening, self.rng), agent)
-                for (user, agent), opening in zip(turns, openings, strict=False)  # three exchanges at most
+                (with_opening(user, opening, self.rng) if agent else user, agent)
+                for (user, agent), opening in zip(turns, openings, strict=False)  # four at most
             ),
             "+".join(part.kind for part in parts),
             parts[0].split,
             joined(part.source for part in parts),
             joined(part.licence for part in parts),
+            tuple(part.turns[0][0] for part in parts if part.kind.split("+")[0] in SLOW),
         )
 
 
@@ -209,8 +223,12 @@ def write_dialogues(writer: Writer, count: int) -> list[Exchange]:
 
 
 def as_json(dialogue: Exchange) -> str:
-    turns = [{"role": role, "text": text} for pair in dialogue.turns for role, text in zip(ROLES, pair, strict=True)]
-    row = {"turns": turns} | {key: value for key, value in vars(dialogue).items() if key != "turns"}
+    turns = []
+    for user, agent in dialogue.turns:
+        marks = {"aside": agent is None, "slow": user in dialogue.slow}
+        turns.append({"role": "user", "text": user} | {name: True for name, holds in marks.items() if holds})
+        turns += [{"role": "agent", "text": agent}] if agent else []
+    row = {"turns": turns} | {key: value for key, value in vars(dialogue).items() if key not in ("turns", "slow")}
     return json.dumps(row, ensure_ascii=False)
 
 
@@ -218,7 +236,7 @@ def report(dialogues: list[Exchange]) -> None:
     kinds = Counter(kind for dialogue in dialogues for kind in dialogue.kind.split("+"))
     splits = Counter(dialogue.split for dialogue in dialogues)
     several = sum(len(dialogue.turns) > 1 for dialogue in dialogues)
-    words = [len(agent.split()) for dialogue in dialogues for _, agent in dialogue.turns]
+    words = [len(agent.split()) for dialogue in dialogues for _, agent in dialogue.turns if agent]
     print(f"{len(dialogues)} dialogues {dict(splits)}, {several / len(dialogues):.0%} with several exchanges")
     print(f"exchanges by kind {dict(kinds.most_common())}")
     print(f"agent words: mean {sum(words) / len(words):.1f}, most {max(words)}")
@@ -235,8 +253,8 @@ def main() -> None:
     dialogues = write_dialogues(Writer(args.data, args.out / "answers.jsonl", args.seed), args.count)
     texts = {
         "dialogues.jsonl": [as_json(dialogue) for dialogue in dialogues],
-        "user_texts.txt": dict.fromkeys(user for dialogue in dialogues for user, _ in dialogue.turns),
-        "agent_texts.txt": dict.fromkeys(agent for dialogue in dialogues for _, agent in dialogue.turns),
+        "user_texts.txt": dict.fromkeys([*BACK_CHANNELS, *(user for dialogue in dialogues for user, _ in dialogue.turns)]),
+        "agent_texts.txt": dict.fromkeys(agent for dialogue in dialogues for _, agent in dialogue.turns if agent),
     }
     for name, lines in texts.items():
         temporary = args.out / (name + ".part")

@@ -3,7 +3,7 @@
     python -m training.draft --lm runs/lm --corpus corpus/dialogues.jsonl --backbone SmolLM2.gguf --tokenizer TOKENIZER_FOLDER \\
         --encoder runs/encoder --pool pools/user --noise DATA --minutes 20 --out runs/draft
 
-The sequences are those of training.align, read by the LM as it will serve. Losses: distance to the LM's hidden state, and the
+The sequences are those of training.duplex, read by the LM as it will serve. Losses: distance to the LM's hidden state, and the
 divergence from the LM's own distribution wherever the runtime asks for a symbol; both for one guess ahead and for a guess
 that follows a guess. The report is the share of guesses that are the LM's best symbol, by kind and by place.
 """
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from duplex.checkpoint import load_tensors
 from duplex.draft import Draft, DraftConfig
 from duplex.tokens import NEXT
-from training.align import VALID_SEED, SceneSource, Tokenizer, add_data_arguments, assemble, build, kind_of
+from training.duplex import VALID_SEED, SceneSource, Tokenizer, add_data_arguments, assemble, build, kind_of
 from training.resuming import has_run, resume_run, save_run
 from training.scenes import IGNORE
 

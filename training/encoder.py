@@ -33,7 +33,7 @@ from training.transcript import Pieces, choose_pieces, heard_form, load_tokenize
 STUDENT_DELAY = 4  # frames of 20 ms by which the student may be later than the teacher
 DETACHED_SHARE = 0.08  # of the time, in which only the teacher moves the encoder
 TEACHER_SHARE = 0.2
-PATH_SHARE = 0.5  # in which a path of known times weighs as much as CTC; little later on
+PATH_SHARE = 0.5  # in which a path of known times weighs as much as CTC; less later on
 WARMUP_SHARE = 0.03
 VALIDATION_CLIPS = 60
 
@@ -164,7 +164,7 @@ def train_step(encoder: Encoder, teacher: Teacher | None, done: float, batch: Ba
                 wanted = teacher(teacher.mel(batch.clean), batch.ticks)
             teaching = teacher_loss(features, wanted, batch.ticks)
     hearing, in_time = ctc_loss(log_probs, batch), path_loss(log_probs, batch)
-    (hearing + (1.0 if done < PATH_SHARE else 0.2) * in_time + 10.0 * teaching).backward()
+    (hearing + (1.0 if done < PATH_SHARE else 0.4) * in_time + 10.0 * teaching).backward()
     head_norm = torch.nn.utils.clip_grad_norm_(encoder.ctc.parameters(), 5.0)
     norm = torch.nn.utils.clip_grad_norm_([p for n, p in encoder.named_parameters() if not n.startswith("ctc")], 5.0)
     losses = {"ctc": hearing, "path": in_time, "teacher": teaching, "norm": norm, "head_norm": head_norm}

@@ -26,7 +26,7 @@ import soxr
 from duplex.audio import SAMPLE_RATE
 from duplex.checkpoint import load_config, load_tensors
 from duplex.encoder import Encoder, EncoderConfig
-from training.align import Tokenizer
+from training.duplex import Tokenizer
 from training.forced import forced_align
 from training.recordings import WINDOW_S, understand, window_starts
 from training.transcript import Pieces, heard_form

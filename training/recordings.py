@@ -60,7 +60,8 @@ def turns(words: list[Word]) -> list[list[Word]]:
 def understand(entry: dict) -> Conversation:
     """An index line of a prepared folder -> who said what, in answer to what, and who was interrupted."""
     heard = [Word(heard_form(text), start, end) for text, start, end in entry["words"]]
-    user = [UserTurn(words, answered=False) for words in turns([w for w in heard if w.text])]
+    unknown = entry["agent"] is None  # whether anybody answered
+    user = [UserTurn(words, answered=unknown) for words in turns([w for w in heard if w.text])]
     spoken = turns([Word(*word) for word in entry["agent"] or []])
     asking = [turn for turn in user if not back_channel(turn, spoken)]
     agent = []

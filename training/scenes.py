@@ -7,24 +7,28 @@ unsaid text dropped at <stop>), so the LM is trained on exactly what it will mee
 
 import json
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from duplex.audio import TICK_MS
-from duplex.tokens import AGENT, END, LEAD_SECONDS, NEXT, STOP, USER, USER_END, Grammar, advance
+from duplex.tokens import AGENT, ASIDE, END, LEAD_SECONDS, NEXT, STOP, USER, USER_END, Grammar, advance
+from training.transcript import heard_form
 
 TICK = TICK_MS / 1000
 IGNORE = -100
 NEVER = 1 << 30
 END_OF_TURN_TICKS = 4  # from the last piece heard to </user>: counted from what the model sees, so that it can be sure
 LATE_SHARE, LATEST_TICKS = 0.15, 16  # of the turns end later, or a missed end would never be made good
+SLOW_TICKS = 6  # more after what is no question: who tells something may go on
+PHRASE_PAUSE_S = (0.2, 1.1)  # in what is told, where it has commas
 END_OF_TURN_SECONDS = 0.45  # the same from the end of the last word, about, where the pieces' ticks are not known yet
 VOICE_DELAY_SECONDS = 0.3  # from <agent> to the first sound
 
-BACK_CHANNELS = ["mhm", "yeah", "uh huh", "right", "okay", "i see", "oh"]  # in their heard form
-TOKENS_OF_ASSENT = {word for phrase in BACK_CHANNELS for word in phrase.split()}
+BACK_CHANNELS = ["Mhm.", "Yeah.", "Uh huh.", "Right.", "Okay.", "I see.", "Oh."]
+TOKENS_OF_ASSENT = {word for phrase in BACK_CHANNELS for word in heard_form(phrase).split()}
 INSTRUCTIONS = [
     "You are Duplex, a friendly voice assistant. Answer in one short sentence.",
     "You are a friendly voice assistant. Keep it short.",
@@ -37,12 +41,14 @@ class Word:
     text: str
     start: float  # seconds on the scene's clock
     end: float
+    sound: tuple | None = None  # (wave, first sample, last sample): the word's part of its utterance, up to the next word
+    comma: bool = False  # after it
 
 
 @dataclass
 class UserTurn:
     words: list[Word]
-    answered: bool = True  # False: a back-channel, or another who speaks; nobody waits for an answer
+    answered: bool = True  # False: a back-channel, or said to somebody else; nobody waits for an answer
     end_ticks: int = END_OF_TURN_TICKS  # from its last piece to </user>
 
 
@@ -84,63 +90,74 @@ def end_of_turn(turn: UserTurn) -> float:
 
 
 def converse(turns: list[dict], times, rng: np.random.Generator) -> Scene:
-    """Lay a dialogue's turns on a time line. `times(text)` -> words with times from 0, or None where there are none."""
+    """Lay a dialogue's turns on a time line. `times(text)` -> words with times from 0."""
     now = float(rng.uniform(0.2, 1.2) if rng.uniform() > 0.05 else rng.uniform(4, 10))
     scene = Scene(0.0, instructions=INSTRUCTIONS[0] if rng.uniform() < 0.8 else str(rng.choice(INSTRUCTIONS[1:])))
     question, interrupted = None, False
-    for turn in turns:
+    for turn, following in zip(turns, [*turns[1:], {}], strict=True):
         if turn["role"] == "user":
-            words = [Word(w.text, w.start + now, w.end + now) for w in times(turn["text"])]
-            pause_in_mid_sentence(words, rng)
+            words, slow = at_time(times(turn["text"]), now), turn.get("slow", False)
+            pause_after_phrases(words, rng) if slow else pause_in_mid_sentence(words, rng)
             late = int(rng.integers(1, LATEST_TICKS + 1)) if rng.uniform() < LATE_SHARE else 0
-            question = UserTurn(words, end_ticks=END_OF_TURN_TICKS + late)
+            question = UserTurn(words, not turn.get("aside"), END_OF_TURN_TICKS + SLOW_TICKS * slow + late)
             scene.user.append(question)
             if interrupted:
                 scene.agent[-1].stopped_by, interrupted = question, False
-            now = end_of_turn(question)
+            now = end_of_turn(question) + (0.0 if question.answered else float(rng.uniform(0.3, 3.0)))
             continue
         speech = AgentTurn(turn["text"], now, question)
         scene.agent.append(speech)
         voice = VOICE_DELAY_SECONDS + voice_seconds(turn["text"])
         chance = rng.uniform()
-        if chance < 0.3 and turn is not turns[-1]:  # the next question interrupts
+        if chance < 0.3 and following and not following.get("aside"):  # the next question interrupts
             now += VOICE_DELAY_SECONDS + float(rng.uniform(0.1, 0.8)) * voice
             interrupted = True
             continue
         if chance > 0.9 and voice > 1.5:
             at = now + VOICE_DELAY_SECONDS + float(rng.uniform(0.2, 0.7)) * voice
-            said = str(rng.choice(BACK_CHANNELS)).split()
-            words = [Word(w, at + 0.25 * i, at + 0.25 * (i + 1)) for i, w in enumerate(said)]
-            scene.user.append(UserTurn(words, answered=False))
+            scene.user.append(UserTurn(at_time(times(str(rng.choice(BACK_CHANNELS))), at), answered=False))
         now += voice + float(rng.uniform(0.2, 1.6) if rng.uniform() < 0.85 else rng.uniform(2, 6))
     scene.seconds = now + 0.4
     return scene
 
 
+def at_time(words: list[Word], seconds: float) -> list[Word]:
+    return [replace(word, start=word.start + seconds, end=word.end + seconds) for word in words]
+
+
 def pause_in_mid_sentence(words: list[Word], rng: np.random.Generator) -> None:
     """Sometimes hesitate before a later word, longer than the end of a turn would be."""
-    if len(words) < 4 or rng.uniform() > 0.2:
+    if len(words) < 4 or rng.uniform() > 0.3:
         return
     first = int(rng.integers(2, len(words)))
-    pause = float(rng.uniform(0.5, 1.4))
+    pause = float(rng.uniform(0.4, 1.5))
     for word in words[first:]:
         word.start, word.end = word.start + pause, word.end + pause
 
 
+def pause_after_phrases(words: list[Word], rng: np.random.Generator) -> None:
+    """Most commas of a story are pauses, some as long as the end of a turn."""
+    pause = 0.0
+    for before, word in pairwise(words):
+        pause += float(rng.uniform(*PHRASE_PAUSE_S)) * (before.comma and rng.uniform() < 0.8)
+        word.start, word.end = word.start + pause, word.end + pause
+
+
 def guess_times(text: str, rng: np.random.Generator) -> list[Word]:
-    """Word times as a speaker might have them, for scenes without audio. `text` is in its heard form."""
+    """Word times as a speaker might have them, for scenes without audio."""
     rate, now, words = float(rng.uniform(0.045, 0.085)), 0.0, []
-    for word in text.split():
-        length = rate * (len(word) + 1) * float(rng.uniform(0.8, 1.25))
-        words.append(Word(word, now, now + length))
-        now += length
+    for raw in text.split():
+        if word := heard_form(raw):
+            length = rate * (len(word) + 1) * float(rng.uniform(0.8, 1.25))
+            words.append(Word(word, now, now + length, comma=raw.endswith(",")))
+            now += length
     return words
 
 
 def lay_out(scene: Scene, heard: list[tuple[int, int]], prompt: list[int], encode, cap: int) -> Sequence:
     """The scene as one sequence.
 
-    heard: (due tick, symbol) of every piece the user says and of every </user>, in order. prompt: token ids. encode: text ->
+    heard: (due tick, symbol) of every piece the user says and of every </user> or <aside>, in order. prompt: token ids. encode: text ->
     list of (token id, its text). cap: symbols a tick at most.
     """
     rows = [[token, -1, IGNORE, NEVER] for token in prompt]
@@ -174,7 +191,7 @@ def lay_out_text(turns: list[dict], prompt: list[int], encode, spell) -> Sequenc
     for turn in turns:
         if turn["role"] == "user":
             said = [p for word in turn["text"].split() for p in spell(word)]
-            rows += [(token, IGNORE) for token in (USER, *said, USER_END)]
+            rows += [(token, IGNORE) for token in (USER, *said, ASIDE if turn.get("aside") else USER_END)]
         else:
             said = [token for token, _ in encode(turn["text"])]
             rows += zip((AGENT, *said), (*said, END), strict=True)
@@ -247,7 +264,7 @@ def heard_symbols(scene: Scene, due: list[list[int]], spell) -> list[tuple[int, 
     for turn, ticks in zip(scene.user, due, strict=True):
         pieces = [p for word in turn.words for p in spell(word.text)]
         symbols += zip(ticks, pieces, strict=True)
-        symbols.append((ticks[-1] + turn.end_ticks, USER_END))
+        symbols.append((ticks[-1] + turn.end_ticks, USER_END if turn.answered else ASIDE))
     return symbols
 
 

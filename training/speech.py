@@ -68,8 +68,9 @@ class HibariVoice:
 
 def word_times(text: str, phones: list[int], durations: np.ndarray) -> list:
     """Times of the text's words: spaces in the phones bound them; [] where the counts differ (numbers, symbols)."""
-    ends = np.cumsum(durations) * HIBARI_FRAME_SECONDS
-    starts = ends - durations * HIBARI_FRAME_SECONDS
+    starts = (np.cumsum(durations) - durations) * HIBARI_FRAME_SECONDS
+    before_pause = np.append(np.array(phones[1:]) < SPACE, True)  # such a phone's duration holds the pause as well
+    ends = starts + np.where(before_pause, np.minimum(durations, 2), durations) * HIBARI_FRAME_SECONDS
     groups, group = [], []
     for i, phone in enumerate(phones):
         if phone == SPACE:

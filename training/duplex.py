@@ -1,6 +1,6 @@
 """Teach the LM to hear, to take its turn and to answer: low-rank adapters, control rows and the projector.
 
-    python -m training.align --corpus corpus/dialogues.jsonl --backbone SmolLM2.gguf --tokenizer TOKENIZER_FOLDER \\
+    python -m training.duplex --corpus corpus/dialogues.jsonl --backbone SmolLM2.gguf --tokenizer TOKENIZER_FOLDER \\
         --encoder runs/encoder --pool pools/user --noise DATA --minutes 60 --out runs/lm
 
 Every scene is a dialogue laid on a time line (training.scenes). In the share `--simulated` of them the encoder's posteriors
@@ -11,7 +11,7 @@ for a symbol. Most <next> are left out and their logit is shifted by as much, so
 
 Your own conversations, prepared by training.prepare, take a share of the scenes, or with share 1 and no corpus all:
 
-    python -m training.align --recordings prepared=1 --start duplex/agent/lm --encoder duplex/agent/encoder \\
+    python -m training.duplex --recordings prepared=1 --start duplex/agent/lm --encoder duplex/agent/encoder \\
         --tokenizer duplex/agent --backbone SmolLM2.gguf --residual --minutes 60 --out runs/mine
 """
 
@@ -33,7 +33,7 @@ from duplex.backbone import fill, read_gguf, start_controls, trained
 from duplex.checkpoint import load_config, load_tensors
 from duplex.encoder import Encoder, EncoderConfig, blank_tick, collapse
 from duplex.lm import LM, TEXT, LMConfig, visible_cells
-from duplex.tokens import END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, load_tokenizer
+from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, load_tokenizer
 from training.augment import active_power, augment, load_noise
 from training.forced import due_ticks
 from training.pool import Pool
@@ -43,6 +43,7 @@ from training.scenes import (
     IGNORE,
     INSTRUCTIONS,
     TICK,
+    VOICE_DELAY_SECONDS,
     Scene,
     Sequence,
     Word,
@@ -53,9 +54,11 @@ from training.scenes import (
     lay_out,
     lay_out_text,
     read_dialogues,
+    voice_seconds,
 )
 from training.transcript import Pieces, heard_form
 
+ECHO_SHARE = 0.12  # of simulated scenes, in which the agent hears itself
 NEXT_KEPT = 0.25  # share of <next> labels that are learned
 VALID_SEED = 99
 ATTEMPTS = 1000  # at one scene; some fail because a voice lacks a sentence or cannot be aligned
@@ -109,19 +112,35 @@ def simulate(scene: Scene, tokenizer: Tokenizer, rng: np.random.Generator):
                 posterior[last, piece] += sure * (0.3 if rng.uniform() < 0.06 else 1.0)
                 posterior[last, rng.integers(1, size)] += (1 - sure) * 0.5
         due.append(spikes)
+    if rng.uniform() < ECHO_SHARE:
+        leak(scene, posterior, tokenizer, rng)
     return np.log(posterior / posterior.sum(1, keepdims=True)), due
 
 
-def perform(scene: Scene, waves: dict, noises, rng) -> np.ndarray:
+def leak(scene: Scene, posterior: np.ndarray, tokenizer: Tokenizer, rng: np.random.Generator) -> None:
+    """The agent's voice comes back from the loudspeaker and is heard by parts. It is not the user who speaks."""
+    delay, heard = float(rng.uniform(0.2, 0.7)), float(rng.uniform(0.2, 1.0))
+    for speech in scene.agent:
+        end = speech.stopped_by.words[0].end if speech.stopped_by else scene.seconds
+        now = speech.start + VOICE_DELAY_SECONDS + delay
+        for word in speech.text.split():
+            now += voice_seconds(word)
+            pieces = tokenizer.pieces.spell(heard_form(word))
+            for back, piece in enumerate(reversed(pieces)):
+                tick = int(now / TICK) - back
+                if rng.uniform() < heard and 0 <= tick < min(len(posterior), end / TICK) and posterior[tick, 0] > 0.9:
+                    sure = float(rng.uniform(0.2, 1.0))
+                    posterior[tick] *= 1 - sure
+                    posterior[tick, piece if rng.uniform() < 0.85 else rng.integers(1, posterior.shape[1])] += sure
+
+
+def perform(scene: Scene, noises, rng) -> np.ndarray:
     """The user's channel [samples]: utterances where the scene puts their words, then noise and a room over everything."""
     total = int(scene.seconds / TICK) * TICK_SAMPLES
     channel = np.zeros(total, np.float32)
     for turn in scene.user:
         for i, word in enumerate(turn.words):
-            source = waves.get(id(word))
-            if source is None:
-                continue
-            wave, start, end = source  # this word's part of its utterance, up to the next word
+            wave, start, end = word.sound
             at = int((word.start - (0.08 if i == 0 else 0.0)) * SAMPLE_RATE)
             part = wave[max(0, start) : end][: total - max(at, 0)]
             channel[max(at, 0) : max(at, 0) + len(part)] += part
@@ -202,37 +221,34 @@ class SceneSource:
         return lay_out(scene, heard, prompt, self.tokenizer.encode, cap), vectors, log_probs
 
     def simulated_scene(self, dialogue, rng):
-        scene = converse(dialogue["turns"], lambda text: guess_times(heard_form(text), rng), rng)
+        scene = converse(dialogue["turns"], lambda text: guess_times(text, rng), rng)
         log_probs, due = simulate(scene, self.tokenizer, rng)
         return self.finish(scene, due, None, torch.from_numpy(log_probs), rng)
 
     def spoken(self, dialogue, rng):
         """A scene with real sound. None where the pool lacks a sentence or the alignment fails."""
-        waves, spare = {}, []
         if any(t["role"] == "user" and t["text"] not in self.by_text for t in dialogue["turns"]):
             return None
 
         def times(text):
+            if text not in self.by_text:  # a back-channel; without a sound it is left out below
+                return guess_times(text, rng)
             pool, i = self.by_text[text][rng.integers(len(self.by_text[text]))]
             wave, times = pool.wave(i), pool.entries[i]["words"]
             words = []
             for k, (raw, start, end) in enumerate(times):
                 begin = 0 if k == 0 else start
                 until = len(wave) if k + 1 == len(times) else int(times[k + 1][1] * SAMPLE_RATE)
-                words.append(Word(heard_form(raw), start, end))
-                spare.append((wave, int(begin * SAMPLE_RATE), until))
+                words.append(Word(heard_form(raw), start, end, (wave, int(begin * SAMPLE_RATE), until), raw.endswith(",")))
             return words
 
         scene = converse(dialogue["turns"], times, rng)
-        spoken = [w for turn in scene.user if turn.answered for w in turn.words]
-        for word, source in zip(spoken, spare, strict=True):
-            waves[id(word)] = source
-        scene.user = [turn for turn in scene.user if turn.answered]  # the pool has no back-channels
+        scene.user = [turn for turn in scene.user if all(w.sound for w in turn.words)]
         for turn in scene.user:
             turn.words = [w for w in turn.words if w.text]
         if not all(turn.words for turn in scene.user):
             return None
-        vectors, log_probs = listen(self.encoder, perform(scene, waves, self.noises, rng))
+        vectors, log_probs = listen(self.encoder, perform(scene, self.noises, rng))
         due = due_ticks(log_probs, scene.user, self.tokenizer.pieces.spell)
         if due is None:
             return None
@@ -307,14 +323,14 @@ def seen(config: LMConfig, sequence: Sequence, length: int) -> np.ndarray:
     return visible & (index[:, None] < dropped[None])
 
 
-KINDS = {"next": (NEXT,), "user": (USER,), "end of user": (USER_END,), "end": (END,), "stop": (STOP,)}
+KINDS = {"next": (NEXT,), "user": (USER,), "end of user": (USER_END,), "aside": (ASIDE,), "end": (END,), "stop": (STOP,)}
 
 
 def kind_of(sequence: Sequence) -> np.ndarray:
     """What each label is: "hearing" or "speaking" text, or the control's name."""
     names, stream = [], "speaking"
     for token, label in zip(sequence.token, sequence.label, strict=True):
-        stream = {USER: "hearing", USER_END: "speaking", 6: "speaking"}.get(int(token), stream)
+        stream = {USER: "hearing", USER_END: "speaking", ASIDE: "speaking", AGENT: "speaking"}.get(int(token), stream)
         names.append(next((name for name, ids in KINDS.items() if label in ids), stream))
     return np.array(names)
 
@@ -448,7 +464,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def describe_run(args) -> None:
     """run.json beside the result: all that is needed to have it again, without the repository's history."""
     versions = {"python": platform.python_version(), **{m.__name__: m.__version__ for m in (torch, torchaudio, np)}}
-    text = json.dumps({"program": "training.align", "arguments": vars(args), "versions": versions}, indent=1, default=str)
+    text = json.dumps({"program": "training.duplex", "arguments": vars(args), "versions": versions}, indent=1, default=str)
     (args.out / "run.json").write_text(text + "\n")
 
 
