@@ -380,8 +380,8 @@ def test_a_run_on_recordings_alone_learns_and_describes_itself(parts, prepared, 
 def test_an_interrupted_run_ends_with_the_same_weights(parts, prepared, tmp_path, monkeypatch):
     """Cut off in its third step after two were saved, it goes on with the batches that were left."""
     whole = fine_tune(parts, prepared, tmp_path / "whole")
-    monkeypatch.setattr(align, "SAVE_SECONDS", -1.0)
-    real, calls = align.losses, []
+    monkeypatch.setattr(training, "SAVE_SECONDS", -1.0)
+    real, calls = training.losses, []
 
     def failing(*arguments):
         calls.append(arguments)
@@ -389,7 +389,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(parts, prepared, tmp_path
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(align, "losses", failing)
+    monkeypatch.setattr(training, "losses", failing)
     with pytest.raises(KeyboardInterrupt):
         fine_tune(parts, prepared, tmp_path / "parted")
     assert json.loads((tmp_path / "parted" / "progress.json").read_text())["step"] == 2
@@ -405,14 +405,14 @@ def test_recordings_take_their_share_and_nothing_else_changes(parts, prepared, t
     told = ["--corpus", tmp_path / "corpus.jsonl", "--simulated", 1, "--backbone", "none.gguf", "--tokenizer", parts / "tokenizer"]
     told += ["--encoder", parts / "encoder", "--out", tmp_path / "run"]
     tokenizer = Tokenizer(parts / "tokenizer", PIECES)
-    plain = align.SceneSource(parse_arguments([str(a) for a in told]), "train", tokenizer, None)
+    plain = training.SceneSource(parse_arguments([str(a) for a in told]), "train", tokenizer, None)
     seen, other = np.random.default_rng(3), np.random.default_rng(3)
     drawn = plain.draw(seen)
     assert other.integers(1) == 0 and other.uniform() < 1  # the dialogue, made-up posteriors or sound
     again = plain.simulated_scene(plain.dialogues[0], other)
     assert (drawn[0].token == again[0].token).all() and torch.equal(drawn[2], again[2])
     args = parse_arguments([str(a) for a in [*told, "--recordings", f"{prepared}=0.5"]])
-    mixed = align.SceneSource(args, "train", tokenizer, Encoder(checkpoint.load_config(EncoderConfig, parts / "encoder")).eval())
+    mixed = training.SceneSource(args, "train", tokenizer, Encoder(checkpoint.load_config(EncoderConfig, parts / "encoder")).eval())
     rng = np.random.default_rng(0)
     share = np.mean([mixed.recorded(rng) is not None for _ in range(400)])
     assert 0.4 < share < 0.6

@@ -157,8 +157,8 @@ def guess_times(text: str, rng: np.random.Generator) -> list[Word]:
 def lay_out(scene: Scene, heard: list[tuple[int, int]], prompt: list[int], encode, cap: int) -> Sequence:
     """The scene as one sequence.
 
-    heard: (due tick, symbol) of every piece the user says and of every </user> or <aside>, in order. prompt: token ids. encode: text ->
-    list of (token id, its text). cap: symbols a tick at most.
+    heard: (due tick, symbol) of every piece the user says and of every </user> or <aside>, in order. prompt: token ids.
+    encode: text -> list of (token id, its text). cap: symbols a tick at most.
     """
     rows = [[token, -1, IGNORE, NEVER] for token in prompt]
     grammar, heard, turns, voice = Grammar(), deque(heard), deque(scene.agent), None
