@@ -21,6 +21,7 @@ exception of the whole step ends all of them, because after it no slot's state c
 
 import asyncio
 import contextlib
+import gc
 import logging
 import secrets
 import threading
@@ -89,6 +90,8 @@ class Engine:
         for _ in range(WARM_UP_TICKS):
             self.agent.step(np.zeros((self.slots, TICK_SAMPLES), np.float32), [0])
         self.agent.close(0)
+        gc.collect()
+        gc.freeze()  # or the collector looks through all that the libraries made, 150 ms long, in the middle of a tick
         self._thread.start()
 
     def stop(self) -> None:
@@ -97,6 +100,7 @@ class Engine:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
+        gc.unfreeze()
         if self.recorder is not None:
             self.recorder.stop()
 

@@ -11,7 +11,7 @@ from duplex.audio import CODEC_FRAME_SAMPLES, CODEC_FRAMES_PER_TICK, SAMPLE_RATE
 from duplex.codec import Codec, CodecConfig, load_codec, reset, save_codec
 from duplex.quantize import quantize
 from duplex.vocoder import OVERLAP_FRAMES, WINDOW_SAMPLES, minimum_phase, overlap_add, pulse_train
-from training import codebooks
+from training import adversary, codebooks
 from training import codec as training
 from training.pitch import pitch
 
@@ -206,13 +206,15 @@ def test_a_dead_code_comes_back(codec):
     assert book.embed[3].abs().max() < 10 and (codes[0] == 3).any()
 
 
-def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
+@pytest.mark.parametrize("adversary_at", [1.0, 0.0])
+def test_training_goes_on_where_it_stopped(adversary_at, tmp_path, monkeypatch):
     """Two steps, stop, two more is the same as four; the first run is short enough to freeze nothing."""
     monkeypatch.setattr(training, "WARM_UP_STEPS", 1)
-    crop = 0.1 * torch.randn(16, 1, 8 * CODEC_FRAME_SAMPLES, generator=torch.Generator().manual_seed(2))
+    monkeypatch.setattr(training, "ALONE_STEPS", 1)
+    crop = 0.1 * torch.randn(4, 1, 8 * CODEC_FRAME_SAMPLES, generator=torch.Generator().manual_seed(2))
 
     def trainer() -> training.Trainer:
-        return training.Trainer(CONFIG, seed=1, minutes=1, freeze_at=0.4, rate=1e-3)
+        return training.Trainer(CONFIG, seed=1, minutes=1, freeze_at=0.4, rate=1e-3, adversary_at=adversary_at)
 
     straight, first, second = trainer(), trainer(), trainer()
     for _ in range(4):
@@ -223,9 +225,40 @@ def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
     second.load(tmp_path)
     for _ in range(2):
         second.step(crop)
-    for name, value in straight.codec.state_dict().items():
-        torch.testing.assert_close(second.codec.state_dict()[name], value)
+    for whole, parted in ((straight.codec, second.codec), (straight.discriminator, second.discriminator)):
+        for name, value in whole.state_dict().items():
+            torch.testing.assert_close(parted.state_dict()[name], value)
+    assert straight.progress.adversary == (0 if adversary_at else 4)
     assert json.loads((tmp_path / "config.json").read_text())["codebook_size"] == CONFIG.codebook_size
+
+
+def test_the_discriminator_learns_to_tell_and_to_be_fooled():
+    torch.manual_seed(0)
+    network = adversary.discriminator()
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    true = torch.sin(torch.arange(4800) * torch.linspace(0.1, 0.4, 4)[:, None])
+    noise = torch.randn(4, 4800, requires_grad=True)
+    losses = []
+    for _ in range(12):
+        losses.append(adversary.telling_loss(network, noise, true))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.7 * losses[0] and noise.grad is None
+    before = adversary.fooling_terms(network, noise, true)
+    gradient = torch.autograd.grad(before["fooling"], noise)[0]
+    after = adversary.fooling_terms(network, noise - 0.5 * gradient / gradient.std(), true)
+    assert after["fooling"] < before["fooling"]
+    assert adversary.fooling_terms(network, true, true)["features"] < 1e-3 < before["features"]
+
+
+def test_every_term_has_its_share_of_the_gradient(monkeypatch):
+    monkeypatch.setattr(adversary, "SHARES", {"spectral": 1.0, "fooling": 3.0})
+    wave = torch.zeros(2, 4, requires_grad=True)
+    terms = {"spectral": 2 * wave[0].sum(), "fooling": 1e6 * wave[1].sum()}
+    gradient = adversary.balanced_gradient(terms, wave)
+    assert gradient[1].norm() / gradient[0].norm() == pytest.approx(3.0)
+    torch.testing.assert_close(gradient[0], torch.full((4,), 0.25 * 2.0))
 
 
 def test_crops_are_repeatable_and_sometimes_silent(tmp_path):

@@ -2,8 +2,9 @@
 
 First without quantizer, then the codebooks start by k-means. After `--freeze-at` of the time encoder and codebooks stay
 as they are, the file FROZEN appears in the output folder (codes made from then on stay valid), and the decoder goes on
-alone. The voice is learned from magnitudes and from the pitch (`training.pitch`), never from the waveform: the codes
-then need to carry no phase and are easier to predict. Runs again with the same --out go on where the last one stopped.
+alone; from `--adversary-at` of the time on against a discriminator (training.adversary), which first learns alone. The
+voice is learned from magnitudes and from the pitch (`training.pitch`), never from the waveform: the codes then need to
+carry no phase and are easier to predict. Runs again with the same --out go on where the last one stopped.
 
     python -m training.codec --out runs/codec --export duplex/agent/codec    writes the weights in half precision
 """
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from duplex.audio import SAMPLE_RATE
 from duplex.codec import Codec, CodecConfig, save_codec
 from duplex.vocoder import NOISE_FRAMES
-from training import codebooks
+from training import adversary, codebooks
 from training.likeness import Losses, late, voice_terms
 from training.pool import Pool
 
@@ -38,6 +39,8 @@ SILENT_SHARE = 0.02
 GAIN_DB = (-14.0, 4.0)
 FEW_CODEBOOKS = {2: 0.15, 4: 0.2}  # share of the items that use only so many; the rest use all
 MEL_WEIGHT, MAGNITUDE_WEIGHT, PITCH_WEIGHT, BUZZ_WEIGHT, COMMITMENT_WEIGHT = 1.0, 5.0, 2.0, 0.5, 0.25
+ADVERSARY_RATE = 3e-4
+ALONE_STEPS = 150
 LOG_EVERY_STEPS = 100
 VALID_CROPS = 32
 
@@ -76,17 +79,21 @@ class Progress:
     seconds: float = 0.0  # of training, over all runs
     hours_heard: float = 0.0
     frozen: bool = False
+    adversary: int = 0  # steps of the discriminator
 
 
 class Trainer:
     """The codec, its optimizer and how far it has come."""
 
-    def __init__(self, config: CodecConfig, seed: int, minutes: float, freeze_at: float, rate: float):
+    def __init__(self, config: CodecConfig, seed: int, minutes: float, freeze_at: float, rate: float, adversary_at: float = 1.0):
         torch.manual_seed(seed)
         self.codec, self.losses, self.progress = Codec(config), Losses(), Progress()
+        self.discriminator = adversary.discriminator()
+        self.telling = torch.optim.AdamW(self.discriminator.parameters(), lr=ADVERSARY_RATE, betas=(0.5, 0.9))
         groups = [list(self.codec.encoder.parameters()), list(self.codec.decoder.parameters())]
         self.optimizer = torch.optim.AdamW([{"params": g} for g in groups], lr=rate, betas=(0.8, 0.99))
         self.seed, self.limit, self.freeze_at, self.rate = seed, 60 * minutes, freeze_at, rate
+        self.adversary_at = adversary_at
         self.usage = torch.zeros(config.codebooks, config.codebook_size)
         self.sums: dict[str, float] = {}
         self.summed = 0  # steps in them
@@ -130,6 +137,13 @@ class Trainer:
         loss = MEL_WEIGHT * terms["mel"] + MAGNITUDE_WEIGHT * terms["magnitude"] + PITCH_WEIGHT * terms["pitch"]
         loss = loss + BUZZ_WEIGHT * terms["buzz"] + COMMITMENT_WEIGHT * commitment
         self.optimizer.zero_grad(set_to_none=True)
+        if self.progress.seconds >= self.adversary_at * self.limit:
+            terms["telling"] = self.tell(ours, late(wave[:, 0]))
+        if self.progress.adversary > ALONE_STEPS:  # what a fresh discriminator says is noise
+            terms |= adversary.fooling_terms(self.discriminator, ours, late(wave[:, 0]))
+            terms["spectral"] = MEL_WEIGHT * terms["mel"] + MAGNITUDE_WEIGHT * terms["magnitude"]
+            ours.backward(adversary.balanced_gradient(terms, ours), retain_graph=True)
+            loss = PITCH_WEIGHT * terms["pitch"] + BUZZ_WEIGHT * terms["buzz"]
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.codec.parameters(), 1.0)
         self.optimizer.step()
@@ -138,6 +152,15 @@ class Trainer:
         self.summed += 1
         for name, value in (terms | {"commitment": commitment, "loss": loss, "norm": norm}).items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
+
+    def tell(self, ours: Tensor, true: Tensor) -> Tensor:
+        """The discriminator's step on waves [B, N] -> its loss."""
+        loss = adversary.telling_loss(self.discriminator, ours, true)
+        self.telling.zero_grad(set_to_none=True)
+        loss.backward()
+        self.telling.step()
+        self.progress.adversary += 1
+        return loss
 
     def start_codebooks(self, crops: Crops) -> None:
         waves = [crops.batch(self.progress.step + i) for i in range(KMEANS_BATCHES)]
@@ -181,9 +204,11 @@ class Trainer:
     def save(self, out: Path) -> None:
         """model.safetensors and config.json for readers; training.safetensors is all of it, to go on from."""
         save_codec(self.codec, out)
-        tensors = {f"model.{name}": value for name, value in self.codec.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+        tensors = {}
+        for name, module, optimizer in self.trained():
+            tensors |= {f"{name}model.{key}": value for key, value in module.state_dict().items()}
+            for index, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}optimizer.{index}.{key}": value for key, value in state.items()}
         partial = out / "training.safetensors.part"
         safetensors.torch.save_file(tensors, partial, {"progress": json.dumps(asdict(self.progress))})
         os.replace(partial, out / "training.safetensors")
@@ -193,17 +218,25 @@ class Trainer:
         with safe_open(path, "pt") as file:
             self.progress = Progress(**json.loads(file.metadata()["progress"]))
         tensors = safetensors.torch.load_file(path)
-        self.codec.load_state_dict({n[len("model.") :]: v for n, v in tensors.items() if n.startswith("model.")})
-        optimizer = self.optimizer.state_dict()
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, field = name.split(".")
-                optimizer["state"].setdefault(int(index), {})[field] = value
-        self.optimizer.load_state_dict(optimizer)
+        for name, module, optimizer in self.trained():
+            weights = {key.removeprefix(f"{name}model."): v for key, v in tensors.items() if key.startswith(f"{name}model.")}
+            if not weights:
+                continue  # a run from before the discriminator
+            module.load_state_dict(weights)
+            state = optimizer.state_dict()
+            for key, value in tensors.items():
+                if key.startswith(f"{name}optimizer."):
+                    index, field = key.removeprefix(f"{name}optimizer.").split(".")
+                    state["state"].setdefault(int(index), {})[field] = value
+            optimizer.load_state_dict(state)
+
+    def trained(self) -> tuple:
+        """(first part of its names in training.safetensors, module, optimizer) of all that is learned."""
+        return ("", self.codec, self.optimizer), ("adversary.", self.discriminator, self.telling)
 
 
 def train(args: argparse.Namespace) -> None:
-    trainer = Trainer(CodecConfig(), args.seed, args.minutes, args.freeze_at, args.rate)
+    trainer = Trainer(CodecConfig(), args.seed, args.minutes, args.freeze_at, args.rate, args.adversary_at)
     if (args.out / "training.safetensors").exists():
         trainer.load(args.out)
     pools = [(folder, float(share)) for folder, share in args.pool]
@@ -235,6 +268,7 @@ def main() -> None:
     parser.add_argument("--pool", nargs=2, action="append", metavar=("FOLDER", "SHARE"), help="the first validates")
     parser.add_argument("--minutes", type=float, default=50, help="length of the whole training")
     parser.add_argument("--freeze-at", type=float, default=0.4, help="share of the time after which codes are final")
+    parser.add_argument("--adversary-at", type=float, default=0.6, help="share of the time after which a discriminator listens")
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)

@@ -60,6 +60,7 @@ from training.transcript import Pieces, heard_form
 
 ECHO_SHARE = 0.12  # of simulated scenes, in which the agent hears itself
 NEXT_KEPT = 0.25  # share of <next> labels that are learned
+WEIGHTS = {"stop": 4.0, "aside": 2.0, "end of user": 2.0}  # rare decisions that everything after them hangs on
 VALID_SEED = 99
 ATTEMPTS = 1000  # at one scene; some fail because a voice lacks a sentence or cannot be aligned
 SAVE_SECONDS = 180
@@ -349,6 +350,11 @@ def losses(lm: LM, drawn: list, rng: np.random.Generator, kept: float):
     return loss, scores.argmax(-1) == labels[keep], names[keep.numpy()]
 
 
+def weighted_mean(loss: torch.Tensor, names: np.ndarray) -> torch.Tensor:
+    weights = torch.tensor([WEIGHTS.get(name, 1.0) for name in names])
+    return (loss * weights).sum() / weights.sum()
+
+
 def by_kind(parts: list) -> dict:
     """Mean loss and accuracy for each kind of label."""
     loss, right, names = (np.concatenate(p) for p in zip(*parts, strict=True))
@@ -364,6 +370,17 @@ def validate(lm: LM, source: SceneSource, batches: int = 6) -> dict:
     return by_kind([(loss.float().numpy(), right.numpy(), names) for loss, right, names in parts])
 
 
+def warm_then_cosine(step: int, done: float) -> float:
+    """Share of the learning rate at a step; `done` is the share of the run that lies behind."""
+    return min(1.0, step / 30) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def log(out: Path, line: dict) -> None:
+    print(json.dumps(line), flush=True)
+    with open(out / "log.jsonl", "a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
 def train(args, lm: LM, source: SceneSource, valid: SceneSource) -> None:
     groups = [
         {"params": [p for n, p in lm.named_parameters() if "lora" in n], "lr": args.lr},
@@ -377,14 +394,14 @@ def train(args, lm: LM, source: SceneSource, valid: SceneSource) -> None:
         queue = source.batches(rng, args.positions, 5)[: progress["queued"]]
     while (done := progress["step"] / args.steps if args.steps else (time.time() - begun) / (args.minutes * 60)) < 1:
         step = progress["step"] = progress["step"] + 1
-        rate = args.lr * min(1.0, step / 30) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
+        rate = args.lr * warm_then_cosine(step, done)
         for group in optimizer.param_groups:
             group["lr"] = rate
         rng = np.random.default_rng([args.seed, step])
         if not queue:
             queue, progress["drawn"] = source.batches(rng, args.positions, 5), step
         loss, right, names = losses(lm, queue.pop(), rng, NEXT_KEPT)
-        loss.mean().backward()
+        weighted_mean(loss, names).backward()
         torch.nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -395,9 +412,7 @@ def train(args, lm: LM, source: SceneSource, valid: SceneSource) -> None:
             parts = []
             if step % 200 == 0:
                 line["valid"] = validate(lm, valid)
-            print(json.dumps(line), flush=True)
-            with open(args.out / "log.jsonl", "a") as file:
-                file.write(json.dumps(line) + "\n")
+            log(args.out, line)
         if time.time() - saved > SAVE_SECONDS:
             saved = time.time()
             save_run(args.out, trained(lm), lm.config, optimizer, {**progress, "seconds": time.time() - begun})
@@ -409,15 +424,22 @@ def build(args) -> tuple[LM, Encoder | None]:
     """The backbone, its adapters fresh or from `--start`, and the frozen encoder (None: only its list of pieces is there yet)."""
     if not (args.corpus or args.recordings):
         raise SystemExit("There is nothing to learn from: give --corpus, --recordings or both.")
-    encoder_config = load_config(EncoderConfig, args.encoder)
-    encoder = None
-    if args.simulated < 1.0 or args.recordings:
-        encoder = Encoder(encoder_config).eval()
-        encoder.load_state_dict(load_tensors(args.encoder))
-    config = LMConfig(ctc_tokens=encoder_config.ctc_tokens, lora_rank=args.rank)
+    encoder = build_encoder(args) if args.simulated < 1.0 or args.recordings else None
+    return build_lm(args), encoder
+
+
+def build_encoder(args) -> Encoder:
+    encoder = Encoder(load_config(EncoderConfig, args.encoder)).eval()
+    encoder.load_state_dict(load_tensors(args.encoder))
+    return encoder
+
+
+def build_lm(args) -> LM:
+    ctc_tokens = load_config(EncoderConfig, args.encoder).ctc_tokens
+    config = LMConfig(ctc_tokens=ctc_tokens, lora_rank=args.rank)
     if args.start:
         config = load_config(LMConfig, args.start)
-        if config.ctc_tokens != encoder_config.ctc_tokens:
+        if config.ctc_tokens != ctc_tokens:
             raise SystemExit(f"{args.start} was trained with another encoder than {args.encoder}: their word pieces differ.")
     lm = LM(config)
     fill(lm, read_gguf(args.backbone))
@@ -427,27 +449,32 @@ def build(args) -> tuple[LM, Encoder | None]:
     for parameter in lm.parameters():
         if not parameter.requires_grad:
             parameter.data = parameter.data.bfloat16()
-    return lm, encoder
+    return lm
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """What training.align needs too: the parts to begin with."""
+    parser.add_argument("--backbone", type=Path, required=True, help="GGUF file of the backbone")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="folder with the LM's tokenizer.json")
+    parser.add_argument("--encoder", type=Path, required=True, help="folder of the trained encoder")
+    parser.add_argument("--start", type=Path, help="trained LM to go on from (duplex/agent/lm); it decides the rank")
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """What training.draft needs too: the backbone, and where scenes come from."""
+    add_model_arguments(parser)
     parser.add_argument("--corpus", type=Path, help="dialogues.jsonl of training.corpus")
     more = "FOLDER=SHARE of scenes from a folder of training.prepare, repeatable"
     parser.add_argument("--recordings", type=kind_share, action="append", default=[], help=more)
-    parser.add_argument("--backbone", type=Path, required=True, help="GGUF file of the backbone")
-    parser.add_argument("--tokenizer", type=Path, required=True, help="folder with the LM's tokenizer.json")
-    parser.add_argument("--encoder", type=Path, required=True, help="folder of the trained encoder")
     parser.add_argument("--more", type=kind_share, action="append", default=[], help="KIND=SHARE of text of that kind only")
     parser.add_argument("--pool", type=Path, action="append", default=[], help="speech pool of the corpus's user texts, repeatable")
     parser.add_argument("--noise", type=Path, help="data folder whose audio.jsonl lists noises")
     parser.add_argument("--simulated", type=float, default=0.4, help="share of scenes with made-up posteriors")
     parser.add_argument("--text", type=float, default=0.3, help="share of sequences without ticks: several dialogues as text")
     parser.add_argument("--residual", action="store_true", help="learn the features' residual too (the encoder is final)")
-    parser.add_argument("--start", type=Path, help="trained LM to go on from (duplex/agent/lm); it decides the rank")
-    parser.add_argument("--rank", type=int, default=16)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -461,10 +488,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def describe_run(args) -> None:
+def describe_run(args, program: str) -> None:
     """run.json beside the result: all that is needed to have it again, without the repository's history."""
     versions = {"python": platform.python_version(), **{m.__name__: m.__version__ for m in (torch, torchaudio, np)}}
-    text = json.dumps({"program": "training.duplex", "arguments": vars(args), "versions": versions}, indent=1, default=str)
+    text = json.dumps({"program": program, "arguments": vars(args), "versions": versions}, indent=1, default=str)
     (args.out / "run.json").write_text(text + "\n")
 
 
@@ -474,7 +501,7 @@ def run(args, lm: LM, encoder: Encoder | None) -> None:
     source, valid = (SceneSource(args, split, tokenizer, encoder) for split in ("train", "valid"))
     if source.empty:
         raise SystemExit("There is nothing to learn from: no window in the recordings, no dialogue in the corpus.")
-    describe_run(args)
+    describe_run(args, "training.duplex")
     train(args, lm, source, valid)
 
 

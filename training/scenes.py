@@ -109,11 +109,11 @@ def converse(turns: list[dict], times, rng: np.random.Generator) -> Scene:
         scene.agent.append(speech)
         voice = VOICE_DELAY_SECONDS + voice_seconds(turn["text"])
         chance = rng.uniform()
-        if chance < 0.3 and following and not following.get("aside"):  # the next question interrupts
+        if chance < 0.4 and following and not following.get("aside"):  # the next question interrupts
             now += VOICE_DELAY_SECONDS + float(rng.uniform(0.1, 0.8)) * voice
             interrupted = True
             continue
-        if chance > 0.9 and voice > 1.5:
+        if chance > 0.8 and voice > 1.5:
             at = now + VOICE_DELAY_SECONDS + float(rng.uniform(0.2, 0.7)) * voice
             scene.user.append(UserTurn(at_time(times(str(rng.choice(BACK_CHANNELS))), at), answered=False))
         now += voice + float(rng.uniform(0.2, 1.6) if rng.uniform() < 0.85 else rng.uniform(2, 6))
