@@ -21,6 +21,9 @@ class Display:
                 self._write(LABELS[kind] + text.lstrip())
             else:
                 self._write(text)
+        elif kind == "user_ended" and self._line == "heard" and event.get("to") == "other":
+            self._write(" [not to the agent]")
+            self._close_line()
         elif kind == "user_ended" and self._line == "heard" or kind == "agent_ended" and self._line == "said":
             self._close_line()
         elif kind == "agent_stopped":

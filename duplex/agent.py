@@ -93,6 +93,7 @@ class Session:
     most: int = 1  # how many it may have
     heard_tick: int = 0  # when the user last said something
     evidence: float = 0.0  # pieces that the encoder has heard and that are not written down yet
+    aside: bool = False  # what the user said last was not for the agent
     wish: int | None = None  # STOP or AGENT: what the client asks for goes before what the model wants
     heard_ms: int | None = None  # how far the user has heard the agent's voice, if the client tells
     voiced: list[tuple[int, int]] = field(default_factory=list)  # (first character, end in ms) of the turn's spoken words
@@ -194,7 +195,7 @@ class Agent:
 
     def answer(self, slot: int) -> None:
         """The client wants an answer now: the user's turn is over and the agent's begins."""
-        self.sessions[slot].wish = AGENT
+        self.sessions[slot].wish, self.sessions[slot].aside = AGENT, False
 
     def played(self, slot: int, heard_ms: int) -> None:
         """The user has heard the agent's voice up to this time of the session's clock."""
@@ -366,6 +367,7 @@ class Agent:
         if session.evidence < LEAST_EVIDENCE:  # an LM alone goes on writing what sounds likely, though nobody says it
             mask[USER] = False
             mask[FIRST_TEXT_ID:] &= session.grammar.stream != USER
+        mask[AGENT] &= session.grammar.agent_open or not session.aside  # nobody waits for an answer
         symbol = self.wished(session, mask)
         if symbol is not None:
             return symbol
@@ -401,9 +403,11 @@ class Agent:
         if symbol == USER or before.stream == USER:
             session.heard_tick = session.tick
         if symbol == USER:
+            session.aside = False
             if not before.user_open:
                 emit("user_started")
         elif symbol in (USER_END, ASIDE):
+            session.aside = symbol == ASIDE
             emit("user_ended", to="agent" if symbol == USER_END else "other")
         elif symbol == AGENT:
             if not before.agent_open:

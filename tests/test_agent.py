@@ -7,7 +7,7 @@ import torch
 from duplex.agent import Settings
 from duplex.audio import TICK_SAMPLES
 from duplex.encoder import blank_tick
-from duplex.tokens import AGENT, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END
+from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END
 from tests.tiny_speech_agent import LETTERS, tiny_agent
 
 LIVELY = Settings(symbols_per_tick=2, temperature=1.0)
@@ -119,6 +119,23 @@ def test_yielding_falls_silent_and_forgets_the_unsaid():
     used = agent.lm_state.position[0][agent.lm_state.position[0] >= 0]
     assert len(used) < int(agent.lm_state.next_position[0])  # positions were given up
     assert agent.talking.queued_seconds(agent.talker_state, 0) == 0
+
+
+def test_what_is_not_for_the_agent_is_heard_and_not_answered():
+    agent = tiny_agent(1, Settings(symbols_per_tick=2, next_penalty=0.0))
+    Script(agent, [USER, *text(" mum"), ASIDE, AGENT, AGENT, USER, *text(" hi"), USER_END, AGENT, *text("Yes."), END])
+    events, _ = silent_run(agent, 40)
+    assert [e.to for e in events if e.kind == "user_ended"] == ["other", "agent"]
+    assert [e.kind for e in events if e.kind in ("user_ended", "agent_started")] == ["user_ended", "user_ended", "agent_started"]
+
+
+def test_a_client_may_have_an_aside_answered():
+    agent = tiny_agent(1, Settings(symbols_per_tick=2))
+    Script(agent, [USER, *text(" mum"), ASIDE])
+    silent_run(agent, 10)
+    agent.answer(0)
+    _, events = agent.step(np.zeros((1, TICK_SAMPLES), np.float32), [0])
+    assert events[0][0].kind == "agent_started"
 
 
 def test_patience_ends_a_turn_that_the_model_would_leave_open():
