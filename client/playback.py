@@ -21,6 +21,7 @@ class Playback:
         self._held = np.zeros(0, np.float32)
         self._flows = False
         self._pulled = 0  # samples played so far, silence included
+        self._passed = 0  # samples of the agent that were played or dropped: its own clock
 
     def push(self, samples: np.ndarray) -> float:
         """Audio [N] from the agent. Returns when it will be played, in ms since the first pull."""
@@ -30,6 +31,7 @@ class Playback:
             surplus = max(0, len(held) - HELD_TICKS * TICK_SAMPLES)
             self._held = held[surplus:]
             self.dropped_ms += surplus * TICK_MS // TICK_SAMPLES
+            self._passed += surplus
             return (self._pulled + max(0, ahead - surplus)) * TICK_MS / TICK_SAMPLES
 
     def pull(self, count: int) -> np.ndarray:
@@ -44,4 +46,10 @@ class Playback:
             if not self._flows:
                 return np.zeros(count, np.float32)
             samples, self._held = self._held[:count], self._held[count:]
+            self._passed += count
             return samples
+
+    @property
+    def passed_ms(self) -> int:
+        """How far into the agent's voice the pulls have come."""
+        return self._passed * TICK_MS // TICK_SAMPLES

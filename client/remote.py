@@ -8,6 +8,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from client import ClientError
 from duplex import protocol
+from duplex.audio import TICK_MS
 
 OPEN_S = 10
 RETRY_S = (0.25, 0.5, 1, 2, 4, 8, 8)  # waits between attempts to come back, within the server's 30 s
@@ -19,6 +20,7 @@ class RemoteSession:
         self._url, self._headers = url, headers
         self._token = token  # to come back with
         self._received = 0  # events since the session was created
+        self._ticks = self._lost_ticks = 0  # of audio: that came, and that were lost on the way
         self._ended = False  # whether the server, or the loss of it, has ended the session
 
     @classmethod
@@ -52,8 +54,8 @@ class RemoteSession:
         await self._send(protocol.encode_audio(samples))
 
     async def played(self, played_ms: int) -> None:
-        """Tells how much of the agent's voice, on the session's clock, the user has heard."""
-        await self._send(protocol.encode_playback(played_ms))
+        """Tells how much of the audio that came the user has heard."""
+        await self._send(protocol.encode_playback(played_ms + self._lost_ticks * TICK_MS))
 
     async def get(self) -> tuple[np.ndarray, list[dict]] | None:
         """The next message: audio without events or one event without audio; None when the connection has closed."""
@@ -68,7 +70,10 @@ class RemoteSession:
         except protocol.ProtocolError as error:
             message = _error("bad_message", f"the server sent what no duplex server sends: {error}")
         if not isinstance(message, dict):
+            self._ticks += 1
             return message, []
+        if "tick" in message:  # an event follows the audio of its tick, so what is not there then has been lost
+            self._lost_ticks = max(self._lost_ticks, message["tick"] + 1 - self._ticks)
         self._received += 1
         self._ended |= message.get("type") == "session.ended" or message.get("code") == "lost"
         return np.zeros(0, np.float32), [message]
@@ -76,6 +81,10 @@ class RemoteSession:
     async def close(self) -> None:
         """Asks for the end; `get` goes on until the server has said its last."""
         await self._send(protocol.encode_end())
+
+    def drop(self) -> None:
+        """As if the cable were pulled; `get` takes the session up again."""
+        self._connection.transport.abort()
 
     async def _send(self, message: bytes | str) -> None:
         try:

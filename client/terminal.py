@@ -46,6 +46,7 @@ class SoundCard:
         self.playback = Playback()
         self.heard: queue.Queue[tuple[np.ndarray, np.ndarray]] = queue.Queue(HEARD_TICKS)
         self.dropped_ticks = 0
+        self.played_ms = 0  # of the agent's voice, what has left the loudspeaker
         self._arrived = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         sounddevice = _sounddevice()
@@ -81,6 +82,8 @@ class SoundCard:
             await self._arrived.wait()
 
     def _exchange(self, heard, played, frames, time, status) -> None:
+        waiting_ms = 1000 * (time.outputBufferDacTime - time.currentTime)  # until what is pulled now can be heard
+        self.played_ms = max(self.played_ms, self.playback.passed_ms - round(max(0.0, waiting_ms)))
         played[:, 0] = self.playback.pull(frames)
         try:
             self.heard.put_nowait((heard[:, 0].copy(), played[:, 0].copy()))
@@ -105,6 +108,7 @@ async def live(session, card: SoundCard, display: Display, stop: asyncio.Event, 
                 break
             heard, played = listening.result()
             await session.push(heard)
+            await session.played(card.played_ms)
             if keep:
                 recording.add_tick(heard, played)
         await session.close()

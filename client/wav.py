@@ -175,6 +175,7 @@ async def converse(session, script: Script, pace, display: Display) -> Recording
             waiter.cancel()
             ended.cancel()
             await session.push(samples)
+            await session.played(playback.passed_ms)  # what is pulled now will be heard in the tick that begins
             played = playback.pull(TICK_SAMPLES)
             script.notice_sound(played, tick * TICK_S)
             recording.add_tick(samples, played)

@@ -1,5 +1,5 @@
 // The sound card's side of the web client: microphone samples out in ticks, the agent's samples in through a bounded
-// buffer. Works at 24 kHz; posts {heard: Float32Array(1920), played_ms} for every tick.
+// buffer. Works at 24 kHz; posts {heard: Float32Array(1920), heardLevel, playedLevel, played_ms} for every tick.
 const TICK = 1920, HELD = 8 * TICK; // at most 640 ms wait to be played; beyond, the oldest is dropped
 
 registerProcessor("duplex", class extends AudioWorkletProcessor {
@@ -7,6 +7,7 @@ registerProcessor("duplex", class extends AudioWorkletProcessor {
     super();
     this.heard = new Float32Array(TICK);
     this.filled = 0;
+    this.power = 0; // of what was played in this tick
     this.held = []; // pieces to play
     this.waiting = 0; // their samples
     this.flows = false;
@@ -38,9 +39,13 @@ registerProcessor("duplex", class extends AudioWorkletProcessor {
     }
     for (let i = 0; i < speaker.length; i++) {
       this.heard[this.filled++] = microphone ? microphone[i] : 0;
+      this.power += speaker[i] ** 2;
       if (this.filled === TICK) {
-        this.port.postMessage({ heard: this.heard.slice(), played_ms: Math.floor(this.passed / 24) });
-        this.filled = 0;
+        const heard = this.heard.slice(), power = heard.reduce((sum, x) => sum + x * x, 0);
+        this.port.postMessage({
+          heard, heardLevel: Math.sqrt(power / TICK), playedLevel: Math.sqrt(this.power / TICK), played_ms: this.passed / 24,
+        });
+        this.filled = this.power = 0;
       }
     }
     return true;

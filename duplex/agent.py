@@ -135,6 +135,16 @@ class Agent:
         self.hidden = torch.zeros(slots, model.config.width, dtype=self.dtype, device=self.device)  # after the last position
         self.counts = Counts()
 
+    def metrics(self) -> dict[str, float | dict[str, int]]:
+        """Figures for whoever watches the server, see metrics.py. Any thread may ask."""
+        counts, guesses, right = self.counts, Counter(), Counter()
+        for (what, _, agreed), number in list(counts.outcomes.items()):
+            guesses[what] += number
+            right[what] += number * agreed
+        names = ("lm_calls", "lm_seconds", "calls_saved", "draft_seconds")
+        on = self.draft is not None and not counts.draft_off
+        return {**{name: getattr(counts, name) for name in names}, "draft_on": int(on), "guesses": guesses, "guesses_right": right}
+
     def record(self) -> None:
         """Record the kernels of every part's tick (duplex.traced): less than half the time on a CPU."""
         one, B, state = torch.zeros(1, 1, dtype=torch.long), self.slots, lm.initial_state(self.lm.config, 1, dtype=self.dtype)
@@ -272,7 +282,7 @@ class Agent:
         for slot in deciding:
             session = self.sessions[slot]
             session.asked, session.most = 0, 1 if self.talking.sounding(self.talker_state, slot) else self.settings.symbols_per_tick
-        while rows:
+        while rows := {s: row for s, row in rows.items() if self.contained(self.readable, s, row, events[s])}:
             guesses = self.guess({s: row for s, row in rows.items() if s in deciding})
             hidden = self.feed(rows, guesses)
             going_on = [s for s in rows if s in deciding and self.contained(self.decide, s, hidden[s], guesses[s], events[s])]
@@ -290,6 +300,10 @@ class Agent:
             self.lm_state.pinned[slot] = self.lm_state.position[slot] >= 0
             self.begin(slot)
         return voice, events
+
+    def readable(self, slot: int, row: tuple[list[int], torch.Tensor | None], events: list[Event]) -> bool:
+        """Whether the LM can be fed a slot's row; found out alone, before all are fed together."""
+        return len(self.inputs(*row, [])) > 0
 
     @staticmethod
     def contained(work, slot: int, *what) -> bool:
@@ -322,7 +336,12 @@ class Agent:
             queued = self.talking.queued_seconds(self.talker_state, slot)
             inputs, grammar = self.inputs(tokens, vector, []), self.sessions[slot].grammar
             asked[slot] = Asked(self.hidden[slot], inputs, grammar, queued <= LEAD_SECONDS, queued > 0)
-        guesses = propose(self.draft, self.lm, asked, most, self.settings.next_penalty, self.settings.draft_least)
+        try:
+            guesses = propose(self.draft, self.lm, asked, most, self.settings.next_penalty, self.settings.draft_least)
+        except Exception:  # guesses only save time: without them every session draws the same symbols
+            log.exception("the draft failed; it is off from now on")
+            self.counts.draft_off = True
+            return {slot: [] for slot in rows}
         guesses = {slot: found[: left[slot]] for slot, found in guesses.items()}
         self.counts.guesses += sum(len(g) for g in guesses.values())
         self.counts.draft_seconds += time.perf_counter() - begun

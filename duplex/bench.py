@@ -4,6 +4,7 @@
     duplex bench latency --agents default,cascade           in real time
     duplex bench draft                                      the default agent with its draft and without
     duplex bench load --url ws://localhost:8765             simulated users, more and more
+    duplex bench behaviour --url wss://HOST --dialect realtime   any server that speaks OpenAI Realtime, or Moshi
     duplex bench all --out runs/bench                       everything, for all agents
 
 Leaves `report.json`, `report.html` (self-contained) and the recordings, user left and agent right, in the folder --out.
@@ -17,6 +18,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -53,7 +55,14 @@ class Loader:
 
     def __init__(self, default: Callable[[int], object], offline: bool, threads: int):
         self.default, self.offline, self.threads = default, offline, threads
-        self._language_model = None
+        self._language_model = self._ears = None
+
+    def ears(self):
+        if self._ears is None:
+            from duplex.bench_listen import Ears
+
+            self._ears = Ears(self.offline, self.threads)
+        return self._ears
 
     def language_model(self):
         if self._language_model is None:
@@ -85,6 +94,8 @@ def run(args, default: Callable[[int], object]) -> None:
     missing = [module for module in NEEDED if args.what in ("behaviour", "all") and not installed(module)]
     if missing:
         raise BenchError(f"{' and '.join(missing)} not installed; pip install 'duplex[bench]' brings what the bench needs")
+    if args.url and args.dialect != "duplex" and args.what in ("load", "all"):
+        raise BenchError(f"load is measured in our own dialect only; ask for behaviour or latency of a {args.dialect} server")
     scenes, loader = bench_scenes.load(args.scenes), Loader(default, args.offline, args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     report = {"version": __version__, "seed": args.seed, "url": args.url, "machine": machine(), "scenes": len(scenes)}
@@ -116,41 +127,50 @@ def installed(module: str) -> bool:
 
 async def _measure(part: str, name: str, args, scenes: list[Scene], loader: Loader) -> dict:
     if part == "behaviour":
-        from duplex.bench_listen import Ears
-
-        ears, likelihood = Ears(args.offline, args.threads), loader.language_model().log_likelihood
+        ears, likelihood = loader.ears(), loader.language_model().log_likelihood
+        folder = args.out / "recordings" / name
         if args.url:
-            play = partial(bench_play.play_remote, args.url)
-        else:
-            play = partial(bench_play.play_fast, loader.agent(name, clock=False))
-        return await behaviour(play, scenes, args.seed, ears, likelihood, args.out / "recordings" / name)
+            play = partial(bench_play.play_remote, args.url, dialect=args.dialect, api_key=args.api_key)
+            return await behaviour(play, scenes, args.seed, ears, likelihood, folder, clock=True)
+        play = partial(bench_play.play_fast, loader.agent(name, clock=False))
+        return await behaviour(play, scenes, args.seed, ears, likelihood, folder)
     if part == "latency":
         if args.url:
-            return await bench_latency.measure_remote(args.url, scenes, args.seed)
+            return await bench_latency.measure_remote(args.url, scenes, args.seed, args.dialect, args.api_key)
         return await bench_latency.measure(loader.agent(name), scenes, args.seed)
     if args.url:
         return await bench_load.ramp_remote(args.url, scenes)
     return await bench_load.ramp(lambda slots: loader.agent(name, slots), scenes)
 
 
-async def behaviour(play, scenes: list[Scene], seed: int, ears, likelihood, folder: Path | None = None) -> dict:
+async def behaviour(play, scenes: list[Scene], seed: int, ears, likelihood, folder: Path | None = None, clock=False) -> dict:
     """Every scene once. `play(scene, seed)` awaits a bench_play.Played, `ears(wave)` gives bench_listen.Heard,
-    `likelihood(question, answer)` a log-probability. Recordings go to `folder`."""
-    takes, rows = [], []
-    for number, scene in enumerate(scenes):
-        played = await play(scene, seed + number)
-        if folder:
-            save(played, folder / f"{scene.name}.flac")
-        human = None if scene.partner is None else [s for s in ears(scene.partner).voice if s[1] - s[0] < bench_score.SHORT_S]
-        takes.append(played.take(scene.kind, ears(played.channel("agent")), human))
-        rows.append(scene_row(scene, played, takes[-1]))
-        print(f"  {scene.name}: {rows[-1]['figures']}", file=sys.stderr, flush=True)
+    `likelihood(question, answer)` a log-probability. Recordings go to `folder`. A scene is listened to while the next is
+    played, but not with a `clock`: the server may be on this machine."""
+    heard = []
+    with ThreadPoolExecutor(1, "ears") as worker:
+        for number, scene in enumerate(scenes):
+            heard.append(worker.submit(hear, scene, await play(scene, seed + number), ears, folder))
+            if clock:
+                await asyncio.wrap_future(heard[-1])
+    takes, rows = zip(*(one.result() for one in heard), strict=True)
     texts = {number: found for number, take in enumerate(takes) if (found := bench_score.answer_text(take))}
     fits = bench_score.relevance(list(texts.values()), likelihood)
     for number, value in zip(texts, fits, strict=True):
         rows[number]["figures"]["relevance"] = None if value is None else round(value, 4)
     summary = bench_score.summary([(row["kind"], row["figures"]) for row in rows])
-    return {"summary": summary, "discernment": bench_score.discernment(summary), "scenes": rows}
+    return {"summary": summary, "discernment": bench_score.discernment(summary), "scenes": list(rows)}
+
+
+def hear(scene: Scene, played: Played, ears, folder: Path | None) -> tuple[bench_score.Take, dict]:
+    """One scene as the ears hear it, and its row of the report."""
+    if folder:
+        save(played, folder / f"{scene.name}.flac")
+    human = None if scene.partner is None else [s for s in ears(scene.partner).voice if s[1] - s[0] < bench_score.SHORT_S]
+    take = played.take(scene.kind, ears(played.channel("agent")), human)
+    row = scene_row(scene, played, take)
+    print(f"  {scene.name}: {row['figures']}", file=sys.stderr, flush=True)
+    return take, row
 
 
 def scene_row(scene: Scene, played: Played, take: bench_score.Take) -> dict:

@@ -2,13 +2,17 @@
 
 import numpy as np
 
-from duplex.audio import TICK_SAMPLES
+from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.events import Event
 
 TALK = (
     "Well, that is a good question, and I have a lot to say about it. First of all, it depends on where you are. "
     "Some people like it and some people do not, and I can see why. Then again, there is always another way."
 )
+
+
+BREATH_S = 0.16  # of silence left of each pause
+QUIET = 0.02  # of the loudest sample
 
 
 class Silent:
@@ -54,4 +58,12 @@ def talk() -> np.ndarray:
     """TALK in the voice the default agent was trained on, float32 [N]."""
     from hibari import Hibari
 
-    return Hibari()(TALK, seed=0)
+    return without_pauses(Hibari()(TALK, seed=0))
+
+
+def without_pauses(wave: np.ndarray) -> np.ndarray:
+    """Only what is near a loud sample, [M] of [N]: in a pause between two sentences it would seem to yield."""
+    near = round(BREATH_S / 2 * SAMPLE_RATE)
+    loud = np.concatenate([[0], np.cumsum(np.abs(wave) > QUIET * np.abs(wave).max())])  # how many before each sample
+    at = np.arange(len(wave))
+    return wave[loud[np.minimum(at + near, len(wave))] > loud[np.maximum(at - near, 0)]]

@@ -18,6 +18,7 @@ from client.wav import AUDIBLE, RealTime
 from duplex.audio import SAMPLE_RATE
 from duplex.bench_listen import Heard
 from duplex.bench_play import Played, play, play_remote
+from duplex.bench_remote import address
 from duplex.bench_scenes import Scene
 from duplex.bench_score import Take, over_anyway, speaking, turn_latency
 from duplex.local import LocalSession
@@ -124,11 +125,17 @@ async def measure(agent, scenes: list[Scene], seed: int) -> dict:
     return {**_reactions(takes), "per_tick": per_tick, "per_answer": per_answer, "engine": waits[-1] if waits else None}
 
 
-async def measure_remote(url: str, scenes: list[Scene], seed: int) -> dict:
+async def measure_remote(
+    url: str, scenes: list[Scene], seed: int, dialect: str = "duplex", api_key: str | None = None
+) -> dict:
     """The same of a server; what happens inside it is what its /v1/stats tells, where it has that."""
-    takes = [_take(await play_remote(url, scene, seed + n), scene.kind) for n, scene in enumerate(probes(scenes))]
+    takes = []
+    for number, scene in enumerate(probes(scenes)):
+        takes.append(_take(await play_remote(url, scene, seed + number, dialect, api_key), scene.kind))
     stats = await asyncio.to_thread(server_stats, url)
-    return {**_reactions(takes), "per_tick": {"wire, there and back": spread(await pings(url))}, "per_answer": {}, "engine": stats}
+    # elsewhere a connection is a session, and a server of one place has none for a ping
+    wire = {"wire, there and back": spread(await pings(url, api_key))} if dialect == "duplex" else {}
+    return {**_reactions(takes), "per_tick": wire, "per_answer": {}, "engine": stats}
 
 
 def probes(scenes: list[Scene]) -> list[Scene]:
@@ -149,11 +156,12 @@ def _reactions(takes: list[Take]) -> dict:
     }
 
 
-async def pings(url: str) -> list[float]:
+async def pings(url: str, api_key: str | None = None) -> list[float]:
     """Seconds a websocket ping takes there and back, on a connection without a session."""
     from websockets.asyncio.client import connect
 
-    async with connect(url) as connection:
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    async with connect(address(url, "duplex"), additional_headers=headers) as connection:
         return [await (await connection.ping()) for _ in range(PINGS)]
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from client import ClientError
 from client.display import Display
 from client.recording import Recording
-from client.remote import RemoteSession
 from client.wav import Lockstep, RealTime, converse
+from duplex.bench_remote import open_session
 from duplex.bench_scenes import Mark, Player, Scene
 from duplex.bench_score import Take
 from duplex.local import LockstepSession
@@ -51,6 +51,6 @@ async def play_fast(agent, scene: Scene, seed: int) -> Played:
     return await play(LockstepSession(agent, seed), scene, Lockstep())
 
 
-async def play_remote(url: str, scene: Scene, seed: int) -> Played:
-    """In real time. Other dialects than ours open their own kind of session here."""
-    return await play(await RemoteSession.open(url, seed=seed), scene, RealTime())
+async def play_remote(url: str, scene: Scene, seed: int, dialect: str = "duplex", api_key: str | None = None) -> Played:
+    """In real time."""
+    return await play(await open_session(url, dialect, seed, api_key), scene, RealTime())

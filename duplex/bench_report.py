@@ -25,14 +25,21 @@ SAME_RULES = (  # our figure for each of those columns, by the same rule; Candor
     ("interruption", "latency_clipped_s"),
 )  # fmt: skip
 STYLE = """
-body{font:14px/1.45 system-ui,sans-serif;margin:2em auto;max-width:1120px;padding:0 1em;color:#222}
-h1{font-size:22px}h2{font-size:18px;margin-top:2em}h3{font-size:14px;margin:1.4em 0 .2em}
-table{border-collapse:collapse;margin:.6em 0}td,th{border:1px solid #ddd;padding:2px 8px;text-align:right}
-th{background:#f4f4f4}td.l,th.l{text-align:left}tr.first td{border-top:2px solid #888}tr.handled td{font-weight:600}
-td.n{color:#999}small,.note{color:#666}svg{display:block;max-width:100%;height:auto}summary{cursor:pointer;margin:.3em 0}
+:root{color-scheme:light dark;--page:#fff;--text:#222;--pale:#666;--line:#ddd;--head:#f4f4f4;--user:#2166ac;--agent:#b2182b}
+@media(prefers-color-scheme:dark){:root{--page:#16181b;--text:#ddd;--pale:#999;--line:#3a3d42;--head:#24272b;--user:#74b3e8;
+--agent:#f08a80}}
+body{font:14px/1.45 system-ui,sans-serif;margin:2em auto;max-width:1160px;padding:0 1em;color:var(--text);background:var(--page)}
+h1{font-size:22px}h2{font-size:18px;margin-top:2em}h3{font-size:14px;margin:1.4em 0 .2em}h3 small{font-weight:400}
+table{border-collapse:collapse;margin:.6em 0;font-size:12px}td,th{border:1px solid var(--line);padding:2px 6px;text-align:right}
+th{background:var(--head)}td.l,th.l{text-align:left}td{white-space:nowrap}
+@media(max-width:700px){td.l{white-space:normal}}
+tr.first td{border-top:2px solid var(--pale)}tr.handled td{font-weight:600}small,.note{color:var(--pale)}
+.wide{overflow-x:auto}svg{display:block;font:12px sans-serif}summary{cursor:pointer;margin:.6em 0;font-size:15px}
+.user{fill:var(--user)}.agent{fill:var(--agent)}.beat{stroke:var(--line)}.pale{fill:var(--pale);font-size:10px}
+path.mark{stroke-width:2}path.mark.user{stroke:var(--user)}path.mark.agent{stroke:var(--agent)}
 """
-USER, AGENT = "#2166ac", "#b2182b"
-WIDTH, LEFT = 1080, 60  # px of a picture, and of its labels
+WIDTH, LEFT = 1080, 48  # px of a picture, and of its labels
+LETTER = 6.6  # px, about
 MARKED = ("agent_started", "agent_ended", "agent_stopped", "user_started", "user_ended")  # events drawn in a time line
 
 
@@ -140,12 +147,13 @@ def _table(rows: list[list], left: int = 1) -> str:
         tag = "td" if number else "th"
         cells = [f"<{tag}{' class=l' if i < left else ''}>{escape(str(cell))}</{tag}>" for i, cell in enumerate(row)]
         out.append(f"<tr>{''.join(cells)}</tr>")
-    return f"<table>{''.join(out)}</table>"
+    return f"<div class=wide><table>{''.join(out)}</table></div>"
 
 
 def _behaviour(behaviour: dict) -> str:
     heads = "".join(f"<th>{escape(agent)}</th>" for agent in behaviour)
-    out = [f"<h2>Behaviour</h2><table><tr><th class=l>scenes</th><th class=l>figure</th><th class=l>by</th>{heads}</tr>"]
+    out = ["<h2>Behaviour</h2><div class=wide><table><tr>"]
+    out.append(f"<th class=l>scenes</th><th class=l>figure</th><th class=l>by</th>{heads}</tr>")
     last = None
     for kind, name, cells in _figures(behaviour):
         figure = FIGURES[name]
@@ -156,7 +164,7 @@ def _behaviour(behaviour: dict) -> str:
         out.append(f"<tr class='{style}'><td class=l>{shown}</td><td class=l>{title}</td><td class=l>{figure.by}</td>{values}</tr>")
         last = kind
     values = "".join(f"<td>{_number(found['discernment'])}</td>" for found in behaviour.values())
-    out.append(f"<tr class=first><td></td><td class=l>discernment ↑</td><td class=l>mended</td>{values}</tr></table>")
+    out.append(f"<tr class=first><td></td><td class=l>discernment ↑</td><td class=l>mended</td>{values}</tr></table></div>")
     out.append(
         "<p class=note>In brackets: the scenes that could tell. Silence and continuous talk score well by some of FDB's rules; "
         "“handled” asks for all a scene wants at once. Discernment is the yield rate at interruptions minus the share of "
@@ -206,15 +214,17 @@ def _histogram(name: str, spread: dict) -> str:
     counts, edges = spread["counts"], spread["edges"]
     width, height, most = 24, 90, max(counts)
     bars = "".join(
-        f"<rect x={10 + i * width} y={height - 70 * c / most:.1f} width={width - 2} height={70 * c / most:.1f} fill='{AGENT}'>"
+        f"<rect x={10 + i * width} y={height - 70 * c / most:.1f} width={width - 2} height={70 * c / most:.1f} class=agent>"
         f"<title>{edges[i]} to {edges[i + 1]} ms: {c}</title></rect>"
         for i, c in enumerate(counts)
     )
     labels = "".join(
-        f"<text x={10 + i * width} y={height + 14} font-size=10>{edges[i]:.0f}</text>" for i in range(0, len(counts) + 1, 5)
+        f"<text x={10 + i * width} y={height + 14} class=pale>{edges[i]:.0f}</text>" for i in range(0, len(counts) + 1, 5)
     )
     total = 20 + width * len(counts)
-    return f"<h3>{escape(name)}, ms</h3><svg viewBox='0 0 {total + 30} {height + 20}' width={total + 30}>{bars}{labels}</svg>"
+    most_text = f"<text x={total} y=26 class=pale>{most}</text>"  # what the highest bar counts
+    picture = f"<svg viewBox='0 0 {total + 40} {height + 20}' width={total + 40}>{bars}{labels}{most_text}</svg>"
+    return f"<h3>{escape(name)}, ms</h3><div class=wide>{picture}</div>"
 
 
 def _load(load: dict) -> str:
@@ -228,16 +238,17 @@ def _load(load: dict) -> str:
 
 
 def _scenes(behaviour: dict) -> str:
-    note = "The user above, the agent below; grey: voice as silero-vad finds it; words as Whisper heard them; "
-    out = [f"<h2>Scenes</h2><p class=note>{note}small marks: what the agent says of itself.</p>"]
+    note = "The user above, the agent below; grey: voice as silero-vad finds it; words as Whisper heard them; small marks: when "
+    note += "the agent says that it or the user began or ended (point at one to read it)."
+    out = [f"<h2>Scenes</h2><p class=note>{note}</p>"]
     names = list(dict.fromkeys(row["name"] for found in behaviour.values() for row in found["scenes"]))
     for name in names:
         out.append(f"<details open><summary><b>{escape(name)}</b></summary>")
         for agent, found in behaviour.items():
             for row in found["scenes"]:
                 if row["name"] == name:
-                    figures = ", ".join(f"{FIGURES[k].title} {_number(v)}" for k, v in row["figures"].items())
-                    out.append(f"<h3>{escape(agent)} <small>{escape(figures)}</small></h3>{time_line(row)}")
+                    figures = " · ".join(f"{FIGURES[k].title}: {_number(v)}" for k, v in row["figures"].items())
+                    out.append(f"<h3>{escape(agent)} <small>{escape(figures)}</small></h3><div class=wide>{time_line(row)}</div>")
         out.append("</details>")
     return "".join(out)
 
@@ -249,29 +260,33 @@ def time_line(row: dict) -> str:
     def x(seconds: float) -> str:
         return f"{LEFT + seconds * scale:.1f}"
 
-    out = [f"<svg viewBox='0 0 {WIDTH} 178' width={WIDTH} font-size=11 font-family=sans-serif>"]
+    out = [f"<svg viewBox='0 0 {WIDTH} 190' width={WIDTH}>"]
     for second in range(int(row["seconds"]) + 1):
-        out.append(f"<path d='M{x(second)} 14V160' stroke='#eee'/>")
-        out.append(f"<text x={x(second)} y=174 fill='#999' font-size=9>{second}</text>")
+        out.append(f"<path d='M{x(second)} 16V172' class=beat />")
+        out.append(f"<text x={x(second)} y=186 class=pale>{second} s</text>")
+    free = 0.0  # where the line of what the user says is free again
     for mark in row["marks"]:
         left, wide = x(mark["start_s"]), (mark["end_s"] - mark["start_s"]) * scale
-        out.append(f"<rect x={left} y=16 width={wide:.1f} height=56 fill='{USER}' opacity=.1 />")
-        out.append(f"<text x={left} y=12 fill='{USER}'>{escape(mark['text'] or mark['role'])}</text>")
+        out.append(f"<rect x={left} y=16 width={wide:.1f} height=56 class=user opacity=.15 />")
+        text = mark["text"] or mark["role"]
+        at = min(max(float(left), free), WIDTH - LETTER * len(text))
+        free = at + LETTER * (len(text) + 1)
+        out.append(f"<text x={at:.1f} y=12 class=user>{escape(text)}</text>")
     for start, end in row["voice"]:
-        out.append(f"<rect x={x(start)} y=76 width={(end - start) * scale:.1f} height=56 fill='#888' opacity=.15 />")
-    for label, channel, middle, color in (("user", "user", 44, USER), ("agent", "agent", 104, AGENT)):
-        out.append(f"<text x=4 y={middle + 4} fill='{color}'>{label}</text>")
-        out.append(f"<path d='{_outline(row['waves'][channel], row['seconds'], scale, middle)}' fill='{color}'/>")
-    free = [0.0, 0.0]  # where each of the two lines of words is free again
+        out.append(f"<rect x={x(start)} y=76 width={(end - start) * scale:.1f} height=56 class=pale opacity=.2 />")
+    for channel, middle in (("user", 44), ("agent", 104)):
+        out.append(f"<text x=4 y={middle + 4} class={channel}>{channel}</text>")
+        out.append(f"<path d='{_outline(row['waves'][channel], row['seconds'], scale, middle)}' class={channel} />")
+    lanes = [0.0] * 3  # where each line of words is free again
     for text, start, _ in row["words"]:
-        lane = int(free[0] > start)
-        free[lane] = start + 6.2 * (len(text) + 1) / scale
-        out.append(f"<text x={x(start)} y={146 + 12 * lane} fill='{AGENT}'>{escape(text)}</text>")
+        lane = next((i for i, end in enumerate(lanes) if end <= start), lanes.index(min(lanes)))
+        lanes[lane] = start + LETTER * (len(text) + 1) / scale
+        out.append(f"<text x={x(start)} y={144 + 13 * lane} class=agent>{escape(text)}</text>")
     for event in row["events"]:
         if event["type"] in MARKED:
-            color, level = (USER, 72) if event["type"].startswith("user") else (AGENT, 76)
+            who, level = ("user", 74) if event["type"].startswith("user") else ("agent", 84)
             title = escape(f"{event['time_s']:.2f} s {event['type']} {event.get('text', '')}")
-            out.append(f"<path d='M{x(event['time_s'])} {level}v-6' stroke='{color}' stroke-width=2><title>{title}</title></path>")
+            out.append(f"<path d='M{x(event['time_s'])} {level}v-9' class='mark {who}'><title>{title}</title></path>")
     return "".join(out) + "</svg>"
 
 
@@ -280,6 +295,7 @@ def _outline(columns: list[int], seconds: float, scale: float, middle: int) -> s
     loudest = max(20, *columns)
     step = seconds * scale / len(columns)
     shown = [i for i, c in enumerate(columns) if c or (i and columns[i - 1]) or (i + 1 < len(columns) and columns[i + 1])]
-    top = [f"{LEFT + i * step:.1f} {middle - 26 * columns[i] / loudest:.1f}" for i in shown]
+    top = [f"{LEFT + i * step:.1f} {middle - 0.5 - 26 * columns[i] / loudest:.1f}" for i in shown]
     bottom = [f"{LEFT + i * step:.1f} {middle + 26 * columns[i] / loudest + 0.5:.1f}" for i in reversed(shown)]
-    return f"M{'L'.join([f'{LEFT} {middle}', *top, f'{WIDTH} {middle}', *bottom])}Z"
+    left, right = [f"{LEFT} {middle + 0.5}", f"{LEFT} {middle - 0.5}"], [f"{WIDTH} {middle - 0.5}", f"{WIDTH} {middle + 0.5}"]
+    return f"M{'L'.join([*left, *top, *right, *bottom])}Z"

@@ -241,7 +241,9 @@ def _interruption(take: Take) -> dict:
         "response_s": response(mark.end_s, voice),
     }
     chance = spoken is not None and not over_anyway(take, mark, spoken[1])
-    yields = chance and spoken[1] - mark.start_s <= YIELD_S
+    # who breathes in and talks on has not yielded, however long the breath
+    on = chance and any(spoken[1] < s < mark.end_s - EARLY_S and not brief((s, e), take.heard) for s, e in voice)
+    yields = chance and not on and spoken[1] - mark.start_s <= YIELD_S
     answers = next((s - mark.end_s for s, _ in voice if mark.end_s - EARLY_S <= s <= mark.end_s + PATIENCE_S), None)
     figures["yielded"] = yields if chance else None
     figures["stop_s"] = spoken[1] - mark.start_s if yields else None

@@ -81,10 +81,14 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="measure how an agent converses")
     bench.add_argument("what", choices=["behaviour", "latency", "load", "draft", "all"], help="what to measure")
     bench.add_argument("--url", metavar="URL", help="ws://HOST:PORT of a server to measure, instead of agents in this process")
+    dialects = ("duplex", "realtime", "moshi")
+    bench.add_argument("--dialect", choices=dialects, default="duplex", help="what that server speaks (default %(default)s)")
+    bench.add_argument("--api-key", default=os.environ.get(KEY_VARIABLE), help=f"of that server (default: ${KEY_VARIABLE})")
     bench.add_argument(
         "--agents", default="default,cascade,silent,talking", help="which agents of this process (default %(default)s)"
     )
     bench.add_argument("--seed", type=int, default=0, help="seed of the agents' sampling (default %(default)s)")
+    bench.add_argument("--soak", type=float, metavar="MIN", help="with load: users come and go for so long; nothing may grow")
     bench.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the report (default %(default)s)")
     bench.add_argument("--scenes", type=Path, metavar="DIR", help="scenes of your own: scenes.json and sound files")
     bench.set_defaults(run=_bench)
@@ -167,7 +171,16 @@ def _bench(args: argparse.Namespace) -> None:
     from duplex import bench
     from duplex.bench_scenes import SceneError
 
+    if args.soak is not None and (args.what != "load" or args.soak <= 0):
+        raise UsageError("--soak is a number of minutes for duplex bench load")
     try:
+        if args.soak is not None:
+            from duplex import bench_load, bench_scenes, bench_soak
+
+            questions = bench_load.questions_of(bench_scenes.load(args.scenes))
+            if not bench_soak.run(args.url, args.soak, args.seed, lambda slots: _load(args, slots), questions, args.out):
+                sys.exit(1)
+            return
         bench.run(args, lambda slots: _load(args, slots))
     except (bench.BenchError, SceneError) as error:
         raise UsageError(str(error)) from error

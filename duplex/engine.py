@@ -64,7 +64,8 @@ class WallClock:
 
 class Engine:
     """`agent` needs open(slot, seed=, instructions=, temperature=, gradually=), close(slot), reading(slot), step(audio
-    [B, 1920], active), and for the wishes of clients stop, answer, write, played and truncate; see duplex.agent."""
+    [B, 1920], active), and for the wishes of clients stop, answer, write, played and truncate; see duplex.agent.
+    It may have metrics(), figures by name that stats() passes on."""
 
     def __init__(self, agent, slots: int, clock=None, idle_s: float = 0, longest_s: float = 0, recorder=None):
         """idle_s, longest_s: 0 is for ever; recorder: see recorder.py."""
@@ -147,6 +148,8 @@ class Engine:
         stats["waiting_ms"] = sum(session.waiting_ms for session in sessions)
         for name in self._gone:
             stats[name] += sum(getattr(session, name) for session in sessions)
+        if hasattr(self.agent, "metrics"):
+            stats["agent"] = self.agent.metrics()
         for name, column in (("tick_ms", 0), ("step_ms", 1)):
             values = np.percentile(times[:, column], [50, 90, 99, 100]) if len(times) else np.zeros(4)
             stats[name] = dict(zip(("p50", "p90", "p99", "max"), values.round(1).tolist(), strict=True))
@@ -264,13 +267,15 @@ class Engine:
             self._times.append((done - due, done - started))
             self._counts["ticks"] += 1
             self._counts["late_ticks"] += late
-        for slot, session in listening.items():
+        for slot, session in self._sessions.items():
             fault = next((event for event in events[slot] if event.kind == "error"), None)
             if fault is None and not np.isfinite(played[slot]).all():
                 fault = Error("model", "the model gave samples that are not numbers; this session is over")
             if fault is not None:  # this slot is broken, its neighbours are not
                 self._count_error()
                 session.fail(fault)
+                continue
+            if slot not in listening:
                 continue
             session.give(np.array(played[slot], np.float32), list(events[slot]), late)
             if self.recorder is not None:

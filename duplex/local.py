@@ -29,6 +29,10 @@ class LocalSession:
     async def push(self, samples: np.ndarray) -> None:
         self._session.push(samples)
 
+    async def played(self, played_ms: int) -> None:
+        if hasattr(self._engine.agent, "played"):  # those of the bench keep no words to take back
+            self._session.wish("played", played_ms)
+
     async def get(self) -> tuple[np.ndarray, list[dict]] | None:
         tick = await self._session.get()
         if tick is None:
@@ -51,6 +55,9 @@ class LockstepSession:
     async def push(self, samples: np.ndarray) -> None:
         assert len(samples) == TICK_SAMPLES, f"lockstep takes whole ticks, not {len(samples)} samples"
         self._ticks.put_nowait(samples)
+
+    async def played(self, played_ms: int) -> None:
+        """Without a clock all that was given has been heard."""
 
     async def get(self) -> tuple[np.ndarray, list[dict]] | None:
         heard = await self._ticks.get()

@@ -1,8 +1,8 @@
-"""The engine's counts in Prometheus' text format, for GET /metrics."""
+"""What Server.stats() says in Prometheus' text format, and what the process takes of the machine, for GET /metrics."""
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 COUNTERS = {  # stats() name -> metric, meaning
@@ -20,12 +20,27 @@ GAUGES = {
     "sessions": ("duplex_sessions", "Sessions now"),
     "slots": ("duplex_slots", "Places for sessions"),
     "waiting_ms": ("duplex_waiting_milliseconds", "User audio that waits to be heard"),
+    "threads": ("duplex_threads", "Threads of the process"),
+    "tasks": ("duplex_tasks", "Tasks of the event loop"),
+}
+PATHS = {  # a figure for each path of a dialect
+    "opened": (CounterMetricFamily, "duplex_dialect_sessions", "Sessions opened on a path"),
+    "talking": (GaugeMetricFamily, "duplex_dialect_talking", "Clients with a session on a path now"),
+}
+AGENT = {  # name in Agent.metrics() -> type, metric, meaning; those with kinds have a figure for each
+    "lm_calls": (CounterMetricFamily, "duplex_lm_calls", "Calls of the language model, each for all sessions"),
+    "lm_seconds": (CounterMetricFamily, "duplex_lm_seconds", "Time they took"),
+    "guesses": (CounterMetricFamily, "duplex_draft_guesses", "Guesses of the draft that were checked, by kind of symbol"),
+    "guesses_right": (CounterMetricFamily, "duplex_draft_guesses_right", "Those that were right"),
+    "calls_saved": (CounterMetricFamily, "duplex_draft_calls_saved", "Calls of the language model that they made needless"),
+    "draft_seconds": (CounterMetricFamily, "duplex_draft_seconds", "Time the draft took"),
+    "draft_on": (GaugeMetricFamily, "duplex_draft_on", "1 while the draft guesses; it turns itself off when it gains nothing"),
 }
 QUANTILES = {"p50": "0.5", "p90": "0.9", "p99": "0.99", "max": "1"}
 
 
 class Stats:
-    """What prometheus_client collects from: one reading of Engine.stats()."""
+    """What prometheus_client collects from: one reading of Server.stats()."""
 
     def __init__(self, stats: dict):
         self._stats = stats
@@ -43,9 +58,22 @@ class Stats:
             for key, quantile in QUANTILES.items():
                 family.add_metric([quantile], self._stats[name][key] / 1000)
             yield family
+        for name, (family_of, metric, text) in PATHS.items():
+            yield labelled(family_of, metric, text, "path", self._stats["paths"][name])
+        for name, value in self._stats.get("agent", {}).items():
+            family_of, metric, text = AGENT[name]
+            yield labelled(family_of, metric, text, "kind", value) if isinstance(value, dict) else family_of(metric, text, value)
+
+
+def labelled(family_of, metric: str, text: str, label: str, values: dict[str, float]) -> Metric:
+    family = family_of(metric, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
 
 
 def exposition(stats: dict) -> bytes:
     registry = CollectorRegistry()
     registry.register(Stats(stats))
+    ProcessCollector(registry=registry)
     return generate_latest(registry)

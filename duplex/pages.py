@@ -2,6 +2,7 @@
 
 import http
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,8 @@ STATS_PATH = "/v1/stats"
 CLIENT = Path(__file__).parent.parent / "client"
 FILES = {  # the only files that are ever served
     "/": ("index.html", "text/html; charset=utf-8"),
+    "/style.css": ("style.css", "text/css; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
     "/app.js": ("app.js", "text/javascript; charset=utf-8"),
     "/worklet.js": ("worklet.js", "text/javascript; charset=utf-8"),
 }
@@ -27,7 +30,7 @@ def _file(name: str) -> bytes:
     return (CLIENT / name).read_bytes()
 
 
-def answer(path: str, engine) -> tuple[http.HTTPStatus, str, bytes] | None:
+def answer(path: str, ready: bool, stats: Callable[[], dict]) -> tuple[http.HTTPStatus, str, bytes] | None:
     """-> status, content type, body; None: there is no such page."""
     if path in FILES:
         name, kind = FILES[path]
@@ -35,11 +38,10 @@ def answer(path: str, engine) -> tuple[http.HTTPStatus, str, bytes] | None:
     if path == "/healthz":
         return http.HTTPStatus.OK, "text/plain", b"ok\n"
     if path == "/readyz":
-        ready = engine.accepting
         status = http.HTTPStatus.OK if ready else http.HTTPStatus.SERVICE_UNAVAILABLE
         return status, "text/plain", b"ready\n" if ready else b"not taking sessions\n"
     if path == "/metrics":
-        return http.HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", metrics.exposition(engine.stats())
+        return http.HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", metrics.exposition(stats())
     if path == STATS_PATH:
-        return http.HTTPStatus.OK, "application/json", (json.dumps(engine.stats()) + "\n").encode()
+        return http.HTTPStatus.OK, "application/json", (json.dumps(stats()) + "\n").encode()
     return None

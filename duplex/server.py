@@ -16,6 +16,8 @@ import signal
 import socket
 import ssl
 import sys
+import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
@@ -41,6 +43,7 @@ PING_S = 20  # a client that does not answer for so long is gone
 MAX_CONNECTIONS = 256  # with or without a session
 SHUTTING_DOWN = "the server is shutting down"
 LOST = "the connection was lost"
+DIALECTS = {protocol.PATH: 0, realtime.PATH: 0, moshi.PATH: 0}
 CLOSE_CODES = {"full": protocol.CLOSE_FULL, "stopped": protocol.CLOSE_GOING_AWAY, "model": protocol.CLOSE_FAILED}
 CLOSE_CODES |= {"idle": protocol.CLOSE_ABUSE, "gone": protocol.CLOSE_ENDED, "refused": protocol.CLOSE_ABUSE}
 
@@ -138,6 +141,10 @@ def _dialect(path: str, query: str):
     return moshi.Moshi(dict(parse_qsl(query, max_num_fields=50))) if path == moshi.PATH else None
 
 
+def _path(connection: ServerConnection) -> str:
+    return connection.request.path.partition("?")[0]
+
+
 def _subprotocol(connection: ServerConnection, offered: list[str]) -> str | None:
     """The name of the dialect, if it was offered; never the one that carries the key."""
     return next((name for name in offered if name in (protocol.SUBPROTOCOL, realtime.SUBPROTOCOL)), None)
@@ -152,6 +159,7 @@ class serving:  # noqa: N801, used like a function: `async with serving(engine, 
         self.access = access or Access()
         self.grace_s = grace_s
         self.connections = 0
+        self.opened, self.busy = Counter(DIALECTS), Counter(DIALECTS)  # by path: sessions so far, clients that talk now
         self.talking: set[asyncio.Task] = set()
         self.live: dict[str, tuple[ServerConnection, asyncio.Task]] = {}  # by token
         self.lost: dict[str, tuple[Session, protocol.Native, asyncio.TimerHandle]] = {}  # by token
@@ -184,6 +192,11 @@ class serving:  # noqa: N801, used like a function: `async with serving(engine, 
         self.server.close()
         await self.server.wait_closed()
 
+    def stats(self) -> dict:
+        """Those of the engine, and what only the server knows."""
+        paths = {"opened": dict(self.opened), "talking": dict(self.busy)}
+        return {**self.engine.stats(), "paths": paths, "threads": threading.active_count(), "tasks": len(asyncio.all_tasks())}
+
     def _answer_http(self, connection: ServerConnection, request: Request) -> Response | None:
         path, _, query = request.path.partition("?")
         dialect = _dialect(path, query)
@@ -203,7 +216,7 @@ class serving:  # noqa: N801, used like a function: `async with serving(engine, 
     def _page(self, path: str, request: Request) -> Response:
         if path in pages.PRIVATE and not security.knows_key(self.access.api_key, request.headers, []):
             return _response(http.HTTPStatus.UNAUTHORIZED, "text/plain", b"the key is missing or wrong\n")
-        found = pages.answer(path, self.engine)
+        found = pages.answer(path, self.engine.accepting, self.stats)
         if found is None:
             return _response(http.HTTPStatus.NOT_FOUND, "text/plain", f"the agent is at {protocol.PATH}\n".encode())
         return _response(*found)
@@ -255,7 +268,9 @@ class serving:  # noqa: N801, used like a function: `async with serving(engine, 
             dialect.token = secrets.token_urlsafe(24)
         early_ticks = realtime.EARLY_TICKS if isinstance(dialect, realtime.Realtime) else BEHIND_TICKS
         try:
-            return await self.engine.open(start.seed, start.instructions, start.temperature, early_ticks)
+            session = await self.engine.open(start.seed, start.instructions, start.temperature, early_ticks)
+            self.opened[_path(connection)] += 1
+            return session
         except EngineFull as error:
             await _refuse(connection, dialect, Error("full", f"{error}; try again later"))
         except EngineStopped:
@@ -271,6 +286,7 @@ class serving:  # noqa: N801, used like a function: `async with serving(engine, 
         """Both directions until the session ends; a lost connection leaves a resumable session waiting."""
         if dialect.resumable:
             self.live[dialect.token] = connection, asyncio.current_task()
+        self.busy[_path(connection)] += 1
         speaking = asyncio.create_task(_speak(connection, dialect, session, answer), name=f"speak {session.id}")
         try:
             lost = await _hear(connection, dialect, session)
@@ -280,6 +296,7 @@ class serving:  # noqa: N801, used like a function: `async with serving(engine, 
                 self.lost[dialect.token] = session, dialect, timer
                 session = None
         finally:
+            self.busy[_path(connection)] -= 1
             if dialect.resumable:
                 del self.live[dialect.token]
             speaking.cancel()

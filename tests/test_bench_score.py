@@ -113,6 +113,13 @@ def test_an_interruption_talked_over():
     assert (found["overlap_s"], found["yielded"], found["stop_s"], found["handled"]) == (1.5, 0.0, None, 0.0)
 
 
+def test_a_breath_during_the_interruption_is_no_yielding():
+    found = score(take("interruption", INTERRUPTED, heard((3.5, 5.2), (5.8, 9.0))))
+    assert (found["yielded"], found["stop_s"], found["handled"]) == (0.0, None, 0.0)
+    found = score(take("interruption", INTERRUPTED, heard((3.5, 5.2), (6.2, 9.0))))  # a little early, but an answer
+    assert (found["yielded"], found["stop_s"], found["latency_s"]) == (1.0, 0.2, -0.3)
+
+
 def test_an_answer_that_was_over_anyway_is_no_yielding():
     """The agent says itself, with agent_ended, that it had finished: nothing is learned about yielding."""
     found = score(take("interruption", INTERRUPTED, heard((3.5, 5.4), (7.0, 9.0)), ended_s=[5.3]))

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import queue
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +15,15 @@ import soundfile
 from client.display import Display
 from client.playback import HELD_TICKS, Playback
 from client.recording import Recording
-from client.terminal import live
+from client.remote import RemoteSession
+from client.terminal import SoundCard, live
 from client.timeline import draw, heard_words, spoken_words
-from client.wav import LEAD_IN_S, NO_ANSWER_S, PAUSE_S, Question, Script, read_wave
+from client.wav import LEAD_IN_S, NO_ANSWER_S, PAUSE_S, Question, RealTime, Script, converse, read_wave
 from duplex import cli
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.local import LockstepSession
 from tests.conftest import tone
+from tests.test_server import drive
 from tests.tiny_agent import TinyAgent
 
 ROOT = Path(__file__).parents[1]
@@ -64,6 +67,63 @@ def test_talk_with_a_server(server_url, tmp_path, capsys):
     started = next(event["time_s"] for event in events if event["type"] == "agent_started")
     [question] = [event for event in events if event["type"] == "question"]
     assert 0.1 < started - (question["time_s"] + question["sound_s"]) < 3.0
+
+
+def test_the_server_is_told_what_was_played():
+    """In a conversation with recorded questions the model knows, tick by tick, how much of its voice was heard."""
+
+    async def test(url, engine):
+        session, out = await RemoteSession.open(url), io.StringIO()
+        recording = await converse(session, Script([Question("q", tone(8))]), RealTime(), Display(out))
+        told = [ms for kind, _, ms in engine.agent.wishes if kind == "played"]
+        sent_ms = recording.events[-1]["ticks"] * TICK_MS
+        assert told == sorted(told) and sent_ms / 2 < told[-1] < sent_ms
+        assert len(told) > 20
+
+    drive(test, TinyAgent(1))
+
+
+def test_audio_lost_on_the_way_moves_the_clock_of_what_was_played():
+    """After a lost connection the loudspeaker has had less than the session has sent: its later events tell how much."""
+
+    class Wire:
+        sent = []
+        come = [b"\0\0" * TICK_SAMPLES, '{"type":"said","tick":0,"text":"a"}', '{"type":"said","tick":4,"text":"b"}']
+
+        async def recv(self):
+            return self.come.pop(0)
+
+        async def send(self, message):
+            self.sent.append(json.loads(message))
+
+    async def run():
+        session = RemoteSession(Wire(), "ws://nowhere", {}, None)
+        for _ in range(2):
+            await session.get()
+        await session.played(80)
+        await session.get()  # at tick 4 only one tick of audio had come
+        await session.played(80)
+
+    asyncio.run(run())
+    assert [message["played_ms"] for message in Wire.sent] == [80, 80 + 4 * TICK_MS]
+
+
+def test_the_sound_card_has_played_what_has_left_the_loudspeaker():
+    class Time:
+        currentTime, outputBufferDacTime = 10.0, 10.1  # noqa: N815, PortAudio's names
+
+    async def run():
+        card = SoundCard.__new__(SoundCard)  # without PortAudio
+        card.playback, card.heard, card.played_ms, card.dropped_ticks = Playback(), queue.Queue(8), 0, 0
+        card._arrived, card._loop = asyncio.Event(), asyncio.get_running_loop()
+        card.playback.push(tone(4))
+        played = []
+        for _ in range(4):
+            card._exchange(np.zeros((TICK_SAMPLES, 1)), np.zeros((TICK_SAMPLES, 1)), TICK_SAMPLES, Time, None)
+            played.append(card.played_ms)
+        return played
+
+    assert asyncio.run(run()) == [0, 0, 60, 140]  # 100 ms lie between the callback and the ear
 
 
 def test_words_are_where_their_sound_is(server_url, tmp_path, capsys):
@@ -206,6 +266,7 @@ def test_playback_bridges_a_gap_and_keeps_the_cushion():
     playback.push(tone(2)[:TICK_SAMPLES])
     playback.push(tone(2)[TICK_SAMPLES:])
     np.testing.assert_array_equal(np.concatenate([playback.pull(960) for _ in range(4)]), tone(2))
+    assert playback.passed_ms == 3 * TICK_MS  # gaps are no part of the agent's voice
 
 
 def test_playback_is_bounded():
@@ -214,6 +275,7 @@ def test_playback_is_bounded():
     playback.push(sound)
     assert playback.dropped_ms == 3 * TICK_MS
     np.testing.assert_array_equal(playback.pull(TICK_SAMPLES), sound[3 * TICK_SAMPLES : 4 * TICK_SAMPLES])
+    assert playback.passed_ms == 4 * TICK_MS
 
 
 def conversation() -> Recording:
@@ -280,7 +342,7 @@ def test_display_grows_lines():
 class Room:
     """Stands for a sound card: a microphone that hears a sound on the beat, a loudspeaker that plays."""
 
-    dropped_ticks = 0
+    dropped_ticks = played_ms = 0
 
     def __init__(self, sound: np.ndarray, stop: asyncio.Event):
         self.playback = Playback()

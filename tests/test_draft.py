@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from duplex import bench_draft, lm
+from duplex import bench_draft, lm, metrics
 from duplex.agent import Settings
 from duplex.audio import TICK_SAMPLES
 from duplex.draft import Asked, Draft, DraftConfig, propose
+from duplex.engine import Engine
 from duplex.tokens import AGENT, FIRST_TEXT_ID, NEXT, STOP, Grammar, allowed
 from tests.tiny_speech_agent import tiny_agent
 
@@ -152,3 +153,31 @@ def test_bench_compares_the_same_conversation():
     agent = load(1)
     agent.draft = None
     assert "no draft" in bench_draft.measure(lambda slots: agent, questions)["note"]
+
+
+def test_a_draft_that_fails_is_turned_off_and_nobody_notices(monkeypatch):
+    settings = Settings(symbols_per_tick=3, temperature=1.0, next_penalty=2.0, draft_least=0.0)
+    plain, drafted = tiny_agent(2, settings), with_draft(tiny_agent(2, settings), 0.02)
+    calls = []
+
+    def breaks(*what):
+        calls.append(what)
+        if len(calls) > 10:
+            raise RuntimeError("no more memory")
+        return propose(*what)
+
+    monkeypatch.setattr("duplex.agent.propose", breaks)
+    assert talk(plain, 60, {0: 0, 1: 2}, {}) == talk(drafted, 60, {0: 0, 1: 2}, {})
+    assert drafted.counts.draft_off and len(calls) == 11
+
+
+def test_what_the_draft_does_is_in_the_metrics():
+    agent = with_draft(tiny_agent(1, Settings(symbols_per_tick=3, next_penalty=2.0, draft_least=0.0)), 0.02)
+    talk(agent, 40, {0: 0}, {})
+    figures = agent.metrics()
+    assert sum(figures["guesses_right"].values()) == agent.counts.right < sum(figures["guesses"].values())
+    of_server = {"paths": {"opened": {}, "talking": {}}, "threads": 1, "tasks": 1}
+    text = metrics.exposition({**Engine(agent, 1).stats(), **of_server}).decode()
+    for kind, number in figures["guesses"].items():
+        assert f'duplex_draft_guesses_total{{kind="{kind}"}} {number}.0\n' in text
+    assert "duplex_draft_on 1.0\n" in text and f"duplex_lm_calls_total {agent.counts.lm_calls}.0\n" in text

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.client import connect
@@ -222,8 +223,9 @@ def test_sigterm_lets_an_answer_finish():
         process.stderr.close()
 
 
-def test_a_part_of_the_real_agent_that_raises_ends_one_session_and_moves_no_sample_of_the_others():
-    """Every real part at tiny size: in one of two runs the decision of slot 1 fails at its tick 12."""
+@pytest.mark.parametrize("fault", ["decision", "input"])
+def test_a_part_of_the_real_agent_that_raises_ends_one_session_and_moves_no_sample_of_the_others(fault):
+    """Every real part at tiny size: in one of two runs slot 1 cannot decide, or be fed what it decided, from its tick 12 on."""
     noise = np.random.default_rng(0).normal(0, 0.2, (30, TICK_SAMPLES)).astype(np.float32)
     runs = []
 
@@ -232,9 +234,12 @@ def test_a_part_of_the_real_agent_that_raises_ends_one_session_and_moves_no_samp
         decide = agent.decide
 
         def fails(slot, *what):
+            again = decide(slot, *what)
             if broken and slot == 1 and agent.sessions[1].tick == 12:
-                raise RuntimeError("no more memory")
-            return decide(slot, *what)
+                if fault == "decision":
+                    raise RuntimeError("no more memory")
+                agent.sessions[1].pending = [10**9]  # no such symbol
+            return again
 
         agent.decide = fails
 

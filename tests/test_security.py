@@ -3,6 +3,7 @@
 import asyncio
 import json
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 
@@ -118,9 +119,14 @@ def test_pages_health_and_metrics():
 
         page, headers = await asyncio.to_thread(fetch, "/")
         assert "/app.js" in page and "default-src 'self'" in headers["Content-Security-Policy"]
-        for path, word in (("/app.js", "AudioWorkletNode"), ("/worklet.js", "registerProcessor")):
+        for path, word, kind in (
+            ("/app.js", "AudioWorkletNode", "text/javascript"),
+            ("/worklet.js", "registerProcessor", "text/javascript"),
+            ("/style.css", "color", "text/css"),
+            ("/icon.svg", "<svg", "image/svg+xml"),
+        ):
             text, headers = await asyncio.to_thread(fetch, path)
-            assert word in text and headers.get_content_type() == "text/javascript"
+            assert word in text and headers.get_content_type() == kind
         assert (await asyncio.to_thread(fetch, "/readyz"))[0] == "ready\n"
         async with connect(url) as connection:
             await connection.send(protocol.encode_start())
@@ -129,6 +135,10 @@ def test_pages_health_and_metrics():
             stats = json.loads((await asyncio.to_thread(fetch, "/v1/stats"))[0])
         assert "duplex_sessions 1.0\n" in metrics and "duplex_sessions_opened_total 1.0\n" in metrics
         assert 'duplex_tick_seconds{quantile="0.99"}' in metrics and stats["slots"] == 1
+        assert 'duplex_dialect_talking{path="/v1/duplex"} 1.0' in metrics
+        assert 'duplex_dialect_sessions_total{path="/api/chat"} 0.0' in metrics
+        assert "duplex_threads" in metrics and "duplex_tasks" in metrics and "draft" not in metrics
+        assert "process_resident_memory_bytes" in metrics or not sys.platform.startswith("linux")
         for path in ("/app.js/", "/../duplex/cli.py", "/%2e%2e/pyproject.toml", "/client/remote.py", "//etc/passwd"):
             assert await asyncio.to_thread(get, base + path) == 404
         engine.drain("bye", 1)
