@@ -47,7 +47,11 @@ log = logging.getLogger(__name__)
 DEFAULT_FOLDER = Path(__file__).parent / "agent"
 PROMPT_CELLS = 256  # positions kept for the instructions of a session
 READ_A_TICK = 4  # positions of a text that a session reads in one step with the others: more would make them late
-EVIDENCE_LEFT, LEAST_EVIDENCE = 0.9, 0.2  # of pieces heard and not written down: what is left a tick later, what a piece needs
+LEAST_HEARD, SURELY_HEARD = 0.2, 0.5  # of a tick's posterior that is no blank, for a piece to be written; and of one that must be
+FORGOTTEN_TICKS = 12  # what the LM has not written down by then it never will
+# A turn does not end in the middle of a sound: a word's pieces are heard only after its end. The level of a tick is loud when it
+# is well above the noise and not far below the speaker, both followed with a slow return (dB a tick).
+QUIETEST_DB, ABOVE_NOISE_DB, BELOW_SPEECH_DB, NOISE_RISES_DB, SPEECH_FALLS_DB = -65.0, 9.0, 18.0, 0.3, 0.15
 WEIGH_TICKS = 500  # after so many the draft must have saved more time than it took
 INSTRUCTIONS = "You are Duplex, a friendly voice assistant. Answer in one short sentence."
 
@@ -57,6 +61,7 @@ class Settings:
     """How symbols are drawn, and how a draft guesses them: see draft.propose."""
 
     symbols_per_tick: int = 2  # while the voice is silent; while it sounds, which takes its time too, there is one
+    fusion: float = 4.0  # added to the score of what the encoder has surely heard: joint CTC and LM decoding
     next_penalty: float = 1.0  # taken off the score of <next>: the best single tick for a symbol is rarely surer than waiting
     temperature: float = 0.0
     top_k: int = 30
@@ -92,7 +97,10 @@ class Session:
     asked: int = 0  # symbols of this tick
     most: int = 1  # how many it may have
     heard_tick: int = 0  # when the user last said something
-    evidence: float = 0.0  # pieces that the encoder has heard and that are not written down yet
+    noise_db: float = 0.0  # what the quietest ticks are like, and the loudest
+    speech_db: float = QUIETEST_DB
+    loud: bool = False  # whether this tick is speech by its level
+    unwritten: list[tuple[int, dict[int, float]]] = field(default_factory=list)  # (tick, posterior by token) of what was heard
     aside: bool = False  # what the user said last was not for the agent
     wish: int | None = None  # STOP or AGENT: what the client asks for goes before what the model wants
     heard_ms: int | None = None  # how far the user has heard the agent's voice, if the client tells
@@ -320,10 +328,40 @@ class Agent:
         mel, self.feature_state = features.log_mel(audio, self.feature_state)
         (vectors, log_probs), self.encoder_state = self.encoder.step(mel, self.encoder_state)
         collapsed, self.last_heard = encoder_module.collapse(log_probs, self.last_heard), log_probs[:, -1]
-        pieces = (1 - collapsed[:, -1, 0].exp()).tolist()  # how much of a piece was heard in this tick
+        posterior = collapsed[:, -1].exp()
+        best, pieces = posterior[:, 1:].topk(min(3, posterior.shape[1] - 1))
+        tokens = self.lm.ctc_tokens[pieces]
+        levels = (10 * audio.square().mean(1).clamp(min=1e-9).log10()).clamp(min=QUIETEST_DB).tolist()
         for slot, session in self.sessions.items():
-            session.evidence = EVIDENCE_LEFT * session.evidence + pieces[slot]
+            session.unwritten = [(tick, heard) for tick, heard in session.unwritten if tick > session.tick - FORGOTTEN_TICKS]
+            if posterior[slot, 0] <= 1 - LEAST_HEARD:
+                heard = dict(zip(tokens[slot].tolist(), best[slot].tolist(), strict=True))
+                session.unwritten.append((session.tick, heard))
+            self.weigh(session, levels[slot])
         return self.lm.project(vectors.to(self.device), collapsed.to(self.device))[:, 0]
+
+    @staticmethod
+    def weigh(session: Session, level_db: float) -> None:
+        """Whether somebody sounds in a tick of this level."""
+        session.noise_db = min(level_db, session.noise_db + NOISE_RISES_DB)
+        session.speech_db = max(level_db, session.speech_db - SPEECH_FALLS_DB)
+        session.loud = level_db > max(session.noise_db + ABOVE_NOISE_DB, session.speech_db - BELOW_SPEECH_DB)
+
+    @staticmethod
+    def pressing(session: Session) -> dict[int, float]:
+        """What may be written down next, with its posterior: pieces of little weight may be passed over, a sure one may not."""
+        found: dict[int, float] = {}
+        for _, heard in session.unwritten:
+            found |= {token: max(p, found.get(token, 0.0)) for token, p in heard.items()}
+            if max(heard.values()) >= SURELY_HEARD:
+                break
+        return found
+
+    @staticmethod
+    def written(session: Session, symbol: int) -> None:
+        """What was heard up to this symbol is settled; a symbol that was not heard stands for the oldest."""
+        place = next((i for i, (_, heard) in enumerate(session.unwritten) if symbol in heard), 0)
+        del session.unwritten[: place + 1]
 
     def guess(self, rows: dict[int, tuple[list[int], torch.Tensor | None]]) -> dict[int, list[int]]:
         """What the draft expects each slot to say after its row."""
@@ -383,7 +421,8 @@ class Agent:
         session, settings = self.sessions[slot], self.settings
         queued = self.talking.queued_seconds(self.talker_state, slot)
         mask = allowed(session.grammar, self.lm.config.vocabulary, queued <= LEAD_SECONDS, queued > 0)
-        if session.evidence < LEAST_EVIDENCE:  # an LM alone goes on writing what sounds likely, though nobody says it
+        heard = self.pressing(session)
+        if not heard:  # an LM alone goes on writing what sounds likely, though nobody says it
             mask[USER] = False
             mask[FIRST_TEXT_ID:] &= session.grammar.stream != USER
         mask[AGENT] &= session.grammar.agent_open or not session.aside  # nobody waits for an answer
@@ -391,10 +430,19 @@ class Agent:
         if symbol is not None:
             return symbol
         mask[STOP] &= session.grammar.user_open  # there is nobody to yield to
-        if session.grammar.user_open and mask[USER_END] and session.tick - session.heard_tick > settings.patience_ticks:
+        patient = session.tick - session.heard_tick <= settings.patience_ticks
+        if patient and (session.loud or max(heard.values(), default=0.0) >= SURELY_HEARD):
+            mask[USER_END] = mask[ASIDE] = False
+        if session.grammar.user_open and mask[USER_END] and not patient:
             mask = torch.isin(torch.arange(len(mask)), torch.tensor([USER_END, ASIDE]))  # it is over; for whom was it?
         scores = self.lm.logits(hidden[None], text=bool(mask[FIRST_TEXT_ID]))[0].cpu()  # text may be ruled out: save its scores
         scores[NEXT] -= settings.next_penalty
+        surely = {piece: p for piece, p in heard.items() if p >= SURELY_HEARD}
+        for piece, p in surely.items():  # for what was heard, and against passing over it
+            scores[NEXT] -= settings.fusion * p
+            piece = piece if session.grammar.stream == USER else USER
+            if piece < len(scores):
+                scores[piece] += settings.fusion * p
         temperature = settings.temperature if session.temperature is None else session.temperature
         temperature = temperature if session.grammar.stream == AGENT else 0.0
         return sample(scores, mask[: len(scores)], temperature, settings.top_k, session.generator)
@@ -438,7 +486,7 @@ class Agent:
             self.talking.finish(self.talker_state, slot)
             session.ending = True
         elif symbol != STOP and before.stream == USER:
-            session.evidence = max(0.0, session.evidence - 1)
+            self.written(session, symbol)
             emit("heard", self.tokenizer.decode([symbol]))
         elif symbol != STOP:
             piece = self.tokenizer.decode([symbol])

@@ -11,7 +11,7 @@ import pytest
 
 from duplex import bench, bench_report, cli
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
-from duplex.bench_agents import Silent, Talking
+from duplex.bench_agents import BREATH_S, Silent, Talking, without_pauses
 from duplex.bench_cascade import QUIET_TICKS, Cascade, Costs, Parts
 from duplex.bench_latency import sounding
 from duplex.bench_listen import Heard
@@ -105,6 +105,12 @@ def test_one_that_always_talks():
     assert rows["interruption"]["latency_clipped_s"] < 0.4 and rows["interruption"]["yielded"] == 0.0
     assert rows["pause"]["cut_in"] == rows["silence"]["cut_in"] == 1.0
     assert found["discernment"] == 0.0
+
+
+def test_what_always_talks_has_no_pauses():
+    """With the pauses between its sentences it seemed to yield to every interruption."""
+    rhythm = np.concatenate([sound(0.5), sound(1.0, 0.0), sound(0.5), sound(0.1, 0.0), sound(0.5)])
+    assert len(without_pauses(rhythm)) / SAMPLE_RATE == pytest.approx(1.5 + BREATH_S + 0.1, abs=0.001)
 
 
 def test_a_cascade_does_what_its_detector_says():
@@ -225,5 +231,7 @@ def test_mistakes_are_told_in_a_sentence(without_models, tmp_path, capsys, monke
     assert "no agent 'moshi'" in refused(capsys, "behaviour", "--agents", "default,moshi", "--out", str(tmp_path))
     monkeypatch.setattr(bench, "installed", lambda module: module != "silero_vad")
     assert "pip install 'duplex[bench]'" in refused(capsys, "all", "--out", str(tmp_path))
+    elsewhere = ("load", "--url", "ws://localhost:1", "--dialect", "moshi", "--out", str(tmp_path))
+    assert "load is measured in our own dialect only" in refused(capsys, *elsewhere)
     monkeypatch.undo()
     assert "there are no scenes in" in refused(capsys, "load", "--scenes", str(tmp_path), "--out", str(tmp_path))

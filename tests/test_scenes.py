@@ -1,9 +1,13 @@
 """Scenes laid out as sequences: the grammar holds, times hold, and yielding forgets what was not said."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from duplex.audio import SAMPLE_RATE
 from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, LEAD_SECONDS, NEXT, STOP, USER, USER_END, Grammar, advance, allowed
+from training import duplex as training
 from training.scenes import (
     IGNORE,
     NEVER,
@@ -109,6 +113,20 @@ def test_text_leads_the_voice_by_no_more_than_the_bound():
             decided += 0.06 * 5 + 0.02
             assert decided - max(0.0, tick * TICK - 0.3) <= LEAD_SECONDS + 0.33
     assert (sequence.label == IGNORE).any()  # and while it waits, nothing is asked
+
+
+def test_an_utterance_is_performed_as_it_was_spoken(monkeypatch):
+    """Its words one after the other at their times: the silence before the first one is not part of it."""
+    monkeypatch.setattr(training, "augment", lambda wave, *_: wave)
+    times = [["Good", 0.5, 0.7], ["day.", 0.75, 1.0]]
+    wave = np.random.default_rng(0).normal(0, 0.1, int(1.2 * SAMPLE_RATE)).astype(np.float32)
+    words = [replace(w, start=w.start + 1.0, end=w.end + 1.0) for w in training.voiced(wave, times)]
+    channel = training.perform(Scene(3.2, [UserTurn(words)]), [], None)
+    begin = round((0.5 - training.ONSET_SECONDS) * SAMPLE_RATE)
+    shifted = np.zeros_like(channel)
+    shifted[SAMPLE_RATE + begin : SAMPLE_RATE + len(wave)] = wave[begin:]
+    assert [w.text for w in words] == ["good", "day"]
+    np.testing.assert_allclose(channel, shifted, atol=1e-6)
 
 
 def test_no_answer_to_a_back_channel():

@@ -268,7 +268,8 @@ def main() -> None:
     parser.add_argument("--pool", nargs=2, action="append", metavar=("FOLDER", "SHARE"), help="the first validates")
     parser.add_argument("--minutes", type=float, default=50, help="length of the whole training")
     parser.add_argument("--freeze-at", type=float, default=0.4, help="share of the time after which codes are final")
-    parser.add_argument("--adversary-at", type=float, default=0.6, help="share of the time after which a discriminator listens")
+    listens = "share of the time after which a discriminator listens (never, if not given: it has not helped yet)"
+    parser.add_argument("--adversary-at", type=float, default=1.0, help=listens)
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)

@@ -59,6 +59,7 @@ from training.scenes import (
 from training.transcript import Pieces, heard_form
 
 ECHO_SHARE = 0.12  # of simulated scenes, in which the agent hears itself
+ONSET_SECONDS = 0.08  # of sound before an utterance's first word
 NEXT_KEPT = 0.25  # share of <next> labels that are learned
 WEIGHTS = {"stop": 4.0, "aside": 2.0, "end of user": 2.0}  # rare decisions that everything after them hangs on
 VALID_SEED = 99
@@ -135,6 +136,16 @@ def leak(scene: Scene, posterior: np.ndarray, tokenizer: Tokenizer, rng: np.rand
                     posterior[tick, piece if rng.uniform() < 0.85 else rng.integers(1, posterior.shape[1])] += sure
 
 
+def voiced(wave: np.ndarray, times: list) -> list[Word]:
+    """An utterance [samples] as words with their parts of it: each up to the next, the first from a little before it."""
+    words = []
+    for k, (raw, start, end) in enumerate(times):
+        begin = max(0.0, start - ONSET_SECONDS) if k == 0 else start
+        until = len(wave) if k + 1 == len(times) else int(times[k + 1][1] * SAMPLE_RATE)
+        words.append(Word(heard_form(raw), start, end, (wave, int(begin * SAMPLE_RATE), until), raw.endswith(",")))
+    return words
+
+
 def perform(scene: Scene, noises, rng) -> np.ndarray:
     """The user's channel [samples]: utterances where the scene puts their words, then noise and a room over everything."""
     total = int(scene.seconds / TICK) * TICK_SAMPLES
@@ -142,7 +153,7 @@ def perform(scene: Scene, noises, rng) -> np.ndarray:
     for turn in scene.user:
         for i, word in enumerate(turn.words):
             wave, start, end = word.sound
-            at = int((word.start - (0.08 if i == 0 else 0.0)) * SAMPLE_RATE)
+            at = int((word.start - (ONSET_SECONDS if i == 0 else 0.0)) * SAMPLE_RATE)
             part = wave[max(0, start) : end][: total - max(at, 0)]
             channel[max(at, 0) : max(at, 0) + len(part)] += part
     return augment(channel, active_power(channel), noises, rng)
@@ -235,13 +246,7 @@ class SceneSource:
             if text not in self.by_text:  # a back-channel; without a sound it is left out below
                 return guess_times(text, rng)
             pool, i = self.by_text[text][rng.integers(len(self.by_text[text]))]
-            wave, times = pool.wave(i), pool.entries[i]["words"]
-            words = []
-            for k, (raw, start, end) in enumerate(times):
-                begin = 0 if k == 0 else start
-                until = len(wave) if k + 1 == len(times) else int(times[k + 1][1] * SAMPLE_RATE)
-                words.append(Word(heard_form(raw), start, end, (wave, int(begin * SAMPLE_RATE), until), raw.endswith(",")))
-            return words
+            return voiced(pool.wave(i), pool.entries[i]["words"])
 
         scene = converse(dialogue["turns"], times, rng)
         scene.user = [turn for turn in scene.user if all(w.sound for w in turn.words)]

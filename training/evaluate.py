@@ -1,6 +1,7 @@
 """Measure the agent as a user meets it: recorded questions in, what it heard, said and sounded like out.
 
-`ears` measures the encoder alone (training.evaluate_ears), `voice` codec and talker (training.evaluate_voice), `agent` the whole:
+`ears` measures the encoder alone (training.evaluate_ears), `voice` codec and talker (training.evaluate_voice), `align` how speech
+and text meet in the LM (training.evaluate_align), `agent` the whole:
 
     python -m training.evaluate agent --agent duplex/agent --questions client/questions --out runs/evaluation
 
@@ -18,8 +19,10 @@ import soundfile
 import soxr
 
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
-from training.evaluate_ears import chosen, evaluate_ears
+from training.evaluate_align import evaluate_align
+from training.evaluate_ears import chosen, evaluate_ears, plot_training
 from training.evaluate_voice import evaluate_voice
+from training.probe import probe
 from training.transcript import heard_form, word_errors
 
 PATIENCE_TICKS = 75  # 6 s without an answer ends the wait
@@ -107,7 +110,8 @@ def evaluate_agent(args) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=["agent", "ears", "voice"])
+    parser.add_argument("what", choices=["agent", "ears", "voice", "align"])
+    parser.add_argument("--run", type=Path, action="append", default=[], help="align: folder of a run, repeatable")
     parser.add_argument("--agent", type=Path, help="agent folder; the one that ships if not given")
     parser.add_argument("--questions", type=Path, default=Path("client/questions"), help="wavs and questions.json")
     parser.add_argument("--out", type=Path, default=Path("runs/evaluation"), help="folder for sounds and results")
@@ -116,12 +120,19 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=60, help="clips of each kind")
     parser.add_argument("--minutes", type=float, default=30.0, help="ears: of noise, tones and silence")
     parser.add_argument("--hour", type=float, default=60.0, help="ears: minutes of the long stream")
+    parser.add_argument("--encoder", type=Path, help="ears: folder of another encoder than the agent's")
+    parser.add_argument("--probe", action="store_true", help="ears: how much past and how many units each layer uses instead")
+    parser.add_argument("--plot", type=Path, help="ears: log.jsonl of an encoder's training, for a picture of its error rates")
     parser.add_argument("--threads", type=int, default=1, help="of the recogniser")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    result = {"agent": evaluate_agent, "ears": evaluate_ears, "voice": evaluate_voice}[args.what](args)
+    args.out.mkdir(parents=True, exist_ok=True)
+    name = "training" if args.plot else "probe" if args.probe else args.what
+    args.result = args.out / f"{name}{f'-{args.encoder.name}' if args.encoder else ''}.json"
+    ears = plot_training if args.plot else probe if args.probe else evaluate_ears
+    result = {"agent": evaluate_agent, "ears": ears, "voice": evaluate_voice, "align": evaluate_align}[args.what](args)
     print(json.dumps(result, indent=1))
-    (args.out / f"{args.what}.json").write_text(json.dumps(result, indent=1) + "\n")
+    args.result.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
