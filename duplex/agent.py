@@ -66,6 +66,7 @@ class Settings:
     temperature: float = 0.0
     top_k: int = 30
     patience_ticks: int = 10  # a user who has said nothing for so long has finished, whatever the LM waits for
+    turn_tokens: int = 64  # a turn of the agent's is no longer: a small model may never find its end
     draft_least: float = 0.4  # how likely a guess must be to be worth a position
 
 
@@ -430,6 +431,8 @@ class Agent:
         if symbol is not None:
             return symbol
         mask[STOP] &= session.grammar.user_open  # there is nobody to yield to
+        if session.grammar.stream == AGENT and len(session.tokens) >= settings.turn_tokens and mask[END]:
+            return END
         patient = session.tick - session.heard_tick <= settings.patience_ticks
         if patient and (session.loud or max(heard.values(), default=0.0) >= SURELY_HEARD):
             mask[USER_END] = mask[ASIDE] = False

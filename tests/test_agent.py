@@ -138,6 +138,14 @@ def test_a_client_may_have_an_aside_answered():
     assert events[0][0].kind == "agent_started"
 
 
+def test_a_turn_that_finds_no_end_is_ended():
+    agent = tiny_agent(1, Settings(symbols_per_tick=2, turn_tokens=5))
+    Script(agent, [AGENT, *text("go on and on and on")])
+    events, _ = silent_run(agent, 60)
+    assert "".join(e.text for e in events if e.kind == "said") == "go on"
+    assert [e.kind for e in events].count("agent_ended") == 1
+
+
 def test_patience_ends_a_turn_that_the_model_would_leave_open():
     agent = tiny_agent(1, Settings(patience_ticks=5))
     Script(agent, [USER, *text(" hi")])  # and then it only waits

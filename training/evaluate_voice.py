@@ -153,11 +153,13 @@ def evaluate_voice(args) -> dict:
     from faster_whisper import WhisperModel
 
     from duplex import weights
-    from duplex.agent import load_agent
+    from duplex.agent import DEFAULT_FOLDER, load_agent
+    from duplex.codec import load_codec
 
     args.out.mkdir(parents=True, exist_ok=True)
     recogniser = WhisperModel(str(weights.whisper_base()), compute_type="int8", cpu_threads=args.threads)
     agent = load_agent(args.agent, slots=SLOTS)
+    codec = load_codec((args.agent or DEFAULT_FOLDER) / "codec")  # the agent's own is recorded for the talker's codebooks
     heldout, hard = sentences("heldout"), sentences("hard")
     result = {}
     spoken = speak(agent, heldout + hard)
@@ -173,7 +175,7 @@ def evaluate_voice(args) -> dict:
     for name, (wanted, waves) in kinds.items():
         before = error_rate(wanted, recognise(recogniser, waves))
         for codebooks in (8, 4, 2):
-            after = through(agent.codec, waves, codebooks)
+            after = through(codec, waves, codebooks)
             row = f"codec, {codebooks} codebooks, {name} ({len(wanted)} clips)"
             heard = error_rate(wanted, recognise(recogniser, after))
             result[f"{row}: WER before, after"] = [round(before, 4), round(heard, 4)]
@@ -182,6 +184,6 @@ def evaluate_voice(args) -> dict:
     times = {slots: tick_times(slots) for slots in (1, SLOTS)}
     result |= {f"{part}: ms a tick, 1 and {SLOTS} sessions": [round(times[s][part], 1) for s in times] for part in times[1]}
     waves = kinds["agent's voice"][1][:3]
-    page({"original": waves, "codec": through(agent.codec, waves), "talker": spoken[:3]}, heldout[:3], args.out / "voice.png")
+    page({"original": waves, "codec": through(codec, waves), "talker": spoken[:3]}, heldout[:3], args.out / "voice.png")
     soundfile.write(args.out / "voice.wav", np.concatenate(spoken[:10]), SAMPLE_RATE)
     return result
