@@ -52,6 +52,7 @@ FORGOTTEN_TICKS = 12  # what the LM has not written down by then it never will
 # A turn does not end in the middle of a sound: a word's pieces are heard only after its end. The level of a tick is loud when it
 # is well above the noise and not far below the speaker, both followed with a slow return (dB a tick).
 QUIETEST_DB, ABOVE_NOISE_DB, BELOW_SPEECH_DB, NOISE_RISES_DB, SPEECH_FALLS_DB = -65.0, 9.0, 18.0, 0.3, 0.15
+QUIET_TICKS = 3  # without speech before a turn may end
 WEIGH_TICKS = 500  # after so many the draft must have saved more time than it took
 INSTRUCTIONS = "You are Duplex, a friendly voice assistant. Answer in one short sentence."
 
@@ -61,7 +62,7 @@ class Settings:
     """How symbols are drawn, and how a draft guesses them: see draft.propose."""
 
     symbols_per_tick: int = 2  # while the voice is silent; while it sounds, which takes its time too, there is one
-    fusion: float = 4.0  # added to the score of what the encoder has surely heard: joint CTC and LM decoding
+    fusion: float = 6.0  # added to the score of what the encoder has surely heard: joint CTC and LM decoding
     next_penalty: float = 1.0  # taken off the score of <next>: the best single tick for a symbol is rarely surer than waiting
     temperature: float = 0.0
     top_k: int = 30
@@ -100,10 +101,11 @@ class Session:
     heard_tick: int = 0  # when the user last said something
     noise_db: float = 0.0  # what the quietest ticks are like, and the loudest
     speech_db: float = QUIETEST_DB
-    loud: bool = False  # whether this tick is speech by its level
+    quiet_ticks: int = 0  # since the level was last that of speech
     unwritten: list[tuple[int, dict[int, float]]] = field(default_factory=list)  # (tick, posterior by token) of what was heard
     aside: bool = False  # what the user said last was not for the agent
     wish: int | None = None  # STOP or AGENT: what the client asks for goes before what the model wants
+    settled: tuple[int, int] = (-1, -1)  # the last piece written down, and the tick it was heard in
     heard_ms: int | None = None  # how far the user has heard the agent's voice, if the client tells
     voiced: list[tuple[int, int]] = field(default_factory=list)  # (first character, end in ms) of the turn's spoken words
 
@@ -334,19 +336,33 @@ class Agent:
         tokens = self.lm.ctc_tokens[pieces]
         levels = (10 * audio.square().mean(1).clamp(min=1e-9).log10()).clamp(min=QUIETEST_DB).tolist()
         for slot, session in self.sessions.items():
-            session.unwritten = [(tick, heard) for tick, heard in session.unwritten if tick > session.tick - FORGOTTEN_TICKS]
-            if posterior[slot, 0] <= 1 - LEAST_HEARD:
-                heard = dict(zip(tokens[slot].tolist(), best[slot].tolist(), strict=True))
-                session.unwritten.append((session.tick, heard))
+            heard = dict(zip(tokens[slot].tolist(), best[slot].tolist(), strict=True))
+            self.expect(session, heard if posterior[slot, 0] <= 1 - LEAST_HEARD else {})
             self.weigh(session, levels[slot])
         return self.lm.project(vectors.to(self.device), collapsed.to(self.device))[:, 0]
 
     @staticmethod
     def weigh(session: Session, level_db: float) -> None:
-        """Whether somebody sounds in a tick of this level."""
+        """Whether somebody speaks in a tick of this level."""
         session.noise_db = min(level_db, session.noise_db + NOISE_RISES_DB)
         session.speech_db = max(level_db, session.speech_db - SPEECH_FALLS_DB)
-        session.loud = level_db > max(session.noise_db + ABOVE_NOISE_DB, session.speech_db - BELOW_SPEECH_DB)
+        loud = level_db > max(session.noise_db + ABOVE_NOISE_DB, session.speech_db - BELOW_SPEECH_DB)
+        session.quiet_ticks = 0 if loud else session.quiet_ticks + 1
+
+    @staticmethod
+    def expect(session: Session, heard: dict[int, float]) -> None:
+        """Pieces heard in this tick, {} for none, wait to be written. One that goes on from the tick before is the same piece."""
+        session.unwritten = [(tick, waiting) for tick, waiting in session.unwritten if tick > session.tick - FORGOTTEN_TICKS]
+        if not heard:
+            return
+        likeliest, last = max(heard, key=heard.get), session.unwritten[-1] if session.unwritten else (-2, {})
+        if session.settled == (likeliest, session.tick - 1):
+            session.settled = (likeliest, session.tick)
+        elif last[0] == session.tick - 1 and likeliest in last[1]:
+            together = {token: last[1].get(token, 0.0) + heard.get(token, 0.0) for token in last[1] | heard}
+            session.unwritten[-1] = (session.tick, together)
+        else:
+            session.unwritten.append((session.tick, heard))
 
     @staticmethod
     def pressing(session: Session) -> dict[int, float]:
@@ -362,6 +378,7 @@ class Agent:
     def written(session: Session, symbol: int) -> None:
         """What was heard up to this symbol is settled; a symbol that was not heard stands for the oldest."""
         place = next((i for i, (_, heard) in enumerate(session.unwritten) if symbol in heard), 0)
+        session.settled = (symbol, session.unwritten[place][0]) if session.unwritten else (symbol, -1)
         del session.unwritten[: place + 1]
 
     def guess(self, rows: dict[int, tuple[list[int], torch.Tensor | None]]) -> dict[int, list[int]]:
@@ -434,7 +451,7 @@ class Agent:
         if session.grammar.stream == AGENT and len(session.tokens) >= settings.turn_tokens and mask[END]:
             return END
         patient = session.tick - session.heard_tick <= settings.patience_ticks
-        if patient and (session.loud or max(heard.values(), default=0.0) >= SURELY_HEARD):
+        if patient and (session.quiet_ticks < QUIET_TICKS or max(heard.values(), default=0.0) >= SURELY_HEARD):
             mask[USER_END] = mask[ASIDE] = False
         if session.grammar.user_open and mask[USER_END] and not patient:
             mask = torch.isin(torch.arange(len(mask)), torch.tensor([USER_END, ASIDE]))  # it is over; for whom was it?

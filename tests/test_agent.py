@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from duplex.agent import Settings
+from duplex.agent import QUIET_TICKS, Settings
 from duplex.audio import TICK_SAMPLES
 from duplex.encoder import blank_tick
 from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END
@@ -58,11 +58,12 @@ def test_a_reused_slot_knows_nothing_of_the_last_session(sounds):
 
 
 class Script:
-    """Makes the LM want given symbols, one after the other, whatever it hears."""
+    """Makes the LM want given symbols, one after the other; something is faintly heard in every tick."""
 
     def __init__(self, agent, symbols: list[int]):
         self.symbols, self.size = list(symbols), agent.lm.config.vocabulary
         agent.lm.logits = self
+        agent.expect = lambda session, heard: session.unwritten.append((session.tick, {FIRST_TEXT_ID: 0.3}))
 
     def __call__(self, hidden: torch.Tensor, text: bool = True) -> torch.Tensor:
         scores = torch.zeros(*hidden.shape[:-1], self.size if text else FIRST_TEXT_ID)
@@ -129,6 +130,18 @@ def test_what_is_not_for_the_agent_is_heard_and_not_answered():
     assert [e.kind for e in events if e.kind in ("user_ended", "agent_started")] == ["user_ended", "user_ended", "agent_started"]
 
 
+def test_a_turn_does_not_end_in_the_middle_of_a_sound():
+    agent = tiny_agent(1, Settings(symbols_per_tick=2, patience_ticks=100))
+    Script(agent, [USER, *text(" hi"), USER_END, USER_END, USER_END, USER_END])
+    agent.open(0)
+    levels, ended = [0.001] * 4 + [0.1] * 8 + [0.001] * 8, []
+    for tick, level in enumerate(levels):
+        agent.lm.logits.symbols += [USER_END]  # it wants to end the turn all the time
+        _, events = agent.step(np.full((1, TICK_SAMPLES), level, np.float32), [0])
+        ended += [tick for e in events[0] if e.kind == "user_ended"]
+    assert ended[0] < 4 and not any(4 <= tick < 12 + QUIET_TICKS - 1 for tick in ended)
+
+
 def test_a_client_may_have_an_aside_answered():
     agent = tiny_agent(1, Settings(symbols_per_tick=2))
     Script(agent, [USER, *text(" mum"), ASIDE])
@@ -166,6 +179,7 @@ def test_nothing_is_written_down_that_was_not_heard():
     for listen, expected in ((deaf, False), (heard, True)):
         agent.encoder.step = listen
         Script(agent, [USER, *text(" hi")])
+        del agent.expect
         events, _ = silent_run(agent, 10)
         agent.close(0)
         assert any(event.kind in ("user_started", "heard") for event in events) == expected
