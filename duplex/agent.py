@@ -66,7 +66,7 @@ class Settings:
     next_penalty: float = 1.0  # taken off the score of <next>: the best single tick for a symbol is rarely surer than waiting
     temperature: float = 0.0
     top_k: int = 30
-    patience_ticks: int = 10  # a user who has said nothing for so long has finished, whatever the LM waits for
+    patience_ticks: int = 20  # a user who has said nothing for so long has finished, whatever the LM waits for
     turn_tokens: int = 64  # a turn of the agent's is no longer: a small model may never find its end
     draft_least: float = 0.4  # how likely a guess must be to be worth a position
 

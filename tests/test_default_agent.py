@@ -42,7 +42,7 @@ def test_it_writes_down_what_it_hears(conversation):
 
 def test_it_answers_what_was_asked(conversation):
     greeting, capital, total = (heard_form(row["said"]) for row in conversation)
-    assert "thank you" in greeting
+    assert "thank" in greeting  # "thank you" or "thanks"
     assert "paris" in capital
     assert "twelve" in total
 
