@@ -16,11 +16,12 @@ import torch
 
 from duplex import codec as codec_module
 from duplex import encoder as encoder_module
-from duplex import features, lm
+from duplex import features, hearing, lm
 from duplex.audio import CODEC_FRAME_RATE, CODEC_FRAMES_PER_TICK, MEL_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
 from duplex.checkpoint import load_config, load_tensors
 from duplex.draft import Asked, Draft, DraftConfig, propose
 from duplex.events import Error, Event
+from duplex.hearing import Hearing
 from duplex.pronounce import Pronounce, PronounceState
 from duplex.sampling import sample
 from duplex.talking import Talking
@@ -47,13 +48,9 @@ log = logging.getLogger(__name__)
 DEFAULT_FOLDER = Path(__file__).parent / "agent"
 PROMPT_CELLS = 256  # positions kept for the instructions of a session
 READ_A_TICK = 4  # positions of a text that a session reads in one step with the others: more would make them late
-LEAST_HEARD, SURELY_HEARD = 0.2, 0.5  # of a tick's posterior that is no blank, for a piece to be written; and of one that must be
-FORGOTTEN_TICKS = 12  # what the LM has not written down by then it never will
-# A turn does not end in the middle of a sound: a word's pieces are heard only after its end. The level of a tick is loud when it
-# is well above the noise and not far below the speaker, both followed with a slow return (dB a tick).
-QUIETEST_DB, ABOVE_NOISE_DB, BELOW_SPEECH_DB, NOISE_RISES_DB, SPEECH_FALLS_DB = -65.0, 9.0, 18.0, 0.3, 0.15
-QUIET_TICKS = 3  # without speech before a turn may end
+QUIET_TICKS = 3  # without speech, before a turn may end: its last pieces are heard only after their end
 WEIGH_TICKS = 500  # after so many the draft must have saved more time than it took
+Row = tuple[torch.Tensor, int | None]  # inputs of the LM [n, D] for one slot, and which of them is the tick
 INSTRUCTIONS = "You are Duplex, a friendly voice assistant. Answer in one short sentence."
 
 
@@ -99,13 +96,9 @@ class Session:
     asked: int = 0  # symbols of this tick
     most: int = 1  # how many it may have
     heard_tick: int = 0  # when the user last said something
-    noise_db: float = 0.0  # what the quietest ticks are like, and the loudest
-    speech_db: float = QUIETEST_DB
-    quiet_ticks: int = 0  # since the level was last that of speech
-    unwritten: list[tuple[int, dict[int, float]]] = field(default_factory=list)  # (tick, posterior by token) of what was heard
+    hearing: Hearing = field(default_factory=Hearing)
     aside: bool = False  # what the user said last was not for the agent
     wish: int | None = None  # STOP or AGENT: what the client asks for goes before what the model wants
-    settled: tuple[int, int] = (-1, -1)  # the last piece written down, and the tick it was heard in
     heard_ms: int | None = None  # how far the user has heard the agent's voice, if the client tells
     voiced: list[tuple[int, int]] = field(default_factory=list)  # (first character, end in ms) of the turn's spoken words
 
@@ -184,7 +177,7 @@ class Agent:
         self.close(slot)
         self.sessions[slot] = Session(torch.Generator().manual_seed(seed), seed=seed, temperature=temperature, prompt=prompt)
         while prompt and not gradually:  # the cache takes 32 positions a call
-            self.feed({slot: (prompt[:32], None)}, pin=True)
+            self.feed({slot: self.row(prompt[:32])}, pin=True)
             del prompt[:32]
         self.begin(slot)
 
@@ -242,21 +235,27 @@ class Agent:
         self.talking.stop(self.talker_state, slot)
         codec_module.reset(self.decode_state, [slot])
 
-    def feed(self, rows: dict[int, tuple[list[int], torch.Tensor | None]], guesses=None, pin=False) -> dict[int, torch.Tensor]:
-        """Feed each slot its tokens, its tick's vector [D] if there is one, then its guesses of what comes next.
+    def row(self, tokens: list[int], vector: torch.Tensor | None = None) -> Row:
+        """Tokens, and then a tick's vector [D] if there is one."""
+        parts = [self.lm.embed(torch.tensor(tokens, device=self.device))] if tokens else []
+        parts += [vector[None]] if vector is not None else []
+        return torch.cat([part.to(self.dtype) for part in parts]), None if vector is None else len(tokens)
+
+    def feed(self, rows: dict[int, Row], guesses: dict[int, list[int]] | None = None, pin=False) -> dict[int, torch.Tensor]:
+        """Feed each slot its row, then its guesses of what comes next.
 
         -> hidden states [1 + guesses, D] of each slot, from the last position before its guesses on.
         """
-        guesses = guesses or {}
-        inputs = {slot: self.inputs(tokens, vector, guesses.get(slot, [])) for slot, (tokens, vector) in rows.items()}
+        guesses = {slot: found for slot, found in (guesses or {}).items() if found}
+        inputs = {s: torch.cat([x, self.row(guesses[s])[0]]) if s in guesses else x for s, (x, _) in rows.items()}
         length = max(len(x) for x in inputs.values())
         x = torch.zeros(self.slots, length, self.lm.config.width, dtype=self.dtype, device=self.device)
         counts, is_tick = [0] * self.slots, np.zeros((self.slots, length), bool)
-        for slot, (tokens, vector) in rows.items():
+        for slot, (_, tick_place) in rows.items():
             counts[slot] = len(inputs[slot])
             x[slot, : counts[slot]] = inputs[slot]
-            if vector is not None:
-                is_tick[slot, len(tokens)] = True
+            if tick_place is not None:
+                is_tick[slot, tick_place] = True
         begun = time.perf_counter()
         hidden, self.lm_state = lm.step(self.lm, x, counts, is_tick, self.lm_state, pin)
         self.counts.lm_calls += 1
@@ -266,15 +265,6 @@ class Agent:
             self.hidden[slot] = asked[slot][-1]
         return asked
 
-    def inputs(self, tokens: list[int], vector: torch.Tensor | None, guesses: list[int]) -> torch.Tensor:
-        """[n, D]"""
-        parts = [vector[None]] if vector is not None else []
-        if tokens:
-            parts.insert(0, self.lm.embed(torch.tensor(tokens, device=self.device)))
-        if guesses:
-            parts.append(self.lm.embed(torch.tensor(guesses, device=self.device)))
-        return torch.cat([part.to(self.dtype) for part in parts])
-
     @torch.inference_mode()
     def step(self, audio: np.ndarray, active: list[int]) -> tuple[np.ndarray, list[list[Event]]]:
         """One tick for all slots: audio float32 [B, TICK_SAMPLES] in and out, events per slot. `active`: open sessions."""
@@ -283,21 +273,23 @@ class Agent:
         vectors = self.listen(torch.from_numpy(np.asarray(audio, np.float32)))
         starting = [s for s in active if self.reading(s)]
         active = [s for s in active if s not in starting]
-        rows = {s: (self.sessions[s].prompt[:READ_A_TICK], None) for s in starting}
+        reading = {s: (self.sessions[s].prompt[:READ_A_TICK],) for s in starting}
         for slot in active:
             session = self.sessions[slot]
-            rows[slot] = (session.pending + session.text[:READ_A_TICK], vectors[slot])
+            reading[slot] = (session.pending + session.text[:READ_A_TICK], vectors[slot])
             session.pending = []
             del session.text[:READ_A_TICK]
         deciding = {s for s in active if not self.sessions[s].text}
         for slot in deciding:
             session = self.sessions[slot]
             session.asked, session.most = 0, 1 if self.talking.sounding(self.talker_state, slot) else self.settings.symbols_per_tick
-        while rows := {s: row for s, row in rows.items() if self.contained(self.readable, s, row, events[s])}:
+        while rows := {s: row for s, given in reading.items() if (row := self.contained(events[s], self.row, *given))}:
             guesses = self.guess({s: row for s, row in rows.items() if s in deciding})
             hidden = self.feed(rows, guesses)
-            going_on = [s for s in rows if s in deciding and self.contained(self.decide, s, hidden[s], guesses[s], events[s])]
-            rows = {s: (self.sessions[s].pending, None) for s in going_on}
+            going_on = [
+                s for s in rows if s in deciding and self.contained(events[s], self.decide, s, hidden[s], guesses[s], events[s])
+            ]
+            reading = {s: (self.sessions[s].pending,) for s in going_on}
             for slot in going_on:
                 self.sessions[slot].pending = []
         voice = self.speak(active, events)
@@ -312,86 +304,37 @@ class Agent:
             self.begin(slot)
         return voice, events
 
-    def readable(self, slot: int, row: tuple[list[int], torch.Tensor | None], events: list[Event]) -> bool:
-        """Whether the LM can be fed a slot's row; found out alone, before all are fed together."""
-        return len(self.inputs(*row, [])) > 0
-
     @staticmethod
-    def contained(work, slot: int, *what) -> bool:
-        """What fails in one session's own part of a tick is that session's error; the others' tick goes on."""
+    def contained(events: list[Event], work, *what):
+        """What fails in one session's own part of a tick is that session's error, None; the others' tick goes on."""
         try:
-            return work(slot, *what)
+            return work(*what)
         except Exception as error:
-            log.exception("slot %d", slot)
-            what[-1].append(Error("model", f"the model failed ({type(error).__name__}: {error}); this session is over"))
-            return False
+            log.exception("one session's part of a tick")
+            events.append(Error("model", f"the model failed ({type(error).__name__}: {error}); this session is over"))
+            return None
 
     def listen(self, audio: torch.Tensor) -> torch.Tensor:
         """audio [B, TICK_SAMPLES] -> the tick's input of the LM [B, D]."""
         mel, self.feature_state = features.log_mel(audio, self.feature_state)
         (vectors, log_probs), self.encoder_state = self.encoder.step(mel, self.encoder_state)
         collapsed, self.last_heard = encoder_module.collapse(log_probs, self.last_heard), log_probs[:, -1]
-        posterior = collapsed[:, -1].exp()
-        best, pieces = posterior[:, 1:].topk(min(3, posterior.shape[1] - 1))
-        tokens = self.lm.ctc_tokens[pieces]
-        levels = (10 * audio.square().mean(1).clamp(min=1e-9).log10()).clamp(min=QUIETEST_DB).tolist()
+        heard, levels = hearing.pieces(collapsed[:, -1].exp(), self.lm.ctc_tokens.to(collapsed.device)), hearing.levels(audio)
         for slot, session in self.sessions.items():
-            heard = dict(zip(tokens[slot].tolist(), best[slot].tolist(), strict=True))
-            self.expect(session, heard if posterior[slot, 0] <= 1 - LEAST_HEARD else {})
-            self.weigh(session, levels[slot])
+            hearing.expect(session.hearing, session.tick, heard[slot])
+            hearing.weigh(session.hearing, levels[slot])
         return self.lm.project(vectors.to(self.device), collapsed.to(self.device))[:, 0]
 
-    @staticmethod
-    def weigh(session: Session, level_db: float) -> None:
-        """Whether somebody speaks in a tick of this level."""
-        session.noise_db = min(level_db, session.noise_db + NOISE_RISES_DB)
-        session.speech_db = max(level_db, session.speech_db - SPEECH_FALLS_DB)
-        loud = level_db > max(session.noise_db + ABOVE_NOISE_DB, session.speech_db - BELOW_SPEECH_DB)
-        session.quiet_ticks = 0 if loud else session.quiet_ticks + 1
-
-    @staticmethod
-    def expect(session: Session, heard: dict[int, float]) -> None:
-        """Pieces heard in this tick, {} for none, wait to be written. One that goes on from the tick before is the same piece."""
-        session.unwritten = [(tick, waiting) for tick, waiting in session.unwritten if tick > session.tick - FORGOTTEN_TICKS]
-        if not heard:
-            return
-        likeliest, last = max(heard, key=heard.get), session.unwritten[-1] if session.unwritten else (-2, {})
-        if session.settled == (likeliest, session.tick - 1):
-            session.settled = (likeliest, session.tick)
-        elif last[0] == session.tick - 1 and likeliest in last[1]:
-            together = {token: last[1].get(token, 0.0) + heard.get(token, 0.0) for token in last[1] | heard}
-            session.unwritten[-1] = (session.tick, together)
-        else:
-            session.unwritten.append((session.tick, heard))
-
-    @staticmethod
-    def pressing(session: Session) -> dict[int, float]:
-        """What may be written down next, with its posterior: pieces of little weight may be passed over, a sure one may not."""
-        found: dict[int, float] = {}
-        for _, heard in session.unwritten:
-            found |= {token: max(p, found.get(token, 0.0)) for token, p in heard.items()}
-            if max(heard.values()) >= SURELY_HEARD:
-                break
-        return found
-
-    @staticmethod
-    def written(session: Session, symbol: int) -> None:
-        """What was heard up to this symbol is settled; a symbol that was not heard stands for the oldest."""
-        place = next((i for i, (_, heard) in enumerate(session.unwritten) if symbol in heard), 0)
-        session.settled = (symbol, session.unwritten[place][0]) if session.unwritten else (symbol, -1)
-        del session.unwritten[: place + 1]
-
-    def guess(self, rows: dict[int, tuple[list[int], torch.Tensor | None]]) -> dict[int, list[int]]:
+    def guess(self, rows: dict[int, Row]) -> dict[int, list[int]]:
         """What the draft expects each slot to say after its row."""
         left = {slot: self.sessions[slot].most - self.sessions[slot].asked for slot in rows}
         most = max(left.values(), default=0)
         if self.draft is None or self.counts.draft_off or most < 2 or not rows:  # a single one is fed with the next tick anyway
             return {slot: [] for slot in rows}
         begun, asked = time.perf_counter(), {}
-        for slot, (tokens, vector) in rows.items():
+        for slot, (inputs, _) in rows.items():
             queued = self.talking.queued_seconds(self.talker_state, slot)
-            inputs, grammar = self.inputs(tokens, vector, []), self.sessions[slot].grammar
-            asked[slot] = Asked(self.hidden[slot], inputs, grammar, queued <= LEAD_SECONDS, queued > 0)
+            asked[slot] = Asked(self.hidden[slot], inputs, self.sessions[slot].grammar, queued <= LEAD_SECONDS, queued > 0)
         try:
             guesses = propose(self.draft, self.lm, asked, most, self.settings.next_penalty, self.settings.draft_least)
         except Exception:  # guesses only save time: without them every session draws the same symbols
@@ -439,7 +382,7 @@ class Agent:
         session, settings = self.sessions[slot], self.settings
         queued = self.talking.queued_seconds(self.talker_state, slot)
         mask = allowed(session.grammar, self.lm.config.vocabulary, queued <= LEAD_SECONDS, queued > 0)
-        heard = self.pressing(session)
+        heard = hearing.pressing(session.hearing)
         if not heard:  # an LM alone goes on writing what sounds likely, though nobody says it
             mask[USER] = False
             mask[FIRST_TEXT_ID:] &= session.grammar.stream != USER
@@ -451,13 +394,13 @@ class Agent:
         if session.grammar.stream == AGENT and len(session.tokens) >= settings.turn_tokens and mask[END]:
             return END
         patient = session.tick - session.heard_tick <= settings.patience_ticks
-        if patient and (session.quiet_ticks < QUIET_TICKS or max(heard.values(), default=0.0) >= SURELY_HEARD):
+        surely = {piece: p for piece, p in heard.items() if p >= hearing.SURELY_HEARD}
+        if patient and (surely or session.hearing.quiet_ticks < QUIET_TICKS):
             mask[USER_END] = mask[ASIDE] = False
         if session.grammar.user_open and mask[USER_END] and not patient:
             mask = torch.isin(torch.arange(len(mask)), torch.tensor([USER_END, ASIDE]))  # it is over; for whom was it?
         scores = self.lm.logits(hidden[None], text=bool(mask[FIRST_TEXT_ID]))[0].cpu()  # text may be ruled out: save its scores
         scores[NEXT] -= settings.next_penalty
-        surely = {piece: p for piece, p in heard.items() if p >= SURELY_HEARD}
         for piece, p in surely.items():  # for what was heard, and against passing over it
             scores[NEXT] -= settings.fusion * p
             piece = piece if session.grammar.stream == USER else USER
@@ -506,7 +449,7 @@ class Agent:
             self.talking.finish(self.talker_state, slot)
             session.ending = True
         elif symbol != STOP and before.stream == USER:
-            self.written(session, symbol)
+            hearing.written(session.hearing, symbol)
             emit("heard", self.tokenizer.decode([symbol]))
         elif symbol != STOP:
             piece = self.tokenizer.decode([symbol])
@@ -553,7 +496,7 @@ class Agent:
         codes, self.talker_state, spoken = self.talking.step(self.talker_state)
         wave, self.decode_state = self.codec.decode_step(codes, self.decode_state)
         for slot in active:
-            self.contained(self.tell_spoken, slot, spoken[slot], events[slot])
+            self.contained(events[slot], self.tell_spoken, slot, spoken[slot], events[slot])
         return wave.float().clamp(-1, 1).cpu().numpy()
 
     def tell_spoken(self, slot: int, words: list[tuple[int, int, int]], events: list[Event]) -> None:

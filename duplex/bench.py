@@ -139,7 +139,7 @@ async def _measure(part: str, name: str, args, scenes: list[Scene], loader: Load
             return await bench_latency.measure_remote(args.url, scenes, args.seed, args.dialect, args.api_key)
         return await bench_latency.measure(loader.agent(name), scenes, args.seed)
     if args.url:
-        return await bench_load.ramp_remote(args.url, scenes)
+        return await bench_load.ramp_remote(args.url, scenes, api_key=args.api_key)
     return await bench_load.ramp(lambda slots: loader.agent(name, slots), scenes)
 
 

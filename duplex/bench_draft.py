@@ -18,6 +18,7 @@ from duplex.quantize import quantize, quantize_lm
 from duplex.traced import trace
 
 BATCHES = (1, 4, 8)
+SYMBOLS_PER_TICK = 2  # with one a tick there is nothing to guess
 PAUSE_S = 4.0  # after each question, for the answer
 APART_TICKS = 13
 ONSET_TICKS = 3  # an answer's first ticks, where text comes fastest
@@ -84,6 +85,7 @@ def measure(load, questions: list[np.ndarray], batches=BATCHES) -> dict:
         runs = {}
         for name in ("without", "with"):  # each on an agent of its own: a ring cache that goes on elsewhere rounds differently
             agent = load(slots)
+            agent.settings.symbols_per_tick = SYMBOLS_PER_TICK
             if agent.draft is None:
                 return {"note": "this agent has no draft"}
             if name == "without":

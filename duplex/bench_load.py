@@ -111,14 +111,14 @@ async def ramp(load: Callable[[int], object], scenes: list[Scene], most: int = R
     return _result(levels)
 
 
-async def ramp_remote(url: str, scenes: list[Scene], most: int = RAMP[-1]) -> dict:
+async def ramp_remote(url: str, scenes: list[Scene], most: int = RAMP[-1], api_key: str | None = None) -> dict:
     """Goes on until a step is not held by all, or the server is full."""
     levels, full = [], None
     for users in [n for n in RAMP if n <= most]:
         sessions = []
         try:
             for seed in range(users):
-                sessions.append(await RemoteSession.open(url, seed=seed))
+                sessions.append(await RemoteSession.open(url, seed=seed, api_key=api_key))
         except ClientError as error:
             if not levels:
                 raise

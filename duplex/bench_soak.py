@@ -82,11 +82,11 @@ def user_line(questions: list[np.ndarray], visit: Visit) -> np.ndarray:
     return np.concatenate([*pieces, np.zeros(0, np.float32)])[:samples]
 
 
-async def be(url: str, visit: Visit, questions: list[np.ndarray], seen: Counter) -> None:
+async def be(url: str, visit: Visit, questions: list[np.ndarray], seen: Counter, api_key: str | None = None) -> None:
     """One user, from coming to leaving; what happened is counted in `seen`."""
     await asyncio.sleep(visit.at_s)
     try:
-        session = await RemoteSession.open(url, seed=visit.seed)
+        session = await RemoteSession.open(url, seed=visit.seed, api_key=api_key)
     except ClientError as error:
         seen["refused" if "try again later" in str(error) else f"error: {error}"] += 1
         return
@@ -117,35 +117,36 @@ async def _listen(session: RemoteSession, seen: Counter) -> None:
                 seen[f"error: {event['text']}"] += 1
 
 
-def read(url: str) -> dict[str, float]:
+def read(url: str, api_key: str | None = None) -> dict[str, float]:
     """The server's figures now. ClientError: it does not give them."""
     address = url.replace("ws", "http", 1).removesuffix(protocol.PATH) + "/metrics"
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        text = urllib.request.urlopen(address, timeout=20).read().decode()
+        text = urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=20).read().decode()
     except (OSError, urllib.error.URLError) as error:
         raise ClientError(f"no figures come from {address} ({error})") from error
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return {READ[sample.name]: sample.value for sample in samples if sample.name in READ}
 
 
-async def quiet(url: str) -> dict[str, float]:
+async def quiet(url: str, api_key: str | None = None) -> dict[str, float]:
     """The figures when nobody is there any more, or after QUIET_S."""
-    figures, until = await asyncio.to_thread(read, url), time.monotonic() + QUIET_S
+    figures, until = await asyncio.to_thread(read, url, api_key), time.monotonic() + QUIET_S
     while figures["sessions"] and time.monotonic() < until:
         await asyncio.sleep(1)
-        figures = await asyncio.to_thread(read, url)
+        figures = await asyncio.to_thread(read, url, api_key)
     await asyncio.sleep(1)  # the last connections close
-    return await asyncio.to_thread(read, url)
+    return await asyncio.to_thread(read, url, api_key)
 
 
-async def soak(url: str, minutes: float, questions: list[np.ndarray], seed: int = 0) -> dict:
+async def soak(url: str, minutes: float, questions: list[np.ndarray], seed: int = 0, api_key: str | None = None) -> dict:
     """The figures of the three quiet moments, what users saw, and `faults`: sentences; none when all is well."""
-    figures, seen = [await quiet(url)], Counter()
+    figures, seen = [await quiet(url, api_key)], Counter()
     for part, seconds in enumerate((60 * minutes * WARM_UP, 60 * minutes * (1 - WARM_UP))):
         print(f"{'warm-up' if part == 0 else 'soak'} of {seconds:.0f} s …", file=sys.stderr, flush=True)
         visits = plan(seed + part, seconds, round(figures[0]["places"]))
-        await asyncio.gather(*(be(url, visit, questions, seen) for visit in visits))
-        figures.append(await quiet(url))
+        await asyncio.gather(*(be(url, visit, questions, seen, api_key) for visit in visits))
+        figures.append(await quiet(url, api_key))
     moments = dict(zip(("start", "warm", "end"), figures, strict=True))
     return {"minutes": minutes, "seed": seed, **moments, "seen": dict(seen), "faults": faults(figures[1], figures[2], seen)}
 
@@ -193,14 +194,14 @@ def table(found: dict) -> str:
     return "\n".join(lines + [f"FAULT: {fault}" for fault in found["faults"]])
 
 
-def run(url: str | None, minutes: float, seed: int, load: Callable[[int], object], questions: list[np.ndarray], out) -> bool:
-    """The command -> whether all is well; leaves soak.json in the folder `out`."""
-    if url:
-        url += protocol.PATH if url.count("/") == 2 else ""
-        found = asyncio.run(soak(url, minutes, questions, seed))
+def run(args, load: Callable[[int], object], questions: list[np.ndarray]) -> bool:
+    """The command -> whether all is well; leaves soak.json in the folder --out."""
+    if args.url:
+        url = args.url + (protocol.PATH if args.url.count("/") == 2 else "")
+        found = asyncio.run(soak(url, args.soak, questions, args.seed, args.api_key))
     else:
-        found = asyncio.run(soak_here(load(PLACES), PLACES, minutes, questions, seed))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "soak.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        found = asyncio.run(soak_here(load(PLACES), PLACES, args.soak, questions, args.seed))
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "soak.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(table(found))
     return not found["faults"]

@@ -178,7 +178,7 @@ def _bench(args: argparse.Namespace) -> None:
             from duplex import bench_load, bench_scenes, bench_soak
 
             questions = bench_load.questions_of(bench_scenes.load(args.scenes))
-            if not bench_soak.run(args.url, args.soak, args.seed, lambda slots: _load(args, slots), questions, args.out):
+            if not bench_soak.run(args, lambda slots: _load(args, slots), questions):
                 sys.exit(1)
             return
         bench.run(args, lambda slots: _load(args, slots))

@@ -58,12 +58,11 @@ def test_a_reused_slot_knows_nothing_of_the_last_session(sounds):
 
 
 class Script:
-    """Makes the LM want given symbols, one after the other; something is faintly heard in every tick."""
+    """Makes the LM want given symbols, one after the other."""
 
     def __init__(self, agent, symbols: list[int]):
         self.symbols, self.size = list(symbols), agent.lm.config.vocabulary
         agent.lm.logits = self
-        agent.expect = lambda session, heard: session.unwritten.append((session.tick, {FIRST_TEXT_ID: 0.3}))
 
     def __call__(self, hidden: torch.Tensor, text: bool = True) -> torch.Tensor:
         scores = torch.zeros(*hidden.shape[:-1], self.size if text else FIRST_TEXT_ID)
@@ -81,11 +80,13 @@ def text(words: str) -> list[int]:
     return [FIRST_TEXT_ID + LETTERS.index(letter) for letter in spelled]
 
 
-def silent_run(agent, ticks: int):
+def silent_run(agent, ticks: int, faint: bool = True):
+    """In silence; `faint`: the encoder thinks in every tick that it may have heard something."""
     events = []
     agent.open(0)
     loud = []
-    for _ in range(ticks):
+    for tick in range(ticks):
+        agent.sessions[0].hearing.unwritten += [(tick, {FIRST_TEXT_ID: 0.3})] * faint
         voice, said = agent.step(np.zeros((1, TICK_SAMPLES), np.float32), [0])
         events += said[0]
         loud.append(float(np.abs(voice).max()))
@@ -130,16 +131,19 @@ def test_what_is_not_for_the_agent_is_heard_and_not_answered():
     assert [e.kind for e in events if e.kind in ("user_ended", "agent_started")] == ["user_ended", "user_ended", "agent_started"]
 
 
-def test_a_turn_does_not_end_in_the_middle_of_a_sound():
-    agent = tiny_agent(1, Settings(symbols_per_tick=2, patience_ticks=100))
-    Script(agent, [USER, *text(" hi"), USER_END, USER_END, USER_END, USER_END])
+@pytest.mark.parametrize(("speech", "expected"), [(0.001, 8), (0.1, 15 + QUIET_TICKS - 1)])
+def test_a_turn_does_not_end_in_the_middle_of_a_sound(speech, expected):
+    """From tick 8 on the LM wants to end the turn; ticks 5 to 14 are as loud as speech, or as quiet as the rest."""
+    agent = tiny_agent(1, Settings(symbols_per_tick=1, patience_ticks=100))
     agent.open(0)
-    levels, ended = [0.001] * 4 + [0.1] * 8 + [0.001] * 8, []
-    for tick, level in enumerate(levels):
-        agent.lm.logits.symbols += [USER_END]  # it wants to end the turn all the time
+    ended = []
+    for tick in range(24):
+        Script(agent, [USER] if tick == 6 else [USER_END] if tick >= 8 and not ended else [])
+        agent.sessions[0].hearing.unwritten += [(tick, {FIRST_TEXT_ID: 0.3})]
+        level = speech if 5 <= tick < 15 else 0.001
         _, events = agent.step(np.full((1, TICK_SAMPLES), level, np.float32), [0])
         ended += [tick for e in events[0] if e.kind == "user_ended"]
-    assert ended[0] < 4 and not any(4 <= tick < 12 + QUIET_TICKS - 1 for tick in ended)
+    assert ended[0] == expected
 
 
 def test_a_client_may_have_an_aside_answered():
@@ -179,8 +183,7 @@ def test_nothing_is_written_down_that_was_not_heard():
     for listen, expected in ((deaf, False), (heard, True)):
         agent.encoder.step = listen
         Script(agent, [USER, *text(" hi")])
-        del agent.expect
-        events, _ = silent_run(agent, 10)
+        events, _ = silent_run(agent, 10, faint=False)
         agent.close(0)
         assert any(event.kind in ("user_started", "heard") for event in events) == expected
 

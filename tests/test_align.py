@@ -12,6 +12,7 @@ from duplex import checkpoint
 from duplex.audio import SAMPLE_RATE
 from duplex.encoder import Encoder, EncoderConfig
 from duplex.tokens import AGENT, END, FIRST_TEXT_ID, NEXT, USER, USER_END, Grammar, advance, allowed
+from tests.conftest import break_off
 from tests.test_prepare import PIECES, tiny_lm
 from tests.tiny_speech_agent import tiny_tokenizer
 from training import align, evaluate_align
@@ -260,15 +261,7 @@ def test_together_all_learn_and_the_run_describes_itself(parts, tmp_path):
 def test_an_interrupted_run_ends_with_the_same_weights(parts, tmp_path, monkeypatch):
     whole = aligned(parts, tmp_path / "whole")
     monkeypatch.setattr(align, "SAVE_SECONDS", -1.0)
-    real, calls = align.objective_losses, []
-
-    def failing(*given):
-        calls.append(given)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*given)
-
-    monkeypatch.setattr(align, "objective_losses", failing)
+    break_off(monkeypatch, align, "objective_losses", 3)
     with pytest.raises(KeyboardInterrupt):
         aligned(parts, tmp_path / "parted")
     assert json.loads((tmp_path / "parted" / "progress.json").read_text())["step"] == 2

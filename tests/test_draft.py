@@ -98,8 +98,8 @@ def pair_probabilities(agent, heard) -> dict:
 
     vector = agent.listen(torch.from_numpy(heard))[0]
     pairs = {}
-    for one, p in likeliest(agent.feed({0: ([], vector)})[0][-1].clone()).items():
-        after = agent.feed({0: ([one], None)})[0][-1].clone()
+    for one, p in likeliest(agent.feed({0: agent.row([], vector)})[0][-1].clone()).items():
+        after = agent.feed({0: agent.row([one])})[0][-1].clone()
         lm.rollback(agent.lm_state, 0, 1)
         pairs |= {(one, two): p * q for two, q in likeliest(after).items()}
     agent.lm_state, agent.feature_state, agent.encoder_state = states

@@ -13,6 +13,7 @@ from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.encoder import Encoder, EncoderConfig
 from duplex.lm import LM, LMConfig
 from duplex.tokens import AGENT, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, Grammar, advance, allowed
+from tests.conftest import break_off
 from tests.tiny_speech_agent import LETTERS, tiny_tokenizer
 from training import duplex as training
 from training import forced
@@ -381,15 +382,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(parts, prepared, tmp_path
     """Cut off in its third step after two were saved, it goes on with the batches that were left."""
     whole = fine_tune(parts, prepared, tmp_path / "whole")
     monkeypatch.setattr(training, "SAVE_SECONDS", -1.0)
-    real, calls = training.losses, []
-
-    def failing(*arguments):
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(training, "losses", failing)
+    break_off(monkeypatch, training, "losses", 3)
     with pytest.raises(KeyboardInterrupt):
         fine_tune(parts, prepared, tmp_path / "parted")
     assert json.loads((tmp_path / "parted" / "progress.json").read_text())["step"] == 2

@@ -1,0 +1,70 @@
+"""What was heard and is not written yet: order is kept, one piece over two ticks is one; levels tell speech from noise."""
+
+import pytest
+import torch
+
+from duplex import hearing
+from duplex.hearing import FORGOTTEN_TICKS, LEAST_HEARD, Hearing, expect, pressing, weigh, written
+
+
+def test_a_blank_is_no_piece():
+    posterior = torch.tensor([[0.9, 0.1, 0.0, 0.0], [0.1, 0.2, 0.7, 0.0], [1 - LEAST_HEARD - 0.01, 0.2, 0.005, 0.005]])
+    silent, spoken, faint = hearing.pieces(posterior, torch.tensor([50, 60, 70]))
+    assert silent == {} and set(faint) == {50, 60, 70}
+    assert max(spoken, key=spoken.get) == 60 and spoken[60] == pytest.approx(0.7)
+
+
+def test_sure_pieces_come_in_order_and_are_not_passed_over():
+    state = Hearing()
+    for tick, heard in enumerate([{1: 0.3}, {2: 0.9}, {3: 0.8}]):
+        expect(state, tick, heard)
+    assert pressing(state) == {1: 0.3, 2: 0.9}  # the faint one may be left out, 3 has to wait for 2
+    written(state, 2)
+    assert pressing(state) == {3: 0.8}
+    written(state, 9)  # the LM knows better: it stands for the oldest
+    assert pressing(state) == {}
+    written(state, 9)  # and with nothing waiting nothing happens
+    assert state.unwritten == []
+
+
+def test_a_piece_over_two_ticks_is_written_once():
+    waiting, early = Hearing(), Hearing()
+    for state in (waiting, early):
+        expect(state, 5, {7: 0.3, 8: 0.1})
+    written(early, 7)
+    for state in (waiting, early):
+        expect(state, 6, {7: 0.65})
+    assert pressing(waiting)[7] == pytest.approx(0.95) and len(waiting.unwritten) == 1
+    assert pressing(early) == {}
+    for state in (waiting, early):
+        expect(state, 7, {})
+        expect(state, 8, {7: 0.9})  # after a blank it was said again
+        assert state.unwritten[-1] == (8, {7: 0.9})
+
+
+def test_what_was_not_written_is_forgotten():
+    state = Hearing()
+    expect(state, 0, {1: 0.9})
+    expect(state, FORGOTTEN_TICKS - 1, {})
+    assert pressing(state)
+    expect(state, FORGOTTEN_TICKS, {})
+    assert not pressing(state)
+
+
+def test_speech_is_told_from_steady_noise_by_its_level():
+    state = Hearing()
+    for _ in range(20):
+        weigh(state, -40.0)
+    assert state.quiet_ticks == 20
+    weigh(state, -15.0)
+    assert state.quiet_ticks == 0
+    weigh(state, -36.0)  # another talker, far behind
+    assert state.quiet_ticks == 1
+    for _ in range(200):
+        weigh(state, -15.0)  # what never stops is no speech
+    assert state.quiet_ticks > 0
+
+
+def test_levels_of_a_batch():
+    audio = torch.stack([torch.zeros(100), torch.full((100,), 0.1)])
+    assert hearing.levels(audio) == pytest.approx([hearing.QUIETEST_DB, -20.0])
