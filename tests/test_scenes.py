@@ -95,7 +95,7 @@ def test_barge_in_drops_what_was_not_said():
     due = [[5], [25, 26, 28, 29]]
     follow(scene, due, spell)
     sequence = lay_out(scene, heard_symbols(scene, due, spell), [], encode, 1)
-    assert scene.agent[0].stop == 30 * TICK  # not at "yeah"
+    assert scene.agent[0].stop == 29 * TICK  # not at "yeah"
     stop = int(np.flatnonzero(sequence.token == STOP)[0])
     dropped = np.flatnonzero(sequence.dropped_at < NEVER)
     assert len(dropped) and (sequence.dropped_at[dropped] == stop).all()

@@ -20,11 +20,11 @@ from training.transcript import heard_form
 TICK = TICK_MS / 1000
 IGNORE = -100
 NEVER = 1 << 30
-END_OF_TURN_TICKS = 4  # from the last piece heard to </user>: counted from what the model sees, so that it can be sure
+END_OF_TURN_TICKS = 3  # from the last piece heard to </user>: counted from what the model sees, so that it can be sure
 LATE_SHARE, LATEST_TICKS = 0.15, 16  # of the turns end later, or a missed end would never be made good
 SLOW_TICKS = 6  # more after what is no question: who tells something may go on
 PHRASE_PAUSE_S = (0.2, 1.1)  # in what is told, where it has commas
-END_OF_TURN_SECONDS = 0.45  # the same from the end of the last word, about, where the pieces' ticks are not known yet
+END_OF_TURN_SECONDS = 0.37  # the same from the end of the last word, about, where the pieces' ticks are not known yet
 VOICE_DELAY_SECONDS = 0.3  # from <agent> to the first sound
 
 BACK_CHANNELS = ["Mhm.", "Yeah.", "Uh huh.", "Right.", "Okay.", "I see.", "Oh."]
@@ -278,7 +278,7 @@ def follow(scene: Scene, due: list[list[int]], spell) -> None:
 
 
 def time_to_yield(turn: UserTurn, ticks: list[int], spell) -> float:
-    """Second after the first word of an interruption that is no back-channel has been heard; `ticks` are those of its pieces."""
+    """Second in which the first word of an interruption that is no back-channel has been heard; `ticks` are those of its pieces."""
     words = [w.text for w in turn.words for _ in spell(w.text)]
     first = next((word for word in words if word not in TOKENS_OF_ASSENT), words[-1])
-    return (ticks[words.index(first) + len(spell(first)) - 1] + 1) * TICK
+    return ticks[words.index(first) + len(spell(first)) - 1] * TICK
