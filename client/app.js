@@ -121,7 +121,7 @@ function connect() {
   socket.binaryType = "arraybuffer";
   socket.onopen = () => socket.send(JSON.stringify(mine.token
     ? { type: "session.resume", token: mine.token, received: mine.received }
-    : { type: "session.start", ...(instructions && { instructions }) }));
+    : { type: "session.start", voice: find("voice").value, ...(instructions && { instructions }) }));
   socket.onmessage = ({ data }) => {
     if (call !== mine) return;
     mine.heardAt = performance.now();

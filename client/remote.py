@@ -25,7 +25,7 @@ class RemoteSession:
 
     @classmethod
     async def open(
-        cls, url: str, seed: int | None = None, instructions: str | None = None, api_key: str | None = None
+        cls, url: str, seed=None, instructions: str | None = None, voice=None, speed=None, api_key: str | None = None
     ) -> "RemoteSession":
         """Connects, starts a session and waits until the server has opened it."""
         if url.count("/") == 2:  # only ws://host:port
@@ -39,7 +39,7 @@ class RemoteSession:
             reason = _reason(error)
             raise ClientError(f"no duplex server answers at {url} ({reason}); start one with: duplex serve") from error
         try:
-            await connection.send(protocol.encode_start(instructions, seed))
+            await connection.send(protocol.encode_start(instructions, seed, voice=voice, speed=speed))
             answer = protocol.decode_server(await connection.recv())
         except (ConnectionClosed, protocol.ProtocolError) as error:
             raise ClientError(f"the server at {url} closed the connection at once ({_reason(error)})") from error

@@ -6,6 +6,7 @@ All slots take their tick together, in one batch; a session lives in one slot. N
 """
 
 import logging
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import torch
 
 from duplex import codec as codec_module
 from duplex import encoder as encoder_module
-from duplex import features, hearing, lm
+from duplex import features, hearing, lm, voices
 from duplex.audio import CODEC_FRAME_RATE, CODEC_FRAMES_PER_TICK, MEL_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
 from duplex.checkpoint import load_config, load_tensors
 from duplex.draft import Asked, Draft, DraftConfig, propose
@@ -49,8 +50,12 @@ DEFAULT_FOLDER = Path(__file__).parent / "agent"
 PROMPT_CELLS = 256  # positions kept for the instructions of a session
 READ_A_TICK = 4  # positions of a text that a session reads in one step with the others: more would make them late
 QUIET_TICKS = 3  # without speech, before a turn may end: its last pieces are heard only after their end
+FORESEEN = 2  # symbols at most
+PUT_OFF_TICKS = 6  # in a row may wait to be fed while there is nothing to decide
+REHEARSAL_TICKS = 16
+ONE_CALL_SLOTS = 2  # with more sessions a CPU has no time in a tick for a second call of the LM
 WEIGH_TICKS = 500  # after so many the draft must have saved more time than it took
-Row = tuple[torch.Tensor, int | None]  # inputs of the LM [n, D] for one slot, and which of them is the tick
+Row = tuple[torch.Tensor, list[int]]  # inputs of the LM [n, D] for one slot, and which of them are ticks
 INSTRUCTIONS = "You are Duplex, a friendly voice assistant. Answer in one short sentence."
 
 
@@ -58,7 +63,7 @@ INSTRUCTIONS = "You are Duplex, a friendly voice assistant. Answer in one short 
 class Settings:
     """How symbols are drawn, and how a draft guesses them: see draft.propose."""
 
-    symbols_per_tick: int = 1  # while the voice is silent (one while it sounds); two answer 0.1 s sooner, and late now and then
+    symbols_per_tick: int = 2  # while the voice is silent (one while it sounds), besides those that are foreseen
     fusion: float = 6.0  # added to the score of what the encoder has surely heard: joint CTC and LM decoding
     next_penalty: float = 1.0  # taken off the score of <next>: the best single tick for a symbol is rarely surer than waiting
     temperature: float = 0.0
@@ -82,6 +87,7 @@ class Session:
     grammar: Grammar = field(default_factory=Grammar)
     tick: int = 0
     pending: list[int] = field(default_factory=list)  # symbols the LM has not been fed yet
+    put_off: list[Row] = field(default_factory=list)  # what comes before them and has not been fed either
     front: PronounceState = field(default_factory=PronounceState)
     turn_text: str = ""  # what the agent decided to say in this turn
     tokens: list[tuple[int, int]] = field(default_factory=list)  # (LM position, first character) of the turn's tokens
@@ -95,9 +101,12 @@ class Session:
     text: list[int] = field(default_factory=list)  # text of the client still to be read; until then nothing is decided
     asked: int = 0  # symbols of this tick
     most: int = 1  # how many it may have
+    foreseen: list[int] = field(default_factory=list)  # the first of them, all but certain before the LM is asked
     heard_tick: int = 0  # when the user last said something
     hearing: Hearing = field(default_factory=Hearing)
-    aside: bool = False  # what the user said last was not for the agent
+    awaiting: bool = False  # the user has said something to the agent that it has not answered
+    voice: str = voices.DEFAULT
+    speed: float = 1.0
     wish: int | None = None  # STOP or AGENT: what the client asks for goes before what the model wants
     heard_ms: int | None = None  # how far the user has heard the agent's voice, if the client tells
     voiced: list[tuple[int, int]] = field(default_factory=list)  # (first character, end in ms) of the turn's spoken words
@@ -139,6 +148,18 @@ class Agent:
         self.hidden = torch.zeros(slots, model.config.width, dtype=self.dtype, device=self.device)  # after the last position
         self.counts = Counts()
 
+    def rehearse(self) -> None:
+        """Say something once: what is loaded, allocated or looked up at first use is not to make a session's first answer late."""
+        self.open(0)
+        for text, phones in self.front.push("Good day, my friend. ", self.front.initial_state())[0]:
+            self.queue(0, [(text, phones)])
+        self.talking.finish(self.talker_state, 0)
+        self.answer(0)
+        for _ in range(REHEARSAL_TICKS):
+            self.step(np.zeros((self.slots, TICK_SAMPLES), np.float32), [0])
+        self.close(0)
+        self.counts = Counts()
+
     def metrics(self) -> dict[str, float | dict[str, int]]:
         """Figures for whoever watches the server, see metrics.py. Any thread may ask."""
         counts, guesses, right = self.counts, Counter(), Counter()
@@ -151,9 +172,9 @@ class Agent:
 
     def record(self) -> None:
         """Record the kernels of every part's tick (duplex.traced): less than half the time on a CPU."""
-        one, B, state = torch.zeros(1, 1, dtype=torch.long), self.slots, lm.initial_state(self.lm.config, 1, dtype=self.dtype)
-        x = torch.zeros(1, 1, self.lm.config.width, dtype=self.dtype)
-        trace(self.lm, "forward", x, one, one[None] == 0, state.keys, state.values, one)
+        one, B, state = torch.zeros(1, dtype=torch.long), self.slots, lm.initial_state(self.lm.config, 1, dtype=self.dtype)
+        x = torch.zeros(1, self.lm.config.width, dtype=self.dtype)
+        trace(self.lm, "forward", x, one, one[None, None] == 0, state.keys, state.values, one, one, one)
         state = self.encoder.initial_state(B)
         mel, tails = torch.zeros(B, MEL_FRAMES_PER_TICK, features.BANDS), (state.mel_tail, state.conv_tail)
         trace(self.encoder, "tick", mel, *tails, state.keys, state.values, state.filled, torch.tensor(0))
@@ -188,6 +209,15 @@ class Agent:
         self.last_heard[slot] = encoder_module.blank_tick(1, self.last_heard.shape[1] - 1)[0]
         self.talking.reset(self.talker_state, [slot], self.sessions[slot].seed)
         codec_module.reset(self.decode_state, [slot])
+        self.speak_as(slot, self.sessions[slot].voice, self.sessions[slot].speed)
+
+    @torch.inference_mode()
+    def speak_as(self, slot: int, voice: str, speed: float = 1.0) -> None:
+        """Another voice and speaking rate, from the next tick and word on. ValueError: there is no such voice or rate."""
+        found, session = voices.find(voice, speed), self.sessions[slot]
+        session.voice, session.speed = voice, speed
+        self.talker_state.slots[slot].rate = speed
+        self.decode_state.log_pitch[slot], self.decode_state.log_tract[slot] = math.log(found.pitch), math.log(found.tract)
 
     def reading(self, slot: int) -> bool:
         """Whether the session's instructions are not read yet."""
@@ -202,6 +232,7 @@ class Agent:
         before, after = (USER, USER_END) if role == "user" else (AGENT, END)
         session.text += [before, *encode(" " + text.strip()), after]
         session.grammar = advance(advance(session.grammar, before), after)
+        session.awaiting = role == "user"
 
     def stop(self, slot: int) -> None:
         """The client wants silence: the agent yields at its next decision, if it speaks."""
@@ -209,7 +240,7 @@ class Agent:
 
     def answer(self, slot: int) -> None:
         """The client wants an answer now: the user's turn is over and the agent's begins."""
-        self.sessions[slot].wish, self.sessions[slot].aside = AGENT, False
+        self.sessions[slot].wish, self.sessions[slot].awaiting = AGENT, True
 
     def played(self, slot: int, heard_ms: int) -> None:
         """The user has heard the agent's voice up to this time of the session's clock."""
@@ -239,7 +270,7 @@ class Agent:
         """Tokens, and then a tick's vector [D] if there is one."""
         parts = [self.lm.embed(torch.tensor(tokens, device=self.device))] if tokens else []
         parts += [vector[None]] if vector is not None else []
-        return torch.cat([part.to(self.dtype) for part in parts]), None if vector is None else len(tokens)
+        return torch.cat([part.to(self.dtype) for part in parts]), [] if vector is None else [len(tokens)]
 
     def feed(self, rows: dict[int, Row], guesses: dict[int, list[int]] | None = None, pin=False) -> dict[int, torch.Tensor]:
         """Feed each slot its row, then its guesses of what comes next.
@@ -251,11 +282,10 @@ class Agent:
         length = max(len(x) for x in inputs.values())
         x = torch.zeros(self.slots, length, self.lm.config.width, dtype=self.dtype, device=self.device)
         counts, is_tick = [0] * self.slots, np.zeros((self.slots, length), bool)
-        for slot, (_, tick_place) in rows.items():
+        for slot, (_, ticks) in rows.items():
             counts[slot] = len(inputs[slot])
             x[slot, : counts[slot]] = inputs[slot]
-            if tick_place is not None:
-                is_tick[slot, tick_place] = True
+            is_tick[slot, ticks] = True
         begun = time.perf_counter()
         hidden, self.lm_state = lm.step(self.lm, x, counts, is_tick, self.lm_state, pin)
         self.counts.lm_calls += 1
@@ -282,14 +312,19 @@ class Agent:
         deciding = {s for s in active if not self.sessions[s].text}
         for slot in deciding:
             session = self.sessions[slot]
-            session.asked, session.most = 0, 1 if self.talking.sounding(self.talker_state, slot) else self.settings.symbols_per_tick
-        while rows := {s: row for s, given in reading.items() if (row := self.contained(events[s], self.row, *given))}:
+            session.asked, session.foreseen = 0, self.foresee(session)
+            usual = 1 if self.talking.sounding(self.talker_state, slot) else self.settings.symbols_per_tick
+            session.most = max(usual, 1 + len(session.foreseen))
+        rows = {s: row for s, given in reading.items() if (row := self.contained(events[s], self.row, *given))}
+        rows = {s: row for s, now in rows.items() if (row := self.contained(events[s], self.due, s, now, s in deciding))}
+        while rows:
             guesses = self.guess({s: row for s, row in rows.items() if s in deciding})
-            hidden = self.feed(rows, guesses)
+            hidden = {s: found for s, found in self.feed(rows, guesses).items() if s in deciding}
+            scores = self.score(hidden, events)
             going_on = [
-                s for s in rows if s in deciding and self.contained(events[s], self.decide, s, hidden[s], guesses[s], events[s])
+                s for s in scores if self.contained(events[s], self.decide, s, hidden[s], scores[s], guesses[s], events[s])
             ]
-            reading = {s: (self.sessions[s].pending,) for s in going_on}
+            rows = {s: row for s in going_on if (row := self.contained(events[s], self.row, self.sessions[s].pending))}
             for slot in going_on:
                 self.sessions[slot].pending = []
         voice = self.speak(active, events)
@@ -325,40 +360,90 @@ class Agent:
             hearing.weigh(session.hearing, levels[slot])
         return self.lm.project(vectors.to(self.device), collapsed.to(self.device))[:, 0]
 
+    def due(self, slot: int, row: Row, deciding: bool) -> Row | None:
+        """What to feed a slot in this tick: all that was put off, and the row. None while there is nothing to decide."""
+        session = self.sessions[slot]
+        session.put_off.append(row)
+        if deciding and len(session.put_off) < PUT_OFF_TICKS and self.idle(slot):
+            return None
+        inputs, ticks, begun = [x for x, _ in session.put_off], [], 0
+        for x, places in session.put_off:
+            ticks += [begun + place for place in places]
+            begun += len(x)
+        session.put_off = []
+        return torch.cat(inputs), ticks
+
+    def idle(self, slot: int) -> bool:
+        """Whether a session can only wait now, whatever the LM says."""
+        session = self.sessions[slot]
+        mask = self.narrowed(session, self.choices(slot))
+        return session.wish is None and not mask[FIRST_TEXT_ID] and int(mask[:FIRST_TEXT_ID].sum()) == 1
+
+    @staticmethod
+    def foresee(session: Session) -> list[int]:
+        """The symbols that the LM will hardly fail to say now: what the encoder surely heard, and the end of a turn in silence.
+
+        They are the cheapest draft there is; the LM decides on each as it does on any guess.
+        """
+        surely = hearing.sure(session.hearing)
+        if surely:
+            return [*([] if session.grammar.stream == USER else [USER]), *surely][:FORESEEN]
+        over = session.grammar.stream == USER and session.hearing.quiet_ticks >= QUIET_TICKS
+        return [USER_END, AGENT] if over and not session.grammar.agent_open else []
+
     def guess(self, rows: dict[int, Row]) -> dict[int, list[int]]:
-        """What the draft expects each slot to say after its row."""
-        left = {slot: self.sessions[slot].most - self.sessions[slot].asked for slot in rows}
-        most = max(left.values(), default=0)
-        if self.draft is None or self.counts.draft_off or most < 2 or not rows:  # a single one is fed with the next tick anyway
-            return {slot: [] for slot in rows}
-        begun, asked = time.perf_counter(), {}
-        for slot, (inputs, _) in rows.items():
-            queued = self.talking.queued_seconds(self.talker_state, slot)
-            asked[slot] = Asked(self.hidden[slot], inputs, self.sessions[slot].grammar, queued <= LEAD_SECONDS, queued > 0)
+        """What each slot is expected to say after its row: what is foreseen in its tick, then what the draft expects.
+
+        A session's last symbol in a tick is not guessed: it is fed with the next tick anyway.
+        """
+        left = {slot: self.sessions[slot].most - self.sessions[slot].asked - 1 for slot in rows}
+        guesses = {slot: self.sessions[slot].foreseen if self.sessions[slot].asked == 0 else [] for slot in rows}
+        asked = {slot: self.asked(slot, rows[slot][0]) for slot in rows if left[slot] > 0 and not guesses[slot]}
+        if self.draft is None or self.counts.draft_off or not asked:
+            return guesses
+        begun = time.perf_counter()
         try:
-            guesses = propose(self.draft, self.lm, asked, most, self.settings.next_penalty, self.settings.draft_least)
+            drafted = propose(self.draft, self.lm, asked, max(left.values()), self.settings.next_penalty, self.settings.draft_least)
         except Exception:  # guesses only save time: without them every session draws the same symbols
             log.exception("the draft failed; it is off from now on")
             self.counts.draft_off = True
-            return {slot: [] for slot in rows}
-        guesses = {slot: found[: left[slot]] for slot, found in guesses.items()}
-        self.counts.guesses += sum(len(g) for g in guesses.values())
+            return guesses
+        drafted = {slot: found[: left[slot]] for slot, found in drafted.items()}
+        self.counts.guesses += sum(len(g) for g in drafted.values())
         self.counts.draft_seconds += time.perf_counter() - begun
-        return guesses
+        return guesses | drafted
 
-    def decide(self, slot: int, hidden: torch.Tensor, guesses: list[int], events: list[Event]) -> bool:
+    def asked(self, slot: int, inputs: torch.Tensor) -> Asked:
+        queued = self.talking.queued_seconds(self.talker_state, slot)
+        return Asked(self.hidden[slot], inputs, self.sessions[slot].grammar, queued <= LEAD_SECONDS, queued > 0)
+
+    def score(self, hidden: dict[int, torch.Tensor], events: list[list[Event]]) -> dict[int, torch.Tensor]:
+        """hidden [1 + guesses, D] of some slots -> scores of what comes first. Text's only where text may come, in one pass
+        over the vocabulary for all of them."""
+        masks = {s: mask for s in hidden if (mask := self.contained(events[s], self.choices, s)) is not None}
+        scores = {}
+        for text in (False, True):
+            slots = [s for s in masks if bool(masks[s][FIRST_TEXT_ID]) == text]
+            if slots:
+                found = self.lm.logits(torch.stack([hidden[s][0] for s in slots]), text).cpu()
+                scores |= dict(zip(slots, found, strict=True))
+        return scores
+
+    def decide(self, slot: int, hidden, scores, guesses: list[int], events: list[Event]) -> bool:
         """Draw symbols while they are the ones already fed, and act on each -> whether the LM is to be asked again.
 
-        hidden [1 + guesses, D]: after the tick, and after each guess. The guesses from the first wrong one on are undone.
+        hidden [1 + guesses, D]: after the tick, and after each guess; scores: of the first symbol, see `score`. The guesses
+        from the first wrong one on are undone.
         """
         session = self.sessions[slot]
+        drafted = session.asked > 0 or not session.foreseen
         first = int(self.lm_state.next_position[slot]) - len(guesses)
         for place, state in enumerate(hidden):
             if session.asked == session.most:
                 return False
-            symbol = self.draw(slot, state)
+            symbol = self.draw(slot, state, None if place else scores)
             right = place < len(guesses) and symbol == guesses[place]
-            if place < len(guesses):
+            if drafted and place < len(guesses):
                 self.counts.outcomes[kind(guesses[place], session.grammar), place, right] += 1
             if not right:
                 lm.rollback(self.lm_state, slot, len(guesses) - place)
@@ -373,33 +458,43 @@ class Agent:
             if not right:
                 session.pending = [symbol]
                 return session.asked < session.most
-            self.counts.right += 1
-            self.counts.calls_saved += session.asked < session.most
+            self.counts.right += drafted
+            self.counts.calls_saved += drafted
         raise AssertionError("the last state has no guess to be right")
 
-    def draw(self, slot: int, hidden: torch.Tensor) -> int:
-        """The next symbol of a session after a hidden state [D]."""
-        session, settings = self.sessions[slot], self.settings
+    def choices(self, slot: int) -> torch.Tensor:
+        """bool [vocabulary]: what a session may say next, as far as it depends on what was heard and on the voice."""
+        session = self.sessions[slot]
         queued = self.talking.queued_seconds(self.talker_state, slot)
         mask = allowed(session.grammar, self.lm.config.vocabulary, queued <= LEAD_SECONDS, queued > 0)
-        heard = hearing.pressing(session.hearing)
-        if not heard:  # an LM alone goes on writing what sounds likely, though nobody says it
+        if not hearing.pressing(session.hearing):  # an LM alone goes on writing what sounds likely, though nobody says it
             mask[USER] = False
             mask[FIRST_TEXT_ID:] &= session.grammar.stream != USER
-        mask[AGENT] &= session.grammar.agent_open or not session.aside  # nobody waits for an answer
+        mask[AGENT] &= session.grammar.agent_open or session.awaiting  # the agent answers; it does not begin by itself
+        return mask
+
+    def narrowed(self, session: Session, mask: torch.Tensor) -> torch.Tensor:
+        """What is left of the choices by the agent's own rules, which do not bind a client's wish."""
+        mask[STOP] &= session.grammar.user_open  # there is nobody to yield to
+        patient = session.tick - session.heard_tick <= self.settings.patience_ticks
+        if patient and (hearing.sure(session.hearing) or session.hearing.quiet_ticks < QUIET_TICKS):
+            mask[USER_END] = mask[ASIDE] = False
+        if session.grammar.user_open and mask[USER_END] and not patient:  # it is over; for whom was it?
+            mask = torch.isin(torch.arange(len(mask)), torch.tensor([USER_END, ASIDE]))
+        return mask
+
+    def draw(self, slot: int, hidden: torch.Tensor, scores: torch.Tensor | None = None) -> int:
+        """The next symbol of a session after a hidden state [D], whose scores may be known already."""
+        session, settings, mask = self.sessions[slot], self.settings, self.choices(slot)
         symbol = self.wished(session, mask)
         if symbol is not None:
             return symbol
-        mask[STOP] &= session.grammar.user_open  # there is nobody to yield to
+        mask = self.narrowed(session, mask)
         if session.grammar.stream == AGENT and len(session.tokens) >= settings.turn_tokens and mask[END]:
             return END
-        patient = session.tick - session.heard_tick <= settings.patience_ticks
-        surely = {piece: p for piece, p in heard.items() if p >= hearing.SURELY_HEARD}
-        if patient and (surely or session.hearing.quiet_ticks < QUIET_TICKS):
-            mask[USER_END] = mask[ASIDE] = False
-        if session.grammar.user_open and mask[USER_END] and not patient:
-            mask = torch.isin(torch.arange(len(mask)), torch.tensor([USER_END, ASIDE]))  # it is over; for whom was it?
-        scores = self.lm.logits(hidden[None], text=bool(mask[FIRST_TEXT_ID]))[0].cpu()  # text may be ruled out: save its scores
+        surely = {piece: p for piece, p in hearing.pressing(session.hearing).items() if p >= hearing.SURELY_HEARD}
+        if scores is None:
+            scores = self.lm.logits(hidden[None], text=bool(mask[FIRST_TEXT_ID]))[0].cpu()
         scores[NEXT] -= settings.next_penalty
         for piece, p in surely.items():  # for what was heard, and against passing over it
             scores[NEXT] -= settings.fusion * p
@@ -433,14 +528,14 @@ class Agent:
         if symbol == USER or before.stream == USER:
             session.heard_tick = session.tick
         if symbol == USER:
-            session.aside = False
             if not before.user_open:
                 emit("user_started")
         elif symbol in (USER_END, ASIDE):
-            session.aside = symbol == ASIDE
+            session.awaiting |= symbol == USER_END
             emit("user_ended", to="agent" if symbol == USER_END else "other")
         elif symbol == AGENT:
             if not before.agent_open:
+                session.awaiting = False
                 self.begin_turn(session)
                 emit("agent_started")
         elif symbol == END:
@@ -525,7 +620,7 @@ def load_agent(folder=None, slots=1, device="cpu", dtype=None, offline=False, se
     from duplex.backbone import fill, read_gguf
     from duplex.codec import load_codec
     from duplex.encoder import Encoder, EncoderConfig
-    from duplex.quantize import quantize, quantize_lm
+    from duplex.quantize import quantize, quantize_lm, quantize_talker
     from duplex.talker import Talker, TalkerConfig
 
     # With one thread no pool of workers is made here: a second one, for the thread that will run the model, halves its speed.
@@ -551,12 +646,15 @@ def load_agent(folder=None, slots=1, device="cpu", dtype=None, offline=False, se
     if dtype == "int8":
         quantize_lm(model)
         quantize(encoder)
-        quantize(talker.blocks)
+        quantize_talker(talker)
         quantize(codec.decoder)
         if draft:
             quantize(draft)
+    if settings is None and device == "cpu" and slots > ONE_CALL_SLOTS:
+        settings = Settings(symbols_per_tick=1)
     agent = Agent(model, encoder.eval(), talker.eval(), codec, load_tokenizer(folder), slots, settings, draft)
     if device == "cpu":
         agent.record()
+        agent.rehearse()
     torch.set_num_threads(threads)
     return agent

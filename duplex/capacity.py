@@ -7,7 +7,7 @@ import numpy as np
 
 from duplex.audio import TICK_MS, TICK_SAMPLES
 
-CANDIDATES = (8, 4, 2)  # places tried, largest first; one place is never refused
+CANDIDATES = (8, 4, 3, 2)  # places tried, largest first; one place is never refused
 SETTLING_TICKS, TIMED_TICKS = 6, 20
 SHARE = 0.75  # of a tick that a step may take; the rest is for the sockets and for a bad moment
 LEVEL = 0.1

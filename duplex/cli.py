@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from client import ClientError
-from duplex import __version__
+from duplex import __version__, voices
 from duplex.weights import WeightsError
 
 ROOT = Path(__file__).parent
@@ -76,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     talk.add_argument("--device", help="sound device, by number or part of its name")
     talk.add_argument("--list-devices", action="store_true", help="show the sound devices and stop")
     talk.add_argument("--instructions", help="what the agent shall keep in mind")
+    talk.add_argument("--voice", choices=list(voices.VOICES), help=f"who speaks (default {voices.DEFAULT})")
+    talk.add_argument("--speed", type=float, metavar="X", help="times the usual speaking rate, 0.5 to 1.5")
     talk.add_argument("--seed", type=int, help="seed of the agent's sampling")
     talk.set_defaults(run=_talk)
     bench = commands.add_parser("bench", help="measure how an agent converses")
@@ -197,7 +199,11 @@ def _recorded_questions() -> list[Path]:
 
 
 async def _open(args: argparse.Namespace):
-    options = {"seed": args.seed, "instructions": args.instructions}
+    try:
+        voices.find(args.voice or voices.DEFAULT, args.speed or 1.0)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    options = {"seed": args.seed, "instructions": args.instructions, "voice": args.voice, "speed": args.speed}
     if args.server:
         from client.remote import RemoteSession
 

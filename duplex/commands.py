@@ -17,6 +17,8 @@ class Start:
     instructions: str | None = None
     seed: int | None = None
     temperature: float | None = None
+    voice: str | None = None
+    speed: float | None = None
     audio: str = "pcm16"  # or "opus": the form of binary messages, both ways
 
 
@@ -33,6 +35,14 @@ class Configure:
     """New instructions: from the beginning when nothing was heard yet, otherwise as a note to the model."""
 
     instructions: str
+
+
+@dataclass(frozen=True)
+class SpeakAs:
+    """Another voice of duplex.voices, and how fast it speaks."""
+
+    voice: str
+    speed: float
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class WallClock:
 
 class Engine:
     """`agent` needs open(slot, seed=, instructions=, temperature=, gradually=), close(slot), reading(slot), step(audio
-    [B, 1920], active), and for the wishes of clients stop, answer, write, played and truncate; see duplex.agent.
+    [B, 1920], active), and for the wishes of clients stop, answer, write, speak_as, played and truncate; see duplex.agent.
     It may have metrics(), figures by name that stats() passes on."""
 
     def __init__(self, agent, slots: int, clock=None, idle_s: float = 0, longest_s: float = 0, recorder=None):
@@ -289,6 +289,8 @@ class Engine:
                     self._instruct(slot, session, *arguments)
                 else:
                     getattr(self.agent, method)(slot, *arguments)
+                if method == "speak_as":
+                    session.manner = arguments
             except ValueError as error:  # what was asked for cannot be; nothing has changed
                 session.tell(Error("refused", str(error)))
             except Exception as error:
@@ -308,6 +310,9 @@ class Engine:
             session.options = before
             self.agent.open(slot, **before, gradually=len(self._sessions) > 1)
             raise
+        finally:
+            if session.manner:
+                self.agent.speak_as(slot, *session.manner)
 
     def _fail(self, error: Exception) -> None:
         """A step is one computation for all slots: when it breaks, the state of none can be trusted."""

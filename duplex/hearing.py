@@ -68,6 +68,12 @@ def pressing(hearing: Hearing) -> dict[int, float]:
     return found
 
 
+def sure(hearing: Hearing) -> list[int]:
+    """The pieces that wait to be written and were surely heard, in order."""
+    likeliest = ((waiting[piece], piece) for _, waiting in hearing.unwritten for piece in [max(waiting, key=waiting.get)])
+    return [piece for p, piece in likeliest if p >= SURELY_HEARD]
+
+
 def written(hearing: Hearing, symbol: int) -> None:
     """What was heard up to this symbol is settled; a symbol that was not heard stands for the oldest."""
     if hearing.unwritten:

@@ -36,8 +36,8 @@ class LMConfig:
     lora_scale: float = 2.0
     feature_width: int = 1536
     ctc_tokens: tuple[int, ...] = ()  # LM token of each entry of the encoder's CTC head, blank left out
-    tick_window: int = 150  # ticks of features kept: 12 s
-    text_window: int = 768  # text positions kept beside the system prompt
+    tick_window: int = 40  # ticks of features kept: 3.2 s; what was heard before stands in the text
+    text_window: int = 384  # text positions kept beside the system prompt
 
     @property
     def head_width(self) -> int:
@@ -69,9 +69,9 @@ class AdaptedLinear(nn.Module):
 
 
 def rope_table(config: LMConfig, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines [B, 1, L, head_width] float32 of the rotary angles at `positions` [B, L] (Su et al., 2021)."""
+    """Cosines and sines [..., 1, head_width] float32 of the rotary angles at `positions` [...] (Su et al., 2021)."""
     half = torch.arange(0, config.head_width, 2, device=positions.device, dtype=torch.float32)
-    angles = positions[:, None, :, None].float() * config.rope_theta ** (-half / config.head_width)
+    angles = positions[..., None, None].float() * config.rope_theta ** (-half / config.head_width)
     angles = torch.cat([angles, angles], dim=-1)
     return angles.cos(), angles.sin()
 
@@ -96,22 +96,27 @@ class Block(nn.Module):
         self.down = AdaptedLinear(c.hidden, c.width, rank, scale)
 
     def forward(self, x, rope, mask, cache=None):
-        """x [B, L, D]; mask [B, 1, G L, S] additive; cache: keys and values [B, H, C + 1, W], cells [B, L] to write."""
-        c, (batch, length, _) = self.config, x.shape
+        """x [B, L, D], mask [B, 1, G L, S] additive; or x [N, D], the positions in use of all slots, and a cache:
+        keys and values [B, H, C, W], slot and cell [N] to write each position to, and its place [N] among the B L queries."""
+        c, batch = self.config, mask.shape[0]
         qkv = self.qkv(F.rms_norm(x, (c.width,), self.attention_norm, c.norm_eps))
-        qkv = qkv.view(batch, length, c.heads + 2 * c.kv_heads, c.head_width).transpose(1, 2)  # [B, H, L, W]
-        qk, v = qkv.split([c.heads + c.kv_heads, c.kv_heads], dim=1)
-        q, k = rotate(qk, *rope).split([c.heads, c.kv_heads], dim=1)
-        if cache is not None:
-            keys, values, rows, cells = cache
+        qkv = qkv.unflatten(-1, (c.heads + 2 * c.kv_heads, c.head_width))
+        qk, v = qkv.split([c.heads + c.kv_heads, c.kv_heads], dim=-2)
+        q, k = rotate(qk, *rope).split([c.heads, c.kv_heads], dim=-2)
+        if cache is None:
+            k, v = k.transpose(1, 2), v.transpose(1, 2)
+        else:
+            keys, values, slots, cells, place = cache
             for all_cells, new in ((keys, k), (values, v)):
-                all_cells.transpose(1, 2).index_put_((rows, cells), new.transpose(1, 2))
+                all_cells.transpose(1, 2).index_put_((slots, cells), new)
             k, v = keys[:, :, : mask.shape[-1]], values[:, :, : mask.shape[-1]]
+            padded = q.new_zeros(mask.shape[0] * mask.shape[2] * c.kv_heads // c.heads, c.heads, c.head_width)
+            q = padded.index_copy_(0, place, q).view(batch, -1, c.heads, c.head_width)
         # the queries that share a key head are laid side by side: [B, kv_heads, group * L, W]
-        q = q.reshape(batch, c.kv_heads, -1, c.head_width)
+        q = q.transpose(1, 2).reshape(batch, c.kv_heads, -1, c.head_width)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        y = y.view(batch, c.heads, length, c.head_width).transpose(1, 2).reshape(batch, length, -1)
-        x = x + self.out(y)
+        y = y.view(batch, c.heads, -1, c.head_width).transpose(1, 2).flatten(2)
+        x = x + self.out(y if cache is None else y.flatten(0, 1)[place])
         gate, up = self.gate_up(F.rms_norm(x, (c.width,), self.mlp_norm, c.norm_eps)).chunk(2, dim=-1)
         return x + self.down(F.silu(gate) * up)
 
@@ -150,18 +155,18 @@ class LM(nn.Module):
         mixed = posterior[..., 1:] @ pieces + posterior[..., :1] * self.blank.to(posterior.dtype)
         return mixed if features is None else mixed + self.residual(features.to(self.residual.weight.dtype)).to(mixed.dtype)
 
-    def forward(self, x, positions, visible, keys=None, values=None, cells=None):
+    def forward(self, x, positions, visible, keys=None, values=None, slots=None, cells=None, place=None):
         """Inputs x [B, L, D], positions [B, L], visible bool [B, L, S] -> hidden states [B, L, D] after the last norm.
 
-        With a cache (keys, values: see LMState) the S are its first cells, and `cells` [B, L] are where to put this call's.
+        With a cache (keys, values: see LMState) x is [N, D] and positions [N]: only the positions in use, N of the B L. The S
+        are the first cells, `slots` and `cells` [N] are where to put this call's, `place` [N] which of the B L each is.
         """
         c = self.config
         mask = torch.zeros(visible.shape, dtype=x.dtype, device=x.device).masked_fill_(~visible, float("-inf"))
         mask = mask[:, None].repeat(1, 1, c.heads // c.kv_heads, 1)  # [B, 1, G L, S]
         rope = rope_table(c, positions)
-        rows = torch.arange(x.shape[0], device=x.device)[:, None]
         for i, block in enumerate(self.blocks):
-            x = block(x, rope, mask, None if keys is None else (keys[i], values[i], rows, cells))
+            x = block(x, rope, mask, None if keys is None else (keys[i], values[i], slots, cells, place))
         return F.rms_norm(x, (c.width,), self.norm, c.norm_eps)
 
     def logits(self, hidden: torch.Tensor, text: bool = True) -> torch.Tensor:
@@ -185,7 +190,7 @@ class LM(nn.Module):
 class LMState:
     """The cache of all slots. Keys and values lie in cells; the bookkeeping is small and stays on the CPU."""
 
-    keys: torch.Tensor  # [layers, B, kv_heads, C + 1, W]; cell C takes what padding positions write
+    keys: torch.Tensor  # [layers, B, kv_heads, C, W]
     values: torch.Tensor  # the same
     position: np.ndarray  # [B, C] int64, -1: the cell is free
     tick: np.ndarray  # [B, C] int32, TEXT for text positions
@@ -197,7 +202,7 @@ class LMState:
 
 def initial_state(config: LMConfig, slots: int, prompt_cells: int = 128, device="cpu", dtype=torch.float32) -> LMState:
     cells = config.tick_window + config.text_window + prompt_cells + 32  # 32: the positions of one call
-    shape = (config.layers, slots, config.kv_heads, cells + 1, config.head_width)
+    shape = (config.layers, slots, config.kv_heads, cells, config.head_width)
     return LMState(
         keys=torch.zeros(shape, device=device, dtype=dtype),
         values=torch.zeros(shape, device=device, dtype=dtype),
@@ -258,7 +263,7 @@ def step(lm: LM, x: torch.Tensor, counts: list[int], is_tick: np.ndarray, state:
     config, (batch, length, _) = lm.config, x.shape
     cells = state.position.shape[1]
     assert len(counts) == batch == len(state.position), f"{len(counts)} counts and {batch} rows for {len(state.position)} slots"
-    cell = np.full((batch, length), cells)
+    cell = np.zeros((batch, length), np.int64)
     query_position, query_now = np.zeros((batch, length), np.int64), np.zeros((batch, length), np.int32)
     for b, count in enumerate(counts):
         if not count:
@@ -280,6 +285,11 @@ def step(lm: LM, x: torch.Tensor, counts: list[int], is_tick: np.ndarray, state:
         state.pinned[b, free] = pin
     used = int(np.flatnonzero((state.position >= 0).any(0)).max(initial=0)) + 1
     visible = visible_cells(config, state.position[:, :used], state.tick[:, :used], query_position, query_now)
-    visible[[b for b, count in enumerate(counts) if not count]] = True  # nothing to see is not a softmax
-    positions, visible, cells = (torch.from_numpy(array).to(x.device) for array in (query_position, visible, cell))
-    return lm(x, positions, visible, state.keys, state.values, cells), state
+    in_use = np.arange(length) < np.array(counts)[:, None]
+    visible[~in_use] = True  # nothing to see is not a softmax
+    place = np.flatnonzero(in_use)
+    arrays = query_position[in_use], visible, place // length, cell[in_use], place
+    positions, visible, slots, cell, place = (torch.from_numpy(array).to(x.device) for array in arrays)
+    hidden = torch.zeros_like(x).flatten(0, 1)
+    hidden[place] = lm(x.flatten(0, 1)[place], positions, visible, state.keys, state.values, slots, cell, place).to(x.dtype)
+    return hidden.view_as(x), state

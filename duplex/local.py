@@ -4,6 +4,7 @@ import asyncio
 
 import numpy as np
 
+from duplex import voices
 from duplex.audio import TICK_SAMPLES
 from duplex.engine import Engine
 from duplex.protocol import event_fields
@@ -18,10 +19,13 @@ class LocalSession:
         self._session = session
 
     @classmethod
-    async def open(cls, agent, seed: int | None = None, instructions: str | None = None) -> "LocalSession":
+    async def open(cls, agent, seed=None, instructions=None, voice=None, speed=None) -> "LocalSession":
         engine = Engine(agent, slots=1)
         await asyncio.to_thread(engine.start)
-        return cls(engine, await engine.open(seed, instructions))
+        session = await engine.open(seed, instructions)
+        if voice or speed:
+            session.wish("speak_as", voice or voices.DEFAULT, speed or 1.0)
+        return cls(engine, session)
 
     def stats(self) -> dict:
         return self._engine.stats()
@@ -47,10 +51,12 @@ class LocalSession:
 class LockstepSession:
     """The agent without any clock: each tick of audio pushed gives one tick to get, as fast as the machine can."""
 
-    def __init__(self, agent, seed: int | None = None, instructions: str | None = None):
+    def __init__(self, agent, seed=None, instructions: str | None = None, voice=None, speed=None):
         self._agent = agent
         self._ticks: asyncio.Queue[np.ndarray | None] = asyncio.Queue()
         agent.open(0, seed=0 if seed is None else seed, instructions=instructions)
+        if voice or speed:
+            agent.speak_as(0, voice or voices.DEFAULT, speed or 1.0)
 
     async def push(self, samples: np.ndarray) -> None:
         assert len(samples) == TICK_SAMPLES, f"lockstep takes whole ticks, not {len(samples)} samples"

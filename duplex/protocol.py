@@ -8,8 +8,9 @@ object in a text message; `tick`, `start_ms`, `end_ms` are on the session's cloc
 | from   | message         | fields                             | meaning                                           |
 |--------|-----------------|------------------------------------|---------------------------------------------------|
 | client | binary          |                                    | user audio; opens the session when it comes first |
-| client | session.start   | instructions?, seed?, temperature?,| opens the session; only as the first message      |
-|        |                 | audio? (pcm16, opus)               |                                                   |
+| client | session.start   | instructions?, seed?, temperature?,| opens the session; only as the first message;     |
+|        |                 | voice?, speed?,                    | voice is one of those in session.created, speed   |
+|        |                 | audio? (pcm16, opus)               | 0.5 to 1.5                                        |
 | client | session.resume  | token, received                    | goes on with a session after a lost connection    |
 | client | session.end     |                                    | the client has finished; session.ended answers    |
 | client | playback        | played_ms                          | the agent's voice was heard up to this time       |
@@ -17,7 +18,7 @@ object in a text message; `tick`, `start_ms`, `end_ms` are on the session's cloc
 | client | agent.answer    |                                    | the agent shall speak now                         |
 | client | text            | text, role? (user, system)         | text for the conversation, instead of speech      |
 | server | session.created | id, sample_rate, tick_ms,          | the session is open; the first message            |
-|        |                 | protocol, resume                   |                                                   |
+|        |                 | protocol, voices, resume           |                                                   |
 | server | session.resumed | id, missed                         | so many events follow that the client has missed  |
 | server | binary          |                                    | one tick of the agent's voice, silence included   |
 | server | user_started    | tick                               | the user speaks                                   |
@@ -58,7 +59,7 @@ from collections import deque
 
 import numpy as np
 
-from duplex import opus
+from duplex import opus, voices
 from duplex.audio import SAMPLE_RATE, TICK_MS
 from duplex.commands import Answer, Audio, End, Played, Resume, Start, Stop, Write
 from duplex.events import Error
@@ -113,14 +114,21 @@ def created(session_id: str, resume: str | None = None) -> dict:
         "sample_rate": SAMPLE_RATE,
         "tick_ms": TICK_MS,
         "protocol": VERSION,
+        "voices": list(voices.VOICES),
         **({"resume": resume} if resume else {}),
     }
 
 
 def encode_start(
-    instructions: str | None = None, seed: int | None = None, temperature: float | None = None, audio: str | None = None
+    instructions: str | None = None,
+    seed: int | None = None,
+    temperature: float | None = None,
+    voice: str | None = None,
+    speed: float | None = None,
+    audio: str | None = None,
 ) -> str:
-    options = {"instructions": instructions, "seed": seed, "temperature": temperature, "audio": audio}
+    options = {"instructions": instructions, "seed": seed, "temperature": temperature}
+    options |= {"voice": voice, "speed": speed, "audio": audio}
     return encode_object({"type": "session.start", **{k: v for k, v in options.items() if v is not None}})
 
 
@@ -246,16 +254,21 @@ def json_object(message: str) -> dict:
 
 def _start(fields: dict) -> Start:
     instructions, seed, temperature = fields.get("instructions"), fields.get("seed"), fields.get("temperature")
-    _only(fields, "instructions", "seed", "temperature", "audio")
+    voice, speed = fields.get("voice"), fields.get("speed")
+    _only(fields, "instructions", "seed", "temperature", "voice", "speed", "audio")
     if instructions is not None and not (isinstance(instructions, str) and len(instructions) <= MAX_INSTRUCTIONS):
         raise ProtocolError(f"instructions is a text of at most {MAX_INSTRUCTIONS} characters")
     if seed is not None and not (type(seed) is int and 0 <= seed < 2**31):
         raise ProtocolError("seed is a whole number from 0 to 2147483647")
     if temperature is not None and not (type(temperature) in (int, float) and 0 <= temperature <= 2):
         raise ProtocolError("temperature is a number from 0 to 2")
+    if voice is not None and voice not in list(voices.VOICES):
+        raise ProtocolError(f"voice is one of {', '.join(voices.VOICES)}")
+    if speed is not None and not (type(speed) in (int, float) and voices.SPEEDS[0] <= speed <= voices.SPEEDS[1]):
+        raise ProtocolError(f"speed is a number from {voices.SPEEDS[0]} to {voices.SPEEDS[1]}")
     if fields.get("audio", "pcm16") not in ("pcm16", "opus"):
         raise ProtocolError("audio is pcm16 or opus")
-    return Start(instructions, seed, temperature, fields.get("audio", "pcm16"))
+    return Start(instructions, seed, temperature, voice, speed, fields.get("audio", "pcm16"))
 
 
 def _only(fields: dict, *names: str) -> None:

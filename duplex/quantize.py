@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from duplex.lm import LM
+from duplex.talker import Talker
 
 INT8_ENGINE = "x86"  # integer products (VNNI) several times as fast as PyTorch's kernel for 8-bit weights alone
 
@@ -41,7 +42,7 @@ class Int8Linear(nn.Module):
             y = y.view(*x.shape[:-1], -1).to(x.dtype)
         else:
             single = x.float()
-            unit = torch.linalg.vector_norm(single, float("inf"), -1, keepdim=True).clamp_(min=1e-8).div_(127)
+            unit = single.abs().amax(-1, keepdim=True).clamp_(min=1e-8).mul_(1 / 127)
             coarse = single / unit
             fine = (coarse - coarse.round()).mul_(254)
             digits = torch.cat([coarse, fine])
@@ -69,3 +70,12 @@ def quantize_lm(lm: LM) -> LM:
             setattr(block, name, Int8Linear(getattr(block, name).weight.data))
     lm.text_out = Int8Linear(lm.embedding.data)
     return lm
+
+
+def quantize_talker(talker: Talker) -> Talker:
+    """The same for what a talker runs on every frame: its blocks and the networks of its head."""
+    quantize(talker.blocks)
+    head = talker.head
+    pairs = zip(head.inner.data, head.outer.data, head.bias.data, strict=True)
+    head.networks = nn.ModuleList(nn.ModuleList([Int8Linear(i.T), Int8Linear(o.T, bias[0])]) for i, o, bias in pairs)
+    return talker

@@ -20,16 +20,17 @@ import secrets
 
 import numpy as np
 
-from duplex import g711
+from duplex import g711, voices
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
-from duplex.commands import Answer, Audio, Clear, Configure, Played, Start, Stop, Truncate, Write
+from duplex.commands import Answer, Audio, Clear, Configure, Played, SpeakAs, Start, Stop, Truncate, Write
 from duplex.events import Error
 from duplex.protocol import MAX_INSTRUCTIONS, MAX_TEXT, ProtocolError, decode_audio, encode_audio, json_object
 
 PATH = "/v1/realtime"
 SUBPROTOCOL = "realtime"
 EARLY_TICKS = 375  # 30 s of audio may be appended ahead
-MODEL, VOICE = "duplex", "duplex"
+MODEL = "duplex"
+MENS_VOICES = ("ash", "ballad", "cedar", "echo", "verse")  # names that clients of the API know; the others are women's
 MAX_ITEMS = 1_000  # remembered for retrieve and truncate; older ones are unknown
 TEXT_KINDS = ("input_text", "text", "output_text")
 
@@ -62,6 +63,7 @@ class Realtime:
     def __init__(self):
         self._session_id = ""
         self._instructions = ""
+        self._voice, self._speed = voices.DEFAULT, 1.0
         self._modality = "audio"
         self._formats = {"input": "audio/pcm", "output": "audio/pcm"}
         self._decoder, self._encoder = Pcm, Pcm
@@ -124,6 +126,13 @@ class Realtime:
                 raise Refused("invalid_value", f"formats are audio/pcm at {SAMPLE_RATE} Hz, audio/pcmu and audio/pcma",
                               f"session.audio.{side}.format")  # fmt: skip
             formats[side] = wanted["type"]
+        output = _object(audio, "output", {})
+        voice, speed = output.get("voice", self._voice), output.get("speed", self._speed)
+        if not isinstance(voice, str) or not voice:
+            raise Refused("invalid_value", "voice is a name", "session.audio.output.voice")
+        if type(speed) not in (int, float) or not voices.SPEEDS[0] <= speed <= voices.SPEEDS[1]:
+            text = f"speed is a number from {voices.SPEEDS[0]} to {voices.SPEEDS[1]}"
+            raise Refused("invalid_value", text, "session.audio.output.speed")
         if formats["input"] != self._formats["input"]:
             self._decoder = g711.Decoder(formats["input"]) if formats["input"] in g711.LEVELS else Pcm
         if formats["output"] != self._formats["output"]:
@@ -133,6 +142,9 @@ class Realtime:
         if instructions is not None and instructions != self._instructions:
             self._instructions = instructions
             commands = [Configure(instructions)]
+        if (voice, speed) != (self._voice, self._speed):
+            self._voice, self._speed = voice, speed
+            commands.append(SpeakAs(_known_voice(voice), speed))
         return commands, [self._event("session.updated", session=self._session())]
 
     def _append(self, fields: dict) -> tuple[list, list]:
@@ -373,7 +385,7 @@ class Realtime:
         return {
             "type": "realtime", "object": "realtime.session", "id": self._session_id, "model": MODEL,
             "instructions": self._instructions, "output_modalities": [self._modality], "tools": [], "tool_choice": "auto",
-            "audio": {"input": hearing, "output": {"format": formats["output"], "voice": VOICE, "speed": 1.0}},
+            "audio": {"input": hearing, "output": {"format": formats["output"], "voice": self._voice, "speed": self._speed}},
             "max_output_tokens": "inf", "tracing": None, "truncation": "auto",
         }  # fmt: skip
 
@@ -399,3 +411,9 @@ def _object(fields: dict, name: str, default: dict | None = None) -> dict:
     if not isinstance(value, dict):
         raise Refused("invalid_value", f"{name} is an object", name)
     return value
+
+
+def _known_voice(name: str) -> str:
+    if name in voices.VOICES:
+        return name
+    return "oak" if name in MENS_VOICES else voices.DEFAULT

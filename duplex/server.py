@@ -27,8 +27,8 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from duplex import capacity, moshi, pages, protocol, realtime, security
-from duplex.commands import Answer, Audio, Clear, Configure, End, Played, Resume, Start, Stop, Truncate, Write
+from duplex import capacity, moshi, pages, protocol, realtime, security, voices
+from duplex.commands import Answer, Audio, Clear, Configure, End, Played, Resume, SpeakAs, Start, Stop, Truncate, Write
 from duplex.engine import Engine, EngineFull, EngineStopped
 from duplex.events import Error
 from duplex.pages import STATS_PATH  # noqa: F401, where it has always been found
@@ -269,6 +269,8 @@ class serving:  # noqa: N801, used like a function: `async with serving(engine, 
         early_ticks = realtime.EARLY_TICKS if isinstance(dialect, realtime.Realtime) else BEHIND_TICKS
         try:
             session = await self.engine.open(start.seed, start.instructions, start.temperature, early_ticks)
+            if start.voice or start.speed:
+                session.wish("speak_as", start.voice or voices.DEFAULT, start.speed or 1.0)
             self.opened[_path(connection)] += 1
             return session
         except EngineFull as error:
@@ -353,6 +355,8 @@ def carry_out(session: Session, command) -> bool:
             session.clear()
         case Configure(instructions):
             return session.wish("instruct", instructions)
+        case SpeakAs(voice, speed):
+            return session.wish("speak_as", voice, speed)
         case Write(role, text):
             return session.wish("write", role, text)
         case Stop():

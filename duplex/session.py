@@ -40,6 +40,7 @@ class Session:
         self.ticks = 0
         self.silence_ms = self.dropped_ms = self.late_ticks = self.unread_ticks = 0
         self.closing = False
+        self.manner: tuple[str, float] | None = None  # voice and speaking rate, if the client chose
         self._loop = loop
         self._engine_wake = engine_wake
         self._now = now

@@ -23,6 +23,8 @@ BINS = WINDOW_SAMPLES // 2 + 1
 MAX_LOG_MAGNITUDE = 6.0  # far above speech; keeps exp() finite whatever the codes
 MIDDLE_HZ, LOWEST_HZ, HIGHEST_HZ = 180.0, 50.0, 600.0  # of the pitch
 HIGHEST_HARMONIC_HZ = 11_000.0
+CALM_NEPERS = 10 / 8.686  # taken off the noise of voiced frames (10 dB)
+VOICED_BINS = slice(8, 160)  # 200 Hz to 4 kHz: voiced is what has more harmonics than noise there
 NOISE_FRAMES = 509  # random numbers repeat after this many frames
 
 
@@ -35,14 +37,16 @@ class DecodeState:
     hz: Tensor  # [B] pitch at the end of them
     cycles: Tensor  # [B] their phase there, in double precision
     position: Tensor  # [B] in the table of random numbers
+    log_pitch: Tensor  # [B] added to the logarithm of the pitch: another voice
+    log_tract: Tensor  # [B] the same for the frequencies of the spectra
     histories: list[Tensor]  # one [B, kernel - 1, C] per convolution
 
     def tensors(self) -> tuple[Tensor, ...]:
-        return self.tail, self.pulses, self.hz, self.cycles, self.position, *self.histories
+        return self.tail, self.pulses, self.hz, self.cycles, self.position, self.log_pitch, self.log_tract, *self.histories
 
     @classmethod
-    def of(cls, tail, pulses, hz, cycles, position, *histories) -> "DecodeState":
-        return cls(tail, pulses, hz, cycles, position, list(histories))
+    def of(cls, tail, pulses, hz, cycles, position, log_pitch, log_tract, *histories) -> "DecodeState":
+        return cls(tail, pulses, hz, cycles, position, log_pitch, log_tract, list(histories))
 
 
 class FrameDecoder(nn.Module):
@@ -70,12 +74,15 @@ class FrameDecoder(nn.Module):
             hz=zeros(batch),
             cycles=zeros(batch, dtype=torch.float64),
             position=zeros(batch, dtype=torch.int64),
+            log_pitch=zeros(batch),
+            log_tract=zeros(batch),
             histories=[zeros(batch, *shape) for shape in self.history_shapes],
         )
 
     def step(self, latent: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
         """latent [B, T, D] -> wave [B, T * CODEC_FRAME_SAMPLES], state."""
         spectrum, log_hz, histories = self.controls(latent, state.histories)
+        spectrum, log_hz = warp(calm(spectrum), state.log_tract), log_hz + state.log_pitch[:, None]
         wave, state = self.sound(spectrum, log_hz, state)
         state.histories = histories
         return wave, state
@@ -108,7 +115,29 @@ class FrameDecoder(nn.Module):
         wave, tail = overlap_add(windows, state.tail)
         pulses = pulses[:, frames * CODEC_FRAME_SAMPLES :].unflatten(1, (OVERLAP_FRAMES - 1, -1)).clone()
         position = (state.position + frames) % NOISE_FRAMES
-        return wave, DecodeState(tail, pulses, hz[:, -1], cycles, position, state.histories)
+        pitch_and_tract = state.log_pitch, state.log_tract
+        return wave, DecodeState(tail, pulses, hz[:, -1], cycles, position, *pitch_and_tract, state.histories)
+
+
+def calm(spectrum: Tensor) -> Tensor:
+    """What `controls` gives with less noise where the voice has harmonics.
+
+    Learned from magnitudes alone, noise also stands for what the pulses get wrong, and voiced sound is hoarse.
+    """
+    noise, harmonic = spectrum.chunk(2, dim=-1)
+    energy = (2 * torch.stack([noise, harmonic])[..., VOICED_BINS]).exp().sum(-1)
+    voiced = (energy[1] > energy[0])[..., None]
+    return torch.cat([noise - CALM_NEPERS * voiced, harmonic], dim=-1)
+
+
+def warp(spectrum: Tensor, log_tract: Tensor) -> Tensor:
+    """What `controls` gives [B, T, 2 * BINS] with all resonances exp(log_tract) [B] times as high; 0 changes nothing."""
+    place = (torch.arange(BINS, device=spectrum.device) / log_tract.exp()[:, None]).clamp(max=BINS - 1)
+    below = place.floor().clamp(max=BINS - 2)
+    share, below = (place - below)[:, None, None], below.long()[:, None, None]
+    both = spectrum.unflatten(-1, (2, BINS))
+    low, high = (both.gather(-1, (below + step).expand(both.shape)) for step in (0, 1))
+    return (low * (1 - share) + high * share).flatten(-2)
 
 
 def pulse_train(hz: Tensor, before: Tensor, cycles: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from duplex.agent import QUIET_TICKS, Settings
+from duplex import agent as agent_module
+from duplex.agent import QUIET_TICKS, Agent, Settings
 from duplex.audio import TICK_SAMPLES
 from duplex.encoder import blank_tick
 from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END
@@ -57,6 +58,30 @@ def test_a_reused_slot_knows_nothing_of_the_last_session(sounds):
     assert events == fresh
 
 
+def test_what_is_put_off_or_foreseen_changes_no_symbol(monkeypatch):
+    """Events and sound are those of an agent that asks the LM in every tick, and once for every symbol."""
+    rng = np.random.default_rng(0)
+    sound = rng.normal(0, 0.2, (120, TICK_SAMPLES)).astype(np.float32) * (np.arange(120) % 40 < 20)[:, None]
+    results, calls = [], []
+    for _ in range(2):
+        agent = tiny_agent(1, Settings(symbols_per_tick=2, temperature=1.0, next_penalty=2.0))
+        results.append(run(agent, {0: sound}, range(120), {0: 0}, {0: 0}))
+        calls.append(agent.counts.lm_calls)
+        monkeypatch.setattr(agent_module, "PUT_OFF_TICKS", 1)
+        monkeypatch.setattr(Agent, "guess", lambda self, rows: {slot: [] for slot in rows})
+    (audio, events), (slow_audio, slow_events) = results
+    assert events == slow_events and {"heard", "agent_started"} <= {e.kind for e in events[0]}
+    np.testing.assert_allclose(np.concatenate(audio[0]), np.concatenate(slow_audio[0]), atol=1e-5)
+    assert calls[0] < 0.8 * calls[1]
+
+
+def test_an_answer_is_given_only_to_what_was_said_to_the_agent():
+    agent = tiny_agent(1, Settings(symbols_per_tick=2, next_penalty=0.0))
+    Script(agent, [AGENT] * 40)
+    events, _ = silent_run(agent, 20)
+    assert not events
+
+
 class Script:
     """Makes the LM want given symbols, one after the other."""
 
@@ -80,10 +105,11 @@ def text(words: str) -> list[int]:
     return [FIRST_TEXT_ID + LETTERS.index(letter) for letter in spelled]
 
 
-def silent_run(agent, ticks: int, faint: bool = True):
-    """In silence; `faint`: the encoder thinks in every tick that it may have heard something."""
+def silent_run(agent, ticks: int, faint: bool = True, asked: bool = False):
+    """In silence; `faint`: the encoder thinks in every tick that it may have heard something; `asked`: an answer is due."""
     events = []
     agent.open(0)
+    agent.sessions[0].awaiting = asked
     loud = []
     for tick in range(ticks):
         agent.sessions[0].hearing.unwritten += [(tick, {FIRST_TEXT_ID: 0.3})] * faint
@@ -112,7 +138,7 @@ def test_yielding_falls_silent_and_forgets_the_unsaid():
     agent = tiny_agent(1, Settings(symbols_per_tick=4))
     said = text("One two three four five six seven eight.")
     Script(agent, [AGENT, *said, NEXT, NEXT, NEXT, NEXT, USER, *text(" no"), STOP, USER_END])
-    events, _ = silent_run(agent, 24)
+    events, _ = silent_run(agent, 24, asked=True)
     stopped = next(e for e in events if e.kind == "agent_stopped")
     spoken = [e.text for e in events if e.kind == "spoken"]
     assert stopped.text.strip() and "eight" in stopped.text
@@ -158,7 +184,7 @@ def test_a_client_may_have_an_aside_answered():
 def test_a_turn_that_finds_no_end_is_ended():
     agent = tiny_agent(1, Settings(symbols_per_tick=2, turn_tokens=5))
     Script(agent, [AGENT, *text("go on and on and on")])
-    events, _ = silent_run(agent, 60)
+    events, _ = silent_run(agent, 60, asked=True)
     assert "".join(e.text for e in events if e.kind == "said") == "go on"
     assert [e.kind for e in events].count("agent_ended") == 1
 
@@ -191,7 +217,7 @@ def test_nothing_is_written_down_that_was_not_heard():
 def test_it_yields_only_to_somebody():
     agent = tiny_agent(1, Settings(symbols_per_tick=4))
     Script(agent, [AGENT, *text("One two three four five six."), STOP])
-    events, _ = silent_run(agent, 24)
+    events, _ = silent_run(agent, 24, asked=True)
     assert not any(event.kind == "agent_stopped" for event in events)
     assert any(event.kind == "spoken" for event in events)
 

@@ -69,6 +69,7 @@ def test_every_golden_message_is_tested():
 def test_client_messages_are_read_back():
     assert protocol.decode_client(protocol.encode_start("Be brief.", 7)) == protocol.Start("Be brief.", 7)
     assert protocol.decode_client(protocol.encode_start()) == protocol.Start()
+    assert protocol.decode_client(protocol.encode_start(voice="oak", speed=1.2)) == protocol.Start(voice="oak", speed=1.2)
     assert protocol.decode_client(protocol.encode_end()) == protocol.End()
     for name, command in {
         "start_opus": protocol.Start(temperature=0.7, audio="opus"),
@@ -144,7 +145,9 @@ def test_every_sample_survives_the_way(values):
         '{"type": "session.start", "seed": -1}',
         '{"type": "session.start", "seed": 1e3}',
         '{"type": "session.start", "instructions": 3}',
-        '{"type": "session.start", "voice": "heart"}',
+        '{"type": "session.start", "volume": 3}',
+        '{"type": "session.start", "voice": "nobody"}',
+        '{"type": "session.start", "speed": 9}',
         '{"type": "session.start", "temperature": "hot"}',
         '{"type": "session.start", "temperature": NaN}',
         '{"type": "session.start", "audio": "mp3"}',

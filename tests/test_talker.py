@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from duplex.audio import CODEC_FRAMES_PER_TICK
-from duplex.quantize import quantize
+from duplex.quantize import quantize_talker
 from duplex.talker import LOOKAHEAD, Talker, TalkerConfig, position_features
 from duplex.talking import Talking
 
@@ -235,9 +235,9 @@ def test_8_bit_weights_say_nearly_the_same():
     """The first codes, before histories part: mostly the same; and the words take the same time."""
     options = dict(width=32, heads=2, hidden=32, phone_width=32, code_width=32)
     runs = []
-    for prepare in (lambda blocks: blocks, quantize):
+    for prepare in (lambda talker: talker, quantize_talker):
         talker = tiny(**options, temperature_first=0.0, temperature_rest=0.0)
-        prepare(talker.blocks)
+        prepare(talker)
         talking = Talking(talker)
         state = talking.initial_state(1)
         say(talking, state, 0, words(6))

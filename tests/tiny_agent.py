@@ -60,6 +60,9 @@ class TinyAgent(nn.Module):
     def write(self, slot: int, role: str, text: str) -> None:
         self.wishes.append(("write", slot, role, text))
 
+    def speak_as(self, slot: int, voice: str, speed: float) -> None:
+        self.wishes.append(("speak_as", slot, voice, speed))
+
     def stop(self, slot: int) -> None:
         self.wishes.append(("stop", slot))
         self.states[slot].wish = "stop"

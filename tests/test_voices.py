@@ -1,0 +1,112 @@
+"""A session's voice and speaking rate: what changes, that neighbours keep theirs, and how clients ask for it."""
+
+import asyncio
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from duplex import realtime, voices
+from duplex.audio import CODEC_FRAME_SAMPLES, TICK_SAMPLES
+from duplex.codec import Codec, CodecConfig
+from duplex.commands import SpeakAs
+from duplex.engine import Engine
+from duplex.vocoder import BINS, warp
+from tests.tiny_agent import TinyAgent
+from tests.tiny_speech_agent import tiny_agent
+from training.pitch import pitch
+
+
+def test_resonances_move_and_the_learned_voice_is_exact():
+    spectrum = torch.randn(2, 3, 2 * BINS)
+    spectrum[1, :, [100, BINS + 300]] = 9.0
+    moved = warp(spectrum, torch.tensor([0.0, math.log(0.5)]))
+    assert torch.equal(moved[0], spectrum[0])
+    assert moved[1, :, :BINS].argmax(-1).tolist() == [50] * 3 and moved[1, :, BINS:].argmax(-1).tolist() == [150] * 3
+
+
+def test_the_pitch_is_the_voices():
+    codec = Codec(CodecConfig(codebook_size=16, latent_width=8, encoder_blocks=1, decoder_blocks=1))
+    frames, falling = 40, -torch.arange(BINS) / 40
+    voiced = torch.cat([torch.full((BINS,), -12.0), falling]).expand(2, frames, -1)
+    codec.decoder.controls = lambda latent, histories: (voiced, torch.full((2, frames), math.log(200.0)), histories)
+    state = codec.initial_decode_state(2)
+    state.log_pitch[1] = math.log(voices.VOICES["oak"].pitch)
+    wave, _ = codec.decode_step(torch.zeros(2, 8, frames, dtype=torch.long), state)
+    hz, is_voiced = pitch(wave[:, 10 * CODEC_FRAME_SAMPLES :])
+    assert is_voiced.float().mean() > 0.9
+    assert hz.median(1).values.tolist() == pytest.approx([200, 110], rel=0.02)
+
+
+def speak(agent, ticks: int = 30) -> tuple[np.ndarray, list]:
+    """Both slots say the same words -> sound [2, ticks * samples], events of each."""
+    sound, events = [], [[], []]
+    for slot in range(2):
+        words, _ = agent.front.push("Good day, my friend. ", agent.front.initial_state())
+        agent.queue(slot, words)
+        agent.talking.finish(agent.talker_state, slot)
+    for _ in range(ticks):
+        voice, said = agent.step(np.zeros((2, TICK_SAMPLES), np.float32), [0, 1])
+        sound.append(voice)
+        events = [before + [e for e in new if e.kind == "spoken"] for before, new in zip(events, said, strict=True)]
+    return np.concatenate(sound, 1), events
+
+
+def test_every_session_has_its_own_voice_and_rate():
+    results = []
+    for manner in ((voices.DEFAULT, 1.0), ("oak", 1.0)):
+        agent = tiny_agent(2)
+        for slot in range(2):
+            agent.open(slot, seed=slot)
+        agent.speak_as(1, *manner)
+        results.append(speak(agent))
+    (plain, words), (low, low_words) = results
+    np.testing.assert_array_equal(plain[0], low[0])
+    assert np.abs(plain[1] - low[1]).max() > 1e-3 and words == low_words
+    agent.speak_as(1, "oak", 1.4)
+    assert [u.rate for u in agent.talker_state.slots] == [1.0, 1.4]
+
+
+def test_a_reused_slot_has_the_usual_voice():
+    agent = tiny_agent(1)
+    agent.open(0)
+    agent.speak_as(0, "oak", 1.2)
+    agent.close(0)
+    agent.open(0)
+    assert not agent.decode_state.log_pitch.any() and not agent.decode_state.log_tract.any()
+    assert agent.talker_state.slots[0].rate == 1.0
+
+
+@pytest.mark.parametrize("manner", [("nobody", 1.0), ("oak", 3.0), ("oak", 0.0)])
+def test_what_there_is_not_is_refused_and_changes_nothing(manner):
+    agent = tiny_agent(1)
+    agent.open(0)
+    agent.speak_as(0, "oak", 1.2)
+    before = agent.decode_state.log_pitch.clone()
+    with pytest.raises(ValueError, match="voice|rate"):
+        agent.speak_as(0, *manner)
+    assert agent.sessions[0].voice == "oak" and torch.equal(agent.decode_state.log_pitch, before)
+
+
+def test_new_instructions_keep_the_voice(clock):
+    async def ask():
+        engine = Engine(TinyAgent(1), 1, clock=clock)
+        engine.start()
+        session = await engine.open(seed=1)
+        session.wish("speak_as", "oak", 1.2)
+        session.wish("instruct", "Be brief.")
+        clock.advance(1.0)
+        await session.get()
+        engine.stop()
+        return engine.agent.wishes
+
+    assert asyncio.run(ask()) == [("speak_as", 0, "oak", 1.2)] * 2
+
+
+def test_realtime_clients_choose_too():
+    dialect = realtime.Realtime()
+    for name, voice in (("oak", "oak"), ("cedar", "oak"), ("marin", "heart")):
+        update = {"type": "session.update", "session": {"audio": {"output": {"voice": name, "speed": 1.25}}}}
+        commands, [updated] = dialect.receive(realtime.json.dumps(update))
+        assert commands == [SpeakAs(voice, 1.25)] and f'"voice":"{name}","speed":1.25' in updated
