@@ -8,6 +8,7 @@ import numpy as np
 
 from client import ClientError
 from client.display import Display
+from client.echo import EchoCanceller
 from client.playback import Playback
 from client.recording import Recording
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
@@ -93,8 +94,11 @@ class SoundCard:
             self._loop.call_soon_threadsafe(self._arrived.set)
 
 
-async def live(session, card: SoundCard, display: Display, stop: asyncio.Event, keep: bool) -> Recording:
-    """Talks until `stop` is set or the session ends; keeps the sound only when asked, it grows for ever."""
+async def live(
+    session, card: SoundCard, display: Display, stop: asyncio.Event, keep: bool, echo: EchoCanceller | None = None
+) -> Recording:
+    """Talks until `stop` is set or the session ends; keeps the sound only when asked, it grows for ever. With `echo`
+    what is sent and kept of the microphone is without the loudspeaker."""
     recording = Recording()
     async with asyncio.TaskGroup() as tasks:
         speaking = tasks.create_task(_play(session, card, display, recording if keep else None, stop), name="play")
@@ -107,6 +111,9 @@ async def live(session, card: SoundCard, display: Display, stop: asyncio.Event, 
                 listening.cancel()
                 break
             heard, played = listening.result()
+            if echo is not None:
+                heard = echo.heard(heard)
+                echo.played(played)  # after: it was given out at the end of this tick and is heard in the next
             await session.push(heard)
             await session.played(card.played_ms)
             if keep:

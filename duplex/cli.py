@@ -74,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     talk.add_argument("--fast", action="store_true", help="questions as fast as the machine can, not in real time")
     talk.add_argument("--device", help="sound device, by number or part of its name")
+    talk.add_argument(
+        "--no-echo-cancellation", dest="cancel_echo", action="store_false", help="with headphones: the microphone as it is"
+    )
     talk.add_argument("--list-devices", action="store_true", help="show the sound devices and stop")
     talk.add_argument("--instructions", help="what the agent shall keep in mind")
     talk.add_argument("--voice", choices=list(voices.VOICES), help=f"who speaks (default {voices.DEFAULT})")
@@ -231,6 +234,19 @@ async def _talk_recorded(args: argparse.Namespace, questions: list) -> None:
         raise ClientError("the conversation ended early; the note above says why")
 
 
+def _echo_canceller(args: argparse.Namespace):
+    """The canceller, or nothing where it is not wanted or not to be had; the note says why."""
+    from client.echo import EchoCanceller
+
+    if not args.cancel_echo:
+        return None
+    try:
+        return EchoCanceller()
+    except ClientError as error:
+        print(f"note: {error}", file=sys.stderr)
+        return None
+
+
 async def _talk_live(args: argparse.Namespace) -> None:
     from client import terminal
     from client.display import Display
@@ -242,9 +258,10 @@ async def _talk_live(args: argparse.Namespace) -> None:
     # not loop.add_signal_handler: its pipe is the one through which the sound card's thread wakes the loop
     signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(stop.set))
     display = Display()
-    print("speak; Ctrl-C ends the conversation (headphones keep the agent from hearing itself)", file=sys.stderr)
+    echo = _echo_canceller(args)
+    print("speak; Ctrl-C ends the conversation", file=sys.stderr)
     with card:
-        recording = await terminal.live(session, card, display, stop, keep=args.output is not None)
+        recording = await terminal.live(session, card, display, stop, keep=args.output is not None, echo=echo)
     display.finish()
     if recording.gaps or recording.dropped_ms:
         print(f"note: {recording.gaps} gaps in the sound, {recording.dropped_ms} ms dropped", file=sys.stderr)

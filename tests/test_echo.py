@@ -1,0 +1,164 @@
+"""The echo of the loudspeaker in the microphone, made here of the recorded questions and a small room."""
+
+import asyncio
+import io
+import sys
+
+import numpy as np
+import pytest
+
+from client import ClientError
+from client.display import Display
+from client.echo import FRAME_SAMPLES, EchoCanceller
+from client.playback import Playback
+from client.terminal import live
+from client.wav import read_wave
+from duplex import cli
+from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
+from duplex.local import LockstepSession
+from tests.tiny_agent import TinyAgent
+
+LEARNED = 2 * SAMPLE_RATE  # samples after which the room must be known
+LAG = 223  # samples by which the canceller is late
+
+
+def voice(*numbers: int) -> np.ndarray:
+    """Recorded questions one after the other, float32 [N], N whole ticks."""
+    paths = cli._recorded_questions()
+    samples = np.concatenate([read_wave(paths[number - 1]).samples for number in numbers])
+    return samples[: len(samples) // TICK_SAMPLES * TICK_SAMPLES]
+
+
+def echo_of(played: np.ndarray, delay_ms: int, level_db: float) -> np.ndarray:
+    """What the microphone gets of it: late, softer, and with 100 ms of a room that falls by 60 dB in 250 ms."""
+    times = np.arange(SAMPLE_RATE // 10) / SAMPLE_RATE
+    room = 0.02 * np.random.default_rng(0).standard_normal(len(times)) * 10 ** (-3 * times / 0.25)
+    room[0] = 1.0
+    echo = np.convolve(played, room)[: len(played)]
+    echo *= 10 ** (level_db / 20) * rms(played) / rms(echo)
+    delay = np.zeros(SAMPLE_RATE * delay_ms // 1000)
+    return np.concatenate([delay, echo])[: len(played)].astype(np.float32)
+
+
+def rms(samples: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+
+
+def weaker_db(before: np.ndarray, after: np.ndarray) -> float:
+    return 20 * np.log10(rms(before) / rms(after))
+
+
+def converse(heard: np.ndarray, played: np.ndarray, block: int = TICK_SAMPLES) -> np.ndarray:
+    """As a live session does it, block by block: [N] of the microphone and [N] given out at the end of each block."""
+    echo, clean = EchoCanceller(), []
+    for start in range(0, len(heard), block):
+        clean.append(echo.heard(heard[start : start + block]))
+        echo.played(played[start : start + block])
+    return np.concatenate(clean)
+
+
+# between the same sample of both streams: a tick from pulling to playing, the sound card, the air
+@pytest.mark.parametrize(("delay_ms", "level_db"), [(140, -6), (200, -12), (280, -20)])
+def test_an_echo_is_taken_out(delay_ms, level_db):
+    played = voice(1, 2, 3, 4, 5, 6)
+    heard = echo_of(played, delay_ms, level_db)
+    noise = np.random.default_rng(1).normal(0, 10 ** (-70 / 20), len(heard)).astype(np.float32)
+    clean = converse(heard + noise, played)
+    unhelped = converse(heard + noise, np.zeros_like(played))
+    assert weaker_db(heard[LEARNED:], clean[LEARNED:]) > 20
+    assert abs(weaker_db(heard[LEARNED:], unhelped[LEARNED:])) < 1  # it is what was played that makes the difference
+
+
+def test_the_user_alone_passes():
+    user = voice(1, 2, 3, 4, 5, 6)
+    clean = converse(user, np.zeros_like(user))
+    assert clean.dtype == np.float32 and clean.shape == user.shape
+    assert abs(weaker_db(user, clean)) < 0.5
+    assert np.corrcoef(user[:-LAG], clean[LAG:])[0, 1] > 0.95
+
+
+def test_the_user_survives_the_agent():
+    """Both speak, equally loud at the microphone: the user is weakened, the agent is gone."""
+    played, words = voice(1, 2, 3, 1, 2, 3), voice(4, 5, 6)
+    both = slice(len(played) - len(words), len(played) - LAG)
+    user = np.zeros_like(played)
+    user[-len(words) :] = words
+    echo = echo_of(played, 140, 0)
+    echo *= rms(words) / rms(echo[-len(words) :])
+
+    def shares(given: np.ndarray) -> np.ndarray:
+        """[2]: how much of the user and of the echo is in the cleaned sound, 1 for as much as there was."""
+        clean = np.roll(converse(user + echo, given), -LAG)
+        return np.linalg.lstsq(np.stack([user[both], echo[both]], axis=1), clean[both], rcond=None)[0]
+
+    of_user, of_echo = shares(played)
+    assert of_user > 0.4 and abs(of_echo) < 0.1
+    assert shares(np.zeros_like(played)).min() > 0.8  # without what was played both stay
+
+
+def test_any_number_of_whole_frames():
+    """Blocks of any size are the same sound, and parts of a frame are refused."""
+    played, echo = voice(1), EchoCanceller()
+    heard = echo_of(played, 60, -6)
+    echo.played(played)
+    whole = echo.heard(heard)
+    for block in (FRAME_SAMPLES, TICK_SAMPLES, 5 * TICK_SAMPLES):
+        echo, parts = EchoCanceller(), []
+        for start in range(0, len(heard), block):
+            echo.played(played[start : start + block])
+            parts.append(echo.heard(heard[start : start + block]))
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+    with pytest.raises(AssertionError, match="whole frames"):
+        echo.heard(heard[: FRAME_SAMPLES + 1])
+
+
+class Room:
+    """A sound card whose loudspeaker is heard by its microphone, two ticks after it was given the sound."""
+
+    dropped_ticks = played_ms = 0
+
+    def __init__(self, user: np.ndarray, stop: asyncio.Event):
+        self.playback = Playback()
+        self.user = list(user.reshape(-1, TICK_SAMPLES))
+        self.stop = stop
+        self.air = [np.zeros(TICK_SAMPLES, np.float32)] * 2
+
+    async def listen(self) -> tuple[np.ndarray, np.ndarray]:
+        if not self.user:
+            self.stop.set()
+        await asyncio.sleep(0.02)
+        played = self.playback.pull(TICK_SAMPLES)
+        self.air.append(0.8 * played)
+        heard = self.user.pop(0) if self.user else np.zeros(TICK_SAMPLES, np.float32)
+        return heard + self.air.pop(0), played
+
+
+def turns_of(echo: EchoCanceller | None) -> int:
+    """How often the agent thinks the user spoke, when they did once and the loudspeaker is heard."""
+
+    async def run() -> list[dict]:
+        stop = asyncio.Event()
+        room = Room(np.concatenate([voice(1), np.zeros(50 * TICK_SAMPLES, np.float32)]), stop)
+        async with asyncio.timeout(30):
+            recording = await live(LockstepSession(TinyAgent(1)), room, Display(io.StringIO()), stop, keep=True, echo=echo)
+        return recording.events
+
+    kinds = [event["type"] for event in asyncio.run(run())]
+    assert "agent_started" in kinds
+    return kinds.count("user_started")
+
+
+def test_a_live_session_does_not_hear_itself():
+    assert turns_of(EchoCanceller()) == 1
+    assert turns_of(None) > 1
+
+
+def test_without_the_library_one_line_says_so(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pywebrtc_audio", None)
+    with pytest.raises(ClientError, match="pip install pywebrtc-audio"):
+        EchoCanceller()
+    assert cli._echo_canceller(cli._parser().parse_args(["talk"])) is None
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("note: ") and "not cancelled" in line
+    assert cli._echo_canceller(cli._parser().parse_args(["talk", "--no-echo-cancellation"])) is None
+    assert capsys.readouterr().err == ""
