@@ -52,6 +52,7 @@ READ_A_TICK = 4  # positions of a text that a session reads in one step with the
 QUIET_TICKS = 3  # without speech, before a turn may end: its last pieces are heard only after their end
 FORESEEN = 2  # symbols at most
 PUT_OFF_TICKS = 6  # in a row may wait to be fed while there is nothing to decide
+SOUNDING_WORDS, ECHO_TICKS = 3, 12  # words begun or about to be; how long after its end a word may come back and be heard
 REHEARSAL_TICKS = 16
 ONE_CALL_SLOTS = 2  # with more sessions a CPU has no time in a tick for a second call of the LM
 WEIGH_TICKS = 500  # after so many the draft must have saved more time than it took
@@ -109,6 +110,7 @@ class Session:
     speed: float = 1.0
     wish: int | None = None  # STOP or AGENT: what the client asks for goes before what the model wants
     heard_ms: int | None = None  # how far the user has heard the agent's voice, if the client tells
+    lately: list[tuple[str, int]] = field(default_factory=list)  # its last words and the ticks in which they ended
     voiced: list[tuple[int, int]] = field(default_factory=list)  # (first character, end in ms) of the turn's spoken words
 
 
@@ -356,7 +358,9 @@ class Agent:
         collapsed, self.last_heard = encoder_module.collapse(log_probs, self.last_heard), log_probs[:, -1]
         heard, levels = hearing.pieces(collapsed[:, -1].exp(), self.lm.ctc_tokens.to(collapsed.device)), hearing.levels(audio)
         for slot, session in self.sessions.items():
-            hearing.expect(session.hearing, session.tick, heard[slot])
+            likeliest = self.tokenizer.decode([max(heard[slot], key=heard[slot].get)]) if heard[slot] else ""
+            echo = bool(likeliest) and hearing.of_its_own(likeliest, self.audible_words(session))
+            hearing.expect(session.hearing, session.tick, {} if echo else heard[slot])
             hearing.weigh(session.hearing, levels[slot])
         return self.lm.project(vectors.to(self.device), collapsed.to(self.device))[:, 0]
 
@@ -378,6 +382,12 @@ class Agent:
         session = self.sessions[slot]
         mask = self.narrowed(session, self.choices(slot))
         return session.wish is None and not mask[FIRST_TEXT_ID] and int(mask[:FIRST_TEXT_ID].sum()) == 1
+
+    @staticmethod
+    def audible_words(session: Session) -> list[str]:
+        """What the agent says now, or said so lately that its echo may still be heard."""
+        now = [said.text for _, said in sorted(session.words.items())[:SOUNDING_WORDS]]
+        return now + [text for text, tick in session.lately if tick > session.tick - ECHO_TICKS]
 
     @staticmethod
     def foresee(session: Session) -> list[int]:
@@ -601,6 +611,7 @@ class Agent:
             if said:
                 times = [self.voice_ms(frame) for frame in (first, end)]
                 session.voiced.append((said.begin, times[1]))
+                session.lately = [*session.lately[-SOUNDING_WORDS:], (said.text, session.tick)]
                 events.append(Event("spoken", session.tick, said.text, *times))
         if session.ending and self.talking.queued_seconds(self.talker_state, slot) == 0:
             session.ending = False

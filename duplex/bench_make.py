@@ -42,6 +42,7 @@ KOKORO = Weights(
 )
 LEVEL = 0.08  # rms of a voice
 FAR = 0.35  # a voice on television, or at the other end of the room
+AFTER_VOICE_S = {"interruption": 0.8, "back_channel": 0.4}  # of the agent's turn: a short one is not to be over by then
 GAP_S = 0.1  # between the pieces of a file
 
 TURNS = [
@@ -183,7 +184,7 @@ def _hesitate(parts: list[str], pauses: list[float], voice: int, tape: Tape, rng
 
 def _speak_over(role: str, question: str, said: str, voice: int, tape: Tape, rng) -> dict:
     tape.speak("question", question, voice, after_s=1.0)
-    tape.speak(role, said, voice, after_voice_s=0.8, latest_s=5.0)
+    tape.speak(role, said, voice, after_voice_s=AFTER_VOICE_S[role], latest_s=5.0)
     return {}
 
 

@@ -58,6 +58,16 @@ def expect(hearing: Hearing, tick: int, heard: dict[int, float]) -> None:
         hearing.unwritten.append((tick, heard))
 
 
+def of_its_own(piece: str, words: list[str]) -> bool:
+    """Whether a piece is one of the words that the agent has just said or is saying: its voice, back from a loudspeaker."""
+    piece = _letters(piece)
+    return any(word.startswith(piece) or piece.startswith(word) for word in map(_letters, words) if word) if piece else False
+
+
+def _letters(text: str) -> str:
+    return "".join(letter for letter in text.lower() if letter.isalnum() or letter == "'")
+
+
 def pressing(hearing: Hearing) -> dict[int, float]:
     """What may be written down next, with its posterior: pieces of little weight may be passed over, a sure one may not."""
     found: dict[int, float] = {}

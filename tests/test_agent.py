@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from duplex import agent as agent_module
-from duplex.agent import QUIET_TICKS, Agent, Settings
+from duplex.agent import ECHO_TICKS, QUIET_TICKS, Agent, Said, Settings
 from duplex.audio import TICK_SAMPLES
 from duplex.encoder import blank_tick
 from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END
@@ -212,6 +212,25 @@ def test_nothing_is_written_down_that_was_not_heard():
         events, _ = silent_run(agent, 10, faint=False)
         agent.close(0)
         assert any(event.kind in ("user_started", "heard") for event in events) == expected
+
+
+@pytest.mark.parametrize(
+    ("letter", "own", "lately", "waits"),
+    [
+        ("o", {0: Said("One", 0)}, [], False),
+        ("z", {0: Said("One", 0)}, [], True),
+        ("o", {}, [("one", -1)], False),
+        ("o", {}, [("one", -ECHO_TICKS)], True),
+    ],
+)
+def test_an_echo_of_its_own_words_is_not_the_user(monkeypatch, letter, own, lately, waits):
+    """The encoder hears a letter while the agent says a word, or has said it."""
+    agent = tiny_agent(1)
+    monkeypatch.setattr(agent_module.hearing, "pieces", lambda *_: [{text(letter)[0]: 0.9}])
+    agent.open(0)
+    agent.sessions[0].words, agent.sessions[0].lately = own, lately
+    agent.listen(torch.zeros(1, TICK_SAMPLES))
+    assert bool(agent.sessions[0].hearing.unwritten) == waits
 
 
 def test_it_yields_only_to_somebody():

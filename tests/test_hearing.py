@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from duplex import hearing
-from duplex.hearing import FORGOTTEN_TICKS, LEAST_HEARD, Hearing, expect, pressing, weigh, written
+from duplex.hearing import FORGOTTEN_TICKS, LEAST_HEARD, Hearing, expect, of_its_own, pressing, sure, weigh, written
 
 
 def test_a_blank_is_no_piece():
@@ -68,3 +68,17 @@ def test_speech_is_told_from_steady_noise_by_its_level():
 def test_levels_of_a_batch():
     audio = torch.stack([torch.zeros(100), torch.full((100,), 0.1)])
     assert hearing.levels(audio) == pytest.approx([hearing.QUIETEST_DB, -20.0])
+
+
+@pytest.mark.parametrize(
+    ("piece", "own"), [(" the", True), (" capital", True), (" cap", True), ("'m", False), (" tokyo", False), (" .", False)]
+)
+def test_the_agents_own_words_are_its_echo(piece, own):
+    assert of_its_own(piece, ["The", "capital", "is", "Paris."]) == own
+
+
+def test_only_what_is_sure_is_foreseen():
+    state = Hearing()
+    for tick, heard in enumerate([{1: 0.9}, {2: 0.4}, {3: 0.6, 4: 0.2}]):
+        expect(state, tick, heard)
+    assert sure(state) == [1, 3]

@@ -9,6 +9,7 @@ through the frozen encoder; its pieces are due where forced alignment puts them.
 ticks at all: what to answer is learned from many dialogues at the price of one scene. Loss: cross entropy where the runtime asks
 for a symbol. Most <next> are left out and their logit is shifted by as much, so the model stays calibrated.
 
+So that any sentence is heard, those of `--sentences` pools are to be written down; what to answer is left open.
 Your own conversations, prepared by training.prepare, take a share of the scenes, or with share 1 and no corpus all:
 
     python -m training.duplex --recordings prepared=1 --start duplex/agent/lm --encoder duplex/agent/encoder \\
@@ -20,6 +21,7 @@ import json
 import math
 import platform
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +37,7 @@ from duplex.encoder import Encoder, EncoderConfig, blank_tick, collapse
 from duplex.lm import LM, TEXT, LMConfig, visible_cells
 from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, load_tokenizer
 from training.augment import active_power, augment, load_noise
-from training.forced import due_ticks
+from training.forced import due_ticks, forced_align
 from training.pool import Pool
 from training.recordings import Recordings, hearing_only, place
 from training.resuming import has_run, resume_run, save_run
@@ -46,13 +48,17 @@ from training.scenes import (
     VOICE_DELAY_SECONDS,
     Scene,
     Sequence,
+    UserTurn,
     Word,
+    at_time,
     converse,
+    end_of_turn,
     follow,
     guess_times,
     heard_symbols,
     lay_out,
     lay_out_text,
+    pause_in_mid_sentence,
     read_dialogues,
     voice_seconds,
 )
@@ -182,6 +188,7 @@ class SceneSource:
         self.residual = args.residual
         self.by_text: dict[str, list[tuple[Pool, int]]] = {}
         self.noises = load_noise(args.noise) if encoder and args.noise else []
+        self.sentences = [(share, Pool(folder, split)) for folder, share in args.sentences] if encoder else []
         opened = [(share, Recordings(folder, split)) for folder, share in args.recordings]
         self.recordings = [(share, recordings) for share, recordings in opened if len(recordings)]
         for folder in args.pool if encoder else []:
@@ -195,6 +202,8 @@ class SceneSource:
         for _ in range(ATTEMPTS):
             if recordings := self.recorded(rng):
                 drawn = self.window(recordings, rng)
+            elif pool := self.spoken_pool(rng):
+                drawn = self.sentence(pool, rng)
             else:
                 dialogue = self.dialogues[rng.integers(len(self.dialogues))]
                 drawn = self.simulated_scene(dialogue, rng) if rng.uniform() < self.simulated else self.spoken(dialogue, rng)
@@ -260,6 +269,38 @@ class SceneSource:
         if due is None:
             return None
         return self.finish(scene, due, vectors if self.residual else None, log_probs, rng)
+
+    def spoken_pool(self, rng: np.random.Generator) -> Pool | None:
+        chance = rng.uniform()
+        for share, pool in self.sentences:
+            if chance < share:
+                return pool
+            chance -= share
+        return None
+
+    def sentence(self, pool: Pool, rng: np.random.Generator):
+        """One or two sentences that are only written down. None where the alignment fails."""
+        scene, now = Scene(0.0), float(rng.uniform(0.2, 1.2))
+        for _ in range(int(rng.integers(1, 3))):
+            i = int(rng.integers(len(pool)))
+            wave, entry = pool.wave(i), pool.entries[i]
+            try:
+                times = entry["words"] or forced_align(wave, entry["text"], self.encoder, self.tokenizer.pieces)
+            except ValueError:
+                return None
+            words = [word for word in voiced(wave, times) if word.text]
+            if not words:
+                return None
+            pause_in_mid_sentence(words, rng)
+            scene.user.append(UserTurn(at_time(words, now)))
+            now = end_of_turn(scene.user[-1]) + float(rng.uniform(0.4, 2.0))
+        scene.seconds = now
+        vectors, log_probs = listen(self.encoder, perform(scene, self.noises, rng))
+        due = due_ticks(log_probs, scene.user, self.tokenizer.pieces.spell)
+        if due is None:
+            return None
+        sequence, *felt = self.finish(scene, due, vectors if self.residual else None, log_probs, rng)
+        return hearing_only(sequence), *felt
 
     def window(self, recordings: Recordings, rng):
         """A stretch of a recorded conversation. None where the alignment fails."""
@@ -442,7 +483,8 @@ def build_lm(args) -> LM:
     ctc_tokens = load_config(EncoderConfig, args.encoder).ctc_tokens
     config = LMConfig(ctc_tokens=ctc_tokens, lora_rank=args.rank)
     if args.start:
-        config = load_config(LMConfig, args.start)
+        windows = {name: getattr(LMConfig, name) for name in ("tick_window", "text_window")}  # not learned: those of today
+        config = replace(load_config(LMConfig, args.start), **windows)
         if config.ctc_tokens != ctc_tokens:
             raise SystemExit(f"{args.start} was trained with another encoder than {args.encoder}: their word pieces differ.")
     lm = LM(config)
@@ -475,6 +517,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recordings", type=kind_share, action="append", default=[], help=more)
     parser.add_argument("--more", type=kind_share, action="append", default=[], help="KIND=SHARE of text of that kind only")
     parser.add_argument("--pool", type=Path, action="append", default=[], help="speech pool of the corpus's user texts, repeatable")
+    told = "POOL=SHARE of scenes that are its sentences alone"
+    parser.add_argument("--sentences", type=kind_share, action="append", default=[], help=told)
     parser.add_argument("--noise", type=Path, help="data folder whose audio.jsonl lists noises")
     parser.add_argument("--simulated", type=float, default=0.4, help="share of scenes with made-up posteriors")
     parser.add_argument("--text", type=float, default=0.3, help="share of sequences without ticks: several dialogues as text")

@@ -1,7 +1,8 @@
 """Measure the agent as a user meets it: recorded questions in, what it heard, said and sounded like out.
 
 `ears` measures the encoder alone (training.evaluate_ears), `voice` codec and talker (training.evaluate_voice), `align` how speech
-and text meet in the LM (training.evaluate_align), `agent` the whole:
+and text meet in the LM (training.evaluate_align), `facts` what is answered right by voice and in text (training.evaluate_facts),
+`agent` the whole:
 
     python -m training.evaluate agent --agent duplex/agent --questions client/questions --out runs/evaluation
 
@@ -21,6 +22,7 @@ import soxr
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from training.evaluate_align import evaluate_align
 from training.evaluate_ears import chosen, evaluate_ears, plot_training
+from training.evaluate_facts import evaluate_facts
 from training.evaluate_voice import evaluate_voice
 from training.probe import probe
 from training.transcript import heard_form, word_errors
@@ -110,7 +112,7 @@ def evaluate_agent(args) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=["agent", "ears", "voice", "align"])
+    parser.add_argument("what", choices=["agent", "ears", "voice", "align", "facts"])
     parser.add_argument("--run", type=Path, action="append", default=[], help="align: folder of a run, repeatable")
     parser.add_argument("--agent", type=Path, help="agent folder; the one that ships if not given")
     parser.add_argument("--questions", type=Path, default=Path("client/questions"), help="wavs and questions.json")
@@ -123,6 +125,9 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, help="ears: folder of another encoder than the agent's")
     parser.add_argument("--probe", action="store_true", help="ears: how much past and how many units each layer uses instead")
     parser.add_argument("--plot", type=Path, help="ears: log.jsonl of an encoder's training, for a picture of its error rates")
+    parser.add_argument("--questions-audio", type=Path, help="facts: folder of the spoken questions, made if missing")
+    parser.add_argument("--count", type=int, default=300, help="facts: questions")
+    parser.add_argument("--slots", type=int, default=6, help="facts: questions asked side by side")
     parser.add_argument("--threads", type=int, default=1, help="of the recogniser")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -130,7 +135,8 @@ def main() -> None:
     name = "training" if args.plot else "probe" if args.probe else args.what
     args.result = args.out / f"{name}{f'-{args.encoder.name}' if args.encoder else ''}.json"
     ears = plot_training if args.plot else probe if args.probe else evaluate_ears
-    result = {"agent": evaluate_agent, "ears": ears, "voice": evaluate_voice, "align": evaluate_align}[args.what](args)
+    ways = {"agent": evaluate_agent, "ears": ears, "voice": evaluate_voice, "align": evaluate_align, "facts": evaluate_facts}
+    result = ways[args.what](args)
     print(json.dumps(result, indent=1))
     args.result.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -18,13 +18,17 @@ from duplex.checkpoint import SCALE, pack
 from duplex.codec import load_codec, save_codec
 
 
-def export_part(name: str, run: Path, out: Path) -> None:
+def export_part(name: str, run: Path, out: Path, window: int | None = None) -> None:
+    """window: frames of the encoder's past to keep, if fewer than it was trained with (training.evaluate ears --probe)."""
     from safetensors.torch import save_file
 
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(run / "config.json", folder / "config.json")
-    tensors = load_file(run / "model.safetensors")
+    config, tensors = json.loads((run / "config.json").read_text()), load_file(run / "model.safetensors")
+    if window:
+        config["window"] = window
+        tensors |= {key: bias[:, :window].clone() for key, bias in tensors.items() if key.endswith("distance_bias")}
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     assert not any(key.endswith(SCALE) for key in tensors), f"{run} is packed already"
     save_file(pack(tensors), folder / "model.safetensors")
 
@@ -34,11 +38,12 @@ def main() -> None:
     for part in ("encoder", "lm", "draft", "talker", "codec"):
         parser.add_argument(f"--{part}", type=Path, help=f"run folder of the {part}; left as it is if not given")
     parser.add_argument("--tokenizer", type=Path, help="folder with the LM's tokenizer.json")
+    parser.add_argument("--window", type=int, help="frames of 20 ms that the encoder remembers, if fewer than trained")
     parser.add_argument("--out", type=Path, required=True, help="agent folder")
     args = parser.parse_args()
     for part in ("encoder", "lm", "draft", "talker"):
         if run := getattr(args, part):
-            export_part(part, run, args.out)
+            export_part(part, run, args.out, args.window if part == "encoder" else None)
     if args.codec:
         save_codec(load_codec(args.codec), args.out / "codec", torch.float16)
     if args.tokenizer:
