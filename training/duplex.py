@@ -271,7 +271,7 @@ class SceneSource:
         return self.finish(scene, due, vectors if self.residual else None, log_probs, rng)
 
     def spoken_pool(self, rng: np.random.Generator) -> Pool | None:
-        chance = rng.uniform()
+        chance = rng.uniform() if self.sentences else 1.0
         for share, pool in self.sentences:
             if chance < share:
                 return pool
