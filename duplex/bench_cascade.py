@@ -10,6 +10,7 @@ Thinking takes longer than a tick. In real time it happens in a thread. Played f
 answer waits for as long as the thinking is charged (`Costs`): so the same seed gives the same conversation on every machine.
 """
 
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +27,12 @@ KEPT_TICKS = 5  # before the detector was sure
 VOICE = 0.5  # probability from which a tick has voice in it
 INSTRUCTIONS = "You are a helpful AI assistant. Answer in one short sentence."
 DETECTOR_RATE, DETECTOR_SAMPLES = 16_000, 512  # silero-vad looks at 32 ms
+
+LONG_NUMBER = re.compile(r"\d[\d,]{11,}")  # the voice's dictionary has no word for it and fails
+
+
+def _digits(number: re.Match) -> str:
+    return " ".join(digit for digit in number.group() if digit.isdigit())
 
 
 @dataclass(frozen=True)
@@ -222,4 +229,4 @@ def real_parts(language_model, offline: bool = False, threads: int = 1) -> Parts
         segments, _ = recogniser.transcribe(soxr.resample(wave, SAMPLE_RATE, 16_000), language="en", beam_size=1)
         return " ".join(segment.text.strip() for segment in segments).strip()
 
-    return Parts(detector, recognise, language_model.reply, lambda text: voice(text, seed=0))
+    return Parts(detector, recognise, language_model.reply, lambda text: voice(LONG_NUMBER.sub(_digits, text), seed=0))
