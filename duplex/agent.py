@@ -54,7 +54,6 @@ FORESEEN = 2  # symbols at most
 PUT_OFF_TICKS = 6  # in a row may wait to be fed while there is nothing to decide
 SOUNDING_WORDS, ECHO_TICKS = 3, 12  # words begun or about to be; how long after its end a word may come back and be heard
 REHEARSAL_TICKS = 16
-ONE_CALL_SLOTS = 2  # with more sessions a CPU has no time in a tick for a second call of the LM
 WEIGH_TICKS = 500  # after so many the draft must have saved more time than it took
 Row = tuple[torch.Tensor, list[int]]  # inputs of the LM [n, D] for one slot, and which of them are ticks
 INSTRUCTIONS = "You are Duplex, a friendly voice assistant. Answer in one short sentence."
@@ -64,7 +63,7 @@ INSTRUCTIONS = "You are Duplex, a friendly voice assistant. Answer in one short 
 class Settings:
     """How symbols are drawn, and how a draft guesses them: see draft.propose."""
 
-    symbols_per_tick: int = 2  # while the voice is silent (one while it sounds), besides those that are foreseen
+    symbols_per_tick: int = 1  # unless more are foreseen; two while the voice is silent answer 0.02 s sooner, and late now and then
     fusion: float = 6.0  # added to the score of what the encoder has surely heard: joint CTC and LM decoding
     next_penalty: float = 1.0  # taken off the score of <next>: the best single tick for a symbol is rarely surer than waiting
     temperature: float = 0.0
@@ -153,8 +152,7 @@ class Agent:
     def rehearse(self) -> None:
         """Say something once: what is loaded, allocated or looked up at first use is not to make a session's first answer late."""
         self.open(0)
-        for text, phones in self.front.push("Good day, my friend. ", self.front.initial_state())[0]:
-            self.queue(0, [(text, phones)])
+        self.queue(0, self.front.push("Good day, my friend. ", self.front.initial_state())[0])
         self.talking.finish(self.talker_state, 0)
         self.answer(0)
         for _ in range(REHEARSAL_TICKS):
@@ -661,8 +659,6 @@ def load_agent(folder=None, slots=1, device="cpu", dtype=None, offline=False, se
         quantize(codec.decoder)
         if draft:
             quantize(draft)
-    if settings is None and device == "cpu" and slots > ONE_CALL_SLOTS:
-        settings = Settings(symbols_per_tick=1)
     agent = Agent(model, encoder.eval(), talker.eval(), codec, load_tokenizer(folder), slots, settings, draft)
     if device == "cpu":
         agent.record()

@@ -28,9 +28,12 @@ PAUSE_S = 5.0  # of a user, for the answer
 
 
 def lateness(arrivals: list[float]) -> np.ndarray:
-    """Seconds each tick [N] came after its place on the beat set by the earliest of the first FIRST_TICKS."""
+    """Seconds each tick after the first FIRST_TICKS came after its place on the beat, which the earliest of those sets.
+
+    They are not judged themselves: those that were made before the user listened all come at once.
+    """
     off_beat = np.array(arrivals) - np.arange(len(arrivals)) * TICK_S
-    return off_beat - off_beat[:FIRST_TICKS].min(initial=np.inf)
+    return off_beat[FIRST_TICKS:] - off_beat[:FIRST_TICKS].min(initial=np.inf)
 
 
 def user_line(questions: list[np.ndarray], user: int) -> tuple[np.ndarray, list[float]]:
@@ -81,7 +84,7 @@ def judge(results: list[tuple[list[float], list[np.ndarray], float]], ends: list
     answers = [s for (a, t, b), e in zip(results, ends, strict=True) for s in first_audio(a, t, b, e)]
     return {
         "users": len(results),
-        "held": sum(len(one) > FIRST_TICKS and float(np.percentile(one, 99)) < TICK_S for one in late),
+        "held": sum(len(one) > 0 and float(np.percentile(one, 99)) < TICK_S for one in late),
         "lateness": spread(np.concatenate(late).tolist()) if late else None,
         "first_sample": spread(answers),
         "asked": sum(len(e) for e in ends),

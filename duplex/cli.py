@@ -203,7 +203,7 @@ def _recorded_questions() -> list[Path]:
 
 async def _open(args: argparse.Namespace):
     try:
-        voices.find(args.voice or voices.DEFAULT, args.speed or 1.0)
+        voices.find(args.voice or voices.DEFAULT, 1.0 if args.speed is None else args.speed)
     except ValueError as error:
         raise UsageError(str(error)) from None
     options = {"seed": args.seed, "instructions": args.instructions, "voice": args.voice, "speed": args.speed}
