@@ -43,6 +43,7 @@ from duplex.tokens import (
     load_tokenizer,
 )
 from duplex.traced import trace
+from duplex.vocoder import DecodeState
 
 log = logging.getLogger(__name__)
 
@@ -214,10 +215,13 @@ class Agent:
     @torch.inference_mode()
     def speak_as(self, slot: int, voice: str, speed: float = 1.0) -> None:
         """Another voice and speaking rate, from the next tick and word on. ValueError: there is no such voice or rate."""
-        found, session = voices.find(voice, speed), self.sessions[slot]
+        found, session, state = voices.find(voice, speed), self.sessions[slot], self.decode_state
+        if isinstance(state, DecodeState):
+            state.log_pitch[slot], state.log_tract[slot] = math.log(found.pitch), math.log(found.tract)
+        elif voice != voices.DEFAULT:
+            raise ValueError(f"this agent's codec, SEANet, has no voice but {voices.DEFAULT!r}")
         session.voice, session.speed = voice, speed
         self.talker_state.slots[slot].rate = speed
-        self.decode_state.log_pitch[slot], self.decode_state.log_tract[slot] = math.log(found.pitch), math.log(found.tract)
 
     def reading(self, slot: int) -> bool:
         """Whether the session's instructions are not read yet."""

@@ -10,6 +10,7 @@ The decoder looks at no later frame. One frame's spectrum spans three frames of 
 complete are given out at once, so what leaves is `decoder_delay_samples` behind what the encoder was given.
 """
 
+import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -18,9 +19,10 @@ import torch.nn.functional as F
 from encodec.quantization import ResidualVectorQuantizer
 from torch import Tensor, nn
 
-from duplex import checkpoint
+from duplex import checkpoint, seanet
 from duplex.audio import CODEC_FRAME_SAMPLES
 from duplex.convnext import Block
+from duplex.seanet import SeanetCodec, SeanetConfig, SeanetState
 from duplex.vocoder import DecodeState, FrameDecoder
 
 ENCODER_WINDOW_SAMPLES = 2 * CODEC_FRAME_SAMPLES  # the frame itself and the one before
@@ -47,7 +49,7 @@ class EncodeState:
     histories: list[Tensor]  # one [B, kernel - 1, C] per convolution
 
 
-def reset(state: EncodeState | DecodeState, slots: list[int]) -> None:
+def reset(state: EncodeState | DecodeState | SeanetState, slots: list[int]) -> None:
     """Put these rows back to the initial state, in place: all of it is zeros."""
     for field in fields(state):
         value = getattr(state, field.name)
@@ -160,13 +162,23 @@ class Codec(nn.Module):
         return self.encode(silence)[0, :, -1]
 
 
-def save_codec(codec: Codec, folder: Path, dtype: torch.dtype | None = None) -> None:
+def save_codec(codec: Codec | SeanetCodec, folder: Path, dtype: torch.dtype | None = None) -> None:
     tensors = {name: value for name, value in codec.state_dict().items() if not name.endswith(CODEBOOK_AVERAGES)}
     checkpoint.save(tensors, codec.config, folder, dtype)
 
 
-def load_codec(folder: Path) -> Codec:
-    codec = Codec(checkpoint.load_config(CodecConfig, folder))
+def load_codec(source: Path | str) -> Codec | SeanetCodec:
+    """The codec of a folder, ours or SEANet as its config.json says, or `encodec_24khz`: Meta's weights, fetched.
+
+    OSError: they could not be fetched, or there is no such folder.
+    """
+    if str(source) == seanet.NAME:
+        return seanet.fetch()
+    folder = Path(source)
+    if "filters" in json.loads((folder / "config.json").read_text()):
+        codec = SeanetCodec(checkpoint.load_config(SeanetConfig, folder))
+    else:
+        codec = Codec(checkpoint.load_config(CodecConfig, folder))
     missing, unexpected = codec.load_state_dict(checkpoint.load_tensors(folder), strict=False)
     wrong = unexpected + [name for name in missing if not name.endswith(CODEBOOK_AVERAGES)]
     assert not wrong, f"{folder} does not fit: {wrong}"

@@ -5,8 +5,8 @@
     python -m training.speech --real DATA --out pools/real
 
 `heart` is the agent's own voice (Hibari, Apache-2.0). `many` draws a new voice for every utterance: Hibari with
-its fundamental frequency scaled and its spectra warped along frequency (another larynx, another tract), a small share of
-Piper "joe" and of espeak-ng. A pool is `audio.i16` (int16, 24 kHz, end to end) and `index.jsonl`; see `training.pool`.
+its fundamental frequency scaled and its spectra warped along frequency (another larynx, another tract), and smaller shares
+of Piper "joe", of flite's four speakers and of espeak-ng. A pool is `audio.i16` (int16, 24 kHz, end to end) and `index.jsonl`; see `training.pool`.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from duplex.audio import SAMPLE_RATE
 
 HIBARI_FRAME_SECONDS = 600 / SAMPLE_RATE  # 25 ms: durations count pairs of the 12.5 ms frames of its spectra
 DURATIONS = "/Cast_32_output_0"  # the graph's rounded frames per phone, not among its declared outputs
+ESPEAK_SHARE, FLITE_SHARE, PIPER_SHARE = 0.03, 0.12, 0.05  # of `many`; Hibari speaks the rest
 SPACE = 16  # Hibari's id of the space between words
 
 
@@ -92,23 +93,44 @@ def draw_voice(rng: np.random.Generator) -> dict:
     return {"pitch": pitch, "tract": tract, "speed": float(rng.uniform(0.75, 1.3))}
 
 
-def say_piper(voice, text: str, rng: np.random.Generator) -> np.ndarray:
+def resize(wave: np.ndarray, rate: int, size: float) -> np.ndarray:
+    """A body `size` times as large: pitch and formants move down together, and so does the speed."""
+    return soxr.resample(wave, rate, SAMPLE_RATE * size).astype(np.float32)
+
+
+def say_piper(voice, text: str, rng: np.random.Generator) -> tuple[np.ndarray, str]:
     from piper import SynthesisConfig
 
-    config = SynthesisConfig(length_scale=float(rng.uniform(0.8, 1.25)), noise_scale=float(rng.uniform(0.4, 0.8)))
+    size = float(rng.uniform(0.8, 1.15))
+    config = SynthesisConfig(length_scale=float(rng.uniform(0.8, 1.25)) / size, noise_scale=float(rng.uniform(0.4, 0.8)))
     chunks = list(voice.synthesize(text, config))
     wave = np.concatenate([c.audio_float_array for c in chunks])
-    return soxr.resample(wave, chunks[0].sample_rate, SAMPLE_RATE).astype(np.float32)
+    return resize(wave, chunks[0].sample_rate, size), f"piper:joe,size={size:.2f}"
+
+
+def say_program(command: list[str]) -> tuple[np.ndarray, int]:
+    """The sound and the rate of what a system program writes to the file named last on its command line."""
+    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
+        subprocess.run([*command, file.name], check=True, stdout=subprocess.DEVNULL)
+        return soundfile.read(file.name, dtype="float32")
+
+
+def say_flite(text: str, rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    """One of the four speakers of flite (CMU Arctic's awb, rms and slt, and kal), as they are or as another body."""
+    speaker, size = rng.choice(["awb", "rms", "slt", "kal16"]), float(rng.uniform(0.85, 1.15))
+    stretch = float(rng.uniform(0.85, 1.25)) / size
+    wave, rate = say_program(
+        ["flite", "-voice", speaker, "--setf", f"duration_stretch={stretch:.2f}", "-t", text, "-o"]
+    )
+    return resize(wave, rate, size), f"flite:{speaker},size={size:.2f}"
 
 
 def say_espeak(text: str, rng: np.random.Generator) -> tuple[np.ndarray, str]:
     """One of espeak-ng's English accents and variants (the system program; the share of it stays small)."""
     accent = rng.choice(["en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp"])
     voice = f"{accent}+{rng.choice(['m1', 'm3', 'm7', 'f1', 'f2', 'f4'])}"
-    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-        command = ["espeak-ng", "-v", voice, "-s", str(rng.integers(130, 190)), "-p", str(rng.integers(25, 75))]
-        subprocess.run([*command, "-w", file.name, text], check=True)
-        wave, rate = soundfile.read(file.name, dtype="float32")
+    words_a_minute, pitch = str(rng.integers(130, 190)), str(rng.integers(25, 75))
+    wave, rate = say_program(["espeak-ng", "-v", voice, "-s", words_a_minute, "-p", pitch, text, "-w"])
     return soxr.resample(wave, rate, SAMPLE_RATE), f"espeak:{voice}"
 
 
@@ -121,12 +143,16 @@ def speaker(voices: str, piper_path: str | None):
         piper = PiperVoice.load(piper_path)
 
     def speak(text: str, rng: np.random.Generator) -> tuple[np.ndarray, dict]:
-        choice = rng.uniform()
-        if voices == "many" and choice < 0.04:
+        choice = rng.uniform() if voices == "many" else 1.0
+        if choice < ESPEAK_SHARE:
             wave, name = say_espeak(text, rng)
             return wave, {"voice": name, "words": []}
-        if voices == "many" and piper and choice < 0.10:
-            return say_piper(piper, text, rng), {"voice": "piper:joe", "words": []}
+        if choice < ESPEAK_SHARE + FLITE_SHARE:
+            wave, name = say_flite(text, rng)
+            return wave, {"voice": name, "words": []}
+        if piper and choice < ESPEAK_SHARE + FLITE_SHARE + PIPER_SHARE:
+            wave, name = say_piper(piper, text, rng)
+            return wave, {"voice": name, "words": []}
         drawn = draw_voice(rng) if voices == "many" else {"speed": float(rng.uniform(0.92, 1.08))}
         wave, phones, durations, words = hibari.say(text, rng, **drawn)
         name = "hibari:heart" if voices == "heart" else "hibari:" + ",".join(f"{k}={v:.2f}" for k, v in drawn.items())

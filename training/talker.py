@@ -23,8 +23,9 @@ from torch.nn.functional import cross_entropy, smooth_l1_loss
 
 from duplex import checkpoint
 from duplex.audio import CODEC_FRAME_RATE
+from duplex.codec import load_codec
 from duplex.talker import Talker, TalkerConfig
-from training.utterances import Batch, Utterances, load_codec
+from training.utterances import Batch, Utterances
 
 LOG_EVERY_STEPS = 100
 RATE_RISE_STEPS = 200
@@ -220,7 +221,7 @@ def train(trainer: Trainer) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pool", type=Path, required=True, help="speech pool of the agent's voice")
-    parser.add_argument("--codec", type=Path, required=True, help="folder of the codec, its codes final")
+    parser.add_argument("--codec", required=True, help="folder of the codec, its codes final; or encodec_24khz: Meta's")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; it resumes there")
     parser.add_argument("--minutes", type=float, default=50, help="length of the whole training")
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")

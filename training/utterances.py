@@ -10,18 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from duplex import checkpoint
 from duplex.audio import CODEC_FRAME_RATE, CODEC_FRAME_SAMPLES, SAMPLE_RATE
-from duplex.codec import Codec, CodecConfig
+from duplex.codec import Codec
+from duplex.seanet import SeanetCodec
 from training.pool import Pool
 
 SHORT_LEAD_FRAMES = (2, 10)  # how much of the silence before the first word is kept
-
-
-def load_codec(folder: Path) -> Codec:
-    codec = Codec(checkpoint.load_config(CodecConfig, folder))
-    codec.load_state_dict(checkpoint.load_tensors(folder), strict=False)  # training averages may be left out
-    return codec.eval()
 
 
 @dataclass
@@ -39,7 +33,7 @@ class Batch:
 
 
 class Utterances:
-    def __init__(self, folder: Path, codec: Codec, cache: Path):
+    def __init__(self, folder: Path, codec: Codec | SeanetCodec, cache: Path):
         """`folder` is the pool; what is encoded stays in `cache`, so the pool may grow between runs."""
         self.pool, self.codec, self.silence = Pool(folder), codec, codec.silence_codes()
         self.codebooks = torch.stack([layer._codebook.embed for layer in codec.quantizer.vq.layers])  # [K, N, D]
