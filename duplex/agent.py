@@ -72,6 +72,7 @@ class Settings:
     patience_ticks: int = 20  # a user who has said nothing for so long has finished, whatever the LM waits for
     turn_tokens: int = 64  # a turn of the agent's is no longer: a small model may never find its end
     draft_least: float = 0.4  # how likely a guess must be to be worth a position
+    guess: bool = True  # False: plain decoding, a call of the LM for every symbol; to compare with
 
 
 @dataclass
@@ -123,7 +124,7 @@ class Counts:
     lm_seconds: float = 0.0
     guesses: int = 0
     right: int = 0
-    outcomes: Counter = field(default_factory=Counter)  # of (kind, place in its row of guesses, whether right)
+    outcomes: Counter = field(default_factory=Counter)  # of (whose, kind, place in its row of guesses, whether right)
     calls_saved: int = 0
     draft_seconds: float = 0.0
     draft_off: bool = False
@@ -164,7 +165,7 @@ class Agent:
     def metrics(self) -> dict[str, float | dict[str, int]]:
         """Figures for whoever watches the server, see metrics.py. Any thread may ask."""
         counts, guesses, right = self.counts, Counter(), Counter()
-        for (what, _, agreed), number in list(counts.outcomes.items()):
+        for (_, what, _, agreed), number in list(counts.outcomes.items()):
             guesses[what] += number
             right[what] += number * agreed
         names = ("lm_calls", "lm_seconds", "calls_saved", "draft_seconds")
@@ -300,8 +301,11 @@ class Agent:
         return asked
 
     @torch.inference_mode()
-    def step(self, audio: np.ndarray, active: list[int]) -> tuple[np.ndarray, list[list[Event]]]:
-        """One tick for all slots: audio float32 [B, TICK_SAMPLES] in and out, events per slot. `active`: open sessions."""
+    def step(self, audio: np.ndarray, active: list[int], voice: bool = True) -> tuple[np.ndarray, list[list[Event]]]:
+        """One tick for all slots: audio float32 [B, TICK_SAMPLES] in and out, events per slot. `active`: open sessions.
+
+        Without `voice` the agent only listens and decides; its voice stands still, and goes on where it was.
+        """
         assert audio.shape == (self.slots, TICK_SAMPLES), f"audio {audio.shape}, expected {(self.slots, TICK_SAMPLES)}"
         events: list[list[Event]] = [[] for _ in range(self.slots)]
         vectors = self.listen(torch.from_numpy(np.asarray(audio, np.float32)))
@@ -331,7 +335,7 @@ class Agent:
             rows = {s: row for s in going_on if (row := self.contained(events[s], self.row, self.sessions[s].pending))}
             for slot in going_on:
                 self.sessions[slot].pending = []
-        voice = self.speak(active, events)
+        sound = self.speak(active, events) if voice else np.zeros_like(audio)
         self.counts.ticks += 1
         if self.draft and self.counts.ticks % WEIGH_TICKS == 0 and not self.counts.draft_gains():
             self.counts.draft_off = True
@@ -341,7 +345,7 @@ class Agent:
             del self.sessions[slot].prompt[:READ_A_TICK]
             self.lm_state.pinned[slot] = self.lm_state.position[slot] >= 0
             self.begin(slot)
-        return voice, events
+        return sound, events
 
     @staticmethod
     def contained(events: list[Event], work, *what):
@@ -408,6 +412,8 @@ class Agent:
 
         A session's last symbol in a tick is not guessed: it is fed with the next tick anyway.
         """
+        if not self.settings.guess:
+            return {slot: [] for slot in rows}
         left = {slot: self.sessions[slot].most - self.sessions[slot].asked - 1 for slot in rows}
         guesses = {slot: self.sessions[slot].foreseen if self.sessions[slot].asked == 0 else [] for slot in rows}
         asked = {slot: self.asked(slot, rows[slot][0]) for slot in rows if left[slot] > 0 and not guesses[slot]}
@@ -455,8 +461,9 @@ class Agent:
                 return False
             symbol = self.draw(slot, state, None if place else scores)
             right = place < len(guesses) and symbol == guesses[place]
-            if drafted and place < len(guesses):
-                self.counts.outcomes[kind(guesses[place], session.grammar), place, right] += 1
+            if place < len(guesses):
+                whose = "draft" if drafted else "foreseen"
+                self.counts.outcomes[whose, kind(guesses[place], session.grammar), place, right] += 1
             if not right:
                 lm.rollback(self.lm_state, slot, len(guesses) - place)
                 self.hidden[slot] = state

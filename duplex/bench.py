@@ -2,7 +2,7 @@
 
     duplex bench behaviour                                  the scenes, as fast as the agents can
     duplex bench latency --agents default,cascade           in real time
-    duplex bench draft                                      the default agent with its draft and without
+    duplex bench draft                                      the default agent with guesses and without, and after a stall
     duplex bench load --url ws://localhost:8765             simulated users, more and more
     duplex bench behaviour --url wss://HOST --dialect realtime   any server that speaks OpenAI Realtime, or Moshi
     duplex bench all --out runs/bench                       everything, for all agents
@@ -100,7 +100,12 @@ def run(args, default: Callable[[int], object]) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     report = {"version": __version__, "seed": args.seed, "url": args.url, "machine": machine(), "scenes": len(scenes)}
     if args.what == "draft":
-        measured = {**bench_draft.measure(default, bench_load.questions_of(scenes)[:QUESTIONS]), "a billion": bench_draft.billion()}
+        questions = bench_load.questions_of(scenes)[:QUESTIONS]
+        measured = {
+            **bench_draft.measure(default, questions),
+            f"after a stall of {bench_draft.STALL_S:g} s": asyncio.run(bench_draft.catch_up(default, questions[:2])),
+            "a billion": bench_draft.billion(),
+        }
         (args.out / "draft.json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
         print(json.dumps(measured, indent=1))
         return

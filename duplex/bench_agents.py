@@ -30,7 +30,7 @@ class Silent:
     def reading(self, slot: int) -> bool:
         return False
 
-    def step(self, audio: np.ndarray, active: list[int]) -> tuple[np.ndarray, list[list[Event]]]:
+    def step(self, audio: np.ndarray, active: list[int], voice: bool = True) -> tuple[np.ndarray, list[list[Event]]]:
         """[B, 1920] in, [B, 1920] and no events out."""
         return np.zeros((self.slots, TICK_SAMPLES), np.float32), [[] for _ in range(self.slots)]
 
@@ -46,7 +46,7 @@ class Talking(Silent):
     def open(self, slot: int, seed=0, instructions: str | None = None, temperature=None, gradually=False) -> None:
         self.said[slot] = 0
 
-    def step(self, audio: np.ndarray, active: list[int]) -> tuple[np.ndarray, list[list[Event]]]:
+    def step(self, audio: np.ndarray, active: list[int], voice: bool = True) -> tuple[np.ndarray, list[list[Event]]]:
         played, events = super().step(audio, active)
         for slot in active:
             played[slot] = np.take(self.speech, np.arange(TICK_SAMPLES) + self.said[slot], mode="wrap")

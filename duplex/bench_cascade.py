@@ -99,7 +99,7 @@ class Cascade:
     def reading(self, slot: int) -> bool:
         return False
 
-    def step(self, audio: np.ndarray, active: list[int]) -> tuple[np.ndarray, list[list[Event]]]:
+    def step(self, audio: np.ndarray, active: list[int], voice: bool = True) -> tuple[np.ndarray, list[list[Event]]]:
         """[B, 1920] in, [B, 1920] and the events of each slot out."""
         played = np.zeros((self.slots, TICK_SAMPLES), np.float32)
         events: list[list[Event]] = [[] for _ in range(self.slots)]

@@ -1,28 +1,32 @@
-"""What the draft is worth: the same conversation with it and without, in one run and with the same seeds.
+"""What guesses are worth: the same conversation with them and without, in one run and with the same seeds.
 
 The recorded questions are asked as fast as the agent can take them, in every slot of a batch, each slot a second later than
-the one before. Symbols must be the same; calls of the LM, times of ticks and the draft's guesses are compared. A randomly
-made LM of a billion weights shows what a call costs where a tick cannot afford two.
+the one before. Symbols must be the same; calls of the LM, times of ticks and the guesses are compared. How soon a session is
+in time again after a stall is measured in real time. A randomly made LM of a billion weights shows what a call costs where a
+tick cannot afford two.
 """
 
+import asyncio
 import time
 
 import numpy as np
 import torch
 
 from duplex import lm as lm_module
-from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
+from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.draft import Draft, DraftConfig
+from duplex.engine import TICK_S, Engine
 from duplex.lm import LM, LMConfig
 from duplex.quantize import quantize, quantize_lm
 from duplex.traced import trace
 
 BATCHES = (1, 4, 8)
-SYMBOLS_PER_TICK = 2  # with one a tick there is nothing to guess
 PAUSE_S = 4.0  # after each question, for the answer
 APART_TICKS = 13
 ONSET_TICKS = 3  # an answer's first ticks, where text comes fastest
 TEXT = ("heard", "said")
+STALL_S = 2.0
+STALL_TICK = 25  # 2 s after the beginning: within the first question
 BILLION = dict(width=2048, layers=18, heads=32, kv_heads=8, hidden=8192, lora_rank=0)
 BILLION_TICKS = 8
 
@@ -72,35 +76,91 @@ def figures(rows: np.ndarray) -> dict:
 def accepted(outcomes) -> dict:
     """{kind: {place: [share right, guesses]}}"""
     found: dict = {}
-    for kind, place in sorted({key[:2] for key in outcomes}):
-        right, wrong = outcomes[kind, place, True], outcomes[kind, place, False]
-        found.setdefault(kind, {})[f"place {place + 1}"] = [round(right / (right + wrong), 3), right + wrong]
+    for whose, kind, place in sorted({key[:3] for key in outcomes}):
+        right, wrong = (outcomes[whose, kind, place, agreed] for agreed in (True, False))
+        found.setdefault(f"{whose}: {kind}", {})[f"place {place + 1}"] = [round(right / (right + wrong), 3), right + wrong]
     return found
 
 
 def measure(load, questions: list[np.ndarray], batches=BATCHES) -> dict:
-    """load(slots) -> an agent that has a draft; questions: float32 [N] each, 24 kHz."""
+    """load(slots) -> an agent; questions: float32 [N] each, 24 kHz.
+
+    Of every batch: plain decoding, what the agent foresees by itself, and that together with its draft if it has one.
+    """
     sound, result = conversation(questions), {}
     for slots in batches:
-        runs = {}
-        for name in ("without", "with"):  # each on an agent of its own: a ring cache that goes on elsewhere rounds differently
-            agent = load(slots)
-            agent.settings.symbols_per_tick = SYMBOLS_PER_TICK
-            if agent.draft is None:
-                return {"note": "this agent has no draft"}
-            if name == "without":
-                agent.draft = None
-            runs[name] = hold(agent, sound)
-        with_draft, without = figures(runs["with"]["rows"]), figures(runs["without"]["rows"])
+        runs, right = {}, {}
+        for name in ("plain", "foreseen", "drafted"):
+            agent = load(slots)  # a new one: a ring cache that goes on elsewhere rounds differently
+            if name == "drafted" and agent.draft is None:
+                continue
+            agent.draft = agent.draft if name == "drafted" else None
+            agent.settings.guess = name != "plain"
+            runs[name], right[name] = hold(agent, sound), accepted(agent.counts.outcomes)
+        found = {name: figures(run["rows"]) for name, run in runs.items()}
+        plain = found["plain"]
+        found["plain / foreseen, p99 ms at onset"] = ratio(plain, found["foreseen"], "tick ms at onset p50, p99")
         result[f"batch {slots}"] = {
-            "the same events": runs["with"]["events"] == runs["without"]["events"],
-            "without": without,
-            "with": with_draft,
-            "time with / without": round(with_draft["seconds"] / without["seconds"], 3),
-            "guesses right": accepted(agent.counts.outcomes),
-            "turned off by itself": agent.counts.draft_off,
+            "the same events": all(run["events"] == runs["plain"]["events"] for run in runs.values()),
+            **found,
+            "time with / without": {n: round(f["seconds"] / plain["seconds"], 3) for n, f in found.items() if n in right},
+            "guesses right": right,
+            "draft turned off by itself": agent.counts.draft_off,
         }
     return result
+
+
+def ratio(one: dict, other: dict, name: str) -> float | None:
+    """How many times as large the larger percentile of a figure is."""
+    return round(one[name][1] / other[name][1], 2) if one[name] and other[name] else None
+
+
+async def catch_up(load, questions: list[np.ndarray]) -> dict:
+    """A user speaks in real time while the model stands still for STALL_S -> how soon the engine is in time again after it."""
+    agent, sound = load(1), conversation(questions)
+    step, stall_ended, behind = agent.step, [], []
+
+    def stalling_step(audio, active, voice=True):
+        if agent.counts.ticks == first + STALL_TICK and not stall_ended:
+            time.sleep(STALL_S)
+            stall_ended.append(time.monotonic())
+        return step(audio, active, voice)
+
+    engine = Engine(agent, 1)
+    await asyncio.to_thread(engine.start)
+    first, agent.step = agent.counts.ticks, stalling_step
+    session = await engine.open(seed=0)
+
+    async def watch():
+        while True:
+            behind.append((time.monotonic(), engine.stats()["behind_ms"]))
+            await asyncio.sleep(0.005)
+
+    async def listen():
+        return [event async for event in events_of(session)]
+
+    watching, listening, begun = asyncio.create_task(watch()), asyncio.create_task(listen()), time.monotonic()
+    for number, tick in enumerate(sound):
+        await asyncio.sleep(max(0.0, begun + (number + 1) * TICK_S - time.monotonic()))
+        session.push(tick)
+    watching.cancel()
+    dropped_ms = session.dropped_ms
+    session.close()
+    events = await listening
+    await asyncio.to_thread(engine.stop)
+    in_time = next((at for at, ms in behind if at > stall_ended[0] and ms < TICK_MS), None)
+    return {
+        "s from the end of the stall until in time": None if in_time is None else round(in_time - stall_ended[0], 3),
+        "largest ms behind": max(ms for _, ms in behind),
+        "user audio dropped, ms": dropped_ms,
+        "heard": "".join(event.text for event in events if event.kind == "heard"),
+    }
+
+
+async def events_of(session):
+    while (message := await session.get()) is not None:
+        for event in message[1]:
+            yield event
 
 
 @torch.inference_mode()

@@ -7,8 +7,9 @@ Rules of time, each exception to them counted in `stats()` and told to the sessi
 
 - Audio not there when its tick is due: the tick hears silence; what comes later is still heard, later.
 - Audio that comes early waits, at most BEHIND_TICKS; beyond, the oldest is dropped: the agent lives in the present.
-- A step that takes too long: the next ticks follow without a pause until the clock is caught up. When more
-  than BEHIND_TICKS behind, the clock lets the missed ticks go.
+- A step that takes too long: the next ticks follow without a pause until the clock is caught up; what the user said
+  meanwhile is heard, none of it is lost. Once more than BEHIND_TICKS behind, the agent's voice waits until then: no client
+  keeps what would come at once, and time goes to hearing. When more than STALLED_TICKS behind, the clock lets them go.
 - Output nobody fetches waits, at most UNREAD_TICKS; beyond, the oldest audio is dropped; its events are kept.
 
 Rules of admission: no free slot, or too many late ticks in the last two seconds: a new session is refused at once, so
@@ -41,6 +42,7 @@ WARM_UP_TICKS = 3
 TIMED_TICKS = 10_000  # the percentiles of stats() are over the last 13 minutes
 OVERLOAD_TICKS = 25  # the two seconds that tell whether the engine is overloaded
 OVERLOAD_LATE = 10  # so many late ones among them: it is
+STALLED_TICKS = 50  # four seconds: whoever waited so long has begun again
 
 
 class EngineFull(Exception):
@@ -64,7 +66,7 @@ class WallClock:
 
 class Engine:
     """`agent` needs open(slot, seed=, instructions=, temperature=, gradually=), close(slot), reading(slot), step(audio
-    [B, 1920], active), and for the wishes of clients stop, answer, write, speak_as, played and truncate; see duplex.agent.
+    [B, 1920], active, voice=), and for the wishes of clients stop, answer, write, speak_as, played and truncate; see duplex.agent.
     It may have metrics(), figures by name that stats() passes on."""
 
     def __init__(self, agent, slots: int, clock=None, idle_s: float = 0, longest_s: float = 0, recorder=None):
@@ -83,6 +85,8 @@ class Engine:
         self._times: deque[tuple[float, float]] = deque(maxlen=TIMED_TICKS)  # (due to done, step alone) in seconds
         self._counts = {"ticks": 0, "late_ticks": 0, "skipped_ticks": 0, "model_errors": 0, "sessions_opened": 0, "refused": 0}
         self._gone = {"silence_ms": 0, "dropped_ms": 0, "unread_ticks": 0}  # counts of sessions that have left
+        self._behind_s = 0.0  # at the beginning of the last tick
+        self._catching_up = False
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
     def start(self) -> None:
@@ -145,6 +149,7 @@ class Engine:
             times, stats = np.array(self._times).reshape(-1, 2) * 1000, {**self._counts, **self._gone}
         sessions = list(self._sessions.values())
         stats["sessions"], stats["slots"] = len(sessions), self.slots
+        stats["behind_ms"] = round(1000 * self._behind_s)
         stats["waiting_ms"] = sum(session.waiting_ms for session in sessions)
         for name in self._gone:
             stats[name] += sum(getattr(session, name) for session in sessions)
@@ -177,7 +182,7 @@ class Engine:
     def _next_due(self, due: float) -> float:
         due += TICK_S
         behind = int((self.clock.now() - due) / TICK_S)
-        if behind > BEHIND_TICKS:
+        if behind > STALLED_TICKS:
             due += behind * TICK_S
             with self._lock:
                 self._counts["skipped_ticks"] += behind
@@ -247,16 +252,18 @@ class Engine:
                 session.settle(joined, EngineStopped("the engine has stopped"))
 
     def _tick(self, due: float) -> None:
+        self._behind_s = self.clock.now() - due
+        self._catching_up = self._behind_s > (TICK_S if self._catching_up else BEHIND_TICKS * TICK_S)
         heard = np.zeros((self.slots, TICK_SAMPLES), np.float32)
         listening = {}  # the others still read their instructions
         for slot, session in self._sessions.items():
             self._carry_out(slot, session)
             if not self.agent.reading(slot):
                 listening[slot] = session
-                heard[slot] = session.take_tick(self.clock.now())
+                heard[slot] = session.take_tick(self.clock.now(), due)
         started = self.clock.now()
         try:
-            played, events = self.agent.step(heard, sorted(self._sessions))
+            played, events = self.agent.step(heard, sorted(self._sessions), voice=not self._catching_up)
         except Exception as error:
             self._fail(error)
             return
@@ -277,7 +284,8 @@ class Engine:
                 continue
             if slot not in listening:
                 continue
-            session.give(np.array(played[slot], np.float32), list(events[slot]), late)
+            audio = np.zeros(0, np.float32) if self._catching_up else np.array(played[slot], np.float32)
+            session.give(audio, list(events[slot]), late)
             if self.recorder is not None:
                 self.recorder.tick(session.id, heard[slot], played[slot], events[slot])
 

@@ -19,6 +19,7 @@ COUNTERS = {  # stats() name -> metric, meaning
 GAUGES = {
     "sessions": ("duplex_sessions", "Sessions now"),
     "slots": ("duplex_slots", "Places for sessions"),
+    "behind_ms": ("duplex_behind_milliseconds", "How late the last tick began"),
     "waiting_ms": ("duplex_waiting_milliseconds", "User audio that waits to be heard"),
     "threads": ("duplex_threads", "Threads of the process"),
     "tasks": ("duplex_tasks", "Tasks of the event loop"),

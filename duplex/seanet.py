@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from encodec import EncodecModel
-from encodec.modules import SConv1d, SConvTranspose1d, SEANetDecoder, SEANetEncoder, SLSTM
+from encodec.modules import SLSTM, SConv1d, SConvTranspose1d, SEANetDecoder, SEANetEncoder
 from encodec.modules.seanet import SEANetResnetBlock
 from encodec.quantization import ResidualVectorQuantizer
 from torch import Tensor, nn

@@ -28,6 +28,7 @@ class Session:
 
     `early_ticks` of user audio may wait: with more than BEHIND_TICKS the agent would not live in the present, so that is
     for clients that send a recording at once. Beyond BEHIND_TICKS quiet ticks are skipped until the rest is heard in time.
+    What waits because the engine is behind its clock comes on top: nothing that was sent in time is lost.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, engine_wake: threading.Event, now: Callable[[], float],
@@ -50,6 +51,7 @@ class Session:
         self._wishes: deque[tuple[str, tuple]] = deque()
         self._waiting = np.zeros(0, np.float32)  # user audio not yet heard
         self._first_audio_at: float | None = None  # before it there is nothing to be late
+        self._due: float | None = None  # when the last tick that was taken should have been
         self._ready: deque[tuple[np.ndarray, list]] = deque()
         self._news = asyncio.Event()  # set from the model thread through the loop
         self._finished = False
@@ -63,9 +65,13 @@ class Session:
             if self._first_audio_at is None:
                 self._first_audio_at = self.touched_at
             waiting = np.concatenate([self._waiting, samples])
-            surplus = max(0, len(waiting) - self._early_samples)
+            surplus = max(0, len(waiting) - self._early_samples - self._overdue_ticks(self.touched_at) * TICK_SAMPLES)
             self._waiting = waiting[surplus:]
             self.dropped_ms += _ms(surplus)
+
+    def _overdue_ticks(self, now: float) -> int:
+        """Ticks that the engine should have taken by now, besides the one whose turn it is."""
+        return 0 if self._due is None else max(0, int((now - self._due) * 1000 / TICK_MS) - 1)
 
     def clear(self) -> None:
         """User audio that waits is not heard."""
@@ -110,10 +116,13 @@ class Session:
             self.closing = True
             self._engine_wake.set()
 
-    def take_tick(self, now: float) -> np.ndarray:
-        """[1920] samples to hear now. A tick that is not complete stays and is heard later, in one piece."""
+    def take_tick(self, now: float, due: float) -> np.ndarray:
+        """[1920] samples to hear now, in the tick that was `due`. A tick that is not complete stays and is heard later, in
+        one piece."""
         with self._lock:
-            while len(self._waiting) > BEHIND_TICKS * TICK_SAMPLES and np.abs(self._waiting[:TICK_SAMPLES]).max() < QUIET:
+            self._due = due
+            bound = (BEHIND_TICKS + self._overdue_ticks(now)) * TICK_SAMPLES
+            while len(self._waiting) > bound and np.abs(self._waiting[:TICK_SAMPLES]).max() < QUIET:
                 self._waiting = self._waiting[TICK_SAMPLES:]
                 self.dropped_ms += TICK_MS
             flows = self._first_audio_at is not None and now >= self._first_audio_at + CUSHION_S
@@ -126,7 +135,7 @@ class Session:
         return np.zeros(TICK_SAMPLES, np.float32)
 
     def give(self, audio: np.ndarray, events: list, late: bool) -> None:
-        """One tick done: audio [1920] and its events, plus a Lag event when there is something to tell."""
+        """One tick done: audio [1920], or [0] without a voice, and its events, plus a Lag event when there is something to tell."""
         self.ticks += 1
         self.late_ticks += late
         for event in events:

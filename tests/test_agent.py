@@ -75,6 +75,20 @@ def test_what_is_put_off_or_foreseen_changes_no_symbol(monkeypatch):
     assert calls[0] < 0.8 * calls[1]
 
 
+def test_without_its_voice_a_tick_leaves_the_voice_where_it_was():
+    silence, sounds = np.zeros((1, TICK_SAMPLES), np.float32), []
+    for still in ((), (2, 3, 6)):
+        agent = tiny_agent(1)
+        agent.open(0)
+        agent.talking.push(agent.talker_state, 0, 0, [20, 21, 22, 23])
+        agent.talking.finish(agent.talker_state, 0)
+        ticks = [agent.step(silence, [0], voice=tick not in still)[0][0] for tick in range(15 + len(still))]
+        assert all(not ticks[tick].any() for tick in still)
+        sounds.append(np.concatenate([sound for tick, sound in enumerate(ticks) if tick not in still]))
+    assert np.abs(sounds[0]).max() > 1e-4
+    np.testing.assert_allclose(sounds[1], sounds[0], atol=1e-6)
+
+
 def test_an_answer_is_given_only_to_what_was_said_to_the_agent():
     agent = tiny_agent(1, Settings(symbols_per_tick=2, next_penalty=0.0))
     Script(agent, [AGENT] * 40)

@@ -156,7 +156,7 @@ class Babbler(Silent):
     def open(self, slot: int, seed=0, instructions=None, temperature=None, gradually=False) -> None:
         self.rng = np.random.default_rng(seed)
 
-    def step(self, audio: np.ndarray, active: list[int]):
+    def step(self, audio: np.ndarray, active: list[int], voice: bool = True):
         played, events = super().step(audio, active)
         played[:] = 0.3 * (self.rng.uniform() < 0.3)
         return played, [[Event("said", 0, " <b>&")]] if played.any() else events

@@ -11,7 +11,7 @@ from tests.tiny_agent import TinyAgent
 @pytest.mark.parametrize(("ms_a_session", "places"), [(1, 8), (10, 4), (20, 3), (25, 2), (50, 1), (500, 1)])
 def test_as_many_places_as_keep_real_time(clock: HandClock, ms_a_session, places):
     class Timed(TinyAgent):
-        def step(self, audio, active):
+        def step(self, audio, active, voice=True):
             clock.advance(ms_a_session * len(active) / 1000)
             return super().step(audio, active)
 

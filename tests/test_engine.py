@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from duplex.audio import TICK_MS, TICK_SAMPLES
-from duplex.engine import OVERLOAD_LATE, TICK_S, Engine, EngineFull, EngineStopped
+from duplex.engine import OVERLOAD_LATE, STALLED_TICKS, TICK_S, Engine, EngineFull, EngineStopped
 from duplex.events import Error
 from duplex.session import BEHIND_TICKS, UNREAD_TICKS, WISHES
 from tests.conftest import HandClock, tone
@@ -158,9 +158,9 @@ def test_a_slow_model_is_counted_catches_up_and_then_lets_time_go(clock):
     class Slow(TinyAgent):
         takes_s: list[float] = []  # of the next steps
 
-        def step(self, audio, active):
+        def step(self, audio, active, voice=True):
             clock.advance(self.takes_s.pop(0) if self.takes_s else 0.0)
-            return super().step(audio, active)
+            return super().step(audio, active, voice)
 
     agent = Slow(1)
 
@@ -175,12 +175,53 @@ def test_a_slow_model_is_counted_catches_up_and_then_lets_time_go(clock):
         stats = engine.stats()
         assert stats["ticks"] == 4 and stats["late_ticks"] == 2 and session.late_ticks == 2
         assert stats["tick_ms"]["max"] == stats["step_ms"]["max"] == pytest.approx(200, abs=1)
-        agent.takes_s = [2.0]
+        agent.takes_s = [TICK_MS / 1000 * (STALLED_TICKS + 10)]
         await beat(clock, session)
         await session.get()
-        assert engine.stats()["skipped_ticks"] > BEHIND_TICKS
+        assert engine.stats()["skipped_ticks"] > STALLED_TICKS
 
     drive(test, agent, clock)
+
+
+def test_after_a_stall_of_two_seconds_all_is_heard_and_the_voice_goes_on_where_it_was(clock):
+    """The user speaks on while the model stands still in the middle of an answer; a burst of sound would help nobody."""
+    stalled = 25
+    words = np.concatenate([tone(12), np.zeros(40 * TICK_SAMPLES, np.float32)])
+
+    class Stalls(TinyAgent):
+        session, stalls, voices = None, False, []
+
+        def step(self, audio, active, voice=True):
+            self.voices = [*self.voices, voice]
+            if self.stalls and self.states[0].said == 3:
+                self.stalls = False
+                for _ in range(stalled):
+                    clock.advance(TICK_S)
+                    self.session.push(np.full(TICK_SAMPLES, 0.005, np.float32))  # not silence, and no speech
+            return super().step(audio, active, voice)
+
+    sounds = []
+    for stalls in (False, True):
+        agent = Stalls(1)
+
+        async def test(engine, agent=agent, stalls=stalls):
+            agent.session, agent.stalls = await engine.open(), stalls
+            got = []
+            for tick in words.reshape(-1, TICK_SAMPLES):
+                agent.session.push(tick)
+                got += await beat(clock, agent.session)
+                if stalls and not agent.stalls:
+                    stalls = False
+                    for _ in range(stalled):  # the rest follows without any move of the clock
+                        got.append(await agent.session.get())
+            assert agent.session.dropped_ms == agent.session.silence_ms == 0 and engine.stats()["skipped_ticks"] == 0
+            assert sum(len(audio) == 0 for audio, _ in got) == agent.voices.count(False)
+            sounds.append(np.concatenate([audio for audio, _ in got]))
+
+        drive(test, agent, clock)
+    assert stalled - 2 <= agent.voices.count(False) <= stalled
+    spoken, also = (sound[np.abs(sound) > 0.01] for sound in sounds)
+    np.testing.assert_array_equal(spoken, also)
 
 
 def test_unread_output_is_bounded_and_loses_no_event(clock):
@@ -215,7 +256,7 @@ def test_full_and_free_again(clock):
 class Failing(TinyAgent):
     broken = ""
 
-    def step(self, audio, active):
+    def step(self, audio, active, voice=True):
         if self.broken == "raise" and active:
             raise RuntimeError("no more memory")
         played, events = super().step(audio, active)
@@ -307,7 +348,7 @@ def test_a_late_engine_refuses_the_newest_and_takes_it_when_in_time_again(clock)
     class Slow(TinyAgent):
         slow = False
 
-        def step(self, audio, active):
+        def step(self, audio, active, voice=True):
             if self.slow:
                 clock.advance(0.1)
             return super().step(audio, active)
@@ -422,7 +463,7 @@ def test_new_instructions_begin_anew_only_while_nothing_was_heard(clock):
 class Poisoned(TinyAgent):
     """Fails for a slot that hears a certain sample, as duplex.agent does: the slot's error, not the step's."""
 
-    def step(self, audio, active):
+    def step(self, audio, active, voice=True):
         played, events = super().step(audio, active)
         for slot in active:
             if audio[slot, 0] == 0.75:

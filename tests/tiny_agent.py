@@ -78,8 +78,8 @@ class TinyAgent(nn.Module):
         self.wishes.append(("truncate", slot, heard_ms))
 
     @torch.inference_mode()
-    def step(self, audio: np.ndarray, active: list[int]) -> tuple[np.ndarray, list[list[Event]]]:
-        """[B, 1920] in, [B, 1920] and the events of each slot out."""
+    def step(self, audio: np.ndarray, active: list[int], voice: bool = True) -> tuple[np.ndarray, list[list[Event]]]:
+        """[B, 1920] in, [B, 1920] and the events of each slot out. Without `voice` an answer stands still."""
         assert audio.shape == (self.slots, TICK_SAMPLES), audio.shape
         heard = torch.from_numpy(audio)
         loud = self.loudness(heard.square().mean(dim=1, keepdim=True).sqrt())[:, 0] > 0
@@ -92,7 +92,7 @@ class TinyAgent(nn.Module):
             state = self.states[slot]
             state.tick += 1
             self._hear(slot, state, heard[slot], bool(loud[slot]), events[slot])
-            if state.said is not None:
+            if state.said is not None and voice:
                 played[slot] = self.gain * self.memory[slot, state.said]
                 self._say(slot, state, events[slot])
         return played.numpy(), events

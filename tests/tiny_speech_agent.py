@@ -32,10 +32,10 @@ def tiny_agent(slots: int, settings: Settings | None = None, seed: int = 0, code
         width=32, layers=2, heads=4, kv_heads=2, hidden=48, vocabulary=tokenizer.get_vocab_size(), lora_rank=0,
         feature_width=96, ctc_tokens=pieces, tick_window=20, text_window=40,
     )  # fmt: skip
-    sizes = {"codebook_size": 16, "latent_width": 8}
-    codec = codec or Codec(CodecConfig(encoder_width=12, encoder_blocks=1, decoder_width=16, decoder_blocks=1, **sizes))
+    sizes = CodecConfig(codebook_size=16, latent_width=8, encoder_width=12, encoder_blocks=1, decoder_width=16, decoder_blocks=1)
     talker = TalkerConfig(phone_width=16, width=20, layers=1, heads=1, hidden=24, code_width=12, codebook_size=16)
     model = LM(config).eval()
     torch.nn.init.normal_(model.residual.weight, std=0.3)  # so that sound decides what it says
     model = model.double()  # rounding differs with a batch's shape and must not decide between two symbols
-    return Agent(model, encoder, Talker(talker).eval(), codec.eval(), tokenizer, slots, settings)
+    talker = Talker(talker).eval()
+    return Agent(model, encoder, talker, (codec or Codec(sizes)).eval(), tokenizer, slots, settings)
