@@ -100,14 +100,7 @@ def run(args, default: Callable[[int], object]) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     report = {"version": __version__, "seed": args.seed, "url": args.url, "machine": machine(), "scenes": len(scenes)}
     if args.what == "draft":
-        questions = bench_load.questions_of(scenes)[:QUESTIONS]
-        measured = {
-            **bench_draft.measure(default, questions),
-            f"after a stall of {bench_draft.STALL_S:g} s": asyncio.run(bench_draft.catch_up(default, questions[:2])),
-            "a billion": bench_draft.billion(),
-        }
-        (args.out / "draft.json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
-        print(json.dumps(measured, indent=1))
+        _measure_guesses(default, bench_load.questions_of(scenes)[:QUESTIONS], args.out / "draft.json")
         return
     parts = ("behaviour", "latency", "load") if args.what == "all" else (args.what,)
     for part in parts:
@@ -128,6 +121,18 @@ def installed(module: str) -> bool:
     from importlib.util import find_spec
 
     return find_spec(module) is not None
+
+
+def _measure_guesses(load: Callable[[int], object], questions: list, file: Path) -> None:
+    """Prints each part when it is there; `file` has all of them."""
+    parts = {f"batch {slots}": lambda slots=slots: bench_draft.measure(load, questions, slots) for slots in bench_draft.BATCHES}
+    parts[f"after a stall of {bench_draft.STALL_S:g} s"] = lambda: asyncio.run(bench_draft.catch_up(load, questions[:2]))
+    parts["a billion"] = bench_draft.billion
+    measured = {}
+    for name, measure in parts.items():
+        measured[name] = measure()
+        file.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+        print(json.dumps({name: measured[name]}, indent=1), flush=True)
 
 
 async def _measure(part: str, name: str, args, scenes: list[Scene], loader: Loader) -> dict:

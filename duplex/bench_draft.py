@@ -82,32 +82,30 @@ def accepted(outcomes) -> dict:
     return found
 
 
-def measure(load, questions: list[np.ndarray], batches=BATCHES) -> dict:
+def measure(load, questions: list[np.ndarray], slots: int) -> dict:
     """load(slots) -> an agent; questions: float32 [N] each, 24 kHz.
 
-    Of every batch: plain decoding, what the agent foresees by itself, and that together with its draft if it has one.
+    Plain decoding, what the agent foresees by itself, and that together with its draft if it has one.
     """
-    sound, result = conversation(questions), {}
-    for slots in batches:
-        runs, right = {}, {}
-        for name in ("plain", "foreseen", "drafted"):
-            agent = load(slots)  # a new one: a ring cache that goes on elsewhere rounds differently
-            if name == "drafted" and agent.draft is None:
-                continue
-            agent.draft = agent.draft if name == "drafted" else None
-            agent.settings.guess = name != "plain"
-            runs[name], right[name] = hold(agent, sound), accepted(agent.counts.outcomes)
-        found = {name: figures(run["rows"]) for name, run in runs.items()}
-        plain = found["plain"]
-        found["plain / foreseen, p99 ms at onset"] = ratio(plain, found["foreseen"], "tick ms at onset p50, p99")
-        result[f"batch {slots}"] = {
-            "the same events": all(run["events"] == runs["plain"]["events"] for run in runs.values()),
-            **found,
-            "time with / without": {n: round(f["seconds"] / plain["seconds"], 3) for n, f in found.items() if n in right},
-            "guesses right": right,
-            "draft turned off by itself": agent.counts.draft_off,
-        }
-    return result
+    sound, runs, right, off = conversation(questions), {}, {}, False
+    for name in ("drafted", "foreseen", "plain"):
+        agent = load(slots)  # a new one: a ring cache that goes on elsewhere rounds differently
+        if name == "drafted" and agent.draft is None:
+            continue
+        agent.draft = agent.draft if name == "drafted" else None
+        agent.settings.guess = name != "plain"
+        runs[name], right[name] = hold(agent, sound), accepted(agent.counts.outcomes)
+        off |= agent.counts.draft_off
+    found = {name: figures(run["rows"]) for name, run in runs.items()}
+    plain = found["plain"]
+    return {
+        "the same events": all(run["events"] == runs["plain"]["events"] for run in runs.values()),
+        **found,
+        "plain / foreseen, p99 ms at onset": ratio(plain, found["foreseen"], "tick ms at onset p50, p99"),
+        "time with / without": {name: round(of["seconds"] / plain["seconds"], 3) for name, of in found.items()},
+        "guesses right": right,
+        "draft turned off by itself": off,
+    }
 
 
 def ratio(one: dict, other: dict, name: str) -> float | None:
@@ -170,8 +168,8 @@ def billion() -> dict:
     torch.manual_seed(0)
     model = quantize_lm(LM(config).merge().eval())
     draft = quantize(Draft(DraftConfig(config.width, 2 * config.width)).eval())
-    state, one = lm_module.initial_state(config, 1), torch.zeros(1, 1, dtype=torch.long)
-    trace(model, "forward", torch.zeros(1, 1, config.width), one, one[None] == 0, state.keys, state.values, one)
+    state, one = lm_module.initial_state(config, 1), torch.zeros(1, dtype=torch.long)
+    trace(model, "forward", torch.zeros(1, config.width), one, one[None, None] == 0, state.keys, state.values, one, one, one)
 
     def median(work) -> float:
         times = []

@@ -144,17 +144,24 @@ def test_bench_compares_the_same_conversation():
         return with_draft(tiny_agent(slots, Settings(symbols_per_tick=3, next_penalty=2.0, draft_least=0.0)), 0.02)
 
     questions = [np.random.default_rng(i).normal(0, 0.3, 12_000).astype(np.float32) for i in range(2)]
-    result = bench_draft.measure(load, questions, batches=(1, 2))
-    for found in result.values():
+    for slots in (1, 2):
+        found = bench_draft.measure(load, questions, slots)
         assert found["the same events"]
         calls = [found[name]["LM calls a tick with text, mean"] for name in ("drafted", "foreseen", "plain")]
         assert 1 <= calls[0] < calls[1] <= calls[2] <= 3
         assert not found["guesses right"]["plain"] and found["time with / without"].keys() == {"plain", "foreseen", "drafted"}
-    shares = [share for places in result["batch 1"]["guesses right"]["drafted"].values() for share, _ in places.values()]
-    assert min(shares) < 1 and max(shares) > 0
+        shares = [share for places in found["guesses right"]["drafted"].values() for share, _ in places.values()]
+        assert min(shares) < 1 and max(shares) > 0
     agent = load(1)
     agent.draft = None
-    assert "drafted" not in bench_draft.measure(lambda slots: agent, questions, batches=(1,))["batch 1"]
+    assert "drafted" not in bench_draft.measure(lambda slots: agent, questions, 1)
+
+
+def test_bench_of_a_large_model_times_its_calls(monkeypatch):
+    small = dict(width=32, layers=2, heads=4, kv_heads=2, hidden=48, lora_rank=0, vocabulary=300)
+    monkeypatch.setattr(bench_draft, "BILLION", small)
+    found = bench_draft.billion()
+    assert found["weights in blocks"] > 0 and all(ms > 0 for ms in found["ms"].values())
 
 
 def test_bench_of_a_stall_hears_all_of_it(monkeypatch):

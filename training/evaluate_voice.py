@@ -4,12 +4,15 @@
 
 - The codec: an outside recogniser (Whisper base) and DNSMOS before and after it, on the agent's voice (Hibari says the
   sentences of texts/heldout.txt) and on recorded speakers of a pool kept aside.
-- The talker: WER on texts/heldout.txt and texts/hard.txt, spoken tick by tick on the path that serves sessions.
+- The talker: WER on texts/heldout.txt and texts/hard.txt, spoken tick by tick on the path that serves sessions; also by sound,
+  and beside it the same of Hibari, whose voice it learned.
 - Times of a tick with one session and with eight, and a page of spectrograms.
 """
 
 import difflib
+import re
 import time
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +70,25 @@ def recognise(recogniser, waves: list[np.ndarray]) -> list[str]:
 
 def error_rate(wanted: list[str], heard: list[str]) -> float:
     pairs = [(heard_form(a), heard_form(b)) for a, b in zip(wanted, heard, strict=True)]
+    return sum(word_errors(a, b) for a, b in pairs) / max(1, sum(len(a.split()) for a, _ in pairs))
+
+
+def sounds(text: str) -> str:
+    """A text's words as they are spoken, without stress: colonel and kernel are one word, U.S. and US too."""
+    phones = " ".join(voice_to_read().phonemize(text)).replace("-", " ")
+    return " ".join(re.sub(r"[^\w\s]|[ˌˈ]", "", phones).split())
+
+
+@lru_cache(1)
+def voice_to_read():
+    from hibari import Hibari
+
+    return Hibari()
+
+
+def sound_error_rate(wanted: list[str], heard: list[str]) -> float:
+    """`error_rate` by sound: a recogniser's spelling of names and numbers is no mistake of the voice."""
+    pairs = [(sounds(a), sounds(b)) for a, b in zip(wanted, heard, strict=True)]
     return sum(word_errors(a, b) for a, b in pairs) / max(1, sum(len(a.split()) for a, _ in pairs))
 
 
@@ -165,7 +187,13 @@ def evaluate_voice(args) -> dict:
     spoken = speak(agent, heldout + hard)
     texts = recognise(recogniser, spoken)
     for name, wanted, heard in (("held-out", heldout, texts[: len(heldout)]), ("hard", hard, texts[len(heldout) :])):
-        result[f"talker WER, {name} ({len(wanted)} sentences)"] = round(error_rate(wanted, heard), 4)
+        row = f"{name} ({len(wanted)} sentences)"
+        result[f"talker WER, {row}"] = round(error_rate(wanted, heard), 4)
+        result[f"talker WER by sound, {row}"] = round(sound_error_rate(wanted, heard), 4)
+        original = recognise(recogniser, spoken_by_heart(wanted))
+        result[f"the voice it learned from, the same, WER and by sound, {row}"] = [
+            round(rate(wanted, original), 4) for rate in (error_rate, sound_error_rate)
+        ]
         broken = [f"{a} | {b}" for a, b in zip(wanted, heard, strict=True) if lost(a, b)]
         result[f"talker, {name}: sentences with {LOST_WORDS} words in a row lost or added"] = broken
     (args.out / "spoken.txt").write_text("".join(f"{a} | {b}\n" for a, b in zip(heldout + hard, texts, strict=True)))

@@ -6,7 +6,8 @@
 
 `heart` is the agent's own voice (Hibari, Apache-2.0). `many` draws a new voice for every utterance: Hibari with
 its fundamental frequency scaled and its spectra warped along frequency (another larynx, another tract), and smaller shares
-of Piper "joe", of flite's four speakers and of espeak-ng (flite and espeak-ng are system programs). A pool is `audio.i16` (int16, 24 kHz, end to end) and `index.jsonl`; see `training.pool`.
+of Piper "joe", of flite's four speakers and of espeak-ng (the last two are system programs). A pool is `audio.i16` (int16,
+24 kHz, end to end) and `index.jsonl`; see `training.pool`.
 """
 
 import argparse
