@@ -631,13 +631,14 @@ class Agent:
         return round(1000 * (frame / CODEC_FRAME_RATE + self.codec.decoder_delay_samples / SAMPLE_RATE))
 
 
-def load_agent(folder=None, slots=1, device="cpu", dtype=None, offline=False, settings=None) -> Agent:
-    """The agent in `folder` (default: the one that ships), with its backbone from the platform's cache.
+def load_agent(folder=None, slots=1, device="cpu", dtype=None, offline=False, settings=None, backbone=None) -> Agent:
+    """The agent in `folder` (default: the one that ships), with its backbone from the platform's cache, or the GGUF file or
+    folder that it was trained on.
 
-    dtype "int8" (default on a CPU), "bfloat16" or "float32": the LM's weights. Raises weights.WeightsError.
+    dtype "int8" (default on a CPU), "bfloat16" or "float32": the LM's weights. Raises weights.WeightsError, BackboneError.
     """
     from duplex import weights
-    from duplex.backbone import fill, read_gguf
+    from duplex.backbone import BackboneError, fill, read
     from duplex.codec import load_codec
     from duplex.encoder import Encoder, EncoderConfig
     from duplex.quantize import quantize, quantize_lm, quantize_talker
@@ -648,13 +649,16 @@ def load_agent(folder=None, slots=1, device="cpu", dtype=None, offline=False, se
     torch.set_num_threads(1)
     folder = Path(folder) if folder else DEFAULT_FOLDER
     dtype = dtype or ("int8" if device == "cpu" else "bfloat16")
-    backbone = weights.smollm2(offline=offline)
+    backbone = Path(backbone) if backbone else next(weights.smollm2(offline=offline).glob("*.gguf"))
     encoder = Encoder(load_config(EncoderConfig, folder / "encoder"))
     encoder.load_state_dict(load_tensors(folder / "encoder"))
     talker = Talker(load_config(TalkerConfig, folder / "talker"))
     talker.load_state_dict(load_tensors(folder / "talker"))
-    model = lm.LM(load_config(lm.LMConfig, folder / "lm"))
-    fill(model, read_gguf(next(Path(backbone).glob("*.gguf"))))
+    model, (sizes, tensors) = lm.LM(load_config(lm.LMConfig, folder / "lm")), read(backbone)
+    if other := [name for name, size in sizes.items() if getattr(model.config, name) != size]:
+        raise BackboneError(f"{folder / 'lm'} was trained on another backbone than {backbone}: {', '.join(other)} differ")
+    fill(model, tensors)
+    del tensors
     model.load_state_dict(load_tensors(folder / "lm"), strict=False)
     model = model.merge().to(device, torch.bfloat16 if dtype == "bfloat16" else torch.float32).eval()
     codec = load_codec(folder / "codec")

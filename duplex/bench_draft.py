@@ -23,7 +23,7 @@ from duplex.traced import trace
 BATCHES = (1, 4, 8)
 PAUSE_S = 4.0  # after each question, for the answer
 APART_TICKS = 13
-ONSET_TICKS = 3  # an answer's first ticks, where text comes fastest
+ONSET_TICKS = 2  # an answer's first ticks, where text comes fastest
 TEXT = ("heard", "said")
 STALL_S = 2.0
 STALL_TICK = 25  # 2 s after the beginning: within the first question
@@ -38,26 +38,29 @@ def conversation(questions: list[np.ndarray]) -> np.ndarray:
     return np.pad(wave, (0, -len(wave) % TICK_SAMPLES)).reshape(-1, TICK_SAMPLES)
 
 
-def hold(agent, sound: np.ndarray) -> dict:
-    """Play `sound` to every slot -> events; per tick seconds, calls of the LM, whether text came, whether a turn began."""
-    ticks, rows = len(sound) + APART_TICKS * (agent.slots - 1), []
-    silence = np.zeros(TICK_SAMPLES, np.float32)
-    for slot in range(agent.slots):
-        agent.open(slot, seed=slot)
-    events, onset = [], 0
-    for tick in range(ticks):
-        places = [tick - APART_TICKS * slot for slot in range(agent.slots)]
+def hold(agents: dict, sound: np.ndarray) -> dict[str, dict]:
+    """Play `sound` to every slot of every agent -> events; per tick seconds, calls of the LM, whether text came, whether a turn
+    began. The agents take turns tick by tick, so that whatever else the machine does falls on all of them."""
+    slots = next(iter(agents.values())).slots
+    silence, held = np.zeros(TICK_SAMPLES, np.float32), {name: {"events": [], "rows": []} for name in agents}
+    onset = dict.fromkeys(agents, 0)
+    for agent in agents.values():
+        for slot in range(slots):
+            agent.open(slot, seed=slot)
+    for tick in range(len(sound) + APART_TICKS * (slots - 1)):
+        places = [tick - APART_TICKS * slot for slot in range(slots)]
         heard = np.stack([sound[at] if 0 <= at < len(sound) else silence for at in places])
-        calls, begun = agent.counts.lm_calls, time.perf_counter()
-        _, news = agent.step(heard, [*range(agent.slots)])
-        seconds = time.perf_counter() - begun
-        kinds = [event.kind for slot in news for event in slot]
-        onset = ONSET_TICKS if "agent_started" in kinds else onset - 1
-        rows.append((seconds, agent.counts.lm_calls - calls, any(kind in TEXT for kind in kinds), onset > 0))
-        events.append([[(event.kind, event.text, event.tick) for event in slot] for slot in news])
-    for slot in range(agent.slots):
-        agent.close(slot)
-    return {"events": events, "rows": np.array(rows, float)}
+        for name in sorted(agents, reverse=bool(tick % 2)):
+            agent = agents[name]
+            calls, begun = agent.counts.lm_calls, time.perf_counter()
+            _, news = agent.step(heard, [*range(slots)])
+            seconds = time.perf_counter() - begun
+            kinds = [event.kind for slot in news for event in slot]
+            onset[name] = ONSET_TICKS if "agent_started" in kinds else onset[name] - 1
+            row = (seconds, agent.counts.lm_calls - calls, any(kind in TEXT for kind in kinds), onset[name] > 0)
+            held[name]["rows"].append(row)
+            held[name]["events"].append([[(event.kind, event.text, event.tick) for event in slot] for slot in news])
+    return held
 
 
 def figures(rows: np.ndarray) -> dict:
@@ -87,24 +90,21 @@ def measure(load, questions: list[np.ndarray], slots: int) -> dict:
 
     Plain decoding, what the agent foresees by itself, and that together with its draft if it has one.
     """
-    sound, runs, right, off = conversation(questions), {}, {}, False
-    for name in ("drafted", "foreseen", "plain"):
-        agent = load(slots)  # a new one: a ring cache that goes on elsewhere rounds differently
-        if name == "drafted" and agent.draft is None:
-            continue
-        agent.draft = agent.draft if name == "drafted" else None
-        agent.settings.guess = name != "plain"
-        runs[name], right[name] = hold(agent, sound), accepted(agent.counts.outcomes)
-        off |= agent.counts.draft_off
-    found = {name: figures(run["rows"]) for name, run in runs.items()}
+    agents = {"drafted": load(slots), "foreseen": load(slots), "plain": load(slots)}
+    if agents["drafted"].draft is None:
+        del agents["drafted"]
+    agents["foreseen"].draft = agents["plain"].draft = None
+    agents["plain"].settings.guess = False
+    runs = hold(agents, conversation(questions))
+    found = {name: figures(np.array(run["rows"], float)) for name, run in runs.items()}
     plain = found["plain"]
     return {
         "the same events": all(run["events"] == runs["plain"]["events"] for run in runs.values()),
         **found,
         "plain / foreseen, p99 ms at onset": ratio(plain, found["foreseen"], "tick ms at onset p50, p99"),
         "time with / without": {name: round(of["seconds"] / plain["seconds"], 3) for name, of in found.items()},
-        "guesses right": right,
-        "draft turned off by itself": off,
+        "guesses right": {name: accepted(agent.counts.outcomes) for name, agent in agents.items()},
+        "draft turned off by itself": any(agent.counts.draft_off for agent in agents.values()),
     }
 
 

@@ -99,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.set_defaults(run=_bench)
     for command in (serve, talk, bench):
         command.add_argument("--agent", type=Path, default=AGENT, help="folder of the agent (default: the one shipped)")
+        command.add_argument("--backbone", type=Path, help="GGUF file or folder of its LM, if not the one that is fetched")
         command.add_argument("--compute", default="cpu", help="torch device of the model (default %(default)s)")
         command.add_argument("--dtype", help="number format, such as float32 (default: the agent's choice)")
         command.add_argument("--threads", type=int, default=1, help="threads of the model (default 1: more fall asleep)")
@@ -115,10 +116,14 @@ def _load(args: argparse.Namespace, slots: int):
     import torch
 
     from duplex.agent import load_agent
+    from duplex.backbone import BackboneError
 
     torch.set_num_threads(args.threads)
+    options = {"device": args.compute, "dtype": args.dtype, "offline": args.offline, "backbone": args.backbone}
     try:
-        return load_agent(args.agent, slots=slots, device=args.compute, dtype=args.dtype, offline=args.offline)
+        return load_agent(args.agent, slots=slots, **options)
+    except BackboneError as error:
+        raise UsageError(str(error)) from error
     except FileNotFoundError as error:
         raise UsageError(f"the agent in {args.agent} is not complete: {error.filename or error} is missing") from error
 

@@ -152,9 +152,8 @@ def test_bench_compares_the_same_conversation():
         assert not found["guesses right"]["plain"] and found["time with / without"].keys() == {"plain", "foreseen", "drafted"}
         shares = [share for places in found["guesses right"]["drafted"].values() for share, _ in places.values()]
         assert min(shares) < 1 and max(shares) > 0
-    agent = load(1)
-    agent.draft = None
-    assert "drafted" not in bench_draft.measure(lambda slots: agent, questions, 1)
+    settings = Settings(symbols_per_tick=3, next_penalty=2.0)
+    assert "drafted" not in bench_draft.measure(lambda slots: tiny_agent(slots, settings), questions, 1)
 
 
 def test_bench_of_a_large_model_times_its_calls(monkeypatch):

@@ -29,9 +29,9 @@ import torch
 import torchaudio
 from torch.nn import functional as F
 
-from duplex import features
+from duplex import backbone, features
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
-from duplex.backbone import fill, read_gguf, start_controls, trained
+from duplex.backbone import fill, start_controls, trained
 from duplex.checkpoint import load_config, load_tensors
 from duplex.encoder import Encoder, EncoderConfig, blank_tick, collapse
 from duplex.lm import LM, TEXT, LMConfig, visible_cells
@@ -480,16 +480,25 @@ def build_encoder(args) -> Encoder:
 
 
 def build_lm(args) -> LM:
+    """SystemExit: parts that do not fit together."""
     ctc_tokens = load_config(EncoderConfig, args.encoder).ctc_tokens
-    config = LMConfig(ctc_tokens=ctc_tokens, lora_rank=args.rank)
+    tokenizer = load_tokenizer(args.tokenizer)
+    try:
+        sizes, tensors = backbone.read(args.backbone)
+        backbone.check_tokenizer(tokenizer)
+    except backbone.BackboneError as error:
+        raise SystemExit(f"{error}.") from error
+    config = LMConfig(ctc_tokens=ctc_tokens, lora_rank=args.rank, **sizes)
     if args.start:
         windows = {name: getattr(LMConfig, name) for name in ("tick_window", "text_window")}  # not learned: those of today
         config = replace(load_config(LMConfig, args.start), **windows)
         if config.ctc_tokens != ctc_tokens:
             raise SystemExit(f"{args.start} was trained with another encoder than {args.encoder}: their word pieces differ.")
+        if any(getattr(config, name) != size for name, size in sizes.items()):
+            raise SystemExit(f"{args.start} was trained on another backbone than {args.backbone}: their sizes differ.")
     lm = LM(config)
-    fill(lm, read_gguf(args.backbone))
-    start_controls(lm, load_tokenizer(args.tokenizer))
+    fill(lm, tensors)
+    start_controls(lm, tokenizer)
     if args.start:
         lm.load_state_dict(load_tensors(args.start), strict=False)
     for parameter in lm.parameters():
@@ -500,7 +509,7 @@ def build_lm(args) -> LM:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """What training.align needs too: the parts to begin with."""
-    parser.add_argument("--backbone", type=Path, required=True, help="GGUF file of the backbone")
+    parser.add_argument("--backbone", type=Path, required=True, help="Llama-family GGUF file, or folder of transformers")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder with the LM's tokenizer.json")
     parser.add_argument("--encoder", type=Path, required=True, help="folder of the trained encoder")
     parser.add_argument("--start", type=Path, help="trained LM to go on from (duplex/agent/lm); it decides the rank")
