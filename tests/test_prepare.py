@@ -1,12 +1,16 @@
 """From recorded conversations to a fine-tuned LM: what can be used is, what cannot is named, and windows obey the runtime."""
 
 import json
+import os
+import subprocess
+import sys
 import zlib
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from duplex import checkpoint
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
@@ -21,6 +25,7 @@ from training.clips import Clip
 from training.duplex import Tokenizer, parse_arguments
 from training.pool import Pool
 from training.prepare import main
+from training.processes import average_gradients
 from training.recordings import SILENCE_S, WINDOW_S, Recordings, hearing_only, place, understand, window, window_end, window_starts
 from training.scenes import IGNORE, NEVER, TICK, UserTurn, Word, heard_symbols, lay_out
 
@@ -410,3 +415,42 @@ def test_recordings_take_their_share_and_nothing_else_changes(parts, prepared, t
     share = np.mean([mixed.recorded(rng) is not None for _ in range(400)])
     assert 0.4 < share < 0.6
     assert len(Recordings(prepared, "train")) and sum(len(b) for b in mixed.batches(rng, 400, 1)) >= 1
+
+
+def test_two_processes_train_one_model_and_go_on_where_they_stopped(parts, prepared, tmp_path):
+    """As on two GPUs: each draws its own data, one writes; training.processes checks that both hold the same weights."""
+    size = tiny_tokenizer().get_vocab_size()
+    config = LlamaConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2, intermediate_size=48, vocab_size=size,
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "backbone")
+    told = ["--recordings", f"{prepared}=1", "--encoder", parts / "encoder", "--tokenizer", parts / "tokenizer"]
+    told += ["--backbone", tmp_path / "backbone", "--positions", 400, "--rank", 2, "--out", tmp_path / "run"]
+    for steps in (25, 30):
+        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "training.duplex"]
+        command, variables = [str(a) for a in [*launch, *told, "--steps", steps]], {**os.environ, "ACCELERATE_USE_CPU": "true"}
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        progress = json.loads((tmp_path / "run/progress.json").read_text())
+        assert progress["step"] == steps and len(progress["queues"]) == 2
+    lines = (tmp_path / "run/log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [25]
+    assert list((tmp_path / "run/tensorboard").glob("events.*"))
+
+
+@pytest.mark.parametrize("gradients", [(1.0, 3.0), (None, 3.0)])
+def test_gradients_of_all_processes_count_alike(gradients):
+    class Pair:
+        num_processes = 2
+
+        def reduce(self, tensor, how):
+            assert how == "mean"
+            return (tensor + 5.0) / 2
+
+    parameters = [torch.nn.Parameter(torch.zeros(2, 3)), torch.nn.Parameter(torch.zeros(4))]
+    for parameter, value in zip(parameters, gradients, strict=True):
+        parameter.grad = None if value is None else torch.full_like(parameter, value)
+    average_gradients(Pair(), parameters)
+    for parameter, value in zip(parameters, gradients, strict=True):
+        assert torch.equal(parameter.grad, torch.full_like(parameter, ((value or 0.0) + 5.0) / 2))

@@ -53,13 +53,13 @@ from training.duplex import (
     build_lm,
     describe_run,
     listen,
-    log,
     losses,
     warm_then_cosine,
     weighted_mean,
 )
 from training.forced import due_ticks
 from training.greedy import greedy
+from training.journal import log
 from training.pool import Pool
 from training.resuming import has_run, resume_run, save_run
 from training.scenes import IGNORE, INSTRUCTIONS, NEVER, TICK, Scene, Sequence, UserTurn, Word, at_time, heard_symbols, lay_out

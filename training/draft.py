@@ -21,6 +21,7 @@ from duplex.checkpoint import load_tensors
 from duplex.draft import Draft, DraftConfig
 from duplex.tokens import NEXT
 from training.duplex import VALID_SEED, SceneSource, Tokenizer, add_data_arguments, assemble, build, kind_of
+from training.journal import log
 from training.resuming import has_run, resume_run, save_run
 from training.scenes import IGNORE
 
@@ -107,9 +108,7 @@ def train(args, draft: Draft, lm, source: SceneSource, valid: SceneSource) -> No
             recent = []
             if step % 200 == 0:
                 line["agreement"] = agreement(draft, lm, valid)
-            print(json.dumps(line), flush=True)
-            with open(args.out / "log.jsonl", "a") as file:
-                file.write(json.dumps(line) + "\n")
+            log(args.out, line)
         if time.time() - saved > 180:
             saved = time.time()
             save_run(args.out, draft.state_dict(), draft.config, optimizer, {**progress, "seconds": time.time() - begun})

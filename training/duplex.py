@@ -14,6 +14,8 @@ Your own conversations, prepared by training.prepare, take a share of the scenes
 
     python -m training.duplex --recordings prepared=1 --start duplex/agent/lm --encoder duplex/agent/encoder \\
         --tokenizer duplex/agent --backbone SmolLM2.gguf --residual --minutes 60 --out runs/mine
+
+`accelerate launch -m training.duplex …` runs it in several processes, on as many GPUs if there are (training.processes).
 """
 
 import argparse
@@ -38,7 +40,9 @@ from duplex.lm import LM, TEXT, LMConfig, visible_cells
 from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, load_tokenizer
 from training.augment import active_power, augment, load_noise
 from training.forced import due_ticks, forced_align
+from training.journal import log
 from training.pool import Pool
+from training.processes import agreed, average_gradients, check_together, collected, join
 from training.recordings import Recordings, hearing_only, place
 from training.resuming import has_run, resume_run, save_run
 from training.scenes import (
@@ -169,11 +173,11 @@ def perform(scene: Scene, noises, rng) -> np.ndarray:
 @torch.no_grad()
 def listen(encoder: Encoder, channel: np.ndarray):
     """The user's channel through the frozen encoder -> features [T, W], CTC log-probabilities [T, V + 1]."""
-    wave = torch.from_numpy(channel)[None]
+    wave, device = torch.from_numpy(channel)[None], encoder.norm.weight.device
     mel, _ = features.log_mel(wave, features.initial_state(1))
-    with torch.autocast("cpu", torch.bfloat16):
-        vectors, log_probs = encoder(mel)
-    return vectors[0].float(), log_probs[0].float()
+    with torch.autocast(device.type, torch.bfloat16):
+        vectors, log_probs = encoder(mel.to(device))
+    return vectors[0].float().cpu(), log_probs[0].float().cpu()
 
 
 class SceneSource:
@@ -341,21 +345,21 @@ class SceneSource:
 
 def assemble(lm: LM, drawn: list):
     """-> inputs [B, L, D], positions, visible [B, L, L], labels [B, L]."""
-    length = max(len(sequence.token) for sequence, _, _ in drawn)
+    length, device = max(len(sequence.token) for sequence, _, _ in drawn), lm.embedding.device
     inputs, labels, visible = [], [], []
     for sequence, vectors, log_probs in drawn:
         pad = length - len(sequence.token)
-        token = torch.from_numpy(np.pad(sequence.token, (0, pad), constant_values=FIRST_TEXT_ID))
+        token = torch.from_numpy(np.pad(sequence.token, (0, pad), constant_values=FIRST_TEXT_ID)).to(device)
         x = lm.embed(token.clamp(min=0))
         heard = collapse(log_probs[None], blank_tick(1, log_probs.shape[1] - 1))
-        felt = lm.project(None if vectors is None else vectors[None], heard)[0]
-        index = torch.from_numpy(np.pad(np.where(sequence.token < 0, sequence.tick, 0), (0, pad)))
+        felt = lm.project(None if vectors is None else vectors[None].to(device), heard.to(device))[0]
+        index = torch.from_numpy(np.pad(np.where(sequence.token < 0, sequence.tick, 0), (0, pad))).to(device)
         x = torch.where((token < 0)[:, None], felt[index.clamp(max=len(felt) - 1)].to(x.dtype), x)
         inputs.append(x)
         labels.append(torch.from_numpy(np.pad(sequence.label, (0, pad), constant_values=IGNORE)))
         visible.append(torch.from_numpy(seen(lm.config, sequence, length)))
-    positions = torch.arange(length)[None].expand(len(drawn), -1)
-    return torch.stack(inputs), positions, torch.stack(visible), torch.stack(labels)
+    positions = torch.arange(length, device=device)[None].expand(len(drawn), -1)
+    return torch.stack(inputs), positions, torch.stack(visible).to(device), torch.stack(labels)
 
 
 def seen(config: LMConfig, sequence: Sequence, length: int) -> np.ndarray:
@@ -390,15 +394,16 @@ def losses(lm: LM, drawn: list, rng: np.random.Generator, kept: float):
     labels = labels.reshape(-1)
     keep = (labels != IGNORE) & ((labels != NEXT) | torch.from_numpy(rng.uniform(size=len(labels)) < kept))
     with torch.autocast(x.device.type, torch.bfloat16):
-        hidden = lm(x, positions, visible).reshape(-1, lm.config.width)[keep]
+        hidden = lm(x, positions, visible).reshape(-1, lm.config.width)[keep.to(x.device)]
         scores = lm.logits(hidden)
     scores = torch.cat([scores[:, :NEXT], scores[:, NEXT : NEXT + 1] + math.log(kept), scores[:, NEXT + 1 :]], 1)
-    loss = F.cross_entropy(scores, labels[keep], reduction="none")
-    return loss, scores.argmax(-1) == labels[keep], names[keep.numpy()]
+    wanted = labels[keep].to(x.device)
+    loss = F.cross_entropy(scores, wanted, reduction="none")
+    return loss, scores.argmax(-1) == wanted, names[keep.numpy()]
 
 
 def weighted_mean(loss: torch.Tensor, names: np.ndarray) -> torch.Tensor:
-    weights = torch.tensor([WEIGHTS.get(name, 1.0) for name in names])
+    weights = torch.tensor([WEIGHTS.get(name, 1.0) for name in names], device=loss.device)
     return (loss * weights).sum() / weights.sum()
 
 
@@ -414,7 +419,7 @@ def validate(lm: LM, source: SceneSource, batches: int = 6) -> dict:
         return {}
     rng = np.random.default_rng(VALID_SEED)
     parts = [losses(lm, batch, rng, 1.0) for batch in source.batches(rng, 1500, batches)]
-    return by_kind([(loss.float().numpy(), right.numpy(), names) for loss, right, names in parts])
+    return by_kind([(loss.float().cpu().numpy(), right.cpu().numpy(), names) for loss, right, names in parts])
 
 
 def warm_then_cosine(step: int, done: float) -> float:
@@ -422,47 +427,57 @@ def warm_then_cosine(step: int, done: float) -> float:
     return min(1.0, step / 30) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def log(out: Path, line: dict) -> None:
-    print(json.dumps(line), flush=True)
-    with open(out / "log.jsonl", "a") as file:
-        file.write(json.dumps(line) + "\n")
-
-
 def train(args, lm: LM, source: SceneSource, valid: SceneSource) -> None:
+    together = join()
+    lm.to(together.device)
     residual = list(lm.residual.parameters())
     rest = [p for n, p in lm.named_parameters() if p.requires_grad and not n.startswith("residual")]
     groups = [{"params": rest, "lr": args.lr}, {"params": residual, "lr": args.lr * RESIDUAL_RATE}]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)
     progress = resume_run(args.out, lm, optimizer, strict=False) if has_run(args.out) else {"step": 0, "seconds": 0.0}
-    begun, saved, parts, queue = time.time() - progress["seconds"], time.time(), [], []
-    if progress.get("queued"):  # the rest of the batches that were drawn before the interruption
-        rng = np.random.default_rng([args.seed, progress["drawn"]])
-        queue = source.batches(rng, args.positions, 5)[: progress["queued"]]
-    while (done := progress["step"] / args.steps if args.steps else (time.time() - begun) / (args.minutes * 60)) < 1:
+    begun, saved, parts, queue, drawn = time.time() - progress["seconds"], time.time(), [], [], 0
+    draws = [args.seed] if together.is_main_process else [args.seed, together.process_index]
+    queues = progress.get("queues", [])
+    if len(queues) == together.num_processes:
+        drawn, left = queues[together.process_index]  # the rest of the batches that were drawn before the interruption
+        queue = source.batches(np.random.default_rng([*draws, drawn]), args.positions, 5)[:left]
+
+    def save() -> None:
+        check_together(together, rest + residual)
+        progress["queues"] = collected(together, [drawn, len(queue)])
+        if together.is_main_process:
+            save_run(args.out, trained(lm), lm.config, optimizer, {**progress, "seconds": time.time() - begun})
+
+    while (done := agreed(together, share_done(args, progress["step"], time.time() - begun))) < 1:
         step = progress["step"] = progress["step"] + 1
         for group, share in zip(optimizer.param_groups, (1.0, RESIDUAL_RATE), strict=True):
             group["lr"] = share * args.lr * warm_then_cosine(step, done)
-        rng = np.random.default_rng([args.seed, step])
+        rng = np.random.default_rng([*draws, step])
         if not queue:
-            queue, progress["drawn"] = source.batches(rng, args.positions, 5), step
+            queue, drawn = source.batches(rng, args.positions, 5), step
         loss, right, names = losses(lm, queue.pop(), rng, NEXT_KEPT)
         weighted_mean(loss, names).backward()
+        average_gradients(together, rest + residual)
         torch.nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        progress["queued"] = len(queue)
-        parts.append((loss.detach().float().numpy(), right.numpy(), names))
+        parts.append((loss.detach().float().cpu().numpy(), right.cpu().numpy(), names))
         if step % 25 == 0:
             line = {"step": step, "minutes": round((time.time() - begun) / 60, 1), "train": by_kind(parts)}
             parts = []
-            if step % 200 == 0:
-                line["valid"] = validate(lm, valid)
-            log(args.out, line)
-        if time.time() - saved > SAVE_SECONDS:
+            if together.is_main_process:
+                log(args.out, {**line, "valid": validate(lm, valid)} if step % 200 == 0 else line)
+        if agreed(together, time.time() - saved) > SAVE_SECONDS:
             saved = time.time()
-            save_run(args.out, trained(lm), lm.config, optimizer, {**progress, "seconds": time.time() - begun})
-    save_run(args.out, trained(lm), lm.config, optimizer, {**progress, "seconds": time.time() - begun})
-    print(json.dumps({"valid": validate(lm, valid, 20)}), flush=True)
+            save()
+    save()
+    if together.is_main_process:
+        print(json.dumps({"valid": validate(lm, valid, 20)}), flush=True)
+
+
+def share_done(args, steps: int, seconds: float) -> float:
+    """How much of the run lies behind, by steps or by time."""
+    return steps / args.steps if args.steps else seconds / (args.minutes * 60)
 
 
 def build(args) -> tuple[LM, Encoder | None]:
@@ -559,6 +574,8 @@ def run(args, lm: LM, encoder: Encoder | None) -> None:
     if source.empty:
         raise SystemExit("There is nothing to learn from: no window in the recordings, no dialogue in the corpus.")
     describe_run(args, "training.duplex")
+    if encoder is not None:
+        encoder.to(join().device)
     train(args, lm, source, valid)
 
 

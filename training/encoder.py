@@ -10,7 +10,6 @@ again with the same --out the run goes on where it stopped.
 
 import argparse
 import gzip
-import json
 import re
 import time
 from pathlib import Path
@@ -25,6 +24,7 @@ from duplex.encoder import BLANK, Encoder, EncoderConfig
 from duplex.features import PEAK_FLOOR, TAIL_SAMPLES, FeatureState, initial_state, log_mel
 from training.augment import load_noise
 from training.clips import UNKNOWN, Batch, Source, draw_batches, open_source
+from training.journal import log
 from training.pool import Pool
 from training.resuming import has_run, resume_run, save_run
 from training.teacher import Teacher, load_whisper
@@ -192,13 +192,6 @@ def validate(encoder: Encoder, pieces: Pieces, folder: str) -> tuple[float, list
 def learning_rate_factor(done: float) -> float:
     """`done` is the share of the time that has passed: warm-up, then a cosine."""
     return min(1.0, done / WARMUP_SHARE + 0.01) * (0.5 + 0.5 * np.cos(np.pi * min(1.0, done)))
-
-
-def log(out: Path, line: dict) -> None:
-    text = json.dumps({key: round(value, 4) if isinstance(value, float) else value for key, value in line.items()})
-    print(text, flush=True)
-    with open(out / "log.jsonl", "a") as file:
-        file.write(text + "\n")
 
 
 def train(args: argparse.Namespace, encoder, teacher, optimizer, pieces: Pieces, sources, progress: dict) -> None:
