@@ -7,7 +7,7 @@ import pytest
 
 from duplex.audio import SAMPLE_RATE
 from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, LEAD_SECONDS, NEXT, STOP, USER, USER_END, Grammar, advance, allowed
-from training import duplex as training
+from training import dialogues
 from training.scenes import (
     IGNORE,
     NEVER,
@@ -117,12 +117,12 @@ def test_text_leads_the_voice_by_no_more_than_the_bound():
 
 def test_an_utterance_is_performed_as_it_was_spoken(monkeypatch):
     """Its words one after the other at their times: the silence before the first one is not part of it."""
-    monkeypatch.setattr(training, "augment", lambda wave, *_: wave)
+    monkeypatch.setattr(dialogues, "augment", lambda wave, *_: wave)
     times = [["Good", 0.5, 0.7], ["day.", 0.75, 1.0]]
     wave = np.random.default_rng(0).normal(0, 0.1, int(1.2 * SAMPLE_RATE)).astype(np.float32)
-    words = [replace(w, start=w.start + 1.0, end=w.end + 1.0) for w in training.voiced(wave, times)]
-    channel = training.perform(Scene(3.2, [UserTurn(words)]), [], None)
-    begin = round((0.5 - training.ONSET_SECONDS) * SAMPLE_RATE)
+    words = [replace(w, start=w.start + 1.0, end=w.end + 1.0) for w in dialogues.voiced(wave, times)]
+    channel = dialogues.perform(Scene(3.2, [UserTurn(words)]), [], None)
+    begin = round((0.5 - dialogues.ONSET_SECONDS) * SAMPLE_RATE)
     shifted = np.zeros_like(channel)
     shifted[SAMPLE_RATE + begin : SAMPLE_RATE + len(wave)] = wave[begin:]
     assert [w.text for w in words] == ["good", "day"]

@@ -32,13 +32,13 @@ import torchaudio
 from torch.nn import functional as F
 
 from duplex import backbone, features
-from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.backbone import fill, start_controls, trained
 from duplex.checkpoint import load_config, load_tensors
 from duplex.encoder import Encoder, EncoderConfig, blank_tick, collapse
 from duplex.lm import LM, TEXT, LMConfig, visible_cells
 from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, load_tokenizer
 from training.augment import active_power, augment, load_noise
+from training.dialogues import Cast, perform, voiced
 from training.forced import due_ticks, forced_align
 from training.journal import log
 from training.pool import Pool
@@ -53,7 +53,6 @@ from training.scenes import (
     Scene,
     Sequence,
     UserTurn,
-    Word,
     at_time,
     converse,
     end_of_turn,
@@ -69,7 +68,6 @@ from training.scenes import (
 from training.transcript import Pieces, heard_form
 
 ECHO_SHARE = 0.12  # of simulated scenes, in which the agent hears itself
-ONSET_SECONDS = 0.08  # of sound before an utterance's first word
 NEXT_KEPT = 0.25  # share of <next> labels that are learned
 WEIGHTS = {"stop": 4.0, "aside": 2.0, "end of user": 2.0}  # rare decisions that everything after them hangs on
 VALID_SEED = 99
@@ -147,29 +145,6 @@ def leak(scene: Scene, posterior: np.ndarray, tokenizer: Tokenizer, rng: np.rand
                     posterior[tick, piece if rng.uniform() < 0.85 else rng.integers(1, posterior.shape[1])] += sure
 
 
-def voiced(wave: np.ndarray, times: list) -> list[Word]:
-    """An utterance [samples] as words with their parts of it: each up to the next, the first from a little before it."""
-    words = []
-    for k, (raw, start, end) in enumerate(times):
-        begin = max(0.0, start - ONSET_SECONDS) if k == 0 else start
-        until = len(wave) if k + 1 == len(times) else int(times[k + 1][1] * SAMPLE_RATE)
-        words.append(Word(heard_form(raw), start, end, (wave, int(begin * SAMPLE_RATE), until), raw.endswith(",")))
-    return words
-
-
-def perform(scene: Scene, noises, rng) -> np.ndarray:
-    """The user's channel [samples]: utterances where the scene puts their words, then noise and a room over everything."""
-    total = int(scene.seconds / TICK) * TICK_SAMPLES
-    channel = np.zeros(total, np.float32)
-    for turn in scene.user:
-        for i, word in enumerate(turn.words):
-            wave, start, end = word.sound
-            at = int((word.start - (ONSET_SECONDS if i == 0 else 0.0)) * SAMPLE_RATE)
-            part = wave[max(0, start) : end][: total - max(at, 0)]
-            channel[max(at, 0) : max(at, 0) + len(part)] += part
-    return augment(channel, active_power(channel), noises, rng)
-
-
 @torch.no_grad()
 def listen(encoder: Encoder, channel: np.ndarray):
     """The user's channel through the frozen encoder -> features [T, W], CTC log-probabilities [T, V + 1]."""
@@ -190,16 +165,11 @@ class SceneSource:
         self.simulated = args.simulated if encoder else 1.0
         self.text = args.text if dialogues else 0.0
         self.residual = args.residual
-        self.by_text: dict[str, list[tuple[Pool, int]]] = {}
+        self.cast = Cast(args.pool if encoder else [])
         self.noises = load_noise(args.noise) if encoder and args.noise else []
         self.sentences = [(share, Pool(folder, split)) for folder, share in args.sentences] if encoder else []
         opened = [(share, Recordings(folder, split)) for folder, share in args.recordings]
         self.recordings = [(share, recordings) for share, recordings in opened if len(recordings)]
-        for folder in args.pool if encoder else []:
-            pool = Pool(folder)
-            for i, entry in enumerate(pool.entries):
-                if entry["words"]:
-                    self.by_text.setdefault(entry["text"], []).append((pool, i))
 
     def draw(self, rng: np.random.Generator):
         """-> Sequence, features [T, W] or None, CTC log-probabilities [T, V + 1]."""
@@ -253,20 +223,8 @@ class SceneSource:
 
     def spoken(self, dialogue, rng):
         """A scene with real sound. None where the pool lacks a sentence or the alignment fails."""
-        if any(t["role"] == "user" and t["text"] not in self.by_text for t in dialogue["turns"]):
-            return None
-
-        def times(text):
-            if text not in self.by_text:  # a back-channel; without a sound it is left out below
-                return guess_times(text, rng)
-            pool, i = self.by_text[text][rng.integers(len(self.by_text[text]))]
-            return voiced(pool.wave(i), pool.entries[i]["words"])
-
-        scene = converse(dialogue["turns"], times, rng)
-        scene.user = [turn for turn in scene.user if all(w.sound for w in turn.words)]
-        for turn in scene.user:
-            turn.words = [w for w in turn.words if w.text]
-        if not all(turn.words for turn in scene.user):
+        scene = self.cast.scene(dialogue["turns"], rng)
+        if scene is None:
             return None
         vectors, log_probs = listen(self.encoder, perform(scene, self.noises, rng))
         due = due_ticks(log_probs, scene.user, self.tokenizer.pieces.spell)
