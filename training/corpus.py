@@ -7,7 +7,8 @@
 CORPUS receives dialogues.jsonl, one dialogue a line: {"turns": [{"role": "user"|"agent", "text": str}, ...],
 "kind": str, "split": "train"|"valid", "source": str, "licence": str}, and user_texts.txt and agent_texts.txt, each
 different text once. A user turn with "aside": true is said to somebody else and has no answer; one with
-"slow": true tells something, phrase by phrase, and is not over at its first pause.
+"slow": true tells something, phrase by phrase, and is not over at its first pause. "note" is text that the agent has read
+before (training.context).
 DATA holds the folder text/ with countries.json (samayo/country-json, MIT) and tatoeba-en-fr.tsv.gz (CC-BY 2.0 FR).
 All the rest is written here and in texts/ (texts/webquestions.txt after WebQuestions, CC-BY 4.0).
 """
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from training.context import context_exchange, read_matters
 from training.countries import country_exchange, load_countries
 from training.numbers_spoken import number_exchange, small_sum
 from training.repeats import answer_again, own_phrases, remark, say_after_me, short_sentences
@@ -44,6 +46,7 @@ SHARES = {  # per cent of the single exchanges
     "story": 3,
 }
 SLOW = ("remark", "story")  # no question that would be over with its last word
+CONTEXT_SHARE = 0.1  # dialogues about what was told before, on top of the others
 ASIDE_SHARE = 0.1  # of the dialogues have something said to another person
 NAMES = "Anna|Tom|Maria|Jack|Lisa|Ben|Sarah|David|Emma|Mike|Julia|Chris|Laura|Max|Nina|Oliver|Sophie|Paul|Kate|Leo".split("|")
 OPENINGS = "Um, |Uh, |So, |Okay, |Well, |Hey Duplex, |Duplex, |Hello, |Hey, ".split("|")
@@ -64,6 +67,7 @@ class Exchange:
     source: str = "own"
     licence: str = "Apache-2.0"
     slow: tuple[str, ...] = ()  # user texts
+    note: str = ""  # text in the context
 
 
 def split_of(key: str) -> str:
@@ -222,13 +226,26 @@ def write_dialogues(writer: Writer, count: int) -> list[Exchange]:
     return [d for d in found.values() if d.split == "train" or d.turns[0][0] not in train_first]
 
 
+def write_context(count: int, seed: int) -> list[Exchange]:
+    """`count` different dialogues about what was told before; held out are values of a matter."""
+    matters, found = read_matters(), {}
+    for number in range(20 * count):
+        told, _, note, turns = context_exchange(matters, random.Random(f"{seed} context {number}"))
+        splits = {split_of(one.matter.note.replace("$v", one.value)) for one in told}
+        if len(splits) < 2:
+            found.setdefault((note, *turns), Exchange(tuple(turns), "context", "".join(splits) or "train", note=note))
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
 def as_json(dialogue: Exchange) -> str:
     turns = []
     for user, agent in dialogue.turns:
         marks = {"aside": agent is None, "slow": user in dialogue.slow}
         turns.append({"role": "user", "text": user} | {name: True for name, holds in marks.items() if holds})
         turns += [{"role": "agent", "text": agent}] if agent else []
-    row = {"turns": turns} | {key: value for key, value in vars(dialogue).items() if key not in ("turns", "slow")}
+    row = {"turns": turns} | {key: value for key, value in vars(dialogue).items() if key not in ("turns", "slow") and value}
     return json.dumps(row, ensure_ascii=False)
 
 
@@ -251,6 +268,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     dialogues = write_dialogues(Writer(args.data, args.out / "answers.jsonl", args.seed), args.count)
+    dialogues += write_context(round(CONTEXT_SHARE * args.count), args.seed)
     texts = {
         "dialogues.jsonl": [as_json(dialogue) for dialogue in dialogues],
         "user_texts.txt": dict.fromkeys([*BACK_CHANNELS, *(user for dialogue in dialogues for user, _ in dialogue.turns)]),

@@ -63,6 +63,7 @@ from training.scenes import (
     lay_out_text,
     pause_in_mid_sentence,
     read_dialogues,
+    system_text,
     voice_seconds,
 )
 from training.transcript import Pieces, heard_form
@@ -99,7 +100,7 @@ class Tokenizer:
         return [(i, self.lm.decode([i])) for i in ids]
 
     def prompt(self, instructions: str) -> list[int]:
-        return self.lm.encode(f"<|im_start|>system\n{instructions}<|im_end|>\n", add_special_tokens=False).ids
+        return self.lm.encode(system_text(instructions), add_special_tokens=False).ids
 
 
 def simulate(scene: Scene, tokenizer: Tokenizer, rng: np.random.Generator):
@@ -143,6 +144,12 @@ def leak(scene: Scene, posterior: np.ndarray, tokenizer: Tokenizer, rng: np.rand
                     sure = float(rng.uniform(0.2, 1.0))
                     posterior[tick] *= 1 - sure
                     posterior[tick, piece if rng.uniform() < 0.85 else rng.integers(1, posterior.shape[1])] += sure
+
+
+def with_note(scene: Scene, dialogue: dict) -> Scene:
+    """The agent has read the dialogue's note, if it has one, after its instructions."""
+    scene.instructions = f"{scene.instructions} {dialogue.get('note', '')}".strip()
+    return scene
 
 
 @torch.no_grad()
@@ -217,7 +224,7 @@ class SceneSource:
         return lay_out(scene, heard, prompt, self.tokenizer.encode, cap), vectors, log_probs
 
     def simulated_scene(self, dialogue, rng):
-        scene = converse(dialogue["turns"], lambda text: guess_times(text, rng), rng)
+        scene = with_note(converse(dialogue["turns"], lambda text: guess_times(text, rng), rng), dialogue)
         log_probs, due = simulate(scene, self.tokenizer, rng)
         return self.finish(scene, due, None, torch.from_numpy(log_probs), rng)
 
@@ -226,6 +233,7 @@ class SceneSource:
         scene = self.cast.scene(dialogue["turns"], rng)
         if scene is None:
             return None
+        with_note(scene, dialogue)
         vectors, log_probs = listen(self.encoder, perform(scene, self.noises, rng))
         due = due_ticks(log_probs, scene.user, self.tokenizer.pieces.spell)
         if due is None:
@@ -278,7 +286,10 @@ class SceneSource:
         """Dialogues as text alone, one after another, of together about `positions` positions."""
         turns, tokens = [], 0
         while tokens < positions:
-            for turn in self.topical(rng)["turns"]:
+            dialogue = self.topical(rng)
+            if dialogue.get("note"):
+                turns.append({"role": "system", "text": dialogue["note"]})
+            for turn in dialogue["turns"]:
                 turns.append({**turn, "text": heard_form(turn["text"])} if turn["role"] == "user" else turn)
                 tokens += 2 + len(self.tokenizer.encode(turn["text"]))
         prompt = self.tokenizer.prompt(INSTRUCTIONS[0])

@@ -185,11 +185,14 @@ def lay_out(scene: Scene, heard: list[tuple[int, int]], prompt: list[int], encod
 def lay_out_text(turns: list[dict], prompt: list[int], encode, spell) -> Sequence:
     """A conversation whose ticks are all forgotten: what the agent says is learned, from a tenth of the positions.
 
-    turns: of several dialogues, in a row. encode: text -> list of (token id, its text). spell: word -> token ids.
+    turns: of several dialogues, in a row, each after its note (role "system"), if it has one. encode: text -> list of (token
+    id, its text). spell: word -> token ids.
     """
     rows = [(token, IGNORE) for token in prompt]
     for turn in turns:
-        if turn["role"] == "user":
+        if turn["role"] == "system":
+            rows += [(token, IGNORE) for token, _ in encode(system_text(turn["text"]))]
+        elif turn["role"] == "user":
             said = [p for word in turn["text"].split() for p in spell(word)]
             rows += [(token, IGNORE) for token in (USER, *said, ASIDE if turn.get("aside") else USER_END)]
         else:
@@ -251,6 +254,11 @@ def next_symbol(grammar: Grammar, heard: deque, voice: Voice | None, tick: int) 
         return voice.pieces.popleft()[0]
     voice.ended = True
     return END
+
+
+def system_text(text: str) -> str:
+    """Instructions or a note, as the agent reads them."""
+    return f"<|im_start|>system\n{text}<|im_end|>\n"
 
 
 def read_dialogues(path: Path, split: str) -> list[dict]:
