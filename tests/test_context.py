@@ -4,9 +4,10 @@ import random
 
 import pytest
 
-from training.context import UNKNOWN, context_exchange, read_matters
+from training.context import MODES, UNKNOWN, context_exchange, read_matters
 from training.corpus import as_json, write_context
 from training.duplex import with_note
+from training.evaluate_context import NOT_TOLD, conversations, score
 from training.scenes import IGNORE, Scene, lay_out_text, system_text
 
 
@@ -47,3 +48,21 @@ def test_a_note_is_read_and_never_learned():
     assert (sequence.label[: 2 + len(note)] == IGNORE).all() and (sequence.label[2 + len(note) :] != IGNORE).any()
     assert with_note(Scene(1.0, instructions="Be kind."), {"note": "A note."}).instructions == "Be kind. A note."
     assert with_note(Scene(1.0, instructions="Be kind."), {}).instructions == "Be kind."
+
+
+def test_the_same_facts_are_asked_in_every_mode():
+    talks = conversations(16, 0)
+    assert [talk["mode"] for talk in talks] == [mode for mode in MODES for _ in range(4)]
+    by_mode = {mode: [talk for talk in talks if talk["mode"] == mode] for mode in MODES}
+    assert all(talk["note"] and len(talk["user"]) == len(talk["wanted"]) for talk in by_mode["text"])
+    assert all(not talk["note"] and len(talk["user"]) == 2 * len(talk["wanted"]) for talk in by_mode["voice"])
+    assert all(talk["note"] and len(talk["user"]) == 3 for talk in by_mode["both"])
+    for text, voice in zip(by_mode["text"], by_mode["voice"], strict=True):
+        assert sorted(map(str, text["wanted"])) == sorted(map(str, voice["wanted"]))
+
+
+def test_what_is_right_is_counted_for_the_questions_alone():
+    turns = [{"said": "Good to know, Rex."}, {"said": "Your dog is called Rex."}, {"said": "You live in Rome."}]
+    record = {"mode": "voice", "turns": turns, "wanted": [["Rex"], ["Paris"]]}
+    told = {"mode": "unknown", "turns": [{"said": "I'm sorry, you haven't told me that."}], "wanted": [NOT_TOLD]}
+    assert score([record, told]) == {"voice": {"asked": 2, "right": 1}, "unknown": {"asked": 1, "right": 1}}

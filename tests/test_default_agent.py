@@ -14,7 +14,8 @@ import soxr
 import client
 from duplex import weights
 from duplex.audio import SAMPLE_RATE
-from training.evaluate import play, rate
+from training.asking import play
+from training.evaluate import rate
 from training.transcript import heard_form
 
 QUESTIONS = Path(client.__file__).parent / "questions"

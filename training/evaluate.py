@@ -2,7 +2,7 @@
 
 `ears` measures the encoder alone (training.evaluate_ears), `voice` codec and talker (training.evaluate_voice), `align` how speech
 and text meet in the LM (training.evaluate_align), `facts` what is answered right by voice and in text (training.evaluate_facts),
-`agent` the whole:
+`context` what hangs on things told before (training.evaluate_context), `agent` the whole:
 
     python -m training.evaluate agent --agent duplex/agent --questions client/questions --out runs/evaluation
 
@@ -12,55 +12,21 @@ is against the questions' texts, WER of the voice is an outside recogniser (Whis
 
 import argparse
 import json
-import time
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
 
-from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
+from duplex.audio import SAMPLE_RATE, TICK_MS
+from training.asking import play
 from training.evaluate_align import evaluate_align
+from training.evaluate_context import evaluate_context
 from training.evaluate_ears import chosen, evaluate_ears, plot_training
 from training.evaluate_facts import evaluate_facts
 from training.evaluate_voice import evaluate_voice
 from training.probe import probe
 from training.transcript import heard_form, word_errors
-
-PATIENCE_TICKS = 75  # 6 s without an answer ends the wait
-LEAD_IN_SAMPLES = SAMPLE_RATE // 2  # silence before a question, as in any room
-AUDIBLE = 0.01  # a sample louder than this is voice
-
-
-def last_sound(wave: np.ndarray) -> int:
-    """Sample after which a recording is 40 dB below its peak: where its last word ends."""
-    return int(np.flatnonzero(np.abs(wave) > 0.01 * np.abs(wave).max()).max()) + 1
-
-
-def play(agent, wave: np.ndarray) -> dict:
-    """Play one question to slot 0 and listen until the answer has ended -> what happened, with its sound."""
-    wave = np.pad(wave, (LEAD_IN_SAMPLES, 0))
-    ticks = -(-len(wave) // TICK_SAMPLES)
-    sound = np.pad(wave, (0, ticks * TICK_SAMPLES - len(wave))).reshape(ticks, TICK_SAMPLES)
-    events, voice, seconds, ended, quiet = [], [], [], False, 0
-    while not (ended and quiet > 12) and quiet < PATIENCE_TICKS:
-        tick = len(voice)
-        batch = np.zeros((agent.slots, TICK_SAMPLES), np.float32)
-        if tick < ticks:
-            batch[0] = sound[tick]
-        begun = time.perf_counter()
-        out, said = agent.step(batch, [0])
-        seconds.append(time.perf_counter() - begun)
-        voice.append(out[0])
-        events += said[0]
-        ended = ended or any(e.kind == "agent_ended" for e in said[0])
-        quiet = 0 if tick < ticks or np.abs(out[0]).max() > AUDIBLE else quiet + 1
-    voice = np.concatenate(voice)
-    loud = np.flatnonzero(np.abs(voice) > AUDIBLE)
-    after = loud[loud > last_sound(wave)]
-    text = {k: "".join(e.text for e in events if e.kind == k).strip() for k in ("heard", "said")}
-    delay = (after[0] - last_sound(wave)) / SAMPLE_RATE if len(after) else None
-    return {**text, "voice": voice, "delay_s": delay, "tick_s": seconds}
 
 
 def rate(pairs: list[tuple[str, str]]) -> float:
@@ -112,7 +78,7 @@ def evaluate_agent(args) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=["agent", "ears", "voice", "align", "facts"])
+    parser.add_argument("what", choices=["agent", "ears", "voice", "align", "facts", "context"])
     parser.add_argument("--run", type=Path, action="append", default=[], help="align: folder of a run, repeatable")
     parser.add_argument("--agent", type=Path, help="agent folder; the one that ships if not given")
     parser.add_argument("--questions", type=Path, default=Path("client/questions"), help="wavs and questions.json")
@@ -125,8 +91,8 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, help="ears: folder of another encoder than the agent's")
     parser.add_argument("--probe", action="store_true", help="ears: how much past and how many units each layer uses instead")
     parser.add_argument("--plot", type=Path, help="ears: log.jsonl of an encoder's training, for a picture of its error rates")
-    parser.add_argument("--questions-audio", type=Path, help="facts: folder of the spoken questions, made if missing")
-    parser.add_argument("--count", type=int, default=300, help="facts: questions")
+    parser.add_argument("--questions-audio", type=Path, help="facts, context: folder of the spoken questions, made if missing")
+    parser.add_argument("--count", type=int, default=300, help="facts: questions; context: conversations")
     parser.add_argument("--slots", type=int, default=6, help="facts: questions asked side by side")
     parser.add_argument("--threads", type=int, default=1, help="of the recogniser")
     parser.add_argument("--seed", type=int, default=0)
@@ -135,7 +101,8 @@ def main() -> None:
     name = "training" if args.plot else "probe" if args.probe else args.what
     args.result = args.out / f"{name}{f'-{args.encoder.name}' if args.encoder else ''}.json"
     ears = plot_training if args.plot else probe if args.probe else evaluate_ears
-    ways = {"agent": evaluate_agent, "ears": ears, "voice": evaluate_voice, "align": evaluate_align, "facts": evaluate_facts}
+    ways = {"agent": evaluate_agent, "ears": ears, "voice": evaluate_voice, "align": evaluate_align}
+    ways |= {"facts": evaluate_facts, "context": evaluate_context}
     result = ways[args.what](args)
     print(json.dumps(result, indent=1))
     args.result.write_text(json.dumps(result, indent=1) + "\n")
