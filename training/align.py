@@ -51,7 +51,6 @@ from training.duplex import (
     assemble,
     build_encoder,
     build_lm,
-    describe_run,
     listen,
     losses,
     warm_then_cosine,
@@ -59,7 +58,7 @@ from training.duplex import (
 )
 from training.forced import due_ticks
 from training.greedy import greedy
-from training.journal import log
+from training.journal import describe_run, log
 from training.pool import Pool
 from training.resuming import has_run, resume_run, save_run
 from training.scenes import IGNORE, INSTRUCTIONS, NEVER, TICK, Scene, Sequence, UserTurn, Word, at_time, heard_symbols, lay_out

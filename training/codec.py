@@ -27,6 +27,7 @@ from duplex.audio import SAMPLE_RATE
 from duplex.codec import Codec, CodecConfig, save_codec
 from duplex.vocoder import NOISE_FRAMES
 from training import adversary, codebooks
+from training.journal import describe_run, log
 from training.likeness import Losses, late, voice_terms
 from training.pool import Pool
 
@@ -195,9 +196,7 @@ class Trainer:
         share = self.usage / self.usage.sum(1, keepdim=True).clamp(min=1)
         line["perplexity"] = [round(float(torch.special.entr(row).sum().exp())) for row in share]
         line["frozen"] = self.progress.frozen
-        print(json.dumps(line), flush=True)
-        with open(out / "log.jsonl", "a") as log:
-            log.write(json.dumps(line) + "\n")
+        log(out, line)
         self.usage.zero_()
         self.sums, self.summed = {}, 0
 
@@ -282,7 +281,7 @@ def main() -> None:
         trainer.load(args.out)
         save_codec(trainer.codec, args.export, torch.float16)
         return
-    args.out.mkdir(parents=True, exist_ok=True)
+    describe_run(args, "training.codec")
     train(args)
 
 

@@ -21,7 +21,7 @@ from duplex.checkpoint import load_tensors
 from duplex.draft import Draft, DraftConfig
 from duplex.tokens import NEXT
 from training.duplex import VALID_SEED, SceneSource, Tokenizer, add_data_arguments, assemble, build, kind_of
-from training.journal import log
+from training.journal import describe_run, log
 from training.resuming import has_run, resume_run, save_run
 from training.scenes import IGNORE
 
@@ -127,7 +127,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
+    describe_run(args, "training.draft")
     lm, encoder = build(args)
     lm.load_state_dict(load_tensors(args.lm), strict=False)
     lm.merge().requires_grad_(False)

@@ -21,14 +21,12 @@ Your own conversations, prepared by training.prepare, take a share of the scenes
 import argparse
 import json
 import math
-import platform
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import torchaudio
 from torch.nn import functional as F
 
 from duplex import backbone, features
@@ -40,7 +38,7 @@ from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, US
 from training.augment import active_power, augment, load_noise
 from training.dialogues import Cast, perform, voiced
 from training.forced import due_ticks, forced_align
-from training.journal import log
+from training.journal import describe_run, log
 from training.pool import Pool
 from training.processes import agreed, average_gradients, check_together, collected, join
 from training.recordings import Recordings, hearing_only, place
@@ -527,13 +525,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=6e-4)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; a run resumes there")
     return parser.parse_args(arguments)
-
-
-def describe_run(args, program: str) -> None:
-    """run.json beside the result: all that is needed to have it again, without the repository's history."""
-    versions = {"python": platform.python_version(), **{m.__name__: m.__version__ for m in (torch, torchaudio, np)}}
-    text = json.dumps({"program": program, "arguments": vars(args), "versions": versions}, indent=1, default=str)
-    (args.out / "run.json").write_text(text + "\n")
 
 
 def run(args, lm: LM, encoder: Encoder | None) -> None:

@@ -24,7 +24,7 @@ from duplex.encoder import BLANK, Encoder, EncoderConfig
 from duplex.features import PEAK_FLOOR, TAIL_SAMPLES, FeatureState, initial_state, log_mel
 from training.augment import load_noise
 from training.clips import UNKNOWN, Batch, Source, draw_batches, open_source
-from training.journal import log
+from training.journal import describe_run, log
 from training.pool import Pool
 from training.resuming import has_run, resume_run, save_run
 from training.teacher import Teacher, load_whisper
@@ -239,7 +239,7 @@ def main() -> None:
     args = parse_arguments()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
+    describe_run(args, "training.encoder")
     tokenizer = load_tokenizer(args.tokenizer)
     teacher = Teacher(args.whisper)
     going_on = has_run(args.out)

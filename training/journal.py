@@ -1,10 +1,23 @@
-"""What a run tells while it goes on: a line of JSON on the screen and in log.jsonl, its numbers on TensorBoard where that is
-installed (`tensorboard --logdir RUNS`)."""
+"""What a run tells: run.json says how it was made; while it goes on, a line of JSON on the screen and in log.jsonl, its numbers
+on TensorBoard where that is installed (`tensorboard --logdir RUNS`)."""
 
 import json
+import platform
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+
+import numpy as np
+import torch
+import torchaudio
+
+
+def describe_run(args, program: str) -> None:
+    """run.json beside the result: all that is needed to have it again, without the repository's history."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    versions = {"python": platform.python_version(), **{m.__name__: m.__version__ for m in (torch, torchaudio, np)}}
+    text = json.dumps({"program": program, "arguments": vars(args), "versions": versions}, indent=1, default=str)
+    (args.out / "run.json").write_text(text + "\n")
 
 
 def log(out: Path, line: dict) -> None:

@@ -25,6 +25,7 @@ from duplex import checkpoint
 from duplex.audio import CODEC_FRAME_RATE
 from duplex.codec import load_codec
 from duplex.talker import Talker, TalkerConfig
+from training.journal import describe_run, log
 from training.utterances import Batch, Utterances
 
 LOG_EVERY_STEPS = 100
@@ -169,9 +170,7 @@ class Trainer:
         line |= {"s_per_step": round(seconds / LOG_EVERY_STEPS, 3)} | {k: round(v, 4) for k, v in self.sums.items()}
         line |= self.validate(groups)
         self.sums = {}
-        print(json.dumps(line), flush=True)
-        with open(self.args.out / "log.jsonl", "a") as log:
-            log.write(json.dumps(line) + "\n")
+        log(self.args.out, line)
 
     def save(self) -> None:
         """model.safetensors and config.json for readers; training.safetensors to go on from."""
@@ -232,7 +231,7 @@ def main() -> None:
     parser.add_argument("--save-every", type=float, default=180, help="seconds between checkpoints")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    args.out.mkdir(parents=True, exist_ok=True)
+    describe_run(args, "training.talker")
     data = Utterances(args.pool, load_codec(args.codec), args.out)
     print(f"{data.hours('train'):.2f} h to train on, {data.hours('valid'):.2f} h to check with", flush=True)
     trainer = Trainer(TalkerConfig(), data, args)
