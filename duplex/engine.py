@@ -33,7 +33,7 @@ import numpy as np
 
 from duplex.audio import TICK_MS, TICK_SAMPLES
 from duplex.events import Ending, Error
-from duplex.session import BEHIND_TICKS, Session
+from duplex.session import BEHIND_TICKS, STALLED_TICKS, Session
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,6 @@ WARM_UP_TICKS = 3
 TIMED_TICKS = 10_000  # the percentiles of stats() are over the last 13 minutes
 OVERLOAD_TICKS = 25  # the two seconds that tell whether the engine is overloaded
 OVERLOAD_LATE = 10  # so many late ones among them: it is
-STALLED_TICKS = 50  # four seconds: whoever waited so long has begun again
 
 
 class EngineFull(Exception):

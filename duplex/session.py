@@ -12,6 +12,7 @@ from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES, TICKS_PER_SECOND
 from duplex.events import Ended, Error, Lag
 
 BEHIND_TICKS = 8  # how far anything may fall behind the clock: 640 ms
+STALLED_TICKS = 50  # four seconds behind, an engine lets the time go: whoever waited so long has begun again
 QUIET = 0.01  # of full scale: below it a tick may be skipped to catch up
 WISHES = 64  # a client's wishes that may wait for the next tick
 UNREAD_TICKS = 25  # two seconds of output
@@ -71,7 +72,7 @@ class Session:
 
     def _overdue_ticks(self, now: float) -> int:
         """Ticks that the engine should have taken by now, besides the one whose turn it is."""
-        return 0 if self._due is None else max(0, int((now - self._due) * 1000 / TICK_MS) - 1)
+        return 0 if self._due is None else min(STALLED_TICKS, max(0, int((now - self._due) * 1000 / TICK_MS) - 1))
 
     def clear(self) -> None:
         """User audio that waits is not heard."""

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from duplex.audio import TICK_MS, TICK_SAMPLES
-from duplex.engine import OVERLOAD_LATE, STALLED_TICKS, TICK_S, Engine, EngineFull, EngineStopped
+from duplex.engine import OVERLOAD_LATE, TICK_S, Engine, EngineFull, EngineStopped
 from duplex.events import Error
-from duplex.session import BEHIND_TICKS, UNREAD_TICKS, WISHES
+from duplex.session import BEHIND_TICKS, STALLED_TICKS, UNREAD_TICKS, WISHES
 from tests.conftest import HandClock, tone
 from tests.tiny_agent import QUIET_TICKS, TinyAgent
 
