@@ -201,13 +201,14 @@ def evaluate_voice(args) -> dict:
     for folder in args.pool:
         kinds[f"speakers of {folder.name}"] = recorded(folder, args.clips)
     for name, (wanted, waves) in kinds.items():
-        before = error_rate(wanted, recognise(recogniser, waves))
+        before, clean = error_rate(wanted, recognise(recogniser, waves)), quality(waves)
         for codebooks in (8, 4, 2):
             after = through(codec, waves, codebooks)
             row = f"codec, {codebooks} codebooks, {name} ({len(wanted)} clips)"
             heard = error_rate(wanted, recognise(recogniser, after))
             result[f"{row}: WER before, after"] = [round(before, 4), round(heard, 4)]
-            result[f"{row}: DNSMOS before, after"] = [round(quality(waves), 2), round(quality(after), 2)]
+            result[f"{row}: DNSMOS before, after"] = [round(clean, 2), round(quality(after), 2)]
+            print(row, result[f"{row}: WER before, after"], result[f"{row}: DNSMOS before, after"], flush=True)
     result["talker: DNSMOS"] = round(quality(spoken[: args.clips]), 2)
     times = {slots: tick_times(slots) for slots in (1, SLOTS)}
     result |= {f"{part}: ms a tick, 1 and {SLOTS} sessions": [round(times[s][part], 1) for s in times] for part in times[1]}
