@@ -12,7 +12,7 @@ from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES, TICKS_PER_SECOND
 from duplex.events import Ended, Error, Lag
 
 BEHIND_TICKS = 8  # how far anything may fall behind the clock: 640 ms
-STALLED_TICKS = 50  # four seconds behind, an engine lets the time go: whoever waited so long has begun again
+STALLED_TICKS = 30  # 2.4 s behind, an engine lets the time go: whoever waited so long has begun again
 QUIET = 0.01  # of full scale: below it a tick may be skipped to catch up
 WISHES = 64  # a client's wishes that may wait for the next tick
 UNREAD_TICKS = 25  # two seconds of output
