@@ -48,15 +48,16 @@ class SeanetState:
 
 def initial_layers(layer: nn.Module, batch: int) -> list[Tensor]:
     """The states of all layers in a module, in the order in which `run` meets them."""
-    zeros = next(layer.parameters()).new_zeros if list(layer.parameters()) else None
     match layer:
         case SConv1d():
-            return [zeros(batch, layer.conv.conv.in_channels, conv_past(layer))]
+            conv = layer.conv.conv
+            return [conv.bias.new_zeros(batch, conv.in_channels, conv_past(layer))]
         case SConvTranspose1d():
             conv = layer.convtr.convtr
-            return [zeros(batch, conv.out_channels, conv.kernel_size[0] - conv.stride[0])]
+            return [conv.bias.new_zeros(batch, conv.out_channels, conv.kernel_size[0] - conv.stride[0])]
         case SLSTM():
-            return [zeros(batch, layer.lstm.num_layers, layer.lstm.hidden_size) for _ in ("hidden", "cell")]
+            lstm = layer.lstm
+            return [lstm.bias_ih_l0.new_zeros(batch, lstm.num_layers, lstm.hidden_size) for _ in ("hidden", "cell")]
         case SEANetResnetBlock():
             return initial_layers(layer.block, batch) + initial_layers(layer.shortcut, batch)
         case nn.Sequential():

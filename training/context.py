@@ -55,7 +55,8 @@ def draw_told(matters: list[Matter], count: int, rng: random.Random) -> list[Tol
 def context_exchange(matters: list[Matter], rng: random.Random, mode: str | None = None) -> tuple:
     """-> what is told, what of it is asked for (unless unknown), the note (may be empty), turns [(user, agent), ...]."""
     mode = mode or rng.choices(list(MODES), list(MODES.values()))[0]
-    told = draw_told(matters, 2 if mode == "both" else rng.randint(1, 2), rng)
+    told, several = draw_told(matters, 2, rng), rng.random() < 0.5  # drawn in every mode, so that the facts are the same
+    told = told if several or mode == "both" else told[:1]
     written = {"text": told, "voice": [], "both": told[:1], "unknown": told[1:]}[mode]
     spoken = {"text": [], "voice": told, "both": told[1:], "unknown": []}[mode]
     note = " ".join(one.text(one.matter.note, rng) for one in written)

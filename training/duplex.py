@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch.nn import functional as F
 
 from duplex import backbone, features
@@ -394,8 +395,7 @@ def warm_then_cosine(step: int, done: float) -> float:
     return min(1.0, step / 30) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def train(args, lm: LM, source: SceneSource, valid: SceneSource) -> None:
-    together = join()
+def train(args, lm: LM, source: SceneSource, valid: SceneSource, together: Accelerator) -> None:
     lm.to(together.device)
     residual = list(lm.residual.parameters())
     rest = [p for n, p in lm.named_parameters() if p.requires_grad and not n.startswith("residual")]
@@ -534,9 +534,10 @@ def run(args, lm: LM, encoder: Encoder | None) -> None:
     if source.empty:
         raise SystemExit("There is nothing to learn from: no window in the recordings, no dialogue in the corpus.")
     describe_run(args, "training.duplex")
+    together = join()
     if encoder is not None:
-        encoder.to(join().device)
-    train(args, lm, source, valid)
+        encoder.to(together.device)
+    train(args, lm, source, valid, together)
 
 
 def main() -> None:
