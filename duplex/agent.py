@@ -51,6 +51,7 @@ DEFAULT_FOLDER = Path(__file__).parent / "agent"
 PROMPT_CELLS = 256  # positions kept for the instructions of a session
 READ_A_TICK = 4  # positions of a text that a session reads in one step with the others: more would make them late
 QUIET_TICKS = 3  # without speech, before a turn may end: its last pieces are heard only after their end
+NEAR_TICKS, GONE_TICKS = 2, 2  # that somebody near must speak for the voice to wait, and be silent for it to go on
 FORESEEN = 2  # symbols at most
 PUT_OFF_TICKS = 6  # in a row may wait to be fed while there is nothing to decide
 SOUNDING_WORDS, ECHO_TICKS = 3, 12  # words begun or about to be; how long after its end a word may come back and be heard
@@ -67,9 +68,11 @@ class Settings:
     symbols_per_tick: int = 1  # unless more are foreseen; two while the voice is silent answer 0.02 s sooner, and late now and then
     fusion: float = 6.0  # added to the score of what the encoder has surely heard: joint CTC and LM decoding
     next_penalty: float = 1.0  # taken off the score of <next>: the best single tick for a symbol is rarely surer than waiting
+    far_penalty: float = 6.0  # taken off yielding to, and answering, a voice that is farther than the user's was
     temperature: float = 0.0
     top_k: int = 30
     patience_ticks: int = 20  # a user who has said nothing for so long has finished, whatever the LM waits for
+    hold_ticks: int = 12  # for which the voice waits at most, once a turn, while somebody near talks over it
     turn_tokens: int = 64  # a turn of the agent's is no longer: a small model may never find its end
     draft_least: float = 0.4  # how likely a guess must be to be worth a position
     guess: bool = True  # False: plain decoding, a call of the LM for every symbol; to compare with
@@ -106,6 +109,7 @@ class Session:
     foreseen: list[int] = field(default_factory=list)  # the first of them, all but certain before the LM is asked
     heard_tick: int = 0  # when the user last said something
     hearing: Hearing = field(default_factory=Hearing)
+    held: int = 0  # ticks of this turn for which its voice has waited
     awaiting: bool = False  # the user has said something to the agent that it has not answered
     voice: str = voices.DEFAULT
     speed: float = 1.0
@@ -335,6 +339,8 @@ class Agent:
             rows = {s: row for s in going_on if (row := self.contained(events[s], self.row, self.sessions[s].pending))}
             for slot in going_on:
                 self.sessions[slot].pending = []
+        for slot in active:
+            self.hold(slot)
         sound = self.speak(active, events) if voice else np.zeros_like(audio)
         self.counts.ticks += 1
         if self.draft and self.counts.ticks % WEIGH_TICKS == 0 and not self.counts.draft_gains():
@@ -367,7 +373,7 @@ class Agent:
             likeliest = self.tokenizer.decode([max(heard[slot], key=heard[slot].get)]) if heard[slot] else ""
             echo = bool(likeliest) and hearing.of_its_own(likeliest, self.audible_words(session))
             hearing.expect(session.hearing, session.tick, {} if echo else heard[slot])
-            hearing.weigh(session.hearing, levels[slot])
+            hearing.weigh(session.hearing, levels[slot], session.grammar.user_open)
         return self.lm.project(vectors.to(self.device), collapsed.to(self.device))[:, 0]
 
     def due(self, slot: int, row: Row, deciding: bool) -> Row | None:
@@ -515,6 +521,8 @@ class Agent:
         if scores is None:
             scores = self.lm.logits(hidden[None], text=bool(mask[FIRST_TEXT_ID]))[0].cpu()
         scores[NEXT] -= settings.next_penalty
+        if hearing.far(session.hearing):
+            scores[[STOP, USER_END]] -= settings.far_penalty
         for piece, p in surely.items():  # for what was heard, and against passing over it
             scores[NEXT] -= settings.fusion * p
             piece = piece if session.grammar.stream == USER else USER
@@ -576,7 +584,18 @@ class Agent:
     def begin_turn(self, session: Session) -> None:
         session.front = self.front.initial_state()
         session.turn_text, session.tokens, session.read, session.ending = "", [], 0, False
-        session.voiced = []
+        session.voiced, session.held = [], 0
+
+    def hold(self, slot: int) -> None:
+        """Whoever is talked over waits before he knows whether he is to yield: words are heard long after they have begun."""
+        session, state = self.sessions[slot], self.talker_state
+        if state.slots[slot].held:
+            session.held += 1
+            if session.held > self.settings.hold_ticks or session.hearing.far_ticks >= GONE_TICKS:
+                self.talking.go_on(state, slot)
+        elif not session.held and session.hearing.near_ticks >= NEAR_TICKS and self.talking.sounding(state, slot):
+            session.held = 1
+            self.talking.hold(state, slot)
 
     def queue(self, slot: int, words: list[tuple[str, list[int]]]) -> None:
         session = self.sessions[slot]

@@ -87,24 +87,29 @@ STORIES = [
 class Kokoro:
     """Text to 24 kHz samples with one of five voices; the phonemes come from Hibari's front end, which writes the same alphabet."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, model: bytes | None = None):
+        """folder: what KOKORO's files are in; model: its graph, changed, in place of the folder's."""
         import onnxruntime
         from hibari.g2p import G2P
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, ["CPUExecutionProvider"])
+        model = model or str(folder / "model.onnx")
+        self.session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
         self.vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))["vocab"]
         voices = np.load(folder / "voices_ja.npz")
         self.voices = [voices[name] for name in sorted(voices.files)]
         self.phonemize = G2P(british=False)
 
+    def feeds(self, text: str, voice: np.ndarray, speed: float = 1.0) -> dict[str, np.ndarray]:
+        """What the graph is given; voice [510, 256] has a vector for each number of phonemes."""
+        tokens = [self.vocabulary[letter] for letter in self.phonemize(text) if letter in self.vocabulary]
+        style = voice[len(tokens) - 1].reshape(1, -1).astype(np.float32)
+        return {"tokens": np.array([[0, *tokens, 0]], np.int64), "style": style, "speed": np.full(1, speed, np.float32)}
+
     def say(self, text: str, voice: int) -> np.ndarray:
         """float32 [N], trimmed to where the sound is, at LEVEL."""
-        tokens = [self.vocabulary[letter] for letter in self.phonemize(text) if letter in self.vocabulary]
-        style = self.voices[voice][len(tokens) - 1].reshape(1, -1).astype(np.float32)
-        feeds = {"tokens": np.array([[0, *tokens, 0]], np.int64), "style": style, "speed": np.ones(1, np.float32)}
-        wave = np.asarray(self.session.run(None, feeds)[0], np.float32).ravel()
+        wave = np.asarray(self.session.run(None, self.feeds(text, self.voices[voice]))[0], np.float32).ravel()
         loud = np.flatnonzero(np.abs(wave) > 0.02 * np.abs(wave).max())
         wave = wave[loud[0] : loud[-1] + 1]
         return wave * (LEVEL / np.sqrt(np.square(wave).mean()))

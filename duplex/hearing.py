@@ -13,6 +13,10 @@ CANDIDATES = 3  # pieces of a tick
 FORGOTTEN_TICKS = 12  # what the LM has not written down by then it never will
 # A tick is loud when it is well above the noise and not far below the speaker, both followed with a slow return (dB a tick).
 QUIETEST_DB, ABOVE_NOISE_DB, BELOW_SPEECH_DB, NOISE_RISES_DB, SPEECH_FALLS_DB = -65.0, 9.0, 18.0, 0.3, 0.15
+# Somebody is near who is about as loud as the loudest of what the user has said: no television, nobody at the room's other end.
+# Who goes on talking from afar is taken for the user in the end (dB a tick of a user's turn).
+BELOW_USER_DB, USER_FALLS_DB = 6.0, 0.03
+STRETCH_TICKS = 6  # of quiet end a stretch of speech
 
 
 @dataclass
@@ -22,6 +26,10 @@ class Hearing:
     noise_db: float = 0.0  # what the quietest ticks are like, and the loudest
     speech_db: float = QUIETEST_DB
     quiet_ticks: int = 0  # since the level was last that of speech
+    user_db: float | None = None  # the loudest of the user's turns
+    near_ticks: int = 0  # in a row, of somebody near
+    far_ticks: int = 0  # since then
+    stretch_db: float = QUIETEST_DB  # the loudest of what is being said, or was said last
 
 
 def pieces(posterior: torch.Tensor, tokens: torch.Tensor) -> list[dict[int, float]]:
@@ -36,12 +44,24 @@ def levels(audio: torch.Tensor) -> list[float]:
     return (10 * audio.square().mean(1).clamp(min=1e-9).log10()).clamp(min=QUIETEST_DB).tolist()
 
 
-def weigh(hearing: Hearing, level_db: float) -> None:
-    """Whether somebody speaks in a tick of this level: a word's pieces are heard only after its end."""
+def weigh(hearing: Hearing, level_db: float, user_open: bool) -> None:
+    """Whether somebody speaks in a tick of this level, and how near: a word's pieces are heard only after its end."""
     hearing.noise_db = min(level_db, hearing.noise_db + NOISE_RISES_DB)
     hearing.speech_db = max(level_db, hearing.speech_db - SPEECH_FALLS_DB)
     loud = level_db > max(hearing.noise_db + ABOVE_NOISE_DB, hearing.speech_db - BELOW_SPEECH_DB)
+    quiet = hearing.quiet_ticks
     hearing.quiet_ticks = 0 if loud else hearing.quiet_ticks + 1
+    hearing.stretch_db = level_db if loud and quiet > STRETCH_TICKS else max(level_db, hearing.stretch_db)
+    near = loud and hearing.user_db is not None and level_db > hearing.user_db - BELOW_USER_DB
+    hearing.near_ticks, hearing.far_ticks = (hearing.near_ticks + 1, 0) if near else (0, hearing.far_ticks + 1)
+    if user_open:
+        before = QUIETEST_DB if hearing.user_db is None else hearing.user_db - USER_FALLS_DB
+        hearing.user_db = max(hearing.stretch_db, before)
+
+
+def far(hearing: Hearing) -> bool:
+    """Whether who speaks, or spoke last, is farther than the user was."""
+    return hearing.user_db is not None and hearing.stretch_db <= hearing.user_db - BELOW_USER_DB
 
 
 def expect(hearing: Hearing, tick: int, heard: dict[int, float]) -> None:

@@ -44,6 +44,7 @@ class Utterance:
     pending_frames: float = 0.0  # predicted length of the phones not yet final
     encoded: int = 0  # phones the encoder has seen
     turn_open: bool = False  # more words are to come
+    held: bool = False
     speaking: bool = False
     phone: int = 0
     frame: int = 0
@@ -116,6 +117,17 @@ class Talking:
         state.slots[slot].clear()
         return unspoken
 
+    def hold(self, state: TalkerState, slot: int) -> None:
+        """Silent from the next step on until `go_on`, which begins with the word that was being said."""
+        u = state.slots[slot]
+        u.held, u.speaking = True, False
+        if u.words and u.words[0].start is not None:
+            word = u.words[0]
+            u.phone, u.frame, word.start = word.first, round(u.ends[word.first - 1]), None
+
+    def go_on(self, state: TalkerState, slot: int) -> None:
+        state.slots[slot].held = False
+
     def sounding(self, state: TalkerState, slot: int) -> bool:
         """Whether the slot was speaking in the last step."""
         return state.slots[slot].speaking
@@ -149,7 +161,7 @@ class Talking:
         """Advance one tick -> per frame (phone's condition, position features) or None for silence, and words ended."""
         frames, spoken = [], []
         self.encode(u)
-        if not u.speaking:  # starting, or going on after the text ran dry
+        if not u.speaking and not u.held:  # starting, or going on after the text ran dry
             u.speaking = bool(u.ends) and (len(u.ends) - u.phone >= self.config.start_phones or not u.turn_open)
         for i in range(CODEC_FRAMES_PER_TICK):
             while u.speaking and u.phone < len(u.ends) and round(u.ends[u.phone]) <= u.frame:

@@ -8,7 +8,7 @@ from duplex import agent as agent_module
 from duplex.agent import ECHO_TICKS, QUIET_TICKS, Agent, Said, Settings
 from duplex.audio import TICK_SAMPLES
 from duplex.encoder import blank_tick
-from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END
+from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, Grammar
 from tests.tiny_speech_agent import LETTERS, tiny_agent
 
 LIVELY = Settings(symbols_per_tick=2, temperature=1.0)
@@ -161,6 +161,40 @@ def test_yielding_falls_silent_and_forgets_the_unsaid():
     used = agent.lm_state.position[0][agent.lm_state.position[0] >= 0]
     assert len(used) < int(agent.lm_state.next_position[0])  # positions were given up
     assert agent.talking.queued_seconds(agent.talker_state, 0) == 0
+
+
+@pytest.mark.parametrize(("loudness", "waits"), [(0.1, 12), (0.03, 0)])
+def test_the_voice_waits_once_while_somebody_near_talks_over_it(loudness, waits):
+    """The LM wants nothing all the while; who is 10 dB farther than the user was is not waited for."""
+    agent, noise = tiny_agent(1), np.random.default_rng(0).normal(0, 1, (1, TICK_SAMPLES)).astype(np.float32)
+    Script(agent, [])
+    agent.open(0)
+    session = agent.sessions[0]
+    for tick in range(4):
+        session.grammar = Grammar(user_open=tick == 2)
+        agent.step(0.1 * noise * (tick == 2), [0])
+    session.grammar, session.turn_text = Grammar(stream=AGENT, agent_open=True), "word " * 40
+    agent.queue(0, [("word", [60, 61, 62, 63, 64, 65, 66, 67, 16])] * 40)
+    agent.talking.finish(agent.talker_state, 0)
+    silent = []
+    for tick in range(30):
+        agent.step(loudness * noise * (5 <= tick), [0])
+        silent.append(not agent.talking.sounding(agent.talker_state, 0))
+    first = 5 + agent_module.NEAR_TICKS - 1
+    assert [tick for tick, still in enumerate(silent) if still and tick > 1] == list(range(first, first + waits))
+
+
+@pytest.mark.parametrize(("level", "to"), [(-20.0, "agent"), (-30.0, "other")])
+def test_who_is_far_is_answered_only_if_the_model_is_very_sure(level, to):
+    agent = tiny_agent(1)
+    agent.open(0)
+    session = agent.sessions[0]
+    session.grammar, session.hearing.user_db, session.hearing.stretch_db = Grammar(stream=USER, user_open=True), -20.0, level
+    scores = torch.zeros(agent.lm.config.vocabulary)
+    scores[USER_END], scores[ASIDE] = 5.0, 2.0
+    agent.choices = lambda slot: torch.isin(torch.arange(len(scores)), torch.tensor([USER_END, ASIDE]))
+    session.hearing.quiet_ticks = QUIET_TICKS
+    assert agent.draw(0, None, scores) == (USER_END if to == "agent" else ASIDE)
 
 
 def test_what_is_not_for_the_agent_is_heard_and_not_answered():

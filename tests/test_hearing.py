@@ -54,15 +54,47 @@ def test_what_was_not_written_is_forgotten():
 def test_speech_is_told_from_steady_noise_by_its_level():
     state = Hearing()
     for _ in range(20):
-        weigh(state, -40.0)
+        weigh(state, -40.0, False)
     assert state.quiet_ticks == 20
-    weigh(state, -15.0)
+    weigh(state, -15.0, False)
     assert state.quiet_ticks == 0
-    weigh(state, -36.0)  # another talker, far behind
+    weigh(state, -36.0, False)  # another talker, far behind
     assert state.quiet_ticks == 1
     for _ in range(200):
-        weigh(state, -15.0)  # what never stops is no speech
+        weigh(state, -15.0, False)  # what never stops is no speech
     assert state.quiet_ticks > 0
+
+
+def test_near_is_who_is_about_as_loud_as_the_user_was():
+    state = Hearing()
+    weigh(state, -60.0, False)
+    for _ in range(5):
+        weigh(state, -20.0, False)
+    assert state.near_ticks == 0, "nobody has been the user yet"
+    for level in (-28.0, -20.0, -24.0):
+        weigh(state, level, True)
+    for _ in range(4):
+        weigh(state, -60.0, False)
+    assert state.near_ticks == 0 and state.far_ticks == 4
+    weigh(state, -31.0, False)  # a television
+    assert state.near_ticks == 0 and state.far_ticks == 5
+    weigh(state, -25.0, False), weigh(state, -22.0, False)
+    assert state.near_ticks == 2 and state.far_ticks == 0
+
+
+def test_who_talks_on_from_afar_is_the_user_in_the_end():
+    state = Hearing()
+    weigh(state, -60.0, False)
+    assert not hearing.far(state), "there is no user yet"
+    for level in (-20.0, *[-60.0] * 10, -32.0):
+        weigh(state, level, level == -20.0)
+    assert hearing.far(state)
+    for _ in range(3):
+        weigh(state, -32.0, True)
+    assert hearing.far(state)
+    for tick in range(300):
+        weigh(state, -32.0 if tick % 8 else -60.0, True)
+    assert not hearing.far(state)
 
 
 def test_levels_of_a_batch():

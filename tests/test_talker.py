@@ -222,6 +222,24 @@ def test_text_that_runs_dry_pauses_and_goes_on():
     assert not state.slots[0].phones
 
 
+def test_a_held_voice_is_silent_at_once_and_goes_on_with_the_word_it_was_saying():
+    talker = tiny()
+    talking = Talking(talker)
+    state = talking.initial_state(1)
+    say(talking, state, 0, words(6))
+    while state.slots[0].words[0].id < 2 or state.slots[0].words[0].start is None:
+        _, spoken, state = run(talking, state, 1)
+    talking.hold(state, 0)
+    left, word = talking.queued_seconds(state, 0), state.slots[0].words[0]
+    codes, said, state = run(talking, state, 5)
+    assert is_silent(codes, talker) and not said and talking.queued_seconds(state, 0) == left
+    talking.go_on(state, 0)
+    resumed_at = state.slots[0].clock
+    _, said, state = run(talking, state, 40)
+    assert [found for found, _, _ in said] == list(range(word.id, 6))
+    assert said[0][1] >= resumed_at, "the word is said as a whole"
+
+
 def test_rate_makes_it_faster():
     talking = Talking(tiny())
     state = talking.initial_state(2)

@@ -2,11 +2,14 @@
 
     python -m training.speech --texts texts.txt --out pools/heart --voices heart --hours 6
     python -m training.speech --texts texts.txt --out pools/many --voices many --hours 12
+    python -m training.speech --texts texts.txt --out pools/kokoro --voices kokoro --kokoro package/voices --hours 3
     python -m training.speech --real DATA --out pools/real
 
 `heart` is the agent's own voice (Hibari, Apache-2.0). `many` draws a new voice for every utterance: Hibari with
 its fundamental frequency scaled and its spectra warped along frequency (another larynx, another tract), and smaller shares
-of Piper "joe", of flite's four speakers and of espeak-ng (the last two are system programs). A pool is `audio.i16` (int16,
+of Piper "joe", of flite's four speakers and of espeak-ng (the last two are system programs). `kokoro` draws one of Kokoro's
+voices or a mixture of two (Apache-2.0; the vectors are in the npm package kokoro-js: `npm pack kokoro-js@1.2.1`): American
+and British ones, and accents of seven other languages. A pool is `audio.i16` (int16,
 24 kHz, end to end) and `index.jsonl`; see `training.pool`.
 """
 
@@ -16,18 +19,23 @@ import re
 import subprocess
 import tempfile
 import time
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
 
+from duplex import weights
 from duplex.audio import SAMPLE_RATE
+from duplex.bench_make import KOKORO, Kokoro
 
 HIBARI_FRAME_SECONDS = 600 / SAMPLE_RATE  # 25 ms: durations count pairs of the 12.5 ms frames of its spectra
 DURATIONS = "/Cast_32_output_0"  # the graph's rounded frames per phone, not among its declared outputs
 ESPEAK_SHARE, FLITE_SHARE, PIPER_SHARE = 0.03, 0.12, 0.05  # of `many`; Hibari speaks the rest
-SPACE = 16  # Hibari's id of the space between words
+SPACE = 16  # Hibari's and Kokoro's id of the space between words
+KOKORO_DURATIONS = "/encoder/Clip_output_0"  # frames of 25 ms per phone
+KEPT = ("af_kore", "am_liam", "bf_lily", "bm_lewis", "j*")  # Kokoro's voices that only measure: no training hears them
 
 
 def warp(spectrum: np.ndarray, factor: float) -> np.ndarray:
@@ -109,6 +117,35 @@ def say_piper(voice, text: str, rng: np.random.Generator) -> tuple[np.ndarray, s
     return resize(wave, chunks[0].sample_rate, size), f"piper:joe,size={size:.2f}"
 
 
+class KokoroVoice:
+    """Kokoro with its durations brought out, speaking with all of a folder's voices but those that are kept."""
+
+    def __init__(self, folder: Path):
+        import onnx
+
+        model = onnx.load(weights.folder(KOKORO) / "model.onnx")
+        model.graph.output.append(onnx.helper.make_empty_tensor_value_info(KOKORO_DURATIONS))
+        self.kokoro = Kokoro(weights.folder(KOKORO), model.SerializeToString())
+        files = [f for f in sorted(folder.glob("*.bin")) if not any(fnmatch(f.stem, kept) for kept in KEPT)]
+        if not files:
+            raise SystemExit(f"no voices (*.bin) in {folder}; `npm pack kokoro-js@1.2.1` brings package/voices")
+        self.voices = {f.stem: np.fromfile(f, np.float32).reshape(-1, 256) for f in files}
+
+    def say(self, text: str, rng: np.random.Generator) -> tuple[np.ndarray, dict]:
+        """-> wave [samples] float32, the entry's fields."""
+        first, second = rng.choice(list(self.voices), 2, replace=False)
+        share = float(rng.choice([0.0, rng.uniform(0.25, 0.5)]))  # of the second voice
+        size = float(rng.uniform(0.88, 1.14))
+        voice = (1 - share) * self.voices[first] + share * self.voices[second]
+        feeds = self.kokoro.feeds(text, voice, float(rng.uniform(0.8, 1.25)) * size)
+        wave, durations = self.kokoro.session.run(None, feeds)
+        phones = feeds["tokens"][0].tolist()
+        times = word_times(text, phones, durations.ravel().astype(int))
+        words = [[word, round(begin * size, 3), round(end * size, 3)] for word, begin, end in times]
+        name = f"kokoro:{first}" + (f"+{share:.2f}*{second}" if share else "") + f",size={size:.2f}"
+        return resize(wave.ravel(), SAMPLE_RATE, size), {"voice": name, "words": words}
+
+
 def say_program(command: list[str]) -> tuple[np.ndarray, int]:
     """The sound and the rate of what a system program writes to the file named last on its command line."""
     with tempfile.NamedTemporaryFile(suffix=".wav") as file:
@@ -120,9 +157,7 @@ def say_flite(text: str, rng: np.random.Generator) -> tuple[np.ndarray, str]:
     """One of the four speakers of flite (CMU Arctic's awb, rms and slt, and kal), as they are or as another body."""
     speaker, size = rng.choice(["awb", "rms", "slt", "kal16"]), float(rng.uniform(0.85, 1.15))
     stretch = float(rng.uniform(0.85, 1.25)) / size
-    wave, rate = say_program(
-        ["flite", "-voice", speaker, "--setf", f"duration_stretch={stretch:.2f}", "-t", text, "-o"]
-    )
+    wave, rate = say_program(["flite", "-voice", speaker, "--setf", f"duration_stretch={stretch:.2f}", "-t", text, "-o"])
     return resize(wave, rate, size), f"flite:{speaker},size={size:.2f}"
 
 
@@ -135,8 +170,10 @@ def say_espeak(text: str, rng: np.random.Generator) -> tuple[np.ndarray, str]:
     return soxr.resample(wave, rate, SAMPLE_RATE), f"espeak:{voice}"
 
 
-def speaker(voices: str, piper_path: str | None):
+def speaker(voices: str, piper_path: str | None, kokoro: Path | None):
     """-> a function (text, rng) -> (wave, entry fields)."""
+    if voices == "kokoro":
+        return KokoroVoice(kokoro).say
     hibari, piper = HibariVoice(), None
     if piper_path:
         from piper import PiperVoice
@@ -177,8 +214,7 @@ def real_utterances(data: Path):
         yield item["text"], wave, fields
 
 
-def synthetic_utterances(texts: list[str], voices: str, piper: str | None, seed: int, first: int):
-    speak = speaker(voices, piper)
+def synthetic_utterances(texts: list[str], speak, seed: int, first: int):
     order = np.random.default_rng(seed).permutation(len(texts))
     for i in range(first, 10**9):
         text = texts[order[i % len(texts)]]
@@ -216,8 +252,9 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, nargs="*", help="files with one text a line")
     parser.add_argument("--real", type=Path, help="folder of recorded speech with audio.jsonl, instead of --texts")
     parser.add_argument("--out", type=Path, required=True, help="the pool's folder; a run resumes there")
-    parser.add_argument("--voices", choices=["heart", "many"], default="many")
+    parser.add_argument("--voices", choices=["heart", "many", "kokoro"], default="many")
     parser.add_argument("--piper", help="path of a Piper voice (.onnx with its .json beside it)")
+    parser.add_argument("--kokoro", type=Path, help="folder of Kokoro's voice vectors (*.bin), for --voices kokoro")
     parser.add_argument("--hours", type=float, default=8.0)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
@@ -226,8 +263,11 @@ def main() -> None:
 
         write_pool(lambda first: islice(real_utterances(args.real), first, None), args.out, args.hours)
         return
+    if args.voices == "kokoro" and not args.kokoro:
+        parser.error("--voices kokoro needs --kokoro, the folder of its voice vectors")
     texts = list(dict.fromkeys(t.strip() for f in args.texts for t in f.read_text().splitlines() if t.strip()))
-    write_pool(lambda first: synthetic_utterances(texts, args.voices, args.piper, args.seed, first), args.out, args.hours)
+    speak = speaker(args.voices, args.piper, args.kokoro)
+    write_pool(lambda first: synthetic_utterances(texts, speak, args.seed, first), args.out, args.hours)
 
 
 if __name__ == "__main__":

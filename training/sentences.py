@@ -1,0 +1,75 @@
+"""Sentences to be spoken for the ears and for the talker: many different words, rare ones often.
+
+    python -m training.sentences --data DATA --count 52000 --out sentences.txt
+    python -m training.sentences --data DATA --count 9000 --words /usr/share/dict/american-english --rare 6000 --out spoken.txt
+
+Taken from Tatoeba (CC-BY 2.0 FR), the chit-chat of BYU (MIT) and the questions of WebQuestions (CC-BY 4.0). With --words, a list
+with one word a line (Debian's wamerican is in the public domain), --rare further sentences name words of it in a row.
+"""
+
+import argparse
+import collections
+import gzip
+import json
+import random
+import re
+from pathlib import Path
+
+from training.templates import expand
+from training.transcript import heard_form
+
+LENGTH = (2, 28)  # words of a sentence
+PLAIN = re.compile(r"[A-Za-z0-9 ,.!?'-]+")
+FRAMES = (
+    "{The|A|This|That|Her|My} $a {and the|or the|near the|with the|without any|against the} $b {was|is|looks|seems} $c."
+    "|{What|Who} {is|was} {the|a} $a {of|behind|in} the $b?|{He|She|They} said $a, $b and $c."
+    "|{I|We} {wrote|read|heard} about $a and $b.|{Is|Was} it $a, $b or $c?"
+)
+
+
+def found(data: Path):
+    """English sentences of the sources."""
+    for path in sorted((data / "text").glob("tatoeba-*.gz")):
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            yield from (line.split("\t")[0].strip() for line in lines)
+    with gzip.open(data / "text" / "chitchat.jsonl.gz", "rt", encoding="utf-8") as lines:
+        yield from (said.strip() for line in lines for _, said in json.loads(line)["turns"])
+    with gzip.open(data / "text" / "webquestions-train.jsonl.gz", "rt", encoding="utf-8") as lines:
+        yield from (json.loads(line)["question"].strip() for line in lines)
+
+
+def rare_often(lines: list[str], count: int, rng: random.Random) -> list[str]:
+    """A draw of `count` lines without repetition, weighted by how rare their words are (Efraimidis and Spirakis 2006)."""
+    words = [heard_form(line).split() for line in lines]
+    said = collections.Counter(word for line in words for word in set(line))
+    weights = [0.02 + sum(said[word] ** -0.5 for word in line if said[word] > 1) for line in words]  # once: a misspelling
+    fitting = [i for i, line in enumerate(words) if LENGTH[0] <= len(line) <= LENGTH[1]]
+    order = sorted(fitting, key=lambda i: rng.random() ** (1 / weights[i]), reverse=True)
+    return [lines[i] for i in order[:count]]
+
+
+def rare_words(words: list[str], count: int, rng: random.Random) -> list[str]:
+    """Sentences, with no sense, that name two or three of the words."""
+    return [expand(FRAMES, rng, dict(zip("abc", rng.sample(words, 3), strict=True))) for _ in range(count)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with text/")
+    parser.add_argument("--count", type=int, default=52000, help="sentences of the sources")
+    parser.add_argument("--words", type=Path, help="a list of words, one a line")
+    parser.add_argument("--rare", type=int, default=6000, help="further sentences, with words of the list")
+    parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    rng = random.Random(args.seed)
+    lines = rare_often(list(dict.fromkeys(line for line in found(args.data) if PLAIN.fullmatch(line))), args.count, rng)
+    if args.words:
+        words = [word for word in args.words.read_text(encoding="utf-8").split() if re.fullmatch("[A-Za-z][a-z]{3,}", word)]
+        lines += rare_words(words, args.rare, rng)
+    args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{len(lines)} sentences, {len({word for line in lines for word in heard_form(line).split()})} different words")
+
+
+if __name__ == "__main__":
+    main()
