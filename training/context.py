@@ -11,7 +11,7 @@ from training.templates import TEXTS
 
 THANKS = ["Good to know.", "Okay, I'll remember that.", "Got it.", "Thanks for telling me.", "Okay, I'll keep that in mind."]
 UNKNOWN = ["You haven't told me yet.", "I don't know, you haven't told me.", "I'm sorry, you haven't told me that."]
-MODES = {"text": 0.35, "voice": 0.35, "both": 0.2, "unknown": 0.1}
+MODES = {"text": 0.3, "voice": 0.3, "both": 0.15, "unknown": 0.25}
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ DETACHED_SHARE = 0.08  # of the time, in which only the teacher moves the encode
 TEACHER_SHARE = 0.2
 PATH_SHARE = 0.5  # in which a path of known times weighs as much as CTC; less later on
 WARMUP_SHARE = 0.03
+HARD_SHARE = 0.6  # of clips, at most, meet rooms and noises: with all of them noise was heard well, and a quiet room not
 VALIDATION_CLIPS = 60
 
 
@@ -202,7 +203,7 @@ def train(args: argparse.Namespace, encoder, teacher, optimizer, pieces: Pieces,
     sound_s, since = 0.0, time.monotonic()
     while progress["minutes"] < args.minutes:
         rng = np.random.default_rng([args.seed, progress["step"]])
-        hard = min(1.0, 0.4 + 1.5 * progress["minutes"] / args.minutes)  # share of clips with rooms and noises
+        hard = min(HARD_SHARE, 0.4 + 1.5 * progress["minutes"] / args.minutes)
         for batch in draw_batches(sources, noises, hard, rng, args.batch_seconds):
             progress["minutes"] = (time.monotonic() - started) / 60
             done = progress["minutes"] / args.minutes

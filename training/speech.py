@@ -117,8 +117,16 @@ def say_piper(voice, text: str, rng: np.random.Generator) -> tuple[np.ndarray, s
     return resize(wave, chunks[0].sample_rate, size), f"piper:joe,size={size:.2f}"
 
 
+def kokoro_voices(folder: Path) -> dict[str, np.ndarray]:
+    """The vectors [510, 256] of all of a folder's voices (*.bin, float32) but those that are kept for measuring."""
+    files = [file for file in sorted(folder.glob("*.bin")) if not any(fnmatch(file.stem, kept) for kept in KEPT)]
+    if len(files) < 2:
+        raise SystemExit(f"{len(files)} voices (*.bin) to speak with in {folder}; `npm pack kokoro-js@1.2.1` brings package/voices")
+    return {file.stem: np.fromfile(file, np.float32).reshape(-1, 256) for file in files}
+
+
 class KokoroVoice:
-    """Kokoro with its durations brought out, speaking with all of a folder's voices but those that are kept."""
+    """Kokoro with its durations brought out; each utterance is said by one of the voices or by a mixture of two."""
 
     def __init__(self, folder: Path):
         import onnx
@@ -126,10 +134,7 @@ class KokoroVoice:
         model = onnx.load(weights.folder(KOKORO) / "model.onnx")
         model.graph.output.append(onnx.helper.make_empty_tensor_value_info(KOKORO_DURATIONS))
         self.kokoro = Kokoro(weights.folder(KOKORO), model.SerializeToString())
-        files = [f for f in sorted(folder.glob("*.bin")) if not any(fnmatch(f.stem, kept) for kept in KEPT)]
-        if not files:
-            raise SystemExit(f"no voices (*.bin) in {folder}; `npm pack kokoro-js@1.2.1` brings package/voices")
-        self.voices = {f.stem: np.fromfile(f, np.float32).reshape(-1, 256) for f in files}
+        self.voices = kokoro_voices(folder)
 
     def say(self, text: str, rng: np.random.Generator) -> tuple[np.ndarray, dict]:
         """-> wave [samples] float32, the entry's fields."""
