@@ -71,6 +71,15 @@ def test_path_keeps_order_and_blanks_between_equal_pieces():
     assert clip.path()[:5] == [UNKNOWN] * 5 and clip.path()[-1] == BLANK
 
 
+def test_pieces_that_would_be_heard_after_the_clip_have_no_place_in_its_path():
+    clip = Clip()
+    clip.add_silence(0.4)
+    clip.timed = [(piece, 0.05) for piece in (3, 3, 4, 5, 6, 6)]
+    assert clip.path() == [BLANK, BLANK, BLANK, 3, BLANK]
+    clip.timed = [(piece, 0.0) for piece in (3, 4, 5, 6, 7)]
+    assert clip.path() == [BLANK, BLANK, 3, 4, 5]
+
+
 def test_word_errors_against_the_plain_table():
     rng = np.random.default_rng(0)
     for _ in range(20):

@@ -56,8 +56,9 @@ class Clip:
         for piece, seconds in self.timed:
             again = last >= 0 and path[last] == piece  # then there must be a blank between
             last = max(int((seconds + HEARD_AFTER_S) * SAMPLE_RATE) // TICK_SAMPLES, last + 1 + again)
-            if last < len(path):
-                path[last] = piece
+            if last >= len(path):
+                break  # so many pieces, so fast, that the last ones are heard only after the clip
+            path[last] = piece
         return path
 
 
