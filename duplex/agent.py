@@ -373,7 +373,7 @@ class Agent:
             likeliest = self.tokenizer.decode([max(heard[slot], key=heard[slot].get)]) if heard[slot] else ""
             echo = bool(likeliest) and hearing.of_its_own(likeliest, self.audible_words(session))
             hearing.expect(session.hearing, session.tick, {} if echo else heard[slot])
-            hearing.weigh(session.hearing, levels[slot], session.grammar.user_open)
+            hearing.weigh(session.hearing, levels[slot])
         return self.lm.project(vectors.to(self.device), collapsed.to(self.device))[:, 0]
 
     def due(self, slot: int, row: Row, deciding: bool) -> Row | None:
@@ -559,6 +559,7 @@ class Agent:
                 emit("user_started")
         elif symbol in (USER_END, ASIDE):
             session.awaiting |= symbol == USER_END
+            hearing.turn_ended(session.hearing, symbol == USER_END)
             emit("user_ended", to="agent" if symbol == USER_END else "other")
         elif symbol == AGENT:
             if not before.agent_open:

@@ -13,9 +13,9 @@ CANDIDATES = 3  # pieces of a tick
 FORGOTTEN_TICKS = 12  # what the LM has not written down by then it never will
 # A tick is loud when it is well above the noise and not far below the speaker, both followed with a slow return (dB a tick).
 QUIETEST_DB, ABOVE_NOISE_DB, BELOW_SPEECH_DB, NOISE_RISES_DB, SPEECH_FALLS_DB = -65.0, 9.0, 18.0, 0.3, 0.15
-# Somebody is near who is about as loud as the loudest of what the user has said: no television, nobody at the room's other end.
-# Who goes on talking from afar is taken for the user in the end (dB a tick of a user's turn).
-BELOW_USER_DB, USER_FALLS_DB = 6.0, 0.03
+# Somebody is near who is about as loud as the user was: no television, nobody at the room's other end. Who goes on talking from
+# afar is taken for the user in the end (dB a turn).
+BELOW_USER_DB, FAR_FALLS_DB = 6.0, 1.0
 STRETCH_TICKS = 6  # of quiet end a stretch of speech
 
 
@@ -26,7 +26,7 @@ class Hearing:
     noise_db: float = 0.0  # what the quietest ticks are like, and the loudest
     speech_db: float = QUIETEST_DB
     quiet_ticks: int = 0  # since the level was last that of speech
-    user_db: float | None = None  # the loudest of the user's turns
+    user_db: float | None = None  # how loud the user's turns were
     near_ticks: int = 0  # in a row, of somebody near
     far_ticks: int = 0  # since then
     stretch_db: float = QUIETEST_DB  # the loudest of what is being said, or was said last
@@ -44,7 +44,7 @@ def levels(audio: torch.Tensor) -> list[float]:
     return (10 * audio.square().mean(1).clamp(min=1e-9).log10()).clamp(min=QUIETEST_DB).tolist()
 
 
-def weigh(hearing: Hearing, level_db: float, user_open: bool) -> None:
+def weigh(hearing: Hearing, level_db: float) -> None:
     """Whether somebody speaks in a tick of this level, and how near: a word's pieces are heard only after its end."""
     hearing.noise_db = min(level_db, hearing.noise_db + NOISE_RISES_DB)
     hearing.speech_db = max(level_db, hearing.speech_db - SPEECH_FALLS_DB)
@@ -54,9 +54,14 @@ def weigh(hearing: Hearing, level_db: float, user_open: bool) -> None:
     hearing.stretch_db = level_db if loud and quiet > STRETCH_TICKS else max(level_db, hearing.stretch_db)
     near = loud and hearing.user_db is not None and level_db > hearing.user_db - BELOW_USER_DB
     hearing.near_ticks, hearing.far_ticks = (hearing.near_ticks + 1, 0) if near else (0, hearing.far_ticks + 1)
-    if user_open:
-        before = QUIETEST_DB if hearing.user_db is None else hearing.user_db - USER_FALLS_DB
-        hearing.user_db = max(hearing.stretch_db, before)
+
+
+def turn_ended(hearing: Hearing, for_the_agent: bool) -> None:
+    """What was said to the agent tells how loud the user is."""
+    if for_the_agent:
+        hearing.user_db = (hearing.stretch_db + (hearing.stretch_db if hearing.user_db is None else hearing.user_db)) / 2
+    elif far(hearing):
+        hearing.user_db -= FAR_FALLS_DB
 
 
 def far(hearing: Hearing) -> bool:

@@ -8,6 +8,7 @@ from duplex import agent as agent_module
 from duplex.agent import ECHO_TICKS, QUIET_TICKS, Agent, Said, Settings
 from duplex.audio import TICK_SAMPLES
 from duplex.encoder import blank_tick
+from duplex.hearing import turn_ended
 from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, Grammar
 from tests.tiny_speech_agent import LETTERS, tiny_agent
 
@@ -171,8 +172,8 @@ def test_the_voice_waits_once_while_somebody_near_talks_over_it(loudness, waits)
     agent.open(0)
     session = agent.sessions[0]
     for tick in range(4):
-        session.grammar = Grammar(user_open=tick == 2)
         agent.step(0.1 * noise * (tick == 2), [0])
+    turn_ended(session.hearing, True)
     session.grammar, session.turn_text = Grammar(stream=AGENT, agent_open=True), "word " * 40
     agent.queue(0, [("word", [60, 61, 62, 63, 64, 65, 66, 67, 16])] * 40)
     agent.talking.finish(agent.talker_state, 0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from duplex import hearing
-from duplex.hearing import FORGOTTEN_TICKS, LEAST_HEARD, Hearing, expect, of_its_own, pressing, sure, weigh, written
+from duplex.hearing import FORGOTTEN_TICKS, LEAST_HEARD, Hearing, expect, of_its_own, pressing, sure, turn_ended, weigh, written
 
 
 def test_a_blank_is_no_piece():
@@ -54,47 +54,49 @@ def test_what_was_not_written_is_forgotten():
 def test_speech_is_told_from_steady_noise_by_its_level():
     state = Hearing()
     for _ in range(20):
-        weigh(state, -40.0, False)
+        weigh(state, -40.0)
     assert state.quiet_ticks == 20
-    weigh(state, -15.0, False)
+    weigh(state, -15.0)
     assert state.quiet_ticks == 0
-    weigh(state, -36.0, False)  # another talker, far behind
+    weigh(state, -36.0)  # another talker, far behind
     assert state.quiet_ticks == 1
     for _ in range(200):
-        weigh(state, -15.0, False)  # what never stops is no speech
+        weigh(state, -15.0)  # what never stops is no speech
     assert state.quiet_ticks > 0
+
+
+def speak(state: Hearing, level: float) -> None:
+    """Half a second of speech and one of quiet."""
+    for tick in range(18):
+        weigh(state, level if tick < 6 else -60.0)
 
 
 def test_near_is_who_is_about_as_loud_as_the_user_was():
     state = Hearing()
-    weigh(state, -60.0, False)
-    for _ in range(5):
-        weigh(state, -20.0, False)
-    assert state.near_ticks == 0, "nobody has been the user yet"
-    for level in (-28.0, -20.0, -24.0):
-        weigh(state, level, True)
-    for _ in range(4):
-        weigh(state, -60.0, False)
-    assert state.near_ticks == 0 and state.far_ticks == 4
-    weigh(state, -31.0, False)  # a television
-    assert state.near_ticks == 0 and state.far_ticks == 5
-    weigh(state, -25.0, False), weigh(state, -22.0, False)
-    assert state.near_ticks == 2 and state.far_ticks == 0
+    weigh(state, -60.0)
+    weigh(state, -20.0), weigh(state, -20.0)
+    assert state.near_ticks == 0 and not hearing.far(state), "nobody has been the user yet"
+    speak(state, -20.0)
+    turn_ended(state, True)
+    weigh(state, -30.0)  # a television
+    assert hearing.far(state) and state.near_ticks == 0 and state.far_ticks > 10
+    weigh(state, -25.0), weigh(state, -22.0)
+    assert not hearing.far(state) and state.near_ticks == 2 and state.far_ticks == 0
 
 
-def test_who_talks_on_from_afar_is_the_user_in_the_end():
+def test_one_loud_turn_makes_nobody_far_and_who_talks_on_from_afar_is_the_user_in_the_end():
     state = Hearing()
-    weigh(state, -60.0, False)
-    assert not hearing.far(state), "there is no user yet"
-    for level in (-20.0, *[-60.0] * 10, -32.0):
-        weigh(state, level, level == -20.0)
-    assert hearing.far(state)
-    for _ in range(3):
-        weigh(state, -32.0, True)
-    assert hearing.far(state)
-    for tick in range(300):
-        weigh(state, -32.0 if tick % 8 else -60.0, True)
-    assert not hearing.far(state)
+    weigh(state, -60.0)
+    for level in (-28.0, -18.0, -28.0):
+        speak(state, level)
+        assert not hearing.far(state)
+        turn_ended(state, True)
+    turns = 0
+    while turns == 0 or hearing.far(state):
+        speak(state, -36.0)
+        turn_ended(state, False)
+        turns += 1
+    assert 2 <= turns <= 10
 
 
 def test_levels_of_a_batch():
