@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from duplex.audio import TICK_SAMPLES
+from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.events import Event
 from tests.tiny_agent import TinyAgent
-from training import evaluate_facts
+from training import evaluate, evaluate_facts
 from training.evaluate_facts import Asking, by_chance, converse, questions, right, score, typed
 from training.transcript import heard_form
 
@@ -124,3 +124,18 @@ def test_the_questions():
         assert len(row["question"].split()) <= 9 and row["answers"], row
         assert all(heard_form(answer) for answer in row["answers"]), row
         assert not right(row["answers"], row["question"]), row  # repeating the question is no answer
+
+
+def test_a_long_conversation_counts_what_is_answered_at_its_beginning_and_at_its_end(monkeypatch):
+    """An agent that falls silent in the middle is found out."""
+    asked = []
+
+    def play(agent, wave):
+        asked.append(wave)
+        return {"delay_s": 0.5 if len(asked) <= 7 else None, "voice": np.zeros(6 * SAMPLE_RATE)}
+
+    monkeypatch.setattr(evaluate, "play", play)
+    told = evaluate.long_talk(None, [1, 2, 3], 1.0)
+    assert asked == [1, 2, 3, 1, 2, 3, 1, 2, 3, 1] and told["minutes"] == 1.0
+    assert told["answered, of the first and of the last questions"] == ["3 of 3", "0 of 3"]
+    assert told["answered, of all"] == "7 of 10"

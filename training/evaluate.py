@@ -22,7 +22,7 @@ from duplex.audio import SAMPLE_RATE, TICK_MS
 from training.asking import play
 from training.evaluate_align import evaluate_align
 from training.evaluate_context import evaluate_context
-from training.evaluate_ears import chosen, evaluate_ears, plot_training
+from training.evaluate_ears import chosen, evaluate_ears, plot_training, resident_megabytes
 from training.evaluate_facts import evaluate_facts
 from training.evaluate_voice import evaluate_voice
 from training.probe import probe
@@ -35,6 +35,23 @@ def rate(pairs: list[tuple[str, str]]) -> float:
     return errors / max(1, sum(len(heard_form(a).split()) for a, _ in pairs))
 
 
+def long_talk(agent, waves: list[np.ndarray], minutes: float) -> dict:
+    """The questions over and over in one conversation: how many of its first and of its last it answers, and memory."""
+    answered, megabytes, played = [], [], 0
+    while played < minutes * 60 * SAMPLE_RATE:
+        row = play(agent, waves[len(answered) % len(waves)])
+        answered.append(row["delay_s"] is not None)
+        megabytes.append(resident_megabytes())
+        played += len(row["voice"])
+    part = min(len(answered), len(waves))
+    return {
+        "minutes": round(played / SAMPLE_RATE / 60, 1),
+        "answered, of the first and of the last questions": [f"{sum(a)} of {part}" for a in (answered[:part], answered[-part:])],
+        "answered, of all": f"{sum(answered)} of {len(answered)}",
+        "MB of the process, after the first questions and at the end": [megabytes[part - 1], megabytes[-1]],
+    }
+
+
 def evaluate_agent(args) -> dict:
     from faster_whisper import WhisperModel
 
@@ -45,10 +62,11 @@ def evaluate_agent(args) -> dict:
     agent = load_agent(args.agent)
     agent.open(0, seed=args.seed)
     texts = json.loads((args.questions / "questions.json").read_text())
-    rows, ticks = [], []
+    rows, ticks, questions = [], [], []
     for name, text in texts.items():
         wave, rate_hz = soundfile.read(args.questions / name, dtype="float32")
-        row = play(agent, soxr.resample(wave, rate_hz, SAMPLE_RATE).astype(np.float32))
+        questions.append(soxr.resample(wave, rate_hz, SAMPLE_RATE).astype(np.float32))
+        row = play(agent, questions[-1])
         voice, seconds = row.pop("voice"), row.pop("tick_s")
         ticks += seconds
         args.out.mkdir(parents=True, exist_ok=True)
@@ -64,10 +82,16 @@ def evaluate_agent(args) -> dict:
         heard = [play(agent, wave)["heard"] for wave in waves]
         transcripts[f"transcript WER, {folder.name} ({len(texts)} clips)"] = round(rate(list(zip(texts, heard, strict=True))), 3)
         (args.out / f"transcripts-{folder.name}.txt").write_text("".join(f"{a} | {b}\n" for a, b in zip(texts, heard, strict=True)))
+    talk = {}
+    if args.talk:
+        agent.close(0)
+        agent.open(0, seed=args.seed)
+        talk["long conversation"] = long_talk(agent, questions, args.talk)
     delays = [row["delay_s"] for row in rows if row["delay_s"] is not None]
     return {
         "user transcript WER": round(rate([(row["question"], row["heard"]) for row in rows]), 3),
         **transcripts,
+        **talk,
         "voice WER": round(rate([(row["said"], row["recogniser"]) for row in rows]), 3),
         "answered": f"{len(delays)} of {len(rows)}",
         "delay median, largest s": [round(float(f(delays)), 2) for f in (np.median, np.max)] if delays else None,
@@ -94,6 +118,7 @@ def main() -> None:
     parser.add_argument("--questions-audio", type=Path, help="facts, context: folder of the spoken questions, made if missing")
     parser.add_argument("--count", type=int, default=300, help="facts: questions; context: conversations")
     parser.add_argument("--slots", type=int, default=6, help="facts: questions asked side by side")
+    parser.add_argument("--talk", type=float, default=0.0, help="agent: minutes of a long conversation that are added")
     parser.add_argument("--threads", type=int, default=1, help="of the recogniser")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
