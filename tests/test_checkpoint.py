@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
 from duplex.checkpoint import load_config, load_tensors, pack, save
+from training.average import average
 
 
 @dataclass(frozen=True)
@@ -32,3 +34,15 @@ def test_packed_rows_keep_their_own_scale(tmp_path):
     step = large.abs().amax(-1, keepdim=True) / 127
     assert ((loaded["large"] - large).abs() <= 0.52 * step).all()
     torch.testing.assert_close(loaded["small"], tensors["small"], rtol=1e-3, atol=1e-3)
+
+
+def test_the_mean_of_checkpoints_of_one_model(tmp_path):
+    for name, value, width in (("a", 1.0, 7), ("b", 4.0, 7), ("other", 4.0, 8)):
+        save({"w": torch.full((2, 3), value), "n": torch.arange(3)}, Config(width), tmp_path / name)
+    average([(tmp_path / "a", 0.5), (tmp_path / "b", 1.0)], tmp_path / "mean")
+    mean = load_tensors(tmp_path / "mean")
+    assert load_config(Config, tmp_path / "mean") == Config(7)
+    assert torch.equal(mean["w"], torch.full((2, 3), 3.0)) and torch.equal(mean["n"], torch.arange(3))
+    with pytest.raises(ValueError, match="not of one model"):
+        average([(tmp_path / "a", 0.5), (tmp_path / "other", 0.5)], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
