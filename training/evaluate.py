@@ -22,6 +22,7 @@ from duplex.audio import SAMPLE_RATE, TICK_MS
 from training.asking import play
 from training.evaluate_align import evaluate_align
 from training.evaluate_context import evaluate_context
+from training.evaluate_drafts import evaluate_drafts
 from training.evaluate_ears import chosen, evaluate_ears, plot_training, resident_megabytes
 from training.evaluate_facts import evaluate_facts
 from training.evaluate_voice import evaluate_voice
@@ -102,8 +103,9 @@ def evaluate_agent(args) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=["agent", "ears", "voice", "align", "facts", "context"])
-    parser.add_argument("--run", type=Path, action="append", default=[], help="align: folder of a run, repeatable")
+    parser.add_argument("what", choices=["agent", "ears", "voice", "align", "facts", "context", "drafts"])
+    parser.add_argument("--run", type=Path, action="append", default=[], help="align, drafts: folder of a run, repeatable")
+    parser.add_argument("--codec", type=Path, help="drafts: folder of the talkers' codec")
     parser.add_argument("--agent", type=Path, help="agent folder; the one that ships if not given")
     parser.add_argument("--questions", type=Path, default=Path("client/questions"), help="wavs and questions.json")
     parser.add_argument("--out", type=Path, default=Path("runs/evaluation"), help="folder for sounds and results")
@@ -127,7 +129,7 @@ def main() -> None:
     args.result = args.out / f"{name}{f'-{args.encoder.name}' if args.encoder else ''}.json"
     ears = plot_training if args.plot else probe if args.probe else evaluate_ears
     ways = {"agent": evaluate_agent, "ears": ears, "voice": evaluate_voice, "align": evaluate_align}
-    ways |= {"facts": evaluate_facts, "context": evaluate_context}
+    ways |= {"facts": evaluate_facts, "context": evaluate_context, "drafts": evaluate_drafts}
     result = ways[args.what](args)
     print(json.dumps(result, indent=1))
     args.result.write_text(json.dumps(result, indent=1) + "\n")
