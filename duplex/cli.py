@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     talk.add_argument("--api-key", default=os.environ.get(KEY_VARIABLE), help=f"of the server (default: ${KEY_VARIABLE})")
     talk.add_argument("--input", nargs="+", type=Path, metavar="WAV", help="questions to ask, instead of a microphone")
     talk.add_argument("--recorded", action="store_true", help="use the recorded questions that come with the project")
-    talk.add_argument("--output", type=Path, metavar="WAV", help="stereo recording; text and time line go beside it")
+    talk.add_argument("--output", type=_wave_path, metavar="WAV", help="stereo recording; text and time line go beside it")
     talk.add_argument(
         "--gap", type=float, metavar="S", help="ask each question S seconds after the last, come what may"
     )
@@ -272,6 +272,14 @@ async def _talk_live(args: argparse.Namespace) -> None:
         print(f"note: {recording.gaps} gaps in the sound, {recording.dropped_ms} ms dropped", file=sys.stderr)
     if args.output is not None:
         _save(recording, args.output, named_for_wave=True)
+
+
+def _wave_path(text: str) -> Path:
+    """Where a conversation is written, found wrong before it is held and not after it."""
+    path = Path(text)
+    if path.suffix.lower() not in (".wav", ".flac") or path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a recording; give one that ends in .wav or .flac")
+    return path
 
 
 def _save(recording, wave: Path, named_for_wave: bool) -> None:

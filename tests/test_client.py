@@ -193,6 +193,14 @@ def test_other_mistakes_are_one_sentence(tmp_path, capsys):
     assert "no such device" in refused(capsys, "talk", "--device", "no such device").lower()
 
 
+@pytest.mark.parametrize("name", ["conversation", "conversation.mp4", "folder.wav"])
+def test_a_recording_that_could_not_be_written_is_told_before_the_conversation(name, tmp_path, capsys):
+    (tmp_path / "folder.wav").mkdir()
+    with pytest.raises(SystemExit):
+        cli.main(["talk", "--recorded", "--output", str(tmp_path / name)])
+    assert "is no name of a recording; give one that ends in .wav" in capsys.readouterr().err
+
+
 def test_a_busy_port_is_one_sentence(server_url, capsys):
     port = server_url.split(":")[2].split("/")[0]
     assert "--port" in refused(capsys, "serve", "--port", port)
