@@ -28,7 +28,7 @@ class Hearing:
     quiet_ticks: int = 0  # since the level was last that of speech
     user_db: float | None = None  # how loud the user's turns were
     near_ticks: int = 0  # in a row, of somebody near
-    far_ticks: int = 0  # since then
+    far_ticks: int = 0  # in a row, of nobody near
     stretch_db: float = QUIETEST_DB  # the loudest of what is being said, or was said last
 
 
@@ -59,7 +59,8 @@ def weigh(hearing: Hearing, level_db: float) -> None:
 def turn_ended(hearing: Hearing, for_the_agent: bool) -> None:
     """What was said to the agent tells how loud the user is."""
     if for_the_agent:
-        hearing.user_db = (hearing.stretch_db + (hearing.stretch_db if hearing.user_db is None else hearing.user_db)) / 2
+        before = hearing.stretch_db if hearing.user_db is None else hearing.user_db
+        hearing.user_db = (before + hearing.stretch_db) / 2  # one loud turn does not make all others far
     elif far(hearing):
         hearing.user_db -= FAR_FALLS_DB
 
