@@ -1,6 +1,10 @@
-"""The ears: Whisper's encoder made causal, and a CTC head that hears word pieces of the language model.
+"""The ears: Whisper's encoder made causal, and CTC heads that hear phones, and word pieces of the language model.
 
-mel [B, 8n, 80] -> convolutions (10 ms -> 20 ms) -> transformer over 20 ms frames -> 4 frames stacked per tick.
+mel [B, 8n, 80] -> convolutions (10 ms -> 20 ms) -> transformer over 20 ms frames -> 4 frames stacked per tick
+                -> phones of each frame -> a recurrent speller that reads them -> pieces of each tick.
+
+A piece is heard in two ways, whose scores add up: as a whole, from the features of its tick, if it was said often enough in
+training; and from the phones so far, which any word has that can be read aloud.
 
 Convolutions look left only. A frame attends to itself and the `window - 1` frames before it; where a key lies is known
 only by its distance, through a learned bias per head, so a stream never runs out of positions. `step` keeps keys and
@@ -16,6 +20,7 @@ from torch import nn
 from duplex.audio import ENCODER_FRAMES_PER_TICK, MEL_FRAMES_PER_TICK
 from duplex.features import BANDS
 
+PHONES = " AIOWYbdfhijklmnpstuvwzæðŋɑɔəɛɜɡɪɹʃʊʌʒʤʧθ"  # Hibari's, without stress; phone i has index i + 1 in their CTC
 BLANK = 0  # index of the CTC blank; piece i of `ctc_tokens` has index i + 1
 CONV1_HISTORY = 2  # mel frames before the present one
 CONV2_HISTORY = 1  # output t sees inputs 2t-1, 2t, 2t+1: the newer two are both there at the end of their 20 ms
@@ -28,6 +33,7 @@ class EncoderConfig:
     layers: int = 4
     heads: int = 6
     window: int = 256  # frames of 20 ms a frame can attend to: 5.1 s
+    speller: int = 0  # width of the network that reads phones; 0: there is none, pieces are only heard as a whole
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ctc_tokens", tuple(self.ctc_tokens))  # JSON brings a list
@@ -52,12 +58,14 @@ class EncoderState:
     values: torch.Tensor  # like keys
     filled: torch.Tensor  # [B] frames heard so far, at most `window`
     cursor: int  # ring position of the next frame, the same for all slots
+    spelled: torch.Tensor  # [1, B, speller] what was read of the phones
 
 
 def reset(state: EncoderState, slots: list[int]) -> None:
     """Put these slots back to the beginning."""
     state.mel_tail[slots] = 0.0
     state.conv_tail[slots] = 0.0
+    state.spelled[:, slots] = 0.0
     state.filled[slots] = 0  # old keys stay in the ring and are masked
 
 
@@ -141,6 +149,12 @@ class Encoder(nn.Module):
             nn.GELU(),
             nn.Linear(config.width, len(config.ctc_tokens) + 1),
         )
+        if config.speller:
+            self.phones = nn.Linear(config.width, len(PHONES) + 1)
+            self.speller = nn.GRU((len(PHONES) + 1) * ENCODER_FRAMES_PER_TICK, config.speller, batch_first=True)
+            self.spelled = nn.Linear(config.speller, len(config.ctc_tokens) + 1)
+            nn.init.zeros_(self.spelled.weight)  # an encoder that has not learned to spell hears as well as without
+            nn.init.zeros_(self.spelled.bias)
 
     def initial_state(self, batch: int, ring: int | None = None) -> EncoderState:
         """A state before the first sound; a whole clip needs no ring."""
@@ -154,6 +168,7 @@ class Encoder(nn.Module):
             values=weight.new_zeros(shape),
             filled=torch.zeros(batch, dtype=torch.long, device=weight.device),
             cursor=0,
+            spelled=weight.new_zeros(1, batch, config.speller),
         )
 
     def _convolve(self, mel_tail: torch.Tensor, mel: torch.Tensor, conv_tail: torch.Tensor):
@@ -177,21 +192,38 @@ class Encoder(nn.Module):
             x = block.attend(x, *block.project(x), block.clip_bias(x.shape[1]))
         return self._stack(x)
 
-    def hear(self, features: torch.Tensor) -> torch.Tensor:
-        """features [B, n, 4C] -> CTC log-probabilities [B, n, V+1]."""
-        return self.ctc((features - self.center) / self.spread).float().log_softmax(-1)
+    def phone(self, features: torch.Tensor) -> torch.Tensor:
+        """features [B, n, 4C] -> CTC log-probabilities of phones, a frame each 20 ms [B, 4n, 1 + phones]."""
+        frames = features.unflatten(2, (ENCODER_FRAMES_PER_TICK, -1)).flatten(1, 2)
+        return self.phones(frames).float().log_softmax(-1)
+
+    def spell(self, phones: torch.Tensor, spelled: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Posteriors of phones [B, 4n, 1 + phones], state [1, B, H] (None: a beginning) -> scores [B, n, V+1], state."""
+        with torch.autocast(phones.device.type, enabled=False):
+            ticks = phones.unflatten(1, (-1, ENCODER_FRAMES_PER_TICK)).flatten(2)
+            read, spelled = self.speller(ticks.to(self.speller.weight_hh_l0.dtype), spelled)
+        return self.spelled(read), spelled
+
+    def hear(self, features: torch.Tensor, spelled: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """features [B, n, 4C], state [1, B, H] (None: the beginning) -> CTC log-probabilities [B, n, V+1], state."""
+        scores = self.ctc((features - self.center) / self.spread).float()
+        if self.config.speller:
+            from_phones, spelled = self.spell(self.phone(features).exp(), spelled)
+            scores = scores + from_phones.float()
+        return scores.log_softmax(-1), spelled
 
     def forward(self, mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Whole clips, mel [B, 8n, 80] -> features [B, n, 4C], CTC log-probabilities [B, n, V+1]."""
         features = self.listen(mel)
-        return features, self.hear(features)
+        return features, self.hear(features)[0]
 
     def step(self, mel: torch.Tensor, state: EncoderState):
         """mel [B, 8n, 80] -> (features [B, n, 4C], CTC log-probabilities [B, n, V+1]), state (updated in place)."""
         assert mel.shape[1] % MEL_FRAMES_PER_TICK == 0, f"mel must be whole ticks, got {list(mel.shape)}"
         frames = [self._tick(tick, state) for tick in mel.split(MEL_FRAMES_PER_TICK, 1)]
         features = self._stack(torch.cat(frames, 1))
-        return (features, self.hear(features)), state
+        log_probs, state.spelled = self.hear(features, state.spelled)
+        return (features, log_probs), state
 
     def _tick(self, mel: torch.Tensor, state: EncoderState) -> torch.Tensor:
         """One tick, mel [B, 8, 80] -> frames [B, 4, C] before the last norm."""

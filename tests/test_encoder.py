@@ -1,6 +1,7 @@
 """Encoder: step equals forward, beyond the window too; no look-ahead; slots are independent; Whisper's file is read."""
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from duplex.encoder import Encoder, EncoderConfig, blank_tick, collapse, reset
 TINY = EncoderConfig(ctc_tokens=(5, 6, 7), width=24, layers=2, heads=3, window=16)  # 4 ticks of window
 
 
-@pytest.fixture
-def encoder() -> Encoder:
+@pytest.fixture(params=[0, 12], ids=["whole pieces", "phones too"])
+def encoder(request) -> Encoder:
     torch.manual_seed(0)
-    encoder = Encoder(TINY).eval()
+    encoder = Encoder(replace(TINY, speller=request.param)).eval()
+    if request.param:
+        torch.nn.init.normal_(encoder.spelled.weight)
     for block in encoder.blocks:  # every distance its own bias, or mistakes in distance would not show
         torch.nn.init.normal_(block.distance_bias)
     return encoder
@@ -56,9 +59,9 @@ def test_shapes(encoder):
 
 def test_no_tick_depends_on_later_sound(encoder):
     sound = mel(1, 6).requires_grad_()
-    features, _ = encoder(sound)
+    _, log_probs = encoder(sound)
     for tick in range(6):
-        (gradient,) = torch.autograd.grad(features[:, tick].square().sum(), sound, retain_graph=True)
+        (gradient,) = torch.autograd.grad(log_probs[:, tick].square().sum(), sound, retain_graph=True)
         per_tick = gradient.abs().unflatten(1, (6, -1)).amax((0, 2, 3))
         assert per_tick[tick] > 0 and not per_tick[tick + 1 :].any()
 
@@ -77,14 +80,15 @@ def test_long_stream_forgets_what_is_out_of_reach(encoder):
 @torch.no_grad()
 def test_reset_of_one_slot_leaves_the_others(encoder):
     sound = mel(3, 14)
-    undisturbed, _ = run(encoder, sound, [14])
+    undisturbed, heard = run(encoder, sound, [14])
     state = encoder.initial_state(3)
     encoder.step(sound[:, : 7 * MEL_FRAMES_PER_TICK], state)
     reset(state, [1])
-    (features, _), _ = encoder.step(sound[:, 7 * MEL_FRAMES_PER_TICK :], state)
+    (features, log_probs), _ = encoder.step(sound[:, 7 * MEL_FRAMES_PER_TICK :], state)
     assert torch.allclose(features[[0, 2]], undisturbed[[0, 2], 7:], atol=1e-5)
-    fresh, _ = run(encoder, sound[1:2, 7 * MEL_FRAMES_PER_TICK :], [7])
-    assert torch.allclose(features[1], fresh[0], atol=1e-5)
+    assert torch.allclose(log_probs[[0, 2]], heard[[0, 2], 7:], atol=1e-4)
+    fresh, heard = run(encoder, sound[1:2, 7 * MEL_FRAMES_PER_TICK :], [7])
+    assert torch.allclose(features[1], fresh[0], atol=1e-5) and torch.allclose(log_probs[1], heard[0], atol=1e-4)
 
 
 def test_config_survives_json():

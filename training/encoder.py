@@ -4,14 +4,17 @@
         --pool pools/many=0.55 --pool pools/real=0.30 --pool pools/heart=0.15 --minutes 50 --out runs/encoder
 
 The original encoder is the teacher for the first fifth of the time: it hears the clean clip in both directions, the
-student must match its last features a few frames later, from disturbed sound. CTC runs from beginning to end. Started
-again with the same --out the run goes on where it stopped.
+student must match its last features a few frames later, from disturbed sound. CTC runs from beginning to end, over the
+pieces and over phones (`training.spelling`). Started again with the same --out the run goes on where it
+stopped; --start begins a run from another run's encoder, without the teacher.
 """
 
 import argparse
 import gzip
 import re
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +31,16 @@ from training.journal import describe_run, log
 from training.pool import Pool
 from training.resuming import has_run, resume_run, save_run
 from training.teacher import Teacher, load_whisper
-from training.transcript import Pieces, choose_pieces, heard_form, load_tokenizer, word_errors
+from training.transcript import Pieces, choose_pieces, heard_form, load_tokenizer, phones, word_errors
 
 STUDENT_DELAY = 4  # frames of 20 ms by which the student may be later than the teacher
+PHONES_WEIGHT = 4.0  # of the loss of a phone, beside that of a piece: about as many are said for one
 DETACHED_SHARE = 0.08  # of the time, in which only the teacher moves the encoder
 TEACHER_SHARE = 0.2
 PATH_SHARE = 0.5  # in which a path of known times weighs as much as CTC; less later on
 WARMUP_SHARE = 0.03
 HARD_SHARE = 0.6  # of clips, at most, meet rooms and noises; all of them did up to minute 270 of the agent that ships
+SPELLER = 384
 VALIDATION_CLIPS = 60
 
 
@@ -47,7 +52,8 @@ def pool_share(text: str) -> tuple[str, float]:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; holds the encoder at any time")
-    parser.add_argument("--whisper", required=True, help="CTranslate2 model.bin of Whisper tiny.en")
+    parser.add_argument("--start", type=Path, help="folder of a trained encoder to begin with, in place of Whisper's weights")
+    parser.add_argument("--whisper", help="CTranslate2 model.bin of Whisper tiny.en: first weights and teacher, without --start")
     parser.add_argument("--tokenizer", required=True, help="folder of the language model's GGUF file")
     parser.add_argument("--pool", type=pool_share, action="append", required=True, help="FOLDER=SHARE, repeatable")
     parser.add_argument("--noise", help="folder with audio.jsonl and noise recordings")
@@ -60,7 +66,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--save-minutes", type=float, default=3.0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not (args.start or args.whisper):
+        parser.error("--whisper or --start: it has to begin with some weights")
+    return args
 
 
 def texts(folder: Path):
@@ -77,7 +86,7 @@ def choose_config(args: argparse.Namespace, tokenizer) -> EncoderConfig:
     """Pieces from the pools (counted five times: this is what is spoken) and from other texts."""
     heard = [heard_form(e["text"]) for folder, _ in args.pool for e in Pool(folder, split="train").entries] * 5
     heard += [heard_form(text) for text in texts(args.pieces_from)] if args.pieces_from else []
-    return EncoderConfig(ctc_tokens=tuple(choose_pieces(heard, tokenizer)))
+    return EncoderConfig(ctc_tokens=tuple(choose_pieces(heard, tokenizer)), speller=SPELLER)
 
 
 @torch.no_grad()
@@ -105,8 +114,12 @@ def begin(args: argparse.Namespace, config: EncoderConfig, teacher: Teacher, sou
     return encoder
 
 
+def is_head(name: str) -> bool:
+    return name.startswith(("ctc", "phones", "spelle"))
+
+
 def make_optimizer(encoder: Encoder, args: argparse.Namespace) -> torch.optim.Optimizer:
-    new = [p for name, p in encoder.named_parameters() if name.startswith("ctc") or "distance_bias" in name]
+    new = [p for name, p in encoder.named_parameters() if is_head(name) or "distance_bias" in name]
     known = {id(p) for p in new}
     old = [p for p in encoder.parameters() if id(p) not in known]
     groups = [{"params": old, "peak": args.rate}, {"params": new, "peak": args.new_rate}]
@@ -133,6 +146,15 @@ def ctc_loss(log_probs: torch.Tensor, batch: Batch) -> torch.Tensor:
     return loss / max(1, len(target))
 
 
+def phone_loss(log_probs: torch.Tensor, heard: Sequence[str], frames: torch.Tensor) -> torch.Tensor:
+    """log_probs [B, T, 1 + phones] of 20 ms, `frames` [B] of them in each clip -> negative log-likelihood per phone."""
+    said = [phones(text) for text in heard]
+    target = torch.tensor([phone for text in said for phone in text], dtype=torch.long)
+    sizes = torch.tensor([len(text) for text in said])
+    loss = F.ctc_loss(log_probs.transpose(0, 1), target, frames, sizes, BLANK, "sum", zero_infinity=True)
+    return loss / max(1, len(target))
+
+
 def path_loss(log_probs: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Negative log-likelihood per piece of the one path that says each piece just after it was spoken.
 
@@ -152,23 +174,26 @@ def teacher_loss(features: torch.Tensor, wanted: torch.Tensor, ticks: torch.Tens
     return F.smooth_l1_loss(frames / spread, wanted / spread) + 1 - F.cosine_similarity(frames, wanted).mean()
 
 
-def train_step(encoder: Encoder, teacher: Teacher | None, done: float, batch: Batch, rng: np.random.Generator) -> dict:
+def train_step(encoder: Encoder, teacher: Teacher | None, done: float, batch: Batch, pieces: Pieces, rng) -> dict:
     """Losses of one batch; gradients are left in the encoder. `done` is the share of the time that has passed."""
     mel = student_mel(batch.wave, rng)
     teaching = torch.zeros(())
     with torch.autocast("cpu", torch.bfloat16):
         features = encoder.listen(mel)
         # A new head's first gradients would ruin what came from Whisper: the body has the teacher alone at first.
-        log_probs = encoder.hear(features.detach() if done < DETACHED_SHARE else features)
-        if done < TEACHER_SHARE:
+        attached = features.detach() if teacher and done < DETACHED_SHARE else features
+        phone_log_probs, (log_probs, _) = encoder.phone(attached), encoder.hear(attached)
+        if teacher and done < TEACHER_SHARE:
             with torch.no_grad():
                 wanted = teacher(teacher.mel(batch.clean), batch.ticks)
             teaching = teacher_loss(features, wanted, batch.ticks)
     hearing, in_time = ctc_loss(log_probs, batch), path_loss(log_probs, batch)
-    (hearing + (1.0 if done < PATH_SHARE else 0.4) * in_time + 10.0 * teaching).backward()
-    head_norm = torch.nn.utils.clip_grad_norm_(encoder.ctc.parameters(), 5.0)
-    norm = torch.nn.utils.clip_grad_norm_([p for n, p in encoder.named_parameters() if not n.startswith("ctc")], 5.0)
-    losses = {"ctc": hearing, "path": in_time, "teacher": teaching, "norm": norm, "head_norm": head_norm}
+    sounding = phone_loss(phone_log_probs, [pieces.text(clip) for clip in batch.targets], batch.ticks * ENCODER_FRAMES_PER_TICK)
+    path_weight = 1.0 if teacher and done < PATH_SHARE else 0.4
+    (hearing + path_weight * in_time + PHONES_WEIGHT * sounding + 10.0 * teaching).backward()
+    named = list(encoder.named_parameters())
+    head_norm, norm = (torch.nn.utils.clip_grad_norm_([p for n, p in named if is_head(n) == head], 5.0) for head in (True, False))
+    losses = {"ctc": hearing, "path": in_time, "phones": sounding, "teacher": teaching, "norm": norm, "head_norm": head_norm}
     return {name: loss.item() for name, loss in losses.items()}
 
 
@@ -203,14 +228,14 @@ def train(args: argparse.Namespace, encoder, teacher, optimizer, pieces: Pieces,
     sound_s, since = 0.0, time.monotonic()
     while progress["minutes"] < args.minutes:
         rng = np.random.default_rng([args.seed, progress["step"]])
-        hard = min(HARD_SHARE, 0.4 + 1.5 * progress["minutes"] / args.minutes)
+        hard = min(HARD_SHARE, 0.4 + 1.5 * progress["minutes"] / args.minutes) if teacher else HARD_SHARE
         for batch in draw_batches(sources, noises, hard, rng, args.batch_seconds):
             progress["minutes"] = (time.monotonic() - started) / 60
             done = progress["minutes"] / args.minutes
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * learning_rate_factor(done)
             optimizer.zero_grad(set_to_none=True)
-            recent.append(train_step(encoder, teacher, done, batch, rng))
+            recent.append(train_step(encoder, teacher, done, batch, pieces, rng))
             optimizer.step()
             progress["step"] += 1
             sound_s += batch.wave.numel() / SAMPLE_RATE
@@ -242,17 +267,18 @@ def main() -> None:
     torch.manual_seed(args.seed)
     describe_run(args, "training.encoder")
     tokenizer = load_tokenizer(args.tokenizer)
-    teacher = Teacher(args.whisper)
     going_on = has_run(args.out)
-    if (args.out / "config.json").exists():
-        config = checkpoint.load_config(EncoderConfig, args.out)
-    else:
-        config = choose_config(args, tokenizer)
+    known = args.out if going_on else args.start
+    teacher = None if args.start else Teacher(args.whisper)
+    config = checkpoint.load_config(EncoderConfig, known) if known else choose_config(args, tokenizer)
+    config = replace(config, speller=config.speller or SPELLER)
     pieces = Pieces(config.ctc_tokens, tokenizer)
     sources = [open_source(folder, share, pieces) for folder, share in args.pool]
-    encoder = Encoder(config) if going_on else begin(args, config, teacher, sources)
+    encoder = Encoder(config) if known else begin(args, config, teacher, sources)
     optimizer = make_optimizer(encoder, args)
     progress = resume_run(args.out, encoder, optimizer) if going_on else {"step": 0, "minutes": 0.0}
+    if args.start and not going_on:
+        encoder.load_state_dict(checkpoint.load_tensors(args.start), strict=False)  # it may know no phones
     print(f"{len(config.ctc_tokens)} pieces, {sum(p.numel() for p in encoder.parameters()):,} weights", flush=True)
     train(args, encoder, teacher, optimizer, pieces, sources, progress)
 

@@ -2,9 +2,13 @@
 
     python -m training.sentences --data DATA --count 52000 --out sentences.txt
     python -m training.sentences --data DATA --count 9000 --words /usr/share/dict/american-english --rare 6000 --out spoken.txt
+    python -m training.sentences --data DATA --count 0 --words /usr/share/dict/american-english --even 60000 \\
+        --encoder runs/encoder --tokenizer GGUF_FOLDER --out even.txt
 
 Taken from Tatoeba (CC-BY 2.0 FR), the chit-chat of BYU (MIT) and the questions of WebQuestions (CC-BY 4.0). With --words, a list
-with one word a line (Debian's wamerican is in the public domain), --rare further sentences name words of it in a row.
+with one word a line (Debian's wamerican is in the public domain), --rare further sentences name words of it in a row, and --even
+ones name words of it and of the sources such that all pieces of an encoder's CTC head are said about equally often: a
+piece is heard as well as it has been said often, in whatever voice.
 """
 
 import argparse
@@ -15,8 +19,10 @@ import random
 import re
 from pathlib import Path
 
+from duplex.checkpoint import load_config
+from duplex.encoder import EncoderConfig
 from training.templates import expand
-from training.transcript import heard_form
+from training.transcript import Pieces, heard_form, load_tokenizer
 
 LENGTH = (2, 28)  # words of a sentence
 PLAIN = re.compile(r"[A-Za-z0-9 ,.!?'-]+")
@@ -24,6 +30,13 @@ FRAMES = (
     "{The|A|This|That|Her|My} $a {and the|or the|near the|with the|without any|against the} $b {was|is|looks|seems} $c."
     "|{What|Who} {is|was} {the|a} $a {of|behind|in} the $b?|{He|She|They} said $a, $b and $c."
     "|{I|We} {wrote|read|heard} about $a and $b.|{Is|Was} it $a, $b or $c?"
+)
+
+
+LISTS = (
+    "$a, $b, $c and $d.|$a $b $c $d|{Not|Only|Why|Is it} $a or $b, {but|and} {not|also} $c $d."
+    "|{The|A|Some|Our} $a {of|for|with} $b, {the|a|their} $c {and|or} $d.|$a {and|in|of} $b {was|is|are|will be} $c by $d."
+    "|{I|We|They} {know|need|like|saw|said} $a, $b, $c, {maybe|or even|then} $d."
 )
 
 
@@ -53,20 +66,47 @@ def rare_words(words: list[str], count: int, rng: random.Random) -> list[str]:
     return [expand(FRAMES, rng, dict(zip("abc", rng.sample(words, 3), strict=True))) for _ in range(count)]
 
 
+def even_words(words: list[str], spell, count: int, rng: random.Random) -> list[str]:
+    """Sentences, with no sense, that name four words each; every piece that `spell(word)` gives is said about equally often."""
+    having = collections.defaultdict(list)
+    for word in words:
+        for piece in set(spell(word.lower())):
+            having[piece].append(word)
+    said, lines = collections.Counter(dict.fromkeys(having, 0)), []
+    while len(lines) < count:
+        turn = sorted(having, key=lambda piece: said[piece] + 3 * rng.random())[: 4 * (len(having) // 16 or 1)]  # the least said
+        chosen = [rng.choice(having[piece]) for piece in rng.sample(turn, len(turn))]
+        for four in zip(*[iter(chosen)] * 4, strict=False):
+            said.update(piece for word in four for piece in spell(word.lower()))
+            lines.append(expand(LISTS, rng, dict(zip("abcd", four, strict=True))))
+    return lines[:count]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with text/")
     parser.add_argument("--count", type=int, default=52000, help="sentences of the sources")
     parser.add_argument("--words", type=Path, help="a list of words, one a line")
-    parser.add_argument("--rare", type=int, default=6000, help="further sentences, with words of the list")
+    parser.add_argument("--rare", type=int, default=0, help="further sentences, with words of the list")
+    parser.add_argument("--even", type=int, default=0, help="further sentences, in which all pieces are said about equally often")
+    parser.add_argument("--encoder", type=Path, help="folder of the encoder whose pieces these are")
+    parser.add_argument("--tokenizer", help="folder of the language model's GGUF file")
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     rng = random.Random(args.seed)
-    lines = rare_often(list(dict.fromkeys(line for line in found(args.data) if PLAIN.fullmatch(line))), args.count, rng)
-    if args.words:
-        words = [word for word in args.words.read_text(encoding="utf-8").split() if re.fullmatch("[A-Za-z][a-z]{3,}", word)]
-        lines += rare_words(words, args.rare, rng)
+    if (args.rare or args.even) and not args.words or args.even and not (args.encoder and args.tokenizer):
+        parser.error("--rare and --even need --words; --even needs --encoder and --tokenizer as well")
+    sentences = list(dict.fromkeys(line for line in found(args.data) if PLAIN.fullmatch(line)))
+    lines = rare_often(sentences, args.count, rng)
+    listed = args.words.read_text(encoding="utf-8").split() if args.words else []
+    if args.rare:
+        lines += rare_words([word for word in listed if re.fullmatch("[A-Za-z][a-z]{3,}", word)], args.rare, rng)
+    if args.even:
+        pieces = Pieces(load_config(EncoderConfig, args.encoder).ctc_tokens, load_tokenizer(args.tokenizer))
+        said = collections.Counter(word for line in sentences for word in re.findall(r"[A-Za-z']+[a-z]", line))
+        words = {word for word in listed if re.fullmatch("[A-Za-z][a-z]+", word)} | {word for word in said if said[word] > 2}
+        lines += even_words(sorted(words), lambda word: pieces.word(heard_form(word)) if heard_form(word) else (), args.even, rng)
     args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{len(lines)} sentences, {len({word for line in lines for word in heard_form(line).split()})} different words")
 

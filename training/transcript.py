@@ -14,7 +14,11 @@ from hibari.g2p import numbers
 from hibari.g2p.normalize import normalize
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from duplex.encoder import PHONES
+from duplex.pronounce import Pronounce
+
 LETTERS = "abcdefghijklmnopqrstuvwxyz'"
+SAME_PHONES = {"T": "t", "ᵊ": "ə", "ɐ": "ə", "ᵻ": "ɪ"}  # Hibari's -> the ears'
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 MONEY = re.compile(r"([$£€])(\d[\d,]*)(?:\.(\d\d))?(?!\d)")
@@ -123,6 +127,24 @@ def fewest_pieces(text: str, by_text: dict[str, int], longest: int) -> tuple[int
                 best[end] = (*head, piece)
     assert best[-1] is not None, f"cannot spell {text!r}"
     return best[-1]
+
+
+@lru_cache(1)
+def front() -> Pronounce:
+    return Pronounce()
+
+
+@lru_cache(200_000)
+def word_phones(word: str) -> tuple[int, ...]:
+    """How a heard word is said, by itself: indices of the encoder's CTC over phones."""
+    symbols = {number: symbol for symbol, number in front().alphabet.items()}
+    said = "".join(SAME_PHONES.get(p, p) for p in (symbols[number] for number in front().phones(word, (), "b")))
+    return tuple(PHONES.index(p) + 1 for p in said if p in PHONES.strip())
+
+
+def phones(heard: str) -> list[int]:
+    """'it is' -> indices of the CTC over phones; a word ends with the space after it, the last one too."""
+    return [phone for word in heard.split() for phone in (*word_phones(word), PHONES.index(" ") + 1)]
 
 
 def piece_ids(text: str, ctc_tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
