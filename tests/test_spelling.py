@@ -75,6 +75,16 @@ def test_a_phone_looks_as_it_did_between_the_same_phones():
         cuttings.draw(0, a, b, a, rng)
 
 
+def test_words_follow_one_another_as_in_speech():
+    """The end of a word looks as it did before the next word's first phone, not as at the end of all."""
+    cuttings, (i, b) = every_phone(), (PHONES.index("i") + 1, PHONES.index("b") + 1)
+    cuttings.frames[0, 2], cuttings.frames[2, 5] = 0.25, 0.125  # two frames to tell apart
+    cuttings.places[0][i, SPACE, b], cuttings.places[0][i, SPACE, SPACE] = [(0, 1)], [(2, 3)]
+    made, _ = spelling.put_together(cuttings, [(1,), (2,)], [" tea", " bee"], random.Random(0))
+    assert (made == cuttings.frames[0]).all(1).sum() == 1 and (made == cuttings.frames[2]).all(1).sum() == 1
+    assert np.flatnonzero((made == cuttings.frames[0]).all(1)) < np.flatnonzero((made == cuttings.frames[2]).all(1))
+
+
 def pool(folder, words: dict[str, float], clips: int):
     """A pool of tones: a word is a pitch of its own."""
     rng, waves, entries = np.random.default_rng(0), [], []
@@ -135,12 +145,20 @@ def test_pieces_are_learned_from_texts():
     optimizer = torch.optim.Adam([*encoder.speller.parameters(), *encoder.spelled.parameters()], 1e-2)
     for _ in range(200):
         texts = [[rng.choice(words) for _ in range(4)] for _ in range(16)]
-        loss, right = spelling.spelling_loss(encoder, cuttings, texts, pieces, rng)
+        loss, right = spelling.spelling_loss(encoder, encoder.spelled.weight, cuttings, texts, pieces, rng)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     assert right > 0.9
     assert all(p.grad is None for name, p in encoder.named_parameters() if not name.startswith("spelle"))
+
+
+def test_pieces_share_what_can_be_said_of_them():
+    having = spelling.shared_traits([" tea", " team", " meet", "ing", "in"])
+    alike = having @ having.T
+    assert alike[1, 2] > alike[1, 3] and alike[1, 4] == 0.0 < alike[4, 5]  # "tea" and "team" begin alike
+    assert not having[0].any() and torch.allclose(having[1:].norm(dim=1), torch.ones(5))
+    assert "0t" in spelling.traits(" tea") and "-1i" in spelling.traits(" tea") and "2 phones" in spelling.traits(" tea")
 
 
 def test_an_encoder_begins_with_some_weights(monkeypatch, capsys, tmp_path):

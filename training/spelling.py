@@ -14,9 +14,10 @@ its speller when `training.encoder` goes on from here (--start).
 import argparse
 import random
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ LONGEST = 20  # words of a text
 LEAD_FRAMES, TAIL_FRAMES = (0, 40), (16, 60)  # of silence
 SILENT_SHARE = 0.25  # of ticks in which nothing is due that are learned from, each for all of its kind
 LR = 2e-3
+WHOLE_SHARE = 0.25  # that is left of the other head's scores: it says its pieces a little later or earlier, and nothing meanwhile
 SPACE = PHONES.index(" ") + 1
 
 
@@ -102,18 +104,19 @@ def put_together(cuttings: Cuttings, words: list[tuple[int, ...]], texts: Sequen
             count -= end - begin
 
     silent(rng.randint(*LEAD_FRAMES))
+    said, ends = [], defaultdict(list)  # phones; number of a phone -> the pieces that end there
     for word in words:
         spelled = [texts[piece - 1].strip() for piece in word]
-        said = (*word_phones("".join(spelled)), SPACE)
-        ends = {}  # number of a phone -> the piece that ends there: in proportion to its letters, as in Pieces.timed
-        for n, piece in enumerate(word):
+        sound = word_phones("".join(spelled))
+        for n, piece in enumerate(word):  # in proportion to their letters, as in Pieces.timed
             share = sum(map(len, spelled[: n + 1])) / sum(map(len, spelled))
-            ends.setdefault(max(0, round(share * (len(said) - 1)) - 1), []).append(piece)
-        around = (SPACE, *said, SPACE)
-        for i, phone in enumerate(said):
-            begin, end = cuttings.draw(quality, around[i], phone, around[i + 2], rng)
-            due += [(piece, len(frames) + HEARD_AFTER_FRAMES) for piece in ends.get(i, [])]
-            frames.extend(range(begin, end))
+            ends[len(said) + max(0, round(share * len(sound)) - 1)].append(piece)
+        said += [*sound, SPACE]
+    around = (SPACE, *said, SPACE)
+    for i, phone in enumerate(said):
+        begin, end = cuttings.draw(quality, around[i], phone, around[i + 2], rng)
+        due += [(piece, len(frames) + HEARD_AFTER_FRAMES) for piece in ends[i]]
+        frames.extend(range(begin, end))
     silent(rng.randint(*TAIL_FRAMES))
     ticks = len(frames) // ENCODER_FRAMES_PER_TICK
     path, last = [BLANK] * ticks, -1
@@ -125,8 +128,31 @@ def put_together(cuttings: Cuttings, words: list[tuple[int, ...]], texts: Sequen
     return cuttings.frames[frames[: ticks * ENCODER_FRAMES_PER_TICK]], path
 
 
-def spelling_loss(encoder: Encoder, cuttings: Cuttings, texts: list[list[tuple]], pieces: Pieces, rng: random.Random):
-    """texts: CTC indices of their words -> cross-entropy of the piece due at each tick, share of pieces that are likeliest."""
+def traits(piece: str) -> list[str]:
+    """What can be said of a piece: phones, counted from either end, pairs of them, how many; inside of words its letters."""
+    if not piece.startswith(" "):
+        return ["inside", *piece]
+    said = [PHONES[phone - 1] for phone in word_phones(piece.strip())]
+    from_both = [f"{i}{phone}" for i, phone in enumerate(said)] + [f"{i - len(said)}{phone}" for i, phone in enumerate(said)]
+    return [*from_both, *map("".join, pairwise(said)), f"{len(said)} phones"]
+
+
+def shared_traits(texts: Sequence[str]) -> torch.Tensor:
+    """Texts of the pieces -> [V+1, traits]: which of the traits that several pieces have is a piece's, in rows of length one."""
+    found = [traits(text) for text in texts]
+    common = Counter(trait for piece in found for trait in set(piece))
+    index = {trait: i for i, trait in enumerate(sorted(trait for trait, times in common.items() if times > 1))}
+    having = torch.zeros(len(texts) + 1, len(index))
+    for row, piece in enumerate(found, 1):
+        for trait in piece:
+            if trait in index:
+                having[row, index[trait]] += 1
+    return F.normalize(having)
+
+
+def spelling_loss(encoder: Encoder, rows, cuttings: Cuttings, texts: list[list[tuple]], pieces: Pieces, rng: random.Random):
+    """rows [V+1, H]: the speller's last matrix; texts: CTC indices of their words -> cross-entropy of the piece due at each tick,
+    share of the pieces that are likeliest then."""
     made = [put_together(cuttings, words, pieces.texts, rng) for words in texts]
     ticks = max(len(path) for _, path in made)
     posterior = torch.zeros(len(made), ticks * ENCODER_FRAMES_PER_TICK, len(PHONES) + 1)
@@ -137,7 +163,7 @@ def spelling_loss(encoder: Encoder, cuttings: Cuttings, texts: list[list[tuple]]
     with torch.autocast("cpu", torch.bfloat16):
         read, _ = encoder.speller(posterior.unflatten(1, (-1, ENCODER_FRAMES_PER_TICK)).flatten(2))
         learned = (path > BLANK) | ((path == BLANK) & (torch.rand(path.shape) < SILENT_SHARE))
-        scores = encoder.spelled(read[learned]).float()
+        scores = F.linear(read[learned], rows, encoder.spelled.bias).float()
     wanted = path[learned]
     weight = torch.where(wanted == BLANK, 1 / SILENT_SHARE, 1.0)
     losses, said = F.cross_entropy(scores, wanted, reduction="none"), wanted > BLANK
@@ -147,6 +173,7 @@ def spelling_loss(encoder: Encoder, cuttings: Cuttings, texts: list[list[tuple]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", type=Path, required=True, help="folder of the encoder, whose phones have been trained")
+    parser.add_argument("--speller", type=Path, help="folder of an encoder whose speller goes on learning; a new one if not given")
     parser.add_argument("--tokenizer", required=True, help="folder of the language model's GGUF file")
     parser.add_argument("--pool", type=pool_share, action="append", required=True, help="FOLDER=SHARE: sound, repeatable")
     parser.add_argument("--noise", help="folder with audio.jsonl and noise recordings")
@@ -163,12 +190,16 @@ def main() -> None:
     config = checkpoint.load_config(EncoderConfig, args.encoder)
     encoder = Encoder(config)
     encoder.load_state_dict(checkpoint.load_tensors(args.encoder))
+    own = Encoder(config).state_dict() if args.speller is None else checkpoint.load_tensors(args.speller)
+    encoder.load_state_dict({name: tensor for name, tensor in own.items() if name.startswith("spelle")}, strict=False)
     pieces = Pieces(config.ctc_tokens, load_tokenizer(args.tokenizer))
     sources = [open_source(folder, share, pieces) for folder, share in args.pool]
     cuttings = cut(encoder, sources, load_noise(args.noise) if args.noise else [], pieces, args.utterances, args.seed)
     print(f"{len(cuttings.frames)} frames, {sum(map(len, cuttings.places))} contexts", flush=True)
     files, rng = [path.read_text(encoding="utf-8").splitlines() for path in args.texts], random.Random(args.seed)
-    learned = [*encoder.speller.parameters(), *encoder.spelled.parameters()]
+    having = shared_traits(pieces.texts)
+    shared = torch.nn.Parameter(torch.zeros(having.shape[1], config.speller))
+    learned = [*encoder.speller.parameters(), *encoder.spelled.parameters(), shared]
     optimizer = torch.optim.AdamW(learned, LR, betas=(0.9, 0.98), weight_decay=0.01)
     begun, step, recent = time.monotonic(), 0, []
     while (done := (time.monotonic() - begun) / 60 / args.minutes) < 1:
@@ -176,7 +207,7 @@ def main() -> None:
         texts = [[pieces.word(word) for word in line] for line in lines if line]
         for group in optimizer.param_groups:
             group["lr"] = LR * min(1.0, done / 0.03 + 0.01) * (0.5 + 0.5 * np.cos(np.pi * done))
-        loss, right = spelling_loss(encoder, cuttings, texts, pieces, rng)
+        loss, right = spelling_loss(encoder, encoder.spelled.weight + having @ shared, cuttings, texts, pieces, rng)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learned, 5.0)
@@ -187,9 +218,10 @@ def main() -> None:
             loss, right = np.mean(recent, 0).tolist()
             log(args.out, {"step": step, "minutes": done * args.minutes, "loss": loss, "right": right})
             recent = []
-    with torch.no_grad():  # two opinions, each with half of a voice: together they are no surer than one
-        for part in (*encoder.spelled.parameters(), *encoder.ctc[-1].parameters()):
-            part.mul_(0.5)
+    with torch.no_grad():
+        encoder.spelled.weight += having @ shared
+        for part in encoder.ctc[-1].parameters():
+            part.mul_(WHOLE_SHARE)
     checkpoint.save(encoder.state_dict(), config, args.out)
 
 
