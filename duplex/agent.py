@@ -594,9 +594,10 @@ class Agent:
             session.held += 1
             if session.held > self.settings.hold_ticks or session.hearing.far_ticks >= GONE_TICKS:
                 self.talking.go_on(state, slot)
-        elif not session.held and session.hearing.near_ticks >= NEAR_TICKS and self.talking.sounding(state, slot):
-            session.held = 1
-            self.talking.hold(state, slot)
+        elif session.held < min(1, self.settings.hold_ticks) and session.hearing.near_ticks >= NEAR_TICKS:
+            if self.talking.sounding(state, slot):
+                session.held = 1
+                self.talking.hold(state, slot)
 
     def queue(self, slot: int, words: list[tuple[str, list[int]]]) -> None:
         session = self.sessions[slot]

@@ -164,10 +164,11 @@ def test_yielding_falls_silent_and_forgets_the_unsaid():
     assert agent.talking.queued_seconds(agent.talker_state, 0) == 0
 
 
-@pytest.mark.parametrize(("loudness", "waits"), [(0.1, 12), (0.03, 0)])
-def test_the_voice_waits_once_while_somebody_near_talks_over_it(loudness, waits):
+@pytest.mark.parametrize(("loudness", "most", "waits"), [(0.1, 12, 12), (0.03, 12, 0), (0.1, 0, 0)])
+def test_the_voice_waits_once_while_somebody_near_talks_over_it(loudness, most, waits):
     """The LM wants nothing all the while; who is 10 dB farther than the user was is not waited for."""
     agent, noise = tiny_agent(1), np.random.default_rng(0).normal(0, 1, (1, TICK_SAMPLES)).astype(np.float32)
+    agent.settings.hold_ticks = most
     Script(agent, [])
     agent.open(0)
     session = agent.sessions[0]
