@@ -185,7 +185,7 @@ def test_a_slow_model_is_counted_catches_up_and_then_lets_time_go(clock):
 
 def test_after_a_stall_of_two_seconds_all_is_heard_and_the_voice_goes_on_where_it_was(clock):
     """The user speaks on while the model stands still in the middle of an answer; a burst of sound would help nobody."""
-    stalled = 25
+    stalled = UNREAD_TICKS - 1  # what was made before the stall may wait to be fetched as well
     words = np.concatenate([tone(12), np.zeros(40 * TICK_SAMPLES, np.float32)])
 
     class Stalls(TinyAgent):
