@@ -25,6 +25,18 @@ HEARD_AFTER_S = 0.2  # a path has a piece in the tick that lies this long after 
 UNKNOWN = -1  # in a path: anything may be heard
 
 
+def lay(path: list[int], due: list[tuple[int, int]]) -> list[int]:
+    """Put pieces, in order, at the ticks in which they are due, or in the next free one; the same path."""
+    last = -1
+    for piece, tick in due:
+        again = last >= 0 and path[last] == piece  # then there must be a blank between
+        last = max(tick, last + 1 + again)
+        if last >= len(path):
+            break  # so many pieces, so fast, that the last ones are heard only after the clip
+        path[last] = piece
+    return path
+
+
 @dataclass
 class Clip:
     """What is put together utterance by utterance."""
@@ -52,14 +64,7 @@ class Clip:
         for start, end in self.unknown:
             ticks = slice(int(start * SAMPLE_RATE) // TICK_SAMPLES, int((end + 0.5) * SAMPLE_RATE) // TICK_SAMPLES)
             path[ticks] = [UNKNOWN] * len(path[ticks])
-        last = -1
-        for piece, seconds in self.timed:
-            again = last >= 0 and path[last] == piece  # then there must be a blank between
-            last = max(int((seconds + HEARD_AFTER_S) * SAMPLE_RATE) // TICK_SAMPLES, last + 1 + again)
-            if last >= len(path):
-                break  # so many pieces, so fast, that the last ones are heard only after the clip
-            path[last] = piece
-        return path
+        return lay(path, [(piece, int((end + HEARD_AFTER_S) * SAMPLE_RATE) // TICK_SAMPLES) for piece, end in self.timed])
 
 
 @dataclass

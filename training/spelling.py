@@ -28,7 +28,7 @@ from duplex import checkpoint
 from duplex.audio import ENCODER_FRAMES_PER_TICK
 from duplex.encoder import BLANK, PHONES, Encoder, EncoderConfig
 from training.augment import load_noise
-from training.clips import draw_batches, open_source
+from training.clips import draw_batches, lay, open_source
 from training.encoder import pool_share, student_mel
 from training.forced import spike_ticks
 from training.journal import describe_run, log
@@ -119,12 +119,7 @@ def put_together(cuttings: Cuttings, words: list[tuple[int, ...]], texts: Sequen
         frames.extend(range(begin, end))
     silent(rng.randint(*TAIL_FRAMES))
     ticks = len(frames) // ENCODER_FRAMES_PER_TICK
-    path, last = [BLANK] * ticks, -1
-    for piece, frame in due:
-        again = last >= 0 and last < ticks and path[last] == piece
-        last = max(frame // ENCODER_FRAMES_PER_TICK, last + 1 + again)
-        if last < ticks:
-            path[last] = piece
+    path = lay([BLANK] * ticks, [(piece, frame // ENCODER_FRAMES_PER_TICK) for piece, frame in due])
     return cuttings.frames[frames[: ticks * ENCODER_FRAMES_PER_TICK]], path
 
 
@@ -188,6 +183,8 @@ def main() -> None:
     torch.manual_seed(args.seed)
     describe_run(args, "training.spelling")
     config = checkpoint.load_config(EncoderConfig, args.encoder)
+    if not config.speller:
+        parser.error(f"{args.encoder} hears no phones; train it further first (training.encoder --start)")
     encoder = Encoder(config)
     encoder.load_state_dict(checkpoint.load_tensors(args.encoder))
     own = Encoder(config).state_dict() if args.speller is None else checkpoint.load_tensors(args.speller)
