@@ -1,6 +1,6 @@
 """The agent: one tick of the user's sound in, one tick of its own voice and what it heard and decided out.
 
-    audio -> features -> encoder -> LM -> symbols: hearing (the transcript) and speaking -> talker -> codec -> audio
+    audio -> features -> encoder -> lexicon -> LM -> symbols: hearing (the transcript) and speaking -> talker -> codec -> audio
 
 All slots take their tick together, in one batch; a session lives in one slot. No clocks, no sockets.
 """
@@ -17,12 +17,13 @@ import torch
 
 from duplex import codec as codec_module
 from duplex import encoder as encoder_module
-from duplex import features, hearing, lm, voices
+from duplex import features, hearing, lexicon, lm, voices
 from duplex.audio import CODEC_FRAME_RATE, CODEC_FRAMES_PER_TICK, MEL_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
 from duplex.checkpoint import load_config, load_tensors
 from duplex.draft import Asked, Draft, DraftConfig, propose
 from duplex.events import Error, Event
 from duplex.hearing import Hearing
+from duplex.lexicon import Reading
 from duplex.pronounce import Pronounce, PronounceState
 from duplex.sampling import sample
 from duplex.talking import Talking
@@ -52,7 +53,7 @@ PROMPT_CELLS = 256  # positions kept for the instructions of a session
 READ_A_TICK = 4  # positions of a text that a session reads in one step with the others: more would make them late
 QUIET_TICKS = 3  # without speech, before a turn may end: its last pieces are heard only after their end
 NEAR_TICKS, GONE_TICKS = 2, 2  # that somebody near must speak for the voice to wait, and be silent for it to go on
-FORESEEN = 2  # symbols at most
+FORESEEN = 3  # symbols at most
 PUT_OFF_TICKS = 6  # in a row may wait to be fed while there is nothing to decide
 SOUNDING_WORDS, ECHO_TICKS = 3, 12  # words begun or about to be; how long after its end a word may come back and be heard
 REHEARSAL_TICKS = 16
@@ -66,7 +67,7 @@ class Settings:
     """How symbols are drawn, and how a draft guesses them: see draft.propose."""
 
     symbols_per_tick: int = 1  # unless more are foreseen; two while the voice is silent answer 0.02 s sooner, and late now and then
-    fusion: float = 6.0  # added to the score of what the encoder has surely heard: joint CTC and LM decoding
+    fusion: float = 6.0  # added to the score of what was surely heard
     next_penalty: float = 1.0  # taken off the score of <next>: the best single tick for a symbol is rarely surer than waiting
     far_penalty: float = 6.0  # taken off yielding to, and answering, a voice that is farther than the user's was
     temperature: float = 0.0
@@ -108,6 +109,7 @@ class Session:
     most: int = 1  # how many it may have
     foreseen: list[int] = field(default_factory=list)  # the first of them, all but certain before the LM is asked
     heard_tick: int = 0  # when the user last said something
+    words_heard: Reading = field(default_factory=Reading)
     hearing: Hearing = field(default_factory=Hearing)
     held: int = 0  # ticks of this turn for which its voice has waited
     awaiting: bool = False  # the user has said something to the agent that it has not answered
@@ -139,8 +141,8 @@ class Counts:
 
 
 class Agent:
-    def __init__(self, model, encoder, talker, codec, tokenizer, slots: int, settings: Settings | None = None, draft=None):
-        self.lm, self.encoder, self.codec, self.tokenizer = model, encoder, codec, tokenizer
+    def __init__(self, model, encoder, words, talker, codec, tokenizer, slots: int, settings: Settings | None = None, draft=None):
+        self.lm, self.encoder, self.lexicon, self.codec, self.tokenizer = model, encoder, words, codec, tokenizer
         self.talking, self.front = Talking(talker), Pronounce()
         self.settings, self.slots, self.draft = settings or Settings(), slots, draft
         self.dtype = model.norm.dtype
@@ -148,7 +150,6 @@ class Agent:
         self.lm_state = lm.initial_state(model.config, slots, PROMPT_CELLS, device=self.device, dtype=self.dtype)
         self.feature_state = features.initial_state(slots)
         self.encoder_state = encoder.initial_state(slots)
-        self.last_heard = encoder_module.blank_tick(slots, len(encoder.config.ctc_tokens))
         self.talker_state = self.talking.initial_state(slots)
         self.decode_state = codec.initial_decode_state(slots)
         self.sessions: dict[int, Session] = {}
@@ -212,7 +213,7 @@ class Agent:
         """The session's clock starts: what its slot has heard and said while it was reading does not count."""
         features.reset(self.feature_state, [slot])
         encoder_module.reset(self.encoder_state, [slot])
-        self.last_heard[slot] = encoder_module.blank_tick(1, self.last_heard.shape[1] - 1)[0]
+        self.sessions[slot].words_heard, self.sessions[slot].hearing = Reading(), Hearing()
         self.talking.reset(self.talker_state, [slot], self.sessions[slot].seed)
         codec_module.reset(self.decode_state, [slot])
         self.speak_as(slot, self.sessions[slot].voice, self.sessions[slot].speed)
@@ -271,7 +272,6 @@ class Agent:
         lm.reset(self.lm_state, slot)
         features.reset(self.feature_state, [slot])
         encoder_module.reset(self.encoder_state, [slot])
-        self.last_heard[slot] = encoder_module.blank_tick(1, self.last_heard.shape[1] - 1)[0]
         self.talking.stop(self.talker_state, slot)
         codec_module.reset(self.decode_state, [slot])
 
@@ -333,9 +333,7 @@ class Agent:
             guesses = self.guess({s: row for s, row in rows.items() if s in deciding})
             hidden = {s: found for s, found in self.feed(rows, guesses).items() if s in deciding}
             scores = self.score(hidden, events)
-            going_on = [
-                s for s in scores if self.contained(events[s], self.decide, s, hidden[s], scores[s], guesses[s], events[s])
-            ]
+            going_on = [s for s in scores if self.contained(events[s], self.decide, s, hidden[s], scores[s], guesses[s], events[s])]
             rows = {s: row for s in going_on if (row := self.contained(events[s], self.row, self.sessions[s].pending))}
             for slot in going_on:
                 self.sessions[slot].pending = []
@@ -366,15 +364,21 @@ class Agent:
     def listen(self, audio: torch.Tensor) -> torch.Tensor:
         """audio [B, TICK_SAMPLES] -> the tick's input of the LM [B, D]."""
         mel, self.feature_state = features.log_mel(audio, self.feature_state)
-        (vectors, log_probs), self.encoder_state = self.encoder.step(mel, self.encoder_state)
-        collapsed, self.last_heard = encoder_module.collapse(log_probs, self.last_heard), log_probs[:, -1]
-        heard, levels = hearing.pieces(collapsed[:, -1].exp(), self.lm.ctc_tokens.to(collapsed.device)), hearing.levels(audio)
+        (vectors, phones), self.encoder_state = self.encoder.step(mel, self.encoder_state)
+        phones, levels = phones.float().cpu().numpy(), hearing.levels(audio)
+        heard: list[list[tuple[int, float]]] = [[] for _ in range(self.slots)]
         for slot, session in self.sessions.items():
-            likeliest = self.tokenizer.decode([max(heard[slot], key=heard[slot].get)]) if heard[slot] else ""
-            echo = bool(likeliest) and hearing.of_its_own(likeliest, self.audible_words(session))
-            hearing.expect(session.hearing, session.tick, {} if echo else heard[slot])
+            own = self.audible_words(session)
+            for word, sure in lexicon.read(self.lexicon, session.words_heard, phones[slot]):
+                if not hearing.of_its_own(word, own):
+                    heard[slot] += [(token, sure) for token in self.spell(word)]
+            hearing.expect(session.hearing, session.tick, heard[slot])
             hearing.weigh(session.hearing, levels[slot])
-        return self.lm.project(vectors.to(self.device), collapsed.to(self.device))[:, 0]
+        return self.lm.project(vectors[:, 0].to(self.device), heard)
+
+    def spell(self, word: str) -> list[int]:
+        """The pieces of a heard word."""
+        return self.tokenizer.encode(" " + word, add_special_tokens=False).ids
 
     def due(self, slot: int, row: Row, deciding: bool) -> Row | None:
         """What to feed a slot in this tick: all that was put off, and the row. None while there is nothing to decide."""
@@ -403,7 +407,7 @@ class Agent:
 
     @staticmethod
     def foresee(session: Session) -> list[int]:
-        """The symbols that the LM will hardly fail to say now: what the encoder surely heard, and the end of a turn in silence.
+        """The symbols that the LM will hardly fail to say now: what was surely heard, and the end of a turn in silence.
 
         They are the cheapest draft there is; the LM decides on each as it does on any guess.
         """
@@ -695,7 +699,8 @@ def load_agent(folder=None, slots=1, device="cpu", dtype=None, offline=False, se
         quantize(codec.decoder)
         if draft:
             quantize(draft)
-    agent = Agent(model, encoder.eval(), talker.eval(), codec, load_tokenizer(folder), slots, settings, draft)
+    words, tokenizer = lexicon.load_lexicon(folder / "lexicon"), load_tokenizer(folder)
+    agent = Agent(model, encoder.eval(), words, talker.eval(), codec, tokenizer, slots, settings, draft)
     if device == "cpu":
         agent.record()
         agent.rehearse()

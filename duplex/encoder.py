@@ -1,10 +1,9 @@
-"""The ears: Whisper's encoder made causal, and CTC heads that hear phones, and word pieces of the language model.
+"""The ears: Whisper's encoder made causal, and a CTC head that hears phones.
 
-mel [B, 8n, 80] -> convolutions (10 ms -> 20 ms) -> transformer over 20 ms frames -> 4 frames stacked per tick
-                -> phones of each frame -> a recurrent speller that reads them -> pieces of each tick.
+mel [B, 8n, 80] -> convolutions (10 ms -> 20 ms) -> transformer over 20 ms frames -> 4 frames stacked per tick: features
+                                                                                   -> phones of each frame (CTC)
 
-A piece is heard in two ways, whose scores add up: as a whole, from the features of its tick, if it was said often enough in
-training; and from the phones so far, which any word has that can be read aloud.
+Phones are in every word, so a word need not have been said in the training to be heard: duplex.words looks it up.
 
 Convolutions look left only. A frame attends to itself and the `window - 1` frames before it; where a key lies is known
 only by its distance, through a learned bias per head, so a stream never runs out of positions. `step` keeps keys and
@@ -21,22 +20,20 @@ from duplex.audio import ENCODER_FRAMES_PER_TICK, MEL_FRAMES_PER_TICK
 from duplex.features import BANDS
 
 PHONES = " AIOWYbdfhijklmnpstuvwzæðŋɑɔəɛɜɡɪɹʃʊʌʒʤʧθ"  # Hibari's, without stress; phone i has index i + 1 in their CTC
-BLANK = 0  # index of the CTC blank; piece i of `ctc_tokens` has index i + 1
+BLANK = 0  # index of the CTC blank
+WORD_END = PHONES.index(" ") + 1
 CONV1_HISTORY = 2  # mel frames before the present one
 CONV2_HISTORY = 1  # output t sees inputs 2t-1, 2t, 2t+1: the newer two are both there at the end of their 20 ms
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    ctc_tokens: tuple[int, ...]  # language model token of each piece
     width: int = 384
     layers: int = 4
     heads: int = 6
     window: int = 256  # frames of 20 ms a frame can attend to: 5.1 s
-    speller: int = 0  # width of the network that reads phones; 0: there is none, pieces are only heard as a whole
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ctc_tokens", tuple(self.ctc_tokens))  # JSON brings a list
         assert self.window % ENCODER_FRAMES_PER_TICK == 0, f"window {self.window} must be whole ticks"
 
     @property
@@ -58,32 +55,13 @@ class EncoderState:
     values: torch.Tensor  # like keys
     filled: torch.Tensor  # [B] frames heard so far, at most `window`
     cursor: int  # ring position of the next frame, the same for all slots
-    spelled: torch.Tensor  # [1, B, speller] what was read of the phones
 
 
 def reset(state: EncoderState, slots: list[int]) -> None:
     """Put these slots back to the beginning."""
     state.mel_tail[slots] = 0.0
     state.conv_tail[slots] = 0.0
-    state.spelled[:, slots] = 0.0
     state.filled[slots] = 0  # old keys stay in the ring and are masked
-
-
-def collapse(log_probs: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-    """CTC's rule, softly: a piece that stands in two ticks in a row was said once, so the second tick becomes blank.
-
-    log_probs [B, n, V+1], and `before` [B, V+1] of the tick before (blank where there was none) -> the same [B, n, V+1].
-    """
-    posterior = log_probs.exp()
-    previous = torch.cat([before.exp()[:, None], posterior[:, :-1]], 1)
-    pieces = posterior[..., 1:] * (1 - previous[..., 1:])
-    blank = 1 - pieces.sum(-1, keepdim=True)
-    return torch.cat([blank, pieces], -1).clamp(min=1e-12).log()
-
-
-def blank_tick(batch: int, pieces: int) -> torch.Tensor:
-    """Log-probabilities [B, 1 + pieces] of a tick in which nothing was heard."""
-    return F.one_hot(torch.zeros(batch, dtype=torch.long), 1 + pieces).float().clamp(min=1e-12).log()
 
 
 def convolve(conv: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
@@ -141,20 +119,7 @@ class Encoder(nn.Module):
         self.offset = nn.Parameter(torch.zeros(config.width))  # all that is left of Whisper's positions: their mean
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
-        # Every channel of the features has its own mean and spread; measured before training, the head learns faster.
-        self.register_buffer("center", torch.zeros(config.features))
-        self.register_buffer("spread", torch.ones(config.features))
-        self.ctc = nn.Sequential(
-            nn.Linear(config.features, config.width),
-            nn.GELU(),
-            nn.Linear(config.width, len(config.ctc_tokens) + 1),
-        )
-        if config.speller:
-            self.phones = nn.Linear(config.width, len(PHONES) + 1)
-            self.speller = nn.GRU((len(PHONES) + 1) * ENCODER_FRAMES_PER_TICK, config.speller, batch_first=True)
-            self.spelled = nn.Linear(config.speller, len(config.ctc_tokens) + 1)
-            nn.init.zeros_(self.spelled.weight)  # an encoder that has not learned to spell hears as well as without
-            nn.init.zeros_(self.spelled.bias)
+        self.phones = nn.Linear(config.width, len(PHONES) + 1)
 
     def initial_state(self, batch: int, ring: int | None = None) -> EncoderState:
         """A state before the first sound; a whole clip needs no ring."""
@@ -168,7 +133,6 @@ class Encoder(nn.Module):
             values=weight.new_zeros(shape),
             filled=torch.zeros(batch, dtype=torch.long, device=weight.device),
             cursor=0,
-            spelled=weight.new_zeros(1, batch, config.speller),
         )
 
     def _convolve(self, mel_tail: torch.Tensor, mel: torch.Tensor, conv_tail: torch.Tensor):
@@ -197,33 +161,17 @@ class Encoder(nn.Module):
         frames = features.unflatten(2, (ENCODER_FRAMES_PER_TICK, -1)).flatten(1, 2)
         return self.phones(frames).float().log_softmax(-1)
 
-    def spell(self, phones: torch.Tensor, spelled: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Posteriors of phones [B, 4n, 1 + phones], state [1, B, H] (None: a beginning) -> scores [B, n, V+1], state."""
-        with torch.autocast(phones.device.type, enabled=False):
-            ticks = phones.unflatten(1, (-1, ENCODER_FRAMES_PER_TICK)).flatten(2)
-            read, spelled = self.speller(ticks.to(self.speller.weight_hh_l0.dtype), spelled)
-        return self.spelled(read), spelled
-
-    def hear(self, features: torch.Tensor, spelled: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """features [B, n, 4C], state [1, B, H] (None: the beginning) -> CTC log-probabilities [B, n, V+1], state."""
-        scores = self.ctc((features - self.center) / self.spread).float()
-        if self.config.speller:
-            from_phones, spelled = self.spell(self.phone(features).exp(), spelled)
-            scores = scores + from_phones.float()
-        return scores.log_softmax(-1), spelled
-
     def forward(self, mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Whole clips, mel [B, 8n, 80] -> features [B, n, 4C], CTC log-probabilities [B, n, V+1]."""
+        """Whole clips, mel [B, 8n, 80] -> features [B, n, 4C], CTC log-probabilities of phones [B, 4n, 1 + phones]."""
         features = self.listen(mel)
-        return features, self.hear(features)[0]
+        return features, self.phone(features)
 
     def step(self, mel: torch.Tensor, state: EncoderState):
-        """mel [B, 8n, 80] -> (features [B, n, 4C], CTC log-probabilities [B, n, V+1]), state (updated in place)."""
+        """mel [B, 8n, 80] -> (features [B, n, 4C], CTC log-probabilities [B, 4n, 1 + phones]), state (updated in place)."""
         assert mel.shape[1] % MEL_FRAMES_PER_TICK == 0, f"mel must be whole ticks, got {list(mel.shape)}"
         frames = [self._tick(tick, state) for tick in mel.split(MEL_FRAMES_PER_TICK, 1)]
         features = self._stack(torch.cat(frames, 1))
-        log_probs, state.spelled = self.hear(features, state.spelled)
-        return (features, log_probs), state
+        return (features, self.phone(features)), state
 
     def _tick(self, mel: torch.Tensor, state: EncoderState) -> torch.Tensor:
         """One tick, mel [B, 8, 80] -> frames [B, 4, C] before the last norm."""

@@ -1,15 +1,13 @@
 """What a session has heard and not yet written down, and whether somebody is speaking right now.
 
-The LM decides what is written, but it may only write what the encoder heard, and must not pass over what is sure: joint
-decoding of CTC and LM (Watanabe et al., 2017), tick by tick.
+The LM decides what is written, but it may only write the words that were heard, and must not pass over one that is sure.
 """
 
 from dataclasses import dataclass, field
 
 import torch
 
-LEAST_HEARD, SURELY_HEARD = 0.2, 0.5  # of a tick's posterior that is no blank, for a piece to be written; and of one that must be
-CANDIDATES = 3  # pieces of a tick
+SURELY_HEARD = 0.5  # share of the hypotheses' probability (duplex.lexicon) from which on a word must be written
 FORGOTTEN_TICKS = 12  # what the LM has not written down by then it never will
 # A tick is loud when it is well above the noise and not far below the speaker, both followed with a slow return (dB a tick).
 QUIETEST_DB, ABOVE_NOISE_DB, BELOW_SPEECH_DB, NOISE_RISES_DB, SPEECH_FALLS_DB = -65.0, 9.0, 18.0, 0.3, 0.15
@@ -21,8 +19,7 @@ STRETCH_TICKS = 6  # of quiet end a stretch of speech
 
 @dataclass
 class Hearing:
-    unwritten: list[tuple[int, dict[int, float]]] = field(default_factory=list)  # (tick, posterior by token), oldest first
-    settled: tuple[int, int] = (-1, -1)  # the last piece written down, and the tick it was heard in
+    unwritten: list[tuple[int, int, float]] = field(default_factory=list)  # (tick, token, how sure), oldest first
     noise_db: float = 0.0  # what the quietest ticks are like, and the loudest
     speech_db: float = QUIETEST_DB
     quiet_ticks: int = 0  # since the level was last that of speech
@@ -32,20 +29,13 @@ class Hearing:
     stretch_db: float = QUIETEST_DB  # the loudest of what is being said, or was said last
 
 
-def pieces(posterior: torch.Tensor, tokens: torch.Tensor) -> list[dict[int, float]]:
-    """posterior [B, 1 + V] of a tick, LM tokens [V] of the pieces -> per slot the likeliest and their posterior, {}: a blank."""
-    best, index = posterior[:, 1:].topk(min(CANDIDATES, len(tokens)))
-    found = zip((1 - posterior[:, 0]).tolist(), tokens[index].tolist(), best.tolist(), strict=True)
-    return [dict(zip(ids, p, strict=True)) if heard >= LEAST_HEARD else {} for heard, ids, p in found]
-
-
 def levels(audio: torch.Tensor) -> list[float]:
     """audio [B, N] -> level of each slot in dB of full scale."""
     return (10 * audio.square().mean(1).clamp(min=1e-9).log10()).clamp(min=QUIETEST_DB).tolist()
 
 
 def weigh(hearing: Hearing, level_db: float) -> None:
-    """Whether somebody speaks in a tick of this level, and how near: a word's pieces are heard only after its end."""
+    """Whether somebody speaks in a tick of this level, and how near: a word is heard only after its end."""
     hearing.noise_db = min(level_db, hearing.noise_db + NOISE_RISES_DB)
     hearing.speech_db = max(level_db, hearing.speech_db - SPEECH_FALLS_DB)
     loud = level_db > max(hearing.noise_db + ABOVE_NOISE_DB, hearing.speech_db - BELOW_SPEECH_DB)
@@ -70,24 +60,16 @@ def far(hearing: Hearing) -> bool:
     return hearing.user_db is not None and hearing.stretch_db <= hearing.user_db - BELOW_USER_DB
 
 
-def expect(hearing: Hearing, tick: int, heard: dict[int, float]) -> None:
-    """The pieces of a tick wait to be written. One that goes on from the tick before is the same piece."""
-    hearing.unwritten = [(t, waiting) for t, waiting in hearing.unwritten if t > tick - FORGOTTEN_TICKS]
-    if not heard:
-        return
-    likeliest, (before, waiting) = max(heard, key=heard.get), hearing.unwritten[-1] if hearing.unwritten else (-1, {})
-    if hearing.settled == (likeliest, tick - 1):
-        hearing.settled = (likeliest, tick)
-    elif before == tick - 1 and likeliest in waiting:
-        hearing.unwritten[-1] = (tick, {token: waiting.get(token, 0.0) + heard.get(token, 0.0) for token in waiting | heard})
-    else:
-        hearing.unwritten.append((tick, heard))
+def expect(hearing: Hearing, tick: int, heard: list[tuple[int, float]]) -> None:
+    """The pieces (token, how sure) of the words that were settled in a tick wait to be written."""
+    waiting = [piece for piece in hearing.unwritten if piece[0] > tick - FORGOTTEN_TICKS]
+    hearing.unwritten = waiting + [(tick, token, sure) for token, sure in heard]
 
 
-def of_its_own(piece: str, words: list[str]) -> bool:
-    """Whether a piece is one of the words that the agent has just said or is saying: its voice, back from a loudspeaker."""
-    piece = _letters(piece)
-    return any(word.startswith(piece) or piece.startswith(word) for word in map(_letters, words) if word) if piece else False
+def of_its_own(heard: str, words: list[str]) -> bool:
+    """Whether a word is one of those that the agent has just said or is saying: its voice, back from a loudspeaker."""
+    heard = _letters(heard)
+    return any(word.startswith(heard) or heard.startswith(word) for word in map(_letters, words) if word) if heard else False
 
 
 def _letters(text: str) -> str:
@@ -95,24 +77,21 @@ def _letters(text: str) -> str:
 
 
 def pressing(hearing: Hearing) -> dict[int, float]:
-    """What may be written down next, with its posterior: pieces of little weight may be passed over, a sure one may not."""
+    """What may be written down next, and how sure it is: what is not sure may be passed over, a sure piece may not."""
     found: dict[int, float] = {}
-    for _, heard in hearing.unwritten:
-        found |= {token: max(p, found.get(token, 0.0)) for token, p in heard.items()}
-        if max(heard.values()) >= SURELY_HEARD:
+    for _, token, share in hearing.unwritten:
+        found[token] = max(share, found.get(token, 0.0))
+        if share >= SURELY_HEARD:
             break
     return found
 
 
 def sure(hearing: Hearing) -> list[int]:
     """The pieces that wait to be written and were surely heard, in order."""
-    likeliest = ((waiting[piece], piece) for _, waiting in hearing.unwritten for piece in [max(waiting, key=waiting.get)])
-    return [piece for p, piece in likeliest if p >= SURELY_HEARD]
+    return [token for _, token, share in hearing.unwritten if share >= SURELY_HEARD]
 
 
 def written(hearing: Hearing, symbol: int) -> None:
     """What was heard up to this symbol is settled; a symbol that was not heard stands for the oldest."""
-    if hearing.unwritten:
-        place = next((i for i, (_, heard) in enumerate(hearing.unwritten) if symbol in heard), 0)
-        hearing.settled = (symbol, hearing.unwritten[place][0])
-        del hearing.unwritten[: place + 1]
+    place = next((i for i, (_, token, _) in enumerate(hearing.unwritten) if token == symbol), 0)
+    del hearing.unwritten[: place + 1]

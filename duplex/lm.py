@@ -35,7 +35,6 @@ class LMConfig:
     lora_rank: int = 16
     lora_scale: float = 2.0
     feature_width: int = 1536
-    ctc_tokens: tuple[int, ...] = ()  # LM token of each entry of the encoder's CTC head, blank left out
     tick_window: int = 40  # ticks of features kept: 3.2 s; what was heard before stands in the text
     text_window: int = 384  # text positions kept beside the system prompt
 
@@ -131,12 +130,10 @@ class LM(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.Parameter(torch.ones(config.width), requires_grad=False)
         self.text_out = None  # the tied embedding as the output layer in 8 bits: see quantize.py
-        self.blank = nn.Parameter(torch.randn(config.width) * 0.02)  # what a tick without a finished piece looks like
+        self.blank = nn.Parameter(torch.randn(config.width) * 0.02)  # what a tick without a new word looks like
         self.residual = nn.Linear(config.feature_width, config.width)
         nn.init.zeros_(self.residual.weight)
         nn.init.zeros_(self.residual.bias)
-        self.register_buffer("ctc_tokens", torch.tensor(config.ctc_tokens, dtype=torch.long), persistent=False)
-        self.register_buffer("pieces", None, persistent=False)  # embeddings of ctc_tokens: see `merge`
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """Token ids [...] -> [..., D]. Control tokens have trained rows of their own."""
@@ -144,15 +141,17 @@ class LM(nn.Module):
         control = F.embedding(tokens.clamp(max=FIRST_TEXT_ID - 1), self.control_in)
         return torch.where(tokens[..., None] < FIRST_TEXT_ID, control.to(base.dtype), base)
 
-    def project(self, features: torch.Tensor | None, ctc_log_probs: torch.Tensor) -> torch.Tensor:
-        """One tick's input: the pieces the encoder heard, as a mixture of the LM's own embeddings, plus a residual.
+    def project(self, features: torch.Tensor | None, heard: list[list[tuple[int, float]]]) -> torch.Tensor:
+        """The input of N ticks: the LM's own embeddings of the pieces that were heard, plus a residual.
 
-        features [B, T, feature_width] (None: the residual is left out), ctc_log_probs [B, T, 1 + pieces] -> [B, T, D].
-        Posterior-weighted embeddings: LegoSLM (arXiv 2505.11352).
+        features [N, feature_width] (None: the residual is left out), the tokens of each tick with how sure they are -> [N, D].
+        A tick's pieces are mixed, and with the blank as far as they are unsure: after LegoSLM (arXiv 2505.11352).
         """
-        posterior = ctc_log_probs.exp().to(self.embedding.dtype)
-        pieces = self.embedding[self.ctc_tokens] if self.pieces is None else self.pieces
-        mixed = posterior[..., 1:] @ pieces + posterior[..., :1] * self.blank.to(posterior.dtype)
+        found = [(tick, token, sure / len(pieces)) for tick, pieces in enumerate(heard) for token, sure in pieces]
+        mixed = self.blank.to(self.embedding.dtype).expand(len(heard), -1)
+        if found:
+            ticks, tokens, shares = (torch.tensor(column, device=mixed.device) for column in zip(*found, strict=True))
+            mixed = mixed.index_add(0, ticks, shares[:, None].to(mixed.dtype) * (self.embedding[tokens] - mixed[:1]))
         return mixed if features is None else mixed + self.residual(features.to(self.residual.weight.dtype)).to(mixed.dtype)
 
     def forward(self, x, positions, visible, keys=None, values=None, slots=None, cells=None, place=None):
@@ -182,7 +181,6 @@ class LM(nn.Module):
         for block in self.blocks:
             for linear in (block.qkv, block.out, block.gate_up, block.down):
                 linear.merge()
-        self.pieces = self.embedding.data[self.ctc_tokens]
         return self
 
 
@@ -233,18 +231,23 @@ def rollback(state: LMState, slot: int, count: int) -> None:
     state.position[slot, state.position[slot] >= state.next_position[slot]] = -1
 
 
-def evict(config: LMConfig, state: LMState, slot: int, first: int, last: int) -> None:
-    """Free the cells that no query from tick `first` on may see, and hide the oldest text beyond its window from tick `last` on.
+def evict(config: LMConfig, state: LMState, slot: int, is_tick: np.ndarray, now: np.ndarray) -> None:
+    """Before a call is fed, is_tick and now [its positions]: free the cells that none of them may see, and hide the oldest text
+    beyond its window from each tick on.
 
     Text since the last tick does not count yet: it may be fed in one call or in several, and what is seen must not differ.
     """
     used = state.position[slot] >= 0
-    state.position[slot, used & (state.tick[slot] <= first - config.tick_window)] = -1
-    counted = used & (state.tick[slot] == TEXT) & ~state.pinned[slot] & (state.position[slot] < state.tick_position[slot])
-    text = np.flatnonzero(counted)
-    if len(text) > config.text_window:
-        oldest = text[np.argsort(state.position[slot, text])][: len(text) - config.text_window]
-        state.tick[slot, oldest] = last - config.tick_window  # like a tick that leaves its window now
+    state.position[slot, used & (state.tick[slot] <= now[0] - config.tick_window)] = -1
+    text = np.flatnonzero((state.position[slot] >= 0) & (state.tick[slot] == TEXT) & ~state.pinned[slot])
+    text = text[np.argsort(state.position[slot, text])]
+    counted, hidden = int((state.position[slot, text] < state.tick_position[slot]).sum()), 0
+    for tick in np.flatnonzero(is_tick):
+        if counted - config.text_window > hidden:
+            oldest = text[hidden : counted - config.text_window]
+            state.tick[slot, oldest] = now[tick] - config.tick_window  # like a tick that leaves its window now
+            hidden = counted - config.text_window
+        counted = len(text) + int((~is_tick[:tick]).sum())
 
 
 def visible_cells(config: LMConfig, cell_position, cell_tick, query_position, query_now) -> np.ndarray:
@@ -272,7 +275,7 @@ def step(lm: LM, x: torch.Tensor, counts: list[int], is_tick: np.ndarray, state:
         query_now[b, :count] = state.now[b] + np.cumsum(ticks)
         state.now[b] = query_now[b, count - 1]
         if ticks.any():
-            evict(config, state, b, query_now[b, 0], state.now[b])
+            evict(config, state, b, ticks, query_now[b, :count])
         free = np.flatnonzero(state.position[b] < 0)[:count]
         assert len(free) == count, f"slot {b}: {count} positions do not fit into the cache of {cells} cells"
         query_position[b, :count] = state.next_position[b] + np.arange(count)

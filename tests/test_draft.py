@@ -62,7 +62,7 @@ def test_the_draft_changes_no_symbol(slots, temperature):
 def test_sampled_symbols_keep_their_distribution():
     """All pairs of first symbols of a turn, 4 choices each: the draws against the probabilities worked out by hand."""
     settings = Settings(symbols_per_tick=2, temperature=1.0, next_penalty=50.0, top_k=4, draft_least=0.0)
-    agent = with_draft(tiny_agent(1, settings), 0.02)
+    agent = with_draft(tiny_agent(1, settings, seed=3), 0.02)
     heard, draws = np.zeros((1, TICK_SAMPLES), np.float32), Counter()
     exact = {}
     for seed in range(600):
@@ -109,7 +109,7 @@ def pair_probabilities(agent, heard) -> dict:
 
 def test_a_draft_that_does_not_gain_is_turned_off(monkeypatch):
     monkeypatch.setattr("duplex.agent.WEIGH_TICKS", 10)
-    agent = with_draft(tiny_agent(1, Settings(symbols_per_tick=3, draft_least=0.0)), 5.0)  # always wrong
+    agent = with_draft(tiny_agent(1, Settings(symbols_per_tick=3, draft_least=0.0), seed=3), 5.0)  # always wrong
     talk(agent, 12, {0: 0}, {})
     assert agent.counts.draft_off and agent.counts.calls_saved == 0
     guesses = agent.counts.guesses

@@ -1,23 +1,16 @@
-"""What was heard and is not written yet: order is kept, one piece over two ticks is one; levels tell speech from noise."""
+"""What was heard and is not written yet: order is kept; levels tell speech from noise."""
 
 import pytest
 import torch
 
 from duplex import hearing
-from duplex.hearing import FORGOTTEN_TICKS, LEAST_HEARD, Hearing, expect, of_its_own, pressing, sure, turn_ended, weigh, written
-
-
-def test_a_blank_is_no_piece():
-    posterior = torch.tensor([[0.9, 0.1, 0.0, 0.0], [0.1, 0.2, 0.7, 0.0], [1 - LEAST_HEARD - 0.01, 0.2, 0.005, 0.005]])
-    silent, spoken, faint = hearing.pieces(posterior, torch.tensor([50, 60, 70]))
-    assert silent == {} and set(faint) == {50, 60, 70}
-    assert max(spoken, key=spoken.get) == 60 and spoken[60] == pytest.approx(0.7)
+from duplex.hearing import FORGOTTEN_TICKS, Hearing, expect, of_its_own, pressing, sure, turn_ended, weigh, written
 
 
 def test_sure_pieces_come_in_order_and_are_not_passed_over():
     state = Hearing()
-    for tick, heard in enumerate([{1: 0.3}, {2: 0.9}, {3: 0.8}]):
-        expect(state, tick, heard)
+    expect(state, 0, [(1, 0.3)])
+    expect(state, 1, [(2, 0.9), (3, 0.8)])
     assert pressing(state) == {1: 0.3, 2: 0.9}  # the faint one may be left out, 3 has to wait for 2
     written(state, 2)
     assert pressing(state) == {3: 0.8}
@@ -27,27 +20,19 @@ def test_sure_pieces_come_in_order_and_are_not_passed_over():
     assert state.unwritten == []
 
 
-def test_a_piece_over_two_ticks_is_written_once():
-    waiting, early = Hearing(), Hearing()
-    for state in (waiting, early):
-        expect(state, 5, {7: 0.3, 8: 0.1})
-    written(early, 7)
-    for state in (waiting, early):
-        expect(state, 6, {7: 0.65})
-    assert pressing(waiting)[7] == pytest.approx(0.95) and len(waiting.unwritten) == 1
-    assert pressing(early) == {}
-    for state in (waiting, early):
-        expect(state, 7, {})
-        expect(state, 8, {7: 0.9})  # after a blank it was said again
-        assert state.unwritten[-1] == (8, {7: 0.9})
+def test_a_word_said_twice_is_written_twice():
+    state = Hearing()
+    expect(state, 5, [(7, 0.9), (7, 0.6)])
+    written(state, 7)
+    assert pressing(state) == {7: 0.6}
 
 
 def test_what_was_not_written_is_forgotten():
     state = Hearing()
-    expect(state, 0, {1: 0.9})
-    expect(state, FORGOTTEN_TICKS - 1, {})
+    expect(state, 0, [(1, 0.9)])
+    expect(state, FORGOTTEN_TICKS - 1, [])
     assert pressing(state)
-    expect(state, FORGOTTEN_TICKS, {})
+    expect(state, FORGOTTEN_TICKS, [])
     assert not pressing(state)
 
 
@@ -105,14 +90,14 @@ def test_levels_of_a_batch():
 
 
 @pytest.mark.parametrize(
-    ("piece", "own"), [(" the", True), (" capital", True), (" cap", True), ("'m", False), (" tokyo", False), (" .", False)]
+    ("word", "own"), [("the", True), ("capital", True), ("cap", True), ("i'm", False), ("tokyo", False), ("", False)]
 )
-def test_the_agents_own_words_are_its_echo(piece, own):
-    assert of_its_own(piece, ["The", "capital", "is", "Paris."]) == own
+def test_the_agents_own_words_are_its_echo(word, own):
+    assert of_its_own(word, ["The", "capital", "is", "Paris."]) == own
 
 
 def test_only_what_is_sure_is_foreseen():
     state = Hearing()
-    for tick, heard in enumerate([{1: 0.9}, {2: 0.4}, {3: 0.6, 4: 0.2}]):
+    for tick, heard in enumerate([[(1, 0.9)], [(2, 0.4)], [(3, 0.6), (4, 0.2)]]):
         expect(state, tick, heard)
     assert sure(state) == [1, 3]

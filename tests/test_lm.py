@@ -12,7 +12,7 @@ from duplex.quantize import Int8Linear, quantize_lm
 
 TINY = LMConfig(
     width=32, layers=3, heads=4, kv_heads=2, hidden=48, vocabulary=64, rope_theta=1000.0, lora_rank=4, feature_width=12,
-    ctc_tokens=tuple(range(20, 40)), tick_window=6, text_window=10,
+    tick_window=6, text_window=10,
 )  # fmt: skip
 
 
@@ -178,14 +178,15 @@ def test_8_bit_rows_do_not_depend_on_their_neighbours(engine, monkeypatch):
 
 
 def test_projector_speaks_the_embeddings(model):
-    """A tick in which the encoder is sure of a piece looks like that piece's own embedding; features add a residual."""
-    log_probs = torch.full((1, 2, 21), -1e9)
-    log_probs[0, 0, 5], log_probs[0, 1, 0] = 0.0, 0.0
-    got = model.project(torch.randn(1, 2, 12), log_probs)
-    torch.testing.assert_close(got[0, 0], model.embedding[24])
-    torch.testing.assert_close(got[0, 1], model.blank)
+    """A tick with one sure piece looks like that piece's own embedding, with two like their mean; features add a residual."""
+    with torch.no_grad():
+        one, none, two, unsure = model.project(torch.randn(4, 12), [[(24, 1.0)], [], [(24, 1.0), (30, 1.0)], [(24, 0.25)]])
+    torch.testing.assert_close(one, model.embedding[24])
+    torch.testing.assert_close(none, model.blank)
+    torch.testing.assert_close(two, model.embedding[[24, 30]].mean(0))
+    torch.testing.assert_close(unsure, 0.25 * model.embedding[24] + 0.75 * model.blank)
     torch.nn.init.normal_(model.residual.weight)
-    assert not torch.allclose(model.project(torch.randn(1, 2, 12), log_probs)[0, 0], model.embedding[24])
+    assert not torch.allclose(model.project(torch.randn(1, 12), [[(24, 1.0)]])[0], model.embedding[24])
 
 
 def test_too_many_positions_is_a_clear_error(model):

@@ -12,7 +12,7 @@ from duplex.encoder import Encoder, EncoderConfig
 from duplex.events import Event
 from training import evaluate_ears, probe
 
-TINY = EncoderConfig(ctc_tokens=(5, 6, 7), width=24, layers=2, heads=3, window=16)
+TINY = EncoderConfig(width=24, layers=2, heads=3, window=16)
 NEAR = 5  # frames
 
 
@@ -123,7 +123,7 @@ def test_the_teacher_hears_no_sound_twice(tmp_path, monkeypatch):
 
 
 def test_plot_of_a_training(tmp_path):
-    lines = [{"minutes": m, "pool": p, "wer": w} for m, p, w in ((5, "a", 0.9), (5, "b", 0.8), (10, "a", 0.5))]
+    lines = [{"minutes": m, "pool": p, "phone_errors": w} for m, p, w in ((5, "a", 0.9), (5, "b", 0.8), (10, "a", 0.5))]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [{"minutes": 1, "ctc": 3.0}, *lines]))
     args = Namespace(plot=tmp_path / "log.jsonl", result=tmp_path / "training.json")
     assert evaluate_ears.plot_training(args) == {"a": [10, 0.5], "b": [5, 0.8]}

@@ -1,29 +1,11 @@
-"""The spoken form of texts, their spelling in word pieces, and paths of known times."""
+"""The spoken form of texts, and how its words are said."""
 
 import numpy as np
 import pytest
 
-from duplex.audio import TICK_SAMPLES
-from duplex.encoder import BLANK
-from training.clips import UNKNOWN, Clip, ticks_needed
-from training.transcript import Pieces, fewest_pieces, heard_form, word_errors
-
-TEXTS = [" the", " cat", "s", "'s", " c", "a", "t", " d", "o", "g"]
-
-
-class LongestFirst:
-    """A tokenizer of a few tokens, numbered from 100."""
-
-    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        tokens = []
-        while text:
-            piece = max((p for p in TEXTS if text.startswith(p)), key=len)
-            tokens.append(100 + TEXTS.index(piece))
-            text = text[len(piece) :]
-        return tokens
-
-    def decode(self, tokens: list[int]) -> str:
-        return "".join(TEXTS[token - 100] for token in tokens)
+from duplex.encoder import PHONES, WORD_END
+from training.clips import frames_needed
+from training.transcript import heard_form, phones, word_errors
 
 
 @pytest.mark.parametrize(
@@ -40,44 +22,10 @@ def test_heard_form(written, heard):
     assert heard_form(written) == heard
 
 
-def test_words_are_spelled_and_read_back():
-    pieces = Pieces([100, 101, 102, 103, 104, 105, 106], LongestFirst())
-    assert pieces.spell("the cat's") == [1, 2, 4]
-    assert pieces.text(pieces.spell("the cats cat's")) == "the cats cat's"
-    assert pieces.greedy([0, 1, 1, 0, 2, 0, 0, 4]) == "the cat's"
-
-
-def test_a_word_with_an_unknown_token_gets_the_fewest_pieces():
-    pieces = Pieces([100, 102, 104, 105, 106], LongestFirst())  # " cat" is missing
-    assert pieces.text(pieces.spell("cats")) == "cats" and len(pieces.spell("cats")) == 4
-    assert fewest_pieces("aab", {"a": 1, "aa": 2, "ab": 3, "b": 4}, 2) in [(2, 4), (1, 3)]
-
-
-def test_times_only_where_words_and_text_agree():
-    pieces = Pieces(range(100, 110), LongestFirst())
-    words = [["the", 0.0, 0.1], ["Cats,", 0.2, 0.6]]
-    assert pieces.timed(words, pieces.spell("the cats")) == [(1, 0.1), (2, 0.4), (3, pytest.approx(0.6))]
-    assert pieces.timed(words, pieces.spell("the cat")) is None and pieces.timed([], []) is None
-
-
-def test_path_keeps_order_and_blanks_between_equal_pieces():
-    clip = Clip(parts=[np.zeros(TICK_SAMPLES * 20, np.float32)], timed=[(3, 0.1), (3, 0.1), (4, 0.12)])
-    path = clip.path()
-    assert len(path) == clip.ticks == 20
-    spoken = [i for i, index in enumerate(path) if index != BLANK]
-    assert [path[i] for i in spoken] == [3, 3, 4] and spoken[1] == spoken[0] + 2 and spoken[2] == spoken[1] + 1
-    assert ticks_needed([3, 3, 4]) == 4
-    clip.unknown, clip.timed = [(0.0, 0.8)], []
-    assert clip.path()[:5] == [UNKNOWN] * 5 and clip.path()[-1] == BLANK
-
-
-def test_pieces_that_would_be_heard_after_the_clip_have_no_place_in_its_path():
-    clip = Clip()
-    clip.add_silence(0.4)
-    clip.timed = [(piece, 0.05) for piece in (3, 3, 4, 5, 6, 6)]
-    assert clip.path() == [BLANK, BLANK, BLANK, 3, BLANK]
-    clip.timed = [(piece, 0.0) for piece in (3, 4, 5, 6, 7)]
-    assert clip.path() == [BLANK, BLANK, 3, 4, 5]
+def test_a_text_is_its_words_phones_with_their_ends():
+    said = phones("ship cheap")
+    assert "".join(PHONES[phone - 1] for phone in said) == "ʃɪp ʧip " and said[-1] == WORD_END
+    assert phones(heard_form("...")) == [] and frames_needed([3, 3, 4]) == 4
 
 
 def test_word_errors_against_the_plain_table():

@@ -1,14 +1,17 @@
 """The whole agent with random weights and tiny sizes: every real part, nothing fetched."""
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from duplex.agent import Agent, Settings
 from duplex.codec import Codec, CodecConfig
 from duplex.encoder import Encoder, EncoderConfig
+from duplex.lexicon import unpack
 from duplex.lm import LM, LMConfig
 from duplex.talker import Talker, TalkerConfig
 from duplex.tokens import FIRST_TEXT_ID
+from training.lexicon import pack
 
 LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
 
@@ -23,14 +26,25 @@ def tiny_tokenizer() -> Tokenizer:
     return tokenizer
 
 
+def tiny_encoder() -> Encoder:
+    """With random weights. It is so unsure of every phone that any sound has words of the tiny lexicon in it."""
+    encoder = Encoder(EncoderConfig(width=24, layers=1, heads=2, window=16)).eval()
+    torch.nn.init.normal_(encoder.phones.weight, std=0.1)
+    return encoder
+
+
+def tiny_words() -> dict[str, np.ndarray]:
+    """The tensors of a lexicon: a few short words in a few sentences."""
+    return pack(["hi you", "you and now", "so we go", "now we hear a tree", "i see you now"], listed=["hello", "good", "day"])
+
+
 def tiny_agent(slots: int, settings: Settings | None = None, seed: int = 0, codec=None) -> Agent:
     torch.manual_seed(seed)
     tokenizer = tiny_tokenizer()
-    pieces = tuple(range(FIRST_TEXT_ID, FIRST_TEXT_ID + 40))
-    encoder = Encoder(EncoderConfig(ctc_tokens=pieces, width=24, layers=1, heads=2, window=16)).eval()
+    encoder = tiny_encoder()
     config = LMConfig(
         width=32, layers=2, heads=4, kv_heads=2, hidden=48, vocabulary=tokenizer.get_vocab_size(), lora_rank=0,
-        feature_width=96, ctc_tokens=pieces, tick_window=20, text_window=40,
+        feature_width=96, tick_window=20, text_window=40,
     )  # fmt: skip
     sizes = CodecConfig(codebook_size=16, latent_width=8, encoder_width=12, encoder_blocks=1, decoder_width=16, decoder_blocks=1)
     talker = TalkerConfig(phone_width=16, width=20, layers=1, heads=1, hidden=24, code_width=12, codebook_size=16)
@@ -38,4 +52,4 @@ def tiny_agent(slots: int, settings: Settings | None = None, seed: int = 0, code
     torch.nn.init.normal_(model.residual.weight, std=0.3)  # so that sound decides what it says
     model = model.double()  # rounding differs with a batch's shape and must not decide between two symbols
     talker = Talker(talker).eval()
-    return Agent(model, encoder, talker, (codec or Codec(sizes)).eval(), tokenizer, slots, settings)
+    return Agent(model, encoder, unpack(tiny_words()), talker, (codec or Codec(sizes)).eval(), tokenizer, slots, settings)

@@ -1,11 +1,12 @@
 """Draw speech and text together in the LM: what is heard must mean to it what the same words mean when it reads them.
 
     python -m training.align --objectives supervised contrastive consistency --pool pools/user --start duplex/agent/lm \\
-        --encoder duplex/agent/encoder --tokenizer duplex/agent --backbone SmolLM2.gguf --steps 600 --out runs/align_all
+        --encoder duplex/agent/encoder --lexicon duplex/agent/lexicon --tokenizer duplex/agent --backbone SmolLM2.gguf \\
+        --steps 600 --out runs/align_all
 
 Three objectives on the utterances of speech pools, each with a weight if wanted (`contrastive=0.5`):
 
-- supervised: the streaming transcript in the token grammar, its pieces due where forced alignment puts them, as in training.duplex;
+- supervised: the streaming transcript in the token grammar, as in training.duplex;
 - contrastive: at the LM's input the mean of an utterance's ticks is nearest to the mean of its own words' embeddings (InfoNCE over
   the batch), and a small classifier that tells speech from text is deceived through a gradient-reversal layer (Sofer et al.,
   Interspeech 2025, "Pull It Together"). It can move only the projector's residual and the blank;
@@ -38,7 +39,6 @@ from torch.nn import functional as F
 
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.backbone import trained
-from duplex.encoder import Encoder, blank_tick, collapse
 from duplex.lm import LM
 from duplex.tokens import AGENT, USER, USER_END, Grammar
 from training.augment import active_power, augment, load_noise
@@ -49,15 +49,14 @@ from training.duplex import (
     Tokenizer,
     add_model_arguments,
     assemble,
-    build_encoder,
+    build_ears,
     build_lm,
-    listen,
     losses,
     warm_then_cosine,
     weighted_mean,
 )
-from training.forced import due_ticks
 from training.greedy import greedy
+from training.heard import Ears, listen, pieces, retell
 from training.journal import describe_run, log
 from training.pool import Pool
 from training.resuming import has_run, resume_run, save_run
@@ -66,7 +65,7 @@ from training.transcript import heard_form
 
 OBJECTIVES = ("supervised", "contrastive", "consistency")
 LEAD_IN_S = (0.1, 0.6)  # of silence before an utterance
-LATE_TICKS = 16  # after the last word: its pieces come up to 6 ticks late, </user> 4 after them, with one symbol a tick
+LATE_TICKS = 16  # after the last word: its words come up to half a second late, </user> 3 ticks after them, with one symbol a tick
 LONGEST_S = 8.0  # well inside the LM's window of ticks
 ANSWER_TOKENS = 16
 REVERSAL = 0.3  # of the classifier's gradient: enough to close the gap, too little to move the words
@@ -80,19 +79,19 @@ class Utterance:
     pieces: list[int]  # LM tokens of its words in heard form
     sequence: Sequence  # its ticks and their transcript
     vectors: torch.Tensor  # [T, W] features of the ticks
-    log_probs: torch.Tensor  # [T, V + 1] of the CTC head
+    heard: list[list[tuple[int, float]]]  # pieces by tick
 
     @property
     def drawn(self) -> tuple:
         """What training.duplex calls a drawn scene."""
-        return self.sequence, self.vectors, self.log_probs
+        return self.sequence, self.vectors, self.heard
 
 
 class Utterances:
     """One split of the speech pools, made into sequences."""
 
-    def __init__(self, folders: list[Path], noise: Path | None, split: str, tokenizer: Tokenizer, encoder: Encoder):
-        self.tokenizer, self.encoder, self.noises = tokenizer, encoder, load_noise(noise) if noise else None
+    def __init__(self, folders: list[Path], noise: Path | None, split: str, tokenizer: Tokenizer, ears: Ears):
+        self.tokenizer, self.ears, self.noises = tokenizer, ears, load_noise(noise) if noise else None
         self.prompt = tokenizer.prompt(INSTRUCTIONS[0])
         self.found = []
         for pool in (Pool(folder, split) for folder in folders):
@@ -100,7 +99,7 @@ class Utterances:
             self.found += [(pool, i) for i in fit]
 
     def make(self, pool: Pool, i: int, rng: np.random.Generator) -> Utterance | None:
-        """None where the alignment fails."""
+        """None where nothing is heard."""
         text, wave, lead_in = pool.entries[i]["text"], pool.wave(i), float(rng.uniform(*LEAD_IN_S))
         words = at_time([Word(heard_form(word), start, end) for word, start, end in pool.entries[i]["words"]], lead_in)
         turn = UserTurn([word for word in words if word.text])
@@ -111,21 +110,21 @@ class Utterances:
         channel[at : at + len(wave)] = wave[: len(channel) - at]
         if self.noises:
             channel = augment(channel, active_power(channel), self.noises, rng)
-        vectors, log_probs = listen(self.encoder, channel)
-        due = due_ticks(log_probs, [turn], self.tokenizer.pieces.spell)
-        if due is None:
+        vectors, heard = listen(self.ears, channel)
+        said = [piece for word in turn.words for piece in self.tokenizer.spell(word.text)]
+        scene = Scene((ticks + 0.5) * TICK, [turn])
+        due = retell(scene, heard, self.tokenizer.spell)
+        if not due:
             return None
-        heard = heard_symbols(Scene(0.0, [turn]), due, self.tokenizer.spell)
         cap = int(rng.choice([1, 1, 2, 3]))
-        sequence = lay_out(Scene((ticks + 0.5) * TICK, [turn]), heard, self.prompt, self.tokenizer.encode, cap)
+        sequence = lay_out(scene, heard_symbols(scene, due, self.tokenizer.spell), self.prompt, self.tokenizer.encode, cap)
         ends = np.flatnonzero(sequence.token == USER_END)
         if not len(ends):
             return None
         sequence = Sequence(*(array[: ends[0] + 1] for array in vars(sequence).values()))
         sequence.label[-1] = IGNORE  # what comes now is the answer, which nobody wrote
         kept = int(sequence.tick[-1]) + 1
-        pieces = [piece for word in turn.words for piece in self.tokenizer.spell(word.text)]
-        return Utterance(text, pieces, sequence, vectors[:kept], log_probs[:kept])
+        return Utterance(text, said, sequence, vectors[:kept], pieces(heard[:kept], self.tokenizer.spell))
 
     def batch(self, rng: np.random.Generator, count: int) -> list[Utterance]:
         """Up to `count` utterances, no text twice: another voice with the same words is no counter-example."""
@@ -138,7 +137,7 @@ class Utterances:
                 made.append(utterance)
                 texts.add(utterance.text)
         if len(made) < 2:
-            raise SystemExit("Fewer than two utterances of different texts fit their sound: do the pools' texts belong to it?")
+            raise SystemExit("Fewer than two utterances of different texts are heard: do the pools hold speech?")
         return made
 
 
@@ -158,8 +157,7 @@ def reverse(x: torch.Tensor, strength: float) -> torch.Tensor:
 
 def heard_vectors(lm: LM, utterance: Utterance) -> torch.Tensor:
     """The ticks as the LM meets them [T, D]."""
-    heard = collapse(utterance.log_probs[None], blank_tick(1, utterance.log_probs.shape[1] - 1))
-    return lm.project(utterance.vectors[None], heard)[0]
+    return lm.project(utterance.vectors, utterance.heard)
 
 
 def clouds(lm: LM, batch: list[Utterance]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -201,9 +199,8 @@ def answer_scores(lm: LM, drawn: list) -> torch.Tensor:
 
 def consistency(lm: LM, frozen: LM, batch: list[Utterance], answers: list[list[int]], prompt: list[int]) -> torch.Tensor:
     """Mean divergence of the answers' distributions: from `frozen` reading the text to `lm` reading the speech."""
-    nothing_heard = torch.zeros(1, 1 + len(lm.config.ctc_tokens))
-    read = [(asked(prompt, u.pieces, answer), None, nothing_heard) for u, answer in zip(batch, answers, strict=True)]
-    heard = [(asked(prompt, [-1] * len(u.vectors), a), u.vectors, u.log_probs) for u, a in zip(batch, answers, strict=True)]
+    read = [(asked(prompt, u.pieces, answer), None, [[]]) for u, answer in zip(batch, answers, strict=True)]
+    heard = [(asked(prompt, [-1] * len(u.vectors), a), u.vectors, u.heard) for u, a in zip(batch, answers, strict=True)]
     with torch.no_grad():
         wanted = answer_scores(frozen, read)
     return F.kl_div(answer_scores(lm, heard), wanted, reduction="batchmean", log_target=True)
@@ -321,9 +318,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def run(args, lm: LM, encoder: Encoder) -> None:
-    tokenizer = Tokenizer(args.tokenizer, lm.config.ctc_tokens)
-    source, valid = (Utterances(args.pool, args.noise, split, tokenizer, encoder) for split in ("train", "valid"))
+def run(args, lm: LM, ears: Ears) -> None:
+    tokenizer = Tokenizer(args.tokenizer)
+    source, valid = (Utterances(args.pool, args.noise, split, tokenizer, ears) for split in ("train", "valid"))
     args.out.mkdir(parents=True, exist_ok=True)
     describe_run(args, "training.align")
     answers = Answers(args.out / "answers.jsonl", frozen_copy(lm), source.prompt)
@@ -334,7 +331,7 @@ def main() -> None:
     args = parse_arguments()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    run(args, build_lm(args), build_encoder(args))
+    run(args, build_lm(args), build_ears(args))
 
 
 if __name__ == "__main__":

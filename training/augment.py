@@ -14,7 +14,7 @@ import soxr
 
 from duplex.audio import SAMPLE_RATE
 
-SPEED_SHARE = 0.4  # of utterances
+SPEED_SHARE = 0.6  # of utterances
 ROOM_SHARE = 0.25  # of clips, as all below
 TELEPHONE_SHARE = 0.1
 TILT_SHARE = 0.5

@@ -1,7 +1,7 @@
 """Distil the draft from the LM: guess its next hidden state and its next symbol from its last hidden state.
 
     python -m training.draft --lm runs/lm --corpus corpus/dialogues.jsonl --backbone SmolLM2.gguf --tokenizer TOKENIZER_FOLDER \\
-        --encoder runs/encoder --pool pools/user --noise DATA --minutes 20 --out runs/draft
+        --encoder runs/encoder --lexicon runs/lexicon --pool pools/user --noise DATA --minutes 20 --out runs/draft
 
 The sequences are those of training.duplex, read by the LM as it will serve. Losses: distance to the LM's hidden state, and the
 divergence from the LM's own distribution wherever the runtime asks for a symbol; both for one guess ahead and for a guess
@@ -128,11 +128,11 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     describe_run(args, "training.draft")
-    lm, encoder = build(args)
+    lm, ears = build(args)
     lm.load_state_dict(load_tensors(args.lm), strict=False)
     lm.merge().requires_grad_(False)
-    tokenizer = Tokenizer(args.tokenizer, lm.config.ctc_tokens)
-    sources = [SceneSource(args, split, tokenizer, encoder) for split in ("train", "valid")]
+    tokenizer = Tokenizer(args.tokenizer)
+    sources = [SceneSource(args, split, tokenizer, ears) for split in ("train", "valid")]
     draft = Draft(DraftConfig(width=lm.config.width))
     print(f"{sum(p.numel() for p in draft.parameters()):,} weights", flush=True)
     train(args, draft, lm, *sources)

@@ -1,19 +1,20 @@
 """Teach the LM to hear, to take its turn and to answer: low-rank adapters, control rows and the projector.
 
     python -m training.duplex --corpus corpus/dialogues.jsonl --backbone SmolLM2.gguf --tokenizer TOKENIZER_FOLDER \\
-        --encoder runs/encoder --pool pools/user --noise DATA --minutes 60 --out runs/lm
+        --encoder runs/encoder --lexicon runs/lexicon --pool pools/user --noise DATA --minutes 60 --out runs/lm
 
-Every scene is a dialogue laid on a time line (training.scenes). In the share `--simulated` of them the encoder's posteriors
-are made up from the text (spikes, confusions, blanks); in the others a voice of the pool speaks, is disturbed, and goes
-through the frozen encoder; its pieces are due where forced alignment puts them. The share `--text` of all sequences has no
-ticks at all: what to answer is learned from many dialogues at the price of one scene. Loss: cross entropy where the runtime asks
-for a symbol. Most <next> are left out and their logit is shifted by as much, so the model stays calibrated.
+Every scene is a dialogue laid on a time line (training.scenes). In the share `--simulated` of them what is heard is made up
+from the text; in the others a voice of the pool speaks, is disturbed, and goes through the frozen encoder and the lexicon.
+The LM learns to write down the words that were heard, right or wrong, and to answer what was said. The share `--text` of all
+sequences has no ticks at all: what to answer is learned from many dialogues at the price of one scene. Loss: cross entropy
+where the runtime asks for a symbol. Most <next> are left out and their logit is shifted by as much, so the model stays
+calibrated.
 
 So that any sentence is heard, those of `--sentences` pools are to be written down; what to answer is left open.
 Your own conversations, prepared by training.prepare, take a share of the scenes, or with share 1 and no corpus all:
 
     python -m training.duplex --recordings prepared=1 --start duplex/agent/lm --encoder duplex/agent/encoder \\
-        --tokenizer duplex/agent --backbone SmolLM2.gguf --residual --minutes 60 --out runs/mine
+        --lexicon duplex/agent/lexicon --tokenizer duplex/agent --backbone SmolLM2.gguf --residual --minutes 60 --out runs/mine
 
 `accelerate launch -m training.duplex …` runs it in several processes, on as many GPUs if there are (training.processes).
 """
@@ -30,15 +31,15 @@ import torch
 from accelerate import Accelerator
 from torch.nn import functional as F
 
-from duplex import backbone, features
+from duplex import backbone
+from duplex.audio import SAMPLE_RATE
 from duplex.backbone import fill, start_controls, trained
 from duplex.checkpoint import load_config, load_tensors
-from duplex.encoder import Encoder, EncoderConfig, blank_tick, collapse
 from duplex.lm import LM, TEXT, LMConfig, visible_cells
 from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, load_tokenizer
 from training.augment import active_power, augment, load_noise
 from training.dialogues import Cast, perform, voiced
-from training.forced import due_ticks, forced_align
+from training.heard import Ears, Heard, listen, load_ears, pieces, retell
 from training.journal import describe_run, log
 from training.pool import Pool
 from training.processes import agreed, average_gradients, check_together, collected, join
@@ -65,13 +66,14 @@ from training.scenes import (
     system_text,
     voice_seconds,
 )
-from training.transcript import Pieces, heard_form
+from training.transcript import heard_form
 
 ECHO_SHARE = 0.12  # of simulated scenes, in which the agent hears itself
+NOT_HEARD = 0.03  # of their words
 NEXT_KEPT = 0.25  # share of <next> labels that are learned
 WEIGHTS = {"stop": 4.0, "aside": 2.0, "end of user": 2.0}  # rare decisions that everything after them hangs on
 VALID_SEED = 99
-ATTEMPTS = 1000  # at one scene; some fail because a voice lacks a sentence or cannot be aligned
+ATTEMPTS = 1000  # at one scene; some fail because a voice lacks a sentence or is not heard
 SAVE_SECONDS = 180
 RESIDUAL_RATE = 0.03  # of the learning rate: features are ten times as long as the embeddings they are added to
 
@@ -82,17 +84,13 @@ def kind_share(text: str) -> tuple[str, float]:
 
 
 class Tokenizer:
-    """The two spellings: pieces of the CTC head for what is heard, the LM's own tokens for the rest."""
+    """What is heard, word by word, and what is read or said, in the LM's tokens."""
 
-    def __init__(self, folder: Path, ctc_tokens: tuple[int, ...]):
-        from transformers import PreTrainedTokenizerFast
-
+    def __init__(self, folder: Path):
         self.lm = load_tokenizer(folder)
-        self.ctc_tokens = ctc_tokens
-        self.pieces = Pieces(ctc_tokens, PreTrainedTokenizerFast(tokenizer_object=self.lm))
 
     def spell(self, word: str) -> list[int]:
-        return [self.ctc_tokens[i - 1] for i in self.pieces.spell(word)]
+        return self.lm.encode(" " + word, add_special_tokens=False).ids
 
     def encode(self, text: str) -> list[tuple[int, str]]:
         ids = self.lm.encode(text, add_special_tokens=False).ids
@@ -102,47 +100,30 @@ class Tokenizer:
         return self.lm.encode(system_text(instructions), add_special_tokens=False).ids
 
 
-def simulate(scene: Scene, tokenizer: Tokenizer, rng: np.random.Generator):
-    """Posteriors as an encoder might give them -> CTC log-probabilities [T, 1 + pieces], due ticks of every user turn."""
-    ticks, size = int(scene.seconds / TICK), len(tokenizer.ctc_tokens) + 1
-    posterior = np.full((ticks, size), 1e-6, np.float32)
-    posterior[:, 0] = 1.0
-    due, last = [], -1
+def simulate(scene: Scene, rng: np.random.Generator) -> Heard:
+    """The words of a scene without sound, as an encoder and a lexicon might give them."""
+    heard: Heard = [[] for _ in range(int(scene.seconds / TICK))]
+    last = 0
     for turn in scene.user:
-        spikes = []
         for word in turn.words:
-            pieces = tokenizer.pieces.spell(word.text)
-            for i, piece in enumerate(pieces):
-                at = word.start + (i + 1) / len(pieces) * (word.end - word.start) + rng.uniform(-0.02, 0.12)
-                last = min(max(int(at / TICK), last + 1), ticks - 1)
-                spikes.append(last)
-                if rng.uniform() < 0.03:
-                    continue  # not heard
-                sure = float(rng.uniform(0.5, 1.0)) if rng.uniform() < 0.8 else float(rng.uniform(0.1, 0.5))
-                posterior[last] *= 1 - sure
-                posterior[last, piece] += sure * (0.3 if rng.uniform() < 0.06 else 1.0)
-                posterior[last, rng.integers(1, size)] += (1 - sure) * 0.5
-        due.append(spikes)
+            last = max(last, min(int((word.end + rng.uniform(0.05, 0.4)) / TICK), len(heard) - 1))
+            if rng.uniform() >= NOT_HEARD:
+                heard[last].append((word.text, float(rng.uniform(0.5, 1.0))))
     if rng.uniform() < ECHO_SHARE:
-        leak(scene, posterior, tokenizer, rng)
-    return np.log(posterior / posterior.sum(1, keepdims=True)), due
+        leak(scene, heard, rng)
+    return heard
 
 
-def leak(scene: Scene, posterior: np.ndarray, tokenizer: Tokenizer, rng: np.random.Generator) -> None:
+def leak(scene: Scene, heard: Heard, rng: np.random.Generator) -> None:
     """The agent's voice comes back from the loudspeaker and is heard by parts. It is not the user who speaks."""
-    delay, heard = float(rng.uniform(0.2, 0.7)), float(rng.uniform(0.2, 1.0))
+    delay, share = float(rng.uniform(0.2, 0.7)), float(rng.uniform(0.2, 1.0))
     for speech in scene.agent:
-        end = speech.stopped_by.words[0].end if speech.stopped_by else scene.seconds
+        end = speech.stopped_by.words[0].start if speech.stopped_by else scene.seconds
         now = speech.start + VOICE_DELAY_SECONDS + delay
         for word in speech.text.split():
             now += voice_seconds(word)
-            pieces = tokenizer.pieces.spell(heard_form(word))
-            for back, piece in enumerate(reversed(pieces)):
-                tick = int(now / TICK) - back
-                if rng.uniform() < heard and 0 <= tick < min(len(posterior), end / TICK) and posterior[tick, 0] > 0.9:
-                    sure = float(rng.uniform(0.2, 1.0))
-                    posterior[tick] *= 1 - sure
-                    posterior[tick, piece if rng.uniform() < 0.85 else rng.integers(1, posterior.shape[1])] += sure
+            if rng.uniform() < share and now < min(end, (len(heard) - 1) * TICK) and heard_form(word):
+                heard[int(now / TICK)].append((heard_form(word), float(rng.uniform(0.2, 1.0))))
 
 
 def with_note(scene: Scene, dialogue: dict) -> Scene:
@@ -151,34 +132,24 @@ def with_note(scene: Scene, dialogue: dict) -> Scene:
     return scene
 
 
-@torch.no_grad()
-def listen(encoder: Encoder, channel: np.ndarray):
-    """The user's channel through the frozen encoder -> features [T, W], CTC log-probabilities [T, V + 1]."""
-    wave, device = torch.from_numpy(channel)[None], encoder.norm.weight.device
-    mel, _ = features.log_mel(wave, features.initial_state(1))
-    with torch.autocast(device.type, torch.bfloat16):
-        vectors, log_probs = encoder(mel.to(device))
-    return vectors[0].float().cpu(), log_probs[0].float().cpu()
-
-
 class SceneSource:
     """Draws scenes and turns them into sequences with their inputs."""
 
-    def __init__(self, args, split: str, tokenizer, encoder):
+    def __init__(self, args, split: str, tokenizer, ears: Ears | None):
         dialogues = read_dialogues(args.corpus, split) if args.corpus else []
-        self.dialogues, self.tokenizer, self.encoder = dialogues, tokenizer, encoder
+        self.dialogues, self.tokenizer, self.ears = dialogues, tokenizer, ears
         self.more = [(share, [d for d in dialogues if kind in d["kind"]]) for kind, share in args.more]
-        self.simulated = args.simulated if encoder else 1.0
+        self.simulated = args.simulated if ears else 1.0
         self.text = args.text if dialogues else 0.0
         self.residual = args.residual
-        self.cast = Cast(args.pool if encoder else [])
-        self.noises = load_noise(args.noise) if encoder and args.noise else []
-        self.sentences = [(share, Pool(folder, split)) for folder, share in args.sentences] if encoder else []
+        self.cast = Cast(args.pool if ears else [])
+        self.noises = load_noise(args.noise) if ears and args.noise else []
+        self.sentences = [(share, Pool(folder, split)) for folder, share in args.sentences] if ears else []
         opened = [(share, Recordings(folder, split)) for folder, share in args.recordings]
         self.recordings = [(share, recordings) for share, recordings in opened if len(recordings)]
 
     def draw(self, rng: np.random.Generator):
-        """-> Sequence, features [T, W] or None, CTC log-probabilities [T, V + 1]."""
+        """-> Sequence, features [T, W] or None, pieces heard by tick (see LM.project)."""
         for _ in range(ATTEMPTS):
             if recordings := self.recorded(rng):
                 drawn = self.window(recordings, rng)
@@ -189,7 +160,7 @@ class SceneSource:
                 drawn = self.simulated_scene(dialogue, rng) if rng.uniform() < self.simulated else self.spoken(dialogue, rng)
             if drawn is not None:
                 return drawn
-        raise RuntimeError(f"none of {ATTEMPTS} scenes could be made: do the sounds fit the texts?")
+        raise RuntimeError(f"none of {ATTEMPTS} scenes could be made: do the sounds fit the texts, and is anything heard?")
 
     @property
     def empty(self) -> bool:
@@ -215,29 +186,28 @@ class SceneSource:
             chance -= share
         return self.dialogues[rng.integers(len(self.dialogues))]
 
-    def finish(self, scene, due, vectors, log_probs, rng, put_in_time=follow):
-        cap = int(rng.choice([1, 1, 2, 3]))
+    def finish(self, scene, vectors, heard: Heard, rng, put_in_time=follow):
+        """None where nothing was heard of a turn that is answered."""
+        due = retell(scene, heard, self.tokenizer.spell)
+        if not due:
+            return None
         put_in_time(scene, due, self.tokenizer.spell)
-        heard = heard_symbols(scene, due, self.tokenizer.spell)
+        symbols, cap = heard_symbols(scene, due, self.tokenizer.spell), int(rng.choice([1, 1, 2, 3]))
         prompt = self.tokenizer.prompt(scene.instructions)
-        return lay_out(scene, heard, prompt, self.tokenizer.encode, cap), vectors, log_probs
+        sequence = lay_out(scene, symbols, prompt, self.tokenizer.encode, cap)
+        return sequence, vectors if self.residual else None, pieces(heard, self.tokenizer.spell)
 
     def simulated_scene(self, dialogue, rng):
         scene = with_note(converse(dialogue["turns"], lambda text: guess_times(text, rng), rng), dialogue)
-        log_probs, due = simulate(scene, self.tokenizer, rng)
-        return self.finish(scene, due, None, torch.from_numpy(log_probs), rng)
+        return self.finish(scene, None, simulate(scene, rng), rng)
 
     def spoken(self, dialogue, rng):
-        """A scene with real sound. None where the pool lacks a sentence or the alignment fails."""
+        """A scene with real sound. None where the pool lacks a sentence or it is not heard."""
         scene = self.cast.scene(dialogue["turns"], rng)
         if scene is None:
             return None
         with_note(scene, dialogue)
-        vectors, log_probs = listen(self.encoder, perform(scene, self.noises, rng))
-        due = due_ticks(log_probs, scene.user, self.tokenizer.pieces.spell)
-        if due is None:
-            return None
-        return self.finish(scene, due, vectors if self.residual else None, log_probs, rng)
+        return self.finish(scene, *listen(self.ears, perform(scene, self.noises, rng)), rng)
 
     def spoken_pool(self, rng: np.random.Generator) -> Pool | None:
         chance = rng.uniform() if self.sentences else 1.0
@@ -248,15 +218,12 @@ class SceneSource:
         return None
 
     def sentence(self, pool: Pool, rng: np.random.Generator):
-        """One or two sentences that are only written down. None where the alignment fails."""
+        """One or two sentences that are only written down. None where they are not heard."""
         scene, now = Scene(0.0), float(rng.uniform(0.2, 1.2))
         for _ in range(int(rng.integers(1, 3))):
             i = int(rng.integers(len(pool)))
             wave, entry = pool.wave(i), pool.entries[i]
-            try:
-                times = entry["words"] or forced_align(wave, entry["text"], self.encoder, self.tokenizer.pieces)
-            except ValueError:
-                return None
+            times = entry["words"] or [[entry["text"], 0.0, len(wave) / SAMPLE_RATE]]  # without times it is one long word
             words = [word for word in voiced(wave, times) if word.text]
             if not words:
                 return None
@@ -264,22 +231,14 @@ class SceneSource:
             scene.user.append(UserTurn(at_time(words, now)))
             now = end_of_turn(scene.user[-1]) + float(rng.uniform(0.4, 2.0))
         scene.seconds = now
-        vectors, log_probs = listen(self.encoder, perform(scene, self.noises, rng))
-        due = due_ticks(log_probs, scene.user, self.tokenizer.pieces.spell)
-        if due is None:
-            return None
-        sequence, *felt = self.finish(scene, due, vectors if self.residual else None, log_probs, rng)
-        return hearing_only(sequence), *felt
+        drawn = self.finish(scene, *listen(self.ears, perform(scene, self.noises, rng)), rng)
+        return drawn and (hearing_only(drawn[0]), *drawn[1:])
 
     def window(self, recordings: Recordings, rng):
-        """A stretch of a recorded conversation. None where the alignment fails."""
+        """A stretch of a recorded conversation. None where a turn is not heard."""
         scene, wave, both_known = recordings.draw(rng)
-        vectors, log_probs = listen(self.encoder, augment(wave, active_power(wave), self.noises, rng))
-        due = due_ticks(log_probs, scene.user, self.tokenizer.pieces.spell)
-        if due is None:
-            return None
-        sequence, *felt = self.finish(scene, due, vectors if self.residual else None, log_probs, rng, place)
-        return sequence if both_known else hearing_only(sequence), *felt
+        drawn = self.finish(scene, *listen(self.ears, augment(wave, active_power(wave), self.noises, rng)), rng, place)
+        return drawn if both_known or not drawn else (hearing_only(drawn[0]), *drawn[1:])
 
     def written(self, rng: np.random.Generator, positions: int):
         """Dialogues as text alone, one after another, of together about `positions` positions."""
@@ -292,8 +251,7 @@ class SceneSource:
                 turns.append({**turn, "text": heard_form(turn["text"])} if turn["role"] == "user" else turn)
                 tokens += 2 + len(self.tokenizer.encode(turn["text"]))
         prompt = self.tokenizer.prompt(INSTRUCTIONS[0])
-        nothing_heard = torch.zeros(1, len(self.tokenizer.ctc_tokens) + 1)
-        return lay_out_text(turns, prompt, self.tokenizer.encode, self.tokenizer.spell), None, nothing_heard
+        return lay_out_text(turns, prompt, self.tokenizer.encode, self.tokenizer.spell), None, [[]]
 
     def batches(self, rng: np.random.Generator, positions: int, count: int) -> list[list]:
         """About `count` batches of at most `positions` positions, each of sequences of nearly one length."""
@@ -315,12 +273,11 @@ def assemble(lm: LM, drawn: list):
     """-> inputs [B, L, D], positions, visible [B, L, L], labels [B, L]."""
     length, device = max(len(sequence.token) for sequence, _, _ in drawn), lm.embedding.device
     inputs, labels, visible = [], [], []
-    for sequence, vectors, log_probs in drawn:
+    for sequence, vectors, heard in drawn:
         pad = length - len(sequence.token)
         token = torch.from_numpy(np.pad(sequence.token, (0, pad), constant_values=FIRST_TEXT_ID)).to(device)
         x = lm.embed(token.clamp(min=0))
-        heard = collapse(log_probs[None], blank_tick(1, log_probs.shape[1] - 1))
-        felt = lm.project(None if vectors is None else vectors[None].to(device), heard.to(device))[0]
+        felt = lm.project(None if vectors is None else vectors.to(device), heard)
         index = torch.from_numpy(np.pad(np.where(sequence.token < 0, sequence.tick, 0), (0, pad))).to(device)
         x = torch.where((token < 0)[:, None], felt[index.clamp(max=len(felt) - 1)].to(x.dtype), x)
         inputs.append(x)
@@ -447,35 +404,32 @@ def share_done(args, steps: int, seconds: float) -> float:
     return steps / args.steps if args.steps else seconds / (args.minutes * 60)
 
 
-def build(args) -> tuple[LM, Encoder | None]:
-    """The backbone, its adapters fresh or from `--start`, and the frozen encoder (None: only its list of pieces is there yet)."""
+def build(args) -> tuple[LM, Ears | None]:
+    """The backbone, its adapters fresh or from `--start`, and the frozen ears (None: nothing in this run has a sound)."""
     if not (args.corpus or args.recordings):
         raise SystemExit("There is nothing to learn from: give --corpus, --recordings or both.")
-    encoder = build_encoder(args) if args.simulated < 1.0 or args.recordings else None
-    return build_lm(args), encoder
+    ears = build_ears(args) if args.simulated < 1.0 or args.recordings else None
+    return build_lm(args), ears
 
 
-def build_encoder(args) -> Encoder:
-    encoder = Encoder(load_config(EncoderConfig, args.encoder)).eval()
-    encoder.load_state_dict(load_tensors(args.encoder))
-    return encoder
+def build_ears(args) -> Ears:
+    if not (args.encoder and args.lexicon):
+        raise SystemExit("Sound needs ears: give --encoder and --lexicon (of the default agent: folders in duplex/agent).")
+    return load_ears(args.encoder, args.lexicon)
 
 
 def build_lm(args) -> LM:
     """SystemExit: parts that do not fit together."""
-    ctc_tokens = load_config(EncoderConfig, args.encoder).ctc_tokens
     tokenizer = load_tokenizer(args.tokenizer)
     try:
         sizes, tensors = backbone.read(args.backbone)
         backbone.check_tokenizer(tokenizer)
     except backbone.BackboneError as error:
         raise SystemExit(f"{error}.") from error
-    config = LMConfig(ctc_tokens=ctc_tokens, lora_rank=args.rank, **sizes)
+    config = LMConfig(lora_rank=args.rank, **sizes)
     if args.start:
         windows = {name: getattr(LMConfig, name) for name in ("tick_window", "text_window")}  # not learned: those of today
         config = replace(load_config(LMConfig, args.start), **windows)
-        if config.ctc_tokens != ctc_tokens:
-            raise SystemExit(f"{args.start} was trained with another encoder than {args.encoder}: their word pieces differ.")
         if any(getattr(config, name) != size for name, size in sizes.items()):
             raise SystemExit(f"{args.start} was trained on another backbone than {args.backbone}: their sizes differ.")
     lm = LM(config)
@@ -493,7 +447,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """What training.align needs too: the parts to begin with."""
     parser.add_argument("--backbone", type=Path, required=True, help="Llama-family GGUF file, or folder of transformers")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder with the LM's tokenizer.json")
-    parser.add_argument("--encoder", type=Path, required=True, help="folder of the trained encoder")
+    parser.add_argument("--encoder", type=Path, help="folder of the trained encoder")
+    parser.add_argument("--lexicon", type=Path, help="folder of training.lexicon")
     parser.add_argument("--start", type=Path, help="trained LM to go on from (duplex/agent/lm); it decides the rank")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--seed", type=int, default=1)
@@ -511,7 +466,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     told = "POOL=SHARE of scenes that are its sentences alone"
     parser.add_argument("--sentences", type=kind_share, action="append", default=[], help=told)
     parser.add_argument("--noise", type=Path, help="data folder whose audio.jsonl lists noises")
-    parser.add_argument("--simulated", type=float, default=0.4, help="share of scenes with made-up posteriors")
+    parser.add_argument("--simulated", type=float, default=0.4, help="share of scenes without sound")
     parser.add_argument("--text", type=float, default=0.3, help="share of sequences without ticks: several dialogues as text")
     parser.add_argument("--residual", action="store_true", help="learn the features' residual too (the encoder is final)")
 
@@ -527,16 +482,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def run(args, lm: LM, encoder: Encoder | None) -> None:
+def run(args, lm: LM, ears: Ears | None) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = Tokenizer(args.tokenizer, lm.config.ctc_tokens)
-    source, valid = (SceneSource(args, split, tokenizer, encoder) for split in ("train", "valid"))
+    tokenizer = Tokenizer(args.tokenizer)
+    source, valid = (SceneSource(args, split, tokenizer, ears) for split in ("train", "valid"))
     if source.empty:
         raise SystemExit("There is nothing to learn from: no window in the recordings, no dialogue in the corpus.")
     describe_run(args, "training.duplex")
     together = join()
-    if encoder is not None:
-        encoder.to(together.device)
+    if ears is not None:
+        ears.encoder.to(together.device)
     train(args, lm, source, valid, together)
 
 

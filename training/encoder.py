@@ -1,20 +1,15 @@
-"""Train the ears: Whisper tiny.en made causal, hearing word pieces of the language model (CTC).
+"""Train the ears: Whisper tiny.en made causal, hearing phones (CTC).
 
-    python -m training.encoder --whisper whisper/model.bin --tokenizer smollm2 --pieces-from DATA/text --noise DATA \\
+    python -m training.encoder --whisper whisper/model.bin --noise DATA \\
         --pool pools/many=0.55 --pool pools/real=0.30 --pool pools/heart=0.15 --minutes 50 --out runs/encoder
 
 The original encoder is the teacher for the first fifth of the time: it hears the clean clip in both directions, the
-student must match its last features a few frames later, from disturbed sound. CTC runs from beginning to end, over the
-pieces and over phones (`training.spelling`). Started again with the same --out the run goes on where it
-stopped; --start begins a run from another run's encoder, without the teacher.
+student must match its last features a few frames later, from disturbed sound. CTC runs from beginning to end. Started again
+with the same --out the run goes on where it stopped; --start begins a run from another run's encoder, without the teacher.
 """
 
 import argparse
-import gzip
-import re
 import time
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,24 +18,23 @@ import torch.nn.functional as F
 
 from duplex import checkpoint
 from duplex.audio import ENCODER_FRAMES_PER_TICK, MEL_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
-from duplex.encoder import BLANK, Encoder, EncoderConfig
+from duplex.encoder import BLANK, PHONES, Encoder, EncoderConfig
 from duplex.features import PEAK_FLOOR, TAIL_SAMPLES, FeatureState, initial_state, log_mel
+from duplex.lexicon import Lexicon, load_lexicon
 from training.augment import load_noise
-from training.clips import UNKNOWN, Batch, Source, draw_batches, open_source
+from training.clips import Batch, Source, draw_batches, open_source
+from training.heard import text_of, words_of
 from training.journal import describe_run, log
 from training.pool import Pool
 from training.resuming import has_run, resume_run, save_run
 from training.teacher import Teacher, load_whisper
-from training.transcript import Pieces, choose_pieces, heard_form, load_tokenizer, phones, word_errors
+from training.transcript import heard_form, phones, word_errors
 
 STUDENT_DELAY = 4  # frames of 20 ms by which the student may be later than the teacher
-PHONES_WEIGHT = 4.0  # of the loss of a phone, beside that of a piece: about as many are said for one
 DETACHED_SHARE = 0.08  # of the time, in which only the teacher moves the encoder
 TEACHER_SHARE = 0.2
-PATH_SHARE = 0.5  # in which a path of known times weighs as much as CTC; less later on
 WARMUP_SHARE = 0.03
 HARD_SHARE = 0.6  # of clips, at most, meet rooms and noises; all of them did up to minute 270 of the agent that ships
-SPELLER = 384
 VALIDATION_CLIPS = 60
 
 
@@ -54,10 +48,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; holds the encoder at any time")
     parser.add_argument("--start", type=Path, help="folder of a trained encoder to begin with, in place of Whisper's weights")
     parser.add_argument("--whisper", help="CTranslate2 model.bin of Whisper tiny.en: first weights and teacher, without --start")
-    parser.add_argument("--tokenizer", required=True, help="folder of the language model's GGUF file")
     parser.add_argument("--pool", type=pool_share, action="append", required=True, help="FOLDER=SHARE, repeatable")
+    parser.add_argument("--lexicon", type=Path, help="folder of training.lexicon: the error rates of words are logged too")
     parser.add_argument("--noise", help="folder with audio.jsonl and noise recordings")
-    parser.add_argument("--pieces-from", type=Path, help="folder of texts that help to choose the pieces")
     parser.add_argument("--minutes", type=float, default=50.0, help="length of the whole run, all restarts together")
     parser.add_argument("--batch-seconds", type=float, default=24.0, help="sound in one step, padding included")
     parser.add_argument("--rate", type=float, default=3e-4, help="highest learning rate of Whisper's weights")
@@ -72,50 +65,23 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def texts(folder: Path):
-    """The English of every text file in a folder: quoted strings of JSON lines, first columns of tables."""
-    for path in sorted(folder.glob("*.gz")):
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
-            for n, line in enumerate(lines):
-                if n % 4 == 0:  # a quarter is plenty to count words
-                    quoted = re.findall(r'"([^"\\]{3,})"', line)
-                    yield line.split("\t")[0] if "\t" in line else " . ".join(q for q in quoted if " " in q)
-
-
-def choose_config(args: argparse.Namespace, tokenizer) -> EncoderConfig:
-    """Pieces from the pools (counted five times: this is what is spoken) and from other texts."""
-    heard = [heard_form(e["text"]) for folder, _ in args.pool for e in Pool(folder, split="train").entries] * 5
-    heard += [heard_form(text) for text in texts(args.pieces_from)] if args.pieces_from else []
-    return EncoderConfig(ctc_tokens=tuple(choose_pieces(heard, tokenizer)), speller=SPELLER)
-
-
 @torch.no_grad()
-def begin(args: argparse.Namespace, config: EncoderConfig, teacher: Teacher, sources: list[Source]) -> Encoder:
-    """An encoder with Whisper's weights and, in place of its positions, what the teacher's heads make of distance.
-
-    The head begins with the features' mean and spread, and with how often each piece is said.
-    """
-    encoder = Encoder(config)
+def begin(args: argparse.Namespace, teacher: Teacher, sources: list[Source]) -> Encoder:
+    """An encoder with Whisper's weights and, in place of its positions, what the teacher's heads make of distance."""
+    encoder = Encoder(EncoderConfig())
     positions = load_whisper(encoder, args.whisper)
     encoder.offset.copy_(positions[:300].mean(0))
     pool = sources[0].pool
     samples = TICK_SAMPLES * 100  # 8 s: a few utterances in a row
     waves = [np.concatenate([pool.wave(i + k) for k in range(8)])[:samples] for i in range(0, 64, 8)]
     mel = teacher.mel(torch.from_numpy(np.stack([np.resize(wave, samples) for wave in waves])))
-    for block, bias in zip(encoder.blocks, teacher.attention_by_distance(mel, config.window), strict=True):
+    for block, bias in zip(encoder.blocks, teacher.attention_by_distance(mel, encoder.config.window), strict=True):
         block.distance_bias.copy_(bias.clamp(min=-12.0))
-    frames = teacher(mel, torch.full((len(mel),), 100)).flatten(0, 1)
-    encoder.center.copy_(frames.mean(0).repeat(ENCODER_FRAMES_PER_TICK))
-    encoder.spread.copy_(frames.std(0).repeat(ENCODER_FRAMES_PER_TICK))
-    said = [index for source in sources for target in source.targets for index in target]
-    counts = torch.bincount(torch.tensor(said), minlength=len(config.ctc_tokens) + 1) + 1.0
-    counts[BLANK] = 2.5 * counts.sum()  # ticks without a piece
-    encoder.ctc[-1].bias.copy_((counts / counts.sum()).log())
     return encoder
 
 
 def is_head(name: str) -> bool:
-    return name.startswith(("ctc", "phones", "spelle"))
+    return name.startswith("phones")
 
 
 def make_optimizer(encoder: Encoder, args: argparse.Namespace) -> torch.optim.Optimizer:
@@ -139,29 +105,12 @@ def student_mel(wave: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def ctc_loss(log_probs: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """log_probs [B, n, V+1] -> negative log-likelihood per piece."""
-    target = torch.tensor([index for clip in batch.targets for index in clip], dtype=torch.long)
+    """log_probs [B, 4n, 1 + phones] -> negative log-likelihood per phone."""
+    target = torch.tensor([phone for clip in batch.targets for phone in clip], dtype=torch.long)
     lengths = torch.tensor([len(clip) for clip in batch.targets])
-    loss = F.ctc_loss(log_probs.transpose(0, 1), target, batch.ticks, lengths, BLANK, "sum", zero_infinity=True)
+    frames = batch.ticks * ENCODER_FRAMES_PER_TICK
+    loss = F.ctc_loss(log_probs.transpose(0, 1), target, frames, lengths, BLANK, "sum", zero_infinity=True)
     return loss / max(1, len(target))
-
-
-def phone_loss(log_probs: torch.Tensor, heard: Sequence[str], frames: torch.Tensor) -> torch.Tensor:
-    """log_probs [B, T, 1 + phones] of 20 ms, `frames` [B] of them in each clip -> negative log-likelihood per phone."""
-    said = [phones(text) for text in heard]
-    target = torch.tensor([phone for text in said for phone in text], dtype=torch.long)
-    sizes = torch.tensor([len(text) for text in said])
-    loss = F.ctc_loss(log_probs.transpose(0, 1), target, frames, sizes, BLANK, "sum", zero_infinity=True)
-    return loss / max(1, len(target))
-
-
-def path_loss(log_probs: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Negative log-likelihood per piece of the one path that says each piece just after it was spoken.
-
-    It spares CTC the long search for the first alignment, and keeps it from waiting longer than it must.
-    """
-    loss = F.nll_loss(log_probs.flatten(0, 1), batch.paths.flatten(), ignore_index=UNKNOWN, reduction="sum")
-    return loss / (batch.paths > BLANK).sum().clamp(min=1)
 
 
 def teacher_loss(features: torch.Tensor, wanted: torch.Tensor, ticks: torch.Tensor) -> torch.Tensor:
@@ -174,7 +123,7 @@ def teacher_loss(features: torch.Tensor, wanted: torch.Tensor, ticks: torch.Tens
     return F.smooth_l1_loss(frames / spread, wanted / spread) + 1 - F.cosine_similarity(frames, wanted).mean()
 
 
-def train_step(encoder: Encoder, teacher: Teacher | None, done: float, batch: Batch, pieces: Pieces, rng) -> dict:
+def train_step(encoder: Encoder, teacher: Teacher | None, done: float, batch: Batch, rng) -> dict:
     """Losses of one batch; gradients are left in the encoder. `done` is the share of the time that has passed."""
     mel = student_mel(batch.wave, rng)
     teaching = torch.zeros(())
@@ -182,37 +131,44 @@ def train_step(encoder: Encoder, teacher: Teacher | None, done: float, batch: Ba
         features = encoder.listen(mel)
         # A new head's first gradients would ruin what came from Whisper: the body has the teacher alone at first.
         attached = features.detach() if teacher and done < DETACHED_SHARE else features
-        phone_log_probs, (log_probs, _) = encoder.phone(attached), encoder.hear(attached)
+        log_probs = encoder.phone(attached)
         if teacher and done < TEACHER_SHARE:
             with torch.no_grad():
                 wanted = teacher(teacher.mel(batch.clean), batch.ticks)
             teaching = teacher_loss(features, wanted, batch.ticks)
-    hearing, in_time = ctc_loss(log_probs, batch), path_loss(log_probs, batch)
-    sounding = phone_loss(phone_log_probs, [pieces.text(clip) for clip in batch.targets], batch.ticks * ENCODER_FRAMES_PER_TICK)
-    path_weight = 1.0 if teacher and done < PATH_SHARE else 0.4
-    (hearing + path_weight * in_time + PHONES_WEIGHT * sounding + 10.0 * teaching).backward()
+    hearing = ctc_loss(log_probs, batch)
+    (hearing + 10.0 * teaching).backward()
     named = list(encoder.named_parameters())
     head_norm, norm = (torch.nn.utils.clip_grad_norm_([p for n, p in named if is_head(n) == head], 5.0) for head in (True, False))
-    losses = {"ctc": hearing, "path": in_time, "phones": sounding, "teacher": teaching, "norm": norm, "head_norm": head_norm}
+    losses = {"ctc": hearing, "teacher": teaching, "norm": norm, "head_norm": head_norm}
     return {name: loss.item() for name, loss in losses.items()}
 
 
+def letters(indices: list[int]) -> str:
+    """A letter a phone, and _ between words."""
+    return "".join(PHONES[i - 1] for i in indices).replace(" ", "_")
+
+
 @torch.no_grad()
-def validate(encoder: Encoder, pieces: Pieces, folder: str) -> tuple[float, list[str]]:
-    """Word error rate of greedy CTC on undisturbed clips that were kept aside, and a few pairs of texts to look at."""
-    pool, errors, words, shown = Pool(folder, split="valid"), 0, 0, []
+def validate(encoder: Encoder, folder: str, lexicon: Lexicon | None) -> dict:
+    """Undisturbed clips that were kept aside: share of wrong phones, greedily, and of wrong words; a few pairs to look at."""
+    pool, wrong_phones, wrong_words, said, words, shown = Pool(folder, split="valid"), 0, 0, 0, 0, []
     chosen = [i for i in range(len(pool)) if pool.entries[i]["samples"] < 12 * SAMPLE_RATE]
     for i in chosen[:: max(1, len(chosen) // VALIDATION_CLIPS)][:VALIDATION_CLIPS]:
         wave = torch.from_numpy(pool.wave(i))
-        wave = F.pad(wave, (0, TICK_SAMPLES * 5 + -len(wave) % TICK_SAMPLES))[None]  # the last words come late
+        wave = F.pad(wave, (0, TICK_SAMPLES * 10 + -len(wave) % TICK_SAMPLES))[None]  # the last words come late
         mel, _ = log_mel(wave, initial_state(1))
         assert mel.shape[1] % MEL_FRAMES_PER_TICK == 0
         with torch.autocast("cpu", torch.bfloat16):
-            best = encoder(mel)[1].argmax(-1)[0].tolist()
-        wanted, heard = heard_form(pool.entries[i]["text"]), pieces.greedy(best)
-        errors, words = errors + word_errors(wanted, heard), words + len(wanted.split())
-        shown.append(f"{wanted} | {heard}")
-    return errors / max(1, words), shown[:: max(1, len(shown) // 4)][:4]
+            log_probs = encoder(mel)[1][0]
+        best, text = log_probs.argmax(-1).unique_consecutive(), heard_form(pool.entries[i]["text"])
+        wanted, heard = letters(phones(text)), letters(best[best > BLANK].tolist())
+        wrong_phones, said = wrong_phones + word_errors(" ".join(wanted), " ".join(heard)), said + len(wanted)
+        read = text_of(words_of(lexicon, log_probs)) if lexicon else ""
+        wrong_words, words = wrong_words + word_errors(text, read), words + len(text.split())
+        shown.append(f"{text} | {read}" if lexicon else f"{wanted} | {heard}")
+    found = {"phone_errors": wrong_phones / max(1, said)} | ({"wer": wrong_words / max(1, words)} if lexicon else {})
+    return {**found, "wanted | heard": shown[:: max(1, len(shown) // 4)][:4]}
 
 
 def learning_rate_factor(done: float) -> float:
@@ -220,7 +176,7 @@ def learning_rate_factor(done: float) -> float:
     return min(1.0, done / WARMUP_SHARE + 0.01) * (0.5 + 0.5 * np.cos(np.pi * min(1.0, done)))
 
 
-def train(args: argparse.Namespace, encoder, teacher, optimizer, pieces: Pieces, sources, progress: dict) -> None:
+def train(args: argparse.Namespace, encoder, teacher, optimizer, sources, progress: dict) -> None:
     noises = load_noise(args.noise) if args.noise else []
     started = time.monotonic() - 60 * progress["minutes"]
     saved = validated = progress["minutes"]
@@ -235,7 +191,7 @@ def train(args: argparse.Namespace, encoder, teacher, optimizer, pieces: Pieces,
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * learning_rate_factor(done)
             optimizer.zero_grad(set_to_none=True)
-            recent.append(train_step(encoder, teacher, done, batch, pieces, rng))
+            recent.append(train_step(encoder, teacher, done, batch, rng))
             optimizer.step()
             progress["step"] += 1
             sound_s += batch.wave.numel() / SAMPLE_RATE
@@ -248,17 +204,17 @@ def train(args: argparse.Namespace, encoder, teacher, optimizer, pieces: Pieces,
                 save_run(args.out, encoder.state_dict(), encoder.config, optimizer, progress)
                 saved = progress["minutes"]
             if progress["minutes"] - validated > args.validate_minutes or done >= 1:
-                report(args, encoder, pieces, progress)
+                report(args, encoder, progress)
                 validated, sound_s, since = progress["minutes"], 0.0, time.monotonic()
             if done >= 1:
                 break
     save_run(args.out, encoder.state_dict(), encoder.config, optimizer, progress)
 
 
-def report(args: argparse.Namespace, encoder: Encoder, pieces: Pieces, progress: dict) -> None:
+def report(args: argparse.Namespace, encoder: Encoder, progress: dict) -> None:
+    lexicon = load_lexicon(args.lexicon) if args.lexicon else None
     for folder, _ in args.pool:
-        error_rate, shown = validate(encoder, pieces, folder)
-        log(args.out, {**progress, "pool": Path(folder).name, "wer": error_rate, "wanted | heard": shown})
+        log(args.out, {**progress, "pool": Path(folder).name, **validate(encoder, folder, lexicon)})
 
 
 def main() -> None:
@@ -266,21 +222,17 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     describe_run(args, "training.encoder")
-    tokenizer = load_tokenizer(args.tokenizer)
     going_on = has_run(args.out)
     known = args.out if going_on else args.start
     teacher = None if args.start else Teacher(args.whisper)
-    config = checkpoint.load_config(EncoderConfig, known) if known else choose_config(args, tokenizer)
-    config = replace(config, speller=config.speller or SPELLER)
-    pieces = Pieces(config.ctc_tokens, tokenizer)
-    sources = [open_source(folder, share, pieces) for folder, share in args.pool]
-    encoder = Encoder(config) if known else begin(args, config, teacher, sources)
+    sources = [open_source(folder, share) for folder, share in args.pool]
+    encoder = Encoder(checkpoint.load_config(EncoderConfig, known)) if known else begin(args, teacher, sources)
     optimizer = make_optimizer(encoder, args)
     progress = resume_run(args.out, encoder, optimizer) if going_on else {"step": 0, "minutes": 0.0}
     if args.start and not going_on:
-        encoder.load_state_dict(checkpoint.load_tensors(args.start), strict=False)  # it may know no phones
-    print(f"{len(config.ctc_tokens)} pieces, {sum(p.numel() for p in encoder.parameters()):,} weights", flush=True)
-    train(args, encoder, teacher, optimizer, pieces, sources, progress)
+        encoder.load_state_dict(checkpoint.load_tensors(args.start))
+    print(f"{sum(p.numel() for p in encoder.parameters()):,} weights", flush=True)
+    train(args, encoder, teacher, optimizer, sources, progress)
 
 
 if __name__ == "__main__":

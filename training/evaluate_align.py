@@ -18,13 +18,13 @@ from duplex.checkpoint import load_tensors
 from duplex.lm import LM
 from duplex.tokens import FIRST_TEXT_ID, Grammar
 from training.align import Answers, Utterance, Utterances, clouds, consistency, frozen_copy, heard_vectors
-from training.duplex import VALID_SEED, Tokenizer, build_encoder, build_lm, losses
+from training.duplex import VALID_SEED, Tokenizer, build_ears, build_lm, losses
 from training.greedy import greedy
 from training.transcript import word_errors
 
 MATCHED = 300  # utterances of the clouds: what retrieval chooses among
 GROUP = 16
-PATHS = ("backbone", "tokenizer", "encoder", "start", "noise")
+PATHS = ("backbone", "tokenizer", "encoder", "lexicon", "start", "noise")
 SAME = (*PATHS, "pool", "rank")
 
 
@@ -99,8 +99,8 @@ def evaluate_align(args) -> dict:
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     lm = build_lm(first)
-    tokenizer = Tokenizer(first.tokenizer, lm.config.ctc_tokens)
-    valid = Utterances(first.pool, first.noise, "valid", tokenizer, build_encoder(first))
+    tokenizer = Tokenizer(first.tokenizer)
+    valid = Utterances(first.pool, first.noise, "valid", tokenizer, build_ears(first))
     batch = valid.batch(np.random.default_rng(VALID_SEED), MATCHED)
     answers = Answers(args.run[0] / "answers.jsonl", frozen_copy(lm), valid.prompt)
     table, start = {}, None

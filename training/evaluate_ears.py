@@ -1,4 +1,4 @@
-"""Measure the ears: word error rates of the encoder's greedy CTC transcript beside those of the offline teacher.
+"""Measure the ears: word error rates of what the encoder and the lexicon hear beside those of the offline teacher.
 
     python -m training.evaluate ears --pool pools/real --pool pools/many --noise DATA --out runs/evaluation
     python -m training.evaluate ears --encoder runs/encoder --pool ...    another encoder, without the agent's LM
@@ -24,16 +24,15 @@ from torch.nn import functional as F
 
 from duplex import features
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
-from duplex.checkpoint import load_config, load_tensors
-from duplex.encoder import Encoder, EncoderConfig
+from duplex.lexicon import Reading, read
 from duplex.quantize import quantize
-from duplex.tokens import load_tokenizer
 from training.augment import active_power, load_noise, noise_stretch, room_response
 from training.evaluate_voice import error_rate, recognise, sentences, speak
+from training.heard import Ears, load_ears, text_of, words_of
 from training.pool import Pool
-from training.transcript import Pieces, heard_form
+from training.transcript import heard_form
 
-AFTER_TICKS = 5  # the last words come late
+AFTER_TICKS = 10  # the last words come late
 LEAD_TICKS = 6  # of silence before a clip that the agent hears, as in any room
 SETTLE_TICKS = 25  # after a clip, in which its LM may still write
 SLOTS = 8
@@ -64,32 +63,18 @@ def disturbances(noises: list[np.ndarray]) -> dict:
     return table | {"room": room, "telephone": telephone, "peak -40 dB": level(-40), "clipped by 12 dB": level(12)}
 
 
-class Ears:
-    """An encoder and its greedy transcript."""
-
-    def __init__(self, encoder: Encoder, pieces: Pieces):
-        self.encoder, self.pieces = encoder.eval(), pieces
-
-    @torch.inference_mode()
-    def best(self, wave: np.ndarray) -> list[int]:
-        """The likeliest entry of every tick of a clip."""
-        wave = torch.from_numpy(wave.astype(np.float32))
-        wave = F.pad(wave, (0, TICK_SAMPLES * AFTER_TICKS + -len(wave) % TICK_SAMPLES))[None]
-        mel, _ = features.log_mel(wave, features.initial_state(1))
-        return self.encoder(mel)[1].argmax(-1)[0].tolist()
-
-    def transcribe(self, wave: np.ndarray) -> str:
-        return self.pieces.greedy(self.best(wave))
+def open_ears(agent: Path, encoder: Path | None) -> Ears:
+    """The ears of an agent folder, or another encoder with the agent's lexicon."""
+    return load_ears(encoder or agent / "encoder", agent / "lexicon")
 
 
-def open_ears(agent: Path, folder: Path | None) -> Ears:
-    """The encoder of an agent folder, or that of another `folder` with the agent's tokenizer."""
-    from transformers import PreTrainedTokenizerFast
-
-    folder = folder or agent / "encoder"
-    encoder = Encoder(load_config(EncoderConfig, folder))
-    encoder.load_state_dict(load_tensors(folder))
-    return Ears(encoder, Pieces(encoder.config.ctc_tokens, PreTrainedTokenizerFast(tokenizer_object=load_tokenizer(agent))))
+@torch.inference_mode()
+def transcribe(ears: Ears, wave: np.ndarray) -> str:
+    """What is heard of a clip [samples]."""
+    wave = torch.from_numpy(wave.astype(np.float32))
+    wave = F.pad(wave, (0, TICK_SAMPLES * AFTER_TICKS + -len(wave) % TICK_SAMPLES))[None]
+    mel, _ = features.log_mel(wave, features.initial_state(1))
+    return text_of(words_of(ears.lexicon, ears.encoder(mel)[1][0]))
 
 
 class Offline:
@@ -133,16 +118,19 @@ def written(agent, waves: list[np.ndarray]) -> list[str]:
 
 @torch.inference_mode()
 def tick_times(agent) -> list[float]:
-    """ms a tick takes for features and encoder, as they are served, with all slots hearing noise: median, 99th percentile.
+    """ms a tick takes for features, encoder and lexicon, as they are served, with all slots hearing noise: median, 99th percentile.
 
     Third the median of the processor's time, which other programs lengthen less.
     """
     mel_state, state, times = features.initial_state(agent.slots), agent.encoder.initial_state(agent.slots), []
+    readings = [Reading() for _ in range(agent.slots)]
     for _ in range(300):
         wave = 0.05 * torch.randn(agent.slots, TICK_SAMPLES)
         begun = time.perf_counter(), time.process_time()
         mel, mel_state = features.log_mel(wave, mel_state)
-        _, state = agent.encoder.step(mel, state)
+        (_, phones), state = agent.encoder.step(mel, state)
+        for reading, log_probs in zip(readings, phones.numpy(), strict=True):
+            read(agent.lexicon, reading, log_probs)
         times.append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
     wall, processor = 1000 * np.array(times[50:]).T
     return np.round([np.median(wall), np.quantile(wall, 0.99), np.median(processor)], 1).tolist()
@@ -161,16 +149,16 @@ def long_run(ears: Ears, seconds: float, clips: tuple[list[str], list[np.ndarray
     texts, waves = clips
     mel_state, state = features.initial_state(1), ears.encoder.initial_state(1)
     size, memory = state_bytes(state), resident_megabytes()
-    heard, played, n = [], 0.0, 0
+    reading, heard, played, n = Reading(), [], 0.0, 0
     while played < seconds:
         wave = torch.from_numpy(waves[n % len(waves)])
         wave = F.pad(wave, (0, TICK_SAMPLES * AFTER_TICKS + -len(wave) % TICK_SAMPLES))
-        best = []
+        words = []
         for tick in wave.view(-1, 1, TICK_SAMPLES):
             mel, mel_state = features.log_mel(tick, mel_state)
             (_, log_probs), state = ears.encoder.step(mel, state)
-            best.append(int(log_probs[0, 0].argmax()))
-        heard.append((texts[n % len(texts)], ears.pieces.greedy(best)))
+            words.append(read(ears.lexicon, reading, log_probs[0].numpy()))
+        heard.append((texts[n % len(texts)], text_of(words)))
         played, n = played + len(wave) / SAMPLE_RATE, n + 1
     ends = (heard[: len(texts)], heard[-len(texts) :])
     first, last = (error_rate([a for a, _ in part], [b for _, b in part]) for part in ends)
@@ -217,7 +205,7 @@ def pool_table(args, ears: Ears, teacher: Offline, noises: list[np.ndarray], fol
     table = {}
     for name, disturb in disturbances(noises).items():
         heard = [disturb(wave, np.random.default_rng([args.seed, i])) for i, wave in enumerate(waves)]
-        ours, theirs = [ears.transcribe(wave) for wave in heard], [teacher.transcribe(wave) for wave in heard]
+        ours, theirs = [transcribe(ears, wave) for wave in heard], [teacher.transcribe(wave) for wave in heard]
         rates = error_rate(texts, ours), error_rate(texts, theirs)
         table[name] = [round(rates[0], 3), round(rates[1], 3), round(rates[0] / max(rates[1], 1e-3), 2)]
         print(folder.name, name, table[name], flush=True)
@@ -256,13 +244,18 @@ def evaluate_ears(args) -> dict:
     for pool in args.pool:
         measure(f"WER on {pool.name}: ours, teacher's, ratio", lambda pool=pool: pool_table(args, ears, teacher, noises, pool))
     quiet = wordless(noises, args.minutes, np.random.default_rng(args.seed))
-    measure("words a minute in noise, tones and silence", lambda: words_a_minute([*map(ears.transcribe, quiet)], quiet))
+    measure("words a minute in noise, tones and silence", lambda: words_a_minute([transcribe(ears, w) for w in quiet], quiet))
     measure("one long stream", lambda: long_run(ears, 60 * args.hour, chosen(args.pool[0], 12)))
     for slots in (1, SLOTS):
         agent = load_agent(args.agent, slots=slots)
-        measure(f"ms a tick of features and encoder, batch {slots}: median, p99, CPU", lambda agent=agent: tick_times(agent))
+        measure(
+            f"ms a tick of features, encoder and lexicon, batch {slots}: median, p99, CPU", lambda agent=agent: tick_times(agent)
+        )
     leak = [wave * 10 ** (LEAK_DB / 20) for wave in speak(agent, sentences("heldout")[:30])]
-    measure(f"words a minute in the agent's voice at {LEAK_DB:.0f} dB", lambda: words_a_minute([*map(ears.transcribe, leak)], leak))
+    measure(
+        f"words a minute in the agent's voice at {LEAK_DB:.0f} dB",
+        lambda: words_a_minute([transcribe(ears, wave) for wave in leak], leak),
+    )
     if args.encoder is None:  # the agent's LM knows only the agent's encoder
         for pool in args.pool:
             texts, waves = chosen(pool, args.clips)
@@ -274,20 +267,25 @@ def evaluate_ears(args) -> dict:
 
 
 def plot_training(args) -> dict:
-    """The word error rates in a training's log over its minutes, a line for each pool -> the last of each."""
+    """The error rates in a training's log over its minutes, a line for each pool -> the last of each.
+
+    Of words if they were measured (training.encoder --lexicon), else of phones.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    lines = [line for line in map(json.loads, args.plot.read_text().splitlines()) if "wer" in line]
+    logged = [json.loads(line) for line in args.plot.read_text().splitlines()]
+    key, what = ("wer", "words") if any("wer" in line for line in logged) else ("phone_errors", "phones")
+    lines = [line for line in logged if key in line]
     figure, axis = pyplot.subplots(figsize=(8, 4.5))
     for pool in dict.fromkeys(line["pool"] for line in lines):
-        points = [(line["minutes"], 100 * line["wer"]) for line in lines if line["pool"] == pool]
+        points = [(line["minutes"], 100 * line[key]) for line in lines if line["pool"] == pool]
         axis.plot(*zip(*points, strict=True), label=f"{pool}: {points[-1][1]:.1f} %", marker=".", markersize=3)
-    axis.set(xlabel="minutes of training", ylabel="word error rate, %", ylim=(0, 100), title="Greedy CTC on clips kept aside")
+    axis.set(xlabel="minutes of training", ylabel=f"wrong {what}, %", ylim=(0, 100), title="Clips kept aside")
     axis.grid(alpha=0.3)
     axis.legend()
     figure.tight_layout()
     figure.savefig(args.result.with_suffix(".png"), dpi=100)
-    return {line["pool"]: [line["minutes"], line["wer"]] for line in lines}
+    return {line["pool"]: [line["minutes"], line[key]] for line in lines}

@@ -1,7 +1,7 @@
 """Put trained parts together into an agent folder that ships.
 
-    python -m training.export --encoder runs/encoder --lm runs/lm --draft runs/draft --talker runs/talker \\
-        --codec runs/codec --tokenizer TOKENIZER_FOLDER --out duplex/agent
+    python -m training.export --encoder runs/encoder --lexicon runs/lexicon --lm runs/lm --draft runs/draft \\
+        --talker runs/talker --codec runs/codec --tokenizer TOKENIZER_FOLDER --out duplex/agent
 
 Large matrices are stored in 8 bits with a scale a row, but for the codec: its codebooks decide codes, so it is kept in float16.
 """
@@ -35,7 +35,7 @@ def export_part(name: str, run: Path, out: Path, window: int | None = None) -> N
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    for part in ("encoder", "lm", "draft", "talker", "codec"):
+    for part in ("encoder", "lexicon", "lm", "draft", "talker", "codec"):
         parser.add_argument(f"--{part}", type=Path, help=f"run folder of the {part}; left as it is if not given")
     parser.add_argument("--tokenizer", type=Path, help="folder with the LM's tokenizer.json")
     parser.add_argument("--window", type=int, help="frames of 20 ms that the encoder remembers, if fewer than trained")
@@ -44,6 +44,9 @@ def main() -> None:
     for part in ("encoder", "lm", "draft", "talker"):
         if run := getattr(args, part):
             export_part(part, run, args.out, args.window if part == "encoder" else None)
+    if args.lexicon:
+        (args.out / "lexicon").mkdir(parents=True, exist_ok=True)
+        shutil.copy(args.lexicon / "model.safetensors", args.out / "lexicon" / "model.safetensors")
     if args.codec:
         save_codec(load_codec(args.codec), args.out / "codec", torch.float16)
     if args.tokenizer:

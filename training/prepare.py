@@ -1,6 +1,6 @@
 """Your own recorded conversations, made ready to fine-tune on.
 
-    python -m training.prepare --data data.jsonl --encoder duplex/agent/encoder --tokenizer duplex/agent --out prepared/
+    python -m training.prepare --data data.jsonl --encoder duplex/agent/encoder --out prepared/
 
 The layout is that of moshi-finetune: `data.jsonl` has lines {"path": "talk.wav", "duration": 61.2} (the duration is not needed),
 paths are relative to it. Every wav has two channels, left the agent, right the user, and a .json beside it:
@@ -26,10 +26,9 @@ import soxr
 from duplex.audio import SAMPLE_RATE
 from duplex.checkpoint import load_config, load_tensors
 from duplex.encoder import Encoder, EncoderConfig
-from training.duplex import Tokenizer
 from training.forced import forced_align
 from training.recordings import WINDOW_S, understand, window_starts
-from training.transcript import Pieces, heard_form
+from training.transcript import heard_form
 
 AGENT_LABEL = "SPEAKER_MAIN"
 BEYOND_S = 0.1  # by so much a word may outlast its recording: times are rounded, files cut
@@ -102,24 +101,24 @@ def check_times(items: list, name: str, seconds: float) -> None:
         before = start
 
 
-def timed_words(items: list, channel: np.ndarray, encoder: Encoder, pieces: Pieces) -> list[list]:
+def timed_words(items: list, channel: np.ndarray, encoder: Encoder) -> list[list]:
     """All that one speaker says -> [[word, start, end], ...]; where words have no times of their own, they are aligned."""
     seconds = len(channel) / SAMPLE_RATE
     if any(times is None for _, times, _ in items):
         if seconds > LONGEST_UNTIMED_S:
             raise Unusable(f"is {seconds:.0f} s long; beyond {LONGEST_UNTIMED_S:.0f} s every turn needs its [start, end]")
-        return forced_align(channel, " ".join(text for text, _, _ in items), encoder, pieces)
+        return forced_align(channel, " ".join(text for text, _, _ in items), encoder)
     words = []
     for text, (start, end), _ in items:
         if len(text.split()) == 1:
             words.append([text, start, min(end, seconds)])
             continue
         part = channel[int(start * SAMPLE_RATE) : int(end * SAMPLE_RATE)]
-        words += [[w, round(start + a, 3), round(start + b, 3)] for w, a, b in forced_align(part, text, encoder, pieces)]
+        words += [[w, round(start + a, 3), round(start + b, 3)] for w, a, b in forced_align(part, text, encoder)]
     return words
 
 
-def prepare_one(line: str, folder: Path, encoder: Encoder, pieces: Pieces) -> tuple[np.ndarray, dict]:
+def prepare_one(line: str, folder: Path, encoder: Encoder) -> tuple[np.ndarray, dict]:
     """One line of data.jsonl -> the user's channel float32 [N], and its index line without the place. Raises Unusable."""
     try:
         named = json.loads(line)["path"]
@@ -138,10 +137,10 @@ def prepare_one(line: str, folder: Path, encoder: Encoder, pieces: Pieces) -> tu
         user = user or [(found["text"], None, "")] if found.get("text") else user
         for side in (agent, user):
             check_times(side, name, seconds)
-        words = timed_words(user, user_wave, encoder, pieces)
+        words = timed_words(user, user_wave, encoder)
         if not any(heard_form(word) for word, _, _ in words):
             raise Unusable(f'{name} has no words of the user: neither in its alignments nor as "text"')
-        answers = timed_words(agent, agent_wave, encoder, pieces) if items else None
+        answers = timed_words(agent, agent_wave, encoder) if items else None
     except (Unusable, ValueError) as error:  # ValueError: from the alignment
         raise Unusable(f"{named}: {error}") from None
     fields = {"voice": "recorded", "split": "train" if zlib.crc32(named.encode()) % VALID_IN else "valid", "source": named}
@@ -152,7 +151,7 @@ def prepare_one(line: str, folder: Path, encoder: Encoder, pieces: Pieces) -> tu
     return user_wave, entry
 
 
-def prepare(data: Path, out: Path, encoder: Encoder, pieces: Pieces) -> tuple[int, int]:
+def prepare(data: Path, out: Path, encoder: Encoder) -> tuple[int, int]:
     """Make the pool folder `out` -> conversations used, and skipped, each of these with a sentence on the standard error."""
     out.mkdir(parents=True, exist_ok=True)
     used = skipped = offset = 0
@@ -161,7 +160,7 @@ def prepare(data: Path, out: Path, encoder: Encoder, pieces: Pieces) -> tuple[in
             if not line.strip():
                 continue
             try:
-                wave, entry = prepare_one(line, data.parent, encoder, pieces)
+                wave, entry = prepare_one(line, data.parent, encoder)
             except Unusable as error:
                 print(f"{data.name} line {number}: {error}. It is left out.", file=sys.stderr)
                 skipped += 1
@@ -180,19 +179,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="JSON lines with the path of each conversation")
     parser.add_argument("--encoder", type=Path, required=True, help="folder of the trained encoder")
-    parser.add_argument("--tokenizer", type=Path, required=True, help="folder with the LM's tokenizer.json")
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     args = parser.parse_args(arguments)
     if not args.data.is_file():
         parser.error(f"there is no file {args.data}")
-    for option, path in (("encoder", args.encoder / "config.json"), ("tokenizer", args.tokenizer / "tokenizer.json")):
-        if not path.is_file():
-            parser.error(f"--{option} needs a folder with {path.name}, and there is no {path}")
+    if not (args.encoder / "config.json").is_file():
+        parser.error(f"--encoder needs a folder with config.json, and there is none in {args.encoder}")
     if (args.out / "READY").exists():
         parser.error(f"{args.out} holds a pool already; name another folder")
     encoder = Encoder(load_config(EncoderConfig, args.encoder)).eval()
     encoder.load_state_dict(load_tensors(args.encoder))
-    used, _ = prepare(args.data, args.out, encoder, Tokenizer(args.tokenizer, encoder.config.ctc_tokens).pieces)
+    used, _ = prepare(args.data, args.out, encoder)
     return 0 if used else 2
 
 

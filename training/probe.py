@@ -18,8 +18,10 @@ import torch.nn.functional as F
 from duplex import features
 from duplex.audio import ENCODER_FRAMES_PER_TICK, SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.encoder import Block, Encoder
-from training.evaluate_ears import AFTER_TICKS, Ears, chosen, open_ears
+from duplex.lexicon import Lexicon
+from training.evaluate_ears import AFTER_TICKS, chosen, open_ears
 from training.evaluate_voice import error_rate
+from training.heard import text_of, words_of
 
 FRAME_S = TICK_MS / 1000 / ENCODER_FRAMES_PER_TICK
 SHARES = (0.9, 0.99)
@@ -122,10 +124,11 @@ def with_fewer_units(encoder: Encoder, units: list[torch.Tensor], share: float) 
 
 
 @torch.no_grad()
-def trial(encoder: Encoder, ears: Ears, streams: list[tuple[str, torch.Tensor]], usual: list[torch.Tensor] | None) -> tuple:
-    """-> WER, share of ticks that hear something else than `usual`, the likeliest entry of every tick of each stream [n]."""
-    best = [encoder(mel)[1].argmax(-1)[0] for _, mel in streams]
-    wer = error_rate([text for text, _ in streams], [ears.pieces.greedy(ticks.tolist()) for ticks in best])
+def trial(encoder: Encoder, lexicon: Lexicon, streams: list[tuple[str, torch.Tensor]], usual: list[torch.Tensor] | None) -> tuple:
+    """-> WER, share of frames that hear something else than `usual`, the likeliest phone of every frame of each stream [4n]."""
+    log_probs = [encoder(mel)[1][0] for _, mel in streams]
+    wer = error_rate([text for text, _ in streams], [text_of(words_of(lexicon, heard)) for heard in log_probs])
+    best = [heard.argmax(-1) for heard in log_probs]
     changed = float((torch.cat(best) != torch.cat(usual or best)).float().mean())
     return wer, changed, best
 
@@ -201,19 +204,19 @@ def probe(args) -> dict:
     for pool in args.pool:
         streams = streams_of(pool, args.clips, config.layers * config.window * FRAME_S)
         rows, curves, units = probe_layers(encoder, [mel for _, mel in streams])
-        wer, _, usual = trial(encoder, ears, streams, None)
+        wer, _, usual = trial(encoder, ears.lexicon, streams, None)
         windows, sizes = {config.window * FRAME_S: [round(wer, 3), 0.0]}, {1.0: [round(wer, 3), 0.0]}
         for halvings in range(1, 6):
             frames = config.window >> halvings
-            windows[frames * FRAME_S] = [round(x, 3) for x in trial(with_window(encoder, frames), ears, streams, usual)[:2]]
+            windows[frames * FRAME_S] = [round(x, 3) for x in trial(with_window(encoder, frames), ears.lexicon, streams, usual)[:2]]
         for share in KEPT:
-            sizes[share] = [round(x, 3) for x in trial(with_fewer_units(encoder, units, share), ears, streams, usual)[:2]]
+            sizes[share] = [round(x, 3) for x in trial(with_fewer_units(encoder, units, share), ears.lexicon, streams, usual)[:2]]
         print(f"{pool.name}: {len(streams)} streams, {sum(mel.shape[1] for _, mel in streams) / 100:.0f} s")
         for n, row in enumerate(rows):
             print(n + 1, json.dumps(row))
         for name, table in (("window s", windows), ("share of the units", sizes)):
             for key, (wer, changed) in table.items():
-                print(f"{name} {key:.2f}: WER {wer:.3f}, {changed:.1%} of ticks differ")
+                print(f"{name} {key:.2f}: WER {wer:.3f}, {changed:.1%} of frames differ")
         draw(curves, windows, args.result.with_name(f"{args.result.stem}-{pool.name}.png"))
-        result[pool.name] = {"layers": rows, "window s: WER, ticks that differ": windows, "units: WER, ticks that differ": sizes}
+        result[pool.name] = {"layers": rows, "window s: WER, frames that differ": windows, "units: WER, frames that differ": sizes}
     return result

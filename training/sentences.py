@@ -3,12 +3,12 @@
     python -m training.sentences --data DATA --count 52000 --out sentences.txt
     python -m training.sentences --data DATA --count 9000 --words /usr/share/dict/american-english --rare 6000 --out spoken.txt
     python -m training.sentences --data DATA --count 0 --words /usr/share/dict/american-english --even 60000 \\
-        --encoder runs/encoder --tokenizer GGUF_FOLDER --out even.txt
+        --tokenizer TOKENIZER_FOLDER --out even.txt
 
 Taken from Tatoeba (CC-BY 2.0 FR), the chit-chat of BYU (MIT) and the questions of WebQuestions (CC-BY 4.0). With --words, a list
 with one word a line (Debian's wamerican is in the public domain), --rare further sentences name words of it in a row, and --even
-ones name words of it and of the sources such that all pieces of an encoder's CTC head are said about equally often: a
-piece is heard as well as it has been said often, in whatever voice.
+ones name words of it and of the sources such that all pieces of the LM are said about equally often, and with them all ways
+in which phones follow each other.
 """
 
 import argparse
@@ -19,10 +19,9 @@ import random
 import re
 from pathlib import Path
 
-from duplex.checkpoint import load_config
-from duplex.encoder import EncoderConfig
+from duplex.tokens import load_tokenizer
 from training.templates import expand
-from training.transcript import Pieces, heard_form, load_tokenizer
+from training.transcript import heard_form
 
 LENGTH = (2, 28)  # words of a sentence
 PLAIN = re.compile(r"[A-Za-z0-9 ,.!?'-]+")
@@ -89,24 +88,23 @@ def main() -> None:
     parser.add_argument("--words", type=Path, help="a list of words, one a line")
     parser.add_argument("--rare", type=int, default=0, help="further sentences, with words of the list")
     parser.add_argument("--even", type=int, default=0, help="further sentences, in which all pieces are said about equally often")
-    parser.add_argument("--encoder", type=Path, help="folder of the encoder whose pieces these are")
-    parser.add_argument("--tokenizer", help="folder of the language model's GGUF file")
+    parser.add_argument("--tokenizer", help="folder with the LM's tokenizer.json")
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     rng = random.Random(args.seed)
-    if (args.rare or args.even) and not args.words or args.even and not (args.encoder and args.tokenizer):
-        parser.error("--rare and --even need --words; --even needs --encoder and --tokenizer as well")
+    if (args.rare or args.even) and not args.words or args.even and not args.tokenizer:
+        parser.error("--rare and --even need --words; --even needs --tokenizer as well")
     sentences = list(dict.fromkeys(line for line in found(args.data) if PLAIN.fullmatch(line)))
     lines = rare_often(sentences, args.count, rng)
     listed = args.words.read_text(encoding="utf-8").split() if args.words else []
     if args.rare:
         lines += rare_words([word for word in listed if re.fullmatch("[A-Za-z][a-z]{3,}", word)], args.rare, rng)
     if args.even:
-        pieces = Pieces(load_config(EncoderConfig, args.encoder).ctc_tokens, load_tokenizer(args.tokenizer))
+        pieces = load_tokenizer(Path(args.tokenizer))
         said = collections.Counter(word for line in sentences for word in re.findall(r"[A-Za-z']+[a-z]", line))
         words = {word for word in listed if re.fullmatch("[A-Za-z][a-z]+", word)} | {word for word in said if said[word] > 2}
-        lines += even_words(sorted(words), lambda word: pieces.word(heard_form(word)) if heard_form(word) else (), args.even, rng)
+        lines += even_words(sorted(words), lambda word: pieces.encode(" " + heard_form(word)).ids, args.even, rng)
     args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{len(lines)} sentences, {len({word for line in lines for word in heard_form(line).split()})} different words")
 

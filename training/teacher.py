@@ -42,14 +42,14 @@ def load_whisper(encoder: Encoder, path: str | Path) -> torch.Tensor:
         for ours, theirs in LAYER_NAMES.items():
             take(f"blocks.{i}.{ours}", f"layer_{i}/{theirs}")
     missing, unexpected = encoder.load_state_dict(weights, strict=False)
-    assert not unexpected and not any("weight" in m and "ctc" not in m for m in missing), (missing, unexpected)
+    assert not unexpected and not any("weight" in m and "phones" not in m for m in missing), (missing, unexpected)
     return torch.from_numpy(tensors["encoder/position_encodings/encodings"].astype(np.float32))
 
 
 class Teacher(nn.Module):
     def __init__(self, path: str | Path):
         super().__init__()
-        self.encoder = Encoder(EncoderConfig(ctc_tokens=()))
+        self.encoder = Encoder(EncoderConfig())
         self.positions = load_whisper(self.encoder, path)
         self.requires_grad_(False).eval()
 
