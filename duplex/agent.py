@@ -521,9 +521,12 @@ class Agent:
         mask = self.narrowed(session, mask)
         if session.grammar.stream == AGENT and len(session.tokens) >= settings.turn_tokens and mask[END]:
             return END
-        surely = {piece: p for piece, p in hearing.pressing(session.hearing).items() if p >= hearing.SURELY_HEARD}
+        heard = hearing.pressing(session.hearing)
+        if session.grammar.stream == USER:  # nothing else is written, however likely it sounds
+            mask[FIRST_TEXT_ID:] &= torch.isin(torch.arange(FIRST_TEXT_ID, len(mask)), torch.tensor([*heard]))
+        surely = {piece: p for piece, p in heard.items() if p >= hearing.SURELY_HEARD}
         if scores is None:
-            scores = self.lm.logits(hidden[None], text=bool(mask[FIRST_TEXT_ID]))[0].cpu()
+            scores = self.lm.logits(hidden[None], text=bool(mask[FIRST_TEXT_ID:].any()))[0].cpu()
         scores[NEXT] -= settings.next_penalty
         if hearing.far(session.hearing):
             scores[[STOP, USER_END]] -= settings.far_penalty

@@ -15,6 +15,7 @@ QUIETEST_DB, ABOVE_NOISE_DB, BELOW_SPEECH_DB, NOISE_RISES_DB, SPEECH_FALLS_DB = 
 # afar is taken for the user in the end (dB a turn).
 BELOW_USER_DB, FAR_FALLS_DB = 6.0, 1.0
 STRETCH_TICKS = 6  # of quiet end a stretch of speech
+ECHO_LETTERS = 4  # of the beginning of an own word are taken for the word
 
 
 @dataclass
@@ -69,7 +70,8 @@ def expect(hearing: Hearing, tick: int, heard: list[tuple[int, float]]) -> None:
 def of_its_own(heard: str, words: list[str]) -> bool:
     """Whether a word is one of those that the agent has just said or is saying: its voice, back from a loudspeaker."""
     heard = _letters(heard)
-    return any(word.startswith(heard) or heard.startswith(word) for word in map(_letters, words) if word) if heard else False
+    own = [word for word in map(_letters, words) if word]
+    return heard in own or len(heard) >= ECHO_LETTERS and any(word.startswith(heard) for word in own)
 
 
 def _letters(text: str) -> str:

@@ -122,13 +122,13 @@ def text(words: str) -> list[int]:
 
 
 def silent_run(agent, ticks: int, faint: bool = True, asked: bool = False):
-    """In silence; `faint`: the encoder thinks in every tick that it may have heard something; `asked`: an answer is due."""
+    """In silence; `faint`: what the script wants to write may have been heard in every tick; `asked`: an answer is due."""
     events = []
     agent.open(0)
     agent.sessions[0].awaiting = asked
     loud = []
     for tick in range(ticks):
-        agent.sessions[0].hearing.unwritten += [(tick, FIRST_TEXT_ID, 0.3)] * faint
+        agent.sessions[0].hearing.unwritten += [(tick, symbol, 0.3) for symbol in agent.lm.logits.symbols[:4] * faint]
         voice, said = agent.step(np.zeros((1, TICK_SAMPLES), np.float32), [0])
         events += said[0]
         loud.append(float(np.abs(voice).max()))
