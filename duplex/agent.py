@@ -599,7 +599,8 @@ class Agent:
         session, state = self.sessions[slot], self.talker_state
         if state.slots[slot].held:
             session.held += 1
-            if session.held > self.settings.hold_ticks or session.hearing.far_ticks >= GONE_TICKS:
+            over = session.hearing.far_ticks >= GONE_TICKS and not lexicon.undecided(session.words_heard)
+            if session.held > self.settings.hold_ticks or over:
                 self.talking.go_on(state, slot)
         elif session.held < min(1, self.settings.hold_ticks) and session.hearing.near_ticks >= NEAR_TICKS:
             if self.talking.sounding(state, slot):

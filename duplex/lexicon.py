@@ -204,6 +204,12 @@ def settle(lexicon: Lexicon, now: Reading) -> list[tuple[str, float]]:
     return given
 
 
+def undecided(now: Reading) -> bool:
+    """Whether something was said, as far as one can tell, that is not given yet."""
+    best = int(now.score.argmax())
+    return bool(now.said[best]) or now.node[best] != 0
+
+
 def rest(lexicon: Lexicon, now: Reading) -> None:
     """Nobody has spoken for half a second: no word goes on, and a sentence may have ended."""
     who, word, context, score = ended(lexicon, now)

@@ -49,6 +49,15 @@ def test_what_is_said_is_heard_word_by_word(words):
     assert heard(words, log_probs[-50:]) == []
 
 
+def test_until_a_word_is_given_it_is_undecided(words):
+    reading, given, undecided = Reading(), [], []
+    for tick in spoken("see").reshape(-1, 2, 1 + len(PHONES)):
+        given += read(words, reading, tick)
+        undecided.append(lexicon.undecided(reading))
+    begun, over = undecided.index(True), len(undecided) - undecided[::-1].index(True)
+    assert given and begun < over < len(undecided) and all(undecided[begun:over]) and not lexicon.undecided(Reading())
+
+
 def test_a_word_whose_end_is_not_marked_is_given_in_a_rest(words):
     log_probs = spoken("i see a tree", marked=False)
     given = heard(words, log_probs)
