@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from duplex import agent as agent_module
-from duplex.agent import ECHO_TICKS, QUIET_TICKS, Agent, Said, Settings
+from duplex.agent import ECHO_TICKS, HASTY_TICKS, QUIET_TICKS, Agent, Said, Settings
 from duplex.audio import TICK_SAMPLES
 from duplex.encoder import BLANK
 from duplex.hearing import turn_ended
@@ -198,6 +198,18 @@ def test_who_is_far_is_answered_only_if_the_model_is_very_sure(level, to):
     agent.choices = lambda slot: torch.isin(torch.arange(len(scores)), torch.tensor([USER_END, ASIDE]))
     session.hearing.quiet_ticks = QUIET_TICKS
     assert agent.draw(0, None, scores) == (USER_END if to == "agent" else ASIDE)
+
+
+@pytest.mark.parametrize(("quiet", "symbol"), [(QUIET_TICKS, NEXT), (HASTY_TICKS, USER_END)])
+def test_an_unsure_end_of_a_turn_is_left_to_a_longer_quiet(quiet, symbol):
+    agent = tiny_agent(1, Settings(next_penalty=0.0, hasty_penalty=1.5))
+    agent.open(0)
+    session = agent.sessions[0]
+    session.grammar, session.hearing.quiet_ticks = Grammar(stream=USER, user_open=True), quiet
+    scores = torch.zeros(agent.lm.config.vocabulary)
+    scores[USER_END] = 1.0
+    agent.choices = lambda slot: torch.isin(torch.arange(len(scores)), torch.tensor([USER_END, NEXT]))
+    assert agent.draw(0, None, scores) == symbol
 
 
 def test_what_is_not_for_the_agent_is_heard_and_not_answered():
