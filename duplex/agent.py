@@ -52,7 +52,7 @@ DEFAULT_FOLDER = Path(__file__).parent / "agent"
 PROMPT_CELLS = 256  # positions kept for the instructions of a session
 READ_A_TICK = 4  # positions of a text that a session reads in one step with the others: more would make them late
 QUIET_TICKS = 3  # without speech, before a turn may end: its last pieces are heard only after their end
-HASTY_TICKS = 9
+HASTY_TICKS = 9  # of quiet, before which the LM must be surer that a turn has ended
 NEAR_TICKS, GONE_TICKS = 2, 2  # that somebody near must speak for the voice to wait, and be silent for it to go on
 FORESEEN = 3  # symbols at most
 PUT_OFF_TICKS = 6  # in a row may wait to be fed while there is nothing to decide
@@ -71,7 +71,7 @@ class Settings:
     fusion: float = 6.0  # added to the score of what was surely heard
     next_penalty: float = 1.0  # taken off the score of <next>: the best single tick for a symbol is rarely surer than waiting
     far_penalty: float = 6.0  # taken off yielding to, and answering, a voice that is farther than the user's was
-    hasty_penalty: float = 1.5  # taken off a turn's end in the first HASTY_TICKS of quiet: who pauses for thought goes on
+    hasty_penalty: float = 1.5  # taken off a turn's end before HASTY_TICKS of quiet: who pauses for thought goes on
     temperature: float = 0.0
     top_k: int = 30
     patience_ticks: int = 20  # a user who has said nothing for so long has finished, whatever the LM waits for
@@ -525,7 +525,9 @@ class Agent:
             return END
         heard = hearing.pressing(session.hearing)
         if session.grammar.stream == USER:  # nothing else is written, however likely it sounds
-            mask[FIRST_TEXT_ID:] &= torch.isin(torch.arange(FIRST_TEXT_ID, len(mask)), torch.tensor([*heard]))
+            pressing = [piece for piece in heard if mask[piece]]
+            mask[FIRST_TEXT_ID:] = False
+            mask[pressing] = True
         surely = {piece: p for piece, p in heard.items() if p >= hearing.SURELY_HEARD}
         if scores is None:
             scores = self.lm.logits(hidden[None], text=bool(mask[FIRST_TEXT_ID:].any()))[0].cpu()

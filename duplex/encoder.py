@@ -3,7 +3,7 @@
 mel [B, 8n, 80] -> convolutions (10 ms -> 20 ms) -> transformer over 20 ms frames -> 4 frames stacked per tick: features
                                                                                    -> phones of each frame (CTC)
 
-Phones are in every word, so a word need not have been said in the training to be heard: duplex.words looks it up.
+Phones are in every word, so a word need not have been said in the training to be heard: duplex.lexicon looks it up.
 
 Convolutions look left only. A frame attends to itself and the `window - 1` frames before it; where a key lies is known
 only by its distance, through a learned bias per head, so a stream never runs out of positions. `step` keeps keys and

@@ -363,10 +363,6 @@ def test_without_the_agents_side_only_hearing_is_learned():
     assert (sequence.label == NEXT).any() and (sequence.label == USER).sum() == 2 and (sequence.label == USER_END).sum() == 2
 
 
-def ears(parts) -> list:
-    return ["--encoder", parts / "encoder", "--lexicon", parts / "lexicon"]
-
-
 def tiny_lm() -> LM:
     torch.manual_seed(1)
     return LM(
@@ -377,17 +373,13 @@ def tiny_lm() -> LM:
     )  # fmt: skip
 
 
+def folders(parts) -> list:
+    """The options of a training that hears."""
+    return [option for name in ("encoder", "lexicon", "tokenizer") for option in (f"--{name}", parts / name)]
+
+
 def fine_tune(parts, prepared, out) -> dict[str, torch.Tensor]:
-    told = [
-        "--recordings",
-        f"{prepared}=1",
-        "--encoder",
-        parts / "encoder",
-        "--lexicon",
-        parts / "lexicon",
-        "--tokenizer",
-        parts / "tokenizer",
-    ]
+    told = ["--recordings", f"{prepared}=1", *folders(parts)]
     told += ["--backbone", "none.gguf"]
     args = parse_arguments([str(a) for a in [*told, "--steps", 4, "--positions", 400, "--residual", "--out", out]])
     training.run(args, tiny_lm(), training.build_ears(args))
@@ -453,16 +445,7 @@ def test_two_processes_train_one_model_and_go_on_where_they_stopped(parts, prepa
         tie_word_embeddings=True,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(tmp_path / "backbone")
-    told = [
-        "--recordings",
-        f"{prepared}=1",
-        "--encoder",
-        parts / "encoder",
-        "--lexicon",
-        parts / "lexicon",
-        "--tokenizer",
-        parts / "tokenizer",
-    ]
+    told = ["--recordings", f"{prepared}=1", *folders(parts)]
     told += ["--backbone", tmp_path / "backbone", "--positions", 400, "--rank", 2, "--out", tmp_path / "run"]
     for steps in (25, 30):
         launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "training.duplex"]
