@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.precision import mixed
+
 FILTERS = 16  # of 32: a discriminator must not cost more than the decoder
 SHARES = {"spectral": 2.0, "fooling": 1.0, "features": 0.5}  # of the gradient at the wave
 
@@ -24,7 +26,7 @@ def discriminator() -> nn.Module:
 
 def judge(network: nn.Module, wave: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
     """wave [B, N] -> per scale: logits, and the features of every layer."""
-    with torch.autocast(wave.device.type, torch.bfloat16):
+    with mixed(wave.device.type):
         logits, features = network(wave[:, None])
     return [scale.float() for scale in logits], [[layer.float() for layer in scale] for scale in features]
 

@@ -59,6 +59,7 @@ from training.greedy import greedy
 from training.heard import Ears, listen, pieces, retell
 from training.journal import describe_run, log
 from training.pool import Pool
+from training.precision import mixed
 from training.resuming import has_run, resume_run, save_run
 from training.scenes import IGNORE, INSTRUCTIONS, NEVER, TICK, Scene, Sequence, UserTurn, Word, at_time, heard_symbols, lay_out
 from training.transcript import heard_form
@@ -193,7 +194,7 @@ def asked(prompt: list[int], user: list[int], answer: list[int]) -> Sequence:
 def answer_scores(lm: LM, drawn: list) -> torch.Tensor:
     """Sequences of `asked` -> log-probabilities at all their labels [N, V]."""
     x, positions, visible, labels = assemble(lm, drawn)
-    with torch.autocast(x.device.type, torch.bfloat16):
+    with mixed(x.device.type):
         return lm.logits(lm(x, positions, visible)[labels != IGNORE]).log_softmax(-1)
 
 

@@ -22,6 +22,7 @@ from duplex.draft import Draft, DraftConfig
 from duplex.tokens import NEXT
 from training.duplex import VALID_SEED, SceneSource, Tokenizer, add_data_arguments, assemble, build, kind_of
 from training.journal import describe_run, log
+from training.precision import mixed
 from training.resuming import has_run, resume_run, save_run
 from training.scenes import IGNORE
 
@@ -45,7 +46,7 @@ def guesses(draft: Draft, hidden: torch.Tensor, x: torch.Tensor) -> list[torch.T
 
 def target(lm, drawn: list):
     """-> inputs x, hidden states of the LM (float32) [B, L, D], labels [B, L], kinds [B, L]."""
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), mixed():
         x, positions, visible, labels = assemble(lm, drawn)
         hidden = lm(x, positions, visible)
     length = labels.shape[1]
@@ -57,13 +58,13 @@ def losses(draft: Draft, lm, drawn: list, rng: np.random.Generator) -> tuple[tor
     x, hidden, labels, _ = target(lm, drawn)
     asked = (labels != IGNORE) & ((labels != NEXT) | torch.from_numpy(rng.uniform(size=labels.shape) < NEXT_KEPT))
     asked[:, :PLACES] = False
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), mixed():
         wanted = lm.logits(hidden[asked]).softmax(-1)
     distance = divergence = 0.0
     for place, guess in enumerate(guesses(draft, hidden, x)):
         weight = 0.5**place
         distance = distance + weight * F.smooth_l1_loss(guess[asked], hidden[asked])
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed():
             scores = lm.logits(guess[asked])
         divergence = divergence + weight * F.kl_div(scores.log_softmax(-1), wanted, reduction="batchmean")
     return distance, divergence
@@ -77,10 +78,10 @@ def agreement(draft: Draft, lm, source: SceneSource, batches: int = 8) -> dict:
         x, hidden, labels, names = target(lm, drawn)
         asked = labels != IGNORE
         asked[:, :PLACES] = False
-        best = lm.logits(hidden[asked].bfloat16()).argmax(-1)
+        best = lm.logits(hidden[asked].to(lm.embedding.dtype)).argmax(-1)
         kinds = names[asked.numpy()]
         for place, guess in enumerate(guesses(draft, hidden, x)):
-            same = (lm.logits(guess[asked].bfloat16()).argmax(-1) == best).numpy()
+            same = (lm.logits(guess[asked].to(lm.embedding.dtype)).argmax(-1) == best).numpy()
             for kind in np.unique(kinds):
                 found.setdefault(str(kind), [[] for _ in range(PLACES)])[place].append(same[kinds == kind])
     return {kind: [round(float(np.concatenate(place).mean()), 3) for place in places] for kind, places in found.items()}

@@ -42,6 +42,7 @@ from training.dialogues import Cast, perform, voiced
 from training.heard import Ears, Heard, listen, load_ears, pieces, retell
 from training.journal import describe_run, log
 from training.pool import Pool
+from training.precision import fast_dtype, mixed
 from training.processes import agreed, average_gradients, check_together, collected, join
 from training.recordings import Recordings, hearing_only, place
 from training.resuming import has_run, resume_run, save_run
@@ -318,7 +319,7 @@ def losses(lm: LM, drawn: list, rng: np.random.Generator, kept: float):
     names = np.concatenate([np.pad(kind_of(s), (0, labels.shape[1] - len(s.token)), constant_values="") for s, _, _ in drawn])
     labels = labels.reshape(-1)
     keep = (labels != IGNORE) & ((labels != NEXT) | torch.from_numpy(rng.uniform(size=len(labels)) < kept))
-    with torch.autocast(x.device.type, torch.bfloat16):
+    with mixed(x.device.type):
         hidden = lm(x, positions, visible).reshape(-1, lm.config.width)[keep.to(x.device)]
         scores = lm.logits(hidden)
     scores = torch.cat([scores[:, :NEXT], scores[:, NEXT : NEXT + 1] + math.log(kept), scores[:, NEXT + 1 :]], 1)
@@ -437,9 +438,10 @@ def build_lm(args) -> LM:
     start_controls(lm, tokenizer)
     if args.start:
         lm.load_state_dict(load_tensors(args.start), strict=False)
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     for parameter in lm.parameters():
         if not parameter.requires_grad:
-            parameter.data = parameter.data.bfloat16()
+            parameter.data = parameter.data.to(fast_dtype(device.type))
     return lm
 
 

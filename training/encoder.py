@@ -26,6 +26,7 @@ from training.clips import Batch, Source, draw_batches, open_source
 from training.heard import text_of, words_of
 from training.journal import describe_run, log
 from training.pool import Pool
+from training.precision import mixed
 from training.resuming import has_run, resume_run, save_run
 from training.teacher import Teacher, load_whisper
 from training.transcript import heard_form, phones, word_errors
@@ -127,7 +128,7 @@ def train_step(encoder: Encoder, teacher: Teacher | None, done: float, batch: Ba
     """Losses of one batch; gradients are left in the encoder. `done` is the share of the time that has passed."""
     mel = student_mel(batch.wave, rng)
     teaching = torch.zeros(())
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed():
         features = encoder.listen(mel)
         # A new head's first gradients would ruin what came from Whisper: the body has the teacher alone at first.
         attached = features.detach() if teacher and done < DETACHED_SHARE else features
@@ -159,7 +160,7 @@ def validate(encoder: Encoder, folder: str, lexicon: Lexicon | None) -> dict:
         wave = F.pad(wave, (0, TICK_SAMPLES * 10 + -len(wave) % TICK_SAMPLES))[None]  # the last words come late
         mel, _ = log_mel(wave, initial_state(1))
         assert mel.shape[1] % MEL_FRAMES_PER_TICK == 0
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed():
             log_probs = encoder(mel)[1][0]
         best, text = log_probs.argmax(-1).unique_consecutive(), heard_form(pool.entries[i]["text"])
         wanted, heard = letters(phones(text)), letters(best[best > BLANK].tolist())

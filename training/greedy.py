@@ -7,6 +7,7 @@ import torch
 
 from duplex.lm import LM, initial_state, step
 from duplex.tokens import END, FIRST_TEXT_ID, NEXT, USER_END, Grammar, advance, allowed
+from training.precision import fast_dtype, mixed
 
 
 @torch.no_grad()
@@ -17,8 +18,8 @@ def greedy(lm: LM, begun: list[torch.Tensor], ticks: list[torch.Tensor], grammar
     """
     room = max(map(len, begun)) + cap * max(1, max(map(len, ticks), default=0))
     grammars, said, open_rows = [grammar] * len(begun), [[] for _ in begun], set(range(len(begun)))
-    with torch.autocast("cpu", torch.bfloat16):
-        state = initial_state(replace(lm.config, text_window=room), len(begun), dtype=torch.bfloat16)
+    with mixed():
+        state = initial_state(replace(lm.config, text_window=room), len(begun), dtype=fast_dtype())
 
         def feed(inputs: dict[int, torch.Tensor], is_tick: bool) -> dict[int, torch.Tensor]:
             """Row -> inputs [n, D]; back: row -> the hidden state after its last input [D]."""

@@ -15,6 +15,7 @@ from duplex.audio import ENCODER_FRAMES_PER_TICK
 from duplex.checkpoint import load_config, load_tensors
 from duplex.encoder import Encoder, EncoderConfig
 from duplex.lexicon import Lexicon, Reading, load_lexicon, read
+from training.precision import mixed
 from training.scenes import TICK, Scene, Word
 
 LATEST_S = 1.0  # after its end a turn's last words may be settled
@@ -49,7 +50,7 @@ def listen(ears: Ears, channel: np.ndarray) -> tuple[torch.Tensor, Heard]:
     """channel float32 [T ticks of samples] -> features [T, W], words by tick."""
     device = ears.encoder.norm.weight.device
     mel, _ = features.log_mel(torch.from_numpy(channel)[None], features.initial_state(1))
-    with torch.autocast(device.type, torch.bfloat16):
+    with mixed(device.type):
         vectors, log_probs = ears.encoder(mel.to(device))
     return vectors[0].float().cpu(), words_of(ears.lexicon, log_probs[0].cpu())
 

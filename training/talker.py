@@ -26,6 +26,7 @@ from duplex.audio import CODEC_FRAME_RATE
 from duplex.codec import load_codec
 from duplex.talker import Talker, TalkerConfig
 from training.journal import describe_run, log
+from training.precision import mixed
 from training.utterances import Batch, Utterances
 
 LOG_EVERY_STEPS = 100
@@ -111,7 +112,7 @@ class Trainer:
         generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.progress.step)
         self.set_rate()
         size = self.talker.config.codebook_size
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed():
             frames, log_frames = conditions(self.talker, batch)
             shown = show(batch.codes, self.data.silence, size, generator)
             code_loss = self.code_loss(batch, shown, frames, generator)
@@ -145,7 +146,7 @@ class Trainer:
         spans, ours, theirs = [], 0.0, 0.0
         for group in groups:
             batch = self.data.batch(group, self.talker.config.patch_frames, np.random.default_rng(0))
-            with torch.autocast("cpu", torch.bfloat16):
+            with mixed():
                 frames, log_frames = conditions(self.talker, batch)
                 logits = self.talker(batch.codes, batch.codes, frames)[:, batch.inside.flatten()].float()
             targets = batch.codes[batch.inside].T  # [K, n]
