@@ -8,10 +8,10 @@ import numpy as np
 
 from client import ClientError
 from client.display import Display
-from client.echo import EchoCanceller
 from client.playback import Playback
 from client.recording import Recording
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
+from duplex.echo import EchoCanceller
 
 HEARD_TICKS = 8  # microphone ticks that may wait to be sent; beyond, they are dropped and counted
 

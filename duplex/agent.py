@@ -21,6 +21,7 @@ from duplex import features, hearing, lexicon, lm, voices
 from duplex.audio import CODEC_FRAME_RATE, CODEC_FRAMES_PER_TICK, MEL_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
 from duplex.checkpoint import load_config, load_tensors
 from duplex.draft import Asked, Draft, DraftConfig, propose
+from duplex.echo import EchoCanceller, EchoUnavailable
 from duplex.events import Error, Event
 from duplex.hearing import Hearing
 from duplex.lexicon import Reading
@@ -78,6 +79,7 @@ class Settings:
     hold_ticks: int = 12  # for which the voice waits at most, once a turn, while somebody near talks over it
     turn_tokens: int = 64  # a turn of the agent's is no longer: a small model may never find its end
     draft_least: float = 0.4  # how likely a guess must be to be worth a position
+    cancel_echo: bool = True  # take the agent's own voice out of what is heard, whether the client does or not
     guess: bool = True  # False: plain decoding, a call of the LM for every symbol; to compare with
 
 
@@ -120,6 +122,7 @@ class Session:
     wish: int | None = None  # STOP or AGENT: what the client asks for goes before what the model wants
     heard_ms: int | None = None  # how far the user has heard the agent's voice, if the client tells
     lately: list[tuple[str, int]] = field(default_factory=list)  # its last words and the ticks in which they ended
+    echo: EchoCanceller | None = None
     voiced: list[tuple[int, int]] = field(default_factory=list)  # (first character, end in ms) of the turn's spoken words
 
 
@@ -216,6 +219,7 @@ class Agent:
         features.reset(self.feature_state, [slot])
         encoder_module.reset(self.encoder_state, [slot])
         self.sessions[slot].words_heard, self.sessions[slot].hearing = Reading(), Hearing()
+        self.sessions[slot].echo = self.canceller()
         self.talking.reset(self.talker_state, [slot], self.sessions[slot].seed)
         codec_module.reset(self.decode_state, [slot])
         self.speak_as(slot, self.sessions[slot].voice, self.sessions[slot].speed)
@@ -314,7 +318,7 @@ class Agent:
         """
         assert audio.shape == (self.slots, TICK_SAMPLES), f"audio {audio.shape}, expected {(self.slots, TICK_SAMPLES)}"
         events: list[list[Event]] = [[] for _ in range(self.slots)]
-        vectors = self.listen(torch.from_numpy(np.asarray(audio, np.float32)))
+        vectors = self.listen(torch.from_numpy(self.without_echo(audio, active)))
         starting = [s for s in active if self.reading(s)]
         active = [s for s in active if s not in starting]
         reading = {s: (self.sessions[s].prompt[:READ_A_TICK],) for s in starting}
@@ -347,11 +351,30 @@ class Agent:
             self.counts.draft_off = True
         for slot in active:
             self.sessions[slot].tick += 1
+            if self.sessions[slot].echo:
+                self.sessions[slot].echo.played(sound[slot])
         for slot in starting:
             del self.sessions[slot].prompt[:READ_A_TICK]
             self.lm_state.pinned[slot] = self.lm_state.position[slot] >= 0
             self.begin(slot)
         return sound, events
+
+    def canceller(self) -> EchoCanceller | None:
+        if not self.settings.cancel_echo:
+            return None
+        try:
+            return EchoCanceller()
+        except EchoUnavailable as error:
+            log.warning("%s", error)
+            return None
+
+    def without_echo(self, audio: np.ndarray, active: list[int]) -> np.ndarray:
+        """audio [B, TICK_SAMPLES] with what each session's agent said before taken out of it."""
+        audio = np.array(audio, np.float32)
+        for slot in active:
+            if self.sessions[slot].echo:
+                audio[slot] = self.sessions[slot].echo.heard(audio[slot])
+        return audio
 
     @staticmethod
     def contained(events: list[Event], work, *what):

@@ -241,13 +241,13 @@ async def _talk_recorded(args: argparse.Namespace, questions: list) -> None:
 
 def _echo_canceller(args: argparse.Namespace):
     """The canceller, or nothing where it is not wanted or not to be had; the note says why."""
-    from client.echo import EchoCanceller
+    from duplex.echo import EchoCanceller, EchoUnavailable
 
     if not args.cancel_echo:
         return None
     try:
         return EchoCanceller()
-    except ClientError as error:
+    except EchoUnavailable as error:
         print(f"note: {error}", file=sys.stderr)
         return None
 

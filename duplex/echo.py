@@ -1,28 +1,48 @@
-"""Echo cancellation: takes what the loudspeaker played out of what the microphone heard, with WebRTC's canceller (AEC3)."""
+"""Echo cancellation: takes what the loudspeaker played out of what the microphone heard, with WebRTC's canceller (AEC3).
+
+The canceller alone weakens the user as well while both speak. So its output is taken only where it says that the user is
+silent: it is very much softer than what was heard, or hardly above the noise. Elsewhere, once the room is known, the
+microphone passes as it is. Who talks over the agent is heard with half as many wrong words as with the canceller alone.
+"""
 
 import numpy as np
 
-from client import ClientError
 from duplex.audio import SAMPLE_RATE
 
 FRAME_SAMPLES = SAMPLE_RATE // 100  # 10 ms, the canceller's step
+LAG_SAMPLES = 223  # by which the canceller's output is later than its input
+LEARN_FRAMES = 200  # of what is played, in which the canceller's output is taken alone
+ECHO_DB = 16.0  # softer by so much, the canceller's output begins to be taken;
+NOISE_DB, LEAST_DB = 14.0, 3.0  # or less than so much above its noise, and softer than what was heard at all;
+CERTAIN_DB = 4.0  # by so much more, or less, it is taken alone
+SMOOTHING = 0.3  # of the two powers, a frame
+NOISE_RISES = 10**0.003  # a frame, so 3 dB a second; it falls at once
+
+
+class EchoUnavailable(Exception):
+    """The library is not installed, or not made for this system; one sentence."""
 
 
 class EchoCanceller:
     """One microphone and one loudspeaker on one clock. It knows the room after a second of the agent's voice, and two
-    seconds after a jump of the delay (a lost block). While both speak the user's voice is weakened too."""
+    seconds after a jump of the delay (a lost block); half a second of delay is the most that it finds."""
 
     def __init__(self):
         try:
             from pywebrtc_audio import AudioProcessor
-        except ImportError as error:  # not installed, or not made for this system
-            raise ClientError(
+        except ImportError as error:
+            raise EchoUnavailable(
                 "the echo of the agent's voice is not cancelled, use headphones or: pip install pywebrtc-audio"
             ) from error
         # No hint of the delay: it finds up to half a second by itself, and a hint that is too long costs it the first
         # second. No noise suppression and no gain control: the agent's encoder was trained without them.
         self._canceller = AudioProcessor(sample_rate=SAMPLE_RATE, echo_cancellation=True)
         self._played = np.zeros(0, np.float32)
+        self._unknown = LEARN_FRAMES  # frames still
+        self._last = np.zeros(LAG_SAMPLES, np.float32)  # heard and not yet given out
+        self._powers = np.full(2, 1e-9)  # of what was heard and of the canceller's output
+        self._noise = 1e-3  # power of the canceller's output when all are silent
+        self._share = 0.0  # of the canceller in what is given out
 
     def played(self, samples: np.ndarray) -> None:
         """Sound given to the loudspeaker: float32 [N] in [-1, 1], N whole frames of 10 ms."""
@@ -30,12 +50,29 @@ class EchoCanceller:
         self._played = np.concatenate([self._played, samples], dtype=np.float32)
 
     def heard(self, samples: np.ndarray) -> np.ndarray:
-        """Sound of the microphone without that of the loudspeaker, both float32 [N], N whole frames; 9 ms later.
+        """Sound of the microphone without that of the loudspeaker, both float32 [N], N whole frames; LAG_SAMPLES later.
 
         The next N samples `played` belong to it, silence if there are none. They must not be later than their echo:
         what is played from this tick on comes back in the next one, so `heard` may go first."""
         count = len(samples)
         assert count % FRAME_SAMPLES == 0, f"{count} samples are not whole frames of {FRAME_SAMPLES}"
+        samples = np.ascontiguousarray(samples, np.float32)
         played, self._played = self._played[:count], self._played[count:]
-        silence = np.zeros(count - len(played), np.float32)
-        return self._canceller.process(np.ascontiguousarray(samples, np.float32), np.concatenate([played, silence]))
+        played = np.concatenate([played, np.zeros(count - len(played), np.float32)])
+        frames = (part.reshape(-1, FRAME_SAMPLES) for part in (samples, played))
+        return np.concatenate([self._frame(*pair) for pair in zip(*frames, strict=True)])
+
+    def _frame(self, heard: np.ndarray, played: np.ndarray) -> np.ndarray:
+        late = np.concatenate([self._last, heard])
+        late, self._last = late[:FRAME_SAMPLES], late[FRAME_SAMPLES:]
+        self._unknown -= bool(played.any())
+        clean = self._canceller.process(heard, played)
+        powers = np.array([np.square(late).mean(), np.square(clean).mean()]) + 1e-9
+        self._powers += SMOOTHING * (powers - self._powers)
+        all_heard, left = self._powers
+        self._noise = min(left, self._noise * NOISE_RISES)
+        softer_db, above_db = 10 * np.log10(all_heard / left), 10 * np.log10(left / self._noise)
+        certain = max(softer_db - ECHO_DB, NOISE_DB - above_db if softer_db > LEAST_DB else 0.0)
+        before, self._share = self._share, 1.0 if 0 < self._unknown < LEARN_FRAMES else min(max(certain / CERTAIN_DB, 0.0), 1.0)
+        share = np.linspace(before, self._share, FRAME_SAMPLES, dtype=np.float32)
+        return late + share * (clean - late)

@@ -13,7 +13,7 @@ import soxr
 
 import client
 from duplex import weights
-from duplex.audio import SAMPLE_RATE
+from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from training.asking import play
 from training.evaluate import rate
 from training.transcript import heard_form
@@ -59,3 +59,23 @@ def test_its_voice_can_be_understood(conversation):
         pairs.append((row["said"], " ".join(segment.text for segment in segments)))
         assert np.abs(row["voice"][: SAMPLE_RATE // 4]).max() < 0.05
     assert rate(pairs) <= 0.35  # three short answers: a single word weighs a lot
+
+
+def test_its_own_voice_is_not_the_users():
+    """What it says comes back from a loudspeaker two ticks later at -14 dB: nothing is written down, nothing stops it."""
+    from duplex.agent import load_agent
+
+    agent, kinds = load_agent(slots=1), []
+    agent.open(0, seed=0)
+    air = [np.zeros((1, TICK_SAMPLES), np.float32)] * 2
+    rng = np.random.default_rng(0)
+    for question in ("Can you tell me a joke?", "What is the capital of Italy?"):
+        for tick in range(150):
+            if tick == 25:
+                agent.write(0, "user", question)
+                agent.answer(0)
+            heard = 0.2 * air.pop(0) + rng.normal(0, 3e-4, (1, TICK_SAMPLES)).astype(np.float32)
+            voice, [events] = agent.step(heard, [0])
+            air.append(voice)
+            kinds += [event.kind for event in events]
+    assert kinds.count("agent_ended") == 2 and not {"heard", "agent_stopped"} & set(kinds)

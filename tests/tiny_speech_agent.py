@@ -1,5 +1,7 @@
 """The whole agent with random weights and tiny sizes: every real part, nothing fetched."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -38,8 +40,10 @@ def tiny_words() -> dict[str, np.ndarray]:
     return pack(["hi you", "you and now", "so we go", "now we hear a tree", "i see you now"], listed=["hello", "good", "day"])
 
 
-def tiny_agent(slots: int, settings: Settings | None = None, seed: int = 0, codec=None) -> Agent:
+def tiny_agent(slots: int, settings: Settings | None = None, seed: int = 0, codec=None, cancel_echo: bool = False) -> Agent:
+    """Without the canceller, to which lasting noise is no user."""
     torch.manual_seed(seed)
+    settings = replace(settings or Settings(), cancel_echo=cancel_echo)
     tokenizer = tiny_tokenizer()
     encoder = tiny_encoder()
     config = LMConfig(
