@@ -57,7 +57,7 @@ HASTY_TICKS = 9  # of quiet, before which the LM must be surer that a turn has e
 NEAR_TICKS, GONE_TICKS = 2, 2  # that somebody near must speak for the voice to wait, and be silent for it to go on
 FORESEEN = 3  # symbols at most
 PUT_OFF_TICKS = 6  # in a row may wait to be fed while there is nothing to decide
-SOUNDING_WORDS, ECHO_TICKS = 3, 12  # words begun or about to be; how long after its end a word may come back and be heard
+SOUNDING_WORDS, ECHO_TICKS = 3, 15  # words begun or about to be; how long after its end a word may come back and be heard
 REHEARSAL_TICKS = 16
 WEIGH_TICKS = 500  # after so many the draft must have saved more time than it took
 Row = tuple[torch.Tensor, list[int]]  # inputs of the LM [n, D] for one slot, and which of them are ticks
@@ -678,7 +678,8 @@ class Agent:
             if said:
                 times = [self.voice_ms(frame) for frame in (first, end)]
                 session.voiced.append((said.begin, times[1]))
-                session.lately = [*session.lately[-SOUNDING_WORDS:], (said.text, session.tick)]
+                lately = [entry for entry in session.lately if entry[1] > session.tick - ECHO_TICKS]
+                session.lately = [*lately, (said.text, session.tick)]
                 events.append(Event("spoken", session.tick, said.text, *times))
         if session.ending and self.talking.queued_seconds(self.talker_state, slot) == 0:
             session.ending = False
