@@ -11,7 +11,10 @@ from duplex.audio import SAMPLE_RATE
 
 FRAME_SAMPLES = SAMPLE_RATE // 100  # 10 ms, the canceller's step
 LAG_SAMPLES = 223  # by which the canceller's output is later than its input
-LEARN_FRAMES = 200  # of what is played, in which the canceller's output is taken alone
+VOICE_POWER = 1e-6  # mean square of what is played, from which on it teaches the room
+LEARN_FRAMES = 150  # of that, in which the canceller's output is taken alone, but for
+USER_SHARE = 0.1  # of the power that is played, or was lately: louder than that is the user, not his loudspeaker
+PLAYED_FALLS = 0.96  # what counts as lately: half a second later a ninth of it does
 ECHO_DB = 16.0  # softer by so much, the canceller's output begins to be taken;
 NOISE_DB, LEAST_DB = 14.0, 3.0  # or less than so much above its noise, and softer than what was heard at all;
 CERTAIN_DB = 4.0  # by so much more, or less, it is taken alone
@@ -39,6 +42,7 @@ class EchoCanceller:
         self._canceller = AudioProcessor(sample_rate=SAMPLE_RATE, echo_cancellation=True)
         self._played = np.zeros(0, np.float32)
         self._unknown = LEARN_FRAMES  # frames still
+        self._loudest = 0.0  # power of what was played lately
         self._last = np.zeros(LAG_SAMPLES, np.float32)  # heard and not yet given out
         self._powers = np.full(2, 1e-9)  # of what was heard and of the canceller's output
         self._noise = 1e-3  # power of the canceller's output when all are silent
@@ -65,7 +69,9 @@ class EchoCanceller:
     def _frame(self, heard: np.ndarray, played: np.ndarray) -> np.ndarray:
         late = np.concatenate([self._last, heard])
         late, self._last = late[:FRAME_SAMPLES], late[FRAME_SAMPLES:]
-        self._unknown -= bool(played.any())
+        power = float(np.square(played).mean())
+        self._unknown -= power > VOICE_POWER
+        self._loudest = max(power, PLAYED_FALLS * self._loudest)
         clean = self._canceller.process(heard, played)
         powers = np.array([np.square(late).mean(), np.square(clean).mean()]) + 1e-9
         self._powers += SMOOTHING * (powers - self._powers)
@@ -73,6 +79,8 @@ class EchoCanceller:
         self._noise = min(left, self._noise * NOISE_RISES)
         softer_db, above_db = 10 * np.log10(all_heard / left), 10 * np.log10(left / self._noise)
         certain = max(softer_db - ECHO_DB, NOISE_DB - above_db if softer_db > LEAST_DB else 0.0)
-        before, self._share = self._share, 1.0 if 0 < self._unknown < LEARN_FRAMES else min(max(certain / CERTAIN_DB, 0.0), 1.0)
+        if 0 < self._unknown < LEARN_FRAMES:  # until it knows the room the canceller may take all for echo
+            certain = CERTAIN_DB if all_heard < USER_SHARE * self._loudest else 0.0
+        before, self._share = self._share, min(max(certain / CERTAIN_DB, 0.0), 1.0)
         share = np.linspace(before, self._share, FRAME_SAMPLES, dtype=np.float32)
         return late + share * (clean - late)

@@ -17,7 +17,7 @@ from duplex.echo import FRAME_SAMPLES, LAG_SAMPLES, EchoCanceller, EchoUnavailab
 from duplex.local import LockstepSession
 from tests.tiny_agent import TinyAgent
 
-LEARNED = 2 * SAMPLE_RATE  # samples after which the room must be known
+LEARNED = 3 * SAMPLE_RATE  # samples after which the room must be known
 
 
 def voice(*numbers: int) -> np.ndarray:
@@ -126,7 +126,7 @@ class Room:
             self.stop.set()
         await asyncio.sleep(0.02)
         played = self.playback.pull(TICK_SAMPLES)
-        self.air.append(0.8 * played)
+        self.air.append(0.25 * played)
         heard = self.user.pop(0) if self.user else np.zeros(TICK_SAMPLES, np.float32)
         return heard + self.air.pop(0), played
 
