@@ -1,10 +1,10 @@
 """The codec's decoder: latent vectors -> the voice, as pulses and noise, each shaped by a spectrum per frame.
 
-    output = inverse STFT( exp(harmonic) e^{i phase} * STFT(pulses at the pitch) + exp(noise) * random numbers )
+    output = inverse STFT( exp(harmonic) e^{i phase} * STFT(pulses at the pitch) + exp(noise) e^{i random} )
 
-A network of causal ConvNeXt blocks gives the two log magnitudes and the pitch of every frame; the phase is the
-minimum phase that belongs to the harmonic magnitudes. So voiced sound has clean harmonics however little the network
-was trained, and the codes need not carry any phase. The pitch is taught, not found: no gradient goes through the pulses.
+A network of causal ConvNeXt blocks gives the two log magnitudes, the phase and the pitch of every frame; the phase is the
+minimum phase that belongs to the harmonic magnitudes, turned by what the network adds to it. So voiced sound has clean
+harmonics however little the network was trained. The pitch is taught, not found: no gradient goes through the pulses.
 """
 
 from dataclasses import dataclass
@@ -20,11 +20,10 @@ OVERLAP_FRAMES = 3  # a squared Hann window sums to a constant when three of the
 WINDOW_SAMPLES = OVERLAP_FRAMES * CODEC_FRAME_SAMPLES
 OVERLAP_GAIN = 8 / (3 * OVERLAP_FRAMES)  # one over that constant
 BINS = WINDOW_SAMPLES // 2 + 1
+PARTS = 4  # of a frame's spectrum: log magnitudes of noise and of harmonics, and how the phase turns (real - 1, imaginary)
 MAX_LOG_MAGNITUDE = 6.0  # far above speech; keeps exp() finite whatever the codes
 MIDDLE_HZ, LOWEST_HZ, HIGHEST_HZ = 180.0, 50.0, 600.0  # of the pitch
 HIGHEST_HARMONIC_HZ = 11_000.0
-CALM_NEPERS = 10 / 8.686  # taken off the noise of voiced frames (10 dB)
-VOICED_BINS = slice(8, 160)  # 200 Hz to 4 kHz: voiced is what has more harmonics than noise there
 NOISE_FRAMES = 509  # random numbers repeat after this many frames
 
 
@@ -58,10 +57,10 @@ class FrameDecoder(nn.Module):
         self.first_norm = nn.LayerNorm(width)
         self.blocks = nn.ModuleList(Block(width, kernel) for _ in range(blocks))
         self.norm = nn.LayerNorm(width)
-        self.to_spectrum = nn.Linear(width, 2 * BINS)
+        self.to_spectrum = nn.Linear(width, PARTS * BINS)
         self.to_pitch = nn.Parameter(torch.zeros(width))
         self.pitch_bias = nn.Parameter(torch.zeros(()))
-        noise = torch.randn(NOISE_FRAMES, BINS, 2, generator=torch.Generator().manual_seed(0)) / 2**0.5
+        noise = F.normalize(torch.randn(NOISE_FRAMES, BINS, 2, generator=torch.Generator().manual_seed(0)), dim=-1)
         self.register_buffer("noise", noise, persistent=False)
         self.register_buffer("window", torch.hann_window(WINDOW_SAMPLES), persistent=False)
         self.history_shapes = [(kernel - 1, inputs)] + [(kernel - 1, width)] * blocks
@@ -82,13 +81,13 @@ class FrameDecoder(nn.Module):
     def step(self, latent: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
         """latent [B, T, D] -> wave [B, T * CODEC_FRAME_SAMPLES], state."""
         spectrum, log_hz, histories = self.controls(latent, state.histories)
-        spectrum, log_hz = warp(calm(spectrum), state.log_tract), log_hz + state.log_pitch[:, None]
+        spectrum, log_hz = warp(spectrum, state.log_tract), log_hz + state.log_pitch[:, None]
         wave, state = self.sound(spectrum, log_hz, state)
         state.histories = histories
         return wave, state
 
     def controls(self, latent: Tensor, histories: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """latent [B, T, D] -> log magnitudes of noise and of harmonics [B, T, 2 * BINS], log of Hz [B, T]."""
+        """latent [B, T, D] -> the PARTS of the spectrum [B, T, PARTS * BINS], log of Hz [B, T]."""
         x, history = self.from_latent.step(latent, histories[0])
         x, new = self.first_norm(x), [history]
         for block, history in zip(self.blocks, histories[1:], strict=True):
@@ -101,7 +100,7 @@ class FrameDecoder(nn.Module):
     def sound(self, spectrum: Tensor, log_hz: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
         """What `controls` gives -> wave [B, T * CODEC_FRAME_SAMPLES], state."""
         frames = log_hz.shape[1]
-        log_noise, log_harmonic = spectrum.chunk(2, dim=-1)
+        log_noise, log_harmonic, *turn = spectrum.chunk(PARTS, dim=-1)
         with torch.no_grad():
             hz = log_hz.exp().clamp(LOWEST_HZ, HIGHEST_HZ)
             pulses, cycles = pulse_train(hz, state.hz, state.cycles)
@@ -110,7 +109,7 @@ class FrameDecoder(nn.Module):
             source = torch.fft.rfft(windows) * (2 / self.window.sum())  # a harmonic's peak has magnitude 1
             positions = state.position[:, None] + torch.arange(frames, device=hz.device)
             noise = torch.view_as_complex(self.noise[positions % NOISE_FRAMES])
-        sound = source * minimum_phase(log_harmonic) + noise * torch.exp(log_noise)
+        sound = source * minimum_phase(log_harmonic) * unit(*turn) + noise * torch.exp(log_noise)
         windows = torch.fft.irfft(sound, n=WINDOW_SAMPLES) * (OVERLAP_GAIN * self.window)
         wave, tail = overlap_add(windows, state.tail)
         pulses = pulses[:, frames * CODEC_FRAME_SAMPLES :].unflatten(1, (OVERLAP_FRAMES - 1, -1)).clone()
@@ -119,23 +118,12 @@ class FrameDecoder(nn.Module):
         return wave, DecodeState(tail, pulses, hz[:, -1], cycles, position, *pitch_and_tract, state.histories)
 
 
-def calm(spectrum: Tensor) -> Tensor:
-    """What `controls` gives with less noise where the voice has harmonics.
-
-    Learned from magnitudes alone, noise also stands for what the pulses get wrong, and voiced sound is hoarse.
-    """
-    noise, harmonic = spectrum.chunk(2, dim=-1)
-    energy = (2 * torch.stack([noise, harmonic])[..., VOICED_BINS]).exp().sum(-1)
-    voiced = (energy[1] > energy[0])[..., None]
-    return torch.cat([noise - CALM_NEPERS * voiced, harmonic], dim=-1)
-
-
 def warp(spectrum: Tensor, log_tract: Tensor) -> Tensor:
-    """What `controls` gives [B, T, 2 * BINS] with all resonances exp(log_tract) [B] times as high; 0 changes nothing."""
+    """What `controls` gives [B, T, PARTS * BINS] with all resonances exp(log_tract) [B] times as high; 0 changes nothing."""
     place = (torch.arange(BINS, device=spectrum.device) / log_tract.exp()[:, None]).clamp(max=BINS - 1)
     below = place.floor().clamp(max=BINS - 2)
     share, below = (place - below)[:, None, None], below.long()[:, None, None]
-    both = spectrum.unflatten(-1, (2, BINS))
+    both = spectrum.unflatten(-1, (PARTS, BINS))
     low, high = (both.gather(-1, (below + step).expand(both.shape)) for step in (0, 1))
     return (low * (1 - share) + high * share).flatten(-2)
 
@@ -158,6 +146,12 @@ def pulse_train(hz: Tensor, before: Tensor, cycles: Tensor) -> tuple[Tensor, Ten
     at_pulse = below < 2e-3
     sums = torch.where(at_pulse, whole + 0.5, torch.sin((2 * whole + 1) * turn) / below.masked_fill(at_pulse, 1.0))
     return sums - 0.5 + (number - whole) * torch.cos(2 * (whole + 1) * turn), cycles
+
+
+def unit(real: Tensor, imaginary: Tensor) -> Tensor:
+    """How the phase turns, as the network gives it (zeros: not at all) -> complex numbers of magnitude 1."""
+    turn = torch.complex(1 + real, imaginary)
+    return turn / turn.abs().clamp(min=1e-3)
 
 
 def minimum_phase(log_magnitude: Tensor) -> Tensor:

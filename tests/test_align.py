@@ -30,6 +30,7 @@ from training.align import (
 )
 from training.duplex import Tokenizer
 from training.heard import load_ears
+from training.precision import mixed
 from training.scenes import IGNORE
 
 WORDS = ["so", "we", "go", "up", "a", "hill", "and", "it's", "far", "now", "then", "rain"]
@@ -216,7 +217,7 @@ def test_greedy_answers_are_those_of_a_plain_loop(tmp_path):
         while len(plain) < align.ANSWER_TOKENS and END not in plain:
             tokens = torch.tensor([[*PROMPT, USER, *u.pieces, USER_END, AGENT, *plain]])
             visible = torch.ones(1, tokens.shape[1], tokens.shape[1], dtype=torch.bool).tril()
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad(), mixed():
                 scores = lm.logits(lm(lm.embed(tokens), torch.arange(tokens.shape[1])[None], visible)[0, -1])
             scores[[i for i in range(FIRST_TEXT_ID) if i != END]] = -torch.inf
             plain.append(int(scores.argmax()))

@@ -267,7 +267,7 @@ def test_crops_are_repeatable_and_sometimes_silent(tmp_path):
     entry = {"offset": 0, "samples": samples, "split": "train"}
     (tmp_path / "index.jsonl").write_text(json.dumps(entry) + "\n")
     crops = training.Crops([(training.Pool(tmp_path), 1.0)], seed=3)
-    batch = crops.batch(7, 200)
+    batch, controls = crops.batch(7, 200)
     assert batch.shape == (200, 1, training.CROP_SAMPLES) and batch.abs().max() <= 0.99
-    assert torch.equal(batch, crops.batch(7, 200))
+    assert torch.equal(batch, crops.batch(7, 200)[0]) and controls is None
     assert 0 < (batch.abs().amax((1, 2)) == 0).sum() < 20

@@ -12,24 +12,24 @@ from duplex.audio import CODEC_FRAME_SAMPLES, TICK_SAMPLES
 from duplex.codec import Codec, CodecConfig
 from duplex.commands import SpeakAs
 from duplex.engine import Engine
-from duplex.vocoder import BINS, warp
+from duplex.vocoder import BINS, PARTS, warp
 from tests.tiny_agent import TinyAgent
 from tests.tiny_speech_agent import tiny_agent
 from training.pitch import pitch
 
 
 def test_resonances_move_and_the_learned_voice_is_exact():
-    spectrum = torch.randn(2, 3, 2 * BINS)
+    spectrum = torch.randn(2, 3, PARTS * BINS)
     spectrum[1, :, [100, BINS + 300]] = 9.0
     moved = warp(spectrum, torch.tensor([0.0, math.log(0.5)]))
     assert torch.equal(moved[0], spectrum[0])
-    assert moved[1, :, :BINS].argmax(-1).tolist() == [50] * 3 and moved[1, :, BINS:].argmax(-1).tolist() == [150] * 3
+    assert moved[1, :, :BINS].argmax(-1).tolist() == [50] * 3 and moved[1, :, BINS : 2 * BINS].argmax(-1).tolist() == [150] * 3
 
 
 def test_the_pitch_is_the_voices():
     codec = Codec(CodecConfig(codebook_size=16, latent_width=8, encoder_blocks=1, decoder_blocks=1))
     frames, falling = 40, -torch.arange(BINS) / 40
-    voiced = torch.cat([torch.full((BINS,), -12.0), falling]).expand(2, frames, -1)
+    voiced = torch.cat([torch.full((BINS,), -12.0), falling, torch.zeros(2 * BINS)]).expand(2, frames, -1)
     codec.decoder.controls = lambda latent, histories: (voiced, torch.full((2, frames), math.log(200.0)), histories)
     state = codec.initial_decode_state(2)
     state.log_pitch[1] = math.log(voices.VOICES["oak"].pitch)

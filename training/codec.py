@@ -23,13 +23,16 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from duplex.audio import SAMPLE_RATE
+from duplex import checkpoint
+from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE
 from duplex.codec import Codec, CodecConfig, save_codec
 from duplex.vocoder import NOISE_FRAMES
 from training import adversary, codebooks
+from training.controls import ControlPool, control_terms
 from training.journal import describe_run, log
 from training.likeness import Losses, late, voice_terms
 from training.pool import Pool
+from training.precision import mixed
 
 CROP_SAMPLES = SAMPLE_RATE
 BATCH = 8
@@ -39,6 +42,7 @@ RATE_RISE_STEPS = 100
 SILENT_SHARE = 0.02
 GAIN_DB = (-14.0, 4.0)
 FEW_CODEBOOKS = {2: 0.15, 4: 0.2}  # share of the items that use only so many; the rest use all
+CONTROL_WEIGHTS = {"noise": 1.0, "harmonic": 1.0, "turn": 1.0, "pitch": 4.0}
 MEL_WEIGHT, MAGNITUDE_WEIGHT, PITCH_WEIGHT, BUZZ_WEIGHT, COMMITMENT_WEIGHT = 1.0, 5.0, 2.0, 0.5, 0.25
 ADVERSARY_RATE = 3e-4
 ALONE_STEPS = 150
@@ -47,12 +51,17 @@ VALID_CROPS = 32
 
 
 class Crops:
-    """Random crops of random gain from several pools, a few of them silent; the same for the same (seed, step)."""
+    """Random crops of random gain from several pools, a few of them silent; the same for the same (seed, step).
 
-    def __init__(self, pools: list[tuple[Pool, float]], seed: int):
+    controlled: pools whose controls are known (training.controls); each makes whole batches, of its share.
+    """
+
+    def __init__(self, pools: list[tuple[Pool, float]], seed: int, controlled: list[tuple[ControlPool, float]] = ()):
         self.pools = [pool for pool, _ in pools]
         self.shares = np.array([share for _, share in pools]) / sum(share for _, share in pools)
-        self.seed = seed
+        self.kinds = [None, *(pool for pool, _ in controlled)]
+        weights = np.array([sum(share for _, share in pools), *(share for _, share in controlled)])
+        self.kind_shares, self.seed = weights / weights.sum(), seed
 
     def crop(self, rng: np.random.Generator) -> np.ndarray:
         """One crop [CROP_SAMPLES]; it may begin before or end after the utterance."""
@@ -68,10 +77,15 @@ class Crops:
         gain = 10 ** (rng.uniform(*GAIN_DB) / 20)
         return crop * min(gain, 0.99 / max(np.abs(crop).max(), 1e-3))
 
-    def batch(self, step: int, items: int = BATCH) -> Tensor:
-        """-> [items, 1, CROP_SAMPLES]"""
+    def batch(self, step: int, items: int = BATCH) -> tuple[Tensor, Tensor | None]:
+        """-> waves [items, 1, CROP_SAMPLES], their controls or None"""
         rng = np.random.default_rng([self.seed, step])
-        return torch.from_numpy(np.stack([self.crop(rng) for _ in range(items)]))[:, None]
+        kind = self.kinds[rng.choice(len(self.kinds), p=self.kind_shares)]
+        if kind is None:
+            return torch.from_numpy(np.stack([self.crop(rng) for _ in range(items)]))[:, None], None
+        crops = [kind.crop(rng, CROP_SAMPLES // CODEC_FRAME_SAMPLES, GAIN_DB) for _ in range(items)]
+        waves, controls = (torch.from_numpy(np.stack(part).astype(np.float32)) for part in zip(*crops, strict=True))
+        return waves[:, None], controls
 
 
 @dataclass
@@ -96,7 +110,7 @@ class Trainer:
         self.seed, self.limit, self.freeze_at, self.rate = seed, 60 * minutes, freeze_at, rate
         self.adversary_at = adversary_at
         self.usage = torch.zeros(config.codebooks, config.codebook_size)
-        self.sums: dict[str, float] = {}
+        self.sums: dict[str, list[float]] = {}
         self.summed = 0  # steps in them
 
     def set_rates(self) -> None:
@@ -122,22 +136,27 @@ class Trainer:
             row += torch.bincount(layer_codes, minlength=len(row))
         return quantized, commitment
 
-    def step(self, wave: Tensor) -> None:
-        """One update on wave [B, 1, N]."""
+    def step(self, wave: Tensor, wanted: Tensor | None = None) -> None:
+        """One update on wave [B, 1, N]; wanted [B, T, NUMBERS]: its controls, if they are known."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.progress.step)
         self.set_rates()
-        with torch.autocast("cpu", torch.bfloat16), torch.set_grad_enabled(not self.progress.frozen):
+        with mixed(), torch.set_grad_enabled(not self.progress.frozen):
             latent = self.codec.encode_latent(wave).float()
         latent, commitment = self.quantized(latent, generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed():
             state = self.codec.initial_decode_state(len(wave))
             state.position.random_(NOISE_FRAMES, generator=generator)
             spectrum, log_hz, _ = self.codec.decoder.controls(latent, state.histories)
+        self.optimizer.zero_grad(set_to_none=True)
+        if wanted is not None:
+            terms = control_terms(spectrum, log_hz, wanted)
+            loss = sum(CONTROL_WEIGHTS[name] * term for name, term in terms.items()) + COMMITMENT_WEIGHT * commitment
+            self.finish(wave, loss, {f"control_{name}": term for name, term in terms.items()})
+            return
         ours, _ = self.codec.decoder.sound(spectrum, log_hz, state)
         terms = self.losses(ours, late(wave[:, 0])) | voice_terms(log_hz, spectrum, wave[:, 0])
         loss = MEL_WEIGHT * terms["mel"] + MAGNITUDE_WEIGHT * terms["magnitude"] + PITCH_WEIGHT * terms["pitch"]
         loss = loss + BUZZ_WEIGHT * terms["buzz"] + COMMITMENT_WEIGHT * commitment
-        self.optimizer.zero_grad(set_to_none=True)
         if self.progress.seconds >= self.adversary_at * self.limit:
             terms["telling"] = self.tell(ours, late(wave[:, 0]))
         if self.progress.adversary > ALONE_STEPS:  # what a fresh discriminator says is noise
@@ -145,14 +164,18 @@ class Trainer:
             terms["spectral"] = MEL_WEIGHT * terms["mel"] + MAGNITUDE_WEIGHT * terms["magnitude"]
             ours.backward(adversary.balanced_gradient(terms, ours), retain_graph=True)
             loss = PITCH_WEIGHT * terms["pitch"] + BUZZ_WEIGHT * terms["buzz"]
+        self.finish(wave, loss, terms | {"commitment": commitment})
+
+    def finish(self, wave: Tensor, loss: Tensor, terms: dict[str, Tensor]) -> None:
+        """The optimizer's step, and what is logged of it."""
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.codec.parameters(), 1.0)
         self.optimizer.step()
         self.progress.step += 1
         self.progress.hours_heard += wave.numel() / SAMPLE_RATE / 3600
         self.summed += 1
-        for name, value in (terms | {"commitment": commitment, "loss": loss, "norm": norm}).items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
+        for name, value in (terms | {"loss": loss, "norm": norm}).items():
+            self.sums.setdefault(name, []).append(float(value.detach()))
 
     def tell(self, ours: Tensor, true: Tensor) -> Tensor:
         """The discriminator's step on waves [B, N] -> its loss."""
@@ -164,7 +187,7 @@ class Trainer:
         return loss
 
     def start_codebooks(self, crops: Crops) -> None:
-        waves = [crops.batch(self.progress.step + i) for i in range(KMEANS_BATCHES)]
+        waves = [crops.batch(self.progress.step + i)[0] for i in range(KMEANS_BATCHES)]
         with torch.no_grad():
             latent = torch.cat([self.codec.encode_latent(wave).flatten(0, 1) for wave in waves])
         generator = torch.Generator().manual_seed(self.seed)
@@ -189,7 +212,7 @@ class Trainer:
 
     def report(self, waves: Tensor, out: Path, steps_per_s: float) -> None:
         line = {"step": self.progress.step, "minutes": self.progress.seconds / 60} | self.validate(waves)
-        line |= {name: value / self.summed for name, value in self.sums.items()}
+        line |= {name: float(np.mean(values)) for name, values in self.sums.items()}
         line |= {"steps_per_s": steps_per_s, "hours_heard": self.progress.hours_heard}
         line = {key: round(value, 4) for key, value in line.items()}
         line["use"] = [round(float(share), 2) for share in (self.usage > 0).float().mean(1)]
@@ -238,15 +261,19 @@ def train(args: argparse.Namespace) -> None:
     trainer = Trainer(CodecConfig(), args.seed, args.minutes, args.freeze_at, args.rate, args.adversary_at)
     if (args.out / "training.safetensors").exists():
         trainer.load(args.out)
+    elif args.start:
+        trainer.codec.load_state_dict(checkpoint.load_tensors(args.start), strict=False)
+        trainer.progress.frozen, trainer.progress.step = True, WARM_UP_STEPS + 1
     pools = [(folder, float(share)) for folder, share in args.pool]
-    crops = Crops([(Pool(folder, "train"), share) for folder, share in pools], args.seed)
-    valid = Crops([(Pool(pools[0][0], "valid"), 1.0)], args.seed).batch(0, VALID_CROPS)
+    controlled = [(ControlPool(folder), float(share)) for folder, share in args.controlled]
+    crops = Crops([(Pool(folder, "train"), share) for folder, share in pools], args.seed, controlled)
+    valid = Crops([(Pool(pools[0][0], "valid"), 1.0)], args.seed).batch(0, VALID_CROPS)[0]
     progress, saved, reported = trainer.progress, time.monotonic(), trainer.progress.seconds
     while progress.seconds < trainer.limit:
         began = time.monotonic()
         if progress.step == WARM_UP_STEPS:
             trainer.start_codebooks(crops)
-        trainer.step(crops.batch(progress.step))
+        trainer.step(*crops.batch(progress.step))
         if not progress.frozen and progress.seconds >= trainer.freeze_at * trainer.limit:
             progress.frozen = True
             trainer.save(args.out)
@@ -265,6 +292,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--pool", nargs=2, action="append", metavar=("FOLDER", "SHARE"), help="the first validates")
+    known = "the same with the controls of its synthesiser (training.controls): whole batches, of its share"
+    parser.add_argument("--controlled", nargs=2, action="append", default=[], metavar=("FOLDER", "SHARE"), help=known)
+    parser.add_argument("--start", type=Path, help="folder of a codec whose decoder is trained on; its codes stay as they are")
     parser.add_argument("--minutes", type=float, default=50, help="length of the whole training")
     parser.add_argument("--freeze-at", type=float, default=0.4, help="share of the time after which codes are final")
     listens = "share of the time after which a discriminator listens (never, if not given: it has not helped yet)"

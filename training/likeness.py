@@ -9,7 +9,7 @@ from torchaudio.functional import melscale_fbanks
 
 from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE
 from duplex.codec import Codec
-from duplex.vocoder import OVERLAP_FRAMES
+from duplex.vocoder import OVERLAP_FRAMES, PARTS
 from training.pitch import pitch
 
 WINDOWS_AND_MELS = ((256, 24), (512, 48), (1024, 80), (2048, 128))
@@ -56,7 +56,7 @@ def voice_terms(log_hz: Tensor, spectrum: Tensor, wave: Tensor) -> dict[str, Ten
     ahead = OVERLAP_FRAMES - 1 - Codec.decoder_delay_samples // CODEC_FRAME_SAMPLES
     hz, voiced = pitch(wave)
     distance = (log_hz[:, :-ahead] - hz[:, ahead:].log()).abs() / math.log(2)
-    noise, harmonic = spectrum.chunk(2, dim=-1)
+    noise, harmonic = spectrum.chunk(PARTS, dim=-1)[:2]
     unvoiced = (F.max_pool1d(voiced.float(), OVERLAP_FRAMES, 1, OVERLAP_FRAMES // 2) == 0)[..., None]
     pulses = torch.sigmoid(2 * (harmonic - noise)) * unvoiced
     return {

@@ -61,19 +61,20 @@ class HibariVoice:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
 
+    def spectra(self, text: str, speed=1.0, pitch=1.0, tract=1.0) -> tuple[list[np.ndarray], list[int], np.ndarray]:
+        """-> what Hibari's signal processing is given (five spectra [601, frames], Hz [frames]), phone ids, frames per phone."""
+        phones = self.tts.ids(" ".join(self.tts.phonemize(text)))
+        feeds = {"ids": np.asarray([phones], np.int64), "speed": np.asarray([speed], np.float32)}
+        *spectra, f0, durations = self.session.run(["lh", "theta", "ln", "lr", "phi", "f0", DURATIONS], feeds)
+        spectra = [spectrum[0] if tract == 1.0 else warp(spectrum[0], tract) for spectrum in spectra]
+        return [*spectra, f0[0] * pitch], phones, np.asarray(durations).reshape(-1).astype(int)
+
     def say(self, text: str, rng: np.random.Generator, speed=1.0, pitch=1.0, tract=1.0):
         """-> wave [samples] float32, phone ids, frames per phone, word times [[word, start, end]] (empty: unsure)."""
         from hibari import dsp
 
-        phones = self.tts.ids(" ".join(self.tts.phonemize(text)))
-        feeds = {"ids": np.asarray([phones], np.int64), "speed": np.asarray([speed], np.float32)}
-        outputs = self.session.run(["lh", "theta", "ln", "lr", "phi", "f0", DURATIONS], feeds)
-        harmonic, theta, noise, residual, phi, f0 = (o[0] for o in outputs[:6])
-        durations = np.asarray(outputs[6]).reshape(-1).astype(int)
-        if tract != 1.0:
-            harmonic, theta, noise, residual, phi = (warp(s, tract) for s in (harmonic, theta, noise, residual, phi))
-        wave = dsp.synth(harmonic, theta, noise, residual, phi, f0 * pitch, rng)
-        return wave, phones, durations.tolist(), word_times(text, phones, durations)
+        parts, phones, durations = self.spectra(text, speed, pitch, tract)
+        return dsp.synth(*parts, rng), phones, durations.tolist(), word_times(text, phones, durations)
 
 
 def word_times(text: str, phones: list[int], durations: np.ndarray) -> list:

@@ -1,0 +1,69 @@
+"""What Hibari's network says of its voice, given to the codec's decoder: the same voice."""
+
+import numpy as np
+import torch
+
+from duplex.audio import CODEC_FRAME_SAMPLES
+from duplex.codec import Codec, CodecConfig
+from duplex.vocoder import BINS, minimum_phase
+from training import controls
+from training.codec import Crops
+from training.likeness import Losses
+from training.pool import Pool
+
+
+def spectrum_of(wanted: torch.Tensor) -> torch.Tensor:
+    """Controls [B, T, NUMBERS] as the decoder's network would give them [B, T, PARTS * BINS]."""
+    noise, harmonic, phase, _ = wanted.split([BINS, BINS, BINS, 1], dim=-1)
+    turn = torch.polar(torch.ones_like(phase), phase) / minimum_phase(harmonic)
+    turn = turn / turn.abs()
+    return torch.cat([noise, harmonic, turn.real - 1, turn.imag], -1)
+
+
+def power_db(wave: np.ndarray) -> float:
+    return 10 * np.log10(np.square(wave).mean())
+
+
+def test_controls_are_the_voice_they_were_taken_from(tmp_path):
+    controls.write(["Good day, how are you today?"], "heart", 0.0005, 1, tmp_path)
+    pool, rows = Pool(tmp_path), np.fromfile(tmp_path / "controls.f16", np.float16).reshape(-1, controls.NUMBERS)
+    wave = pool.wave(0)
+    assert len(rows) == len(wave) // CODEC_FRAME_SAMPLES
+    wanted = torch.from_numpy(rows.astype(np.float32))[None]
+    codec = Codec(CodecConfig(decoder_blocks=1, encoder_blocks=1))
+    log_hz = wanted[..., -1].clamp(min=60).log()
+    made, _ = codec.decoder.sound(spectrum_of(wanted), log_hz, codec.initial_decode_state(1))
+    made, true = made[0, codec.decoder_delay_samples :].numpy(), wave[: -codec.decoder_delay_samples]
+    voiced = np.repeat(rows[:-1, -1] > 0, CODEC_FRAME_SAMPLES)
+    for part in (voiced, ~voiced):
+        assert abs(power_db(made[part]) - power_db(true[part])) < 1.5
+    losses = Losses()
+    mels = [losses.log_mel(losses.magnitude(torch.from_numpy(w)[None], 1024), 1024) for w in (made, true, 0 * true + 1e-3)]
+    distance, without = ((mel - mels[1]).abs().mean() for mel in (mels[0], mels[2]))
+    assert distance < 0.5 < 0.25 * without
+
+
+def test_the_distance_is_none_for_the_controls_themselves_and_some_for_others():
+    rng = torch.Generator().manual_seed(0)
+    noise, harmonic = torch.randn(1, 4, BINS, generator=rng) - 3, torch.randn(1, 4, BINS, generator=rng)
+    wanted = torch.cat([noise, harmonic, torch.rand(1, 4, BINS, generator=rng), torch.full((1, 4, 1), 200.0)], -1)
+    spectrum, log_hz = spectrum_of(wanted), torch.full((1, 4), 200.0).log()
+    terms = controls.control_terms(spectrum, log_hz, wanted)
+    assert all(abs(term) < 1e-4 for term in terms.values())
+    for part, name in enumerate(("noise", "harmonic", "turn")):
+        changed = spectrum.clone()
+        changed[..., part * BINS : (part + 1) * BINS] += 1.0
+        moved = controls.control_terms(changed, log_hz, wanted)
+        assert moved[name] > 0.05 and all(abs(moved[other]) < 1e-4 for other in terms if other != name)
+    assert abs(controls.control_terms(spectrum, log_hz + np.log(2), wanted)["pitch"] - 1) < 1e-4
+
+
+def test_crops_with_controls_fit_their_sound(tmp_path):
+    controls.write(["Good day, how are you today?", "I am well, thank you."], "many", 0.001, 2, tmp_path)
+    crops = Crops([(Pool(tmp_path), 1e-9)], 1, [(controls.ControlPool(tmp_path), 1.0)])
+    wave, wanted = crops.batch(3, 4)
+    frames = wave.unflatten(-1, (-1, CODEC_FRAME_SAMPLES)).square().mean(-1)[:, 0]
+    assert wanted.shape == (*frames.shape, controls.NUMBERS)
+    loud, voiced = frames > 1e-3, wanted[..., -1] > 0
+    assert (loud & voiced).sum() > 0.7 * loud.sum()  # what is loud is a vowel, nearly always
+    assert torch.equal(crops.batch(3, 4)[1], wanted)
