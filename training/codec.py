@@ -4,7 +4,8 @@ First without quantizer, then the codebooks start by k-means. After `--freeze-at
 as they are, the file FROZEN appears in the output folder (codes made from then on stay valid), and the decoder goes on
 alone; from `--adversary-at` of the time on against a discriminator (training.adversary), which first learns alone. The
 voice is learned from magnitudes and from the pitch (`training.pitch`), never from the waveform: the codes then need to
-carry no phase and are easier to predict. Runs again with the same --out go on where the last one stopped.
+carry no phase and are easier to predict. Where the speech's own synthesiser is known (`training.controls`, --controlled) the
+decoder learns its controls instead, phases too. Runs again with the same --out go on where the last one stopped.
 
     python -m training.codec --out runs/codec --export duplex/agent/codec    writes the weights in half precision
 """
