@@ -121,11 +121,14 @@ def _load(args: argparse.Namespace, slots: int):
     torch.set_num_threads(args.threads)
     options = {"device": args.compute, "dtype": args.dtype, "offline": args.offline, "backbone": args.backbone}
     try:
-        return load_agent(args.agent, slots=slots, **options)
+        agent = load_agent(args.agent, slots=slots, **options)
     except BackboneError as error:
         raise UsageError(str(error)) from error
     except FileNotFoundError as error:
         raise UsageError(f"the agent in {args.agent} is not complete: {error.filename or error} is missing") from error
+    if hasattr(args, "cancel_echo"):  # talk: the client knows the sound card better, and a recording has no echo
+        agent.settings.cancel_echo = False
+    return agent
 
 
 def _serve(args: argparse.Namespace) -> None:
