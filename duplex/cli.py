@@ -108,8 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _load(args: argparse.Namespace, slots: int):
-    """The agent, ready to step."""
+def _load(args: argparse.Namespace, slots: int, cancel_echo: bool = True):
+    """The agent, ready to step; it need not take its own voice out of what it hears where somebody else does."""
     if not args.agent.is_dir():
         raise UsageError(f"there is no agent in {args.agent}; --agent names a folder with config.json and weights")
     print("loading the agent …", file=sys.stderr, flush=True)
@@ -126,8 +126,7 @@ def _load(args: argparse.Namespace, slots: int):
         raise UsageError(str(error)) from error
     except FileNotFoundError as error:
         raise UsageError(f"the agent in {args.agent} is not complete: {error.filename or error} is missing") from error
-    if hasattr(args, "cancel_echo"):  # talk: the client knows the sound card better, and a recording has no echo
-        agent.settings.cancel_echo = False
+    agent.settings.cancel_echo = cancel_echo
     return agent
 
 
@@ -221,7 +220,7 @@ async def _open(args: argparse.Namespace):
         return await RemoteSession.open(args.server, **options, api_key=args.api_key)
     from duplex.local import LocalSession, LockstepSession
 
-    agent = _load(args, slots=1)
+    agent = _load(args, slots=1, cancel_echo=False)  # the client does it at the sound card; a recording has none
     return LockstepSession(agent, **options) if args.fast else await LocalSession.open(agent, **options)
 
 

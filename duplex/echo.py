@@ -5,6 +5,8 @@ silent: it is very much softer than what was heard, or hardly above the noise. E
 microphone passes as it is. Who talks over the agent is heard with half as many wrong words as with the canceller alone.
 """
 
+import math
+
 import numpy as np
 
 from duplex.audio import SAMPLE_RATE
@@ -19,6 +21,7 @@ ECHO_DB = 16.0  # softer by so much, the canceller's output begins to be taken;
 NOISE_DB, LEAST_DB = 14.0, 3.0  # or less than so much above its noise, and softer than what was heard at all;
 CERTAIN_DB = 4.0  # by so much more, or less, it is taken alone
 SMOOTHING = 0.3  # of the two powers, a frame
+LEAST_POWER = 1e-9
 NOISE_RISES = 10**0.003  # a frame, so 3 dB a second; it falls at once
 
 
@@ -44,7 +47,7 @@ class EchoCanceller:
         self._unknown = LEARN_FRAMES  # frames still
         self._loudest = 0.0  # power of what was played lately
         self._last = np.zeros(LAG_SAMPLES, np.float32)  # heard and not yet given out
-        self._powers = np.full(2, 1e-9)  # of what was heard and of the canceller's output
+        self._heard = self._left = LEAST_POWER  # powers of what was heard and of the canceller's output
         self._noise = 1e-3  # power of the canceller's output when all are silent
         self._share = 0.0  # of the canceller in what is given out
 
@@ -63,24 +66,24 @@ class EchoCanceller:
         samples = np.ascontiguousarray(samples, np.float32)
         played, self._played = self._played[:count], self._played[count:]
         played = np.concatenate([played, np.zeros(count - len(played), np.float32)])
-        frames = (part.reshape(-1, FRAME_SAMPLES) for part in (samples, played))
-        return np.concatenate([self._frame(*pair) for pair in zip(*frames, strict=True)])
+        late = np.concatenate([self._last, samples])
+        late, self._last = late[:count], late[count:]
+        clean = self._canceller.process(samples, played)
+        powers = np.stack([late, clean, played]).reshape(3, -1, FRAME_SAMPLES)
+        shares = [self._share, *(self._weigh(*frame) for frame in np.square(powers).mean(-1).T.tolist())]
+        share = np.interp(np.arange(1, count + 1) / FRAME_SAMPLES, np.arange(len(shares)), shares).astype(np.float32)
+        return late + share * (clean - late)
 
-    def _frame(self, heard: np.ndarray, played: np.ndarray) -> np.ndarray:
-        late = np.concatenate([self._last, heard])
-        late, self._last = late[:FRAME_SAMPLES], late[FRAME_SAMPLES:]
-        power = float(np.square(played).mean())
-        self._unknown -= power > VOICE_POWER
-        self._loudest = max(power, PLAYED_FALLS * self._loudest)
-        clean = self._canceller.process(heard, played)
-        powers = np.array([np.square(late).mean(), np.square(clean).mean()]) + 1e-9
-        self._powers += SMOOTHING * (powers - self._powers)
-        all_heard, left = self._powers
-        self._noise = min(left, self._noise * NOISE_RISES)
-        softer_db, above_db = 10 * np.log10(all_heard / left), 10 * np.log10(left / self._noise)
+    def _weigh(self, heard: float, left: float, played: float) -> float:
+        """The powers of a frame of the three sounds, the second the canceller's output -> its share at the frame's end."""
+        self._unknown -= played > VOICE_POWER
+        self._loudest = max(played, PLAYED_FALLS * self._loudest)
+        self._heard += SMOOTHING * (heard + LEAST_POWER - self._heard)
+        self._left += SMOOTHING * (left + LEAST_POWER - self._left)
+        self._noise = min(self._left, self._noise * NOISE_RISES)
+        softer_db, above_db = 10 * math.log10(self._heard / self._left), 10 * math.log10(self._left / self._noise)
         certain = max(softer_db - ECHO_DB, NOISE_DB - above_db if softer_db > LEAST_DB else 0.0)
         if 0 < self._unknown < LEARN_FRAMES:  # until it knows the room the canceller may take all for echo
-            certain = CERTAIN_DB if all_heard < USER_SHARE * self._loudest else 0.0
-        before, self._share = self._share, min(max(certain / CERTAIN_DB, 0.0), 1.0)
-        share = np.linspace(before, self._share, FRAME_SAMPLES, dtype=np.float32)
-        return late + share * (clean - late)
+            certain = CERTAIN_DB if self._heard < USER_SHARE * self._loudest else 0.0
+        self._share = min(max(certain / CERTAIN_DB, 0.0), 1.0)
+        return self._share

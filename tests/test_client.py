@@ -137,7 +137,7 @@ def test_words_are_where_their_sound_is(server_url, tmp_path, capsys):
 
 
 def test_talk_in_one_process(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_load", lambda args, slots: TinyAgent(slots))
+    monkeypatch.setattr(cli, "_load", lambda args, slots, cancel_echo: TinyAgent(slots))
     question = write(tmp_path / "q.wav", tone(8))
     cli.main(["talk", "--input", question, "--output", str(tmp_path / "a.wav"), "--seed", "1"])
     check_outputs(tmp_path / "a.wav", tmp_path / "a", tmp_path / "a.png")
@@ -146,7 +146,7 @@ def test_talk_in_one_process(tmp_path, monkeypatch, capsys):
 
 def test_recorded_questions_without_a_sound_card(tmp_path, monkeypatch, capsys):
     """What `make talk` does on a machine without sound: several questions, one after the other."""
-    monkeypatch.setattr(cli, "_load", lambda args, slots: TinyAgent(slots))
+    monkeypatch.setattr(cli, "_load", lambda args, slots, cancel_echo: TinyAgent(slots))
     monkeypatch.setattr("client.terminal.has_sound", lambda: False)
     paths = [Path(write(tmp_path / f"{number}.wav", tone(6 + number))) for number in range(3)]
     monkeypatch.setattr(cli, "_recorded_questions", lambda: paths)
