@@ -63,22 +63,27 @@ def test_its_voice_can_be_understood(conversation):
 
 def test_its_own_voice_is_not_the_users():
     """What it says comes back from a loudspeaker two ticks later at -14 dB. Once a first answer has shown the room, nothing of
-    the others is written down, and nothing stops them."""
+    the others is written down, nothing stops them, and the ears are given a tenth of it at most."""
     from duplex.agent import load_agent
 
-    agent, answers = load_agent(slots=1), []
+    agent, answers, powers = load_agent(slots=1), [], []
+    listen = agent.listen
+    agent.listen = lambda audio: powers.append(float(audio.square().mean())) or listen(audio)
     agent.open(0, seed=0)
     air = [np.zeros((1, TICK_SAMPLES), np.float32)] * 2
     rng = np.random.default_rng(0)
     for question in ("How are you today?", "Can you tell me a joke?", "What is the capital of Italy?"):
         agent.write(0, "user", question)
         agent.answer(0)
-        kinds = []
+        kinds, came = [], []
+        powers.clear()
         while "agent_ended" not in kinds[:-25] and len(kinds) < 300:  # and two more seconds
             heard = 0.2 * air.pop(0) + rng.normal(0, 3e-4, (1, TICK_SAMPLES)).astype(np.float32)
+            came.append(float(np.square(heard).mean()))
             voice, [events] = agent.step(heard, [0])
             air.append(voice)
             kinds += [event.kind for event in events] or ["nothing"]
-        answers.append(kinds)
-    for kinds in answers[1:]:
+        answers.append((kinds, sum(powers) / sum(came)))
+    for kinds, left in answers[1:]:
+        assert left < 0.1
         assert kinds.count("agent_ended") == 1 and not {"heard", "agent_stopped"} & set(kinds)
