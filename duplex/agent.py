@@ -18,7 +18,7 @@ import torch
 from duplex import codec as codec_module
 from duplex import encoder as encoder_module
 from duplex import features, hearing, lexicon, lm, voices
-from duplex.audio import CODEC_FRAME_RATE, CODEC_FRAMES_PER_TICK, MEL_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
+from duplex.audio import CODEC_FRAME_RATE, SAMPLE_RATE, TICK_SAMPLES
 from duplex.checkpoint import load_config, load_tensors
 from duplex.draft import Asked, Draft, DraftConfig, propose
 from duplex.echo import EchoCanceller, EchoUnavailable
@@ -44,7 +44,6 @@ from duplex.tokens import (
     kind,
     load_tokenizer,
 )
-from duplex.traced import trace
 from duplex.vocoder import DecodeState
 
 log = logging.getLogger(__name__)
@@ -181,22 +180,6 @@ class Agent:
         names = ("lm_calls", "lm_seconds", "calls_saved", "draft_seconds")
         on = self.draft is not None and not counts.draft_off
         return {**{name: getattr(counts, name) for name in names}, "draft_on": int(on), "guesses": guesses, "guesses_right": right}
-
-    def record(self) -> None:
-        """Record the kernels of every part's tick (duplex.traced): less than half the time on a CPU."""
-        one, B, state = torch.zeros(1, dtype=torch.long), self.slots, lm.initial_state(self.lm.config, 1, dtype=self.dtype)
-        x = torch.zeros(1, self.lm.config.width, dtype=self.dtype)
-        trace(self.lm, "forward", x, one, one[None, None] == 0, state.keys, state.values, one, one, one)
-        state = self.encoder.initial_state(B)
-        mel, tails = torch.zeros(B, MEL_FRAMES_PER_TICK, features.BANDS), (state.mel_tail, state.conv_tail)
-        trace(self.encoder, "tick", mel, *tails, state.keys, state.values, state.filled, torch.tensor(0))
-        state, talker, config = self.talking.initial_state(B), self.talking.talker, self.talking.config
-        p = config.patch_frames
-        patch = torch.zeros(B, p, config.code_width), torch.zeros(B, p, config.drawn), torch.zeros(B, p, dtype=torch.bool)
-        cache = state.keys, state.values, ~state.visible, torch.tensor([0])
-        trace(talker, "patch", state.sums, *patch, talker.rotary[:1], *cache)
-        codes = talker.silence_codes[: config.drawn, None].expand(B, -1, CODEC_FRAMES_PER_TICK)
-        trace(self.codec, "decode_tensors", codes, *self.codec.initial_decode_state(B).tensors())
 
     @torch.inference_mode()
     def open(self, slot: int, seed=0, instructions: str | None = None, temperature: float | None = None, gradually=False) -> None:
@@ -700,7 +683,6 @@ def load_agent(folder=None, slots=1, device="cpu", dtype=None, offline=False, se
     from duplex.backbone import BackboneError, fill, read
     from duplex.codec import load_codec
     from duplex.encoder import Encoder, EncoderConfig
-    from duplex.quantize import quantize, quantize_lm, quantize_talker
     from duplex.talker import Talker, TalkerConfig
 
     # With one thread no pool of workers is made here: a second one, for the thread that will run the model, halves its speed.
@@ -727,16 +709,20 @@ def load_agent(folder=None, slots=1, device="cpu", dtype=None, offline=False, se
         draft.load_state_dict(load_tensors(folder / "draft"))
         draft = draft.to(device, model.norm.dtype)
     if dtype == "int8":
-        quantize_lm(model)
-        quantize(encoder)
-        quantize_talker(talker)
-        quantize(codec.decoder)
-        if draft:
-            quantize(draft)
+        from duplex import kernels
+        from duplex.encoder_cpu import compile_encoder
+        from duplex.lm_cpu import compile_lm
+        from duplex.talker_cpu import compile_talker
+        from duplex.vocoder_cpu import compile_vocoder
+
+        if not kernels.COMPILED.is_dir():
+            log.warning("compiling the model for this processor: about a minute, this once")
+        compile_lm(model), compile_encoder(encoder), compile_talker(talker)
+        if isinstance(codec, codec_module.Codec):
+            compile_vocoder(codec.decoder)
     words, tokenizer = lexicon.load_lexicon(folder / "lexicon"), load_tokenizer(folder)
     agent = Agent(model, encoder.eval(), words, talker.eval(), codec, tokenizer, slots, settings, draft)
     if device == "cpu":
-        agent.record()
         agent.rehearse()
     torch.set_num_threads(threads)
     return agent

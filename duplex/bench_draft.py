@@ -17,8 +17,7 @@ from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.draft import Draft, DraftConfig
 from duplex.engine import TICK_S, Engine
 from duplex.lm import LM, LMConfig
-from duplex.quantize import quantize, quantize_lm
-from duplex.traced import trace
+from duplex.lm_cpu import compile_lm
 
 BATCHES = (1, 4, 8)
 PAUSE_S = 4.0  # after each question, for the answer
@@ -168,10 +167,9 @@ def billion() -> dict:
     """Milliseconds of one call of a random LM with a billion weights: one position, three positions; and of three guesses."""
     config = LMConfig(**BILLION)
     torch.manual_seed(0)
-    model = quantize_lm(LM(config).merge().eval())
-    draft = quantize(Draft(DraftConfig(config.width, 2 * config.width)).eval())
-    state, one = lm_module.initial_state(config, 1), torch.zeros(1, dtype=torch.long)
-    trace(model, "forward", torch.zeros(1, config.width), one, one[None, None] == 0, state.keys, state.values, one, one, one)
+    model = compile_lm(LM(config).merge().eval())
+    draft = Draft(DraftConfig(config.width, 2 * config.width)).eval()
+    state = lm_module.initial_state(config, 1)
 
     def median(work) -> float:
         times = []

@@ -22,6 +22,7 @@ NOISE_DB, LEAST_DB = 14.0, 3.0  # or less than so much above its noise, and soft
 CERTAIN_DB = 4.0  # by so much more, or less, it is taken alone
 SMOOTHING = 0.3  # of the two powers, a frame
 LEAST_POWER = 1e-9
+HISS = 6e-5  # in all, two steps of 16 bits; what dies away in the canceller's filters takes six times as long once it is denormal
 NOISE_RISES = 10**0.003  # a frame, so 3 dB a second; it falls at once
 
 
@@ -44,6 +45,7 @@ class EchoCanceller:
         # second. No noise suppression and no gain control: the agent's encoder was trained without them.
         self._canceller = AudioProcessor(sample_rate=SAMPLE_RATE, echo_cancellation=True)
         self._played = np.zeros(0, np.float32)
+        self._hiss = np.random.default_rng(0)
         self._unknown = LEARN_FRAMES  # frames still
         self._loudest = 0.0  # power of what was played lately
         self._last = np.zeros(LAG_SAMPLES, np.float32)  # heard and not yet given out
@@ -68,7 +70,8 @@ class EchoCanceller:
         played = np.concatenate([played, np.zeros(count - len(played), np.float32)])
         late = np.concatenate([self._last, samples])
         late, self._last = late[:count], late[count:]
-        clean = self._canceller.process(samples, played)
+        hiss = HISS * (self._hiss.random((count, 2), np.float32).T - np.float32(0.5))
+        clean = self._canceller.process(samples + hiss[0], played + hiss[1])
         powers = np.stack([late, clean, played]).reshape(3, -1, FRAME_SAMPLES)
         shares = [self._share, *(self._weigh(*frame) for frame in np.square(powers).mean(-1).T.tolist())]
         share = np.interp(np.arange(1, count + 1) / FRAME_SAMPLES, np.arange(len(shares)), shares).astype(np.float32)

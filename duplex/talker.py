@@ -143,7 +143,6 @@ class CodeHead(nn.Module):
         self.inner = nn.Parameter(torch.randn(K, C, C) * C**-0.5)
         self.outer = nn.Parameter(torch.randn(K, C, N) * C**-0.5)
         self.bias = nn.Parameter(torch.zeros(K, 1, N))
-        self.networks = None  # the same, one by one in 8 bits: see quantize.py
 
     def forward(self, x: Tensor, codebooks: slice = slice(None)) -> Tensor:
         """x [K, N, C] (frame and prefix summed) of these codebooks -> logits [K, N, codebook size]."""
@@ -153,9 +152,6 @@ class CodeHead(nn.Module):
     def one(self, x: Tensor, codebook: int) -> Tensor:
         """The same for one codebook: x [B, C] -> logits [B, codebook size]."""
         x = rms_norm(x, x.shape[-1:])
-        if self.networks is not None:
-            inner, outer = self.networks[codebook]
-            return outer(silu(inner(x)))
         y = silu(x @ self.inner[codebook])
         return torch.addmm(self.bias[codebook], y, self.outer[codebook])
 

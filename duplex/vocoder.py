@@ -88,14 +88,19 @@ class FrameDecoder(nn.Module):
 
     def controls(self, latent: Tensor, histories: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
         """latent [B, T, D] -> the PARTS of the spectrum [B, T, PARTS * BINS], log of Hz [B, T]."""
+        x, spectrum, histories = self.network(latent, histories)
+        log_hz = (x.float() * self.to_pitch).sum(-1) + self.pitch_bias + torch.log(torch.tensor(MIDDLE_HZ))
+        return spectrum.float().clamp(max=MAX_LOG_MAGNITUDE), log_hz, histories
+
+    def network(self, latent: Tensor, histories: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """latent [B, T, D] -> frames [B, T, C], what becomes their spectrum [B, T, PARTS * BINS], histories."""
         x, history = self.from_latent.step(latent, histories[0])
         x, new = self.first_norm(x), [history]
         for block, history in zip(self.blocks, histories[1:], strict=True):
             x, history = block.step(x, history)
             new.append(history)
         x = self.norm(x)
-        log_hz = (x.float() * self.to_pitch).sum(-1) + self.pitch_bias + torch.log(torch.tensor(MIDDLE_HZ))
-        return self.to_spectrum(x).float().clamp(max=MAX_LOG_MAGNITUDE), log_hz, new
+        return x, self.to_spectrum(x), new
 
     def sound(self, spectrum: Tensor, log_hz: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
         """What `controls` gives -> wave [B, T * CODEC_FRAME_SAMPLES], state."""

@@ -114,17 +114,12 @@ def test_weights_that_cannot_be_fetched_are_an_error(monkeypatch):
 
 
 def test_an_agent_speaks_with_it():
-    """Recorded, as on a CPU, the same as not recorded; and it has one voice."""
-    config, waves = SeanetConfig(filters=4, codebook_size=16, latent_width=8), []
-    for recorded in (False, True):
-        torch.manual_seed(0)
-        agent = tiny_agent(2, codec=SeanetCodec(config))
-        if recorded:
-            agent.record()
-        agent.open(1)
-        agent.talking.push(agent.talker_state, 1, 0, [20, 21, 22])
-        waves.append([agent.step(np.zeros((2, TICK_SAMPLES), np.float32), [1])[0] for _ in range(6)])
-    assert np.abs(waves[0]).max() > 1e-4
-    np.testing.assert_allclose(waves[1], waves[0], atol=1e-6)
+    """And it has one voice."""
+    torch.manual_seed(0)
+    agent = tiny_agent(2, codec=SeanetCodec(SeanetConfig(filters=4, codebook_size=16, latent_width=8)))
+    agent.open(1)
+    agent.talking.push(agent.talker_state, 1, 0, [20, 21, 22])
+    wave = np.stack([agent.step(np.zeros((2, TICK_SAMPLES), np.float32), [1])[0] for _ in range(6)])
+    assert np.abs(wave).max() > 1e-4
     with pytest.raises(ValueError, match="SEANet, has no voice"):
         agent.speak_as(1, "oak")

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from duplex.audio import CODEC_FRAMES_PER_TICK
-from duplex.quantize import quantize_talker
 from duplex.talker import LOOKAHEAD, Talker, TalkerConfig, position_features
 from duplex.talking import Talking
 
@@ -247,19 +246,3 @@ def test_rate_makes_it_faster():
     for slot in (0, 1):
         say(talking, state, slot, words(10))
     assert talking.queued_seconds(state, 1) == pytest.approx(talking.queued_seconds(state, 0) / 2, rel=0.1)
-
-
-def test_8_bit_weights_say_nearly_the_same():
-    """The first codes, before histories part: mostly the same; and the words take the same time."""
-    options = dict(width=32, heads=2, hidden=32, phone_width=32, code_width=32)
-    runs = []
-    for prepare in (lambda talker: talker, quantize_talker):
-        talker = tiny(**options, temperature_first=0.0, temperature_rest=0.0)
-        prepare(talker)
-        talking = Talking(talker)
-        state = talking.initial_state(1)
-        say(talking, state, 0, words(6))
-        codes, spoken, _ = run(talking, state, 20)
-        runs.append((codes[:, :12], spoken))
-    assert runs[0][1] == runs[1][1]
-    assert (runs[0][0] == runs[1][0]).float().mean() > 0.7

@@ -24,8 +24,8 @@ from torch.nn import functional as F
 
 from duplex import features
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
+from duplex.encoder_cpu import compile_encoder
 from duplex.lexicon import Reading, read
-from duplex.quantize import quantize
 from training.augment import active_power, load_noise, noise_stretch, room_response
 from training.evaluate_voice import error_rate, recognise, sentences, speak
 from training.heard import Ears, load_ears, text_of, words_of
@@ -227,7 +227,7 @@ def evaluate_ears(args) -> dict:
     assert args.pool and args.noise, "ears need --pool and --noise"
     folder = args.agent or DEFAULT_FOLDER
     ears, noises = open_ears(folder, args.encoder), load_noise(args.noise)
-    quantize(ears.encoder)  # as it serves
+    compile_encoder(ears.encoder)  # as it serves
     teacher = Offline(args.out / "teacher.jsonl", args.threads)
     setting = {key: getattr(args, key) for key in ("clips", "minutes", "hour", "seed")}
     setting["weights"] = digest(args.encoder or folder)

@@ -1,0 +1,89 @@
+"""The LM's call as one compiled function with weights in 8 bits (duplex.kernels); the sums are those of duplex.lm."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numba import njit
+
+from duplex.kernels import OPTIONS, Weights, attend, gated, layer, multiply, pack, product, rms_norm, room, rotate, stack
+from duplex.lm import LM
+
+PRODUCTS = ("qkv", "out", "gate_up", "down")
+
+
+class Parts(NamedTuple):
+    """All blocks' weights, one above the other."""
+
+    attention_norm: np.ndarray  # [layers, D]
+    mlp_norm: np.ndarray
+    norm: np.ndarray  # [D]
+    qkv: Weights
+    out: Weights
+    gate_up: Weights
+    down: Weights
+
+
+@njit(**OPTIONS)
+def call(x, cosines, sines, visible, keys, values, slots, cells, place, parts, heads, epsilon):
+    """See lm.LM.forward with a cache; x [N, D] becomes the hidden states, cosines and sines [N, W / 2]."""
+    rows, kv_heads, width = x.shape[0], keys.shape[2], keys.shape[4]
+    normed = np.empty_like(x)
+    scores, no_bias = np.empty(keys.shape[3], np.float32), np.zeros((heads, keys.shape[3]), np.float32)
+    seen, length = np.empty((rows, visible.shape[2]), np.int64), visible.shape[1]
+    count = np.zeros(rows, np.int64)
+    for n in range(rows):
+        for cell in range(visible.shape[2]):
+            if visible[place[n] // length, place[n] % length, cell]:
+                seen[n, count[n]] = cell
+                count[n] += 1
+    qkv_room, out_room = room(rows, layer(parts.qkv, 0)), room(rows, layer(parts.out, 0))
+    gate_room, down_room = room(rows, layer(parts.gate_up, 0)), room(rows, layer(parts.down, 0))
+    mixed = np.empty((rows, heads, width), np.float32)
+    inner = np.empty((rows, gate_room[-1].shape[1] // 2), np.float32)
+    for i in range(keys.shape[0]):
+        rms_norm(x, parts.attention_norm[i], epsilon, normed)
+        multiply(normed, layer(parts.qkv, i), *qkv_room)
+        qkv = qkv_room[-1].reshape(rows, heads + 2 * kv_heads, width)
+        for n in range(rows):
+            rotate(qkv[n, : heads + kv_heads], cosines[n], sines[n])
+            for h in range(kv_heads):
+                keys[i, slots[n], h, cells[n]] = qkv[n, heads + h]
+                values[i, slots[n], h, cells[n]] = qkv[n, heads + kv_heads + h]
+        for n in range(rows):
+            attend(qkv[n, :heads], keys[i, slots[n]], values[i, slots[n]], seen[n, : count[n]], no_bias, scores, mixed[n])
+        multiply(mixed.reshape(rows, heads * width), layer(parts.out, i), *out_room)
+        x += out_room[-1]
+        rms_norm(x, parts.mlp_norm[i], epsilon, normed)
+        multiply(normed, layer(parts.gate_up, i), *gate_room)
+        gated(gate_room[-1], inner)
+        multiply(inner, layer(parts.down, i), *down_room)
+        x += down_room[-1]
+    rms_norm(x, parts.norm, epsilon, normed)
+    return normed
+
+
+def compile_lm(lm: LM) -> LM:
+    """Replace a merged LM's call with a cache, and its output layer, by compiled ones with copies of the weights in 8 bits."""
+    config, blocks = lm.config, lm.blocks
+    products = {name: stack([getattr(block, name).weight for block in blocks]) for name in PRODUCTS}
+    norms = {name: torch.stack([getattr(b, name).data for b in blocks]).float().numpy() for name in ("attention_norm", "mlp_norm")}
+    parts = Parts(**norms, norm=lm.norm.detach().float().numpy(), **products)
+    table, half = pack(lm.embedding), config.head_width // 2
+    angles = config.rope_theta ** (-np.arange(half, dtype=np.float32) / half)
+
+    def forward(x, positions, visible, keys, values, slots, cells, place):
+        turns = positions.numpy()[:, None].astype(np.float32) * angles
+        arrays = [tensor.numpy() for tensor in (visible, keys, values, slots, cells, place)]
+        return torch.from_numpy(call(x.numpy().copy(), np.cos(turns), np.sin(turns), *arrays, parts, config.heads, config.norm_eps))
+
+    def text_out(hidden: torch.Tensor) -> torch.Tensor:
+        scores = product(np.ascontiguousarray(hidden.flatten(0, -2).float().numpy()), table)
+        return torch.from_numpy(scores[:, : config.vocabulary]).view(*hidden.shape[:-1], -1)
+
+    for block in blocks:
+        for name in PRODUCTS:
+            delattr(block, name)
+    object.__setattr__(lm, "forward", forward)
+    lm.text_out = text_out
+    return lm
