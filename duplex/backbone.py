@@ -45,9 +45,7 @@ def read(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     """A GGUF file, or a folder with config.json and safetensors -> sizes as fields of LMConfig, tensors under the names
     `transformers` uses (without the leading "model."). Raises BackboneError."""
     try:
-        if path.is_dir():
-            return read_folder(path)
-        return read_gguf_sizes(path), read_gguf(path)
+        return read_folder(path) if path.is_dir() else read_gguf(path)
     except (OSError, KeyError) as error:
         what = "no Llama-family GGUF file and no folder with config.json and safetensors"
         raise BackboneError(f"{path} is {what}: {error!r}") from error
@@ -68,11 +66,8 @@ def read_folder(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     return sizes, checked(path, tensors, config.get("head_dim", sizes["width"] // sizes["heads"]), sizes)
 
 
-def read_gguf_sizes(path: Path) -> dict:
+def gguf_sizes(path: Path, fields: dict) -> dict:
     """What the metadata of a Llama GGUF file says about its size."""
-    from gguf import GGUFReader
-
-    fields = GGUFReader(path).fields
     kind = fields["general.architecture"].contents()
     if kind != "llama":
         raise BackboneError(f"{path} holds a {kind!r} model, not a Llama")
@@ -89,14 +84,15 @@ def checked(path: Path, tensors: dict[str, torch.Tensor], head_width: int, sizes
     return tensors
 
 
-def read_gguf(path: Path) -> dict[str, torch.Tensor]:
-    """A Llama GGUF file, dequantised, under the names `transformers` uses (without the leading "model.")."""
+def read_gguf(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
+    """See `read`; the tensors are dequantised."""
     from gguf import GGUFReader
     from gguf.quants import dequantize
 
-    sizes, tensors = read_gguf_sizes(path), {}
+    reader = GGUFReader(path)  # it takes five seconds
+    sizes, tensors = gguf_sizes(path, reader.fields), {}
     head_width = sizes["width"] // sizes["heads"]
-    for item in GGUFReader(path).tensors:
+    for item in reader.tensors:
         value = torch.from_numpy(dequantize(item.data, item.tensor_type).copy())
         parts = item.name.split(".")
         if parts[0] == "blk":
@@ -106,7 +102,7 @@ def read_gguf(path: Path) -> dict[str, torch.Tensor]:
             tensors[f"layers.{parts[1]}.{GGUF_NAMES[parts[2]]}.weight"] = value
         else:
             tensors[{"token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head"}[parts[0]] + ".weight"] = value
-    return checked(path, tensors, head_width, sizes)
+    return sizes, checked(path, tensors, head_width, sizes)
 
 
 @torch.no_grad()

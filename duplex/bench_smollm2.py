@@ -28,7 +28,7 @@ class SmolLM2:
             vocab_size=49152, max_position_embeddings=8192, rope_parameters={"rope_type": "default", "rope_theta": 100000.0},
             rms_norm_eps=1e-5, tie_word_embeddings=True,
         )  # fmt: skip
-        tensors = read_gguf(next(weights.smollm2(offline).glob("*.gguf")))
+        _, tensors = read_gguf(next(weights.smollm2(offline).glob("*.gguf")))
         self.model = LlamaForCausalLM(config)
         self.model.model.load_state_dict(tensors)
         self.model = self.model.to(torch.bfloat16).eval()

@@ -73,7 +73,7 @@ def load(path: Path):
         rope_parameters={"rope_type": "default", "rope_theta": 100_000.0}, max_position_embeddings=8192,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
-    missing, unexpected = model.model.load_state_dict(read_gguf(path), strict=False)
+    missing, unexpected = model.model.load_state_dict(read_gguf(path)[1], strict=False)
     assert not missing and not unexpected, (missing, unexpected)
     model.tie_weights()
     return model.to(torch.bfloat16).eval(), tokenizer
