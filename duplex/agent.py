@@ -57,6 +57,7 @@ NEAR_TICKS, GONE_TICKS = 2, 2  # that somebody near must speak for the voice to 
 FORESEEN = 3  # symbols at most
 PUT_OFF_TICKS = 6  # in a row may wait to be fed while there is nothing to decide
 SOUNDING_WORDS, ECHO_TICKS = 3, 15  # words begun or about to be; how long after its end a word may come back and be heard
+REST_TICKS = 10  # of silence, after which the codec remembers nothing else and what it gives is silence: it rests
 REHEARSAL_TICKS = 16
 WEIGH_TICKS = 500  # after so many the draft must have saved more time than it took
 Row = tuple[torch.Tensor, list[int]]  # inputs of the LM [n, D] for one slot, and which of them are ticks
@@ -156,6 +157,7 @@ class Agent:
         self.encoder_state = encoder.initial_state(slots)
         self.talker_state = self.talking.initial_state(slots)
         self.decode_state = codec.initial_decode_state(slots)
+        self.at_rest = [0] * slots  # ticks for which the codec has been given silence
         self.sessions: dict[int, Session] = {}
         self.hidden = torch.zeros(slots, model.config.width, dtype=self.dtype, device=self.device)  # after the last position
         self.counts = Counts()
@@ -205,6 +207,7 @@ class Agent:
         self.sessions[slot].echo = self.canceller()
         self.talking.reset(self.talker_state, [slot], self.sessions[slot].seed)
         codec_module.reset(self.decode_state, [slot])
+        self.at_rest[slot] = 0
         self.speak_as(slot, self.sessions[slot].voice, self.sessions[slot].speed)
 
     @torch.inference_mode()
@@ -263,6 +266,7 @@ class Agent:
         encoder_module.reset(self.encoder_state, [slot])
         self.talking.stop(self.talker_state, slot)
         codec_module.reset(self.decode_state, [slot])
+        self.at_rest[slot] = 0
 
     def row(self, tokens: list[int], vector: torch.Tensor | None = None) -> Row:
         """Tokens, and then a tick's vector [D] if there is one."""
@@ -649,10 +653,17 @@ class Agent:
     def speak(self, active: list[int], events: list[list[Event]]) -> np.ndarray:
         """One tick of voice for every slot [B, TICK_SAMPLES], and the words whose voice has ended in it."""
         codes, self.talker_state, spoken = self.talking.step(self.talker_state)
-        wave, self.decode_state = self.codec.decode_step(codes, self.decode_state)
         for slot in active:
             self.contained(events[slot], self.tell_spoken, slot, spoken[slot], events[slot])
-        return wave.float().clamp(-1, 1).cpu().numpy()
+        silent = (codes == self.talking.talker.silence_codes[: codes.shape[1], None]).all(dim=(1, 2)).tolist()
+        self.at_rest = [ticks + 1 if quiet else 0 for ticks, quiet in zip(self.at_rest, silent, strict=True)]
+        sound = np.zeros((self.slots, TICK_SAMPLES), np.float32)
+        if sounding := [slot for slot in range(self.slots) if self.at_rest[slot] < REST_TICKS]:
+            state = codec_module.rows(self.decode_state, sounding)
+            wave, state = self.codec.decode_step(codes[sounding], state)
+            codec_module.put(self.decode_state, sounding, state)
+            sound[sounding] = wave.float().clamp(-1, 1).cpu().numpy()
+        return sound
 
     def tell_spoken(self, slot: int, words: list[tuple[int, int, int]], events: list[Event]) -> None:
         session = self.sessions[slot]

@@ -57,6 +57,20 @@ def reset(state: EncodeState | DecodeState | SeanetState, slots: list[int]) -> N
             tensor[slots] = 0
 
 
+def rows(state: DecodeState | SeanetState, slots: list[int]) -> DecodeState | SeanetState:
+    """A state of these rows alone, copied."""
+    parts = ((name.name, getattr(state, name.name)) for name in fields(state))
+    return type(state)(**{name: [t[slots] for t in part] if isinstance(part, list) else part[slots] for name, part in parts})
+
+
+def put(state: DecodeState | SeanetState, slots: list[int], part: DecodeState | SeanetState) -> None:
+    """Set these rows, in place."""
+    for name in (field.name for field in fields(state)):
+        whole, new = getattr(state, name), getattr(part, name)
+        for to, value in zip(whole, new, strict=True) if isinstance(whole, list) else [(whole, new)]:
+            to[slots] = value
+
+
 class FrameEncoder(nn.Module):
     """Samples -> one latent vector per frame, from the samples and from the log magnitudes of their spectrum."""
 

@@ -13,7 +13,7 @@ import soxr
 
 import client
 from duplex import weights
-from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
+from duplex.audio import CODEC_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
 from training.asking import play
 from training.evaluate import rate
 from training.transcript import heard_form
@@ -87,3 +87,13 @@ def test_its_own_voice_is_not_the_users():
     for kinds, left in answers[1:]:
         assert left < 0.1
         assert kinds.count("agent_ended") == 1 and not {"heard", "agent_stopped"} & set(kinds)
+
+
+def test_its_silence_is_silent():
+    """So that its codec may rest while it says nothing."""
+    from duplex.agent import DEFAULT_FOLDER, REST_TICKS
+    from duplex.codec import load_codec
+
+    codec = load_codec(DEFAULT_FOLDER / "codec")
+    wave = codec.decode(codec.silence_codes()[None, :, None].expand(1, -1, CODEC_FRAMES_PER_TICK * 2 * REST_TICKS))
+    assert wave[:, REST_TICKS * TICK_SAMPLES :].abs().max() < 2**-16
