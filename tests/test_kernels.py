@@ -141,7 +141,7 @@ def test_talker(temperature):
     """The same codes from the same random numbers, and silence where it is forced."""
     torch.manual_seed(0)
     config = talker.TalkerConfig(
-        phone_width=16, width=32, layers=2, heads=2, hidden=48, code_width=16, codebooks=4, codebook_size=40, drawn_codebooks=3,
+        phone_width=16, width=32, layers=2, heads=2, hidden=48, code_width=16, codebooks=4, codebook_size=48, drawn_codebooks=3,
         window_frames=24, temperature_first=temperature, temperature_rest=temperature, top_k=7,
     )  # fmt: skip
     model = talker.Talker(config).eval()
