@@ -162,6 +162,11 @@ class Agent:
         self.hidden = torch.zeros(slots, model.config.width, dtype=self.dtype, device=self.device)  # after the last position
         self.counts = Counts()
 
+    def with_slots(self, slots: int) -> "Agent":
+        """Another agent of the same parts, and no session."""
+        parts = self.lm, self.encoder, self.lexicon, self.talking.talker, self.codec, self.tokenizer
+        return Agent(*parts, slots, self.settings, self.draft)
+
     def rehearse(self) -> None:
         """Say something once: what is loaded, allocated or looked up at first use is not to make a session's first answer late."""
         self.open(0)

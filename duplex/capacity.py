@@ -32,10 +32,10 @@ def step_seconds(agent, slots: int, now: Callable[[], float] = time.perf_counter
 
 
 def largest(load: Callable[[int], object], now: Callable[[], float] = time.perf_counter) -> tuple[object, int]:
-    """The agent loaded with the most places of CANDIDATES that keep real time here, and how many those are."""
+    """The agent with the most places of CANDIDATES that keep real time here, and how many those are; it is loaded once."""
+    agent = load(CANDIDATES[0])
     for slots in CANDIDATES:
-        agent = load(slots)
+        agent = agent if slots == CANDIDATES[0] else agent.with_slots(slots)
         if step_seconds(agent, slots, now) <= SHARE * TICK_MS / 1000:
             return agent, slots
-        del agent  # before the next one needs its memory
-    return load(1), 1
+    return agent.with_slots(1), 1

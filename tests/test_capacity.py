@@ -15,13 +15,12 @@ def test_as_many_places_as_keep_real_time(clock: HandClock, ms_a_session, places
             clock.advance(ms_a_session * len(active) / 1000)
             return super().step(audio, active)
 
-    loaded = []
+        def with_slots(self, slots):
+            loaded.append(Timed(slots))
+            return loaded[-1]
 
-    def load(slots):
-        loaded.append(Timed(slots))
-        return loaded[-1]
-
-    agent, slots = largest(load, clock.now)
+    loaded = [Timed(CANDIDATES[0])]
+    agent, slots = largest(lambda slots: loaded[0], clock.now)
     assert (agent, slots, agent.slots) == (loaded[-1], places, places)
     assert slots == 1 or ms_a_session * slots <= SHARE * TICK_MS
     assert [agent.slots for agent in loaded] == [n for n in (*CANDIDATES, 1) if n >= places]
