@@ -175,13 +175,12 @@ def evaluate_voice(args) -> dict:
     from faster_whisper import WhisperModel
 
     from duplex import weights
-    from duplex.agent import DEFAULT_FOLDER, load_agent
-    from duplex.codec import load_codec
+    from duplex.agent import load_agent
 
     args.out.mkdir(parents=True, exist_ok=True)
     recogniser = WhisperModel(str(weights.whisper_base()), compute_type="int8", cpu_threads=args.threads)
     agent = load_agent(args.agent, slots=SLOTS)
-    codec = load_codec((args.agent or DEFAULT_FOLDER) / "codec")  # the agent's own is recorded for the talker's codebooks
+    codec = agent.codec
     heldout, hard = sentences("heldout"), sentences("hard")
     result = {}
     spoken = speak(agent, heldout + hard)
