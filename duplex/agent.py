@@ -55,7 +55,7 @@ QUIET_TICKS = 3  # without speech, before a turn may end: its last pieces are he
 HASTY_TICKS = 9  # of quiet, before which the LM must be surer that a turn has ended
 NEAR_TICKS, GONE_TICKS = 2, 2  # that somebody near must speak for the voice to wait, and be silent for it to go on
 FORESEEN = 3  # symbols at most
-PUT_OFF_TICKS = 6  # in a row may wait to be fed while there is nothing to decide
+PUT_OFF_TICKS = 6  # of all sessions together may wait to be fed while there is nothing to decide
 SOUNDING_WORDS, ECHO_TICKS = 3, 15  # words begun or about to be; how long after its end a word may come back and be heard
 REST_TICKS = 10  # of silence, after which the codec remembers nothing else and what it gives is silence: it rests
 REHEARSAL_TICKS = 16
@@ -326,7 +326,7 @@ class Agent:
             usual = 1 if self.talking.sounding(self.talker_state, slot) else self.settings.symbols_per_tick
             session.most = max(usual, 1 + len(session.foreseen))
         rows = {s: row for s, given in reading.items() if (row := self.contained(events[s], self.row, *given))}
-        rows = {s: row for s, now in rows.items() if (row := self.contained(events[s], self.due, s, now, s in deciding))}
+        rows = self.due(rows, deciding, events)
         while rows:
             guesses = self.guess({s: row for s, row in rows.items() if s in deciding})
             hidden = {s: found for s, found in self.feed(rows, guesses).items() if s in deciding}
@@ -397,17 +397,24 @@ class Agent:
         """The pieces of a heard word."""
         return self.tokenizer.encode(" " + word, add_special_tokens=False).ids
 
-    def due(self, slot: int, row: Row, deciding: bool) -> Row | None:
-        """What to feed a slot in this tick: all that was put off, and the row. None while there is nothing to decide."""
-        session = self.sessions[slot]
-        session.put_off.append(row)
-        if deciding and len(session.put_off) < PUT_OFF_TICKS and self.idle(slot):
-            return None
-        inputs, ticks, begun = [x for x, _ in session.put_off], [], 0
-        for x, places in session.put_off:
+    def due(self, rows: dict[int, Row], deciding: set[int], events: list[list[Event]]) -> dict[int, Row]:
+        """What to feed in this tick: each slot all that was put off, and its row. Nothing while nobody has anything to decide; a
+        call for one is nearly one for all."""
+        for slot, row in rows.items():
+            self.sessions[slot].put_off.append(row)
+        waits = {s: self.contained(events[s], lambda s: s in deciding and self.idle(s), s) for s in rows}
+        if all(waits.values()) and sum(len(self.sessions[s].put_off) for s in rows) < PUT_OFF_TICKS:
+            return {}
+        return {slot: self.joined(slot) for slot, wait in waits.items() if wait is not None}
+
+    def joined(self, slot: int) -> Row:
+        """All that was put off, as one row."""
+        inputs, ticks, begun = [], [], 0
+        for x, places in self.sessions[slot].put_off:
+            inputs.append(x)
             ticks += [begun + place for place in places]
             begun += len(x)
-        session.put_off = []
+        self.sessions[slot].put_off = []
         return torch.cat(inputs), ticks
 
     def idle(self, slot: int) -> bool:
