@@ -734,13 +734,15 @@ def load_agent(folder=None, slots=1, device="cpu", dtype=None, offline=False, se
     if dtype == "int8":
         from duplex import kernels
         from duplex.encoder_cpu import compile_encoder
-        from duplex.lm_cpu import compile_lm
+        from duplex.lm_cpu import compile_draft, compile_lm
         from duplex.talker_cpu import compile_talker
         from duplex.vocoder_cpu import compile_vocoder
 
         if not kernels.COMPILED.is_dir():
             log.warning("compiling the model for this processor: about a minute, this once")
         compile_lm(model), compile_encoder(encoder), compile_talker(talker)
+        if draft:
+            compile_draft(draft)
         if isinstance(codec, codec_module.Codec):
             compile_vocoder(codec.decoder)
     words, tokenizer = lexicon.load_lexicon(folder / "lexicon"), load_tokenizer(folder)

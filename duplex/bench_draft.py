@@ -17,7 +17,7 @@ from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.draft import Draft, DraftConfig
 from duplex.engine import TICK_S, Engine
 from duplex.lm import LM, LMConfig
-from duplex.lm_cpu import compile_lm
+from duplex.lm_cpu import compile_draft, compile_lm
 
 BATCHES = (1, 4, 8)
 PAUSE_S = 4.0  # after each question, for the answer
@@ -168,7 +168,7 @@ def billion() -> dict:
     config = LMConfig(**BILLION)
     torch.manual_seed(0)
     model = compile_lm(LM(config).merge().eval())
-    draft = Draft(DraftConfig(config.width, 2 * config.width)).eval()
+    draft = compile_draft(Draft(DraftConfig(config.width, 2 * config.width)).eval())
     state = lm_module.initial_state(config, 1)
 
     def median(work) -> float:

@@ -10,9 +10,10 @@ from numba import njit
 
 from duplex import encoder, kernels, lm, talker, vocoder
 from duplex.audio import MEL_FRAMES_PER_TICK
+from duplex.draft import Draft, DraftConfig
 from duplex.encoder_cpu import compile_encoder
 from duplex.features import BANDS
-from duplex.lm_cpu import compile_lm
+from duplex.lm_cpu import compile_draft, compile_lm
 from duplex.talker_cpu import compile_talker
 from duplex.vocoder_cpu import compile_vocoder
 
@@ -113,6 +114,15 @@ def test_lm():
     close(found[1][0], found[0][0], 1e-3)
     close(found[1][1], found[0][1], 1e-3)
     assert found[1][1].shape == found[0][1].shape
+
+
+def test_draft():
+    torch.manual_seed(0)
+    plain = Draft(DraftConfig(width=24, hidden=40)).eval()
+    torch.nn.init.normal_(plain.down.weight)
+    compiled = compile_draft(copy.deepcopy(plain))
+    hidden, x = torch.randn(3, 24), torch.randn(3, 24)
+    close(compiled(hidden, x), rounded(plain, ("gate_up", "down"))(hidden, x).detach(), 1e-3)
 
 
 def test_encoder():
