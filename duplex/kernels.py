@@ -2,7 +2,7 @@
 
 On a CPU a tick is one pass over all weights: its time is the time to read them, unless each step between two products is an
 operation of its own, which takes longer than its numbers do. So the parts' ticks (lm_cpu.py and so on) are single compiled
-functions made of these. numba compiles them at their first call (half a minute in all) and keeps the result on disk.
+functions made of these. numba compiles them at their first call (a minute in all) and keeps the result on disk.
 """
 
 import hashlib
@@ -31,6 +31,7 @@ AHEAD = 4096  # bytes of weights that are fetched before they are used
 FINE = 254  # fine digits in a coarse one
 # 2^x for x from 0 to 1: the polynomial through its Chebyshev points, highest power first
 EXP2 = tuple(np.float32(c) for c in (1.893754e-3, 8.9495908e-3, 5.5860337e-2, 0.24014182, 0.69315451, 0.99999988))
+# of the error function, Abramowitz and Stegun, 7.1.26
 ERF = tuple(np.float32(c) for c in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592))
 HAS_VNNI = bool(binding.get_host_cpu_features().get("avx512vnni"))
 
@@ -75,7 +76,7 @@ def make_sums(rows: int, instruction: bool):
     """The intrinsic sums(x, at, w, block, totals): totals[r] int32 [LANES] = row r of x times each row of w[block], whose weights
     are taken as 0 to 255. The `rows` rows of x begin at byte `at`, GROUP columns of each by turns.
 
-    With `instruction` by the processor's own for sums of four such products.
+    With `instruction` by the processor's own for sums of four such products; else LLVM finds the one for sums of two, if there is one.
     """
     i8, i32 = ir.IntType(8), ir.IntType(32)
     weights_t, lanes_t, group_t = ir.VectorType(i8, LANES * GROUP), ir.VectorType(i32, LANES), ir.VectorType(i8, GROUP)
@@ -94,21 +95,21 @@ def make_sums(rows: int, instruction: bool):
                 loaded.align = 1
                 return loaded
 
-            def every(value, type_):
-                """[LANES] times `value`."""
-                one = builder.insert_element(ir.Constant(type_, ir.Undefined), value, ir.Constant(i32, 0))
-                return builder.shuffle_vector(one, one, ir.Constant(lanes_t, [0] * LANES))
+            def pairs(vector, count):
+                """[2 count] -> the sums of neighbours [count]."""
+                even, odd = (ir.Constant(ir.VectorType(i32, count), [2 * n + side for n in range(count)]) for side in (0, 1))
+                return builder.add(builder.shuffle_vector(vector, vector, even), builder.shuffle_vector(vector, vector, odd))
 
             def add(total, weights, group):
                 if instruction:
-                    given = [total, builder.bitcast(weights, lanes_t), every(builder.bitcast(group, i32), lanes_t)]
+                    one = builder.insert_element(ir.Constant(lanes_t, ir.Undefined), builder.bitcast(group, i32), ir.Constant(i32, 0))
+                    every = builder.shuffle_vector(one, one, ir.Constant(lanes_t, [0] * LANES))
+                    given = [total, builder.bitcast(weights, lanes_t), every]
                     return builder.call(function(lanes_t, [lanes_t] * 3, "llvm.x86.avx512.vpdpbusd.512"), given)
-                for place in range(GROUP):
-                    of = ir.Constant(lanes_t, [GROUP * lane + place for lane in range(LANES)])
-                    own = builder.zext(builder.shuffle_vector(weights, weights, of), lanes_t)
-                    number = builder.sext(builder.extract_element(group, ir.Constant(i32, place)), i32)
-                    total = builder.add(total, builder.mul(own, every(number, lanes_t)))
-                return total
+                wide = ir.VectorType(i32, LANES * GROUP)
+                turns = ir.Constant(wide, [n % GROUP for n in range(LANES * GROUP)])
+                every = builder.sext(builder.shuffle_vector(group, group, turns), wide)
+                return builder.add(total, pairs(builder.mul(builder.zext(weights, wide), every), LANES * GROUP // 2))
 
             shape = context.make_array(signature.args[2])(context, builder, args[2]).shape
             groups = builder.extract_value(shape, 1)
@@ -116,7 +117,8 @@ def make_sums(rows: int, instruction: bool):
             step = ir.Constant(size, LANES * GROUP)
             own = builder.gep(pointer(2), [builder.mul(args[3], builder.mul(groups, step))])
             given = builder.gep(pointer(0), [args[1]])
-            found = [cgutils.alloca_once_value(builder, ir.Constant(lanes_t, None)) for _ in range(rows)]
+            total_t = lanes_t if instruction else ir.VectorType(i32, LANES * GROUP // 2)
+            found = [cgutils.alloca_once_value(builder, ir.Constant(total_t, None)) for _ in range(rows)]
             prefetch = function(ir.VoidType(), [i8.as_pointer(), i32, i32, i32], "llvm.prefetch.p0")
             with cgutils.for_range(builder, groups) as loop:
                 here = builder.gep(own, [builder.mul(loop.index, step)])
@@ -129,7 +131,8 @@ def make_sums(rows: int, instruction: bool):
                     builder.store(add(builder.load(total), weights, group), total)
             for r, total in enumerate(found):
                 to = builder.gep(pointer(4), [ir.Constant(size, r * LANES)])
-                builder.store(builder.load(total), builder.bitcast(to, lanes_t.as_pointer()), align=4)
+                sums = builder.load(total) if instruction else pairs(builder.load(total), LANES)
+                builder.store(sums, builder.bitcast(to, lanes_t.as_pointer()), align=4)
             return context.get_dummy_value()
 
         return types.void(x, types.intp, w, types.intp, totals), codegen
