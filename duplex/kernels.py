@@ -76,7 +76,7 @@ def make_sums(rows: int, instruction: bool):
     """The intrinsic sums(x, at, w, block, totals): totals[r] int32 [LANES] = row r of x times each row of w[block], whose weights
     are taken as 0 to 255. The `rows` rows of x begin at byte `at`, GROUP columns of each by turns.
 
-    With `instruction` by the processor's own for sums of four such products; else LLVM finds the one for sums of two, if there is one.
+    With `instruction` by the processor's own for sums of four such products; else LLVM finds that for sums of two, if there is one.
     """
     i8, i32 = ir.IntType(8), ir.IntType(32)
     weights_t, lanes_t, group_t = ir.VectorType(i8, LANES * GROUP), ir.VectorType(i32, LANES), ir.VectorType(i8, GROUP)
@@ -102,7 +102,8 @@ def make_sums(rows: int, instruction: bool):
 
             def add(total, weights, group):
                 if instruction:
-                    one = builder.insert_element(ir.Constant(lanes_t, ir.Undefined), builder.bitcast(group, i32), ir.Constant(i32, 0))
+                    nothing, first = ir.Constant(lanes_t, ir.Undefined), ir.Constant(i32, 0)
+                    one = builder.insert_element(nothing, builder.bitcast(group, i32), first)
                     every = builder.shuffle_vector(one, one, ir.Constant(lanes_t, [0] * LANES))
                     given = [total, builder.bitcast(weights, lanes_t), every]
                     return builder.call(function(lanes_t, [lanes_t] * 3, "llvm.x86.avx512.vpdpbusd.512"), given)
