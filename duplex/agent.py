@@ -738,7 +738,7 @@ def load_agent(folder=None, slots=1, device="cpu", dtype=None, offline=False, se
         from duplex.talker_cpu import compile_talker
         from duplex.vocoder_cpu import compile_vocoder
 
-        if not kernels.COMPILED.is_dir():
+        if not any(kernels.COMPILED.rglob("*.nbi")):
             log.warning("compiling the model for this processor: about a minute, this once")
         compile_lm(model), compile_encoder(encoder), compile_talker(talker)
         if draft:
