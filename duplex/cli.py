@@ -101,7 +101,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--agent", type=Path, default=AGENT, help="folder of the agent (default: the one shipped)")
         command.add_argument("--backbone", type=Path, help="GGUF file or folder of its LM, if not the one that is fetched")
         command.add_argument("--compute", default="cpu", help="torch device of the model (default %(default)s)")
-        command.add_argument("--dtype", help="number format, such as float32 (default: the agent's choice)")
+        formats = "number format (default: int8 on a CPU, where alone it works, bfloat16 elsewhere)"
+        command.add_argument("--dtype", choices=["int8", "bfloat16", "float32"], help=formats)
         command.add_argument("--threads", type=int, default=1, help="threads of the model (default 1: more fall asleep)")
         command.add_argument("--offline", action="store_true", help="never fetch weights")
         command.add_argument("--verbose", action="store_true", help="tell more on stderr")
@@ -112,6 +113,8 @@ def _load(args: argparse.Namespace, slots: int, cancel_echo: bool = True):
     """The agent, ready to step; it need not take its own voice out of what it hears where somebody else does."""
     if not args.agent.is_dir():
         raise UsageError(f"there is no agent in {args.agent}; --agent names a folder with config.json and weights")
+    if args.dtype == "int8" and args.compute != "cpu":
+        raise UsageError("--dtype int8 is for a CPU; on another device leave it out or take bfloat16")
     print("loading the agent …", file=sys.stderr, flush=True)
     import torch
 

@@ -161,13 +161,7 @@ class Codec(nn.Module):
     @torch.no_grad()
     def decode_step(self, codes: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
         """codes [B, K, T] -> wave [B, T * CODEC_FRAME_SAMPLES], state."""
-        wave, *tensors = self.decode_tensors(codes, *state.tensors())
-        return wave, DecodeState.of(*tensors)
-
-    def decode_tensors(self, codes: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """`decode_step` with nothing but tensors, so that it can be recorded."""
-        wave, after = self.decoder.step(self.dequantize(codes), DecodeState.of(*state))
-        return wave, *after.tensors()
+        return self.decoder.step(self.dequantize(codes), state)
 
     def silence_codes(self) -> Tensor:
         """The codes of a frame of lasting silence [K]."""

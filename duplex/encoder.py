@@ -183,7 +183,7 @@ class Encoder(nn.Module):
         return x
 
     def tick(self, mel, mel_tail, conv_tail, keys, values, filled, cursor):
-        """The tensors of `_tick`, and nothing but tensors, so that it can be recorded; keys and values change in place."""
+        """The sums of `_tick`, compiled on a CPU (encoder_cpu.py); keys and values change in place."""
         config, device = self.config, mel.device
         x, mel_tail, conv_tail = self._convolve(mel_tail, mel, conv_tail)
         row = torch.arange(x.shape[1], device=device)

@@ -38,13 +38,6 @@ class SeanetState:
 
     layers: list[Tensor]
 
-    def tensors(self) -> tuple[Tensor, ...]:
-        return tuple(self.layers)
-
-    @classmethod
-    def of(cls, *layers) -> "SeanetState":
-        return cls(list(layers))
-
 
 def initial_layers(layer: nn.Module, batch: int) -> list[Tensor]:
     """The states of all layers in a module, in the order in which `run` meets them."""
@@ -142,15 +135,10 @@ class SeanetCodec(nn.Module):
     @torch.no_grad()
     def decode_step(self, codes: Tensor, state: SeanetState) -> tuple[Tensor, SeanetState]:
         """codes [B, K, T] -> wave [B, T * CODEC_FRAME_SAMPLES], state."""
-        wave, *tensors = self.decode_tensors(codes, *state.tensors())
-        return wave, SeanetState.of(*tensors)
-
-    def decode_tensors(self, codes: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """`decode_step` with nothing but tensors, so that it can be recorded."""
         assert codes.shape[1] <= self.config.codebooks, f"{codes.shape[1]} codebooks, have {self.config.codebooks}"
         after: list[Tensor] = []
-        wave = run(self.decoder.model, self.quantizer.decode(codes.transpose(0, 1)), iter(state), after)
-        return wave[:, 0], *after
+        wave = run(self.decoder.model, self.quantizer.decode(codes.transpose(0, 1)), iter(state.layers), after)
+        return wave[:, 0], SeanetState(after)
 
     def silence_codes(self) -> Tensor:
         """The codes of a frame of lasting silence [K]."""

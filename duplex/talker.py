@@ -228,7 +228,7 @@ class Talker(nn.Module):
         return hidden + self.head_condition(conditions) + self.head_previous(before)
 
     def patch(self, history, conditions, uniform, forced, table, keys, values, visible, place):
-        """One patch of every slot; nothing but tensors, so that it can be recorded. See `draw_patch` and talking.TalkerState."""
+        """One patch of every slot; compiled on a CPU (talker_cpu.py). See `draw_patch` and talking.TalkerState."""
         x = self.patch_input(history, conditions.flatten(1))[:, None]
         for i, block in enumerate(self.blocks):
             x = block(x, table, visible, (keys[i], values[i], place))

@@ -40,13 +40,6 @@ class DecodeState:
     log_tract: Tensor  # [B] the same for the frequencies of the spectra
     histories: list[Tensor]  # one [B, kernel - 1, C] per convolution
 
-    def tensors(self) -> tuple[Tensor, ...]:
-        return self.tail, self.pulses, self.hz, self.cycles, self.position, self.log_pitch, self.log_tract, *self.histories
-
-    @classmethod
-    def of(cls, tail, pulses, hz, cycles, position, log_pitch, log_tract, *histories) -> "DecodeState":
-        return cls(tail, pulses, hz, cycles, position, log_pitch, log_tract, list(histories))
-
 
 class FrameDecoder(nn.Module):
     """Latent [B, T, D] -> pitch, magnitudes -> samples."""

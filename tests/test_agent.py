@@ -60,21 +60,31 @@ def test_a_reused_slot_knows_nothing_of_the_last_session(sounds):
     assert events == fresh
 
 
-def test_what_is_put_off_or_foreseen_changes_no_symbol(monkeypatch):
+@pytest.mark.parametrize("slots", [1, 2])
+def test_what_is_put_off_or_foreseen_changes_no_symbol(monkeypatch, slots):
     """Events and sound are those of an agent that asks the LM in every tick, and once for every symbol."""
     rng = np.random.default_rng(0)
     sound = rng.normal(0, 0.2, (120, TICK_SAMPLES)).astype(np.float32) * (np.arange(120) % 40 < 20)[:, None]
     results, calls = [], []
     for _ in range(2):
-        agent = tiny_agent(1, Settings(symbols_per_tick=2, temperature=1.0, next_penalty=2.0))
-        results.append(run(agent, {0: sound}, range(120), {0: 0}, {0: 0}))
+        agent = tiny_agent(slots, Settings(symbols_per_tick=2, temperature=1.0, next_penalty=2.0))
+        sounds, begin = {slot: np.roll(sound, 7 * slot, 0) for slot in range(slots)}, dict.fromkeys(range(slots), 0)
+        results.append(run(agent, sounds, range(120), begin, begin))
         calls.append(agent.counts.lm_calls)
         monkeypatch.setattr(agent_module, "PUT_OFF_TICKS", 1)
         monkeypatch.setattr(Agent, "guess", lambda self, rows: {slot: [] for slot in rows})
     (audio, events), (slow_audio, slow_events) = results
     assert events == slow_events and {"heard", "agent_started"} <= {e.kind for e in events[0]}
-    np.testing.assert_allclose(np.concatenate(audio[0]), np.concatenate(slow_audio[0]), atol=1e-5)
+    for slot in range(slots):
+        np.testing.assert_allclose(np.concatenate(audio[slot]), np.concatenate(slow_audio[slot]), atol=1e-5)
     assert calls[0] < 0.8 * calls[1]
+
+
+def test_another_number_of_slots_says_the_same():
+    sound = np.random.default_rng(0).normal(0, 0.2, (30, TICK_SAMPLES)).astype(np.float32)
+    runs = [run(agent, {0: sound}, range(30), {0: 0}, {0: 0}) for agent in (tiny_agent(2), tiny_agent(1).with_slots(2))]
+    assert runs[0][1] == runs[1][1]
+    np.testing.assert_array_equal(np.concatenate(runs[0][0][0]), np.concatenate(runs[1][0][0]))
 
 
 def test_without_its_voice_a_tick_leaves_the_voice_where_it_was():
