@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
+from client.playback import BLOCK_SAMPLES
+from duplex.audio import SAMPLE_RATE, TICK_MS
 
 QUIET = 0.005  # of full scale
 
@@ -23,16 +24,16 @@ class Turn:
 
 @dataclass
 class Recording:
-    """Both tracks grow tick by tick; the agent's is what the loudspeaker played, one tick after it was asked for."""
+    """Both tracks grow tick by tick; the agent's is what the loudspeaker played, one block after it was asked for."""
 
     user: list[np.ndarray] = field(default_factory=list)
-    agent: list[np.ndarray] = field(default_factory=lambda: [np.zeros(TICK_SAMPLES, np.int16)])
+    agent: list[np.ndarray] = field(default_factory=lambda: [np.zeros(BLOCK_SAMPLES, np.int16)])
     events: list[dict] = field(default_factory=list)
     gaps: int = 0
     dropped_ms: int = 0
 
     def add_tick(self, user: np.ndarray, agent: np.ndarray) -> None:
-        """What the microphone heard and what the loudspeaker got at the end of that, float32 [1920] each."""
+        """What the microphone heard and what the loudspeaker got, at the end of each block of it, float32 [1920] each."""
         self.user.append(_int16(user))
         self.agent.append(_int16(agent))
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from client import ClientError
 from client.display import Display
-from client.playback import Playback
+from client.playback import BLOCK_SAMPLES, Playback
 from client.recording import Recording
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.echo import EchoCanceller
@@ -41,11 +41,12 @@ def _sounddevice():
 
 
 class SoundCard:
-    """Callback driven streams of one tick a block. The callbacks run in PortAudio's thread and never wait."""
+    """Callback driven streams, four blocks a tick. The callbacks run in PortAudio's thread and never wait."""
 
     def __init__(self, device: str | None = None):
         self.playback = Playback()
         self.heard: queue.Queue[tuple[np.ndarray, np.ndarray]] = queue.Queue(HEARD_TICKS)
+        self._blocks: list[tuple[np.ndarray, np.ndarray]] = []  # of a tick that is not complete
         self.dropped_ticks = 0
         self.played_ms = 0  # of the agent's voice, what has left the loudspeaker
         self._arrived = asyncio.Event()
@@ -55,7 +56,7 @@ class SoundCard:
         try:
             self._stream = sounddevice.Stream(
                 samplerate=SAMPLE_RATE,
-                blocksize=TICK_SAMPLES,
+                blocksize=BLOCK_SAMPLES,
                 device=chosen,
                 channels=1,
                 dtype="float32",
@@ -86,8 +87,13 @@ class SoundCard:
         waiting_ms = 1000 * (time.outputBufferDacTime - time.currentTime)  # until what is pulled now can be heard
         self.played_ms = max(self.played_ms, self.playback.passed_ms - round(max(0.0, waiting_ms)))
         played[:, 0] = self.playback.pull(frames)
+        self._blocks.append((heard[:, 0].copy(), played[:, 0].copy()))
+        if sum(len(block) for block, _ in self._blocks) < TICK_SAMPLES:
+            return
+        tick = tuple(np.concatenate(part) for part in zip(*self._blocks, strict=True))
+        self._blocks = []
         try:
-            self.heard.put_nowait((heard[:, 0].copy(), played[:, 0].copy()))
+            self.heard.put_nowait(tick)
         except queue.Full:
             self.dropped_ticks += 1
         with contextlib.suppress(RuntimeError):  # the loop may have closed
@@ -112,8 +118,7 @@ async def live(
                 break
             heard, played = listening.result()
             if echo is not None:
-                heard = echo.heard(heard)
-                echo.played(played)  # after: it was given out at the end of this tick and is heard in the next
+                heard = without_echo(echo, heard, played)
             await session.push(heard)
             await session.played(card.played_ms)
             if keep:
@@ -121,6 +126,15 @@ async def live(
         await session.close()
     recording.gaps, recording.dropped_ms = card.playback.gaps, card.playback.dropped_ms + card.dropped_ticks * TICK_MS
     return recording
+
+
+def without_echo(echo: EchoCanceller, heard: np.ndarray, played: np.ndarray) -> np.ndarray:
+    """A tick [1920] of the microphone without the loudspeaker: a block is given out at the end of one and heard in the next."""
+    blocks = []
+    for at in range(0, len(heard), BLOCK_SAMPLES):
+        blocks.append(echo.heard(heard[at : at + BLOCK_SAMPLES]))
+        echo.played(played[at : at + BLOCK_SAMPLES])
+    return np.concatenate(blocks)
 
 
 async def _play(session, card: SoundCard, display: Display, recording: Recording | None, stop: asyncio.Event) -> None:

@@ -5,6 +5,7 @@ recording has what a listener in the room would have heard, gaps and delays incl
 """
 
 import asyncio
+import math
 import sys
 import time
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 
 from client import ClientError
 from client.display import Display
-from client.playback import Playback
+from client.playback import BLOCK_MS, BLOCK_SAMPLES, Playback
 from client.recording import Recording
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 
@@ -131,9 +132,9 @@ class RealTime:
     def received(self) -> None:
         pass
 
-    async def wait(self, tick: int) -> None:
-        """Until the tick is over: a microphone, too, delivers a tick when it has been heard to its end."""
-        await asyncio.sleep(max(0.0, (tick + 1) * TICK_S - self.now()))
+    async def wait(self, ticks: float) -> None:
+        """Until so many ticks are over: a microphone, too, delivers a tick when it has been heard to its end."""
+        await asyncio.sleep(max(0.0, ticks * TICK_S - self.now()))
 
 
 class Lockstep:
@@ -150,8 +151,8 @@ class Lockstep:
         self._answered += 1
         self._news.set()
 
-    async def wait(self, tick: int) -> None:
-        while self._answered < tick:
+    async def wait(self, ticks: float) -> None:
+        while self._answered < math.ceil(ticks) - 1:
             self._news.clear()
             await self._news.wait()
 
@@ -169,14 +170,14 @@ async def converse(session, script: Script, pace, display: Display) -> Recording
             samples, begins = step
             if begins is not None:
                 recording.note(tick * TICK_S, {"type": "question", "name": begins.name, "sound_s": begins.sound_s})
-            waiter = asyncio.ensure_future(pace.wait(tick))
-            ended = asyncio.ensure_future(over.wait())
-            await asyncio.wait({waiter, ended}, return_when=asyncio.FIRST_COMPLETED)
-            waiter.cancel()
-            ended.cancel()
-            await session.push(samples)
-            await session.played(playback.passed_ms)  # what is pulled now will be heard in the tick that begins
-            played = playback.pull(TICK_SAMPLES)
+            played = []
+            for at in range(BLOCK_SAMPLES, TICK_SAMPLES + 1, BLOCK_SAMPLES):
+                await first_of(pace.wait(tick + at / TICK_SAMPLES), over.wait())
+                if at == TICK_SAMPLES:
+                    await session.push(samples)
+                    await session.played(playback.passed_ms)  # what is pulled now will be heard in the tick that begins
+                played.append(playback.pull(BLOCK_SAMPLES))
+            played = np.concatenate(played)
             script.notice_sound(played, tick * TICK_S)
             recording.add_tick(samples, played)
             tick += 1
@@ -185,15 +186,23 @@ async def converse(session, script: Script, pace, display: Display) -> Recording
     return recording
 
 
+async def first_of(*waits) -> None:
+    """Until one of these is done; the others are given up."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+
+
 async def _listen(session, script: Script, recording: Recording, playback: Playback, pace, display, over) -> None:
     """What comes from the agent, into the loudspeaker's buffer, the script, the recording and onto the screen."""
     session_ms = 0  # how far the session's own clock has come
-    ahead_ms = TICK_MS  # the recording's clock minus the session's
+    ahead_ms = BLOCK_MS  # the recording's clock minus the session's
     while (message := await session.get()) is not None:
         audio, events = message
         if len(audio):
-            # played samples lie one tick after the pull's count: a tick is pulled when the user's has ended
-            ahead_ms = playback.push(audio) + TICK_MS - session_ms
+            # played samples lie one block after the pull's count: a block is pulled when the one before has been played
+            ahead_ms = playback.push(audio) + BLOCK_MS - session_ms
             session_ms += len(audio) * TICK_MS // TICK_SAMPLES
             pace.received()
         for event in events:

@@ -35,6 +35,8 @@ from duplex.tokens import (
     FIRST_TEXT_ID,
     LEAD_SECONDS,
     NEXT,
+    ONSET_SYMBOLS,
+    SILENT_SYMBOLS,
     STOP,
     USER,
     USER_END,
@@ -54,7 +56,8 @@ READ_A_TICK = 4  # positions of a text that a session reads in one step with the
 QUIET_TICKS = 3  # without speech, before a turn may end: its last pieces are heard only after their end
 HASTY_TICKS = 9  # of quiet, before which the LM must be surer that a turn has ended
 NEAR_TICKS, GONE_TICKS = 2, 2  # that somebody near must speak for the voice to wait, and be silent for it to go on
-FORESEEN = 3  # symbols at most
+FORESEEN = 3  # symbols at most that were heard
+PONDERED, PONDER_CALLS = ONSET_SYMBOLS - 3, 2  # of an answer's first symbols, and the LM's calls for them in one tick, at most
 PUT_OFF_TICKS = 6  # of all sessions together may wait to be fed while there is nothing to decide
 SOUNDING_WORDS, ECHO_TICKS = 3, 15  # words begun or about to be; how long after its end a word may come back and be heard
 REST_TICKS = 10  # of silence, after which the codec remembers nothing else and what it gives is silence: it rests
@@ -68,7 +71,7 @@ INSTRUCTIONS = "You are Duplex, a friendly voice assistant. Answer in one short 
 class Settings:
     """How symbols are drawn, and how a draft guesses them: see draft.propose."""
 
-    symbols_per_tick: int = 1  # unless more are foreseen; two while the voice is silent answer 0.02 s sooner, and late now and then
+    symbols_per_tick: int = 1  # at least, while the voice is heard; see `most_symbols`
     fusion: float = 6.0  # added to the score of what was surely heard
     next_penalty: float = 1.0  # taken off the score of <next>: the best single tick for a symbol is rarely surer than waiting
     far_penalty: float = 6.0  # taken off yielding to, and answering, a voice that is farther than the user's was
@@ -112,6 +115,7 @@ class Session:
     asked: int = 0  # symbols of this tick
     most: int = 1  # how many it may have
     foreseen: list[int] = field(default_factory=list)  # the first of them, all but certain before the LM is asked
+    answer: list[int] = field(default_factory=list)  # how the agent would begin if the user's turn were over now
     heard_tick: int = 0  # when the user last said something
     words_heard: Reading = field(default_factory=Reading)
     hearing: Hearing = field(default_factory=Hearing)
@@ -323,8 +327,7 @@ class Agent:
         for slot in deciding:
             session = self.sessions[slot]
             session.asked, session.foreseen = 0, self.foresee(session)
-            usual = 1 if self.talking.sounding(self.talker_state, slot) else self.settings.symbols_per_tick
-            session.most = max(usual, 1 + len(session.foreseen))
+            session.most = self.most_symbols(slot, session)
         rows = {s: row for s, given in reading.items() if (row := self.contained(events[s], self.row, *given))}
         rows = self.due(rows, deciding, events)
         while rows:
@@ -335,6 +338,8 @@ class Agent:
             rows = {s: row for s in going_on if (row := self.contained(events[s], self.row, self.sessions[s].pending))}
             for slot in going_on:
                 self.sessions[slot].pending = []
+            ponders = [s for s in scores if guesses[s][:1] == [USER_END] and not self.sessions[s].asked]
+            self.ponder({s: hidden[s][-1] for s in ponders})
         for slot in active:
             self.hold(slot)
         sound = self.speak(active, events) if voice else np.zeros_like(audio)
@@ -439,7 +444,33 @@ class Agent:
         if surely:
             return [*([] if session.grammar.stream == USER else [USER]), *surely][:FORESEEN]
         over = session.grammar.stream == USER and session.hearing.quiet_ticks >= QUIET_TICKS
-        return [USER_END, AGENT] if over and not session.grammar.agent_open else []
+        return [USER_END, AGENT, *session.answer] if over and not session.grammar.agent_open else []
+
+    def most_symbols(self, slot: int, session: Session) -> int:
+        """How many symbols a session's tick may have: the beginning of an answer waits for nobody (as in training.scenes)."""
+        usual = self.settings.symbols_per_tick
+        if not self.talking.sounding(self.talker_state, slot):
+            usual = max(usual, SILENT_SYMBOLS if session.grammar.agent_open else ONSET_SYMBOLS)
+        return max(usual, 1 + len(session.foreseen))
+
+    def ponder(self, hidden: dict[int, torch.Tensor]) -> None:
+        """Think of an answer's beginning while it is waited for the end of the user's turn: then it is foreseen.
+
+        hidden [D]: after what each slot was expected to say, and did not say yet: the turn's end and its answer so far.
+        """
+        calls = 0
+        while hidden := {s: state for s, state in hidden.items() if len(self.sessions[s].answer) < PONDERED}:
+            scores = self.lm.logits(torch.stack(list(hidden.values())))[:, FIRST_TEXT_ID:]
+            for slot, best in zip(hidden, scores.argmax(1).tolist(), strict=True):
+                self.sessions[slot].answer.append(FIRST_TEXT_ID + best)
+            if calls == PONDER_CALLS:
+                return
+            calls, before = calls + 1, self.hidden.clone()
+            rows = {s: self.row([USER_END, AGENT, *self.sessions[s].answer]) for s in hidden}
+            hidden = {s: states[-1] for s, states in self.feed(rows).items()}
+            for slot, (x, _) in rows.items():
+                lm.rollback(self.lm_state, slot, len(x))
+            self.hidden = before
 
     def guess(self, rows: dict[int, Row]) -> dict[int, list[int]]:
         """What each slot is expected to say after its row: what is foreseen in its tick, then what the draft expects.
@@ -594,6 +625,7 @@ class Agent:
                 emit("user_started")
         elif symbol in (USER_END, ASIDE):
             session.awaiting |= symbol == USER_END
+            session.answer = []
             hearing.turn_ended(session.hearing, symbol == USER_END)
             emit("user_ended", to="agent" if symbol == USER_END else "other")
         elif symbol == AGENT:
@@ -607,6 +639,7 @@ class Agent:
             self.talking.finish(self.talker_state, slot)
             session.ending = True
         elif symbol != STOP and before.stream == USER:
+            session.answer = []
             hearing.written(session.hearing, symbol)
             emit("heard", self.tokenizer.decode([symbol]))
         elif symbol != STOP:

@@ -6,7 +6,9 @@ neither what tensors mean nor what is on a wire: samples in, samples and events 
 Rules of time, each exception to them counted in `stats()` and told to the session as a `Lag` event:
 
 - Audio not there when its tick is due: the tick hears silence; what comes later is still heard, later.
-- Audio that comes early waits, at most BEHIND_TICKS; beyond, the oldest is dropped: the agent lives in the present.
+- Audio that comes early waits, at most BEHIND_TICKS; beyond, the oldest is dropped: the agent lives in the present. A tick
+  that waits for SPARE_TICKS without need goes as soon as one is quiet.
+- Audio that always comes long before its tick is due: the clock's beat moves towards it, so that no answer waits for nothing.
 - A step that takes too long: the next ticks follow without a pause until the clock is caught up; what the user said
   meanwhile is heard, none of it is lost. Once more than BEHIND_TICKS behind, the agent's voice waits until then: no client
   keeps what would come at once, and time goes to hearing. When more than STALLED_TICKS behind, the clock lets them go.
@@ -25,6 +27,7 @@ import contextlib
 import gc
 import logging
 import secrets
+import statistics
 import threading
 import time
 from collections import deque
@@ -42,6 +45,8 @@ WARM_UP_TICKS = 3
 TIMED_TICKS = 10_000  # the percentiles of stats() are over the last 13 minutes
 OVERLOAD_TICKS = 25  # the two seconds that tell whether the engine is overloaded
 OVERLOAD_LATE = 10  # so many late ones among them: it is
+WAITED_TICKS = 50  # after so many the beat may move: by what audio has waited in all of them, but for what it needs
+NEEDED_S = 0.012  # at least, and as much as the waiting varies
 
 
 class EngineFull(Exception):
@@ -76,6 +81,7 @@ class Engine:
         self.idle_s, self.longest_s, self.recorder = idle_s, longest_s, recorder
         self._drain_text: str | None = None
         self._late: deque[bool] = deque(maxlen=OVERLOAD_TICKS)
+        self._waited: list[float] = []  # seconds, of the audio that waited least in each tick since the beat last moved
         self._sessions: dict[int, Session] = {}  # by slot; changed by the model thread alone
         self._joining: deque[tuple[Session, asyncio.Future]] = deque()
         self._wake = threading.Event()  # someone joined or left, or the engine shall stop
@@ -179,7 +185,7 @@ class Engine:
         self._refuse_all()
 
     def _next_due(self, due: float) -> float:
-        due += TICK_S
+        due += TICK_S - self._sooner()
         behind = int((self.clock.now() - due) / TICK_S)
         if behind > STALLED_TICKS:
             due += behind * TICK_S
@@ -187,6 +193,14 @@ class Engine:
                 self._counts["skipped_ticks"] += behind
             log.warning("the model is %d ticks behind; the clock lets them go", behind)
         return due
+
+    def _sooner(self) -> float:
+        """Seconds by which the beat may move, now and then."""
+        if len(self._waited) < WAITED_TICKS:
+            return 0.0
+        least, usual = min(self._waited), statistics.median(self._waited)
+        self._waited.clear()
+        return max(0.0, least - max(NEEDED_S, usual - least))
 
     def _end_some(self) -> None:
         now = self.clock.now()
@@ -240,6 +254,7 @@ class Engine:
                 session.settle(joined, error)
                 continue
             self._sessions[free[0]] = session
+            self._waited.clear()
             with self._lock:
                 self._counts["sessions_opened"] += 1
             session.settle(joined, session)
@@ -260,6 +275,11 @@ class Engine:
             if not self.agent.reading(slot):
                 listening[slot] = session
                 heard[slot] = session.take_tick(self.clock.now(), due)
+        waited = [session.waited_s for session in listening.values()]
+        if waited and None not in waited and self._behind_s < TICK_S:
+            self._waited.append(min(waited))
+        else:
+            self._waited.clear()
         started = self.clock.now()
         try:
             played, events = self.agent.step(heard, sorted(self._sessions), voice=not self._catching_up)

@@ -28,6 +28,7 @@ TOOL = 11  # a call, JSON follows (reserved)
 OTHER = 12  # after <user>: another speaker (reserved)
 ASIDE = 13  # instead of </user>: it was for somebody else, or mere assent; nobody waits for an answer
 
+ONSET_SYMBOLS, SILENT_SYMBOLS = 6, 2  # in one tick at most: where the agent's turn begins, and until its voice is heard
 LEAD_SECONDS = 1.2  # text may run ahead of the voice by so much; then speaking waits
 
 CONTROL_NAMES = {

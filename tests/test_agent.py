@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from duplex import agent as agent_module
-from duplex.agent import ECHO_TICKS, HASTY_TICKS, QUIET_TICKS, Agent, Said, Settings
+from duplex.agent import ECHO_TICKS, HASTY_TICKS, PONDER_CALLS, PONDERED, QUIET_TICKS, Agent, Said, Settings
 from duplex.audio import TICK_SAMPLES
 from duplex.encoder import BLANK
 from duplex.hearing import turn_ended
@@ -66,18 +66,47 @@ def test_what_is_put_off_or_foreseen_changes_no_symbol(monkeypatch, slots):
     rng = np.random.default_rng(0)
     sound = rng.normal(0, 0.2, (120, TICK_SAMPLES)).astype(np.float32) * (np.arange(120) % 40 < 20)[:, None]
     results, calls = [], []
-    for _ in range(2):
+
+    def talk() -> None:
         agent = tiny_agent(slots, Settings(symbols_per_tick=2, temperature=1.0, next_penalty=2.0))
         sounds, begin = {slot: np.roll(sound, 7 * slot, 0) for slot in range(slots)}, dict.fromkeys(range(slots), 0)
         results.append(run(agent, sounds, range(120), begin, begin))
         calls.append(agent.counts.lm_calls)
-        monkeypatch.setattr(agent_module, "PUT_OFF_TICKS", 1)
-        monkeypatch.setattr(Agent, "guess", lambda self, rows: {slot: [] for slot in rows})
-    (audio, events), (slow_audio, slow_events) = results
-    assert events == slow_events and {"heard", "agent_started"} <= {e.kind for e in events[0]}
-    for slot in range(slots):
-        np.testing.assert_allclose(np.concatenate(audio[slot]), np.concatenate(slow_audio[slot]), atol=1e-5)
-    assert calls[0] < 0.8 * calls[1]
+
+    talk()
+    monkeypatch.setattr(Agent, "ponder", lambda self, hidden: None)
+    talk()
+    monkeypatch.setattr(agent_module, "PUT_OFF_TICKS", 1)
+    monkeypatch.setattr(Agent, "guess", lambda self, rows: {slot: [] for slot in rows})
+    talk()
+    slow_audio, slow_events = results.pop()
+    for audio, events in results:
+        assert events == slow_events and {"heard", "agent_started"} <= {e.kind for e in events[0]}
+        for slot in range(slots):
+            np.testing.assert_allclose(np.concatenate(audio[slot]), np.concatenate(slow_audio[slot]), atol=1e-5)
+    assert calls[1] <= calls[0] < 0.85 * calls[2]
+
+
+def test_an_answer_that_was_thought_of_needs_one_call(monkeypatch):
+    """While the end of a turn is waited for; one more word, and the answer is thought of anew."""
+    agent = tiny_agent(1, Settings(next_penalty=2.0))
+    agent.encoder.phones.bias.data[BLANK] = 99.0  # nothing is heard
+    agent.open(0)
+    agent.counts.lm_calls = 0  # without those for the instructions
+    session = agent.sessions[0]
+    session.grammar, session.hearing.quiet_ticks, session.awaiting = Grammar(USER, True, False), QUIET_TICKS, True
+    session.hearing.speech_db = 0.0
+    monkeypatch.setattr(Agent, "draw", lambda self, slot, hidden, scores=None: symbols.pop(0))
+    silence, symbols = np.zeros((1, TICK_SAMPLES), np.float32), [NEXT]
+    agent.step(silence, [0])
+    assert agent.counts.lm_calls == 1 + PONDER_CALLS and len(session.answer) == PONDERED
+    position = int(agent.lm_state.next_position[0])
+    thought = [USER_END, AGENT, *session.answer]
+    symbols[:] = [*thought, NEXT]
+    agent.step(silence, [0])
+    assert agent.counts.lm_calls == 2 + PONDER_CALLS and session.asked == len(thought)
+    assert int(agent.lm_state.next_position[0]) == position + 1 + len(thought)
+    assert session.turn_text == agent.tokenizer.decode(thought[2:]) and not session.answer
 
 
 def test_another_number_of_slots_says_the_same():
@@ -113,7 +142,7 @@ class Script:
 
     def __init__(self, agent, symbols: list[int]):
         self.symbols, self.size = list(symbols), agent.lm.config.vocabulary
-        agent.lm.logits = self
+        agent.lm.logits, agent.ponder = self, lambda hidden: None  # no symbol is asked for in advance
         agent.encoder.phones.bias.data[BLANK] = 99.0  # nothing is heard
 
     def __call__(self, hidden: torch.Tensor, text: bool = True) -> torch.Tensor:
@@ -148,7 +177,7 @@ def silent_run(agent, ticks: int, faint: bool = True, asked: bool = False):
 
 def test_a_turn_is_heard_answered_and_spoken():
     agent = tiny_agent(1, Settings(symbols_per_tick=2))
-    Script(agent, [USER, *text(" hi"), USER_END, AGENT, *text("Good day."), END])
+    Script(agent, [USER, *text(" hi"), *[NEXT] * QUIET_TICKS, USER_END, AGENT, *text("Good day."), END])
     events, _ = silent_run(agent, 60)
     kinds = [e.kind for e in events]
     assert "".join(e.text for e in events if e.kind == "heard") == " hi"
@@ -225,7 +254,8 @@ def test_an_unsure_end_of_a_turn_is_left_to_a_longer_quiet(quiet, symbol):
 
 def test_what_is_not_for_the_agent_is_heard_and_not_answered():
     agent = tiny_agent(1, Settings(symbols_per_tick=2, next_penalty=0.0))
-    Script(agent, [USER, *text(" mum"), ASIDE, AGENT, AGENT, USER, *text(" hi"), USER_END, AGENT, *text("Yes."), END])
+    wait = [NEXT] * QUIET_TICKS
+    Script(agent, [USER, *text(" mum"), *wait, ASIDE, AGENT, AGENT, USER, *text(" hi"), *wait, USER_END, AGENT, *text("Yes."), END])
     events, _ = silent_run(agent, 40)
     assert [e.to for e in events if e.kind == "user_ended"] == ["other", "agent"]
     assert [e.kind for e in events if e.kind in ("user_ended", "agent_started")] == ["user_ended", "user_ended", "agent_started"]
@@ -248,7 +278,7 @@ def test_a_turn_does_not_end_in_the_middle_of_a_sound(speech, expected):
 
 def test_a_client_may_have_an_aside_answered():
     agent = tiny_agent(1, Settings(symbols_per_tick=2))
-    Script(agent, [USER, *text(" mum"), ASIDE])
+    Script(agent, [USER, *text(" mum"), *[NEXT] * QUIET_TICKS, ASIDE])
     silent_run(agent, 10)
     agent.answer(0)
     _, events = agent.step(np.zeros((1, TICK_SAMPLES), np.float32), [0])

@@ -111,7 +111,7 @@ def test_any_number_of_whole_frames():
 
 
 class Room:
-    """A sound card whose loudspeaker is heard by its microphone, two ticks after it was given the sound."""
+    """A sound card whose loudspeaker is heard by its microphone, a tick after it was given the sound."""
 
     dropped_ticks = played_ms = 0
 
@@ -119,7 +119,7 @@ class Room:
         self.playback = Playback()
         self.user = list(user.reshape(-1, TICK_SAMPLES))
         self.stop = stop
-        self.air = [np.zeros(TICK_SAMPLES, np.float32)] * 2
+        self.air = [np.zeros(TICK_SAMPLES, np.float32)]
 
     async def listen(self) -> tuple[np.ndarray, np.ndarray]:
         if not self.user:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from duplex.audio import TICK_MS, TICK_SAMPLES
-from duplex.engine import OVERLOAD_LATE, TICK_S, Engine, EngineFull, EngineStopped
+from duplex.engine import OVERLOAD_LATE, TICK_S, WAITED_TICKS, Engine, EngineFull, EngineStopped
 from duplex.events import Error
-from duplex.session import BEHIND_TICKS, STALLED_TICKS, UNREAD_TICKS, WISHES
+from duplex.session import BEHIND_TICKS, SPARE_TICKS, STALLED_TICKS, UNREAD_TICKS, WISHES
 from tests.conftest import HandClock, tone
 from tests.tiny_agent import QUIET_TICKS, TinyAgent
 
@@ -133,6 +133,38 @@ def test_before_the_first_audio_nothing_is_late(clock):
             [(audio, events)] = await beat(clock, session)
             assert not events and not audio.any()
         assert session.silence_ms == 0
+
+    drive(test, TinyAgent(1), clock)
+
+
+def test_the_beat_moves_towards_audio_that_always_waits_for_it(clock):
+    """Ticks come 48 or 50 ms before they are due: in time they are heard 12 or 14 ms after they have come, and none is missed."""
+
+    async def test(engine):
+        session, waited = await engine.open(), []
+        clock.advance(TICK_S - 0.05)
+        for number in range(2 * WAITED_TICKS):
+            late = 0.002 * (number % 2)
+            clock.advance(late)
+            session.push(tone(1))
+            clock.advance(TICK_S - 0.004)
+            await session.get()
+            waited.append(round(session.waited_s, 3))
+            clock.advance(0.004 - late)
+        assert set(waited[:WAITED_TICKS]) == {0.05, 0.048} and set(waited[WAITED_TICKS + 1 :]) == {0.014, 0.012}
+        assert session.silence_ms == session.dropped_ms == 0
+
+    drive(test, TinyAgent(1), clock)
+
+
+def test_a_tick_that_waits_without_need_goes_in_a_silence(clock):
+    async def test(engine):
+        session = await engine.open()
+        session.push(tone(1))
+        await speak(clock, session, tone(SPARE_TICKS + 5))
+        assert session.waiting_ms == TICK_MS and session.dropped_ms == 0  # it is no silence
+        await speak(clock, session, np.zeros(5 * TICK_SAMPLES, np.float32))
+        assert session.waiting_ms == 0 and session.dropped_ms == TICK_MS and session.silence_ms == 0
 
     drive(test, TinyAgent(1), clock)
 

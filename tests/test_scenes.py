@@ -6,12 +6,28 @@ import numpy as np
 import pytest
 
 from duplex.audio import SAMPLE_RATE
-from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, LEAD_SECONDS, NEXT, STOP, USER, USER_END, Grammar, advance, allowed
+from duplex.tokens import (
+    AGENT,
+    ASIDE,
+    END,
+    FIRST_TEXT_ID,
+    LEAD_SECONDS,
+    NEXT,
+    ONSET_SYMBOLS,
+    SILENT_SYMBOLS,
+    STOP,
+    USER,
+    USER_END,
+    Grammar,
+    advance,
+    allowed,
+)
 from training import dialogues
 from training.scenes import (
     IGNORE,
     NEVER,
     TICK,
+    VOICE_DELAY_SECONDS,
     AgentTurn,
     Scene,
     UserTurn,
@@ -58,18 +74,19 @@ def scene_and_due(seed: int):
 @pytest.mark.parametrize("cap", [1, 2, 3])
 @pytest.mark.parametrize("seed", range(12))
 def test_layout_obeys_the_runtime(seed, cap):
-    """Every symbol is one the runtime would allow, at most `cap` a tick, and all hearing arrives in order."""
+    """Every symbol is one the runtime would allow, no more a tick than it takes, and all hearing arrives in order."""
     scene, heard = scene_and_due(seed)
     sequence = lay_out(scene, heard, [1, 2], encode, cap)
-    grammar, in_tick = Grammar(), 0
+    grammar, in_tick, most, open_ticks = Grammar(), 0, 0, 0
     for token, label in zip(sequence.token[2:], sequence.label[2:], strict=True):
         if token < 0:
-            in_tick = 0
+            open_ticks = open_ticks + 1 if grammar.agent_open else 0  # after two of them it sounds
+            in_tick, most = 0, (cap if open_ticks > 2 else max(cap, SILENT_SYMBOLS)) if grammar.agent_open else ONSET_SYMBOLS
         else:
             in_tick += 1
             assert allowed(grammar, 512, True, True)[token]
             grammar = advance(grammar, int(token))
-        assert in_tick <= cap
+        assert in_tick <= most
         assert label == IGNORE or allowed(grammar, 512, True, True)[label]
     pieces = [s for _, s in heard if s >= FIRST_TEXT_ID]
     got = [t for t in sequence.token if 100 <= t < 300]
@@ -111,7 +128,7 @@ def test_text_leads_the_voice_by_no_more_than_the_bound():
     for token, tick in zip(sequence.token, sequence.tick, strict=True):
         if token > 300:
             decided += 0.06 * 5 + 0.02
-            assert decided - max(0.0, tick * TICK - 0.3) <= LEAD_SECONDS + 0.33
+            assert decided - max(0.0, tick * TICK - VOICE_DELAY_SECONDS) <= LEAD_SECONDS + 0.33
     assert (sequence.label == IGNORE).any()  # and while it waits, nothing is asked
 
 

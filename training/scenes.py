@@ -14,18 +14,31 @@ from pathlib import Path
 import numpy as np
 
 from duplex.audio import TICK_MS
-from duplex.tokens import AGENT, ASIDE, END, LEAD_SECONDS, NEXT, STOP, USER, USER_END, Grammar, advance
+from duplex.tokens import (
+    AGENT,
+    ASIDE,
+    END,
+    LEAD_SECONDS,
+    NEXT,
+    ONSET_SYMBOLS,
+    SILENT_SYMBOLS,
+    STOP,
+    USER,
+    USER_END,
+    Grammar,
+    advance,
+)
 from training.transcript import heard_form
 
 TICK = TICK_MS / 1000
 IGNORE = -100
 NEVER = 1 << 30
-END_OF_TURN_TICKS = 3  # from the last piece heard to </user>: counted from what the model sees, so that it can be sure
+END_OF_TURN_TICKS = 2  # from the last piece heard to </user>: counted from what the model sees, so that it can be sure
 LATE_SHARE, LATEST_TICKS = 0.15, 16  # of the turns end later, or a missed end would never be made good
 SLOW_TICKS = 6  # more after what is no question: who tells something may go on
 PHRASE_PAUSE_S = (0.2, 1.1)  # in what is told, where it has commas
-END_OF_TURN_SECONDS = 0.37  # the same from the end of the last word, about, where the pieces' ticks are not known yet
-VOICE_DELAY_SECONDS = 0.3  # from <agent> to the first sound
+END_OF_TURN_SECONDS = 0.29  # the same from the end of the last word, about, where the pieces' ticks are not known yet
+VOICE_DELAY_SECONDS = 0.15  # from <agent> to the first sound
 
 BACK_CHANNELS = ["Mhm.", "Yeah.", "Uh huh.", "Right.", "Okay.", "I see.", "Oh."]
 TOKENS_OF_ASSENT = {word for phrase in BACK_CHANNELS for word in heard_form(phrase).split()}
@@ -158,7 +171,7 @@ def lay_out(scene: Scene, heard: list[tuple[int, int]], prompt: list[int], encod
     """The scene as one sequence.
 
     heard: (due tick, symbol) of every piece the user says and of every </user> or <aside>, in order. prompt: token ids.
-    encode: text -> list of (token id, its text). cap: symbols a tick at most.
+    encode: text -> list of (token id, its text). cap: symbols a tick at most, while the agent's voice is heard.
     """
     rows = [[token, -1, IGNORE, NEVER] for token in prompt]
     grammar, heard, turns, voice = Grammar(), deque(heard), deque(scene.agent), None
@@ -166,7 +179,7 @@ def lay_out(scene: Scene, heard: list[tuple[int, int]], prompt: list[int], encod
         rows.append([-1, tick, IGNORE, NEVER])
         if turns and turns[0].start <= tick * TICK and (voice is None or voice.complete):
             voice = Voice(turns.popleft(), encode, tick)
-        for _ in range(cap):
+        for _ in range(most_symbols(grammar, voice, tick, cap)):
             symbol = next_symbol(grammar, heard, voice, tick)
             rows[-1][2] = IGNORE if symbol == IGNORE else symbol
             if symbol in (NEXT, IGNORE):
@@ -201,6 +214,13 @@ def lay_out_text(turns: list[dict], prompt: list[int], encode, spell) -> Sequenc
             rows.append((END, IGNORE))
     token, label = np.array(rows, np.int64).T
     return Sequence(token, np.zeros_like(token), label, np.full_like(token, NEVER))
+
+
+def most_symbols(grammar: Grammar, voice, tick: int, cap: int) -> int:
+    """How many symbols a tick may have: the beginning of an answer waits for nobody."""
+    if not grammar.agent_open:
+        return ONSET_SYMBOLS if voice is None or voice.lead(tick) <= 0 else cap
+    return cap if tick * TICK >= voice.begin else max(cap, SILENT_SYMBOLS)
 
 
 class Voice:
