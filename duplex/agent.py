@@ -524,7 +524,9 @@ class Agent:
         for place, state in enumerate(hidden):
             if session.asked == session.most:
                 return False
-            symbol = self.draw(slot, state, None if place else scores)
+            if place == 1:  # the first guess was right: one pass over the vocabulary for all that follow
+                later = self.lm.logits(hidden[1:]).cpu()
+            symbol = self.draw(slot, later[place - 1] if place else scores)
             right = place < len(guesses) and symbol == guesses[place]
             if place < len(guesses):
                 whose = "draft" if drafted else "foreseen"
@@ -567,8 +569,8 @@ class Agent:
             mask = torch.isin(torch.arange(len(mask)), torch.tensor([USER_END, ASIDE]))
         return mask
 
-    def draw(self, slot: int, hidden: torch.Tensor, scores: torch.Tensor | None = None) -> int:
-        """The next symbol of a session after a hidden state [D], whose scores may be known already."""
+    def draw(self, slot: int, scores: torch.Tensor) -> int:
+        """The next symbol of a session; scores [V], or those of the control tokens alone, are changed."""
         session, settings, mask = self.sessions[slot], self.settings, self.choices(slot)
         symbol = self.wished(session, mask)
         if symbol is not None:
@@ -582,8 +584,6 @@ class Agent:
             mask[FIRST_TEXT_ID:] = False
             mask[pressing] = True
         surely = {piece: p for piece, p in heard.items() if p >= hearing.SURELY_HEARD}
-        if scores is None:
-            scores = self.lm.logits(hidden[None], text=bool(mask[FIRST_TEXT_ID:].any()))[0].cpu()
         scores[NEXT] -= settings.next_penalty
         if hearing.far(session.hearing):
             scores[[STOP, USER_END]] -= settings.far_penalty

@@ -96,7 +96,7 @@ def test_an_answer_that_was_thought_of_needs_one_call(monkeypatch):
     session = agent.sessions[0]
     session.grammar, session.hearing.quiet_ticks, session.awaiting = Grammar(USER, True, False), QUIET_TICKS, True
     session.hearing.speech_db = 0.0
-    monkeypatch.setattr(Agent, "draw", lambda self, slot, hidden, scores=None: symbols.pop(0))
+    monkeypatch.setattr(Agent, "draw", lambda self, slot, scores: symbols.pop(0))
     silence, symbols = np.zeros((1, TICK_SAMPLES), np.float32), [NEXT]
     agent.step(silence, [0])
     assert agent.counts.lm_calls == 1 + PONDER_CALLS and len(session.answer) == PONDERED
@@ -142,7 +142,7 @@ class Script:
 
     def __init__(self, agent, symbols: list[int]):
         self.symbols, self.size = list(symbols), agent.lm.config.vocabulary
-        agent.lm.logits, agent.ponder = self, lambda hidden: None  # no symbol is asked for in advance
+        agent.lm.logits, agent.settings.guess = self, False  # each symbol is asked for once, in its turn
         agent.encoder.phones.bias.data[BLANK] = 99.0  # nothing is heard
 
     def __call__(self, hidden: torch.Tensor, text: bool = True) -> torch.Tensor:
@@ -237,7 +237,7 @@ def test_who_is_far_is_answered_only_if_the_model_is_very_sure(level, to):
     scores[USER_END], scores[ASIDE] = 5.0, 2.0
     agent.choices = lambda slot: torch.isin(torch.arange(len(scores)), torch.tensor([USER_END, ASIDE]))
     session.hearing.quiet_ticks = QUIET_TICKS
-    assert agent.draw(0, None, scores) == (USER_END if to == "agent" else ASIDE)
+    assert agent.draw(0, scores) == (USER_END if to == "agent" else ASIDE)
 
 
 @pytest.mark.parametrize(("quiet", "symbol"), [(QUIET_TICKS, NEXT), (HASTY_TICKS, USER_END)])
@@ -249,7 +249,7 @@ def test_an_unsure_end_of_a_turn_is_left_to_a_longer_quiet(quiet, symbol):
     scores = torch.zeros(agent.lm.config.vocabulary)
     scores[USER_END] = 1.0
     agent.choices = lambda slot: torch.isin(torch.arange(len(scores)), torch.tensor([USER_END, NEXT]))
-    assert agent.draw(0, None, scores) == symbol
+    assert agent.draw(0, scores) == symbol
 
 
 def test_what_is_not_for_the_agent_is_heard_and_not_answered():

@@ -10,6 +10,7 @@ from training import controls
 from training.codec import Crops
 from training.likeness import Losses
 from training.pool import Pool
+from training.speech import write_pool
 
 
 def spectrum_of(wanted: torch.Tensor) -> torch.Tensor:
@@ -24,8 +25,25 @@ def power_db(wave: np.ndarray) -> float:
     return 10 * np.log10(np.square(wave).mean())
 
 
+def write(folder, hours: float, voices: str = "many") -> None:
+    write_pool(lambda first: controls.controlled(["Good day, how are you today?", "Yes."], voices, 1, first), folder, hours)
+
+
+def test_a_pool_with_controls_is_resumed(tmp_path):
+    """After an interruption, whose last utterance has no line in the index."""
+    write(tmp_path / "whole", 0.001)
+    write(tmp_path / "parts", 0.0003)
+    for name in ("audio.i16", "controls.f16"):
+        with open(tmp_path / "parts" / name, "ab") as file:
+            file.write(b"1234" * 1000)
+    write(tmp_path / "parts", 0.001)
+    for name in ("audio.i16", "controls.f16", "index.jsonl"):
+        whole, parts = ((tmp_path / folder / name).read_bytes() for folder in ("whole", "parts"))
+        assert whole == parts and len(whole) > 200
+
+
 def test_controls_are_the_voice_they_were_taken_from(tmp_path):
-    controls.write(["Good day, how are you today?"], "heart", 0.0005, 1, tmp_path)
+    write(tmp_path, 0.0005, "heart")
     pool, rows = Pool(tmp_path), np.fromfile(tmp_path / "controls.f16", np.float16).reshape(-1, controls.NUMBERS)
     wave = pool.wave(0)
     assert len(rows) == len(wave) // CODEC_FRAME_SAMPLES
@@ -59,7 +77,7 @@ def test_the_distance_is_none_for_the_controls_themselves_and_some_for_others():
 
 
 def test_crops_with_controls_fit_their_sound(tmp_path):
-    controls.write(["Good day, how are you today?", "I am well, thank you."], "many", 0.001, 2, tmp_path)
+    write(tmp_path, 0.001)
     crops = Crops([(Pool(tmp_path), 1e-9)], 1, [(controls.ControlPool(tmp_path), 1.0)])
     wave, wanted = crops.batch(3, 4)
     frames = wave.unflatten(-1, (-1, CODEC_FRAME_SAMPLES)).square().mean(-1)[:, 0]

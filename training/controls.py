@@ -9,8 +9,6 @@ and the pitch in Hz (0: unvoiced).
 """
 
 import argparse
-import json
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,7 @@ from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE
 from duplex.codec import Codec
 from duplex.vocoder import BINS, OVERLAP_FRAMES, PARTS, WINDOW_SAMPLES, minimum_phase
 from training.pool import Pool
-from training.speech import HibariVoice, draw_voice
+from training.speech import HibariVoice, draw_voice, read_texts, synthetic_utterances, write_pool
 
 HIBARI_HOP, HIBARI_WINDOW, VOICED_HZ = 300, 1200, 40.0
 # Noise of the same density in windows that are shorter and overlap less often (by 3 instead of 4: squares sum to 1.125, not 1.5).
@@ -64,31 +62,22 @@ def controls(harmonic: np.ndarray, theta: np.ndarray, residual: np.ndarray, hz: 
     return np.concatenate([moved(residual) + NOISE_NEPERS, harmonics, phase, pitch], 1)
 
 
-def write(texts: list[str], voices: str, hours: float, seed: int, out: Path) -> None:
+def controlled(texts: list[str], voices: str, seed: int, first: int):
+    """Utterances for training.speech.write_pool, as loud as they are to stay, with their controls."""
     from hibari import dsp
 
-    out.mkdir(parents=True, exist_ok=True)
-    voice, offset, order = HibariVoice(), 0, np.random.default_rng(seed).permutation(len(texts))
-    with ExitStack() as files:
-        audio, numbers = (files.enter_context(open(out / name, "wb")) for name in ("audio.i16", "controls.f16"))
-        index = files.enter_context(open(out / "index.jsonl", "w"))
-        for number in range(10**9):
-            if offset >= hours * 3600 * SAMPLE_RATE:
-                break
-            rng, at = np.random.default_rng([seed, number]), order[number % len(texts)]
-            drawn = draw_voice(rng) if voices == "many" else {"speed": float(rng.uniform(0.85, 1.15))}
-            parts, _, _ = voice.spectra(texts[at], **drawn)
-            harmonic, theta, _, residual, _, hz = parts
-            rows, wave = controls(harmonic, theta, residual, hz), dsp.synth(*parts, rng)
-            gain = min(1.0, 0.98 / max(np.abs(wave).max(), 1e-3))
-            rows[:, : 2 * BINS] = (rows[:, : 2 * BINS] + np.log(gain)).clip(min=FLOOR)
-            samples = (gain * wave[: len(rows) * CODEC_FRAME_SAMPLES] * 32767).astype("<i2")
-            audio.write(samples.tobytes())
-            numbers.write(rows.astype("<f2").tobytes())
-            split = "valid" if at % 50 == 0 else "train"
-            entry = {"offset": offset, "samples": len(samples), "text": texts[at], "voice": f"hibari:{voices}", "split": split}
-            index.write(json.dumps(entry | {"source": "synthetic", "words": []}) + "\n")
-            offset += len(samples)
+    voice = HibariVoice()
+
+    def speak(text: str, rng: np.random.Generator) -> tuple[np.ndarray, dict]:
+        drawn = draw_voice(rng) if voices == "many" else {"speed": float(rng.uniform(0.85, 1.15))}
+        parts, _, _ = voice.spectra(text, **drawn)
+        harmonic, theta, _, residual, _, hz = parts
+        rows, wave = controls(harmonic, theta, residual, hz), dsp.synth(*parts, rng)
+        gain = min(1.0, 0.98 / max(np.abs(wave).max(), 1e-3))
+        rows[:, : 2 * BINS] = (rows[:, : 2 * BINS] + np.log(gain)).clip(min=FLOOR)
+        return gain * wave[: len(rows) * CODEC_FRAME_SAMPLES], {"voice": f"hibari:{voices}", "words": [], "controls": rows}
+
+    return synthetic_utterances(texts, speak, seed, first)
 
 
 class ControlPool:
@@ -142,10 +131,10 @@ def main() -> None:
     parser.add_argument("--voices", choices=["heart", "many"], default="heart", help="as training.speech; `many`: Hibari's alone")
     parser.add_argument("--hours", type=float, default=1.2, help="0.8 GB each")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="the pool's folder; a run resumes there")
     args = parser.parse_args()
-    texts = list(dict.fromkeys(t.strip() for f in args.texts for t in f.read_text().splitlines() if t.strip()))
-    write(texts, args.voices, args.hours, args.seed, args.out)
+    texts = read_texts(args.texts)
+    write_pool(lambda first: controlled(texts, args.voices, args.seed, first), args.out, args.hours)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import re
 import subprocess
 import tempfile
 import time
+from contextlib import ExitStack
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -27,7 +28,7 @@ import soundfile
 import soxr
 
 from duplex import weights
-from duplex.audio import SAMPLE_RATE
+from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE
 from duplex.bench_make import KOKORO, Kokoro
 
 HIBARI_FRAME_SECONDS = 600 / SAMPLE_RATE  # 25 ms: durations count pairs of the 12.5 ms frames of its spectra
@@ -205,6 +206,11 @@ def speaker(voices: str, piper_path: str | None, kokoro: Path | None):
     return speak
 
 
+def read_texts(files: list[Path]) -> list[str]:
+    """The lines of all files, each different one once."""
+    return list(dict.fromkeys(line.strip() for file in files for line in file.read_text().splitlines() if line.strip()))
+
+
 def real_utterances(data: Path):
     """Recorded speech with its prompts; the test speakers go to `valid` and are never trained on."""
     for line in (data / "audio.jsonl").read_text().splitlines():
@@ -231,11 +237,13 @@ def synthetic_utterances(texts: list[str], speak, seed: int, first: int):
 
 
 def write_pool(utterances, out: Path, hours: float) -> None:
+    """utterances(first) yields text, wave [samples], entry fields; `controls` [codec frames, numbers] among them go into a file
+    of their own (training.controls)."""
     out.mkdir(parents=True, exist_ok=True)
     index, started = out / "index.jsonl", time.time()
     done = [json.loads(line) for line in index.read_text().splitlines()] if index.exists() else []
-    offset = done[-1]["offset"] + done[-1]["samples"] if done else 0
-    with open(out / "audio.i16", "ab") as audio, open(index, "a") as lines:
+    offset, numbers = done[-1]["offset"] + done[-1]["samples"] if done else 0, None
+    with open(out / "audio.i16", "ab") as audio, open(index, "a") as lines, ExitStack() as opened:
         audio.truncate(offset * 2)  # an interrupted run may have written a wave without its line
         for count, (text, wave, fields) in enumerate(utterances(len(done))):
             if offset >= hours * 3600 * SAMPLE_RATE:
@@ -245,6 +253,11 @@ def write_pool(utterances, out: Path, hours: float) -> None:
                 continue
             samples = (wave * min(1.0, 0.98 / peak) * 32767).astype("<i2")
             audio.write(samples.tobytes())
+            if (rows := fields.pop("controls", None)) is not None:
+                numbers = numbers or opened.enter_context(open(out / "controls.f16", "ab"))
+                rows = rows.astype("<f2")
+                numbers.truncate(offset // CODEC_FRAME_SAMPLES * rows[0].nbytes)
+                numbers.write(rows.tobytes()), numbers.flush()
             lines.write(json.dumps({"offset": offset, "samples": len(samples), "text": text, **fields}) + "\n")
             offset += len(samples)
             if count % 1000 == 0:
@@ -271,7 +284,7 @@ def main() -> None:
         return
     if args.voices == "kokoro" and not args.kokoro:
         parser.error("--voices kokoro needs --kokoro, the folder of its voice vectors")
-    texts = list(dict.fromkeys(t.strip() for f in args.texts for t in f.read_text().splitlines() if t.strip()))
+    texts = read_texts(args.texts)
     speak = speaker(args.voices, args.piper, args.kokoro)
     write_pool(lambda first: synthetic_utterances(texts, speak, args.seed, first), args.out, args.hours)
 
