@@ -18,7 +18,7 @@ import torch
 from duplex import codec as codec_module
 from duplex import encoder as encoder_module
 from duplex import features, hearing, lexicon, lm, voices
-from duplex.audio import CODEC_FRAME_RATE, SAMPLE_RATE, TICK_SAMPLES
+from duplex.audio import CODEC_FRAME_RATE, SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.checkpoint import load_config, load_tensors
 from duplex.draft import Asked, Draft, DraftConfig, propose
 from duplex.echo import EchoCanceller, EchoUnavailable
@@ -58,6 +58,7 @@ HASTY_TICKS = 9  # of quiet, before which the LM must be surer that a turn has e
 NEAR_TICKS, GONE_TICKS = 2, 2  # that somebody near must speak for the voice to wait, and be silent for it to go on
 FORESEEN = 3  # symbols at most that were heard
 PONDERED, PONDER_CALLS = ONSET_SYMBOLS - 3, 2  # of an answer's first symbols, and the LM's calls for them in one tick, at most
+PONDER_S = TICK_MS / 2000  # in a tick that has taken longer none of them is made
 PUT_OFF_TICKS = 6  # of all sessions together may wait to be fed while there is nothing to decide
 SOUNDING_WORDS, ECHO_TICKS = 3, 15  # words begun or about to be; how long after its end a word may come back and be heard
 REST_TICKS = 10  # of silence, after which the codec remembers nothing else and what it gives is silence: it rests
@@ -75,7 +76,7 @@ class Settings:
     fusion: float = 6.0  # added to the score of what was surely heard
     next_penalty: float = 1.0  # taken off the score of <next>: the best single tick for a symbol is rarely surer than waiting
     far_penalty: float = 6.0  # taken off yielding to, and answering, a voice that is farther than the user's was
-    hasty_penalty: float = 1.5  # taken off a turn's end before HASTY_TICKS of quiet: who pauses for thought goes on
+    hasty_penalty: float = 2.5  # taken off a turn's end before HASTY_TICKS of quiet: who pauses for thought goes on
     temperature: float = 0.0
     top_k: int = 30
     patience_ticks: int = 20  # a user who has said nothing for so long has finished, whatever the LM waits for
@@ -117,6 +118,7 @@ class Session:
     foreseen: list[int] = field(default_factory=list)  # the first of them, all but certain before the LM is asked
     answer: list[int] = field(default_factory=list)  # how the agent would begin if the user's turn were over now
     heard_tick: int = 0  # when the user last said something
+    user_text: str = ""  # of the user's open turn, as far as it is written
     words_heard: Reading = field(default_factory=Reading)
     hearing: Hearing = field(default_factory=Hearing)
     held: int = 0  # ticks of this turn for which its voice has waited
@@ -152,7 +154,7 @@ class Counts:
 class Agent:
     def __init__(self, model, encoder, words, talker, codec, tokenizer, slots: int, settings: Settings | None = None, draft=None):
         self.lm, self.encoder, self.lexicon, self.codec, self.tokenizer = model, encoder, words, codec, tokenizer
-        self.talking, self.front = Talking(talker), Pronounce()
+        self.talking, self.front, self.sounds = Talking(talker), Pronounce(), lexicon.lone_phones(words)
         self.settings, self.slots, self.draft = settings or Settings(), slots, draft
         self.dtype = model.norm.dtype
         self.device = model.norm.device
@@ -314,6 +316,7 @@ class Agent:
         """
         assert audio.shape == (self.slots, TICK_SAMPLES), f"audio {audio.shape}, expected {(self.slots, TICK_SAMPLES)}"
         events: list[list[Event]] = [[] for _ in range(self.slots)]
+        ponder_until = time.perf_counter() + PONDER_S
         vectors = self.listen(torch.from_numpy(self.without_echo(audio, active)))
         starting = [s for s in active if self.reading(s)]
         active = [s for s in active if s not in starting]
@@ -339,7 +342,7 @@ class Agent:
             for slot in going_on:
                 self.sessions[slot].pending = []
             ponders = [s for s in scores if guesses[s][:1] == [USER_END] and not self.sessions[s].asked]
-            self.ponder({s: hidden[s][-1] for s in ponders})
+            self.ponder({s: hidden[s][-1] for s in ponders}, ponder_until)
         for slot in active:
             self.hold(slot)
         sound = self.speak(active, events) if voice else np.zeros_like(audio)
@@ -453,7 +456,7 @@ class Agent:
             usual = max(usual, SILENT_SYMBOLS if session.grammar.agent_open else ONSET_SYMBOLS)
         return max(usual, 1 + len(session.foreseen))
 
-    def ponder(self, hidden: dict[int, torch.Tensor]) -> None:
+    def ponder(self, hidden: dict[int, torch.Tensor], until: float) -> None:
         """Think of an answer's beginning while it is waited for the end of the user's turn: then it is foreseen.
 
         hidden [D]: after what each slot was expected to say, and did not say yet: the turn's end and its answer so far.
@@ -463,7 +466,7 @@ class Agent:
             scores = self.lm.logits(torch.stack(list(hidden.values())))[:, FIRST_TEXT_ID:]
             for slot, best in zip(hidden, scores.argmax(1).tolist(), strict=True):
                 self.sessions[slot].answer.append(FIRST_TEXT_ID + best)
-            if calls == PONDER_CALLS:
+            if calls == PONDER_CALLS or time.perf_counter() > until:
                 return
             calls, before = calls + 1, self.hidden.clone()
             rows = {s: self.row([USER_END, AGENT, *self.sessions[s].answer]) for s in hidden}
@@ -567,6 +570,8 @@ class Agent:
             mask[USER_END] = mask[ASIDE] = False
         if session.grammar.user_open and mask[USER_END] and not patient:  # it is over; for whom was it?
             mask = torch.isin(torch.arange(len(mask)), torch.tensor([USER_END, ASIDE]))
+        if session.user_text and set(session.user_text.split()) <= self.sounds:  # noises, too, are heard as "oh" and "a"
+            mask[USER_END] = False
         return mask
 
     def draw(self, slot: int, scores: torch.Tensor) -> int:
@@ -625,7 +630,7 @@ class Agent:
                 emit("user_started")
         elif symbol in (USER_END, ASIDE):
             session.awaiting |= symbol == USER_END
-            session.answer = []
+            session.answer, session.user_text = [], ""
             hearing.turn_ended(session.hearing, symbol == USER_END)
             emit("user_ended", to="agent" if symbol == USER_END else "other")
         elif symbol == AGENT:
@@ -641,7 +646,9 @@ class Agent:
         elif symbol != STOP and before.stream == USER:
             session.answer = []
             hearing.written(session.hearing, symbol)
-            emit("heard", self.tokenizer.decode([symbol]))
+            piece = self.tokenizer.decode([symbol])
+            session.user_text += piece
+            emit("heard", piece)
         elif symbol != STOP:
             piece = self.tokenizer.decode([symbol])
             session.tokens.append((position, len(session.turn_text)))

@@ -74,7 +74,7 @@ def test_what_is_put_off_or_foreseen_changes_no_symbol(monkeypatch, slots):
         calls.append(agent.counts.lm_calls)
 
     talk()
-    monkeypatch.setattr(Agent, "ponder", lambda self, hidden: None)
+    monkeypatch.setattr(Agent, "ponder", lambda self, hidden, until: None)
     talk()
     monkeypatch.setattr(agent_module, "PUT_OFF_TICKS", 1)
     monkeypatch.setattr(Agent, "guess", lambda self, rows: {slot: [] for slot in rows})
@@ -88,7 +88,8 @@ def test_what_is_put_off_or_foreseen_changes_no_symbol(monkeypatch, slots):
 
 
 def test_an_answer_that_was_thought_of_needs_one_call(monkeypatch):
-    """While the end of a turn is waited for; one more word, and the answer is thought of anew."""
+    """While the end of a turn is waited for, in ticks that are short enough."""
+    monkeypatch.setattr(agent_module, "PONDER_S", 60.0)
     agent = tiny_agent(1, Settings(next_penalty=2.0))
     agent.encoder.phones.bias.data[BLANK] = 99.0  # nothing is heard
     agent.open(0)
@@ -291,6 +292,14 @@ def test_a_turn_that_finds_no_end_is_ended():
     events, _ = silent_run(agent, 60, asked=True)
     assert "".join(e.text for e in events if e.kind == "said") == "go on"
     assert [e.kind for e in events].count("agent_ended") == 1
+
+
+@pytest.mark.parametrize(("said", "to"), [(" a", "other"), (" a a", "other"), (" a tree", "agent")])
+def test_a_lone_sound_is_for_nobody(said, to):
+    agent = tiny_agent(1, Settings(patience_ticks=5))
+    Script(agent, [USER, *text(said), *[USER_END] * 40])
+    events, _ = silent_run(agent, 20)
+    assert next(e.to for e in events if e.kind == "user_ended") == to
 
 
 def test_patience_ends_a_turn_that_the_model_would_leave_open():

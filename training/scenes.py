@@ -33,11 +33,11 @@ from training.transcript import heard_form
 TICK = TICK_MS / 1000
 IGNORE = -100
 NEVER = 1 << 30
-END_OF_TURN_TICKS = 2  # from the last piece heard to </user>: counted from what the model sees, so that it can be sure
+END_OF_TURN_TICKS = 3  # from the last piece heard to </user>: counted from what the model sees, so that it can be sure
 LATE_SHARE, LATEST_TICKS = 0.15, 16  # of the turns end later, or a missed end would never be made good
 SLOW_TICKS = 6  # more after what is no question: who tells something may go on
 PHRASE_PAUSE_S = (0.2, 1.1)  # in what is told, where it has commas
-END_OF_TURN_SECONDS = 0.29  # the same from the end of the last word, about, where the pieces' ticks are not known yet
+END_OF_TURN_SECONDS = 0.37  # the same from the end of the last word, about, where the pieces' ticks are not known yet
 VOICE_DELAY_SECONDS = 0.15  # from <agent> to the first sound
 
 BACK_CHANNELS = ["Mhm.", "Yeah.", "Uh huh.", "Right.", "Okay.", "I see.", "Oh."]
