@@ -75,6 +75,7 @@ class Settings:
     symbols_per_tick: int = 1  # at least, while the voice is heard; see `most_symbols`
     fusion: float = 6.0  # added to the score of what was surely heard
     next_penalty: float = 1.0  # taken off the score of <next>: the best single tick for a symbol is rarely surer than waiting
+    answer_least: float = hearing.SURELY_HEARD  # how sure one word of a turn must be for an answer: noise is heard as "a" and "oh"
     far_penalty: float = 6.0  # taken off yielding to, and answering, a voice that is farther than the user's was
     hasty_penalty: float = 2.5  # taken off a turn's end before HASTY_TICKS of quiet: who pauses for thought goes on
     temperature: float = 0.0
@@ -118,7 +119,6 @@ class Session:
     foreseen: list[int] = field(default_factory=list)  # the first of them, all but certain before the LM is asked
     answer: list[int] = field(default_factory=list)  # how the agent would begin if the user's turn were over now
     heard_tick: int = 0  # when the user last said something
-    user_text: str = ""  # of the user's open turn, as far as it is written
     words_heard: Reading = field(default_factory=Reading)
     hearing: Hearing = field(default_factory=Hearing)
     held: int = 0  # ticks of this turn for which its voice has waited
@@ -154,7 +154,7 @@ class Counts:
 class Agent:
     def __init__(self, model, encoder, words, talker, codec, tokenizer, slots: int, settings: Settings | None = None, draft=None):
         self.lm, self.encoder, self.lexicon, self.codec, self.tokenizer = model, encoder, words, codec, tokenizer
-        self.talking, self.front, self.sounds = Talking(talker), Pronounce(), lexicon.lone_phones(words)
+        self.talking, self.front = Talking(talker), Pronounce()
         self.settings, self.slots, self.draft = settings or Settings(), slots, draft
         self.dtype = model.norm.dtype
         self.device = model.norm.device
@@ -570,7 +570,8 @@ class Agent:
             mask[USER_END] = mask[ASIDE] = False
         if session.grammar.user_open and mask[USER_END] and not patient:  # it is over; for whom was it?
             mask = torch.isin(torch.arange(len(mask)), torch.tensor([USER_END, ASIDE]))
-        if session.user_text and set(session.user_text.split()) <= self.sounds:  # noises, too, are heard as "oh" and "a"
+        surest = session.hearing.surest
+        if surest is not None and surest < self.settings.answer_least:  # it may have been no speech at all
             mask[USER_END] = False
         return mask
 
@@ -630,7 +631,7 @@ class Agent:
                 emit("user_started")
         elif symbol in (USER_END, ASIDE):
             session.awaiting |= symbol == USER_END
-            session.answer, session.user_text = [], ""
+            session.answer = []
             hearing.turn_ended(session.hearing, symbol == USER_END)
             emit("user_ended", to="agent" if symbol == USER_END else "other")
         elif symbol == AGENT:
@@ -646,9 +647,7 @@ class Agent:
         elif symbol != STOP and before.stream == USER:
             session.answer = []
             hearing.written(session.hearing, symbol)
-            piece = self.tokenizer.decode([symbol])
-            session.user_text += piece
-            emit("heard", piece)
+            emit("heard", self.tokenizer.decode([symbol]))
         elif symbol != STOP:
             piece = self.tokenizer.decode([symbol])
             session.tokens.append((position, len(session.turn_text)))

@@ -21,6 +21,7 @@ ECHO_LETTERS = 4  # of the beginning of an own word are taken for the word
 @dataclass
 class Hearing:
     unwritten: list[tuple[int, int, float]] = field(default_factory=list)  # (tick, token, how sure), oldest first
+    surest: float | None = None  # piece of the open turn that was written down
     noise_db: float = 0.0  # what the quietest ticks are like, and the loudest
     speech_db: float = QUIETEST_DB
     quiet_ticks: int = 0  # since the level was last that of speech
@@ -49,6 +50,7 @@ def weigh(hearing: Hearing, level_db: float) -> None:
 
 def turn_ended(hearing: Hearing, for_the_agent: bool) -> None:
     """What was said to the agent tells how loud the user is."""
+    hearing.surest = None
     if for_the_agent:
         before = hearing.stretch_db if hearing.user_db is None else hearing.user_db
         hearing.user_db = (before + hearing.stretch_db) / 2  # one loud turn does not make all others far
@@ -96,4 +98,6 @@ def sure(hearing: Hearing) -> list[int]:
 def written(hearing: Hearing, symbol: int) -> None:
     """What was heard up to this symbol is settled; a symbol that was not heard stands for the oldest."""
     place = next((i for i, (_, token, _) in enumerate(hearing.unwritten) if token == symbol), 0)
+    for _, _, share in hearing.unwritten[place : place + 1]:
+        hearing.surest = max(share, hearing.surest or 0.0)
     del hearing.unwritten[: place + 1]

@@ -103,12 +103,6 @@ def grow(phones: np.ndarray, unigrams: np.ndarray) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def lone_phones(lexicon: Lexicon) -> set[str]:
-    """The words that are one phone: "a", "oh", "eye" and so on."""
-    nodes = lexicon.child[0][lexicon.child[0] > 0]
-    return {lexicon.words[w] for n in nodes for w in lexicon.ending[lexicon.first_ending[n] :][: lexicon.endings[n]]}
-
-
 def expected(lexicon: Lexicon, context: np.ndarray, word: np.ndarray) -> np.ndarray:
     """Log-probability of each word after its two words before, by the trigram with its back-off."""
     size = len(lexicon.words)

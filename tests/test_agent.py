@@ -8,7 +8,7 @@ from duplex import agent as agent_module
 from duplex.agent import ECHO_TICKS, HASTY_TICKS, PONDER_CALLS, PONDERED, QUIET_TICKS, Agent, Said, Settings
 from duplex.audio import TICK_SAMPLES
 from duplex.encoder import BLANK
-from duplex.hearing import turn_ended
+from duplex.hearing import turn_ended, written
 from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, Grammar
 from tests.tiny_speech_agent import LETTERS, tiny_agent
 
@@ -144,6 +144,7 @@ class Script:
     def __init__(self, agent, symbols: list[int]):
         self.symbols, self.size = list(symbols), agent.lm.config.vocabulary
         agent.lm.logits, agent.settings.guess = self, False  # each symbol is asked for once, in its turn
+        agent.settings.answer_least = 0.0  # and may be written as soon as it is wanted
         agent.encoder.phones.bias.data[BLANK] = 99.0  # nothing is heard
 
     def __call__(self, hidden: torch.Tensor, text: bool = True) -> torch.Tensor:
@@ -294,12 +295,23 @@ def test_a_turn_that_finds_no_end_is_ended():
     assert [e.kind for e in events].count("agent_ended") == 1
 
 
-@pytest.mark.parametrize(("said", "to"), [(" a", "other"), (" a a", "other"), (" a tree", "agent")])
-def test_a_lone_sound_is_for_nobody(said, to):
-    agent = tiny_agent(1, Settings(patience_ticks=5))
-    Script(agent, [USER, *text(said), *[USER_END] * 40])
-    events, _ = silent_run(agent, 20)
-    assert next(e.to for e in events if e.kind == "user_ended") == to
+@pytest.mark.parametrize(("shares", "to"), [((0.3, 0.4), "other"), ((0.4, 0.6, 0.3), "agent")])
+def test_who_was_never_surely_heard_is_not_answered(shares, to):
+    """The LM wants to answer; a client's wish counts all the same."""
+    agent = tiny_agent(1)
+    agent.open(0)
+    session, letters = agent.sessions[0], text(" no")
+    session.grammar, session.hearing.quiet_ticks = Grammar(stream=USER, user_open=True), HASTY_TICKS
+    session.hearing.unwritten = [(0, letter, share) for letter, share in zip(letters, shares, strict=False)]
+    scores = torch.zeros(agent.lm.config.vocabulary)
+    scores[USER_END], scores[ASIDE] = 5.0, 2.0
+    for letter in letters[: len(shares)]:
+        written(session.hearing, letter)
+    assert agent.draw(0, scores.clone()) == (USER_END if to == "agent" else ASIDE)
+    session.wish = AGENT
+    assert agent.draw(0, scores.clone()) == USER_END
+    turn_ended(session.hearing, True)
+    assert agent.draw(0, scores.clone()) == USER_END
 
 
 def test_patience_ends_a_turn_that_the_model_would_leave_open():

@@ -40,11 +40,6 @@ def heard(words: lexicon.Lexicon, log_probs: np.ndarray) -> list[tuple[str, int]
     return given
 
 
-def test_words_of_one_phone():
-    words = unpack(pack(["i see a tree", "you see me"], listed=["sea", "eye", "ate"]))
-    assert lexicon.lone_phones(words) == {"i", "a", "eye"}
-
-
 def test_what_is_said_is_heard_word_by_word(words):
     log_probs = spoken("you see a tree")
     given = heard(words, log_probs)
