@@ -57,8 +57,8 @@ QUIET_TICKS = 3  # without speech, before a turn may end: its last pieces are he
 HASTY_TICKS = 9  # of quiet, before which the LM must be surer that a turn has ended
 NEAR_TICKS, GONE_TICKS = 2, 2  # that somebody near must speak for the voice to wait, and be silent for it to go on
 FORESEEN = 3  # symbols at most that were heard
-PONDERED, PONDER_CALLS = ONSET_SYMBOLS - 3, 2  # of an answer's first symbols, and the LM's calls for them in one tick, at most
-PONDER_S = TICK_MS / 2000  # in a tick that has taken longer none of them is made
+PONDERED = ONSET_SYMBOLS - 3  # of an answer's first symbols are thought of before its time
+PONDER_S = TICK_MS / 2000  # a tick that has taken longer is not made longer for them
 PUT_OFF_TICKS = 6  # of all sessions together may wait to be fed while there is nothing to decide
 SOUNDING_WORDS, ECHO_TICKS = 3, 15  # words begun or about to be; how long after its end a word may come back and be heard
 REST_TICKS = 10  # of silence, after which the codec remembers nothing else and what it gives is silence: it rests
@@ -461,19 +461,22 @@ class Agent:
 
         hidden [D]: after what each slot was expected to say, and did not say yet: the turn's end and its answer so far.
         """
-        calls = 0
-        while hidden := {s: state for s, state in hidden.items() if len(self.sessions[s].answer) < PONDERED}:
+        hidden, more = {s: state for s, state in hidden.items() if len(self.sessions[s].answer) < PONDERED}, True
+        while hidden:  # the first symbol costs no call of the LM; a second one is for ticks that have room
             scores = self.lm.logits(torch.stack(list(hidden.values())))[:, FIRST_TEXT_ID:]
             for slot, best in zip(hidden, scores.argmax(1).tolist(), strict=True):
                 self.sessions[slot].answer.append(FIRST_TEXT_ID + best)
-            if calls == PONDER_CALLS or time.perf_counter() > until:
-                return
-            calls, before = calls + 1, self.hidden.clone()
-            rows = {s: self.row([USER_END, AGENT, *self.sessions[s].answer]) for s in hidden}
-            hidden = {s: states[-1] for s, states in self.feed(rows).items()}
-            for slot, (x, _) in rows.items():
-                lm.rollback(self.lm_state, slot, len(x))
-            self.hidden = before
+            wanting = [slot for slot in hidden if len(self.sessions[slot].answer) < PONDERED]
+            hidden, more = self.ahead(wanting) if wanting and more and time.perf_counter() < until else {}, False
+
+    def ahead(self, slots: list[int]) -> dict[int, torch.Tensor]:
+        """Hidden states [D] after what these slots are expected to say; the LM's state is left as it was."""
+        before, rows = self.hidden.clone(), {s: self.row([USER_END, AGENT, *self.sessions[s].answer]) for s in slots}
+        hidden = {s: states[-1] for s, states in self.feed(rows).items()}
+        for slot, (x, _) in rows.items():
+            lm.rollback(self.lm_state, slot, len(x))
+        self.hidden = before
+        return hidden
 
     def guess(self, rows: dict[int, Row]) -> dict[int, list[int]]:
         """What each slot is expected to say after its row: what is foreseen in its tick, then what the draft expects.

@@ -46,7 +46,7 @@ TIMED_TICKS = 10_000  # the percentiles of stats() are over the last 13 minutes
 OVERLOAD_TICKS = 25  # the two seconds that tell whether the engine is overloaded
 OVERLOAD_LATE = 10  # so many late ones among them: it is
 WAITED_TICKS = 50  # after so many the beat may move: by what audio has waited in all of them, but for what it needs
-NEEDED_S = 0.012  # at least, and as much as the waiting varies
+NEEDED_S = 0.03  # at least, and as much as the waiting varies
 
 
 class EngineFull(Exception):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from duplex import agent as agent_module
-from duplex.agent import ECHO_TICKS, HASTY_TICKS, PONDER_CALLS, PONDERED, QUIET_TICKS, Agent, Said, Settings
+from duplex.agent import ECHO_TICKS, HASTY_TICKS, PONDERED, QUIET_TICKS, Agent, Said, Settings
 from duplex.audio import TICK_SAMPLES
 from duplex.encoder import BLANK
 from duplex.hearing import turn_ended, written
@@ -98,16 +98,17 @@ def test_an_answer_that_was_thought_of_needs_one_call(monkeypatch):
     session.grammar, session.hearing.quiet_ticks, session.awaiting = Grammar(USER, True, False), QUIET_TICKS, True
     session.hearing.speech_db = 0.0
     monkeypatch.setattr(Agent, "draw", lambda self, slot, scores: symbols.pop(0))
-    silence, symbols = np.zeros((1, TICK_SAMPLES), np.float32), [NEXT]
-    agent.step(silence, [0])
-    assert agent.counts.lm_calls == 1 + PONDER_CALLS and len(session.answer) == PONDERED
+    silence, symbols = np.zeros((1, TICK_SAMPLES), np.float32), [NEXT, NEXT]
+    for calls, thought in ((2, 2), (3, PONDERED)):  # one symbol costs nothing, and one a call
+        agent.step(silence, [0])
+        assert agent.counts.lm_calls == calls and len(session.answer) == thought
     position = int(agent.lm_state.next_position[0])
-    thought = [USER_END, AGENT, *session.answer]
-    symbols[:] = [*thought, NEXT]
+    said = [USER_END, AGENT, *session.answer]
+    symbols[:] = [*said, NEXT]
     agent.step(silence, [0])
-    assert agent.counts.lm_calls == 2 + PONDER_CALLS and session.asked == len(thought)
-    assert int(agent.lm_state.next_position[0]) == position + 1 + len(thought)
-    assert session.turn_text == agent.tokenizer.decode(thought[2:]) and not session.answer
+    assert agent.counts.lm_calls == 4 and session.asked == len(said)
+    assert int(agent.lm_state.next_position[0]) == position + 1 + len(said)
+    assert session.turn_text == agent.tokenizer.decode(said[2:]) and not session.answer
 
 
 def test_another_number_of_slots_says_the_same():
