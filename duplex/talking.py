@@ -21,6 +21,7 @@ from duplex.talker import LOOKAHEAD, POSITION_FEATURES, PhoneEncoder, Talker, po
 
 FULL_STOP = 4  # Hibari's id; ids up to SPACE are pads, punctuation and spaces, the rest is heard
 MAX_PHONE_FRAMES = 75.0
+PHONE_FRAMES = 6.0  # about, of one that is not encoded: once a tick is enough
 
 
 @dataclass
@@ -133,11 +134,11 @@ class Talking:
         return state.slots[slot].speaking
 
     def queued_seconds(self, state: TalkerState, slot: int) -> float:
-        """Predicted speech still to come."""
+        """Predicted speech still to come, the phones of this tick by and large."""
         u = state.slots[slot]
-        self.encode(u)
         known = u.ends[-1] - u.frame if u.ends else 0.0
-        return max(0.0, known + u.pending_frames) / CODEC_FRAME_RATE if u.phones else 0.0
+        new = PHONE_FRAMES / u.rate * (len(u.phones) - u.encoded)
+        return max(0.0, known + u.pending_frames + new) / CODEC_FRAME_RATE if u.phones else 0.0
 
     @torch.inference_mode()
     def encode(self, u: Utterance) -> None:
