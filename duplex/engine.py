@@ -6,8 +6,7 @@ neither what tensors mean nor what is on a wire: samples in, samples and events 
 Rules of time, each exception to them counted in `stats()` and told to the session as a `Lag` event:
 
 - Audio not there when its tick is due: the tick hears silence; what comes later is still heard, later.
-- Audio that comes early waits, at most BEHIND_TICKS; beyond, the oldest is dropped: the agent lives in the present. A tick
-  that waits for SPARE_TICKS without need goes as soon as one is quiet.
+- Audio that comes early waits, at most BEHIND_TICKS; beyond, the oldest is dropped: the agent lives in the present.
 - Audio that always comes long before its tick is due: the clock's beat moves towards it, so that no answer waits for nothing.
 - A step that takes too long: the next ticks follow without a pause until the clock is caught up; what the user said
   meanwhile is heard, none of it is lost. Once more than BEHIND_TICKS behind, the agent's voice waits until then: no client
@@ -200,7 +199,7 @@ class Engine:
             return 0.0
         least, usual = min(self._waited), statistics.median(self._waited)
         self._waited.clear()
-        return max(0.0, least - max(NEEDED_S, usual - least))
+        return min(max(0.0, least - max(NEEDED_S, usual - least)), TICK_S / 2)  # a step has to fit between two ticks
 
     def _end_some(self) -> None:
         now = self.clock.now()

@@ -16,7 +16,7 @@ STALLED_TICKS = 30  # 2.4 s behind, an engine lets the time go: whoever waited s
 QUIET = 0.01  # of full scale: below it a tick may be skipped to catch up
 WISHES = 64  # a client's wishes that may wait for the next tick
 UNREAD_TICKS = 25  # two seconds of output
-SPARE_TICKS = 50  # for which one tick more was there than was needed: then a quiet one is left out, and answers come sooner
+LIVE_TICKS = 2  # more whole ones do not wait when somebody speaks in real time
 CUSHION_S = TICK_MS / 2000  # the first audio waits half a tick, so a sender whose beat wavers by less is never late
 LAG_TICKS = round(TICKS_PER_SECOND)  # at most one Lag event a second
 
@@ -54,9 +54,8 @@ class Session:
         self._waiting = np.zeros(0, np.float32)  # user audio not yet heard
         self._first_audio_at: float | None = None  # before it there is nothing to be late
         self._due: float | None = None  # when the last tick that was taken should have been
-        self._complete_at: float | None = None  # when the only complete tick that waits became so
-        self.waited_s: float | None = None  # from when the last tick was complete until it was due; None: there was none, or more
-        self._spare = 0  # ticks in a row for which another complete one was waiting
+        self._complete_at: deque[float] = deque()  # when each whole tick that waits became whole
+        self.waited_s: float | None = None  # from then until the last tick was due; None: none, or a recording at once
         self._ready: deque[tuple[np.ndarray, list]] = deque()
         self._news = asyncio.Event()  # set from the model thread through the loop
         self._finished = False
@@ -70,11 +69,17 @@ class Session:
             if self._first_audio_at is None:
                 self._first_audio_at = self.touched_at
             waiting = np.concatenate([self._waiting, samples])
-            if len(self._waiting) < TICK_SAMPLES <= len(waiting):
-                self._complete_at = self.touched_at
             surplus = max(0, len(waiting) - self._early_samples - self._overdue_ticks(self.touched_at) * TICK_SAMPLES)
-            self._waiting = waiting[surplus:]
+            new = len(waiting) // TICK_SAMPLES - len(self._complete_at)
+            self._complete_at.extend([self.touched_at] * new)
+            self._keep(waiting[surplus:])
             self.dropped_ms += _ms(surplus)
+
+    def _keep(self, waiting: np.ndarray) -> None:
+        """What is left after some of the oldest has gone."""
+        self._waiting = waiting
+        while len(self._complete_at) > len(waiting) // TICK_SAMPLES:
+            self._complete_at.popleft()
 
     def _overdue_ticks(self, now: float) -> int:
         """Ticks that the engine should have taken by now, besides the one whose turn it is."""
@@ -83,7 +88,7 @@ class Session:
     def clear(self) -> None:
         """User audio that waits is not heard."""
         with self._lock:
-            self._waiting = self._waiting[:0]
+            self._keep(self._waiting[:0])
 
     def wish(self, method: str, *arguments) -> bool:
         """Calls a method of the agent with the slot and these arguments before the next tick; False: too many wait."""
@@ -129,33 +134,19 @@ class Session:
         with self._lock:
             self._due = due
             bound = (BEHIND_TICKS + self._overdue_ticks(now)) * TICK_SAMPLES
-            while len(self._waiting) > bound and self._quiet():
-                self._skip()
-            needless = self._spare >= SPARE_TICKS and len(self._waiting) >= 2 * TICK_SAMPLES
-            if needless and self._early_samples <= BEHIND_TICKS * TICK_SAMPLES and self._quiet():
-                self._skip()
+            while len(self._waiting) > bound and np.abs(self._waiting[:TICK_SAMPLES]).max() < QUIET:
+                self._keep(self._waiting[TICK_SAMPLES:])
+                self.dropped_ms += TICK_MS
             flows = self._first_audio_at is not None and now >= self._first_audio_at + CUSHION_S
             self.waited_s = None
             if flows and len(self._waiting) >= TICK_SAMPLES:
-                self._heard = True
-                tick, self._waiting = self._waiting[:TICK_SAMPLES], self._waiting[TICK_SAMPLES:]
-                if len(self._waiting) >= TICK_SAMPLES:
-                    self._spare += 1
-                else:
-                    self._spare = 0
-                    self.waited_s = None if self._complete_at is None else due - self._complete_at
-                self._complete_at = None
+                self._heard, tick = True, self._waiting[:TICK_SAMPLES]
+                self.waited_s = due - self._complete_at[0] if len(self._complete_at) <= LIVE_TICKS else None
+                self._keep(self._waiting[TICK_SAMPLES:])
                 return tick
             if flows:
                 self.silence_ms += TICK_MS
         return np.zeros(TICK_SAMPLES, np.float32)
-
-    def _quiet(self) -> bool:
-        return np.abs(self._waiting[:TICK_SAMPLES]).max() < QUIET
-
-    def _skip(self) -> None:
-        self._waiting, self._spare = self._waiting[TICK_SAMPLES:], 0
-        self.dropped_ms += TICK_MS
 
     def give(self, audio: np.ndarray, events: list, late: bool) -> None:
         """One tick done: audio [1920], or [0] without a voice, and its events, plus a Lag event when there is something to tell."""

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from duplex.audio import TICK_MS, TICK_SAMPLES
-from duplex.engine import OVERLOAD_LATE, TICK_S, WAITED_TICKS, Engine, EngineFull, EngineStopped
+from duplex.engine import NEEDED_S, OVERLOAD_LATE, TICK_S, WAITED_TICKS, Engine, EngineFull, EngineStopped
 from duplex.events import Error
-from duplex.session import BEHIND_TICKS, SPARE_TICKS, STALLED_TICKS, UNREAD_TICKS, WISHES
+from duplex.session import BEHIND_TICKS, STALLED_TICKS, UNREAD_TICKS, WISHES
 from tests.conftest import HandClock, tone
 from tests.tiny_agent import QUIET_TICKS, TinyAgent
 
@@ -157,14 +157,29 @@ def test_the_beat_moves_towards_audio_that_always_waits_for_it(clock):
     drive(test, TinyAgent(1), clock)
 
 
-def test_a_tick_that_waits_without_need_goes_in_a_silence(clock):
+def test_a_tick_too_many_is_made_up_for_by_the_beat(clock):
+    """Nothing is lost: the beat moves by half a tick at a time, until audio waits for as long as it needs."""
+
     async def test(engine):
-        session = await engine.open()
+        session, waited = await engine.open(), []
         session.push(tone(1))
-        await speak(clock, session, tone(SPARE_TICKS + 5))
-        assert session.waiting_ms == TICK_MS and session.dropped_ms == 0  # it is no silence
-        await speak(clock, session, np.zeros(5 * TICK_SAMPLES, np.float32))
-        assert session.waiting_ms == 0 and session.dropped_ms == TICK_MS and session.silence_ms == 0
+        for _ in range(6 * WAITED_TICKS):
+            session.push(tone(1))
+            await beat(clock, session)
+            waited.append(round(session.waited_s, 3))
+        assert waited[1] == 2 * TICK_S and waited[-1] == NEEDED_S and waited == [waited[0], *sorted(waited[1:], reverse=True)]
+        assert session.silence_ms == session.dropped_ms == 0
+
+    drive(test, TinyAgent(1), clock)
+
+
+def test_a_recording_at_once_does_not_move_the_beat(clock):
+    async def test(engine):
+        session = await engine.open(early_ticks=3 * WAITED_TICKS)
+        session.push(tone(3 * WAITED_TICKS))
+        for heard in range(2 * WAITED_TICKS):
+            assert session.waiting_ms == (3 * WAITED_TICKS - heard) * TICK_MS
+            await beat(clock, session)
 
     drive(test, TinyAgent(1), clock)
 
