@@ -5,11 +5,13 @@
 All slots take their tick together, in one batch; a session lives in one slot. No clocks, no sockets.
 """
 
+import contextlib
 import logging
 import math
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +160,8 @@ class Agent:
         self.settings, self.slots, self.draft = settings or Settings(), slots, draft
         self.dtype = model.norm.dtype
         self.device = model.norm.device
-        self.lm_state = lm.initial_state(model.config, slots, PROMPT_CELLS, device=self.device, dtype=self.dtype)
+        cache = {"device": self.device, "dtype": model.cache_dtype or self.dtype}
+        self.lm_state = lm.initial_state(model.config, slots, PROMPT_CELLS, **cache)
         self.feature_state = features.initial_state(slots)
         self.encoder_state = encoder.initial_state(slots)
         self.talker_state = self.talking.initial_state(slots)
@@ -167,11 +170,14 @@ class Agent:
         self.sessions: dict[int, Session] = {}
         self.hidden = torch.zeros(slots, model.config.width, dtype=self.dtype, device=self.device)  # after the last position
         self.counts = Counts()
+        self.helped = contextlib.nullcontext  # a context for the time of a step, see sharing.helped
 
     def with_slots(self, slots: int) -> "Agent":
         """Another agent of the same parts, and no session."""
         parts = self.lm, self.encoder, self.lexicon, self.talking.talker, self.codec, self.tokenizer
-        return Agent(*parts, slots, self.settings, self.draft)
+        agent = Agent(*parts, slots, self.settings, self.draft)
+        agent.helped = self.helped
+        return agent
 
     def rehearse(self) -> None:
         """Say something once: what is loaded, allocated or looked up at first use is not to make a session's first answer late."""
@@ -315,6 +321,10 @@ class Agent:
         Without `voice` the agent only listens and decides; its voice stands still, and goes on where it was.
         """
         assert audio.shape == (self.slots, TICK_SAMPLES), f"audio {audio.shape}, expected {(self.slots, TICK_SAMPLES)}"
+        with self.helped():
+            return self.tick(audio, active, voice)
+
+    def tick(self, audio: np.ndarray, active: list[int], voice: bool) -> tuple[np.ndarray, list[list[Event]]]:
         events: list[list[Event]] = [[] for _ in range(self.slots)]
         ponder_until = time.perf_counter() + PONDER_S
         vectors = self.listen(torch.from_numpy(self.without_echo(audio, active)))
@@ -738,11 +748,14 @@ class Agent:
         return round(1000 * (frame / CODEC_FRAME_RATE + self.codec.decoder_delay_samples / SAMPLE_RATE))
 
 
-def load_agent(folder=None, slots=1, device="cpu", dtype=None, offline=False, settings=None, backbone=None) -> Agent:
+def load_agent(
+    folder=None, slots=1, device="cpu", dtype=None, offline=False, settings=None, backbone=None, threads: int | None = None
+) -> Agent:
     """The agent in `folder` (default: the one that ships), with its backbone from the platform's cache, or the GGUF file or
     folder that it was trained on.
 
-    dtype "int8" (default on a CPU), "bfloat16" or "float32": the LM's weights. Raises weights.WeightsError, BackboneError.
+    dtype "int8" (default on a CPU), "bfloat16" or "float32": the LM's weights. threads: with "int8" two share each product (default
+    where there are two cores), 1 leaves the other core alone. Raises weights.WeightsError, BackboneError.
     """
     from duplex import weights
     from duplex.backbone import BackboneError, fill, read
@@ -751,7 +764,7 @@ def load_agent(folder=None, slots=1, device="cpu", dtype=None, offline=False, se
     from duplex.talker import Talker, TalkerConfig
 
     # With one thread no pool of workers is made here: a second one, for the thread that will run the model, halves its speed.
-    threads = torch.get_num_threads()
+    of_torch = torch.get_num_threads()
     torch.set_num_threads(1)
     folder = Path(folder) if folder else DEFAULT_FOLDER
     dtype = dtype or ("int8" if device == "cpu" else "bfloat16")
@@ -774,7 +787,7 @@ def load_agent(folder=None, slots=1, device="cpu", dtype=None, offline=False, se
         draft.load_state_dict(load_tensors(folder / "draft"))
         draft = draft.to(device, model.norm.dtype)
     if dtype == "int8":
-        from duplex import kernels
+        from duplex import kernels, sharing
         from duplex.encoder_cpu import compile_encoder
         from duplex.lm_cpu import compile_draft, compile_lm
         from duplex.talker_cpu import compile_talker
@@ -789,7 +802,10 @@ def load_agent(folder=None, slots=1, device="cpu", dtype=None, offline=False, se
             compile_vocoder(codec.decoder)
     words, tokenizer = lexicon.load_lexicon(folder / "lexicon"), load_tokenizer(folder)
     agent = Agent(model, encoder.eval(), words, talker.eval(), codec, tokenizer, slots, settings, draft)
+    if dtype == "int8" and (threads or sharing.cores()) > 1:
+        kernels.help_out()  # compiled here, not when its help is needed
+        agent.helped = partial(sharing.helped, kernels.help_out)
     if device == "cpu":
         agent.rehearse()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(of_torch)
     return agent

@@ -96,7 +96,7 @@ def run(args, default: Callable[[int], object]) -> None:
         raise BenchError(f"{' and '.join(missing)} not installed; pip install 'duplex[bench]' brings what the bench needs")
     if args.url and args.dialect != "duplex" and args.what in ("load", "all"):
         raise BenchError(f"load is measured in our own dialect only; ask for behaviour or latency of a {args.dialect} server")
-    scenes, loader = bench_scenes.load(args.scenes), Loader(default, args.offline, args.threads)
+    scenes, loader = bench_scenes.load(args.scenes), Loader(default, args.offline, args.threads or 1)
     args.out.mkdir(parents=True, exist_ok=True)
     report = {"version": __version__, "seed": args.seed, "url": args.url, "machine": machine(), "scenes": len(scenes)}
     if args.what == "draft":

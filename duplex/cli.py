@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--compute", default="cpu", help="torch device of the model (default %(default)s)")
         formats = "number format (default: int8 on a CPU, where alone it works, bfloat16 elsewhere)"
         command.add_argument("--dtype", choices=["int8", "bfloat16", "float32"], help=formats)
-        command.add_argument("--threads", type=int, default=1, help="threads of the model (default 1: more fall asleep)")
+        command.add_argument("--threads", type=int, help="threads of the model: 1, or 2 (default where there are two cores)")
         command.add_argument("--offline", action="store_true", help="never fetch weights")
         command.add_argument("--verbose", action="store_true", help="tell more on stderr")
     return parser
@@ -121,8 +121,9 @@ def _load(args: argparse.Namespace, slots: int, cancel_echo: bool = True):
     from duplex.agent import load_agent
     from duplex.backbone import BackboneError
 
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)  # its own threads fall asleep between the small operations of a tick
     options = {"device": args.compute, "dtype": args.dtype, "offline": args.offline, "backbone": args.backbone}
+    options["threads"] = args.threads
     try:
         agent = load_agent(args.agent, slots=slots, **options)
     except BackboneError as error:

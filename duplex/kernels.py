@@ -13,22 +13,50 @@ import numba
 import numpy as np
 import torch
 from llvmlite import binding, ir
-from numba import njit, types
+from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from duplex import sharing
+from duplex.sharing import (
+    CLOSED,
+    DONE,
+    KIND,
+    NEEDED,
+    OPTIONS,
+    OWNER,
+    PIECES,
+    TICKET,
+    WORK,
+    add,
+    address_of,
+    announce,
+    claim,
+    finish,
+    give_way,
+    load,
+    offer,
+    pause,
+    pointer,
+    replace,
+    store,
+)
 from duplex.weights import cache_folder
 
 # The cache looks at a function's own file only, and these are parts of functions in others: a folder for each state of them all.
-_sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*_cpu.py"))) + Path(__file__).read_bytes()
+_parts = [*sorted(Path(__file__).parent.glob("*_cpu.py")), Path(__file__), Path(sharing.__file__)]
+_sources = b"".join(path.read_bytes() for path in _parts)
 COMPILED = cache_folder() / "compiled" / hashlib.sha256(_sources).hexdigest()[:16]
 numba.config.CACHE_DIR = str(COMPILED)
 
-OPTIONS = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
 LANES = 16  # rows of weights that are multiplied at once
 GROUP = 4  # weights of each of them
 AHEAD = 4096  # bytes of weights that are fetched before they are used
 FINE = 254  # fine digits in a coarse one
+PARTS = 12  # of a product that two threads make
+WORDS_OF_WORK = 13  # that describe it, at most
+SHARED_BYTES = 65_536  # of weights, below which that takes longer
+IDLE = 1000  # looks for work in vain, after which another process may have the core
 # 2^x for x from 0 to 1: the polynomial through its Chebyshev points, highest power first
 EXP2 = tuple(np.float32(c) for c in (1.893754e-3, 8.9495908e-3, 5.5860337e-2, 0.24014182, 0.69315451, 0.99999988))
 # of the error function, Abramowitz and Stegun, 7.1.26
@@ -184,11 +212,10 @@ def split(x, digits, unit, total):
 
 
 @njit(**OPTIONS)
-def multiply(x, w, digits, unit, total, sums, y):
-    """y [N, rows] = x [N, I] times the rows of w plus its bias; the rest is space, see `room`."""
-    split(x, digits, unit, total)
-    rows, width = x.shape[0], 2 * GROUP * w.weight.shape[1]
-    for block in range(w.weight.shape[0]):
+def blocks(begin, end, w, digits, unit, total, sums, y):
+    """The LANES columns of y that each of these blocks of w makes; the rest as `multiply` has it."""
+    rows, width = y.shape[0], 2 * GROUP * w.weight.shape[1]
+    for block in range(begin, end):
         lane = block * LANES
         scale, bias = w.scale[lane : lane + LANES], w.bias[lane : lane + LANES]
         first = 0
@@ -208,6 +235,36 @@ def multiply(x, w, digits, unit, total, sums, y):
                     found = np.float32(coarse[i] - less_coarse) * np.float32(FINE) + np.float32(fine[i] - less_fine)
                     out[i] = found * (by * scale[i]) + bias[i]
             first += many
+
+
+@njit(**OPTIONS)
+def multiply(x, w, digits, unit, total, sums, y):
+    """y [N, rows] = x [N, I] times the rows of w plus its bias; the rest is space, see `room`. The helper makes a part of it, if
+    there is one (`help_out`) and no other thread has it."""
+    split(x, digits, unit, total)
+    count = w.weight.shape[0]
+    if w.weight.size < SHARED_BYTES or load(NEEDED) == 0 or replace(OWNER, 0, 1):
+        blocks(0, count, w, digits, unit, total, sums, y)
+        return
+    pieces = min(PARTS, count)
+    number = announce()
+    store(WORK, address_of(w.weight))
+    store(WORK + 1, address_of(w.scale))
+    store(WORK + 2, address_of(w.bias))
+    store(WORK + 3, address_of(digits))
+    store(WORK + 4, address_of(unit))
+    store(WORK + 5, address_of(total))
+    store(WORK + 6, address_of(y))
+    store(WORK + 7, count)
+    store(WORK + 8, w.weight.shape[1])
+    store(WORK + 9, x.shape[0])
+    store(WORK + 10, y.shape[1])
+    offer(number, pieces, 0)
+    own, piece = 0, claim(number, pieces)
+    while piece >= 0:
+        blocks(piece * count // pieces, (piece + 1) * count // pieces, w, digits, unit, total, sums, y)
+        own, piece = own + 1, claim(number, pieces)
+    finish(pieces - own)
 
 
 @njit(**OPTIONS)
@@ -262,6 +319,35 @@ def two_to(typingctx, n):
         return builder.bitcast(builder.shl(builder.add(args[0], ir.Constant(i32, 127)), ir.Constant(i32, 23)), ir.FloatType())
 
     return types.float32(types.int32), codegen
+
+
+@intrinsic
+def wide(typingctx, x):
+    """float32, or the upper half of its bits (uint16), -> float32"""
+
+    def codegen(context, builder, signature, args):
+        if isinstance(signature.args[0], types.Float):
+            return args[0]
+        bits = builder.shl(builder.zext(args[0], ir.IntType(32)), ir.IntType(32)(16))
+        return builder.bitcast(bits, ir.FloatType())
+
+    return types.float32(x), codegen
+
+
+@intrinsic
+def kept(typingctx, x, like):
+    """float32 x in the type of `like`: float32, or the upper half of its bits (uint16), rounded."""
+
+    def codegen(context, builder, signature, args):
+        if isinstance(signature.return_type, types.Float):
+            return args[0]
+        i32 = ir.IntType(32)
+        bits = builder.bitcast(args[0], i32)
+        odd = builder.and_(builder.lshr(bits, i32(16)), i32(1))
+        rounded = builder.add(bits, builder.add(odd, i32(0x7FFF)))  # half a step, to even
+        return builder.trunc(builder.lshr(rounded, i32(16)), ir.IntType(16))
+
+    return like(types.float32, like), codegen
 
 
 @njit(**OPTIONS)
@@ -344,6 +430,131 @@ def attend(q, keys, values, seen, bias, scores, y):
                 mixed[i] += of_a * a[i]
         for i in range(width):
             mixed[i] /= total
+
+
+@njit(**OPTIONS)
+def attend_one(q, keys, values, hidden, scores, y):
+    """y [H, W]: attention of q [H, W] over the first S cells of keys [W, C] and values [C, W]; hidden [S] is added to the scores,
+    for which `scores` [C] is the space. Four rows at a time: a sum is loaded and stored once for them."""
+    heads, width = q.shape
+    cells = hidden.size
+    for h in range(heads):
+        query, mixed = q[h], y[h]
+        for j in range(cells):
+            scores[j] = 0
+        for i in range(0, width, 4):
+            a, b, c, d = keys[i], keys[i + 1], keys[i + 2], keys[i + 3]
+            by_a, by_b, by_c, by_d = query[i], query[i + 1], query[i + 2], query[i + 3]
+            for j in range(cells):
+                scores[j] += by_a * wide(a[j]) + by_b * wide(b[j]) + by_c * wide(c[j]) + by_d * wide(d[j])
+        top, total = np.float32(-np.inf), np.float32(0)
+        for j in range(cells):
+            scores[j] = scores[j] * np.float32(width**-0.5) + hidden[j]
+            top = max(top, scores[j])
+        for j in range(cells):
+            scores[j] = exp(scores[j] - top) if hidden[j] == 0 else np.float32(0)  # e^-87 would make denormal numbers, slow ones
+            total += scores[j]
+        mixed[:] = 0
+        fours = cells // 4 * 4
+        for j in range(0, fours, 4):
+            a, b, c, d = values[j], values[j + 1], values[j + 2], values[j + 3]
+            of_a, of_b, of_c, of_d = scores[j], scores[j + 1], scores[j + 2], scores[j + 3]
+            for i in range(width):
+                mixed[i] += of_a * wide(a[i]) + of_b * wide(b[i]) + of_c * wide(c[i]) + of_d * wide(d[i])
+        for j in range(fours, cells):
+            for i in range(width):
+                mixed[i] += scores[j] * wide(values[j, i])
+        for i in range(width):
+            mixed[i] /= total
+
+
+@njit(**OPTIONS)
+def attend_piece(piece, qkv, keys, values, slots, hidden, scores, y):
+    """One row's queries of one key head; the rest as `attend_cells` has it."""
+    group = y.shape[1] // keys.shape[1]
+    n, h = piece // keys.shape[1], piece % keys.shape[1]
+    own = slice(h * group, (h + 1) * group)
+    attend_one(qkv[n, own], keys[slots[n], h], values[slots[n], h], hidden[n], scores, y[n, own])
+
+
+@njit(**OPTIONS)
+def attend_cells(qkv, keys, values, slots, hidden, scores, y):
+    """y [N, H, W]: attention of the queries in qkv [N, H and more, W] over the cells of their slots [N]: keys [B, kv_heads, W, C],
+    values [B, kv_heads, C, W] float32 or the upper half of its bits; hidden [N, S] is 0, or -inf where a row may not see a cell.
+    The helper does a part of it, as in `multiply`."""
+    pieces = y.shape[0] * keys.shape[1]
+    if keys.itemsize != 2 or load(NEEDED) == 0 or replace(OWNER, 0, 1):
+        for piece in range(pieces):
+            attend_piece(piece, qkv, keys, values, slots, hidden, scores, y)
+        return
+    number = announce()
+    store(WORK, address_of(qkv))
+    store(WORK + 1, address_of(keys))
+    store(WORK + 2, address_of(values))
+    store(WORK + 3, address_of(slots))
+    store(WORK + 4, address_of(hidden))
+    store(WORK + 5, address_of(y))
+    store(WORK + 6, y.shape[0])
+    store(WORK + 7, y.shape[1])
+    store(WORK + 8, y.shape[2])
+    store(WORK + 9, keys.shape[0])
+    store(WORK + 10, keys.shape[1])
+    store(WORK + 11, keys.shape[3])
+    store(WORK + 12, hidden.shape[1])
+    offer(number, pieces, 1)
+    own, piece = 0, claim(number, pieces)
+    while piece >= 0:
+        attend_piece(piece, qkv, keys, values, slots, hidden, scores, y)
+        own, piece = own + 1, claim(number, pieces)
+    finish(pieces - own)
+
+
+@njit(**OPTIONS)
+def help_out():
+    """Do pieces of the work of another thread while one is NEEDED: what `sharing.helped` runs."""
+    sums, scores, idle = np.empty((16, LANES), np.int32), np.empty(0, np.float32), 0
+    words = np.empty(WORDS_OF_WORK, np.int64)
+    while load(NEEDED):
+        ticket = load(TICKET)
+        number = ticket >> 32
+        for i in range(words.size):
+            words[i] = load(WORK + i)
+        pieces, kind = load(PIECES), load(KIND)
+        # if the ticket was open before all that was read, and the work is still the same, it is of this work
+        piece = claim(number, pieces) if ticket & CLOSED != CLOSED else -1
+        idle = 0 if piece >= 0 else idle + 1
+        if piece < 0:
+            pause()
+            if idle % IDLE == 0:
+                give_way()
+            continue
+        if kind == 0:
+            count, groups, rows, width = words[7], words[8], words[9], words[10]
+            w = Weights(
+                carray(pointer(words[0]), (count, groups, LANES * GROUP), np.uint8),
+                carray(pointer(words[1]), (count * LANES,), np.float32),
+                carray(pointer(words[2]), (count * LANES,), np.float32),
+            )
+            digits = carray(pointer(words[3]), (2 * (rows + 7) * GROUP * groups,), np.int8)
+            unit, total = carray(pointer(words[4]), (rows,), np.float32), carray(pointer(words[5]), (2 * rows,), np.int32)
+            y = carray(pointer(words[6]), (rows, width), np.float32)
+            while piece >= 0:
+                blocks(piece * count // pieces, (piece + 1) * count // pieces, w, digits, unit, total, sums, y)
+                add(DONE, 1)
+                piece = claim(number, pieces)
+            continue
+        rows, heads, width, batch, kv_heads, cells, seen = words[6], words[7], words[8], words[9], words[10], words[11], words[12]
+        if scores.size < cells:
+            scores = np.empty(cells, np.float32)
+        qkv = carray(pointer(words[0]), (rows, heads + 2 * kv_heads, width), np.float32)
+        keys = carray(pointer(words[1]), (batch, kv_heads, width, cells), np.uint16)
+        values = carray(pointer(words[2]), (batch, kv_heads, cells, width), np.uint16)
+        slots, hidden = carray(pointer(words[3]), (rows,), np.int64), carray(pointer(words[4]), (rows, seen), np.float32)
+        y = carray(pointer(words[5]), (rows, heads, width), np.float32)
+        while piece >= 0:
+            attend_piece(piece, qkv, keys, values, slots, hidden, scores, y)
+            add(DONE, 1)
+            piece = claim(number, pieces)
 
 
 @njit(**OPTIONS)

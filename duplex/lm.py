@@ -129,7 +129,7 @@ class LM(nn.Module):
         self.control_out = nn.Parameter(torch.randn(FIRST_TEXT_ID, config.width) * 0.02)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.Parameter(torch.ones(config.width), requires_grad=False)
-        self.text_out = None  # the tied embedding as a compiled output layer: see lm_cpu.py
+        self.text_out = self.cache_dtype = None  # of a compiled one: the tied embedding as an output layer, see lm_cpu.py
         self.blank = nn.Parameter(torch.randn(config.width) * 0.02)  # what a tick without a new word looks like
         self.residual = nn.Linear(config.feature_width, config.width)
         nn.init.zeros_(self.residual.weight)

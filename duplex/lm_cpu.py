@@ -1,4 +1,8 @@
-"""The LM's call as one compiled function with weights in 8 bits (duplex.kernels); the sums are those of duplex.lm."""
+"""The LM's call as one compiled function with weights in 8 bits (duplex.kernels); the sums are those of duplex.lm.
+
+Its cache may have 16 bits (bfloat16): with several long conversations as much of it is read in a call as of the weights. The keys
+lie cell beside cell, [layers, B, kv_heads, W, C] in the memory of the cache's [..., C, W]: many cells' scores are made at once.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,7 +12,21 @@ import torch
 from numba import njit
 
 from duplex.draft import Draft
-from duplex.kernels import OPTIONS, Weights, attend, gated, layer, multiply, pack, product, rms_norm, room, rotate, stack
+from duplex.kernels import (
+    OPTIONS,
+    Weights,
+    attend_cells,
+    gated,
+    kept,
+    layer,
+    multiply,
+    pack,
+    product,
+    rms_norm,
+    room,
+    rotate,
+    stack,
+)
 from duplex.lm import LM
 
 PRODUCTS = ("qkv", "out", "gate_up", "down")
@@ -28,17 +46,15 @@ class Parts(NamedTuple):
 
 @njit(**OPTIONS)
 def call(x, cosines, sines, visible, keys, values, slots, cells, place, parts, heads, epsilon):
-    """See lm.LM.forward with a cache; x [N, D] becomes the hidden states, cosines and sines [N, W / 2]."""
-    rows, kv_heads, width = x.shape[0], keys.shape[2], keys.shape[4]
-    normed = np.empty_like(x)
-    scores, no_bias = np.empty(keys.shape[3], np.float32), np.zeros((heads, keys.shape[3]), np.float32)
-    seen, length = np.empty((rows, visible.shape[2]), np.int64), visible.shape[1]
-    count = np.zeros(rows, np.int64)
+    """See lm.LM.forward with a cache; x [N, D] becomes the hidden states, cosines and sines [N, W / 2], keys [layers, B, kv_heads,
+    W, C], values [layers, B, kv_heads, C, W]."""
+    rows, kv_heads, width = x.shape[0], keys.shape[2], keys.shape[3]
+    normed, scores = np.empty_like(x), np.empty(keys.shape[4], np.float32)
+    hidden, length = np.zeros((rows, visible.shape[2]), np.float32), visible.shape[1]
     for n in range(rows):
         for cell in range(visible.shape[2]):
-            if visible[place[n] // length, place[n] % length, cell]:
-                seen[n, count[n]] = cell
-                count[n] += 1
+            if not visible[place[n] // length, place[n] % length, cell]:
+                hidden[n, cell] = -np.inf
     qkv_room, out_room = room(rows, layer(parts.qkv, 0)), room(rows, layer(parts.out, 0))
     gate_room, down_room = room(rows, layer(parts.gate_up, 0)), room(rows, layer(parts.down, 0))
     mixed = np.empty((rows, heads, width), np.float32)
@@ -50,10 +66,10 @@ def call(x, cosines, sines, visible, keys, values, slots, cells, place, parts, h
         for n in range(rows):
             rotate(qkv[n, : heads + kv_heads], cosines[n], sines[n])
             for h in range(kv_heads):
-                keys[i, slots[n], h, cells[n]] = qkv[n, heads + h]
-                values[i, slots[n], h, cells[n]] = qkv[n, heads + kv_heads + h]
-        for n in range(rows):
-            attend(qkv[n, :heads], keys[i, slots[n]], values[i, slots[n]], seen[n, : count[n]], no_bias, scores, mixed[n])
+                for j in range(width):
+                    keys[i, slots[n], h, j, cells[n]] = kept(qkv[n, heads + h, j], keys[i, slots[n], h, j, cells[n]])
+                    values[i, slots[n], h, cells[n], j] = kept(qkv[n, heads + kv_heads + h, j], values[i, slots[n], h, cells[n], j])
+        attend_cells(qkv, keys[i], values[i], slots, hidden, scores, mixed)
         multiply(mixed.reshape(rows, heads * width), layer(parts.out, i), *out_room)
         x += out_room[-1]
         rms_norm(x, parts.mlp_norm[i], epsilon, normed)
@@ -63,6 +79,11 @@ def call(x, cosines, sines, visible, keys, values, slots, cells, place, parts, h
         x += down_room[-1]
     rms_norm(x, parts.norm, epsilon, normed)
     return normed
+
+
+def in_memory(cache: torch.Tensor) -> np.ndarray:
+    """bfloat16 as the upper halves of float32."""
+    return (cache.view(torch.uint16) if cache.dtype == torch.bfloat16 else cache).numpy()
 
 
 def applied(weight: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -87,7 +108,8 @@ def compile_lm(lm: LM) -> LM:
 
     def forward(x, positions, visible, keys, values, slots, cells, place):
         turns = positions.numpy()[:, None].astype(np.float32) * angles
-        arrays = [tensor.numpy() for tensor in (visible, keys, values, slots, cells, place)]
+        cache = in_memory(keys.view(*keys.shape[:3], keys.shape[4], keys.shape[3])), in_memory(values)
+        arrays = visible.numpy(), *cache, *(tensor.numpy() for tensor in (slots, cells, place))
         return torch.from_numpy(call(x.numpy().copy(), np.cos(turns), np.sin(turns), *arrays, parts, config.heads, config.norm_eps))
 
     for block in blocks:
@@ -95,6 +117,7 @@ def compile_lm(lm: LM) -> LM:
             delattr(block, name)
     object.__setattr__(lm, "forward", forward)
     lm.text_out = applied(lm.embedding)
+    lm.cache_dtype = torch.bfloat16
     return lm
 
 
