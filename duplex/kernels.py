@@ -23,7 +23,6 @@ from duplex.sharing import (
     DONE,
     KIND,
     NEEDED,
-    OPTIONS,
     OWNER,
     PIECES,
     TICKET,
@@ -49,6 +48,7 @@ _sources = b"".join(path.read_bytes() for path in _parts)
 COMPILED = cache_folder() / "compiled" / hashlib.sha256(_sources).hexdigest()[:16]
 numba.config.CACHE_DIR = str(COMPILED)
 
+OPTIONS = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
 LANES = 16  # rows of weights that are multiplied at once
 GROUP = 4  # weights of each of them
 AHEAD = 4096  # bytes of weights that are fetched before they are used

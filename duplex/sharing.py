@@ -22,7 +22,6 @@ LINE = 8  # words of a cache line: what both threads write lies apart
 OWNER, TICKET, DONE, NEEDED, PIECES = (LINE * n for n in range(5))
 KIND, WORK = PIECES + 1, PIECES + 2  # WORK and on: what is to be done
 CLOSED = 2**32 - 1  # the lower half of a ticket while nothing may be taken
-OPTIONS = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract"}, "error_model": "numpy"}  # of all compiled functions
 WORDS = (ctypes.c_int64 * (PIECES + 3 * LINE))()
 binding.add_symbol("duplex_words", ctypes.addressof(WORDS))  # by name: compiled code is kept on disk
 
@@ -120,7 +119,7 @@ def pointer(typingctx, address):
     return types.voidptr(types.int64), codegen
 
 
-@njit(**OPTIONS)
+@njit
 def announce():
     """Before a work is described: nobody may take pieces of the last one. -> its number"""
     number = (load(TICKET) >> 32) + 1
@@ -129,7 +128,7 @@ def announce():
     return number
 
 
-@njit(**OPTIONS)
+@njit
 def offer(number, pieces, kind):
     """The work is described."""
     store(PIECES, pieces)
@@ -137,7 +136,7 @@ def offer(number, pieces, kind):
     store(TICKET, number << 32)
 
 
-@njit(**OPTIONS)
+@njit
 def claim(number, pieces):
     """The next of so many pieces of work `number`; -1: none is left, or another work's turn has come."""
     ticket = load(TICKET)
@@ -149,7 +148,7 @@ def claim(number, pieces):
     return -1
 
 
-@njit(**OPTIONS)
+@njit
 def finish(others):
     """Wait for the pieces that the helper has taken."""
     while load(DONE) < others:
