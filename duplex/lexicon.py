@@ -31,7 +31,7 @@ UNMARKED_END = -6.0  # score of a word whose end the CTC has not marked when a r
 
 @dataclass(frozen=True)
 class Lexicon:
-    words: list[str]  # word 0 is SENTENCE
+    words: list[str]  # as they are written inside a sentence; word 0 is SENTENCE
     child: np.ndarray  # [nodes, 1 + phones] the node after a node and a phone; 0: no word goes on so
     outlook: np.ndarray  # [nodes] the best unigram score of a word below; of the root: 0
     ending: np.ndarray  # words by the node they end at
@@ -65,6 +65,11 @@ def load_lexicon(folder: Path) -> Lexicon:
     from safetensors.numpy import load_file
 
     return unpack(load_file(folder / "model.safetensors"))
+
+
+def written(lexicon: Lexicon) -> dict[str, str]:
+    """Lower-case words -> as they are written: Paris, I'm, house."""
+    return {word.lower(): word for word in lexicon.words}
 
 
 def unpack(stored: dict[str, np.ndarray]) -> Lexicon:

@@ -35,6 +35,7 @@ from duplex import backbone
 from duplex.audio import SAMPLE_RATE
 from duplex.backbone import fill, start_controls, trained
 from duplex.checkpoint import load_config, load_tensors
+from duplex.lexicon import written
 from duplex.lm import LM, TEXT, LMConfig, visible_cells
 from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, load_tokenizer
 from training.augment import active_power, augment, load_noise
@@ -85,13 +86,13 @@ def kind_share(text: str) -> tuple[str, float]:
 
 
 class Tokenizer:
-    """What is heard, word by word, and what is read or said, in the LM's tokens."""
+    """What is heard, word by word, and what is read or said, in the LM's tokens. Heard words are written as a lexicon has them."""
 
-    def __init__(self, folder: Path):
-        self.lm = load_tokenizer(folder)
+    def __init__(self, folder: Path, written: dict[str, str] | None = None):
+        self.lm, self.written = load_tokenizer(folder), written or {}
 
     def spell(self, word: str) -> list[int]:
-        return self.lm.encode(" " + word, add_special_tokens=False).ids
+        return self.lm.encode(" " + self.written.get(word, word), add_special_tokens=False).ids
 
     def encode(self, text: str) -> list[tuple[int, str]]:
         ids = self.lm.encode(text, add_special_tokens=False).ids
@@ -486,7 +487,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def run(args, lm: LM, ears: Ears | None) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = Tokenizer(args.tokenizer)
+    tokenizer = Tokenizer(args.tokenizer, written(ears.lexicon) if ears else None)
     source, valid = (SceneSource(args, split, tokenizer, ears) for split in ("train", "valid"))
     if source.empty:
         raise SystemExit("There is nothing to learn from: no window in the recordings, no dialogue in the corpus.")

@@ -3,6 +3,9 @@
     python -m training.lexicon --data DATA --texts corpus/user_texts.txt --words /usr/share/dict/american-english \\
         --out runs/lexicon
 
+Words are written as they mostly are inside the texts' sentences, or else in the list: Paris, I'm, house. What is read and what is
+heard is then the same to the LM, which knows more of Eleanor Roosevelt than of eleanor roosevelt.
+
 The trigram backs off with absolute discounting (Ney et al., 1994): a follower's count is lowered by DISCOUNT, and what that
 saves goes to the shorter context. Trigrams that stand only once are left out. Texts are those of training.sentences, none of
 which asks to share alike; a file named twice counts twice.
@@ -12,6 +15,8 @@ import argparse
 import re
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -25,6 +30,7 @@ from training.transcript import heard_form, word_phones
 DISCOUNT = 0.75
 UNREAD_COUNT = 0.2  # of a word that only stands in a list
 LONGEST = 60  # words of a sentence
+PUNCTUATION = ".,;:!?\"'()[]-"
 
 
 def count(heard: Iterable[str], listed: Iterable[str]) -> tuple[list[str], list[Counter]]:
@@ -71,31 +77,55 @@ def estimate(size: int, counts: list[Counter]) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def pack(heard: Iterable[str], listed: Iterable[str] = ()) -> dict[str, np.ndarray]:
-    """Heard forms of sentences, words of a list -> all that duplex.lexicon.unpack needs. What cannot be said is left out."""
+def spellings(words: Iterable[str], lines: Iterable[str], listed: Iterable[str]) -> list[str]:
+    """Lower-case words -> each as it is mostly written inside the lines (of those with capitals), or else in the list."""
+    written = (line for line in lines if line[:1].isupper() and not line.isupper())
+    pairs = (pair for line in written for pair in pairwise(line.split()))
+    inside = Counter(word.strip(PUNCTUATION) for before, word in pairs if not before.endswith((".", "!", "?")))
+    found: dict[str, str] = {}
+    for form, _ in inside.most_common():
+        found.setdefault(form.lower(), form)
+    for form in sorted(listed, reverse=True):  # small letters before capitals
+        found.setdefault(form.lower(), form)
+    return [found.get(word, word) for word in words]
+
+
+def pack(heard: Iterable[str], listed: Iterable[str] = (), spell=list) -> dict[str, np.ndarray]:
+    """Heard forms of sentences, words of a list -> all that duplex.lexicon.unpack needs. What cannot be said is left out.
+    spell: words -> as they are written."""
     heard = [" ".join(word for word in text.split() if word_phones(word)) for text in heard]
     words, counts = count(heard, (word for word in listed if word_phones(word)))
     phones = [phone for word in words[1:] for phone in (*word_phones(word), WORD_END)]
-    text = np.frombuffer("\n".join(words[1:]).encode(), np.uint8)
-    return {"words": text, "phones": np.array(phones, np.uint8), **estimate(len(words), counts)}
+    return {"words": as_bytes(spell(words[1:])), "phones": np.array(phones, np.uint8), **estimate(len(words), counts)}
+
+
+def as_bytes(words: list[str]) -> np.ndarray:
+    return np.frombuffer("\n".join(words).encode(), np.uint8)
 
 
 def main() -> None:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import load_file, save_file
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with text/, see the model card")
     parser.add_argument("--texts", type=Path, nargs="*", default=[], help="files with one sentence a line")
     parser.add_argument("--pool", type=Path, action="append", default=[], help="speech pool whose training texts are read too")
     parser.add_argument("--words", type=Path, help="a list of words, one a line")
+    parser.add_argument("--start", type=Path, help="folder of a lexicon of which all stays but how its words are written")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     lines = [line for path in args.texts for line in path.read_text().splitlines()] + list(found(args.data))
     lines += [entry["text"] for folder in args.pool for entry in Pool(folder, "train").entries]
-    with get_context("spawn").Pool() as workers:
-        heard = workers.map(heard_form, lines, chunksize=2000)
-    listed = [word.lower() for word in args.words.read_text().splitlines()] if args.words else []
-    stored = pack(heard, sorted({word for word in listed if re.fullmatch(r"[a-z']+", word) and not word.endswith("'s")}))
+    listed = args.words.read_text().splitlines() if args.words else []
+    spell = partial(spellings, lines=lines, listed=listed)
+    if args.start:
+        stored = load_file(args.start / "model.safetensors")
+        stored["words"] = as_bytes(spell(stored["words"].tobytes().decode().lower().split("\n")))
+    else:
+        with get_context("spawn").Pool() as workers:
+            heard = workers.map(heard_form, lines, chunksize=2000)
+        listed = {word.lower() for word in listed}
+        stored = pack(heard, sorted(word for word in listed if re.fullmatch(r"[a-z']+", word) and not word.endswith("'s")), spell)
     args.out.mkdir(parents=True, exist_ok=True)
     save_file(stored, args.out / "model.safetensors")
     sizes = {name: len(stored[name]) for name in ("unigrams", "bigrams", "trigrams")}
