@@ -5,11 +5,11 @@
 All slots take their tick together, in one batch; a session lives in one slot. No clocks, no sockets.
 """
 
-import contextlib
 import logging
 import math
 import time
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -154,10 +154,11 @@ class Counts:
 
 
 class Agent:
-    def __init__(self, model, encoder, words, talker, codec, tokenizer, slots: int, settings: Settings | None = None, draft=None):
+    def __init__(self, model, encoder, words, talker, codec, tokenizer, slots: int, settings=None, draft=None, helped=nullcontext):
+        """settings: Settings or None; helped: makes a context for the time of a step, see sharing.helped."""
         self.lm, self.encoder, self.lexicon, self.codec, self.tokenizer = model, encoder, words, codec, tokenizer
         self.talking, self.front = Talking(talker), Pronounce()
-        self.settings, self.slots, self.draft = settings or Settings(), slots, draft
+        self.settings, self.slots, self.draft, self.helped = settings or Settings(), slots, draft, helped
         self.dtype = model.norm.dtype
         self.device = model.norm.device
         cache = {"device": self.device, "dtype": model.cache_dtype or self.dtype}
@@ -170,14 +171,11 @@ class Agent:
         self.sessions: dict[int, Session] = {}
         self.hidden = torch.zeros(slots, model.config.width, dtype=self.dtype, device=self.device)  # after the last position
         self.counts = Counts()
-        self.helped = contextlib.nullcontext  # a context for the time of a step, see sharing.helped
 
     def with_slots(self, slots: int) -> "Agent":
         """Another agent of the same parts, and no session."""
         parts = self.lm, self.encoder, self.lexicon, self.talking.talker, self.codec, self.tokenizer
-        agent = Agent(*parts, slots, self.settings, self.draft)
-        agent.helped = self.helped
-        return agent
+        return Agent(*parts, slots, self.settings, self.draft, self.helped)
 
     def rehearse(self) -> None:
         """Say something once: what is loaded, allocated or looked up at first use is not to make a session's first answer late."""
@@ -325,6 +323,7 @@ class Agent:
             return self.tick(audio, active, voice)
 
     def tick(self, audio: np.ndarray, active: list[int], voice: bool) -> tuple[np.ndarray, list[list[Event]]]:
+        """See `step`."""
         events: list[list[Event]] = [[] for _ in range(self.slots)]
         ponder_until = time.perf_counter() + PONDER_S
         vectors = self.listen(torch.from_numpy(self.without_echo(audio, active)))
@@ -801,10 +800,11 @@ def load_agent(
         if isinstance(codec, codec_module.Codec):
             compile_vocoder(codec.decoder)
     words, tokenizer = lexicon.load_lexicon(folder / "lexicon"), load_tokenizer(folder)
-    agent = Agent(model, encoder.eval(), words, talker.eval(), codec, tokenizer, slots, settings, draft)
+    helped = nullcontext
     if dtype == "int8" and (threads or sharing.cores()) > 1:
         kernels.help_out()  # compiled here, not when its help is needed
-        agent.helped = partial(sharing.helped, kernels.help_out)
+        helped = partial(sharing.helped, kernels.help_out)
+    agent = Agent(model, encoder.eval(), words, talker.eval(), codec, tokenizer, slots, settings, draft, helped)
     if device == "cpu":
         agent.rehearse()
     torch.set_num_threads(of_torch)

@@ -103,7 +103,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--compute", default="cpu", help="torch device of the model (default %(default)s)")
         formats = "number format (default: int8 on a CPU, where alone it works, bfloat16 elsewhere)"
         command.add_argument("--dtype", choices=["int8", "bfloat16", "float32"], help=formats)
-        command.add_argument("--threads", type=int, help="threads of the model: 1, or 2 (default where there are two cores)")
+        threads = "of the model (default: 2 where there are two cores and the format is int8)"
+        command.add_argument("--threads", type=int, help=threads)
         command.add_argument("--offline", action="store_true", help="never fetch weights")
         command.add_argument("--verbose", action="store_true", help="tell more on stderr")
     return parser
@@ -121,7 +122,8 @@ def _load(args: argparse.Namespace, slots: int, cancel_echo: bool = True):
     from duplex.agent import load_agent
     from duplex.backbone import BackboneError
 
-    torch.set_num_threads(1)  # its own threads fall asleep between the small operations of a tick
+    in_8_bits = (args.dtype or "int8") == "int8" and args.compute == "cpu"  # its threads are our own, see duplex/sharing.py
+    torch.set_num_threads(1 if in_8_bits else args.threads or 1)
     options = {"device": args.compute, "dtype": args.dtype, "offline": args.offline, "backbone": args.backbone}
     options["threads"] = args.threads
     try:

@@ -390,6 +390,20 @@ def gated(gate_up, y):
 
 
 @njit(**OPTIONS)
+def weigh(scores, scale, bias, count):
+    """The first scores become e to (scale * score + bias), the greatest of them 1 -> their sum."""
+    top, total = np.float32(-np.inf), np.float32(0)
+    for j in range(count):
+        scores[j] = scores[j] * scale + bias[j]
+        top = max(top, scores[j])
+    for j in range(count):
+        # nothing, where all that `exp` can give is e^-87: products with it are denormal, and those are slow
+        scores[j] = exp(scores[j] - top) if scores[j] - top > np.float32(-87) else np.float32(0)
+        total += scores[j]
+    return total
+
+
+@njit(**OPTIONS)
 def attend(q, keys, values, seen, bias, scores, y):
     """y [H, W]: attention of q [H, W] over the cells `seen` [S] of keys and values [H or fewer, C, W]; bias [H, at least S] is
     added to the scores, for which `scores` is the space. Four cells at a time: their sums do not wait for each other."""
@@ -411,13 +425,7 @@ def attend(q, keys, values, seen, bias, scores, y):
             for i in range(width):
                 of_a += query[i] * a[i]
             scores[j] = of_a
-        top, total = np.float32(-np.inf), np.float32(0)
-        for j in range(seen.size):
-            scores[j] = scores[j] * np.float32(width**-0.5) + bias[h, j]
-            top = max(top, scores[j])
-        for j in range(seen.size):
-            scores[j] = exp(scores[j] - top)
-            total += scores[j]
+        total = weigh(scores, np.float32(width**-0.5), bias[h], seen.size)
         mixed[:] = 0
         for j in range(0, fours, 4):
             a, b, c, d = value[seen[j]], value[seen[j + 1]], value[seen[j + 2]], value[seen[j + 3]]
@@ -447,13 +455,7 @@ def attend_one(q, keys, values, hidden, scores, y):
             by_a, by_b, by_c, by_d = query[i], query[i + 1], query[i + 2], query[i + 3]
             for j in range(cells):
                 scores[j] += by_a * wide(a[j]) + by_b * wide(b[j]) + by_c * wide(c[j]) + by_d * wide(d[j])
-        top, total = np.float32(-np.inf), np.float32(0)
-        for j in range(cells):
-            scores[j] = scores[j] * np.float32(width**-0.5) + hidden[j]
-            top = max(top, scores[j])
-        for j in range(cells):
-            scores[j] = exp(scores[j] - top) if hidden[j] == 0 else np.float32(0)  # e^-87 would make denormal numbers, slow ones
-            total += scores[j]
+        total = weigh(scores, np.float32(width**-0.5), hidden, cells)
         mixed[:] = 0
         fours = cells // 4 * 4
         for j in range(0, fours, 4):
@@ -513,20 +515,22 @@ def attend_cells(qkv, keys, values, slots, hidden, scores, y):
 def help_out():
     """Do pieces of the work of another thread while one is NEEDED: what `sharing.helped` runs."""
     sums, scores, idle = np.empty((16, LANES), np.int32), np.empty(0, np.float32), 0
-    words = np.empty(WORDS_OF_WORK, np.int64)
+    words, over = np.empty(WORDS_OF_WORK, np.int64), -1
     while load(NEEDED):
         ticket = load(TICKET)
         number = ticket >> 32
+        if ticket & CLOSED == CLOSED or number == over:  # who looks at more than that slows the other thread down
+            pause()
+            idle += 1
+            if idle % IDLE == 0:
+                give_way()
+            continue
         for i in range(words.size):
             words[i] = load(WORK + i)
         pieces, kind = load(PIECES), load(KIND)
-        # if the ticket was open before all that was read, and the work is still the same, it is of this work
-        piece = claim(number, pieces) if ticket & CLOSED != CLOSED else -1
-        idle = 0 if piece >= 0 else idle + 1
+        piece = claim(number, pieces)  # the ticket was open before all that was read, so if there is one, that is of this work
+        over = number
         if piece < 0:
-            pause()
-            if idle % IDLE == 0:
-                give_way()
             continue
         if kind == 0:
             count, groups, rows, width = words[7], words[8], words[9], words[10]

@@ -67,6 +67,15 @@ def test_an_echo_is_taken_out(delay_ms, level_db):
     assert abs(weaker_db(heard[LEARNED:], unhelped[LEARNED:])) < 1  # it is what was played that makes the difference
 
 
+def test_until_the_room_is_known_a_loud_echo_is_not_the_users():
+    """Before the canceller has learned much of it; somebody as loud as the agent passes even then."""
+    played = voice(2)
+    first = slice(SAMPLE_RATE // 2, SAMPLE_RATE * 3 // 2)
+    echo, user = echo_of(played, 140, -7), played[::-1] * 1.2
+    assert weaker_db(echo[first], converse(echo, played)[first]) > 12
+    assert weaker_db(user[first], converse(user + echo, played)[first]) < 3
+
+
 def test_the_user_alone_passes():
     user = voice(1, 2, 3, 4, 5, 6)
     clean = converse(user, np.zeros_like(user))

@@ -1,5 +1,7 @@
 """Answers are judged by words, shares are what counting by hand gives, and questions asked side by side are not mixed up."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -72,8 +74,9 @@ def test_every_question_has_its_own_record(slots):
 
 def test_typed_questions_are_written_as_they_would_be_heard():
     agent = TinyAgent(2)
+    agent.lexicon = SimpleNamespace(words=["", "who", "Rome"])
     assert typed(agent, ["Who is it?", "Is it 9?", "Where's Rome?"], seed=1) == ["echo0"] * 3
-    assert sorted(wish[3] for wish in agent.wishes if wish[0] == "write") == ["is it nine", "where's rome", "who is it"]
+    assert sorted(wish[3] for wish in agent.wishes if wish[0] == "write") == ["is it nine", "where's Rome", "who is it"]
 
 
 def test_a_question_without_an_answer_ends():

@@ -9,8 +9,8 @@ import torch
 
 from duplex import lexicon
 from duplex.encoder import BLANK, PHONES, WORD_END
-from duplex.lexicon import LM_WEIGHT, QUIET_FRAMES, REST_FRAMES, WORD_BONUS, Reading, expected, read, settle, unpack
-from training.lexicon import DISCOUNT, pack
+from duplex.lexicon import LM_WEIGHT, QUIET_FRAMES, REST_FRAMES, WORD_BONUS, Reading, expected, read, settle, unpack, written
+from training.lexicon import DISCOUNT, pack, spellings
 from training.transcript import phones
 
 SENTENCES = ["i see a tree", "i see you", "you see a tree", "a tree", "we see a bee", "i see a bee", "bee a tree", "see you"]
@@ -134,6 +134,18 @@ def test_the_trigram_is_that_of_the_counts(words):
     wanted = (triples["see", "a", "tree"] - DISCOUNT) / pairs["see", "a"] + left * lower
     got = expected(words, np.array([index["see"] * size + index["a"]]), np.array([index["tree"]]))
     assert float(np.exp(got[0])) == pytest.approx(wanted, rel=0.01)
+
+
+def test_words_are_written_as_they_stand_inside_sentences(words):
+    """At a sentence's beginning, and in lines all of one size, capitals mean nothing; the list is asked last."""
+    lines = ["Where is Paris, Tom? Paris I know.", "The march to Rome was long. March on!", "paris rome", "WHERE IS THE MARCH"]
+    listed = ["Eleanor", "Polish", "polish", "Rome"]
+    asked = ["paris", "tom", "i", "march", "rome", "where", "eleanor", "polish", "zzz"]
+    found = ["Paris", "Tom", "I", "march", "Rome", "where", "Eleanor", "polish", "zzz"]
+    assert spellings(asked, lines, listed) == found
+    spelled = unpack(pack(SENTENCES, spell=lambda words: [word.title() for word in words]))
+    assert written(spelled) == {word.lower(): word.title() for word in spelled.words}
+    assert [word.lower() for word in spelled.words] == unpack(pack(SENTENCES)).words
 
 
 def test_a_long_stream_costs_no_more_than_a_short_one(words):

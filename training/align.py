@@ -39,7 +39,6 @@ from torch.nn import functional as F
 
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.backbone import trained
-from duplex.lexicon import written
 from duplex.lm import LM
 from duplex.tokens import AGENT, USER, USER_END, Grammar
 from training.augment import active_power, augment, load_noise
@@ -321,7 +320,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def run(args, lm: LM, ears: Ears) -> None:
-    tokenizer = Tokenizer(args.tokenizer, written(ears.lexicon))
+    tokenizer = Tokenizer(args.tokenizer, ears)
     source, valid = (Utterances(args.pool, args.noise, split, tokenizer, ears) for split in ("train", "valid"))
     args.out.mkdir(parents=True, exist_ok=True)
     describe_run(args, "training.align")

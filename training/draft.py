@@ -19,7 +19,6 @@ from torch.nn import functional as F
 
 from duplex.checkpoint import load_tensors
 from duplex.draft import Draft, DraftConfig
-from duplex.lexicon import written
 from duplex.tokens import NEXT
 from training.duplex import VALID_SEED, SceneSource, Tokenizer, add_data_arguments, assemble, build, kind_of
 from training.journal import describe_run, log
@@ -133,7 +132,7 @@ def main() -> None:
     lm, ears = build(args)
     lm.load_state_dict(load_tensors(args.lm), strict=False)
     lm.merge().requires_grad_(False)
-    tokenizer = Tokenizer(args.tokenizer, written(ears.lexicon) if ears else None)
+    tokenizer = Tokenizer(args.tokenizer, ears)
     sources = [SceneSource(args, split, tokenizer, ears) for split in ("train", "valid")]
     draft = Draft(DraftConfig(width=lm.config.width))
     print(f"{sum(p.numel() for p in draft.parameters()):,} weights", flush=True)

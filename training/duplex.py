@@ -86,10 +86,10 @@ def kind_share(text: str) -> tuple[str, float]:
 
 
 class Tokenizer:
-    """What is heard, word by word, and what is read or said, in the LM's tokens. Heard words are written as a lexicon has them."""
+    """What is heard, word by word, and what is read or said, in the LM's tokens. Heard words are written as in the lexicon."""
 
-    def __init__(self, folder: Path, written: dict[str, str] | None = None):
-        self.lm, self.written = load_tokenizer(folder), written or {}
+    def __init__(self, folder: Path, ears: Ears | None = None):
+        self.lm, self.written = load_tokenizer(folder), written(ears.lexicon) if ears else {}
 
     def spell(self, word: str) -> list[int]:
         return self.lm.encode(" " + self.written.get(word, word), add_special_tokens=False).ids
@@ -487,7 +487,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def run(args, lm: LM, ears: Ears | None) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = Tokenizer(args.tokenizer, written(ears.lexicon) if ears else None)
+    tokenizer = Tokenizer(args.tokenizer, ears)
     source, valid = (SceneSource(args, split, tokenizer, ears) for split in ("train", "valid"))
     if source.empty:
         raise SystemExit("There is nothing to learn from: no window in the recordings, no dialogue in the corpus.")

@@ -15,7 +15,6 @@ import torch
 from torch.nn import functional as F
 
 from duplex.checkpoint import load_tensors
-from duplex.lexicon import written
 from duplex.lm import LM
 from duplex.tokens import FIRST_TEXT_ID, Grammar
 from training.align import Answers, Utterance, Utterances, clouds, consistency, frozen_copy, heard_vectors
@@ -101,7 +100,7 @@ def evaluate_align(args) -> dict:
     torch.set_num_threads(args.threads)
     lm = build_lm(first)
     ears = build_ears(first)
-    tokenizer = Tokenizer(first.tokenizer, written(ears.lexicon))
+    tokenizer = Tokenizer(first.tokenizer, ears)
     valid = Utterances(first.pool, first.noise, "valid", tokenizer, ears)
     batch = valid.batch(np.random.default_rng(VALID_SEED), MATCHED)
     answers = Answers(args.run[0] / "answers.jsonl", frozen_copy(lm), valid.prompt)

@@ -28,11 +28,10 @@ import soundfile
 import soxr
 import torch
 
-from duplex import weights
+from duplex import lexicon, weights
 from duplex.agent import INSTRUCTIONS, Settings, load_agent
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.bench_make import KOKORO, Kokoro
-from duplex.lexicon import written
 from training.answers import batches, chat, load
 from training.evaluate_voice import TEXTS, error_rate
 from training.transcript import heard_form
@@ -159,8 +158,7 @@ def converse(agent, ask: Callable[[int, int], np.ndarray], count: int, seed: int
 
 def typed(agent, texts: list[str], seed: int) -> list[str]:
     """The agent's answers to texts, written into sessions in the form in which it hears."""
-
-    spelling = written(agent.lexicon)
+    spelling = lexicon.written(agent.lexicon)
 
     def ask(slot: int, number: int) -> np.ndarray:
         agent.write(slot, "user", " ".join(spelling.get(word, word) for word in heard_form(texts[number]).split()))
@@ -238,8 +236,8 @@ def evaluate_facts(args) -> dict:
     by_typing = typed(agent, texts, args.seed)
     by_voice = spoken(agent, [wave_of(args.questions_audio / f"{row['id']}.wav") for row in rows], args.seed)
     records = []
-    for row, text, kept, voice in zip(rows, by_text, by_typing, by_voice, strict=True):
-        said = {"text": text, "typed": kept, "voice": voice["said"]}
+    for row, text, written, voice in zip(rows, by_text, by_typing, by_voice, strict=True):
+        said = {"text": text, "typed": written, "voice": voice["said"]}
         correct = [way for way in WAYS if right(row["answers"], said[way])]
         records.append({**row, "heard": voice["heard"], **said, "right": correct})
     args.out.mkdir(parents=True, exist_ok=True)
