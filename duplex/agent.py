@@ -54,6 +54,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_FOLDER = Path(__file__).parent / "agent"
 PROMPT_CELLS = 256  # positions kept for the instructions of a session
+JUDGE_WORDS = 8  # of the user's turn that the LM reads to tell what follows
 READ_A_TICK = 4  # positions of a text that a session reads in one step with the others: more would make them late
 QUIET_TICKS = 3  # without speech, before a turn may end: its last pieces are heard only after their end
 HASTY_TICKS = 9  # of quiet, before which the LM must be surer that a turn has ended
@@ -87,6 +88,7 @@ class Settings:
     turn_tokens: int = 64  # a turn of the agent's is no longer: a small model may never find its end
     draft_least: float = 0.4  # how likely a guess must be to be worth a position
     cancel_echo: bool = True  # take the agent's own voice out of what is heard, whether the client does or not
+    judge: bool = True  # let the LM say what the user is likely to have said, where the ears are not sure
     guess: bool = True  # False: plain decoding, a call of the LM for every symbol; to compare with
 
 
@@ -122,6 +124,7 @@ class Session:
     answer: list[int] = field(default_factory=list)  # how the agent would begin if the user's turn were over now
     heard_tick: int = 0  # when the user last said something
     words_heard: Reading = field(default_factory=Reading)
+    turn_words: list[str] = field(default_factory=list)  # of the user's turn, as far as they are settled
     hearing: Hearing = field(default_factory=Hearing)
     held: int = 0  # ticks of this turn for which its voice has waited
     awaiting: bool = False  # the user has said something to the agent that it has not answered
@@ -209,9 +212,9 @@ class Agent:
             raise ValueError(f"the instructions are {len(prompt)} word pieces long; {PROMPT_CELLS} can be kept in mind")
         self.close(slot)
         self.sessions[slot] = Session(torch.Generator().manual_seed(seed), seed=seed, temperature=temperature, prompt=prompt)
-        while prompt and not gradually:  # the cache takes 32 positions a call
-            self.feed({slot: self.row(prompt[:32])}, pin=True)
-            del prompt[:32]
+        while prompt and not gradually:
+            self.feed({slot: self.row(prompt[: lm.CALL_CELLS])}, pin=True)
+            del prompt[: lm.CALL_CELLS]
         self.begin(slot)
 
     def begin(self, slot: int) -> None:
@@ -403,8 +406,10 @@ class Agent:
         heard: list[list[tuple[int, float]]] = [[] for _ in range(self.slots)]
         for slot, session in self.sessions.items():
             own = self.audible_words(session)
-            for word, sure in lexicon.read(self.lexicon, session.words_heard, phones[slot]):
+            judge = partial(self.likely, slot) if self.settings.judge else None
+            for word, sure in lexicon.read(self.lexicon, session.words_heard, phones[slot], judge):
                 if not hearing.of_its_own(word, own):
+                    session.turn_words.append(word)
                     heard[slot] += [(token, sure) for token in self.spell(word)]
             hearing.expect(session.hearing, session.tick, heard[slot])
             hearing.weigh(session.hearing, levels[slot])
@@ -413,6 +418,28 @@ class Agent:
     def spell(self, word: str) -> list[int]:
         """The pieces of a heard word."""
         return self.tokenizer.encode(" " + word, add_special_tokens=False).ids
+
+    @torch.inference_mode()
+    def likely(self, slot: int, ways: list[list[str]]) -> list[float]:
+        """The LM's log-probability of each way in which the user's turn may go on, as text after the instructions; of the first
+        of them if it cannot read all in one call."""
+        before = (USER, *(piece for word in self.sessions[slot].turn_words[-JUDGE_WORDS:] for piece in self.spell(word)))
+        texts = [before + tuple(piece for word in way for piece in self.spell(word)) for way in ways]
+        room = min(lm.CALL_CELLS, int((self.lm_state.position[slot] < 0).sum()))
+        places: dict[tuple[int, ...], int] = {}  # of what each piece follows; what several ways begin with is read once
+        for number, text in enumerate(texts):
+            new = [text[:end] for end in range(1, len(text)) if text[:end] not in places]
+            if len(places) + len(new) > room:
+                texts = texts[:number]
+                break
+            places |= {begun: len(places) + i for i, begun in enumerate(new)}
+        if not texts:
+            return []
+        x, _ = self.row([begun[-1] for begun in places])
+        hidden = lm.consider(self.lm, x, [places.get(begun[:-1], -1) for begun in places], self.lm_state, slot)
+        scores = self.lm.logits(hidden[len(before) - 1 :])[:, FIRST_TEXT_ID:].log_softmax(-1).cpu()
+        first = len(before)
+        return [sum(float(scores[places[t[:i]] - first + 1, t[i] - FIRST_TEXT_ID]) for i in range(first, len(t))) for t in texts]
 
     def due(self, rows: dict[int, Row], deciding: set[int], events: list[list[Event]]) -> dict[int, Row]:
         """What to feed in this tick: each slot all that was put off, and its row. Nothing while nobody has anything to decide; a
@@ -643,7 +670,7 @@ class Agent:
                 emit("user_started")
         elif symbol in (USER_END, ASIDE):
             session.awaiting |= symbol == USER_END
-            session.answer = []
+            session.answer, session.turn_words = [], []
             hearing.turn_ended(session.hearing, symbol == USER_END)
             emit("user_ended", to="agent" if symbol == USER_END else "other")
         elif symbol == AGENT:

@@ -6,9 +6,11 @@ phones [4, 1 + phones] of a tick -> hypotheses: a node of the dictionary's tree,
 It is token passing (Young et al., 1989) over CTC outputs: paths that lead to the same node after the same words are one
 hypothesis, whose probabilities add up. The trigram's score enters at a word's end; until then the best word below a
 node stands for it (language model look-ahead, Ortmanns et al., 1996). A word once given is never taken back: the
-hypotheses that say otherwise end there.
+hypotheses that say otherwise end there. Where they do not agree on a word that is due, a judge may be asked what is likely
+to be said: a larger language model, which reads only the few ways that are left.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +29,10 @@ QUIET_FRAMES = 8  # without a phone: all words of the best hypothesis are given
 REST_FRAMES = 25  # without a phone: what is left has ended too, and a sentence may have
 AFTER_ALL = np.iinfo(np.int64).max  # a key behind all others, so that every search ends at one
 UNMARKED_END = -6.0  # score of a word whose end the CTC has not marked when a rest begins
+CERTAIN = 0.99  # of the probability agrees on a word: no judge is asked
+JUDGED = 8  # ways to read what is left, the likeliest ones
+JUDGE_WEIGHT, JUDGED_WORD = 0.3, 4.0  # the judge's share in a score; what makes up for its preference for few words
+Judge = Callable[[list[list[str]]], list[float]]  # ways to go on -> log-probabilities, of as many as it could read
 
 
 @dataclass(frozen=True)
@@ -125,11 +131,11 @@ def find(keys: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return place, keys[place] == wanted
 
 
-def read(lexicon: Lexicon, reading: Reading, log_probs: np.ndarray) -> list[tuple[str, float]]:
+def read(lexicon: Lexicon, reading: Reading, log_probs: np.ndarray, judge: Judge | None = None) -> list[tuple[str, float]]:
     """A tick's frames [n, 1 + phones] -> the words that are settled now, each with its share of the probability."""
     for frame in log_probs:
         hear(lexicon, reading, frame)
-    return settle(lexicon, reading)
+    return settle(lexicon, reading, judge)
 
 
 def hear(lexicon: Lexicon, now: Reading, log_probs: np.ndarray) -> None:
@@ -188,25 +194,46 @@ def keep(lexicon: Lexicon, now: Reading, moves: list[tuple]) -> None:
     now.score = np.log(total[chosen])  # the best one stays near 0 in a stream without end
 
 
-def settle(lexicon: Lexicon, now: Reading) -> list[tuple[str, float]]:
+def settle(lexicon: Lexicon, now: Reading, judge: Judge | None = None) -> list[tuple[str, float]]:
     """The words that the hypotheses agree on, or that have waited long enough, with their share of the probability."""
     if now.quiet < REST_FRAMES:
         now.resting = False
     elif not now.resting:
         now.resting = True
         rest(lexicon, now)
-    given = []
-    while best := now.said[int(now.score.argmax())]:
+    given, favour = [], np.zeros(len(now.said))
+    while best := now.said[int((now.score + favour).argmax())]:
         word, frame = best[0]
         same = np.array([bool(said) and said[0][0] == word for said in now.said])
-        chance = np.exp(now.score - now.score.max())
+        chance = np.exp(now.score + favour - (now.score + favour).max())
         share = float(chance[same].sum() / chance.sum())
-        if share < SURE and now.frame - frame < OLD_FRAMES and now.quiet < QUIET_FRAMES:
+        waited = now.frame - frame >= OLD_FRAMES or now.quiet >= QUIET_FRAMES
+        if share < SURE and not waited:
             break
+        if judge and share < CERTAIN:
+            favour, judge = judged(lexicon, now, judge, waited), None  # once a tick
+            continue
         select(now, np.flatnonzero(same))
-        now.said = [said[1:] for said in now.said]
+        now.said, favour = [said[1:] for said in now.said], favour[same]
         given.append((lexicon.words[word], share))
     return given
+
+
+def judged(lexicon: Lexicon, now: Reading, judge: Judge, waited: bool) -> np.ndarray:
+    """What the judge adds to the hypotheses' scores [hypotheses]. What it has not read is given up, and so is that nothing was
+    said, if a word has `waited` long enough."""
+    ways = [tuple(word for word, _ in said) for said in now.said]
+    chances: dict[tuple[int, ...], float] = {}
+    for way, chance in zip(ways, np.exp(now.score - now.score.max()), strict=True):
+        if way:
+            chances[way] = chances.get(way, 0.0) + chance
+    likeliest = sorted(chances, key=chances.get, reverse=True)[:JUDGED]
+    found = judge([[lexicon.words[word] for word in way] for way in likeliest])
+    if not found:
+        return np.zeros(len(ways))
+    favours = {way: JUDGE_WEIGHT * (p + JUDGED_WORD * len(way)) for way, p in zip(likeliest, found, strict=False)}
+    favours |= {} if waited else {(): 0.0}
+    return np.array([favours.get(way, -np.inf) for way in ways])
 
 
 def undecided(now: Reading) -> bool:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from duplex.tokens import FIRST_TEXT_ID
 
+CALL_CELLS = 32  # positions of one call that always find room in the cache
 TEXT = np.iinfo(np.int32).max  # stands for the tick of a text position: text does not grow old with the ticks
 
 
@@ -199,7 +200,7 @@ class LMState:
 
 
 def initial_state(config: LMConfig, slots: int, prompt_cells: int = 128, device="cpu", dtype=torch.float32) -> LMState:
-    cells = config.tick_window + config.text_window + prompt_cells + 32  # 32: the positions of one call
+    cells = config.tick_window + config.text_window + prompt_cells + CALL_CELLS
     shape = (config.layers, slots, config.kv_heads, cells, config.head_width)
     return LMState(
         keys=torch.zeros(shape, device=device, dtype=dtype),
@@ -296,3 +297,24 @@ def step(lm: LM, x: torch.Tensor, counts: list[int], is_tick: np.ndarray, state:
     hidden = torch.zeros_like(x).flatten(0, 1)
     hidden[place] = lm(x.flatten(0, 1)[place], positions, visible, state.keys, state.values, slots, cell, place).to(x.dtype)
     return hidden.view_as(x), state
+
+
+@torch.no_grad()
+def consider(lm: LM, x: torch.Tensor, parents: list[int], state: LMState, slot: int) -> torch.Tensor:
+    """Hidden states [N, D] of a tree of text that stands right after the system prompt of a slot, and of nothing else.
+
+    x [N, D], parents: the place of what each follows, before its own; -1: the prompt. N at most CALL_CELLS. The state stays as it
+    was: only cells that are free, and remain so, are written to.
+    """
+    prompt, cells = state.pinned[slot] & (state.position[slot] >= 0), np.flatnonzero(state.position[slot] < 0)[: len(x)]
+    assert len(cells) == len(x), f"slot {slot}: {len(x)} positions do not fit into its free cells"
+    visible = np.ones((len(state.position), len(x), len(prompt)), bool)  # rows of the other slots mean nothing
+    position = np.full(len(x), state.position[slot, prompt].max(initial=-1) + 1)
+    for place, (parent, cell) in enumerate(zip(parents, cells, strict=True)):
+        visible[slot, place] = prompt if parent < 0 else visible[slot, parent]
+        visible[slot, place, cell] = True
+        position[place] += 0 if parent < 0 else position[parent] + 1 - position[place]
+    place = slot * len(x) + np.arange(len(x))
+    arrays = (torch.from_numpy(array).to(x.device) for array in (position, visible, np.full(len(x), slot), cells, place))
+    positions, visible, slots, cells, place = arrays
+    return lm(x, positions, visible, state.keys, state.values, slots, cells, place).to(x.dtype)

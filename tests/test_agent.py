@@ -323,6 +323,27 @@ def test_patience_ends_a_turn_that_the_model_would_leave_open():
     assert [e.tick for e in events if e.kind == "user_ended"] == [last + 6]
 
 
+def test_the_lm_judges_what_the_user_may_have_said():
+    """As one pass over the whole text would; of more ways than fit into a call the first ones."""
+    agent = tiny_agent(2)
+    agent.open(1, instructions="be kind")
+    agent.step(np.zeros((2, TICK_SAMPLES), np.float32), [1])
+    agent.sessions[1].turn_words = ["so", "we"]
+    ways, found = [["go"], ["go", "now"], ["hi"]], []
+    prompt = agent.tokenizer.encode("<|im_start|>system\nbe kind<|im_end|>\n", add_special_tokens=False).ids
+    for way in ways:
+        tokens = torch.tensor([[*prompt, USER, *text(" so we"), *text(" " + " ".join(way))]])
+        causal = torch.ones(1, tokens.shape[1], tokens.shape[1], dtype=torch.bool).tril()
+        with torch.no_grad():
+            hidden = agent.lm(agent.lm.embed(tokens), torch.arange(tokens.shape[1])[None], causal)
+            scores = agent.lm.logits(hidden)[0, :, FIRST_TEXT_ID:].log_softmax(-1)
+        first = len(prompt) + 1 + len(text(" so we"))
+        found.append(sum(float(scores[at - 1, tokens[0, at] - FIRST_TEXT_ID]) for at in range(first, tokens.shape[1])))
+    assert agent.likely(1, ways) == pytest.approx(found, rel=1e-5)
+    assert agent.likely(1, [["go"], [31 * "x"], ["hi"]]) == pytest.approx(found[:1], rel=1e-5)
+    assert agent.likely(1, [[32 * "x"]]) == []
+
+
 def test_nothing_is_written_down_that_was_not_heard(monkeypatch):
     """The LM wants to write; no word has been heard."""
     for words, expected in (([], False), ([("hi", 0.9)], True)):

@@ -49,6 +49,33 @@ def test_what_is_said_is_heard_word_by_word(words):
     assert heard(words, log_probs[-50:]) == []
 
 
+def judged(words, log_probs, judge) -> list[str]:
+    reading = Reading()
+    return [word for tick in log_probs.reshape(-1, 2, 1 + len(PHONES)) for word, _ in read(words, reading, tick, judge)]
+
+
+def test_a_judge_decides_between_words_that_sound_alike(words):
+    """"see" and "sea": the trigram's choice, and the judge's; what is certain it is not asked."""
+    asked = []
+
+    def judge(ways):
+        asked.extend(ways)
+        return [0.0 if "sea" in way else -40.0 for way in ways]
+
+    one = spoken("sea")
+    assert judged(words, one, None) == ["see"] and judged(words, one, judge) == ["sea"]
+    assert ["see"] in asked and ["sea"] in asked and all(asked)
+    asked.clear()
+    assert judged(words, spoken("tree", sure=0.999), judge) == ["tree"] and not asked
+
+
+@pytest.mark.parametrize("likely", [-1000.0, None])
+def test_a_judge_that_likes_or_reads_nothing_delays_no_word(words, likely):
+    log_probs = spoken("i see a tree", sure=0.6)
+    given = judged(words, log_probs, lambda ways: [] if likely is None else [likely] * len(ways))
+    assert given == judged(words, log_probs, None)
+
+
 def test_until_a_word_is_given_it_is_undecided(words):
     reading, given, undecided = Reading(), [], []
     for tick in spoken("see").reshape(-1, 2, 1 + len(PHONES)):

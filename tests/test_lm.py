@@ -7,7 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from duplex import lm as lm_module
 from duplex.backbone import fill
-from duplex.lm import LM, TEXT, LMConfig, drop, initial_state, reset, rollback, step, visible_cells
+from duplex.lm import LM, TEXT, LMConfig, consider, drop, initial_state, reset, rollback, step, visible_cells
 
 TINY = LMConfig(
     width=32, layers=3, heads=4, kv_heads=2, hidden=48, vocabulary=64, rope_theta=1000.0, lora_rank=4, feature_width=12,
@@ -119,6 +119,28 @@ def test_dropped_text_leaves_no_trace(model):
     with torch.no_grad():
         expected = model(x[None], torch.arange(10)[None], visible[None])[0, 8:]
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_tree_is_read_after_the_prompt_and_leaves_no_trace(model):
+    """Each branch as if it stood alone after the prompt; what was fed before is not seen, and goes on as it would have."""
+    prompt, x, branch = (torch.randn(n, TINY.width) for n in (3, 6, 4))
+    parents, paths = [-1, 0, 0, 2], [[0], [0, 1], [0, 2], [0, 2, 3]]
+    states = [initial_state(TINY, 2) for _ in range(2)]
+    for state in states:
+        batch = torch.zeros(2, 3, TINY.width)
+        batch[1] = prompt
+        step(model, batch, [0, 3], np.zeros((2, 3), bool), state, pin=True)
+        feed(model, x[:4], state, slot=1, slots=2)
+    got, before = consider(model, branch, parents, states[0], 1), states[0].position.copy()
+    for place, path in enumerate(paths):
+        text = torch.cat([prompt, branch[path]])
+        causal = torch.ones(len(text), len(text), dtype=torch.bool).tril()
+        with torch.no_grad():
+            expected = model(text[None], torch.arange(len(text))[None], causal[None])[0, -1]
+        torch.testing.assert_close(got[place], expected, rtol=1e-4, atol=1e-5)
+    assert (states[0].position == before).all()
+    after, untouched = (feed(model, x[4:], state, slot=1, slots=2) for state in states)
+    assert torch.equal(after, untouched)
 
 
 def test_slots_do_not_see_each_other(model):
