@@ -211,7 +211,7 @@ def settle(lexicon: Lexicon, now: Reading, judge: Judge | None = None) -> list[t
         if share < SURE and not waited:
             break
         if judge and share < CERTAIN:
-            favour, judge = judged(lexicon, now, judge, waited), None  # once a tick
+            favour, judge = judged(lexicon, now, judge), None  # once a tick
             continue
         select(now, np.flatnonzero(same))
         now.said, favour = [said[1:] for said in now.said], favour[same]
@@ -219,9 +219,9 @@ def settle(lexicon: Lexicon, now: Reading, judge: Judge | None = None) -> list[t
     return given
 
 
-def judged(lexicon: Lexicon, now: Reading, judge: Judge, waited: bool) -> np.ndarray:
-    """What the judge adds to the hypotheses' scores [hypotheses]. What it has not read is given up, and so is that nothing was
-    said, if a word has `waited` long enough."""
+def judged(lexicon: Lexicon, now: Reading, judge: Judge) -> np.ndarray:
+    """What the judge adds to the hypotheses' scores [hypotheses]; what it has not read is given up. That nothing was said is not
+    its business: beside the likeliest way it stays as likely as it was."""
     ways = [tuple(word for word, _ in said) for said in now.said]
     chances: dict[tuple[int, ...], float] = {}
     for way, chance in zip(ways, np.exp(now.score - now.score.max()), strict=True):
@@ -232,7 +232,7 @@ def judged(lexicon: Lexicon, now: Reading, judge: Judge, waited: bool) -> np.nda
     if not found:
         return np.zeros(len(ways))
     favours = {way: JUDGE_WEIGHT * (p + JUDGED_WORD * len(way)) for way, p in zip(likeliest, found, strict=False)}
-    favours |= {} if waited else {(): 0.0}
+    favours[()] = favours[likeliest[0]]
     return np.array([favours.get(way, -np.inf) for way in ways])
 
 
