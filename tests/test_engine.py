@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from duplex.audio import TICK_MS, TICK_SAMPLES
-from duplex.engine import NEEDED_S, OVERLOAD_LATE, TICK_S, WAITED_TICKS, Engine, EngineFull, EngineStopped
+from duplex.engine import OVERLOAD_LATE, TICK_S, WAITED_TICKS, Engine, EngineFull, EngineStopped
 from duplex.events import Error
 from duplex.session import BEHIND_TICKS, STALLED_TICKS, UNREAD_TICKS, WISHES
 from tests.conftest import HandClock, tone
@@ -158,16 +158,17 @@ def test_the_beat_moves_towards_audio_that_always_waits_for_it(clock):
 
 
 def test_a_tick_too_many_is_made_up_for_by_the_beat(clock):
-    """Nothing is lost: the beat moves by half a tick at a time, until audio waits for as long as it needs."""
+    """Nothing is lost: the beat moves by half a tick at a time. (How it then finds what audio needs: the test above; here the
+    clock moves by whole ticks, and a model thread that was late once stays a tick behind.)"""
 
     async def test(engine):
         session, waited = await engine.open(), []
         session.push(tone(1))
-        while len(waited) < 100 * WAITED_TICKS and (not waited or waited[-1] > NEEDED_S):  # a late tick makes the beat wait longer
+        while len(waited) < 100 * WAITED_TICKS and (not waited or waited[-1] > TICK_S / 2):
             session.push(tone(1))
             await beat(clock, session)
             waited.append(round(session.waited_s, 3))
-        assert waited[1] == 2 * TICK_S and waited[-1] == NEEDED_S and waited == [waited[0], *sorted(waited[1:], reverse=True)]
+        assert waited[1] == 2 * TICK_S and waited[-1] == TICK_S / 2 and waited == [waited[0], *sorted(waited[1:], reverse=True)]
         assert session.silence_ms == session.dropped_ms == 0
 
     drive(test, TinyAgent(1), clock)
