@@ -195,23 +195,24 @@ def keep(lexicon: Lexicon, now: Reading, moves: list[tuple]) -> None:
 
 
 def settle(lexicon: Lexicon, now: Reading, judge: Judge | None = None) -> list[tuple[str, float]]:
-    """The words that the hypotheses agree on, or that have waited long enough, with their share of the probability."""
+    """The words that the hypotheses agree on, or that have waited long enough, with their share of the probability. The judge is
+    asked once at most, when the first word that is due is not certain."""
     if now.quiet < REST_FRAMES:
         now.resting = False
     elif not now.resting:
         now.resting = True
         rest(lexicon, now)
     given, favour = [], np.zeros(len(now.said))
-    while best := now.said[int((now.score + favour).argmax())]:
+    while best := now.said[int((score := now.score + favour).argmax())]:
         word, frame = best[0]
         same = np.array([bool(said) and said[0][0] == word for said in now.said])
-        chance = np.exp(now.score + favour - (now.score + favour).max())
+        chance = np.exp(score - score.max())
         share = float(chance[same].sum() / chance.sum())
         waited = now.frame - frame >= OLD_FRAMES or now.quiet >= QUIET_FRAMES
         if share < SURE and not waited:
             break
         if judge and share < CERTAIN:
-            favour, judge = judged(lexicon, now, judge), None  # once a tick
+            favour, judge = judged(lexicon, now, judge), None
             continue
         select(now, np.flatnonzero(same))
         now.said, favour = [said[1:] for said in now.said], favour[same]

@@ -309,11 +309,10 @@ def consider(lm: LM, x: torch.Tensor, parents: list[int], state: LMState, slot: 
     prompt, cells = state.pinned[slot] & (state.position[slot] >= 0), np.flatnonzero(state.position[slot] < 0)[: len(x)]
     assert len(cells) == len(x), f"slot {slot}: {len(x)} positions do not fit into its free cells"
     visible = np.ones((len(state.position), len(x), len(prompt)), bool)  # rows of the other slots mean nothing
-    position = np.full(len(x), state.position[slot, prompt].max(initial=-1) + 1)
+    position, begin = np.zeros(len(x), np.int64), state.position[slot, prompt].max(initial=-1) + 1
     for place, (parent, cell) in enumerate(zip(parents, cells, strict=True)):
-        visible[slot, place] = prompt if parent < 0 else visible[slot, parent]
+        visible[slot, place], position[place] = (prompt, begin) if parent < 0 else (visible[slot, parent], position[parent] + 1)
         visible[slot, place, cell] = True
-        position[place] += 0 if parent < 0 else position[parent] + 1 - position[place]
     place = slot * len(x) + np.arange(len(x))
     arrays = (torch.from_numpy(array).to(x.device) for array in (position, visible, np.full(len(x), slot), cells, place))
     positions, visible, slots, cells, place = arrays

@@ -70,7 +70,7 @@ def test_a_judge_decides_between_words_that_sound_alike(words):
 
 
 @pytest.mark.parametrize("likely", [-1000.0, None])
-def test_a_judge_that_likes_or_reads_nothing_delays_no_word(words, likely):
+def test_a_judge_that_likes_or_reads_nothing_takes_no_word_away(words, likely):
     log_probs = spoken("i see a tree", sure=0.6)
     given = judged(words, log_probs, lambda ways: [] if likely is None else [likely] * len(ways))
     assert given == judged(words, log_probs, None)
