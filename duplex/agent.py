@@ -19,7 +19,7 @@ import torch
 
 from duplex import codec as codec_module
 from duplex import encoder as encoder_module
-from duplex import features, hearing, lexicon, lm, voices
+from duplex import features, hearing, lexicon, lm, talking, voices
 from duplex.audio import CODEC_FRAME_RATE, SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.checkpoint import load_config, load_tensors
 from duplex.draft import Asked, Draft, DraftConfig, propose
@@ -29,7 +29,6 @@ from duplex.hearing import Hearing
 from duplex.lexicon import Reading
 from duplex.pronounce import Pronounce, PronounceState
 from duplex.sampling import sample
-from duplex.talking import Talking
 from duplex.tokens import (
     AGENT,
     ASIDE,
@@ -90,6 +89,7 @@ class Settings:
     cancel_echo: bool = True  # take the agent's own voice out of what is heard, whether the client does or not
     judge: bool = True  # let the LM say what the user is likely to have said, where the ears are not sure
     guess: bool = True  # False: plain decoding, a call of the LM for every symbol; to compare with
+    talker_guess: str = "off"  # or "exact", "coarse": guess patches of the voice too, see talking.py
 
 
 @dataclass
@@ -160,8 +160,8 @@ class Agent:
     def __init__(self, model, encoder, words, talker, codec, tokenizer, slots: int, settings=None, draft=None, helped=nullcontext):
         """settings: Settings or None; helped: makes a context for the time of a step, see sharing.helped."""
         self.lm, self.encoder, self.lexicon, self.codec, self.tokenizer = model, encoder, words, codec, tokenizer
-        self.talking, self.front = Talking(talker), Pronounce()
         self.settings, self.slots, self.draft, self.helped = settings or Settings(), slots, draft, helped
+        self.talking, self.front = talking.Talking(talker, guess=self.settings.talker_guess), Pronounce()
         self.dtype = model.norm.dtype
         self.device = model.norm.device
         cache = {"device": self.device, "dtype": model.cache_dtype or self.dtype}
@@ -189,7 +189,7 @@ class Agent:
         for _ in range(REHEARSAL_TICKS):
             self.step(np.zeros((self.slots, TICK_SAMPLES), np.float32), [0])
         self.close(0)
-        self.counts = Counts()
+        self.counts, self.talking.counts = Counts(), talking.Counts()
 
     def metrics(self) -> dict[str, float | dict[str, int]]:
         """Figures for whoever watches the server, see metrics.py. Any thread may ask."""
@@ -198,8 +198,10 @@ class Agent:
             guesses[what] += number
             right[what] += number * agreed
         names = ("lm_calls", "lm_seconds", "calls_saved", "draft_seconds")
-        on = self.draft is not None and not counts.draft_off
-        return {**{name: getattr(counts, name) for name in names}, "draft_on": int(on), "guesses": guesses, "guesses_right": right}
+        on, voice = self.draft is not None and not counts.draft_off, self.talking.counts
+        guesses["patch"], right["patch"] = voice.guessed, voice.right
+        own = {"draft_on": int(on), "talker_calls": voice.calls, "guesses": guesses, "guesses_right": right}
+        return {name: getattr(counts, name) for name in names} | own
 
     @torch.inference_mode()
     def open(self, slot: int, seed=0, instructions: str | None = None, temperature: float | None = None, gradually=False) -> None:

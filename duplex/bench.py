@@ -127,6 +127,7 @@ def _measure_guesses(load: Callable[[int], object], questions: list, file: Path)
     """Prints each part when it is there; `file` has all of them."""
     parts = {f"batch {slots}": lambda slots=slots: bench_draft.measure(load, questions, slots) for slots in bench_draft.BATCHES}
     parts[f"after a stall of {bench_draft.STALL_S:g} s"] = lambda: asyncio.run(bench_draft.catch_up(load, questions[:2]))
+    parts |= {f"voice, batch {slots}": lambda slots=slots: bench_draft.voice(load, slots) for slots in bench_draft.BATCHES}
     parts["a billion"] = bench_draft.billion
     measured = {}
     for name, measure in parts.items():

@@ -3,7 +3,7 @@
 The recorded questions are asked as fast as the agent can take them, in every slot of a batch, each slot a second later than
 the one before. Symbols must be the same; calls of the LM, times of ticks and the guesses are compared. How soon a session is
 in time again after a stall is measured in real time. A randomly made LM of a billion weights shows what a call costs where a
-tick cannot afford two.
+tick cannot afford two. The voice says the answers of the conversation with its patches guessed, exactly and coarsely, and without.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from duplex import lm as lm_module
+from duplex import talking
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.draft import Draft, DraftConfig
 from duplex.engine import TICK_S, Engine
@@ -28,6 +29,11 @@ STALL_S = 2.0
 STALL_TICK = 25  # 2 s after the beginning: within the first question
 BILLION = dict(width=2048, layers=18, heads=32, kv_heads=8, hidden=8192, lora_rank=0)
 BILLION_TICKS = 8
+SENTENCES = (
+    "The capital of France is Paris, a city on the river Seine with about two million people.",
+    "I think that a walk in the morning is a good way to begin the day, if it does not rain.",
+    "Once upon a time there was a fox who wanted to learn how to swim across the great lake.",
+)
 
 
 def conversation(questions: list[np.ndarray]) -> np.ndarray:
@@ -160,6 +166,38 @@ async def events_of(session):
     while (message := await session.get()) is not None:
         for event in message[1]:
             yield event
+
+
+def voice(load, slots: int) -> dict:
+    """SENTENCES said in every slot, by each way of guessing in turns, tick by tick.
+
+    -> calls of the talker's transformer, patches that were guessed right, ms a tick; of exact guesses whether codes are the same.
+    """
+    agent = load(slots)
+    ways = {guess: talking.Talking(agent.talking.talker, guess=guess) for guess in talking.GUESSES}
+    words, front = agent.front.push(" ".join(SENTENCES), agent.front.initial_state())
+    words += agent.front.finish(front)[0]
+    states, codes, times = {}, {guess: [] for guess in ways}, {guess: [] for guess in ways}
+    for guess, way in ways.items():
+        states[guess] = way.initial_state(slots)
+        for slot in range(slots):
+            way.reset(states[guess], [slot], seed=slot)
+            for number, (_, phones) in enumerate(words):
+                way.push(states[guess], slot, number, phones)
+            way.finish(states[guess], slot)
+    while any(way.queued_seconds(states[guess], slot) for guess, way in ways.items() for slot in range(slots)):
+        for guess, way in ways.items():
+            begun = time.perf_counter()
+            frames, states[guess], _ = way.step(states[guess])
+            times[guess].append(time.perf_counter() - begun)
+            codes[guess].append(frames)
+    counts = {guess: way.counts for guess, way in ways.items()}
+    return {
+        "the same codes": all(torch.equal(a, b) for a, b in zip(codes["exact"], codes["off"], strict=True)),
+        "calls a tick": {guess: round(count.calls / count.ticks, 3) for guess, count in counts.items()},
+        "patches guessed right": {guess: [count.right, count.guessed] for guess, count in counts.items()},
+        "ms a tick, median": {guess: round(1000 * float(np.median(seconds)), 2) for guess, seconds in times.items()},
+    }
 
 
 @torch.inference_mode()

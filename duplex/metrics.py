@@ -31,6 +31,7 @@ PATHS = {  # a figure for each path of a dialect
 AGENT = {  # name in Agent.metrics() -> type, metric, meaning; those with kinds have a figure for each
     "lm_calls": (CounterMetricFamily, "duplex_lm_calls", "Calls of the language model, each for all sessions"),
     "lm_seconds": (CounterMetricFamily, "duplex_lm_seconds", "Time they took"),
+    "talker_calls": (CounterMetricFamily, "duplex_talker_calls", "Calls of the talker's transformer, each for all sessions"),
     "guesses": (CounterMetricFamily, "duplex_draft_guesses", "Guesses that were checked, the draft's and others, by kind"),
     "guesses_right": (CounterMetricFamily, "duplex_draft_guesses_right", "Those that were right"),
     "calls_saved": (CounterMetricFamily, "duplex_draft_calls_saved", "Calls of the language model that they made needless"),

@@ -120,14 +120,14 @@ class Block(nn.Module):
         self.down = nn.Linear(config.hidden, width, bias=False)
 
     def forward(self, x: Tensor, table: Tensor, mask: Tensor, cache=None) -> Tensor:
-        """x [B, T, W], rotary rows [T, D], mask [T, T], or [B, 1, 1, window] with a cache: keys, values, place in the ring."""
+        """x [B, T, W], rotary rows [T, D], mask [T, T], or [B, 1, T, ring] with a cache: keys, values, places in the ring [T]."""
         B, T, W = x.shape
         qkv = self.qkv(rms_norm(x, (W,))).view(B, T, 3 * self.heads, -1).transpose(1, 2)  # [B, 3 H, T, D]
         qk, v = qkv.split([2 * self.heads, self.heads], 1)
         q, k = rotate(qk, table).chunk(2, 1)
         if cache is not None:
-            keys, values, place = cache  # [B, H, window, D], [1]
-            k, v = keys.index_copy_(2, place, k), values.index_copy_(2, place, v)
+            keys, values, places = cache  # [B, H, ring, D], [T]
+            k, v = keys.index_copy_(2, places, k), values.index_copy_(2, places, v)
         y = scaled_dot_product_attention(q, k, v, attn_mask=mask) if cache is not None else attend(q, k, v, mask)
         x = x + self.out(y.transpose(1, 2).reshape(B, T, W))
         gate, up = self.gate_up(rms_norm(x, (W,))).chunk(2, -1)
@@ -227,27 +227,37 @@ class Talker(nn.Module):
         hidden = self.head_in(rms_norm(x, x.shape[-1:])).reshape(conditions.shape)
         return hidden + self.head_condition(conditions) + self.head_previous(before)
 
-    def patch(self, history, conditions, uniform, forced, table, keys, values, visible, place):
-        """One patch of every slot; compiled on a CPU (talker_cpu.py). See `draw_patch` and talking.TalkerState."""
-        x = self.patch_input(history, conditions.flatten(1))[:, None]
+    def states(self, history, conditions, forced, table, keys, values, visible, places) -> Tensor:
+        """n patches of every slot in one call; compiled on a CPU (talker_cpu.py), where slots of nothing but silence are left out.
+
+        history [B, n, p * C], conditions [B, n, p, C], forced silence [B, n, p], rotary rows [n, D], keys and values
+        [layers, B, H, ring, D], what each patch may see of them [B, 1, n, ring], the patches' own places [n] -> [B, n, W].
+        """
+        x = self.patch_input(history, conditions.flatten(2))
         for i, block in enumerate(self.blocks):
-            x = block(x, table, visible, (keys[i], values[i], place))
-        return self.draw_patch(x[:, 0], conditions, uniform, forced)
+            x = block(x, table, visible, (keys[i], values[i], places))
+        return x
 
-    def draw_patch(self, x: Tensor, conditions: Tensor, uniform: Tensor, forced: Tensor):
-        """Sample one patch. x [B, W], conditions [B, p, C], uniform [B, p, K], forced silence [B, p] -> codes, sums.
+    def draw_patch(self, x, conditions, uniform, forced, guess, groups) -> tuple[Tensor, Tensor]:
+        """Sample one patch; compiled on a CPU as well. x [B, W], conditions [B, p, C], uniform [B, p, K], forced silence [B, p].
 
-        codes [B, p, drawn codebooks]; sums [B, p * C] are their embeddings, the next patch's history.
+        guess [B, p, K]: codes that stand for what is drawn as long as all those before them did and both are of one group
+        (groups [K, codebook size]); -1: there is none. -> codes [B, p, drawn codebooks]; sums [B, p * C] of their
+        embeddings, the next patch's history.
         """
         config = self.config
         hidden = self.head_in(rms_norm(x, x.shape[-1:])).view(conditions.shape)
         hidden = hidden + self.head_condition(conditions)
         codes, sums = [], []
+        right = torch.ones_like(forced[:, :1])
         for frame in range(config.patch_frames):
             y = hidden[:, frame] + self.head_previous(sums[-1]) if sums else hidden[:, frame]
             drawn = []
             for k in range(config.drawn):
                 code = draw(self.head.one(y, k), config.temperature(k), config.top_k, uniform[:, frame, k : k + 1])
+                guessed = guess[:, frame, k : k + 1]
+                right = right & (guessed >= 0) & (groups[k][code] == groups[k][guessed])
+                code = torch.where(right, guessed, code)
                 drawn.append(code)
                 y = y + embedding(code[:, 0] + k * config.codebook_size, self.codes)
             code = torch.cat(drawn, 1)

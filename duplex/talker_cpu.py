@@ -1,4 +1,4 @@
-"""The talker's patch as one compiled function with weights in 8 bits (duplex.kernels); the sums are those of duplex.talker."""
+"""The talker's transformer and its head as compiled functions with weights in 8 bits (duplex.kernels), sums as in duplex.talker."""
 
 from typing import NamedTuple
 
@@ -55,41 +55,55 @@ def draw(logits, temperature, top_k, uniform, best):
 
 
 @njit(**OPTIONS)
-def call(history, conditions, uniform, forced, table, keys, values, visible, place, parts, top_k):
-    """See Talker.patch; rows that are all silence are not computed: their history is never looked at."""
-    slots, frames, width = conditions.shape
-    codebooks, size = parts.codes.shape[0], parts.codes.shape[1]
-    codes = np.empty((slots, frames, codebooks), np.int64)
-    sums = np.zeros((slots, frames * width), np.float32)
-    rows = np.array([slot for slot in range(slots) if not forced[slot].all()])
-    layers, _, heads, window, head_width = keys.shape
-    given = np.concatenate((history[rows], conditions[rows].copy().reshape(rows.size, -1)), 1)
+def states(history, conditions, forced, table, keys, values, visible, places, parts):
+    """See Talker.states; slots that are all silence are not computed: what is drawn for them is not looked at."""
+    slots, patches = history.shape[:2]
+    layers, _, heads, ring, head_width = keys.shape
+    speaking = np.array([slot for slot in range(slots) if not forced[slot].all()])
+    rows = speaking.size * patches  # a slot's patches one behind the other
+    given = np.concatenate((history[speaking].copy().reshape(rows, -1), conditions[speaking].copy().reshape(rows, -1)), 1)
     x = product(given, layer(parts.input, 0))
     ones, normed = np.ones(x.shape[1], np.float32), np.empty_like(x)
-    scores, no_bias = np.empty(window, np.float32), np.zeros((heads, window), np.float32)
-    mixed = np.empty((rows.size, heads, head_width), np.float32)
-    qkv_room, out_room = room(rows.size, layer(parts.qkv, 0)), room(rows.size, layer(parts.out, 0))
-    gate_room, down_room = room(rows.size, layer(parts.gate_up, 0)), room(rows.size, layer(parts.down, 0))
-    between = np.empty((rows.size, gate_room[-1].shape[1] // 2), np.float32)
-    cosines, sines = table[0, : head_width // 2], table[0, head_width // 2 :]
+    scores, no_bias = np.empty(ring, np.float32), np.zeros((heads, ring), np.float32)
+    mixed = np.empty((rows, heads, head_width), np.float32)
+    qkv_room, out_room = room(rows, layer(parts.qkv, 0)), room(rows, layer(parts.out, 0))
+    gate_room, down_room = room(rows, layer(parts.gate_up, 0)), room(rows, layer(parts.down, 0))
+    between = np.empty((rows, gate_room[-1].shape[1] // 2), np.float32)
     for i in range(layers):
         rms_norm(x, ones, EPSILON, normed)
         multiply(normed, layer(parts.qkv, i), *qkv_room)
-        qkv = qkv_room[-1].reshape(rows.size, 3 * heads, head_width)
-        for n, slot in enumerate(rows):
-            rotate(qkv[n, : 2 * heads], cosines, sines)
+        qkv = qkv_room[-1].reshape(rows, 3 * heads, head_width)
+        for n in range(rows):
+            slot, patch = speaking[n // patches], n % patches
+            rotate(qkv[n, : 2 * heads], table[patch, : head_width // 2], table[patch, head_width // 2 :])
+            place = places[patch]
             keys[i, slot, :, place], values[i, slot, :, place] = qkv[n, heads : 2 * heads], qkv[n, 2 * heads :]
-            seen = np.flatnonzero(visible[slot, 0, 0])
+            seen = np.flatnonzero(visible[slot, 0, patch])
             attend(qkv[n, :heads], keys[i, slot], values[i, slot], seen, no_bias, scores, mixed[n])
-        multiply(mixed.reshape(rows.size, heads * head_width), layer(parts.out, i), *out_room)
+        multiply(mixed.reshape(rows, heads * head_width), layer(parts.out, i), *out_room)
         x += out_room[-1]
         rms_norm(x, ones, EPSILON, normed)
         multiply(normed, layer(parts.gate_up, i), *gate_room)
         gated(gate_room[-1], between)
         multiply(between, layer(parts.down, i), *down_room)
         x += down_room[-1]
-    rms_norm(x, ones, EPSILON, normed)
-    hidden = product(normed, layer(parts.head_in, 0)).reshape(rows.size, frames, width)
+    found = np.zeros((slots, patches, x.shape[1]), np.float32)
+    found[speaking] = x.reshape(speaking.size, patches, x.shape[1])
+    return found
+
+
+@njit(**OPTIONS)
+def draws(x, conditions, uniform, forced, guess, groups, parts, top_k):
+    """See Talker.draw_patch."""
+    slots, frames, width = conditions.shape
+    codebooks, size = parts.codes.shape[0], parts.codes.shape[1]
+    codes = np.empty((slots, frames, codebooks), np.int64)
+    sums = np.zeros((slots, frames * width), np.float32)
+    rows = np.array([slot for slot in range(slots) if not forced[slot].all()])
+    right = np.ones(slots, np.bool_)
+    wide = np.empty((rows.size, x.shape[1]), np.float32)
+    rms_norm(x[rows], np.ones(x.shape[1], np.float32), EPSILON, wide)
+    hidden = product(wide, layer(parts.head_in, 0)).reshape(rows.size, frames, width)
     ones, normed = np.ones(width, np.float32), np.empty((rows.size, width), np.float32)
     inner_room, outer_room = room(rows.size, layer(parts.inner, 0)), room(rows.size, layer(parts.outer, 0))
     best = np.empty(top_k, np.int64)
@@ -106,6 +120,9 @@ def call(history, conditions, uniform, forced, table, keys, values, visible, pla
             multiply(inner_room[-1], layer(parts.outer, k), *outer_room)
             for n, slot in enumerate(rows):
                 code = draw(outer_room[-1][n, :size], parts.temperature[k], top_k, uniform[slot, frame, k], best)
+                guessed = guess[slot, frame, k]
+                right[slot] &= guessed >= 0 and groups[k, code] == groups[k, guessed]
+                code = guessed if right[slot] else code
                 codes[slot, frame, k] = code
                 y[n] += parts.codes[k, code]
         for slot in range(slots):
@@ -118,7 +135,7 @@ def call(history, conditions, uniform, forced, table, keys, values, visible, pla
 
 
 def compile_talker(talker: Talker) -> Talker:
-    """Replace `patch` by a compiled one with copies of the weights in 8 bits."""
+    """Replace `states` and `draw_patch` by compiled ones with copies of the weights in 8 bits."""
     config, head, drawn = talker.config, talker.head, slice(talker.config.drawn)
     blocks = {name: stack([getattr(b, name).weight for b in talker.blocks]) for name in ("qkv", "out", "gate_up", "down")}
     table = talker.codes.data.float().view(config.codebooks, config.codebook_size, config.code_width)
@@ -136,11 +153,14 @@ def compile_talker(talker: Talker) -> Talker:
     )
     top_k = min(config.top_k, config.codebook_size)
 
-    def patch(history, conditions, uniform, forced, table, keys, values, visible, place):
-        arrays = [np.ascontiguousarray(given.numpy()) for given in (history, conditions, uniform, forced, table)]
-        cache = keys.numpy(), values.numpy(), visible.numpy(), int(place)
-        codes, sums = call(*arrays, *cache, parts, top_k)
+    def compiled_states(history, conditions, forced, table, *cache):
+        given = (np.ascontiguousarray(part.numpy()) for part in (history, conditions, forced, table))
+        return torch.from_numpy(states(*given, *(part.numpy() for part in cache), parts))
+
+    def compiled_draw(*given):
+        codes, sums = draws(*(np.ascontiguousarray(part.numpy()) for part in given), parts, top_k)
         return torch.from_numpy(codes), torch.from_numpy(sums)
 
-    object.__setattr__(talker, "patch", patch)
+    object.__setattr__(talker, "states", compiled_states)
+    object.__setattr__(talker, "draw_patch", compiled_draw)
     return talker

@@ -163,6 +163,16 @@ def test_bench_of_a_large_model_times_its_calls(monkeypatch):
     assert found["weights in blocks"] > 0 and all(ms > 0 for ms in found["ms"].values())
 
 
+def test_bench_of_the_voice_counts_calls_and_compares_codes(monkeypatch):
+    monkeypatch.setattr(bench_draft, "SENTENCES", ("hello you", "good day"))
+    found = bench_draft.voice(tiny_agent, 2)
+    assert found["the same codes"]
+    right, guessed = found["patches guessed right"]["exact"]
+    assert found["patches guessed right"]["off"] == [0, 0] and 0 <= right < guessed
+    calls = found["calls a tick"]
+    assert calls["off"] == 3 and 1 <= calls["coarse"] <= 3 and 1 <= calls["exact"] <= 3
+
+
 def test_bench_of_a_stall_hears_all_of_it(monkeypatch):
     """Real time, but no time is asserted: only that the engine was behind and came back, and that nothing was lost."""
     monkeypatch.setattr(bench_draft, "STALL_S", 0.8)
@@ -194,6 +204,7 @@ def test_what_the_draft_does_is_in_the_metrics():
     agent = with_draft(tiny_agent(1, Settings(symbols_per_tick=3, next_penalty=2.0, draft_least=0.0)), 0.02)
     talk(agent, 40, {0: 0}, {})
     figures = agent.metrics()
+    assert figures["talker_calls"] == agent.talking.counts.calls
     assert agent.counts.right <= sum(figures["guesses_right"].values()) < sum(figures["guesses"].values())
     of_server = {"paths": {"opened": {}, "talking": {}}, "threads": 1, "tasks": 1}
     text = metrics.exposition({**Engine(agent, 1).stats(), **of_server}).decode()

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from training.evaluate_drafts import drawn_from, kept, similar
+from duplex.talking import similar
+from training.evaluate_drafts import drawn_from, kept
 
 
 def test_kept_is_the_share_that_rejection_sampling_keeps():

@@ -167,22 +167,29 @@ def test_talker(temperature):
     step = joined.abs().amax(1, keepdim=True) / 127
     plain.history_in.weight.data, plain.condition_in.weight.data = (torch.round(joined / step) * step).chunk(2, 1)
     plain = rounded(plain, ("qkv", "out.", "gate_up", "down", "head_in", "head_condition", "head_previous"))
-    shape = (config.layers, 3, config.heads, config.window, config.width // config.heads)
+    ring = config.window + 1
+    shape = (config.layers, 3, config.heads, ring, config.width // config.heads)
     caches = [(torch.zeros(shape), torch.zeros(shape)) for _ in range(2)]
-    visible, sums, same = torch.zeros(3, 1, 1, config.window, dtype=torch.bool), torch.zeros(3, 2 * config.code_width), []
-    for step in range(30):
-        place = step % config.window
-        visible[..., place] = True
-        forced = torch.tensor([[False, False], [step % 5 == 0, False], [True, True]])
-        given = torch.randn(3, 2, config.code_width), torch.rand(3, 2, config.drawn), forced, plain.rotary[step][None]
+    visible, histories, same = torch.zeros(3, 1, 2, ring, dtype=torch.bool), torch.zeros(3, 2, 2 * config.code_width), []
+    groups = torch.arange(config.codebook_size).expand(3, -1) // 6
+    for step in range(0, 30, 2):  # two patches at once
+        places = torch.tensor([step, step + 1]) % ring
+        visible[..., places[0]], visible[:, :, 1, places[1]], visible[:, :, 0, places[1]] = True, True, False
+        forced = torch.tensor([[False, False], [step % 3 == 0, False], [True, True]])
+        both = forced[:, None].expand(3, 2, 2).contiguous()
+        conditions, uniform = torch.randn(3, 2, 2, config.code_width), torch.rand(3, 2, config.drawn)
+        guess = torch.randint(-1, config.codebook_size, (3, 2, config.drawn))
         with torch.no_grad():
-            codes, next_sums = plain.patch(sums, *given, *caches[0], visible, torch.tensor([place]))
-            our_codes, our_sums = compiled.patch(sums, *given, *caches[1], visible, torch.tensor([place]))
+            given, rows = (histories, conditions, both, plain.rotary[step : step + 2]), (visible, places)
+            hidden, our_hidden = (of.states(*given, *cache, *rows) for of, cache in zip((plain, compiled), caches, strict=True))
+            close(our_hidden[:2], hidden[:2], 1e-3)
+            given = hidden[:, 1], conditions[:, 1], uniform, forced, guess, groups
+            (codes, sums), (our_codes, our_sums) = (of.draw_patch(*given) for of in (plain, compiled))
         same.append((codes == our_codes).all(-1))
         assert torch.equal(our_codes[forced], model.silence_codes[:3].expand(int(forced.sum()), 3))
         torch.testing.assert_close(our_sums.view(3, 2, -1), model.embed(our_codes).sum(2))
-        sums = next_sums  # both go on from the same
-    assert torch.stack(same).float().mean() > 0.97  # a draw on a border may fall to the other side
+        histories = torch.stack([histories[:, 1], sums], 1)  # both go on from the same
+    assert torch.stack(same).float().mean() > 0.95  # a draw on a border may fall to the other side
     close(caches[1][0][:, :2], caches[0][0][:, :2], 1e-3)
 
 

@@ -18,29 +18,18 @@ from torch.nn.functional import one_hot
 from duplex import checkpoint
 from duplex.codec import load_codec
 from duplex.talker import Talker, TalkerConfig
+from duplex.talking import similar
 from training.talker import conditions
 from training.utterances import Utterances
 
 GROUPS = (256, 64, 16)
 BATCHES, BATCH_SECONDS = 4, 24.0
-ROUNDS = 20  # of k-means
 
 
 def load_talker(folder: Path) -> Talker:
     talker = Talker(checkpoint.load_config(TalkerConfig, folder))
     talker.load_state_dict(checkpoint.load_tensors(folder))
     return talker.eval()
-
-
-def similar(entries: torch.Tensor, groups: int) -> torch.Tensor:
-    """entries [N, D] -> the group of each [N], by k-means from the first entries."""
-    centres = entries[:groups].clone()
-    for _ in range(ROUNDS):
-        group = torch.cdist(entries, centres).argmin(1)
-        for i in range(groups):
-            if (group == i).any():
-                centres[i] = entries[group == i].mean(0)
-    return torch.cdist(entries, centres).argmin(1)
 
 
 def drawn_from(logits: torch.Tensor, temperature: float, top_k: int) -> torch.Tensor:
