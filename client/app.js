@@ -80,6 +80,7 @@ function show(event) {
   switch (event.type) {
     case "user_started": turn("you"); break;
     case "heard": turn("you").now.append(text); break;
+    case "corrected": turn("you").now.textContent = text; break;
     case "user_ended": close("you", event.to === "other" && element("small", " (not for the agent)")); break;
     case "agent_started": turn("agent"); break;
     case "said": turn("agent").ahead.append(text); break;

@@ -21,6 +21,8 @@ class Display:
                 self._write(LABELS[kind] + text.lstrip())
             else:
                 self._write(text)
+        elif kind == "corrected" and self._line == "heard":
+            self._write(f" → {text.strip()}")
         elif kind == "user_ended" and self._line == "heard" and event.get("to") == "other":
             self._write(" [not to the agent]")
             self._close_line()

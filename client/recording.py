@@ -71,6 +71,8 @@ class Recording:
                 if kind == piece:
                     turn.text += event.get("text", "")
                     turn.end_s = time_s
+                if kind == "corrected" and who == "you" and turn is not None:
+                    turn.text = event["text"]
                 if kind in last and turn is not None:
                     turn.end_s = event.get("end_s", time_s)
                     if kind == "agent_stopped" and event.get("text"):

@@ -46,8 +46,17 @@ def draw(recording: Recording, path: Path) -> None:
 
 
 def heard_words(events: list[dict]) -> list[tuple[float, str]]:
-    """Pieces of text joined to words, each at the time its first piece arrived."""
-    return _words([(e["time_s"], e.get("text", "")) for e in events if e["type"] == "heard"])
+    """Pieces of text joined to words, each at the time its first piece arrived; of a turn that was corrected, those it has now."""
+    pieces, begun = [], 0
+    for e in events:
+        if e["type"] == "user_started":
+            begun = len(pieces)
+        elif e["type"] == "heard":
+            pieces.append((e["time_s"], e.get("text", "")))
+        elif e["type"] == "corrected":
+            times, new = [time_s for time_s, _ in _words(pieces[begun:])], e["text"].split()
+            pieces[begun:] = [(times[min(i, len(times) - 1)] if times else e["time_s"], f" {word}") for i, word in enumerate(new)]
+    return _words(pieces)
 
 
 def spoken_words(events: list[dict]) -> list[tuple[float, str]]:

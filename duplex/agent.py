@@ -7,6 +7,7 @@ All slots take their tick together, in one batch; a session lives in one slot. N
 
 import logging
 import math
+import os
 import time
 from collections import Counter
 from contextlib import nullcontext
@@ -53,7 +54,8 @@ log = logging.getLogger(__name__)
 
 DEFAULT_FOLDER = Path(__file__).parent / "agent"
 PROMPT_CELLS = 256  # positions kept for the instructions of a session
-JUDGE_WORDS = 8  # of the user's turn that the LM reads to tell what follows
+WAYS, CONSIDERED = 8, 48  # in which a turn may be read, and positions of all of them together at most: more would take too long
+LM_SHARE, LM_WORD = 0.3, 4.0  # of the LM in their scores; what makes up for its preference for few words
 READ_A_TICK = 4  # positions of a text that a session reads in one step with the others: more would make them late
 QUIET_TICKS = 3  # without speech, before a turn may end: its last pieces are heard only after their end
 HASTY_TICKS = 9  # of quiet, before which the LM must be surer that a turn has ended
@@ -87,7 +89,7 @@ class Settings:
     turn_tokens: int = 64  # a turn of the agent's is no longer: a small model may never find its end
     draft_least: float = 0.4  # how likely a guess must be to be worth a position
     cancel_echo: bool = True  # take the agent's own voice out of what is heard, whether the client does or not
-    judge: bool = True  # let the LM say what the user is likely to have said, where the ears are not sure
+    review: bool = True  # let the LM choose, when a turn may be over, among the ways in which all of it may be read
     guess: bool = True  # False: plain decoding, a call of the LM for every symbol; to compare with
     talker_guess: str = "off"  # or "exact", "coarse": guess patches of the voice too, see talking.py
 
@@ -124,7 +126,9 @@ class Session:
     answer: list[int] = field(default_factory=list)  # how the agent would begin if the user's turn were over now
     heard_tick: int = 0  # when the user last said something
     words_heard: Reading = field(default_factory=Reading)
-    turn_words: list[str] = field(default_factory=list)  # of the user's turn, as far as they are settled
+    written: list[tuple[int, int]] = field(default_factory=list)  # (LM position, symbol) of the user's turn
+    reviewed: bool = False  # since the last word was heard
+    pure: bool = True  # all that was heard in this turn is the user's
     hearing: Hearing = field(default_factory=Hearing)
     held: int = 0  # ticks of this turn for which its voice has waited
     awaiting: bool = False  # the user has said something to the agent that it has not answered
@@ -310,12 +314,16 @@ class Agent:
             is_tick[slot, ticks] = True
         begun = time.perf_counter()
         hidden, self.lm_state = lm.step(self.lm, x, counts, is_tick, self.lm_state, pin)
-        self.counts.lm_calls += 1
-        self.counts.lm_seconds += time.perf_counter() - begun
+        self.counted(begun)
         asked = {slot: hidden[slot, counts[slot] - 1 - len(guesses.get(slot, [])) : counts[slot]] for slot in rows}
         for slot in asked:
             self.hidden[slot] = asked[slot][-1]
         return asked
+
+    def counted(self, begun: float) -> None:
+        """A call of the LM that began then is over."""
+        self.counts.lm_calls += 1
+        self.counts.lm_seconds += time.perf_counter() - begun
 
     @torch.inference_mode()
     def step(self, audio: np.ndarray, active: list[int], voice: bool = True) -> tuple[np.ndarray, list[list[Event]]]:
@@ -335,6 +343,8 @@ class Agent:
         starting = [s for s in active if self.reading(s)]
         active = [s for s in active if s not in starting]
         reading = {s: (self.sessions[s].prompt[:READ_A_TICK],) for s in starting}
+        for slot in active if self.settings.review else ():
+            self.contained(events[slot], self.review, slot, events[slot])
         for slot in active:
             session = self.sessions[slot]
             reading[slot] = (session.pending + session.text[:READ_A_TICK], vectors[slot])
@@ -408,10 +418,14 @@ class Agent:
         heard: list[list[tuple[int, float]]] = [[] for _ in range(self.slots)]
         for slot, session in self.sessions.items():
             own = self.audible_words(session)
-            judge = partial(self.likely, slot) if self.settings.judge else None
-            for word, sure in lexicon.read(self.lexicon, session.words_heard, phones[slot], judge):
-                if not hearing.of_its_own(word, own):
-                    session.turn_words.append(word)
+            if not session.grammar.user_open and not session.hearing.unwritten:
+                lexicon.commit(session.words_heard, lexicon.LONGEST_TURN)
+                session.pure = True
+            for word, sure in lexicon.read(self.lexicon, session.words_heard, phones[slot]):
+                session.reviewed = False
+                if hearing.of_its_own(word, own):
+                    session.pure = False
+                else:
                     heard[slot] += [(token, sure) for token in self.spell(word)]
             hearing.expect(session.hearing, session.tick, heard[slot])
             hearing.weigh(session.hearing, levels[slot])
@@ -421,27 +435,61 @@ class Agent:
         """The pieces of a heard word."""
         return self.tokenizer.encode(" " + word, add_special_tokens=False).ids
 
+    def review(self, slot: int, events: list[Event]) -> None:
+        """When a turn may be over the whole of it is read once more: what was written word by word, and is now less likely than
+        another way, the LM forgets, and reads that."""
+        session, reading = self.sessions[slot], self.sessions[slot].words_heard
+        waits = reading.quiet < lexicon.QUIET_FRAMES or lexicon.undecided(reading) or hearing.sure(session.hearing)
+        if session.reviewed or not session.pure or session.grammar.stream != USER or waits:
+            return
+        session.reviewed = True
+        found = lexicon.ways(self.lexicon, reading, WAYS)
+        texts = [[piece for word in way for piece in self.spell(word)] for way, _ in found]
+        likely = self.likely(slot, texts)
+        scores = [score + LM_SHARE * (p + LM_WORD * len(way)) for (way, score), p in zip(found, likely, strict=False)]
+        best = max(range(len(scores)), key=scores.__getitem__, default=None)
+        before = [symbol for _, symbol in session.written]
+        if best is None or not texts[best] or texts[best] == before:
+            return
+        same = len(os.path.commonprefix([texts[best], before]))
+        self.read_waiting(slot)
+        lm.drop(self.lm_state, slot, [position for position, _ in session.written[same:]])
+        first, new = int(self.lm_state.next_position[slot]), texts[best][same:]
+        session.written[same:] = [(first + i, piece) for i, piece in enumerate(new)]
+        session.pending = session.pending + new
+        session.answer, session.hearing.unwritten = [], []
+        events.append(Event("corrected", session.tick, self.tokenizer.decode(texts[best])))
+
+    def read_waiting(self, slot: int) -> None:
+        """Feed what was put off and what is pending: then all that was written has its place in the LM's cache."""
+        session = self.sessions[slot]
+        if session.pending:
+            session.put_off.append(self.row(session.pending))
+            session.pending = []
+        if session.put_off:
+            self.feed({slot: self.joined(slot)})
+
     @torch.inference_mode()
-    def likely(self, slot: int, ways: list[list[str]]) -> list[float]:
-        """The LM's log-probability of each way in which the user's turn may go on, as text after the instructions; of the first
-        of them if it cannot read all in one call."""
-        before = (USER, *(piece for word in self.sessions[slot].turn_words[-JUDGE_WORDS:] for piece in self.spell(word)))
-        texts = [before + tuple(piece for word in way for piece in self.spell(word)) for way in ways]
-        room = min(lm.CALL_CELLS, int((self.lm_state.position[slot] < 0).sum()))
-        places: dict[tuple[int, ...], int] = {}  # of what each piece follows; what several ways begin with is read once
+    def likely(self, slot: int, texts: list[list[int]]) -> list[float]:
+        """The LM's log-probability of each text [pieces] as a user's turn right after the instructions; of the first of them if it
+        cannot read all in one call."""
+        texts = [(USER, *text) for text in texts]
+        room = min(CONSIDERED, int((self.lm_state.position[slot] < 0).sum()))
+        places: dict[tuple[int, ...], int] = {}  # of what each piece follows; what several texts begin with is read once
         for number, text in enumerate(texts):
             new = [text[:end] for end in range(1, len(text)) if text[:end] not in places]
             if len(places) + len(new) > room:
                 texts = texts[:number]
                 break
-            places |= {begun: len(places) + i for i, begun in enumerate(new)}
-        if not texts:
+            places |= {part: len(places) + i for i, part in enumerate(new)}
+        if not places:
             return []
-        x, _ = self.row([begun[-1] for begun in places])
-        hidden = lm.consider(self.lm, x, [places.get(begun[:-1], -1) for begun in places], self.lm_state, slot)
-        scores = self.lm.logits(hidden[len(before) - 1 :])[:, FIRST_TEXT_ID:].log_softmax(-1).cpu()
-        first = len(before)
-        return [sum(float(scores[places[t[:i]] - first + 1, t[i] - FIRST_TEXT_ID]) for i in range(first, len(t))) for t in texts]
+        x, _ = self.row([part[-1] for part in places])
+        begun = time.perf_counter()
+        hidden = lm.consider(self.lm, x, [places.get(part[:-1], -1) for part in places], self.lm_state, slot)
+        self.counted(begun)
+        scores = self.lm.logits(hidden)[:, FIRST_TEXT_ID:].log_softmax(-1).cpu()
+        return [sum(float(scores[places[t[:i]], t[i] - FIRST_TEXT_ID]) for i in range(1, len(t))) for t in texts]
 
     def due(self, rows: dict[int, Row], deciding: set[int], events: list[list[Event]]) -> dict[int, Row]:
         """What to feed in this tick: each slot all that was put off, and its row. Nothing while nobody has anything to decide; a
@@ -672,7 +720,9 @@ class Agent:
                 emit("user_started")
         elif symbol in (USER_END, ASIDE):
             session.awaiting |= symbol == USER_END
-            session.answer, session.turn_words = [], []
+            session.answer, session.written = [], []
+            session.pure = not session.hearing.unwritten  # what was not written in its own turn will stand in the next
+            lexicon.commit(session.words_heard, lexicon.LONGEST_TURN)
             hearing.turn_ended(session.hearing, symbol == USER_END)
             emit("user_ended", to="agent" if symbol == USER_END else "other")
         elif symbol == AGENT:
@@ -687,6 +737,7 @@ class Agent:
             session.ending = True
         elif symbol != STOP and before.stream == USER:
             session.answer = []
+            session.written.append((position, symbol))
             hearing.written(session.hearing, symbol)
             emit("heard", self.tokenizer.decode([symbol]))
         elif symbol != STOP:

@@ -17,6 +17,7 @@ from duplex import talking
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.draft import Draft, DraftConfig
 from duplex.engine import TICK_S, Engine
+from duplex.events import Transcript
 from duplex.lm import LM, LMConfig
 from duplex.lm_cpu import compile_draft, compile_lm
 
@@ -149,7 +150,9 @@ async def catch_up(load, questions: list[np.ndarray]) -> dict:
     watching.cancel()
     dropped_ms = session.dropped_ms
     session.close()
-    events = await listening
+    transcript = Transcript()
+    for event in await listening:
+        transcript.note(event)
     await asyncio.to_thread(engine.stop)
     after = [(at, ms) for at, ms in behind if at > stall_ended[0]]
     first_late = next((place for place, (_, ms) in enumerate(after) if ms >= TICK_MS), len(after))  # told when its tick begins
@@ -158,7 +161,7 @@ async def catch_up(load, questions: list[np.ndarray]) -> dict:
         "s from the end of the stall until in time": None if in_time is None else round(in_time - stall_ended[0], 3),
         "largest ms behind": max(ms for _, ms in behind),
         "user audio dropped, ms": dropped_ms,
-        "heard": "".join(event.text for event in events if event.kind == "heard"),
+        "heard": transcript.text,
     }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Event:
-    """Something the agent heard, decided or did. Kinds: user_started, heard, user_ended, agent_started, said,
+    """Something the agent heard, decided or did. Kinds: user_started, heard, corrected, user_ended, agent_started, said,
     spoken, agent_ended, agent_stopped; the table in protocol.py says what each of them carries."""
 
     kind: str
@@ -18,6 +18,26 @@ class Event:
     start_ms: int | None = None
     end_ms: int | None = None
     to: str | None = None  # of user_ended: "agent", or "other" when nobody waits for the agent's answer
+
+
+@dataclass
+class Transcript:
+    """The user's words, as events tell them."""
+
+    before: str = ""  # of the turns that are over
+    turn: str = ""
+
+    def note(self, event: Event) -> None:
+        if event.kind == "user_started":
+            self.before, self.turn = self.text, ""
+        elif event.kind == "heard":
+            self.turn += event.text
+        elif event.kind == "corrected":
+            self.turn = event.text
+
+    @property
+    def text(self) -> str:
+        return self.before + self.turn
 
 
 @dataclass

@@ -3,14 +3,13 @@
 phones [4, 1 + phones] of a tick -> hypotheses: a node of the dictionary's tree, the last two words, a score
                                  -> words, as soon as the hypotheses agree on them.
 
-It is token passing (Young et al., 1989) over CTC outputs: paths that lead to the same node after the same words are one
-hypothesis, whose probabilities add up. The trigram's score enters at a word's end; until then the best word below a
-node stands for it (language model look-ahead, Ortmanns et al., 1996). A word once given is never taken back: the
-hypotheses that say otherwise end there. Where they do not agree on a word that is due, a judge may be asked what is likely
-to be said: a larger language model, which reads only the few ways that are left.
+It is token passing (Young et al., 1989) over CTC outputs: paths that lead to the same node after the same words (the last eight)
+are one hypothesis, whose probabilities add up. The trigram's score enters at a word's end; until then the best word below a
+node stands for it (language model look-ahead, Ortmanns et al., 1996). Words are given while the user speaks. Hypotheses that say
+otherwise live on: at the end of a turn `ways` tells the likeliest readings of the whole of it, among which a larger language
+model chooses (N-best rescoring).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import numpy as np
 from duplex.encoder import BLANK, PHONES, WORD_END
 
 SENTENCE = 0  # the word that begins and ends one
-HYPOTHESES = 64
+HYPOTHESES = 96
 SCORE_WIDTH = 25.0  # below the best one's score a hypothesis is given up
 LEAST_PHONE = -9.0  # log-probability of a phone worth trying
 LM_WEIGHT, WORD_BONUS = 0.5, 1.2  # the trigram's share in a score; what makes up for its preference for few words
@@ -29,10 +28,10 @@ QUIET_FRAMES = 8  # without a phone: all words of the best hypothesis are given
 REST_FRAMES = 25  # without a phone: what is left has ended too, and a sentence may have
 AFTER_ALL = np.iinfo(np.int64).max  # a key behind all others, so that every search ends at one
 UNMARKED_END = -6.0  # score of a word whose end the CTC has not marked when a rest begins
-CERTAIN = 0.99  # of the probability agrees on a word: no judge is asked
-JUDGED = 8  # ways to read what is left, the likeliest ones
-JUDGE_WEIGHT, JUDGED_WORD = 0.3, 4.0  # the judge's share in a score; what makes up for its preference for few words
-Judge = Callable[[list[list[str]]], list[float]]  # ways to go on -> log-probabilities, of as many as it could read
+LONGEST_TURN, COMMITTED = 64, 32  # words that a hypothesis holds, and how many of them are settled for good when they are many
+# The number of what was said is that of the words before, times this, plus the last word. With 64 bits a word counts until eight
+# others have followed; two hypotheses that differ only in still older ones become one.
+PATH = 1_000_003 << 8
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,18 @@ class Lexicon:
 
 @dataclass
 class Reading:
-    """What one stream may have said so far; the arrays are [hypotheses]."""
+    """What one stream may have said in this turn; the arrays are [hypotheses], what was said [hypotheses, LONGEST_TURN]."""
 
     node: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     label: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))  # the phone that goes on, BLANK: none
     context: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))  # the last two words: first * V + second
     score: np.ndarray = field(default_factory=lambda: np.zeros(1))
-    said: list[tuple[tuple[int, int], ...]] = field(default_factory=lambda: [()])  # (word, frame) that are not given yet
+    path: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))  # what was said, as one number
+    words: np.ndarray = field(default_factory=lambda: np.zeros((1, LONGEST_TURN), np.int32))
+    frames: np.ndarray = field(default_factory=lambda: np.zeros((1, LONGEST_TURN), np.int32))  # at which they ended
+    count: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))  # of words
+    given: list[int] = field(default_factory=list)  # words
+    given_frame: int = 0  # at which the last of them ended
     frame: int = 0
     quiet: int = 0  # frames since a phone was likely
     resting: bool = True
@@ -131,11 +135,11 @@ def find(keys: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return place, keys[place] == wanted
 
 
-def read(lexicon: Lexicon, reading: Reading, log_probs: np.ndarray, judge: Judge | None = None) -> list[tuple[str, float]]:
+def read(lexicon: Lexicon, reading: Reading, log_probs: np.ndarray) -> list[tuple[str, float]]:
     """A tick's frames [n, 1 + phones] -> the words that are settled now, each with its share of the probability."""
     for frame in log_probs:
         hear(lexicon, reading, frame)
-    return settle(lexicon, reading, judge)
+    return settle(lexicon, reading)
 
 
 def hear(lexicon: Lexicon, now: Reading, log_probs: np.ndarray) -> None:
@@ -163,7 +167,7 @@ def hear(lexicon: Lexicon, now: Reading, log_probs: np.ndarray) -> None:
         moves.append((idle, now.node[idle], mark[idle], now.context[idle], now.score[idle] + log_probs[WORD_END], None))
         who, word, context, score = ended(lexicon, now)
         moves.append((who, 0 * word, 0 * word + WORD_END, context, score + log_probs[WORD_END], word))
-    keep(lexicon, now, moves)
+    keep(now, len(lexicon.child), moves)
 
 
 def ended(lexicon: Lexicon, now: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -177,85 +181,119 @@ def ended(lexicon: Lexicon, now: Reading) -> tuple[np.ndarray, np.ndarray, np.nd
     return who, word, context, now.score[who] + LM_WEIGHT * gain + WORD_BONUS
 
 
-def keep(lexicon: Lexicon, now: Reading, moves: list[tuple]) -> None:
-    """Put together what has come to the same place, and keep the best."""
+def keep(now: Reading, nodes: int, moves: list[tuple]) -> None:
+    """Put together what has come to the same place after the same words, and keep the best. A move: hypotheses, their nodes (of so
+    many), labels, contexts, scores, and words that end with it."""
     word = np.concatenate([np.full(len(m[0]), -1) if m[5] is None else m[5] for m in moves])
     who, node, label, context, score = (np.concatenate(column) for column in list(zip(*moves, strict=True))[:5])
+    path = np.where(word < 0, now.path[who], now.path[who] * PATH + word)
     best = score.max()
     near = np.flatnonzero(score > best - SCORE_WIDTH)
     near = near[np.argsort(-score[near], kind="stable")]
-    place = (context[near] * 2 + (label[near] != BLANK)) * len(lexicon.child) + node[near]
+    place = (path[near] * 2 + (label[near] != BLANK)) * nodes + node[near]
     _, first, same = np.unique(place, return_index=True, return_inverse=True)
     total = np.bincount(same, np.exp(score[near] - best))
     chosen = np.argsort(-total, kind="stable")[:HYPOTHESES]
     found = near[first[chosen]]
-    now.said = [now.said[i] + ((w, now.frame),) if w >= 0 else now.said[i] for i, w in zip(who[found], word[found], strict=True)]
-    now.node, now.label, now.context = node[found], label[found], context[found]
+    now.node, now.label, now.context, now.path = node[found], label[found], context[found], path[found]
     now.score = np.log(total[chosen])  # the best one stays near 0 in a stream without end
+    say(now, who[found], word[found])
 
 
-def settle(lexicon: Lexicon, now: Reading, judge: Judge | None = None) -> list[tuple[str, float]]:
-    """The words that the hypotheses agree on, or that have waited long enough, with their share of the probability. The judge is
-    asked once at most, when the first word that is due is not certain."""
+def say(now: Reading, who: np.ndarray, word: np.ndarray) -> None:
+    """Hypotheses go on from what those in `who` have said, by a word if it is one and no end of a sentence."""
+    now.words, now.frames, now.count = now.words[who], now.frames[who], now.count[who]
+    new = np.flatnonzero((word > SENTENCE) & (now.count < LONGEST_TURN))
+    now.words[new, now.count[new]], now.frames[new, now.count[new]] = word[new], now.frame
+    now.count[new] += 1
+
+
+def settle(lexicon: Lexicon, now: Reading) -> list[tuple[str, float]]:
+    """The words that those hypotheses agree on which agree with all that was given, or that have waited long enough, with their
+    share of the probability."""
     if now.quiet < REST_FRAMES:
         now.resting = False
     elif not now.resting:
         now.resting = True
         rest(lexicon, now)
-    given, favour = [], np.zeros(len(now.said))
-    while best := now.said[int((score := now.score + favour).argmax())]:
-        word, frame = best[0]
-        same = np.array([bool(said) and said[0][0] == word for said in now.said])
-        chance = np.exp(score - score.max())
-        share = float(chance[same].sum() / chance.sum())
-        waited = now.frame - frame >= OLD_FRAMES or now.quiet >= QUIET_FRAMES
-        if share < SURE and not waited:
+    found = []
+    while True:
+        agreeing, n = agreed(now), len(now.given)
+        best = agreeing[now.score[agreeing].argmax()]
+        if now.count[best] == n:
             break
-        if judge and share < CERTAIN:
-            favour, judge = judged(lexicon, now, judge), None
-            continue
-        select(now, np.flatnonzero(same))
-        now.said, favour = [said[1:] for said in now.said], favour[same]
-        given.append((lexicon.words[word], share))
-    return given
+        word, frame = now.words[best, n], int(now.frames[best, n])
+        chance = np.exp(now.score[agreeing] - now.score[best])
+        same = (now.count[agreeing] > n) & (now.words[agreeing, n] == word)
+        share = float(chance[same].sum() / chance.sum())
+        if share < SURE and now.frame - frame < OLD_FRAMES and now.quiet < QUIET_FRAMES:
+            break
+        now.given, now.given_frame = [*now.given, int(word)], frame
+        found.append((lexicon.words[word], share))
+        if len(now.given) > LONGEST_TURN - COMMITTED // 2:
+            commit(now, COMMITTED)
+    return found
 
 
-def judged(lexicon: Lexicon, now: Reading, judge: Judge) -> np.ndarray:
-    """What the judge adds to the hypotheses' scores [hypotheses]; what it has not read is given up. That nothing was said is not
-    its business: beside the likeliest way it stays as likely as it was."""
-    ways = [tuple(word for word, _ in said) for said in now.said]
-    chances: dict[tuple[int, ...], float] = {}
-    for way, chance in zip(ways, np.exp(now.score - now.score.max()), strict=True):
-        if way:
-            chances[way] = chances.get(way, 0.0) + chance
-    likeliest = sorted(chances, key=chances.get, reverse=True)[:JUDGED]
-    found = judge([[lexicon.words[word] for word in way] for way in likeliest])
-    if not found:
-        return np.zeros(len(ways))
-    favours = {way: JUDGE_WEIGHT * (p + JUDGED_WORD * len(way)) for way, p in zip(likeliest, found, strict=False)}
-    favours[()] = favours[likeliest[0]]
-    return np.array([favours.get(way, -np.inf) for way in ways])
+def agreed(now: Reading) -> np.ndarray:
+    """The hypotheses that begin with what was given. Where none is left, the best one's words up to then are taken for given."""
+    while True:
+        n = len(now.given)
+        agreeing = np.flatnonzero((now.count >= n) & (now.words[:, :n] == now.given).all(1))
+        if len(agreeing):
+            return agreeing
+        best = int(now.score.argmax())
+        over = int((now.frames[best, : now.count[best]] <= now.given_frame).sum())
+        now.given = now.words[best, :over].tolist()
+
+
+def commit(now: Reading, count: int) -> None:
+    """The first `count` words given are settled for good: hypotheses that say otherwise end here, and the others forget them."""
+    select(now, agreed(now))
+    count = min(count, len(now.given))
+    for said in (now.words, now.frames):
+        said[:, : LONGEST_TURN - count] = said[:, count:].copy()
+    now.count, now.given = now.count - count, now.given[count:]
+
+
+def ways(lexicon: Lexicon, now: Reading, most: int) -> list[tuple[list[str], float]]:
+    """The likeliest readings of the whole turn, if it ends here, with their scores, best first."""
+    who, word, context, score = ended(lexicon, now)
+    idle = np.flatnonzero(now.node == 0)
+    who, word = np.concatenate([idle, who]), np.concatenate([np.full(len(idle), -1), word])
+    context, score = np.concatenate([now.context[idle], context]), np.concatenate([now.score[idle], score + UNMARKED_END])
+    score = score + LM_WEIGHT * expected(lexicon, context, np.full(len(who), SENTENCE))
+    found: dict[tuple[int, ...], float] = {}
+    for i in np.argsort(-score, kind="stable"):
+        said = tuple(now.words[who[i], : now.count[who[i]]]) + ((word[i],) if word[i] >= 0 else ())
+        if said in found or len(found) < most:
+            found[said] = float(np.logaddexp(found.get(said, -np.inf), score[i]))
+    return [([lexicon.words[word] for word in said], score) for said, score in sorted(found.items(), key=lambda way: -way[1])]
 
 
 def undecided(now: Reading) -> bool:
     """Whether something was said, as far as one can tell, that is not given yet."""
-    best = int(now.score.argmax())
-    return bool(now.said[best]) or now.node[best] != 0
+    agreeing = agreed(now)
+    best = agreeing[now.score[agreeing].argmax()]
+    return bool(now.count[best] > len(now.given) or now.node[best] != 0)
 
 
 def rest(lexicon: Lexicon, now: Reading) -> None:
     """Nobody has spoken for half a second: no word goes on, and a sentence may have ended."""
+    idle = np.flatnonzero(now.node == 0)
     who, word, context, score = ended(lexicon, now)
-    now.said = [*now.said, *(now.said[i] + ((w, now.frame),) for i, w in zip(who, word, strict=True))]
-    now.node, now.label = (np.concatenate([old, 0 * word]) for old in (now.node, now.label))
-    now.context, now.score = np.concatenate([now.context, context]), np.concatenate([now.score, score + UNMARKED_END])
-    select(now, np.flatnonzero(now.node == 0))
-    best = int(now.score.argmax())
-    over = LM_WEIGHT * expected(lexicon, now.context[[best]], np.array([SENTENCE]))
-    select(now, np.array([best, best]))
-    now.context[1], now.score = SENTENCE, now.score + np.append(0.0, over)
+    keep(now, 1, [still(now, idle), (who, 0 * word, 0 * word, context, score + UNMARKED_END, word)])
+    everyone = np.arange(len(now.node))
+    over = np.full(len(everyone), SENTENCE)
+    score = now.score + LM_WEIGHT * expected(lexicon, now.context, over)
+    keep(now, 1, [still(now, everyone), (everyone, now.node, now.label, over, score, over)])
+
+
+def still(now: Reading, who: np.ndarray) -> tuple:
+    """The move of those who stay where they are, for `keep`: no phone goes on."""
+    return who, now.node[who], 0 * who, now.context[who], now.score[who], None
 
 
 def select(now: Reading, which: np.ndarray) -> None:
-    now.node, now.label, now.context, now.score = now.node[which], now.label[which], now.context[which], now.score[which]
-    now.said = [now.said[i] for i in which]
+    for name in ("node", "label", "context", "score", "path", "words", "frames", "count"):
+        setattr(now, name, getattr(now, name)[which])

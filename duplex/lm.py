@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from duplex.tokens import FIRST_TEXT_ID
 
-CALL_CELLS = 32  # positions of one call that always find room in the cache
+CALL_CELLS = 64  # positions of one call that always find room in the cache
 TEXT = np.iinfo(np.int32).max  # stands for the tick of a text position: text does not grow old with the ticks
 
 

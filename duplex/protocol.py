@@ -23,6 +23,7 @@ object in a text message; `tick`, `start_ms`, `end_ms` are on the session's cloc
 | server | binary          |                                    | one tick of the agent's voice, silence included   |
 | server | user_started    | tick                               | the user speaks                                   |
 | server | heard           | tick, text                         | a piece of the user's words, to be appended       |
+| server | corrected       | tick, text                         | all words of this turn, in place of its pieces    |
 | server | user_ended      | tick, to (agent, other)            | the user has finished; was it for the agent?      |
 | server | agent_started   | tick                               | the agent begins a turn                           |
 | server | said            | tick, text                         | a piece of the agent's words, when decided        |

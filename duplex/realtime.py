@@ -244,6 +244,7 @@ class Realtime:
         tells = {
             "user_started": self._user_started,
             "heard": self._heard,
+            "corrected": self._corrected,
             "user_ended": self._user_ended,
             "agent_started": self._agent_started,
             "said": self._said,
@@ -284,6 +285,12 @@ class Realtime:
         content["transcript"] = (content["transcript"] or "") + event.text
         kind = "conversation.item.input_audio_transcription.delta"
         return [self._event(kind, item_id=self._user["id"], content_index=0, delta=event.text)]
+
+    def _corrected(self, event) -> list:
+        """There is no message that takes deltas back; the transcript that is complete has the words as they are understood now."""
+        if self._user:
+            self._user["content"][0]["transcript"] = event.text
+        return []
 
     def _user_ended(self, event) -> list:
         if self._user is None:

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from duplex import agent as agent_module
-from duplex.agent import ECHO_TICKS, HASTY_TICKS, PONDERED, QUIET_TICKS, Agent, Said, Settings
+from duplex.agent import CONSIDERED, ECHO_TICKS, HASTY_TICKS, PONDERED, QUIET_TICKS, Agent, Said, Settings
 from duplex.audio import TICK_SAMPLES
 from duplex.encoder import BLANK
+from duplex.events import Transcript
 from duplex.hearing import turn_ended, written
 from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, Grammar
 from tests.tiny_speech_agent import LETTERS, tiny_agent
@@ -323,25 +324,65 @@ def test_patience_ends_a_turn_that_the_model_would_leave_open():
     assert [e.tick for e in events if e.kind == "user_ended"] == [last + 6]
 
 
-def test_the_lm_judges_what_the_user_may_have_said():
-    """As one pass over the whole text would; of more ways than fit into a call the first ones."""
+def test_the_lm_tells_how_likely_texts_are():
+    """As one pass over the whole text would; of more than fit into a call the first ones."""
     agent = tiny_agent(2)
     agent.open(1, instructions="be kind")
     agent.step(np.zeros((2, TICK_SAMPLES), np.float32), [1])
-    agent.sessions[1].turn_words = ["so", "we"]
-    ways, found = [["go"], ["go", "now"], ["hi"]], []
+    texts, found = [text(" so we go"), text(" so we go now"), text(" so hi")], []
     prompt = agent.tokenizer.encode("<|im_start|>system\nbe kind<|im_end|>\n", add_special_tokens=False).ids
-    for way in ways:
-        tokens = torch.tensor([[*prompt, USER, *text(" so we"), *text(" " + " ".join(way))]])
+    for tokens in texts:
+        tokens = torch.tensor([[*prompt, USER, *tokens]])
         causal = torch.ones(1, tokens.shape[1], tokens.shape[1], dtype=torch.bool).tril()
         with torch.no_grad():
             hidden = agent.lm(agent.lm.embed(tokens), torch.arange(tokens.shape[1])[None], causal)
             scores = agent.lm.logits(hidden)[0, :, FIRST_TEXT_ID:].log_softmax(-1)
-        first = len(prompt) + 1 + len(text(" so we"))
+        first = len(prompt) + 1
         found.append(sum(float(scores[at - 1, tokens[0, at] - FIRST_TEXT_ID]) for at in range(first, tokens.shape[1])))
-    assert agent.likely(1, ways) == pytest.approx(found, rel=1e-5)
-    assert agent.likely(1, [["go"], [31 * "x"], ["hi"]]) == pytest.approx(found[:1], rel=1e-5)
-    assert agent.likely(1, [[32 * "x"]]) == []
+    assert agent.likely(1, texts) == pytest.approx(found, rel=1e-5)
+    assert agent.likely(1, [texts[0], CONSIDERED * text("x"), texts[2]]) == pytest.approx(found[:1], rel=1e-5)
+    assert agent.likely(1, [(CONSIDERED + 1) * text("x")]) == []
+
+
+def reviewed(monkeypatch, likely: list[float], ticks: int = 12, own: bool = False):
+    """A user's turn is written as "hi you"; "hi now" sounds as likely -> agent, events, positions of what was written first."""
+    agent, positions = tiny_agent(1, Settings(symbols_per_tick=2)), []
+    monkeypatch.setattr(agent_module.lexicon, "ways", lambda *given: [(["hi", "you"], -1.0), (["hi", "now"], -1.0)])
+    monkeypatch.setattr(agent, "likely", lambda slot, texts: likely)
+    Script(agent, [USER, *text(" hi you")])
+    agent.open(0)
+    session, events = agent.sessions[0], []
+    for tick in range(ticks):
+        session.hearing.unwritten = [(tick, symbol, 0.3) for symbol in agent.lm.logits.symbols[:4] if symbol != USER]
+        session.reviewed, session.pure = bool(agent.lm.logits.symbols) or session.reviewed, not own
+        if tick and not agent.lm.logits.symbols and not positions:
+            positions, session.reviewed = [position for position, _ in session.written], False
+        _, said = agent.step(np.zeros((1, TICK_SAMPLES), np.float32), [0])
+        events += said[0]
+    return agent, events, positions
+
+
+def test_a_turn_that_is_likelier_read_in_another_way_is_corrected(monkeypatch):
+    """The LM's cache then holds the new words in place of those that differ, and nothing else has moved."""
+    agent, events, before = reviewed(monkeypatch, [-9.0, -2.0])
+    transcript = Transcript()
+    for event in events:
+        transcript.note(event)
+    assert [e.text for e in events if e.kind == "corrected"] == [" hi now"] and transcript.text == " hi now"
+    written = agent.sessions[0].written
+    assert [symbol for _, symbol in written] == text(" hi now") and len(before) == len(text(" hi you"))
+    cells = set(agent.lm_state.position[0].tolist())
+    kept, forgotten = before[: len(text(" hi "))], before[len(text(" hi ")) :]
+    assert [position for position, _ in written[: len(kept)]] == kept and cells >= {position for position, _ in written}
+    assert not cells & set(forgotten) and min(position for position, _ in written[len(kept) :]) > max(before)
+
+
+@pytest.mark.parametrize(("likely", "own"), [([-2.0, -9.0], False), ([], False), ([-9.0, -2.0], True)])
+def test_a_turn_stays_as_it_was_written(monkeypatch, likely, own):
+    """It is likely, or the LM could not read it, or some of what was heard was the agent's own voice."""
+    agent, events, before = reviewed(monkeypatch, likely, own=own)
+    assert not any(e.kind == "corrected" for e in events) and "".join(e.text for e in events if e.kind == "heard") == " hi you"
+    assert [position for position, _ in agent.sessions[0].written] == before
 
 
 def test_nothing_is_written_down_that_was_not_heard(monkeypatch):

@@ -340,6 +340,21 @@ def test_turns_and_times():
     assert name == "q" and seconds == pytest.approx(50.25 * TICK_S - 3.2, abs=0.01)
 
 
+def test_a_corrected_turn_has_the_words_it_has_now():
+    """In the transcript, in the picture at the times of those they replace, and on the terminal behind what was written first."""
+    recording = conversation()
+    at = next(i for i, event in enumerate(recording.events) if event["type"] == "user_ended")
+    recording.events.insert(at, {"time_s": 3.45, "type": "corrected", "tick": 0, "text": " what is the capitol in france now"})
+    assert recording.turns()[0].text.strip() == "what is the capitol in france now" and recording.turns()[0].end_s == 3.5
+    words = heard_words(recording.events)
+    assert words[3:] == [(2.4, "capitol"), (3.0, "in"), (3.3, "france"), (3.3, "now")]
+    out = io.StringIO()
+    display = Display(out)
+    for event in recording.events:
+        display.show(event)
+    assert "you>  what is the capital of france → what is the capitol in france now\n" in out.getvalue()
+
+
 def test_the_time_line_is_a_picture(tmp_path):
     import matplotlib.image
 

@@ -84,7 +84,7 @@ def test_a_question_without_an_answer_ends():
     while not one.over():
         one.note([Event("user_started", 0), Event("heard", 0, " hm")] if one.tick == 1 else [])
     assert one.tick == len(one.sound) + evaluate_facts.PATIENCE_TICKS - 1
-    assert one.texts == {"heard": " hm", "said": ""}
+    assert (one.heard.text, one.said) == (" hm", "")
 
 
 def test_an_answer_that_began_too_early_is_not_the_end():
@@ -93,7 +93,7 @@ def test_an_answer_that_began_too_early_is_not_the_end():
     while not one.over():
         one.note([Event(events[one.tick], one.tick), Event("said", one.tick, "It")] if one.tick in events else [])
     assert one.tick == 60 + evaluate_facts.MORE_TICKS
-    assert one.texts["said"] == " ItItItIt ItIt"  # a turn's pieces belong together, two turns don't
+    assert one.said == " ItItItIt ItIt"  # a turn's pieces belong together, two turns don't
 
 
 def test_only_missing_sound_is_made(tmp_path, monkeypatch):

@@ -9,7 +9,21 @@ import torch
 
 from duplex import lexicon
 from duplex.encoder import BLANK, PHONES, WORD_END
-from duplex.lexicon import LM_WEIGHT, QUIET_FRAMES, REST_FRAMES, WORD_BONUS, Reading, expected, read, settle, unpack, written
+from duplex.lexicon import (
+    LM_WEIGHT,
+    LONGEST_TURN,
+    QUIET_FRAMES,
+    REST_FRAMES,
+    WORD_BONUS,
+    Reading,
+    commit,
+    expected,
+    read,
+    settle,
+    unpack,
+    ways,
+    written,
+)
 from training.lexicon import DISCOUNT, pack, spellings
 from training.transcript import phones
 
@@ -49,31 +63,48 @@ def test_what_is_said_is_heard_word_by_word(words):
     assert heard(words, log_probs[-50:]) == []
 
 
-def judged(words, log_probs, judge) -> list[str]:
+def read_all(words, log_probs) -> tuple[list[str], Reading]:
     reading = Reading()
-    return [word for tick in log_probs.reshape(-1, 2, 1 + len(PHONES)) for word, _ in read(words, reading, tick, judge)]
+    given = [word for tick in log_probs.reshape(-1, 2, 1 + len(PHONES)) for word, _ in read(words, reading, tick)]
+    return given, reading
 
 
-def test_a_judge_decides_between_words_that_sound_alike(words):
-    """"see" and "sea": the trigram's choice, and the judge's; what is certain it is not asked."""
-    asked = []
-
-    def judge(ways):
-        asked.extend(ways)
-        return [0.0 if "sea" in way else -40.0 for way in ways]
-
-    one = spoken("sea")
-    assert judged(words, one, None) == ["see"] and judged(words, one, judge) == ["sea"]
-    assert ["see"] in asked and ["sea"] in asked and all(asked)
-    asked.clear()
-    assert judged(words, spoken("tree", sure=0.999), judge) == ["tree"] and not asked
+def test_all_ways_to_read_a_turn_live_on_beside_what_was_given(words):
+    """"see" and "sea" sound alike: the trigram's choice is given, the other is another way, in a long turn as well."""
+    given, reading = read_all(words, spoken("i sea a tree see you", sure=0.8))
+    found = ways(words, reading, 8)
+    assert given == "i see a tree see you".split() == found[0][0] and len(found) == 8
+    assert ["i", "sea", "a", "tree", "see", "you"] in [way for way, _ in found]
+    scores = [score for _, score in found]
+    assert scores == sorted(scores, reverse=True) and len({tuple(way) for way, _ in found}) == 8
+    assert ways(words, reading, 3) == found[:3]
 
 
-@pytest.mark.parametrize("likely", [-1000.0, None])
-def test_a_judge_that_likes_or_reads_nothing_takes_no_word_away(words, likely):
-    log_probs = spoken("i see a tree", sure=0.6)
-    given = judged(words, log_probs, lambda ways: [] if likely is None else [likely] * len(ways))
-    assert given == judged(words, log_probs, None)
+def test_a_way_may_end_with_a_word_whose_end_is_not_marked(words):
+    log_probs = spoken("see you", marked=False)[: -50 + QUIET_FRAMES]
+    _, reading = read_all(words, log_probs[: len(log_probs) // 2 * 2])
+    assert ["see", "you"] in [way for way, _ in ways(words, reading, 4)]
+
+
+def test_what_is_committed_is_over_and_the_rest_goes_on(words):
+    reading, given = Reading(), []
+    first, second = spoken("i see a", sure=0.8)[:-50], spoken("tree", sure=0.8)
+    for part in (first[: len(first) // 2 * 2], second):
+        for tick in part[: len(part) // 2 * 2].reshape(-1, 2, 1 + len(PHONES)):
+            given += [word for word, _ in read(words, reading, tick)]
+        commit(reading, len(reading.given))
+        assert not reading.given and (reading.count <= 2).all()
+    assert given == ["i", "see", "a", "tree"]
+    assert ways(words, reading, 4)[0][0] == []
+
+
+def test_where_no_hypothesis_agrees_with_what_was_given_the_best_goes_on(words):
+    reading = Reading()
+    given, reading = read_all(words, spoken("i see a tree")[:-50])
+    reading.given[0] = words.words.index("bee")  # as if all others had gone out
+    for tick in spoken("see you").reshape(-1, 2, 1 + len(PHONES)):
+        given += [word for word, _ in read(words, reading, tick)]
+    assert given[-2:] == ["see", "you"] and len(given) <= 6
 
 
 def test_until_a_word_is_given_it_is_undecided(words):
@@ -96,10 +127,12 @@ def test_after_a_rest_a_sentence_may_begin_or_the_last_go_on(words):
     reading, ticks = Reading(), iter(spoken("i see").reshape(-1, 2, 1 + len(PHONES)))
     while not (reading.resting and reading.frame > REST_FRAMES):
         read(words, reading, next(ticks))
-    contexts, size = reading.context.tolist(), len(words.words)
-    assert contexts == [words.words.index("i") * size + words.words.index("see"), 0] and reading.said == [(), ()]
-    over = expected(words, np.array(contexts[:1]), np.array([0]))[0]
-    assert reading.score[1] - reading.score[0] == pytest.approx(LM_WEIGHT * over, rel=1e-5)
+    size, said = len(words.words), [words.words.index(word) for word in ("i", "see")]
+    both = [i for i in range(len(reading.node)) if reading.words[i, : reading.count[i]].tolist() == said]
+    going_on, over = sorted(both, key=lambda i: -reading.context[i])
+    assert len(both) == 2 and reading.context[[going_on, over]].tolist() == [said[0] * size + said[1], 0] and not reading.node.any()
+    ends = expected(words, reading.context[[going_on]], np.array([0]))[0]
+    assert reading.score[over] - reading.score[going_on] == pytest.approx(LM_WEIGHT * ends, rel=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -119,7 +152,7 @@ def test_a_hypothesis_has_the_probability_of_all_its_paths(seed, monkeypatch):
         lexicon.hear(words, reading, frame)
     found = {}
     for i in np.flatnonzero(reading.node == 0):
-        found.setdefault(tuple(word for word, _ in reading.said[i]), []).append(reading.score[i])
+        found.setdefault(tuple(reading.words[i, : reading.count[i]]), []).append(reading.score[i])
     size = len(words.words)
     differences = []
     for pair in itertools.product(range(1, size), repeat=2):
@@ -183,7 +216,7 @@ def test_a_long_stream_costs_no_more_than_a_short_one(words):
         noise = rng.normal(0, 2, (4, 1 + len(PHONES)))
         given += len(read(words, reading, (noise - np.log(np.exp(noise).sum(1, keepdims=True))).astype(np.float32)))
         assert len(reading.node) <= lexicon.HYPOTHESES and np.isfinite(reading.score).all()
-        assert max(map(len, reading.said)) < 40
+        assert reading.words.shape[1] == LONGEST_TURN and reading.count.max() <= LONGEST_TURN > len(reading.given)
     assert given > 10
 
 

@@ -18,6 +18,7 @@ SERVER_TEXT = {
     "created": lambda: protocol.encode_object(protocol.created("0123456789ab")),
     "user_started": lambda: protocol.encode_event(Event("user_started", 12)),
     "heard": lambda: protocol.encode_event(Event("heard", 17, " café")),
+    "corrected": lambda: protocol.encode_event(Event("corrected", 29, " the café")),
     "user_ended": lambda: protocol.encode_event(Event("user_ended", 30)),
     "agent_started": lambda: protocol.encode_event(Event("agent_started", 33)),
     "said": lambda: protocol.encode_event(Event("said", 33, "The")),

@@ -61,6 +61,14 @@ def types(events: list[dict]) -> list[str]:
     return [event["type"] for event in events]
 
 
+def test_a_corrected_turn_is_complete_with_the_words_it_has_now():
+    client = Client()
+    client.tick(Event("user_started", 2), Event("heard", 3, " hallow"))
+    assert client.tick(Event("corrected", 4, " hello")) == []
+    ended = client.tick(Event("user_ended", 5))
+    assert [event["transcript"] for event in ended if "transcript" in event] == ["hello"]
+
+
 def test_golden_turns():
     client = Client()
     [started] = client.tick(Event("user_started", 2))

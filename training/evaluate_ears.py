@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from duplex import features
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.encoder_cpu import compile_encoder
+from duplex.events import Transcript
 from duplex.lexicon import Reading, read
 from training.augment import active_power, load_noise, noise_stretch, room_response
 from training.evaluate_voice import error_rate, recognise, sentences, speak
@@ -99,7 +100,7 @@ class Offline:
 
 def written(agent, waves: list[np.ndarray]) -> list[str]:
     """What the agent's LM writes down of each clip, each in a new session, as many side by side as there are slots."""
-    texts, order = [""] * len(waves), sorted(range(len(waves)), key=lambda i: len(waves[i]))
+    texts, order = [Transcript() for _ in waves], sorted(range(len(waves)), key=lambda i: len(waves[i]))
     for begin in range(0, len(waves), agent.slots):
         group = order[begin : begin + agent.slots]  # of like lengths
         ticks = LEAD_TICKS + -(-len(waves[group[-1]]) // TICK_SAMPLES) + SETTLE_TICKS
@@ -110,10 +111,11 @@ def written(agent, waves: list[np.ndarray]) -> list[str]:
         for tick in np.split(sound, ticks, axis=1):
             _, events = agent.step(tick, [*range(len(group))])
             for slot, i in enumerate(group):
-                texts[i] += "".join(event.text for event in events[slot] if event.kind == "heard")
+                for event in events[slot]:
+                    texts[i].note(event)
         for slot in range(len(group)):
             agent.close(slot)
-    return texts
+    return [transcript.text for transcript in texts]
 
 
 @torch.inference_mode()

@@ -32,6 +32,7 @@ from duplex import lexicon, weights
 from duplex.agent import INSTRUCTIONS, Settings, load_agent
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.bench_make import KOKORO, Kokoro
+from duplex.events import Transcript
 from training.answers import batches, chat, load
 from training.evaluate_voice import TEXTS, error_rate
 from training.transcript import heard_form
@@ -101,7 +102,7 @@ class Asking:
         ticks = -(-len(wave) // TICK_SAMPLES)
         self.number, self.sound = number, np.pad(wave, (0, ticks * TICK_SAMPLES - len(wave))).reshape(ticks, TICK_SAMPLES)
         self.tick = self.waited = 0  # ticks in all, and after the sound without a turn of the agent's
-        self.texts = {"heard": "", "said": ""}
+        self.heard, self.said = Transcript(), ""
         self.user_open = self.agent_open = self.answered = self.failed = False
 
     def sound_now(self) -> np.ndarray:
@@ -111,10 +112,11 @@ class Asking:
         """A tick has gone by."""
         self.tick += 1
         for event in events:
-            if event.kind in self.texts:
-                self.texts[event.kind] += event.text
+            self.heard.note(event)
+            if event.kind == "said":
+                self.said += event.text
             if event.kind == "agent_started":
-                self.texts["said"] += " "  # the last answer may have been broken off within a word
+                self.said += " "  # the last answer may have been broken off within a word
             if event.kind in ("user_started", "user_ended"):
                 self.user_open = event.kind == "user_started"
                 self.answered &= not self.user_open  # the rest of a question that was answered too early
@@ -149,7 +151,8 @@ def converse(agent, ask: Callable[[int, int], np.ndarray], count: int, seed: int
         for slot, one in list(asking.items()):
             one.note(events[slot])
             if one.over():
-                found[one.number] = {kind: " ".join(text.split()) for kind, text in one.texts.items()}
+                texts = {"heard": one.heard.text, "said": one.said}
+                found[one.number] = {name: " ".join(text.split()) for name, text in texts.items()}
                 agent.close(slot)
                 del asking[slot]
                 print(f"\r{len(found)} of {count} asked", end="" if len(found) < count else "\n", flush=True)
