@@ -339,7 +339,7 @@ class Agent:
         """See `step`."""
         events: list[list[Event]] = [[] for _ in range(self.slots)]
         ponder_until = time.perf_counter() + PONDER_S
-        vectors = self.listen(torch.from_numpy(self.without_echo(audio, active)))
+        vectors = self.listen(torch.from_numpy(self.without_echo(audio, active)), events)
         starting = [s for s in active if self.reading(s)]
         active = [s for s in active if s not in starting]
         reading = {s: (self.sessions[s].prompt[:READ_A_TICK],) for s in starting}
@@ -410,26 +410,31 @@ class Agent:
             events.append(Error("model", f"the model failed ({type(error).__name__}: {error}); this session is over"))
             return None
 
-    def listen(self, audio: torch.Tensor) -> torch.Tensor:
+    def listen(self, audio: torch.Tensor, events: list[list[Event]]) -> torch.Tensor:
         """audio [B, TICK_SAMPLES] -> the tick's input of the LM [B, D]."""
         mel, self.feature_state = features.log_mel(audio, self.feature_state)
         (vectors, phones), self.encoder_state = self.encoder.step(mel, self.encoder_state)
         phones, levels = phones.float().cpu().numpy(), hearing.levels(audio)
         heard: list[list[tuple[int, float]]] = [[] for _ in range(self.slots)]
-        for slot, session in self.sessions.items():
-            own = self.audible_words(session)
-            if not session.grammar.user_open and not session.hearing.unwritten:
-                lexicon.commit(session.words_heard, lexicon.LONGEST_TURN)
-                session.pure = True
-            for word, sure in lexicon.read(self.lexicon, session.words_heard, phones[slot]):
-                session.reviewed = False
-                if hearing.of_its_own(word, own):
-                    session.pure = False
-                else:
-                    heard[slot] += [(token, sure) for token in self.spell(word)]
-            hearing.expect(session.hearing, session.tick, heard[slot])
-            hearing.weigh(session.hearing, levels[slot])
+        for slot in self.sessions:
+            heard[slot] = self.contained(events[slot], self.hear, self.sessions[slot], phones[slot], levels[slot]) or []
         return self.lm.project(vectors[:, 0].to(self.device), heard)
+
+    def hear(self, session: Session, phones: np.ndarray, level_db: float) -> list[tuple[int, float]]:
+        """A tick's phones [4, 1 + phones] -> the pieces of the user's words that are settled in it, and how sure they are."""
+        heard, own = [], self.audible_words(session)
+        if not session.grammar.user_open and not session.hearing.unwritten:
+            lexicon.commit(session.words_heard, lexicon.LONGEST_TURN)
+            session.pure = True
+        for word, sure in lexicon.read(self.lexicon, session.words_heard, phones):
+            session.reviewed = False
+            if hearing.of_its_own(word, own):
+                session.pure = False
+            else:
+                heard += [(token, sure) for token in self.spell(word)]
+        hearing.expect(session.hearing, session.tick, heard)
+        hearing.weigh(session.hearing, level_db)
+        return heard
 
     def spell(self, word: str) -> list[int]:
         """The pieces of a heard word."""

@@ -282,16 +282,18 @@ def rest(lexicon: Lexicon, now: Reading) -> None:
     """Nobody has spoken for half a second: no word goes on, and a sentence may have ended."""
     idle = np.flatnonzero(now.node == 0)
     who, word, context, score = ended(lexicon, now)
+    if not len(idle) + len(who):
+        idle = np.arange(len(now.node))  # all are within a word that nobody has finished: it was none
     keep(now, 1, [still(now, idle), (who, 0 * word, 0 * word, context, score + UNMARKED_END, word)])
     everyone = np.arange(len(now.node))
     over = np.full(len(everyone), SENTENCE)
     score = now.score + LM_WEIGHT * expected(lexicon, now.context, over)
-    keep(now, 1, [still(now, everyone), (everyone, now.node, now.label, over, score, over)])
+    keep(now, 1, [still(now, everyone), (everyone, 0 * everyone, 0 * everyone, over, score, over)])
 
 
 def still(now: Reading, who: np.ndarray) -> tuple:
-    """The move of those who stay where they are, for `keep`: no phone goes on."""
-    return who, now.node[who], 0 * who, now.context[who], now.score[who], None
+    """The move of those who say nothing more, for `keep`."""
+    return who, 0 * who, 0 * who, now.context[who], now.score[who], None
 
 
 def select(now: Reading, which: np.ndarray) -> None:

@@ -395,6 +395,20 @@ def test_nothing_is_written_down_that_was_not_heard(monkeypatch):
         assert any(event.kind in ("user_started", "heard") for event in events) == expected
 
 
+def test_a_session_whose_hearing_fails_is_over_and_the_other_goes_on(monkeypatch):
+    agent = tiny_agent(2)
+    agent.open(0), agent.open(1)
+    read = agent_module.lexicon.read
+
+    def fails(lexicon, reading, phones):
+        assert reading is not agent.sessions[0].words_heard, "broken"
+        return read(lexicon, reading, phones)
+
+    monkeypatch.setattr(agent_module.lexicon, "read", fails)
+    _, events = agent.step(np.zeros((2, TICK_SAMPLES), np.float32), [0, 1])
+    assert [e.kind for e in events[0]] == ["error"] and not events[1]
+
+
 @pytest.mark.parametrize(
     ("word", "own", "lately", "waits"),
     [
@@ -411,7 +425,7 @@ def test_an_echo_of_its_own_words_is_not_the_user(monkeypatch, word, own, lately
     agent.open(0)
     agent.sessions[0].words, agent.sessions[0].lately = own, lately
     with torch.inference_mode():
-        agent.listen(torch.zeros(1, TICK_SAMPLES))
+        agent.listen(torch.zeros(1, TICK_SAMPLES), [[]])
     assert [token for _, token, _ in agent.sessions[0].hearing.unwritten] == (text(f" {word}") if waits else [])
 
 

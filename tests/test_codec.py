@@ -1,16 +1,20 @@
 """The codec: streaming equals the whole clip, nothing looks ahead, slots are independent. Tiny random models."""
 
+import copy
 import json
 
 import numpy as np
 import pytest
 import torch
 
-from duplex.audio import CODEC_FRAME_SAMPLES, CODEC_FRAMES_PER_TICK, SAMPLE_RATE
+from duplex.audio import CODEC_FRAME_SAMPLES, CODEC_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
 from duplex.codec import Codec, CodecConfig, load_codec, reset, save_codec
 from duplex.vocoder import OVERLAP_FRAMES, WINDOW_SAMPLES, minimum_phase, overlap_add, pulse_train
+from tests.tiny_speech_agent import tiny_encoder
 from training import adversary, codebooks
 from training import codec as training
+from training.controls import NUMBERS
+from training.likeness import heard_distance
 from training.pitch import pitch
 
 CONFIG = CodecConfig(
@@ -220,6 +224,34 @@ def test_training_goes_on_where_it_stopped(adversary_at, tmp_path, monkeypatch):
             torch.testing.assert_close(parted.state_dict()[name], value)
     assert straight.progress.adversary == (0 if adversary_at else 4)
     assert json.loads((tmp_path / "config.json").read_text())["codebook_size"] == CONFIG.codebook_size
+
+
+def test_an_encoder_that_learns_on_leaves_the_codes_their_meaning(monkeypatch):
+    """Codebooks stay; the encoder learns from plain sound, and from controlled sound unless that is encoded as before."""
+    trainer = training.Trainer(CONFIG, seed=1, minutes=1, freeze_at=1.0, rate=1e-3)
+    trainer.progress.frozen, trainer.progress.step = True, training.WARM_UP_STEPS + 1
+    trainer.first, trainer.ears = copy.deepcopy(trainer.codec).requires_grad_(False), tiny_encoder().requires_grad_(False)
+    wave = 0.1 * torch.randn(2, 1, 12 * CODEC_FRAME_SAMPLES, generator=torch.Generator().manual_seed(2))
+    controls = torch.zeros(2, 12, NUMBERS)
+
+    def changed(*what) -> set[str]:
+        before = {name: value.clone() for name, value in trainer.codec.state_dict().items()}
+        trainer.step(*what)
+        now = trainer.codec.state_dict()
+        return {name.split(".")[0] for name, value in before.items() if not torch.equal(value, now[name])}
+
+    assert changed(wave) == changed(wave) == {"encoder", "decoder"} and trainer.sums["ears"][-1] > 0
+    for share, parts in ((0.0, {"encoder", "decoder"}), (1.0, {"decoder"})):
+        trainer.optimizer.state.clear()  # no momentum of the steps before
+        monkeypatch.setattr(training, "FIRST_SHARE", share)
+        assert changed(wave, controls) == parts
+    first, now = trainer.first.state_dict(), trainer.codec.state_dict()
+    assert not torch.equal(first["encoder.to_latent.weight"], now["encoder.to_latent.weight"])
+
+
+def test_ears_hear_no_difference_between_a_sound_and_itself():
+    wave, ears = 0.1 * torch.randn(2, 3 * TICK_SAMPLES), tiny_encoder()
+    assert heard_distance(ears, wave, wave) == 0 < heard_distance(ears, wave.flip(1), wave)
 
 
 def test_the_discriminator_learns_to_tell_and_to_be_fooled():

@@ -135,6 +135,15 @@ def test_after_a_rest_a_sentence_may_begin_or_the_last_go_on(words):
     assert reading.score[over] - reading.score[going_on] == pytest.approx(LM_WEIGHT * ends, rel=1e-5)
 
 
+def test_a_word_that_nobody_finishes_is_none(words):
+    """A run of sounds begins a word and breaks off; all hypotheses are within it when a rest begins."""
+    log_probs = np.full((60, 1 + len(PHONES)), -99.0, np.float32)
+    log_probs[np.arange(60), [phones("tree")[0]] + [BLANK] * 59] = 0.0
+    reading = Reading()
+    given = [word for tick in log_probs.reshape(-1, 4, 1 + len(PHONES)) for word, _ in read(words, reading, tick)]
+    assert given == [] and reading.resting and not reading.node.any() and not lexicon.undecided(reading)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_hypothesis_has_the_probability_of_all_its_paths(seed, monkeypatch):
     """Nothing pruned: against PyTorch's CTC loss over every way to write two words with their ends, and the trigram.

@@ -7,6 +7,10 @@ voice is learned from magnitudes and from the pitch (`training.pitch`), never fr
 carry no phase and are easier to predict. Where the speech's own synthesiser is known (`training.controls`, --controlled) the
 decoder learns its controls instead, phases too. Runs again with the same --out go on where the last one stopped.
 
+With --relearn the encoder of --start learns on as well, so that other voices find their place among the codes as they are; the
+codes that --start makes of the controlled voices still mean the same. With --ears what the agent hears in the decoded sound shall
+be what it hears in the true one.
+
     python -m training.codec --out runs/codec --export duplex/agent/codec    writes the weights in half precision
 """
 
@@ -26,12 +30,13 @@ from torch import Tensor, nn
 
 from duplex import checkpoint
 from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE
-from duplex.codec import Codec, CodecConfig, save_codec
+from duplex.codec import Codec, CodecConfig, load_codec, save_codec
+from duplex.encoder import Encoder, EncoderConfig
 from duplex.vocoder import NOISE_FRAMES
 from training import adversary, codebooks
 from training.controls import ControlPool, control_terms
 from training.journal import describe_run, log
-from training.likeness import Losses, late, voice_terms
+from training.likeness import Losses, heard_distance, late, voice_terms
 from training.pool import Pool
 from training.precision import mixed
 
@@ -45,6 +50,8 @@ GAIN_DB = (-14.0, 4.0)
 FEW_CODEBOOKS = {2: 0.15, 4: 0.2}  # share of the items that use only so many; the rest use all
 CONTROL_WEIGHTS = {"noise": 1.0, "harmonic": 1.0, "turn": 1.0, "pitch": 4.0}
 MEL_WEIGHT, MAGNITUDE_WEIGHT, PITCH_WEIGHT, BUZZ_WEIGHT, COMMITMENT_WEIGHT = 1.0, 5.0, 2.0, 0.5, 0.25
+EARS_WEIGHT = 2.0
+FIRST_SHARE = 0.5  # of the controlled batches are encoded as --start did, in a run with --relearn
 ADVERSARY_RATE = 3e-4
 ALONE_STEPS = 150
 LOG_EVERY_STEPS = 100
@@ -110,6 +117,8 @@ class Trainer:
         self.optimizer = torch.optim.AdamW([{"params": g} for g in groups], lr=rate, betas=(0.8, 0.99))
         self.seed, self.limit, self.freeze_at, self.rate = seed, 60 * minutes, freeze_at, rate
         self.adversary_at = adversary_at
+        self.first: Codec | None = None  # whose codes are to keep their meaning while the encoder learns on
+        self.ears: Encoder | None = None
         self.usage = torch.zeros(config.codebooks, config.codebook_size)
         self.sums: dict[str, list[float]] = {}
         self.summed = 0  # steps in them
@@ -141,8 +150,10 @@ class Trainer:
         """One update on wave [B, 1, N]; wanted [B, T, NUMBERS]: its controls, if they are known."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.progress.step)
         self.set_rates()
-        with mixed(), torch.set_grad_enabled(not self.progress.frozen):
-            latent = self.codec.encode_latent(wave).float()
+        as_first = self.first and wanted is not None and torch.rand((), generator=generator) < FIRST_SHARE
+        learns = not self.progress.frozen or self.first and not as_first
+        with mixed(), torch.set_grad_enabled(bool(learns)):
+            latent = (self.first if as_first else self.codec).encode_latent(wave).float()
         latent, commitment = self.quantized(latent, generator)
         with mixed():
             state = self.codec.initial_decode_state(len(wave))
@@ -158,6 +169,9 @@ class Trainer:
         terms = self.losses(ours, late(wave[:, 0])) | voice_terms(log_hz, spectrum, wave[:, 0])
         loss = MEL_WEIGHT * terms["mel"] + MAGNITUDE_WEIGHT * terms["magnitude"] + PITCH_WEIGHT * terms["pitch"]
         loss = loss + BUZZ_WEIGHT * terms["buzz"] + COMMITMENT_WEIGHT * commitment
+        if self.ears:
+            terms["ears"] = heard_distance(self.ears, ours, late(wave[:, 0]))
+            loss = loss + EARS_WEIGHT * terms["ears"]
         if self.progress.seconds >= self.adversary_at * self.limit:
             terms["telling"] = self.tell(ours, late(wave[:, 0]))
         if self.progress.adversary > ALONE_STEPS:  # what a fresh discriminator says is noise
@@ -265,6 +279,11 @@ def train(args: argparse.Namespace) -> None:
     elif args.start:
         trainer.codec.load_state_dict(checkpoint.load_tensors(args.start), strict=False)
         trainer.progress.frozen, trainer.progress.step = True, WARM_UP_STEPS + 1
+    if args.relearn:
+        trainer.first = load_codec(args.start).requires_grad_(False)
+    if args.ears:
+        trainer.ears = Encoder(checkpoint.load_config(EncoderConfig, args.ears)).requires_grad_(False).eval()
+        trainer.ears.load_state_dict(checkpoint.load_tensors(args.ears))
     pools = [(folder, float(share)) for folder, share in args.pool]
     controlled = [(ControlPool(folder), float(share)) for folder, share in args.controlled]
     crops = Crops([(Pool(folder, "train"), share) for folder, share in pools], args.seed, controlled)
@@ -296,6 +315,8 @@ def main() -> None:
     known = "the same with the controls of its synthesiser (training.controls): whole batches, of its share"
     parser.add_argument("--controlled", nargs=2, action="append", default=[], metavar=("FOLDER", "SHARE"), help=known)
     parser.add_argument("--start", type=Path, help="folder of a codec whose decoder is trained on; its codes stay as they are")
+    parser.add_argument("--relearn", action="store_true", help="with --start: its encoder learns on too, see above")
+    parser.add_argument("--ears", type=Path, help="folder of the agent's encoder, to which both sounds shall be the same")
     parser.add_argument("--minutes", type=float, default=50, help="length of the whole training")
     parser.add_argument("--freeze-at", type=float, default=0.4, help="share of the time after which codes are final")
     listens = "share of the time after which a discriminator listens (never, if not given: it has not helped yet)"
@@ -312,6 +333,8 @@ def main() -> None:
         trainer.load(args.out)
         save_codec(trainer.codec, args.export, torch.float16)
         return
+    if args.relearn and not args.start:
+        parser.error("--relearn needs --start, the codec whose encoder is to learn on")
     describe_run(args, "training.codec")
     train(args)
 

@@ -7,10 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
-from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE
+from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE, TICK_SAMPLES
 from duplex.codec import Codec
+from duplex.encoder import Encoder
+from duplex.features import initial_state, log_mel
 from duplex.vocoder import OVERLAP_FRAMES, PARTS
 from training.pitch import pitch
+from training.precision import mixed
 
 WINDOWS_AND_MELS = ((256, 24), (512, 48), (1024, 80), (2048, 128))
 LOG_FLOOR = 1e-4
@@ -63,6 +66,17 @@ def voice_terms(log_hz: Tensor, spectrum: Tensor, wave: Tensor) -> dict[str, Ten
         "pitch": (distance * voiced[:, ahead:]).sum() / voiced.sum().clamp(min=1),
         "buzz": pulses.mean(-1).sum() / unvoiced.sum().clamp(min=1),
     }
+
+
+def heard_distance(ears: Encoder, wave: Tensor, target: Tensor) -> Tensor:
+    """How differently the agent hears two batches of waves [B, N]: distance of features, in units of each channel's spread."""
+    whole = wave.shape[1] // TICK_SAMPLES * TICK_SAMPLES
+    with mixed():
+        with torch.no_grad():
+            wanted = ears.listen(log_mel(target[:, :whole], initial_state(len(wave)))[0]).float()
+        heard = ears.listen(log_mel(wave[:, :whole], initial_state(len(wave)))[0]).float()
+    spread = wanted.flatten(0, 1).std(0).clamp(min=1e-3)
+    return F.smooth_l1_loss(heard / spread, wanted / spread)
 
 
 def late(wave: Tensor) -> Tensor:
