@@ -54,7 +54,8 @@ log = logging.getLogger(__name__)
 
 DEFAULT_FOLDER = Path(__file__).parent / "agent"
 PROMPT_CELLS = 256  # positions kept for the instructions of a session
-WAYS, CONSIDERED = 8, 48  # in which a turn may be read, and positions of all of them together at most: more would take too long
+WAYS, WORSE = 8, 5.0  # in which a turn may be read; how much worse than the best one's the score of one may be that is considered
+CONSIDERED = 40  # positions of all of them together at most: more would take too long
 LM_SHARE, LM_WORD = 0.3, 4.0  # of the LM in their scores; what makes up for its preference for few words
 READ_A_TICK = 4  # positions of a text that a session reads in one step with the others: more would make them late
 QUIET_TICKS = 3  # without speech, before a turn may end: its last pieces are heard only after their end
@@ -449,8 +450,9 @@ class Agent:
             return
         session.reviewed = True
         found = lexicon.ways(self.lexicon, reading, WAYS)
+        found = [(way, score) for way, score in found if score > found[0][1] - WORSE]
         texts = [[piece for word in way for piece in self.spell(word)] for way, _ in found]
-        likely = self.likely(slot, texts)
+        likely = self.likely(slot, texts) if len(found) > 1 else [0.0] * len(found)
         scores = [score + LM_SHARE * (p + LM_WORD * len(way)) for (way, score), p in zip(found, likely, strict=False)]
         best = max(range(len(scores)), key=scores.__getitem__, default=None)
         before = [symbol for _, symbol in session.written]

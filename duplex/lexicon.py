@@ -249,6 +249,8 @@ def agreed(now: Reading) -> np.ndarray:
 
 def commit(now: Reading, count: int) -> None:
     """The first `count` words given are settled for good: hypotheses that say otherwise end here, and the others forget them."""
+    if not now.given:
+        return
     select(now, agreed(now))
     count = min(count, len(now.given))
     for said in (now.words, now.frames):
