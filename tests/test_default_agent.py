@@ -68,7 +68,7 @@ def test_its_own_voice_is_not_the_users():
 
     agent, answers, powers = load_agent(slots=1), [], []
     listen = agent.listen
-    agent.listen = lambda audio: powers.append(float(audio.square().mean())) or listen(audio)
+    agent.listen = lambda audio, events: powers.append(float(audio.square().mean())) or listen(audio, events)
     agent.open(0, seed=0)
     air = [np.zeros((1, TICK_SAMPLES), np.float32)] * 2
     rng = np.random.default_rng(0)

@@ -97,7 +97,7 @@ def pair_probabilities(agent, heard) -> dict:
         assert (symbols >= FIRST_TEXT_ID).all(), "a control among the likeliest would change the rules: choose another seed"
         return dict(zip(symbols.tolist(), values.softmax(-1).tolist(), strict=True))
 
-    vector = agent.listen(torch.from_numpy(heard))[0]
+    vector = agent.listen(torch.from_numpy(heard), [[]])[0]
     pairs = {}
     for one, p in likeliest(agent.feed({0: agent.row([], vector)})[0][-1].clone()).items():
         after = agent.feed({0: agent.row([one])})[0][-1].clone()

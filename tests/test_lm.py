@@ -194,5 +194,5 @@ def test_projector_speaks_the_embeddings(model):
 def test_too_many_positions_is_a_clear_error(model):
     state = initial_state(TINY, 1, prompt_cells=0)
     with pytest.raises(AssertionError, match="do not fit"):
-        step(model, torch.zeros(1, 60, TINY.width), [60], np.zeros((1, 60), bool), state)
+        step(model, torch.zeros(1, 99, TINY.width), [99], np.zeros((1, 99), bool), state)
     assert lm_module.initial_state(TINY, 1).keys.shape[0] == TINY.layers

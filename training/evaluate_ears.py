@@ -23,13 +23,13 @@ import torch
 from torch.nn import functional as F
 
 from duplex import features
-from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
+from duplex.audio import ENCODER_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
 from duplex.encoder_cpu import compile_encoder
 from duplex.events import Transcript
-from duplex.lexicon import Reading, read
+from duplex.lexicon import Reading, read, ways
 from training.augment import active_power, load_noise, noise_stretch, room_response
 from training.evaluate_voice import error_rate, recognise, sentences, speak
-from training.heard import Ears, load_ears, text_of, words_of
+from training.heard import Ears, load_ears, text_of
 from training.pool import Pool
 from training.transcript import heard_form
 
@@ -70,12 +70,14 @@ def open_ears(agent: Path, encoder: Path | None) -> Ears:
 
 
 @torch.inference_mode()
-def transcribe(ears: Ears, wave: np.ndarray) -> str:
-    """What is heard of a clip [samples]."""
+def transcribe(ears: Ears, wave: np.ndarray, turn: bool = True) -> str:
+    """What is heard of a clip [samples]: the likeliest reading of it as one turn, or else the words as they were given."""
     wave = torch.from_numpy(wave.astype(np.float32))
     wave = F.pad(wave, (0, TICK_SAMPLES * AFTER_TICKS + -len(wave) % TICK_SAMPLES))[None]
     mel, _ = features.log_mel(wave, features.initial_state(1))
-    return text_of(words_of(ears.lexicon, ears.encoder(mel)[1][0]))
+    reading = Reading()
+    given = [read(ears.lexicon, reading, tick.numpy()) for tick in ears.encoder(mel)[1][0].split(ENCODER_FRAMES_PER_TICK)]
+    return " ".join(ways(ears.lexicon, reading, 1)[0][0]) if turn else text_of(given)
 
 
 class Offline:
@@ -246,7 +248,10 @@ def evaluate_ears(args) -> dict:
     for pool in args.pool:
         measure(f"WER on {pool.name}: ours, teacher's, ratio", lambda pool=pool: pool_table(args, ears, teacher, noises, pool))
     quiet = wordless(noises, args.minutes, np.random.default_rng(args.seed))
-    measure("words a minute in noise, tones and silence", lambda: words_a_minute([transcribe(ears, w) for w in quiet], quiet))
+    measure(
+        "words a minute in noise, tones and silence",
+        lambda: words_a_minute([transcribe(ears, wave, turn=False) for wave in quiet], quiet),
+    )
     measure("one long stream", lambda: long_run(ears, 60 * args.hour, chosen(args.pool[0], 12)))
     for slots in (1, SLOTS):
         agent = load_agent(args.agent, slots=slots)
@@ -256,7 +261,7 @@ def evaluate_ears(args) -> dict:
     leak = [wave * 10 ** (LEAK_DB / 20) for wave in speak(agent, sentences("heldout")[:30])]
     measure(
         f"words a minute in the agent's voice at {LEAK_DB:.0f} dB",
-        lambda: words_a_minute([transcribe(ears, wave) for wave in leak], leak),
+        lambda: words_a_minute([transcribe(ears, wave, turn=False) for wave in leak], leak),
     )
     if args.encoder is None:  # the agent's LM knows only the agent's encoder
         for pool in args.pool:
