@@ -7,7 +7,9 @@ import torch
 from safetensors.torch import save_file
 
 from duplex.checkpoint import load_config, load_tensors, pack, save
+from duplex.lm import LMConfig
 from training.average import average
+from training.export import export_part
 
 
 @dataclass(frozen=True)
@@ -46,3 +48,11 @@ def test_the_mean_of_checkpoints_of_one_model(tmp_path):
     with pytest.raises(ValueError, match="not of one model"):
         average([(tmp_path / "a", 0.5), (tmp_path / "other", 0.5)], tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_an_exported_part_is_packed_and_its_adapters_may_be_weaker(tmp_path):
+    weight = torch.randn(300, 64)
+    save({"block.weight": weight}, LMConfig(lora_scale=2.0), tmp_path / "lm")
+    export_part("lm", tmp_path / "lm", tmp_path / "agent", strength=0.8)
+    assert load_config(LMConfig, tmp_path / "agent" / "lm").lora_scale == pytest.approx(1.6)
+    assert (load_tensors(tmp_path / "agent" / "lm")["block.weight"] - weight).abs().max() < 0.03

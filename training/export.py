@@ -18,8 +18,10 @@ from duplex.checkpoint import SCALE, pack
 from duplex.codec import load_codec, save_codec
 
 
-def export_part(name: str, run: Path, out: Path, window: int | None = None) -> None:
-    """window: frames of the encoder's past to keep, if fewer than it was trained with (training.evaluate ears --probe)."""
+def export_part(name: str, run: Path, out: Path, window: int | None = None, strength: float | None = None) -> None:
+    """window: frames of the encoder's past to keep, if fewer than it was trained with (training.evaluate ears --probe).
+    strength: of the LM's adapters, as a share of what they were trained with: weights between the base LM's and the trained ones
+    know more of what the base LM knew (Wortsman et al., 2022, arXiv 2109.01903)."""
     from safetensors.torch import save_file
 
     folder = out / name
@@ -28,6 +30,8 @@ def export_part(name: str, run: Path, out: Path, window: int | None = None) -> N
     if window:
         config["window"] = window
         tensors |= {key: bias[:, :window].clone() for key, bias in tensors.items() if key.endswith("distance_bias")}
+    if strength:
+        config["lora_scale"] *= strength
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     assert not any(key.endswith(SCALE) for key in tensors), f"{run} is packed already"
     save_file(pack(tensors), folder / "model.safetensors")
@@ -39,11 +43,12 @@ def main() -> None:
         parser.add_argument(f"--{part}", type=Path, help=f"run folder of the {part}; left as it is if not given")
     parser.add_argument("--tokenizer", type=Path, help="folder with the LM's tokenizer.json")
     parser.add_argument("--window", type=int, help="frames of 20 ms that the encoder remembers, if fewer than trained")
+    parser.add_argument("--strength", type=float, help="of the LM's adapters, as a share of what they were trained with")
     parser.add_argument("--out", type=Path, required=True, help="agent folder")
     args = parser.parse_args()
     for part in ("encoder", "lm", "draft", "talker"):
         if run := getattr(args, part):
-            export_part(part, run, args.out, args.window if part == "encoder" else None)
+            export_part(part, run, args.out, args.window if part == "encoder" else None, args.strength if part == "lm" else None)
     if args.lexicon:
         (args.out / "lexicon").mkdir(parents=True, exist_ok=True)
         shutil.copy(args.lexicon / "model.safetensors", args.out / "lexicon" / "model.safetensors")
