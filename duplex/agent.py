@@ -446,19 +446,21 @@ class Agent:
         another way, the LM forgets, and reads that."""
         session, reading = self.sessions[slot], self.sessions[slot].words_heard
         waits = reading.quiet < lexicon.QUIET_FRAMES or lexicon.undecided(reading) or hearing.sure(session.hearing)
-        if session.reviewed or not session.pure or session.grammar.stream != USER or waits:
+        if session.reviewed or reading.cut or not session.pure or session.grammar.stream != USER or waits:
             return
         session.reviewed = True
         found = lexicon.ways(self.lexicon, reading, WAYS)
         found = [(way, score) for way, score in found if score > found[0][1] - WORSE]
         texts = [[piece for word in way for piece in self.spell(word)] for way, _ in found]
-        likely = self.likely(slot, texts) if len(found) > 1 else [0.0] * len(found)
+        likely = (self.likely(slot, texts) if len(found) > 1 else []) or [0.0]  # what it cannot read is judged by its sound
         scores = [score + LM_SHARE * (p + LM_WORD * len(way)) for (way, score), p in zip(found, likely, strict=False)]
         best = max(range(len(scores)), key=scores.__getitem__, default=None)
         before = [symbol for _, symbol in session.written]
         if best is None or not texts[best] or texts[best] == before:
             return
         same = len(os.path.commonprefix([texts[best], before]))
+        if len(texts[best]) - same > CONSIDERED:  # too much for one call beside a tick
+            return
         self.read_waiting(slot)
         lm.drop(self.lm_state, slot, [position for position, _ in session.written[same:]])
         first, new = int(self.lm_state.next_position[slot]), texts[best][same:]

@@ -65,6 +65,7 @@ class Reading:
     count: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))  # of words
     given: list[int] = field(default_factory=list)  # words
     given_frame: int = 0  # at which the last of them ended
+    cut: bool = False  # the turn is so long that its first words are settled for good
     frame: int = 0
     quiet: int = 0  # frames since a phone was likely
     resting: bool = True
@@ -232,6 +233,7 @@ def settle(lexicon: Lexicon, now: Reading) -> list[tuple[str, float]]:
         found.append((lexicon.words[word], share))
         if len(now.given) > LONGEST_TURN - COMMITTED // 2:
             commit(now, COMMITTED)
+            now.cut = True
     return found
 
 
@@ -249,6 +251,7 @@ def agreed(now: Reading) -> np.ndarray:
 
 def commit(now: Reading, count: int) -> None:
     """The first `count` words given are settled for good: hypotheses that say otherwise end here, and the others forget them."""
+    now.cut = False
     if not now.given:
         return
     select(now, agreed(now))

@@ -344,15 +344,16 @@ def test_the_lm_tells_how_likely_texts_are():
     assert agent.likely(1, [(CONSIDERED + 1) * text("x")]) == []
 
 
-def reviewed(monkeypatch, likely: list[float], ticks: int = 12, own: bool = False):
+def reviewed(monkeypatch, likely: list[float], ticks: int = 12, own: bool = False, cut: bool = False, other: str = "hi now"):
     """A user's turn is written as "hi you"; "hi now" sounds as likely -> agent, events, positions of what was written first."""
     agent, positions = tiny_agent(1, Settings(symbols_per_tick=2)), []
-    monkeypatch.setattr(agent_module.lexicon, "ways", lambda *given: [(["hi", "you"], -1.0), (["hi", "now"], -1.0)])
+    monkeypatch.setattr(agent_module.lexicon, "ways", lambda *given: [(["hi", "you"], -1.0), (other.split(), -1.0)])
     monkeypatch.setattr(agent, "likely", lambda slot, texts: likely)
     Script(agent, [USER, *text(" hi you")])
     agent.open(0)
     session, events = agent.sessions[0], []
     for tick in range(ticks):
+        session.words_heard.cut = cut
         session.hearing.unwritten = [(tick, symbol, 0.3) for symbol in agent.lm.logits.symbols[:4] if symbol != USER]
         session.reviewed, session.pure = bool(agent.lm.logits.symbols) or session.reviewed, not own
         if tick and not agent.lm.logits.symbols and not positions:
@@ -377,10 +378,16 @@ def test_a_turn_that_is_likelier_read_in_another_way_is_corrected(monkeypatch):
     assert not cells & set(forgotten) and min(position for position, _ in written[len(kept) :]) > max(before)
 
 
-@pytest.mark.parametrize(("likely", "own"), [([-2.0, -9.0], False), ([], False), ([-9.0, -2.0], True)])
-def test_a_turn_stays_as_it_was_written(monkeypatch, likely, own):
-    """It is likely, or the LM could not read it, or some of what was heard was the agent's own voice."""
-    agent, events, before = reviewed(monkeypatch, likely, own=own)
+@pytest.mark.parametrize(
+    ("likely", "options"),
+    [
+        ([-2.0, -9.0], {}), ([], {}), ([-9.0, -2.0], {"own": True}), ([-9.0, -2.0], {"cut": True}),
+        ([-99.0, -2.0], {"other": "hi " + "so " * CONSIDERED}),
+    ],
+)  # fmt: skip
+def test_a_turn_stays_as_it_was_written(monkeypatch, likely, options):
+    """It is likely, or sounds best and was not read, or some of it was the agent's own voice, or it or the other is too long."""
+    agent, events, before = reviewed(monkeypatch, likely, **options)
     assert not any(e.kind == "corrected" for e in events) and "".join(e.text for e in events if e.kind == "heard") == " hi you"
     assert [position for position, _ in agent.sessions[0].written] == before
 

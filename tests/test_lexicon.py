@@ -229,5 +229,13 @@ def test_a_long_stream_costs_no_more_than_a_short_one(words):
     assert given > 10
 
 
+def test_a_long_turn_is_cut(words):
+    """Until it is committed as a whole, which it is over then."""
+    given, reading = read_all(words, spoken("i see you " * 17))
+    assert given == ["i", "see", "you"] * 17 and reading.cut and len(reading.given) == 51 - lexicon.COMMITTED
+    commit(reading, LONGEST_TURN)
+    assert not reading.cut and not reading.given
+
+
 def test_nothing_to_settle_is_nothing_given(words):
     assert settle(words, Reading()) == []
