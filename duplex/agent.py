@@ -5,6 +5,7 @@
 All slots take their tick together, in one batch; a session lives in one slot. No clocks, no sockets.
 """
 
+import itertools
 import logging
 import math
 import os
@@ -366,8 +367,8 @@ class Agent:
             rows = {s: row for s in going_on if (row := self.contained(events[s], self.row, self.sessions[s].pending))}
             for slot in going_on:
                 self.sessions[slot].pending = []
-            ponders = [s for s in scores if guesses[s][:1] == [USER_END] and not self.sessions[s].asked]
-            self.ponder({s: hidden[s][-1] for s in ponders}, ponder_until)
+            for slot in [s for s in scores if guesses[s][:1] == [USER_END] and not self.sessions[s].asked]:
+                self.contained(events[slot], self.ponder, slot, hidden[slot][2:], vectors[slot], ponder_until)
         for slot in active:
             self.hold(slot)
         sound = self.speak(active, events) if voice else np.zeros_like(audio)
@@ -483,22 +484,34 @@ class Agent:
         """The LM's log-probability of each text [pieces] as a user's turn right after the instructions; of the first of them if it
         cannot read all in one call."""
         texts = [(USER, *text) for text in texts]
-        room = min(CONSIDERED, int((self.lm_state.position[slot] < 0).sum()))
-        places: dict[tuple[int, ...], int] = {}  # of what each piece follows; what several texts begin with is read once
-        for number, text in enumerate(texts):
-            new = [text[:end] for end in range(1, len(text)) if text[:end] not in places]
-            if len(places) + len(new) > room:
-                texts = texts[:number]
-                break
-            places |= {part: len(places) + i for i, part in enumerate(new)}
+        places, hidden = self.read_ahead(slot, [text[:-1] for text in texts], "prompt")
         if not places:
             return []
-        x, _ = self.row([part[-1] for part in places])
-        begun = time.perf_counter()
-        hidden = lm.consider(self.lm, x, [places.get(part[:-1], -1) for part in places], self.lm_state, slot)
-        self.counted(begun)
         scores = self.lm.logits(hidden)[:, FIRST_TEXT_ID:].log_softmax(-1).cpu()
-        return [sum(float(scores[places[t[:i]], t[i] - FIRST_TEXT_ID]) for i in range(1, len(t))) for t in texts]
+        read = itertools.takewhile(lambda text: text[:-1] in places or len(text) == 1, texts)
+        return [sum(float(scores[places[t[:i]], t[i] - FIRST_TEXT_ID]) for i in range(1, len(t))) for t in read]
+
+    def read_ahead(self, slot: int, texts: list[tuple[int, ...]], after: str, tick: torch.Tensor | None = None):
+        """One call that reads what may follow (after: see lm.consider), of the texts from the first on as many as fit; what
+        several of them begin with is read once, and the LM's state stays as it was. tick [D]: would come before them all.
+
+        -> {beginning of a text: its place}, of all beginnings; hidden states [N, D]. None, if not even the first text fits.
+        """
+        room, places = min(CONSIDERED, int((self.lm_state.position[slot] < 0).sum())), {} if tick is None else {(): 0}
+        for text in texts:
+            new = [text[:end] for end in range(1, len(text) + 1) if text[:end] not in places]
+            if len(places) + len(new) > room:
+                break
+            places |= {part: len(places) + i for i, part in enumerate(new)}
+        tokens = [part[-1] for part in places if part]
+        if not tokens:
+            return {}, self.hidden[:0]
+        x = self.row(tokens)[0]
+        x = x if tick is None else torch.cat([tick[None].to(x.dtype), x])
+        begun = time.perf_counter()
+        hidden = lm.consider(self.lm, x, [places.get(part[:-1], -1) if part else -1 for part in places], self.lm_state, slot, after)
+        self.counted(begun)
+        return places, hidden
 
     def due(self, rows: dict[int, Row], deciding: set[int], events: list[list[Event]]) -> dict[int, Row]:
         """What to feed in this tick: each slot all that was put off, and its row. Nothing while nobody has anything to decide; a
@@ -551,27 +564,28 @@ class Agent:
             usual = max(usual, SILENT_SYMBOLS if session.grammar.agent_open else ONSET_SYMBOLS)
         return max(usual, 1 + len(session.foreseen))
 
-    def ponder(self, hidden: dict[int, torch.Tensor], until: float) -> None:
+    def ponder(self, slot: int, hidden: torch.Tensor, tick: torch.Tensor, until: float) -> None:
         """Think of an answer's beginning while it is waited for the end of the user's turn: then it is foreseen.
 
-        hidden [D]: after what each slot was expected to say, and did not say yet: the turn's end and its answer so far.
+        hidden [1 + symbols, D]: after the turn's end, which was expected and did not come yet, and after each symbol of the answer
+        as it was thought of so far. The end can only come in a later tick, and what is likeliest changes with a tick: what would be
+        said then is asked with the vector [D] of this tick once more, if no word is still to come and as long as there is time.
         """
-        hidden, more = {s: state for s, state in hidden.items() if len(self.sessions[s].answer) < PONDERED}, True
-        while hidden:  # the first symbol costs no call of the LM; a second one is for ticks that have room
-            scores = self.lm.logits(torch.stack(list(hidden.values())))[:, FIRST_TEXT_ID:]
-            for slot, best in zip(hidden, scores.argmax(1).tolist(), strict=True):
-                self.sessions[slot].answer.append(FIRST_TEXT_ID + best)
-            wanting = [slot for slot in hidden if len(self.sessions[slot].answer) < PONDERED]
-            hidden, more = self.ahead(wanting) if wanting and more and time.perf_counter() < until else {}, False
+        session = self.sessions[slot]
+        session.answer = self.thought(session.answer, hidden)
+        while not lexicon.undecided(session.words_heard) and time.perf_counter() < until:
+            _, states = self.read_ahead(slot, [(USER_END, AGENT, *session.answer)], "all", tick)
+            if not len(states):
+                return
+            session.answer = self.thought(session.answer, states[2:])
+            if len(session.answer) == PONDERED:
+                return
 
-    def ahead(self, slots: list[int]) -> dict[int, torch.Tensor]:
-        """Hidden states [D] after what these slots are expected to say; the LM's state is left as it was."""
-        before, rows = self.hidden.clone(), {s: self.row([USER_END, AGENT, *self.sessions[s].answer]) for s in slots}
-        hidden = {s: states[-1] for s, states in self.feed(rows).items()}
-        for slot, (x, _) in rows.items():
-            lm.rollback(self.lm_state, slot, len(x))
-        self.hidden = before
-        return hidden
+    def thought(self, answer: list[int], hidden: torch.Tensor) -> list[int]:
+        """hidden [1 + symbols, D] before an answer and after each of its symbols -> as far as it is still the likeliest one, and
+        the next symbol."""
+        best = (FIRST_TEXT_ID + self.lm.logits(hidden)[:, FIRST_TEXT_ID:].argmax(1)).tolist()
+        return best[: len(os.path.commonprefix([answer, best])) + 1][:PONDERED]
 
     def guess(self, rows: dict[int, Row]) -> dict[int, list[int]]:
         """What each slot is expected to say after its row: what is foreseen in its tick, then what the draft expects.

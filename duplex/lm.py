@@ -300,18 +300,26 @@ def step(lm: LM, x: torch.Tensor, counts: list[int], is_tick: np.ndarray, state:
 
 
 @torch.no_grad()
-def consider(lm: LM, x: torch.Tensor, parents: list[int], state: LMState, slot: int) -> torch.Tensor:
-    """Hidden states [N, D] of a tree of text that stands right after the system prompt of a slot, and of nothing else.
+def consider(lm: LM, x: torch.Tensor, parents: list[int], state: LMState, slot: int, after: str) -> torch.Tensor:
+    """Hidden states [N, D] of a tree of text after the "prompt" of a slot and nothing else, or after "all" that it was fed.
 
-    x [N, D], parents: the place of what each follows, before its own; -1: the prompt. N at most CALL_CELLS. The state stays as it
-    was: only cells that are free, and remain so, are written to.
+    x [N, D], parents: the place of what each follows, before its own; -1: nothing of the tree. N at most CALL_CELLS. The
+    state stays as it was: only cells that are free, and remain so, are written to.
     """
-    prompt, cells = state.pinned[slot] & (state.position[slot] >= 0), np.flatnonzero(state.position[slot] < 0)[: len(x)]
+    positions, cells = state.position[slot], np.flatnonzero(state.position[slot] < 0)[: len(x)]
     assert len(cells) == len(x), f"slot {slot}: {len(x)} positions do not fit into its free cells"
-    visible = np.ones((len(state.position), len(x), len(prompt)), bool)  # rows of the other slots mean nothing
-    position, begin = np.zeros(len(x), np.int64), state.position[slot, prompt].max(initial=-1) + 1
+    if after == "prompt":
+        before = state.pinned[slot] & (positions >= 0)
+        begin = positions[before].max(initial=-1) + 1
+    else:
+        begin = state.next_position[slot]
+        before = visible_cells(lm.config, positions, state.tick[slot], begin[None], state.now[slot, None])[0]
+    used = max(int(np.flatnonzero((state.position >= 0).any(0)).max(initial=0)), int(cells.max())) + 1
+    before = before[:used]
+    visible = np.ones((len(state.position), len(x), used), bool)  # rows of the other slots mean nothing
+    position = np.zeros(len(x), np.int64)
     for place, (parent, cell) in enumerate(zip(parents, cells, strict=True)):
-        visible[slot, place], position[place] = (prompt, begin) if parent < 0 else (visible[slot, parent], position[parent] + 1)
+        visible[slot, place], position[place] = (before, begin) if parent < 0 else (visible[slot, parent], position[parent] + 1)
         visible[slot, place, cell] = True
     place = slot * len(x) + np.arange(len(x))
     arrays = (torch.from_numpy(array).to(x.device) for array in (position, visible, np.full(len(x), slot), cells, place))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from duplex import agent as agent_module
-from duplex.agent import CONSIDERED, ECHO_TICKS, HASTY_TICKS, PONDERED, QUIET_TICKS, Agent, Said, Settings
+from duplex.agent import CONSIDERED, ECHO_TICKS, HASTY_TICKS, PONDERED, QUIET_TICKS, Agent, Said, Session, Settings
 from duplex.audio import TICK_SAMPLES
 from duplex.encoder import BLANK
 from duplex.events import Transcript
@@ -75,7 +75,7 @@ def test_what_is_put_off_or_foreseen_changes_no_symbol(monkeypatch, slots):
         calls.append(agent.counts.lm_calls)
 
     talk()
-    monkeypatch.setattr(Agent, "ponder", lambda self, hidden, until: None)
+    monkeypatch.setattr(Agent, "ponder", lambda self, *what: None)
     talk()
     monkeypatch.setattr(agent_module, "PUT_OFF_TICKS", 1)
     monkeypatch.setattr(Agent, "guess", lambda self, rows: {slot: [] for slot in rows})
@@ -88,8 +88,8 @@ def test_what_is_put_off_or_foreseen_changes_no_symbol(monkeypatch, slots):
     assert calls[1] <= calls[0] < 0.85 * calls[2]
 
 
-def test_an_answer_that_was_thought_of_needs_one_call(monkeypatch):
-    """While the end of a turn is waited for, in ticks that are short enough."""
+def pondering(monkeypatch, symbols: list[int]) -> tuple[Agent, Session]:
+    """An agent in the silence after a user's words, which draws these symbols; ticks are short enough for thoughts."""
     monkeypatch.setattr(agent_module, "PONDER_S", 60.0)
     agent = tiny_agent(1, Settings(next_penalty=2.0))
     agent.encoder.phones.bias.data[BLANK] = 99.0  # nothing is heard
@@ -99,17 +99,57 @@ def test_an_answer_that_was_thought_of_needs_one_call(monkeypatch):
     session.grammar, session.hearing.quiet_ticks, session.awaiting = Grammar(USER, True, False), QUIET_TICKS, True
     session.hearing.speech_db = 0.0
     monkeypatch.setattr(Agent, "draw", lambda self, slot, scores: symbols.pop(0))
-    silence, symbols = np.zeros((1, TICK_SAMPLES), np.float32), [NEXT, NEXT]
-    for calls, thought in ((2, 2), (3, PONDERED)):  # one symbol costs nothing, and one a call
-        agent.step(silence, [0])
-        assert agent.counts.lm_calls == calls and len(session.answer) == thought
-    position = int(agent.lm_state.next_position[0])
+    return agent, session
+
+
+def test_an_answer_that_was_thought_of_needs_one_call(monkeypatch):
+    agent, session = pondering(monkeypatch, symbols := [NEXT])
+    silence = np.zeros((1, TICK_SAMPLES), np.float32)
+    agent.step(silence, [0])
+    assert len(session.answer) == PONDERED and agent.counts.lm_calls >= PONDERED  # one of them costs nothing
+    position, calls = int(agent.lm_state.next_position[0]), agent.counts.lm_calls
     said = [USER_END, AGENT, *session.answer]
     symbols[:] = [*said, NEXT]
     agent.step(silence, [0])
-    assert agent.counts.lm_calls == 4 and session.asked == len(said)
+    assert agent.counts.lm_calls == calls + 1 and session.asked == len(said)
     assert int(agent.lm_state.next_position[0]) == position + 1 + len(said)
     assert session.turn_text == agent.tokenizer.decode(said[2:]) and not session.answer
+
+
+def test_it_is_the_answer_of_the_next_tick(monkeypatch):
+    """What would be said if the turn ended then and that tick were like this one; while words are to come it costs no call."""
+    agent, session = pondering(monkeypatch, symbols := [NEXT, USER_END, AGENT, NEXT])
+    silence, vector, listen = np.zeros((1, TICK_SAMPLES), np.float32), torch.randn(1, agent.lm.config.width), Agent.listen
+    monkeypatch.setattr(Agent, "listen", lambda self, *what: listen(self, *what) * 0 + vector)
+    agent.step(silence, [0])
+    thought = session.answer
+    agent.step(silence, [0])
+    states = [agent.hidden[0].clone()]  # after the turn's end
+    for token in thought[:-1]:
+        states.append(agent.feed({0: agent.row([token])})[0][-1])
+    best = agent.lm.logits(torch.stack(states))[:, FIRST_TEXT_ID:].argmax(1) + FIRST_TEXT_ID
+    assert thought == best.tolist() and not symbols
+
+    agent, session = pondering(monkeypatch, [NEXT])
+    monkeypatch.setattr(agent_module.lexicon, "undecided", lambda reading: True)
+    agent.step(silence, [0])
+    assert len(session.answer) == agent.counts.lm_calls == 1
+
+
+@pytest.mark.parametrize(("best", "thought"), [("abd", "abd"), ("adb", "ad"), ("cbd", "c")])
+def test_what_would_be_said_otherwise_by_now_is_thought_of_anew(monkeypatch, best, thought):
+    """The answer was "ab"; the likeliest symbols after the turn's end and each of its symbols are now others."""
+    agent, session = pondering(monkeypatch, [])
+
+    def symbols(text: str) -> list[int]:
+        return [FIRST_TEXT_ID + ord(letter) - ord("a") for letter in text]
+
+    scores = torch.zeros(3, agent.lm.config.vocabulary)
+    scores[range(3), symbols(best)] = 1.0
+    monkeypatch.setattr(agent.lm, "logits", lambda hidden: scores)
+    session.answer = symbols("ab")
+    agent.ponder(0, torch.zeros(3, agent.lm.config.width), torch.zeros(agent.lm.config.width), until=0.0)
+    assert session.answer == symbols(thought)
 
 
 def test_another_number_of_slots_says_the_same():

@@ -111,7 +111,8 @@ def test_lm(cache, least):
             x, is_tick = torch.randn(3, max(counts), config.width), np.arange(max(counts))[None].repeat(3, 0) % 2 == 0
             h, state = lm.step(one, x, counts, is_tick, state)
             hidden += [h[slot, :count] for slot, count in enumerate(counts)]
-        hidden.append(lm.consider(one, torch.randn(3, config.width), [-1, 0, 0], state, 1))
+        for after in ("prompt", "all"):
+            hidden.append(lm.consider(one, torch.randn(3, config.width), [-1, 0, 0], state, 1, after))
         found.append((torch.cat(hidden), one.logits(torch.cat(hidden)).detach()))
     close(found[1][0], found[0][0], least)
     close(found[1][1], found[0][1], least)

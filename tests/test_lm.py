@@ -121,26 +121,35 @@ def test_dropped_text_leaves_no_trace(model):
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_tree_is_read_after_the_prompt_and_leaves_no_trace(model):
-    """Each branch as if it stood alone after the prompt; what was fed before is not seen, and goes on as it would have."""
+@pytest.mark.parametrize("after", ["prompt", "all"])
+def test_a_tree_is_read_ahead_and_leaves_no_trace(model, after):
+    """Each branch as if it stood alone after the prompt, or came next; what is fed then goes on as it would have."""
     prompt, x, branch = (torch.randn(n, TINY.width) for n in (3, 6, 4))
     parents, paths = [-1, 0, 0, 2], [[0], [0, 1], [0, 2], [0, 2, 3]]
-    states = [initial_state(TINY, 2) for _ in range(2)]
-    for state in states:
-        batch = torch.zeros(2, 3, TINY.width)
+
+    def fed():
+        state, batch = initial_state(TINY, 2), torch.zeros(2, 3, TINY.width)
         batch[1] = prompt
         step(model, batch, [0, 3], np.zeros((2, 3), bool), state, pin=True)
-        feed(model, x[:4], state, slot=1, slots=2)
-    got, before = consider(model, branch, parents, states[0], 1), states[0].position.copy()
+        feed(model, x[:1], state, slot=1, slots=2)
+        for tick in x[1:4]:  # more than the window holds
+            batch = tick.expand(2, 1, -1)
+            step(model, batch, [0, 1], np.ones((2, 1), bool), state)
+        return state
+
+    state, untouched = fed(), fed()
+    got, before = consider(model, branch, parents, state, 1, after), state.position.copy()
     for place, path in enumerate(paths):
-        text = torch.cat([prompt, branch[path]])
-        causal = torch.ones(len(text), len(text), dtype=torch.bool).tril()
-        with torch.no_grad():
-            expected = model(text[None], torch.arange(len(text))[None], causal[None])[0, -1]
+        if after == "all":
+            expected = feed(model, branch[path], fed(), slot=1, slots=2)[-1]
+        else:
+            text = torch.cat([prompt, branch[path]])
+            causal = torch.ones(len(text), len(text), dtype=torch.bool).tril()
+            with torch.no_grad():
+                expected = model(text[None], torch.arange(len(text))[None], causal[None])[0, -1]
         torch.testing.assert_close(got[place], expected, rtol=1e-4, atol=1e-5)
-    assert (states[0].position == before).all()
-    after, untouched = (feed(model, x[4:], state, slot=1, slots=2) for state in states)
-    assert torch.equal(after, untouched)
+    assert (state.position == before).all()
+    assert torch.equal(*(feed(model, x[4:], each, slot=1, slots=2) for each in (state, untouched)))
 
 
 def test_slots_do_not_see_each_other(model):
