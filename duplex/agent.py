@@ -443,8 +443,9 @@ class Agent:
         return self.tokenizer.encode(" " + word, add_special_tokens=False).ids
 
     def review(self, slot: int, events: list[Event]) -> None:
-        """When a turn may be over the whole of it is read once more: what was written word by word, and is now less likely than
-        another way, the LM forgets, and reads that."""
+        """When a turn may be over the LM forgets what was written word by word, with the ticks between, and reads the turn in one
+        piece, as it read what it knows; in another way where that is likelier by now.
+        """
         session, reading = self.sessions[slot], self.sessions[slot].words_heard
         waits = reading.quiet < lexicon.QUIET_FRAMES or lexicon.undecided(reading) or hearing.sure(session.hearing)
         if session.reviewed or reading.cut or not session.pure or session.grammar.stream != USER or waits:
@@ -456,19 +457,15 @@ class Agent:
         likely = (self.likely(slot, texts) if len(found) > 1 else []) or [0.0]  # what it cannot read is judged by its sound
         scores = [score + LM_SHARE * (p + LM_WORD * len(way)) for (way, score), p in zip(found, likely, strict=False)]
         best = max(range(len(scores)), key=scores.__getitem__, default=None)
-        before = [symbol for _, symbol in session.written]
-        if best is None or not texts[best] or texts[best] == before:
-            return
-        same = len(os.path.commonprefix([texts[best], before]))
-        if len(texts[best]) - same > CONSIDERED:  # too much for one call beside a tick
+        if best is None or not texts[best] or len(texts[best]) > CONSIDERED:  # nothing, or too much for one call beside a tick
             return
         self.read_waiting(slot)
-        lm.drop(self.lm_state, slot, [position for position, _ in session.written[same:]])
-        first, new = int(self.lm_state.next_position[slot]), texts[best][same:]
-        session.written[same:] = [(first + i, piece) for i, piece in enumerate(new)]
-        session.pending = session.pending + new
-        session.answer, session.hearing.unwritten = [], []
-        events.append(Event("corrected", session.tick, self.tokenizer.decode(texts[best])))
+        lm.drop(self.lm_state, slot, [position for position, _ in session.written])
+        before, first = [symbol for _, symbol in session.written], int(self.lm_state.next_position[slot])
+        session.written = [(first + i, piece) for i, piece in enumerate(texts[best])]
+        session.pending, session.hearing.unwritten = texts[best], []
+        if texts[best] != before:
+            events.append(Event("corrected", session.tick, self.tokenizer.decode(texts[best])))
 
     def read_waiting(self, slot: int) -> None:
         """Feed what was put off and what is pending: then all that was written has its place in the LM's cache."""
@@ -491,11 +488,13 @@ class Agent:
         read = itertools.takewhile(lambda text: text[:-1] in places or len(text) == 1, texts)
         return [sum(float(scores[places[t[:i]], t[i] - FIRST_TEXT_ID]) for i in range(1, len(t))) for t in read]
 
-    def read_ahead(self, slot: int, texts: list[tuple[int, ...]], after: str, tick: torch.Tensor | None = None):
+    def read_ahead(
+        self, slot: int, texts: list[tuple[int, ...]], after: str, tick: torch.Tensor | None = None
+    ) -> tuple[dict[tuple[int, ...], int], torch.Tensor]:
         """One call that reads what may follow (after: see lm.consider), of the texts from the first on as many as fit; what
         several of them begin with is read once, and the LM's state stays as it was. tick [D]: would come before them all.
 
-        -> {beginning of a text: its place}, of all beginnings; hidden states [N, D]. None, if not even the first text fits.
+        -> {beginning of a text: its place}, hidden states [N, D]; both empty if not even the first text fits
         """
         room, places = min(CONSIDERED, int((self.lm_state.position[slot] < 0).sum())), {} if tick is None else {(): 0}
         for text in texts:

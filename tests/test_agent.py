@@ -403,31 +403,24 @@ def reviewed(monkeypatch, likely: list[float], ticks: int = 12, own: bool = Fals
     return agent, events, positions
 
 
-def test_a_turn_that_is_likelier_read_in_another_way_is_corrected(monkeypatch):
-    """The LM's cache then holds the new words in place of those that differ, and nothing else has moved."""
-    agent, events, before = reviewed(monkeypatch, [-9.0, -2.0])
+@pytest.mark.parametrize(("likely", "read"), [([-9.0, -2.0], " hi now"), ([-2.0, -9.0], " hi you"), ([], " hi you")])
+def test_a_turn_is_read_once_more_in_one_piece(monkeypatch, likely, read):
+    """In the likelier way, or in that which sounds best; the LM's cache holds it in place of what was written."""
+    agent, events, before = reviewed(monkeypatch, likely)
     transcript = Transcript()
     for event in events:
         transcript.note(event)
-    assert [e.text for e in events if e.kind == "corrected"] == [" hi now"] and transcript.text == " hi now"
-    written = agent.sessions[0].written
-    assert [symbol for _, symbol in written] == text(" hi now") and len(before) == len(text(" hi you"))
+    assert [e.text for e in events if e.kind == "corrected"] == [read] * (read != " hi you") and transcript.text == read
+    positions, symbols = zip(*agent.sessions[0].written, strict=True)
+    assert list(symbols) == text(read) and list(positions) == [*range(positions[0], positions[0] + len(text(read)))]
     cells = set(agent.lm_state.position[0].tolist())
-    kept, forgotten = before[: len(text(" hi "))], before[len(text(" hi ")) :]
-    assert [position for position, _ in written[: len(kept)]] == kept and cells >= {position for position, _ in written}
-    assert not cells & set(forgotten) and min(position for position, _ in written[len(kept) :]) > max(before)
+    assert cells >= set(positions) and not cells & set(before) and positions[0] > max(before)
 
 
-@pytest.mark.parametrize(
-    ("likely", "options"),
-    [
-        ([-2.0, -9.0], {}), ([], {}), ([-9.0, -2.0], {"own": True}), ([-9.0, -2.0], {"cut": True}),
-        ([-99.0, -2.0], {"other": "hi " + "so " * CONSIDERED}),
-    ],
-)  # fmt: skip
-def test_a_turn_stays_as_it_was_written(monkeypatch, likely, options):
-    """It is likely, or sounds best and was not read, or some of it was the agent's own voice, or it or the other is too long."""
-    agent, events, before = reviewed(monkeypatch, likely, **options)
+@pytest.mark.parametrize("options", [{"own": True}, {"cut": True}, {"other": "hi " + "so " * CONSIDERED}])
+def test_a_turn_stays_as_it_was_written(monkeypatch, options):
+    """Some of it was the agent's own voice, or it or the likelier reading is too long."""
+    agent, events, before = reviewed(monkeypatch, [-99.0, -2.0], **options)
     assert not any(e.kind == "corrected" for e in events) and "".join(e.text for e in events if e.kind == "heard") == " hi you"
     assert [position for position, _ in agent.sessions[0].written] == before
 
