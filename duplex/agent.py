@@ -57,6 +57,7 @@ DEFAULT_FOLDER = Path(__file__).parent / "agent"
 PROMPT_CELLS = 256  # positions kept for the instructions of a session
 WAYS, WORSE = 8, 5.0  # in which a turn may be read; how much worse than the best one's the score of one may be that is considered
 CONSIDERED = 24  # positions of all of them together at most: more would take too long
+REREAD_TICKS = 6  # of silence at most are read again after them
 LM_SHARE, LM_WORD = 0.4, 4.0  # of the LM in their scores; what makes up for its preference for few words
 READ_A_TICK = 4  # positions of a text that a session reads in one step with the others: more would make them late
 QUIET_TICKS = 3  # without speech, before a turn may end: its last pieces are heard only after their end
@@ -83,6 +84,7 @@ class Settings:
     next_penalty: float = 1.0  # taken off the score of <next>: the best single tick for a symbol is rarely surer than waiting
     answer_least: float = hearing.SURELY_HEARD  # how sure one word of a turn must be for an answer: noise is heard as "a" and "oh"
     far_penalty: float = 6.0  # taken off yielding to, and answering, a voice that is farther than the user's was
+    stop_penalty: float = 1.5  # taken off yielding: a "right" or "yeah" is no interruption
     hasty_penalty: float = 2.5  # taken off a turn's end before HASTY_TICKS of quiet: who pauses for thought goes on
     temperature: float = 0.0
     top_k: int = 30
@@ -130,6 +132,7 @@ class Session:
     words_heard: Reading = field(default_factory=Reading)
     written: list[tuple[int, int]] = field(default_factory=list)  # (LM position, symbol) of the user's turn
     reviewed: bool = False  # since the last word was heard
+    ticks: list[torch.Tensor] = field(default_factory=list)  # vectors of the last ones
     pure: bool = True  # all that was heard in this turn is the user's
     hearing: Hearing = field(default_factory=Hearing)
     held: int = 0  # ticks of this turn for which its voice has waited
@@ -350,6 +353,7 @@ class Agent:
         for slot in active:
             session = self.sessions[slot]
             reading[slot] = (session.pending + session.text[:READ_A_TICK], vectors[slot])
+            session.ticks = [*session.ticks[1 - REREAD_TICKS :], vectors[slot]]
             session.pending = []
             del session.text[:READ_A_TICK]
         deciding = {s for s in active if not self.sessions[s].text}
@@ -444,7 +448,7 @@ class Agent:
 
     def review(self, slot: int, events: list[Event]) -> None:
         """When a turn may be over the LM forgets what was written word by word, with the ticks between, and reads the turn in one
-        piece, as it read what it knows; in another way where that is likelier by now.
+        piece, as it read what it knows, and the silence after it; in another way where that is likelier by now.
         """
         session, reading = self.sessions[slot], self.sessions[slot].words_heard
         waits = reading.quiet < lexicon.QUIET_FRAMES or lexicon.undecided(reading) or hearing.sure(session.hearing)
@@ -460,10 +464,14 @@ class Agent:
         if best is None or not texts[best] or len(texts[best]) > CONSIDERED:  # nothing, or too much for one call beside a tick
             return
         self.read_waiting(slot)
-        lm.drop(self.lm_state, slot, [position for position, _ in session.written])
-        before, first = [symbol for _, symbol in session.written], int(self.lm_state.next_position[slot])
-        session.written = [(first + i, piece) for i, piece in enumerate(texts[best])]
-        session.pending, session.hearing.unwritten = texts[best], []
+        state, before, last = self.lm_state, [symbol for _, symbol in session.written], max(session.written, default=(0, 0))[0]
+        since = np.sort(state.position[slot, (state.position[slot] > last) & (state.tick[slot] != lm.TEXT)])
+        count = min(len(since), len(session.ticks))
+        lm.drop(state, slot, [position for position, _ in session.written] + since[len(since) - count :].tolist())
+        state.now[slot] -= count
+        session.written = [(int(state.next_position[slot]) + i, piece) for i, piece in enumerate(texts[best])]
+        silence = [self.row([], tick) for tick in session.ticks[len(session.ticks) - count :]]
+        session.put_off, session.hearing.unwritten = [self.row(texts[best]), *silence], []
         if texts[best] != before:
             events.append(Event("corrected", session.tick, self.tokenizer.decode(texts[best])))
 
@@ -702,6 +710,7 @@ class Agent:
             mask[pressing] = True
         surely = {piece: p for piece, p in heard.items() if p >= hearing.SURELY_HEARD}
         scores[NEXT] -= settings.next_penalty
+        scores[STOP] -= settings.stop_penalty
         if hearing.far(session.hearing):
             scores[[STOP, USER_END]] -= settings.far_penalty
         if session.hearing.quiet_ticks < HASTY_TICKS:

@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from duplex import agent as agent_module
-from duplex.agent import CONSIDERED, ECHO_TICKS, HASTY_TICKS, PONDERED, QUIET_TICKS, Agent, Said, Session, Settings
+from duplex.agent import CONSIDERED, ECHO_TICKS, HASTY_TICKS, PONDERED, QUIET_TICKS, REREAD_TICKS, Agent, Said, Session, Settings
 from duplex.audio import TICK_SAMPLES
 from duplex.encoder import BLANK
 from duplex.events import Transcript
 from duplex.hearing import turn_ended, written
+from duplex.lm import TEXT
 from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, Grammar
 from tests.tiny_speech_agent import LETTERS, tiny_agent
 
@@ -413,7 +414,12 @@ def test_a_turn_is_read_once_more_in_one_piece(monkeypatch, likely, read):
     assert [e.text for e in events if e.kind == "corrected"] == [read] * (read != " hi you") and transcript.text == read
     positions, symbols = zip(*agent.sessions[0].written, strict=True)
     assert list(symbols) == text(read) and list(positions) == [*range(positions[0], positions[0] + len(text(read)))]
-    cells = set(agent.lm_state.position[0].tolist())
+    state = agent.lm_state
+    ticks = state.tick[0, state.position[0].argsort()]
+    ticks = ticks[(np.sort(state.position[0]) >= 0) & (ticks != TEXT)]
+    assert (np.diff(ticks) == 1).all() and ticks[-1] == state.now[0]  # those that were read again are counted once
+    assert ((state.position[0] > positions[-1]) & (state.tick[0] != TEXT)).sum() > REREAD_TICKS
+    cells = set(state.position[0].tolist())
     assert cells >= set(positions) and not cells & set(before) and positions[0] > max(before)
 
 
