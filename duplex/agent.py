@@ -471,7 +471,8 @@ class Agent:
         state.now[slot] -= count
         session.written = [(int(state.next_position[slot]) + i, piece) for i, piece in enumerate(texts[best])]
         silence = [self.row([], tick) for tick in session.ticks[len(session.ticks) - count :]]
-        session.put_off, session.hearing.unwritten = [self.row(texts[best]), *silence], []
+        session.put_off = [self.row(texts[best]), *silence]
+        hearing.read_anew(session.hearing)
         if texts[best] != before:
             events.append(Event("corrected", session.tick, self.tokenizer.decode(texts[best])))
 

@@ -98,6 +98,16 @@ def sure(hearing: Hearing) -> list[int]:
 def written(hearing: Hearing, symbol: int) -> None:
     """What was heard up to this symbol is settled; a symbol that was not heard stands for the oldest."""
     place = next((i for i, (_, token, _) in enumerate(hearing.unwritten) if token == symbol), 0)
-    for _, _, share in hearing.unwritten[place : place + 1]:
-        hearing.surest = max(share, hearing.surest or 0.0)
+    settle(hearing, hearing.unwritten[place : place + 1])
     del hearing.unwritten[: place + 1]
+
+
+def read_anew(hearing: Hearing) -> None:
+    """What waits to be written is in the turn now, no surer than it was."""
+    settle(hearing, hearing.unwritten)
+    hearing.unwritten = []
+
+
+def settle(hearing: Hearing, pieces: list[tuple[int, int, float]]) -> None:
+    for _, _, share in pieces:
+        hearing.surest = max(share, hearing.surest or 0.0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from duplex import hearing
-from duplex.hearing import FORGOTTEN_TICKS, Hearing, expect, of_its_own, pressing, sure, turn_ended, weigh, written
+from duplex.hearing import FORGOTTEN_TICKS, Hearing, expect, of_its_own, pressing, read_anew, sure, turn_ended, weigh, written
 
 
 def test_sure_pieces_come_in_order_and_are_not_passed_over():
@@ -102,3 +102,12 @@ def test_only_what_is_sure_is_foreseen():
     for tick, heard in enumerate([[(1, 0.9)], [(2, 0.4)], [(3, 0.6), (4, 0.2)]]):
         expect(state, tick, heard)
     assert sure(state) == [1, 3]
+
+
+def test_a_turn_that_is_read_anew_is_no_surer():
+    heard = Hearing()
+    expect(heard, 0, [(70, 0.3), (71, 0.4)])
+    read_anew(heard)
+    assert heard.surest == 0.4 and not heard.unwritten
+    read_anew(heard)
+    assert heard.surest == 0.4
