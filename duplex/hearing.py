@@ -109,5 +109,6 @@ def read_anew(hearing: Hearing) -> None:
 
 
 def settle(hearing: Hearing, pieces: list[tuple[int, int, float]]) -> None:
+    """These pieces are in the turn, which is as sure as its surest."""
     for _, _, share in pieces:
         hearing.surest = max(share, hearing.surest or 0.0)

@@ -132,9 +132,8 @@ def test_a_tree_is_read_ahead_and_leaves_no_trace(model, after):
         batch[1] = prompt
         step(model, batch, [0, 3], np.zeros((2, 3), bool), state, pin=True)
         feed(model, x[:1], state, slot=1, slots=2)
-        for tick in x[1:4]:  # more than the window holds
-            batch = tick.expand(2, 1, -1)
-            step(model, batch, [0, 1], np.ones((2, 1), bool), state)
+        for tick in x[1:4].repeat(TINY.tick_window, 1):  # more than the window holds
+            step(model, tick.expand(2, 1, -1), [0, 1], np.ones((2, 1), bool), state)
         return state
 
     state, untouched = fed(), fed()
