@@ -21,7 +21,7 @@ import torch
 
 from duplex import codec as codec_module
 from duplex import encoder as encoder_module
-from duplex import features, hearing, lexicon, lm, talking, voices
+from duplex import features, hearing, lexicon, lm, talking, turns, voices
 from duplex.audio import CODEC_FRAME_RATE, SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.checkpoint import load_config, load_tensors
 from duplex.draft import Asked, Draft, DraftConfig, propose
@@ -29,8 +29,7 @@ from duplex.echo import EchoCanceller, EchoUnavailable
 from duplex.events import Error, Event
 from duplex.hearing import Hearing
 from duplex.lexicon import Reading
-from duplex.pronounce import Pronounce, PronounceState
-from duplex.sampling import sample
+from duplex.pronounce import Pronounce
 from duplex.tokens import (
     AGENT,
     ASIDE,
@@ -45,10 +44,10 @@ from duplex.tokens import (
     USER_END,
     Grammar,
     advance,
-    allowed,
     kind,
     load_tokenizer,
 )
+from duplex.turns import ECHO_TICKS, Row, Said, Session, Settings
 from duplex.vocoder import DecodeState
 
 log = logging.getLogger(__name__)
@@ -60,90 +59,14 @@ CONSIDERED = 24  # positions of all of them together at most: more would take to
 REREAD_TICKS = 6  # of silence at most are read again after them
 LM_SHARE, LM_WORD = 0.4, 4.0  # of the LM in their scores; what makes up for its preference for few words
 READ_A_TICK = 4  # positions of a text that a session reads in one step with the others: more would make them late
-QUIET_TICKS = 3  # without speech, before a turn may end: its last pieces are heard only after their end
-HASTY_TICKS = 9  # of quiet, before which the LM must be surer that a turn has ended
 NEAR_TICKS, GONE_TICKS = 2, 2  # that somebody near must speak for the voice to wait, and be silent for it to go on
-FORESEEN = 3  # symbols at most that were heard
 PONDERED = ONSET_SYMBOLS - 3  # of an answer's first symbols are thought of before its time
 PONDER_S = TICK_MS / 2000  # a tick that has taken longer is not made longer for them
 PUT_OFF_TICKS = 6  # of all sessions together may wait to be fed while there is nothing to decide
-SOUNDING_WORDS, ECHO_TICKS = 3, 15  # words begun or about to be; how long after its end a word may come back and be heard
 REST_TICKS = 10  # of silence, after which the codec remembers nothing else and what it gives is silence: it rests
 REHEARSAL_TICKS = 16
 WEIGH_TICKS = 500  # after so many the draft must have saved more time than it took
-Row = tuple[torch.Tensor, list[int]]  # inputs of the LM [n, D] for one slot, and which of them are ticks
 INSTRUCTIONS = "You are Duplex, a friendly voice assistant. Answer in one short sentence."
-
-
-@dataclass
-class Settings:
-    """How symbols are drawn, and how a draft guesses them: see draft.propose."""
-
-    symbols_per_tick: int = 1  # at least, while the voice is heard; see `most_symbols`
-    fusion: float = 6.0  # added to the score of what was surely heard
-    next_penalty: float = 1.0  # taken off the score of <next>: the best single tick for a symbol is rarely surer than waiting
-    answer_least: float = hearing.SURELY_HEARD  # how sure one word of a turn must be for an answer: noise is heard as "a" and "oh"
-    far_penalty: float = 6.0  # taken off yielding to, and answering, a voice that is farther than the user's was
-    stop_penalty: float = 1.5  # taken off yielding: a "right" or "yeah" is no interruption
-    hasty_penalty: float = 2.5  # taken off a turn's end before HASTY_TICKS of quiet: who pauses for thought goes on
-    temperature: float = 0.0
-    top_k: int = 30
-    patience_ticks: int = 20  # a user who has said nothing for so long has finished, whatever the LM waits for
-    hold_ticks: int = 12  # for which the voice waits at most, once a turn, while somebody near talks over it
-    turn_tokens: int = 64  # a turn of the agent's is no longer: a small model may never find its end
-    draft_least: float = 0.4  # how likely a guess must be to be worth a position
-    cancel_echo: bool = True  # take the agent's own voice out of what is heard, whether the client does or not
-    review: bool = True  # let the LM choose, when a turn may be over, among the ways in which all of it may be read
-    guess: bool = True  # False: plain decoding, a call of the LM for every symbol; to compare with
-    talker_guess: str = "off"  # or "exact", "coarse": guess patches of the voice too, see talking.py
-
-
-@dataclass
-class Said:
-    """A word of the agent's turn: which text positions of the LM it came from, and whether its voice has begun."""
-
-    text: str
-    begin: int  # character of the turn's text
-
-
-@dataclass
-class Session:
-    generator: torch.Generator
-    grammar: Grammar = field(default_factory=Grammar)
-    tick: int = 0
-    pending: list[int] = field(default_factory=list)  # symbols the LM has not been fed yet
-    put_off: list[Row] = field(default_factory=list)  # what comes before them and has not been fed either
-    front: PronounceState = field(default_factory=PronounceState)
-    turn_text: str = ""  # what the agent decided to say in this turn
-    tokens: list[tuple[int, int]] = field(default_factory=list)  # (LM position, first character) of the turn's tokens
-    words: dict[int, Said] = field(default_factory=dict)  # by word id: queued in the talker, not yet spoken
-    read: int = 0  # characters of turn_text that have become words
-    next_word: int = 0
-    ending: bool = False  # the text is complete, its voice is not
-    seed: int = 0
-    temperature: float | None = None  # None: what the settings say
-    prompt: list[int] = field(default_factory=list)  # instructions still to be read; until then there are no ticks
-    text: list[int] = field(default_factory=list)  # text of the client still to be read; until then nothing is decided
-    asked: int = 0  # symbols of this tick
-    most: int = 1  # how many it may have
-    foreseen: list[int] = field(default_factory=list)  # the first of them, all but certain before the LM is asked
-    answer: list[int] = field(default_factory=list)  # how the agent would begin if the user's turn were over now
-    heard_tick: int = 0  # when the user last said something
-    words_heard: Reading = field(default_factory=Reading)
-    written: list[tuple[int, int]] = field(default_factory=list)  # (LM position, symbol) of the user's turn
-    reviewed: bool = False  # since the last word was heard
-    ticks: list[torch.Tensor] = field(default_factory=list)  # vectors of the last ones
-    pure: bool = True  # all that was heard in this turn is the user's
-    hearing: Hearing = field(default_factory=Hearing)
-    held: int = 0  # ticks of this turn for which its voice has waited
-    awaiting: bool = False  # the user has said something to the agent that it has not answered
-    voice: str = voices.DEFAULT
-    speed: float = 1.0
-    wish: int | None = None  # STOP or AGENT: what the client asks for goes before what the model wants
-    heard_ms: int | None = None  # how far the user has heard the agent's voice, if the client tells
-    lately: list[tuple[str, int]] = field(default_factory=list)  # its last words and the ticks in which they ended
-    echo: EchoCanceller | None = None
-    voiced: list[tuple[int, int]] = field(default_factory=list)  # (first character, end in ms) of the turn's spoken words
 
 
 @dataclass
@@ -359,7 +282,7 @@ class Agent:
         deciding = {s for s in active if not self.sessions[s].text}
         for slot in deciding:
             session = self.sessions[slot]
-            session.asked, session.foreseen = 0, self.foresee(session)
+            session.asked, session.foreseen = 0, turns.foresee(session)
             session.most = self.most_symbols(slot, session)
         rows = {s: row for s, given in reading.items() if (row := self.contained(events[s], self.row, *given))}
         rows = self.due(rows, deciding, events)
@@ -428,7 +351,7 @@ class Agent:
 
     def hear(self, session: Session, phones: np.ndarray, level_db: float) -> list[tuple[int, float]]:
         """A tick's phones [4, 1 + phones] -> the pieces of the user's words that are settled in it, and how sure they are."""
-        heard, own = [], self.audible_words(session)
+        heard, own = [], turns.audible_words(session)
         if not session.grammar.user_open and not session.hearing.unwritten:
             lexicon.commit(session.words_heard, lexicon.LONGEST_TURN)
             session.pure = True
@@ -464,14 +387,11 @@ class Agent:
         if best is None or not texts[best] or len(texts[best]) > CONSIDERED:  # nothing, or too much for one call beside a tick
             return
         self.read_waiting(slot)
-        state, before, last = self.lm_state, [symbol for _, symbol in session.written], max(session.written, default=(0, 0))[0]
-        since = np.sort(state.position[slot, (state.position[slot] > last) & (state.tick[slot] != lm.TEXT)])
-        count = min(len(since), len(session.ticks))
-        lm.drop(state, slot, [position for position, _ in session.written] + since[len(since) - count :].tolist())
-        state.now[slot] -= count
-        session.written = [(int(state.next_position[slot]) + i, piece) for i, piece in enumerate(texts[best])]
-        silence = [self.row([], tick) for tick in session.ticks[len(session.ticks) - count :]]
-        session.put_off = [self.row(texts[best]), *silence]
+        before = [piece for _, piece in session.written]
+        count = lm.take_back(self.lm_state, slot, [position for position, _ in session.written], len(session.ticks))
+        begin = int(self.lm_state.next_position[slot])
+        session.written = list(enumerate(texts[best], begin))
+        session.put_off = [self.row(texts[best]), *(self.row([], tick) for tick in session.ticks[len(session.ticks) - count :])]
         hearing.read_anew(session.hearing)
         if texts[best] != before:
             events.append(Event("corrected", session.tick, self.tokenizer.decode(texts[best])))
@@ -544,26 +464,8 @@ class Agent:
     def idle(self, slot: int) -> bool:
         """Whether a session can only wait now, whatever the LM says."""
         session = self.sessions[slot]
-        mask = self.narrowed(session, self.choices(slot))
+        mask = turns.narrowed(session, self.settings, self.choices(slot))
         return session.wish is None and not mask[FIRST_TEXT_ID] and int(mask[:FIRST_TEXT_ID].sum()) == 1
-
-    @staticmethod
-    def audible_words(session: Session) -> list[str]:
-        """What the agent says now, or said so lately that its echo may still be heard."""
-        now = [said.text for _, said in sorted(session.words.items())[:SOUNDING_WORDS]]
-        return now + [text for text, tick in session.lately if tick > session.tick - ECHO_TICKS]
-
-    @staticmethod
-    def foresee(session: Session) -> list[int]:
-        """The symbols that the LM will hardly fail to say now: what was surely heard, and the end of a turn in silence.
-
-        They are the cheapest draft there is; the LM decides on each as it does on any guess.
-        """
-        surely = hearing.sure(session.hearing)
-        if surely:
-            return [*([] if session.grammar.stream == USER else [USER]), *surely][:FORESEEN]
-        over = session.grammar.stream == USER and session.hearing.quiet_ticks >= QUIET_TICKS
-        return [USER_END, AGENT, *session.answer] if over and not session.grammar.agent_open else []
 
     def most_symbols(self, slot: int, session: Session) -> int:
         """How many symbols a session's tick may have: the beginning of an answer waits for nobody (as in training.scenes)."""
@@ -672,71 +574,18 @@ class Agent:
         raise AssertionError("the last state has no guess to be right")
 
     def choices(self, slot: int) -> torch.Tensor:
-        """bool [vocabulary]: what a session may say next, as far as it depends on what was heard and on the voice."""
-        session = self.sessions[slot]
+        """See `turns.choices`."""
         queued = self.talking.queued_seconds(self.talker_state, slot)
-        mask = allowed(session.grammar, self.lm.config.vocabulary, queued <= LEAD_SECONDS, queued > 0)
-        if not hearing.pressing(session.hearing):  # an LM alone goes on writing what sounds likely, though nobody says it
-            mask[USER] = False
-            mask[FIRST_TEXT_ID:] &= session.grammar.stream != USER
-        mask[AGENT] &= session.grammar.agent_open or session.awaiting  # the agent answers; it does not begin by itself
-        return mask
-
-    def narrowed(self, session: Session, mask: torch.Tensor) -> torch.Tensor:
-        """What is left of the choices by the agent's own rules, which do not bind a client's wish."""
-        mask[STOP] &= session.grammar.user_open  # there is nobody to yield to
-        patient = session.tick - session.heard_tick <= self.settings.patience_ticks
-        if patient and (hearing.sure(session.hearing) or session.hearing.quiet_ticks < QUIET_TICKS):
-            mask[USER_END] = mask[ASIDE] = False
-        if session.grammar.user_open and mask[USER_END] and not patient:  # it is over; for whom was it?
-            mask = torch.isin(torch.arange(len(mask)), torch.tensor([USER_END, ASIDE]))
-        surest = session.hearing.surest
-        if surest is not None and surest < self.settings.answer_least:  # it may have been no speech at all
-            mask[USER_END] = False
-        return mask
+        return turns.choices(self.sessions[slot], self.lm.config.vocabulary, queued)
 
     def draw(self, slot: int, scores: torch.Tensor) -> int:
         """The next symbol of a session; scores [V], or those of the control tokens alone, are changed."""
-        session, settings, mask = self.sessions[slot], self.settings, self.choices(slot)
-        symbol = self.wished(session, mask)
+        session, mask = self.sessions[slot], self.choices(slot)
+        symbol = turns.wished(session, mask)
         if symbol is not None:
             return symbol
-        mask = self.narrowed(session, mask)
-        if session.grammar.stream == AGENT and len(session.tokens) >= settings.turn_tokens and mask[END]:
-            return END
-        heard = hearing.pressing(session.hearing)
-        if session.grammar.stream == USER:  # nothing else is written, however likely it sounds
-            pressing = [piece for piece in heard if mask[piece]]
-            mask[FIRST_TEXT_ID:] = False
-            mask[pressing] = True
-        surely = {piece: p for piece, p in heard.items() if p >= hearing.SURELY_HEARD}
-        scores[NEXT] -= settings.next_penalty
-        scores[STOP] -= settings.stop_penalty
-        if hearing.far(session.hearing):
-            scores[[STOP, USER_END]] -= settings.far_penalty
-        if session.hearing.quiet_ticks < HASTY_TICKS:
-            scores[USER_END] -= settings.hasty_penalty
-        for piece, p in surely.items():  # for what was heard, and against passing over it
-            scores[NEXT] -= settings.fusion * p
-            piece = piece if session.grammar.stream == USER else USER
-            if piece < len(scores):
-                scores[piece] += settings.fusion * p
-        temperature = settings.temperature if session.temperature is None else session.temperature
-        temperature = temperature if session.grammar.stream == AGENT else 0.0
-        return sample(scores, mask[: len(scores)], temperature, settings.top_k, session.generator)
-
-    @staticmethod
-    def wished(session: Session, mask: torch.Tensor) -> int | None:
-        """The symbol that brings about what the client asked for; None when there is nothing (more) to do."""
-        wish, session.wish = session.wish, None
-        if wish == STOP and mask[STOP]:
-            return STOP
-        if wish == AGENT and not session.grammar.agent_open:
-            if mask[AGENT]:
-                return AGENT
-            session.wish = AGENT  # not before the user's turn is over and the voice has room
-            return USER_END if mask[USER_END] else NEXT
-        return None
+        words = len(self.tokenizer.decode([piece for _, piece in session.written]).split())
+        return turns.draw(session, self.settings, scores, mask, words)
 
     def note(self, slot: int, symbol: int, before: Grammar, position: int, events: list[Event]) -> None:
         """What a symbol means to the outside: events, and text for the talker."""

@@ -226,6 +226,15 @@ def drop(state: LMState, slot: int, positions: list[int]) -> None:
     state.position[slot, np.isin(state.position[slot], positions)] = -1
 
 
+def take_back(state: LMState, slot: int, text: list[int], most: int) -> int:
+    """Forget these positions of text and at most so many of the last ticks fed behind them -> how many: they may be fed again."""
+    behind = (state.position[slot] > max(text, default=-1)) & (state.tick[slot] != TEXT)
+    ticks = np.sort(state.position[slot, behind])[-most:] if most else []
+    drop(state, slot, [*text, *ticks])
+    state.now[slot] -= len(ticks)
+    return len(ticks)
+
+
 def rollback(state: LMState, slot: int, count: int) -> None:
     """Undo the last `count` positions of a slot, as if they had never been fed."""
     state.next_position[slot] -= count

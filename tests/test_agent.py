@@ -5,13 +5,14 @@ import pytest
 import torch
 
 from duplex import agent as agent_module
-from duplex.agent import CONSIDERED, ECHO_TICKS, HASTY_TICKS, PONDERED, QUIET_TICKS, REREAD_TICKS, Agent, Said, Session, Settings
+from duplex.agent import CONSIDERED, PONDERED, REREAD_TICKS, Agent
 from duplex.audio import TICK_SAMPLES
 from duplex.encoder import BLANK
 from duplex.events import Transcript
 from duplex.hearing import turn_ended, written
 from duplex.lm import TEXT
 from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, Grammar
+from duplex.turns import ECHO_TICKS, HASTY_TICKS, QUIET_TICKS, REPLY_TICKS, Said, Session, Settings
 from tests.tiny_speech_agent import LETTERS, tiny_agent
 
 LIVELY = Settings(symbols_per_tick=2, temperature=1.0)
@@ -187,7 +188,7 @@ class Script:
     def __init__(self, agent, symbols: list[int]):
         self.symbols, self.size = list(symbols), agent.lm.config.vocabulary
         agent.lm.logits, agent.settings.guess = self, False  # each symbol is asked for once, in its turn
-        agent.settings.answer_least = 0.0  # and may be written as soon as it is wanted
+        agent.settings.answer_least = agent.settings.answer_least_first = 0.0  # and may be written as soon as it is wanted
         agent.encoder.phones.bias.data[BLANK] = 99.0  # nothing is heard
 
     def __call__(self, hidden: torch.Tensor, text: bool = True) -> torch.Tensor:
@@ -297,6 +298,17 @@ def test_an_unsure_end_of_a_turn_is_left_to_a_longer_quiet(quiet, symbol):
     assert agent.draw(0, scores) == symbol
 
 
+@pytest.mark.parametrize(("words", "symbol"), [(" right", NEXT), (" right wait", STOP)])
+def test_a_single_word_must_be_a_plainer_interruption(words, symbol):
+    agent = tiny_agent(1, Settings(next_penalty=0.0, stop_penalty=1.0, stop_penalty_word=2.5))
+    agent.open(0)
+    session, scores = agent.sessions[0], torch.zeros(agent.lm.config.vocabulary)
+    session.grammar, session.written = Grammar(stream=USER, user_open=True, agent_open=True), list(enumerate(text(words)))
+    scores[STOP] = 2.0
+    agent.choices = lambda slot: torch.isin(torch.arange(len(scores)), torch.tensor([STOP, NEXT]))
+    assert agent.draw(0, scores) == symbol
+
+
 def test_what_is_not_for_the_agent_is_heard_and_not_answered():
     agent = tiny_agent(1, Settings(symbols_per_tick=2, next_penalty=0.0))
     wait = [NEXT] * QUIET_TICKS
@@ -338,12 +350,23 @@ def test_a_turn_that_finds_no_end_is_ended():
     assert [e.kind for e in events].count("agent_ended") == 1
 
 
-@pytest.mark.parametrize(("shares", "to"), [((0.3, 0.4), "other"), ((0.4, 0.6, 0.3), "agent")])
-def test_who_was_never_surely_heard_is_not_answered(shares, to):
-    """The LM wants to answer; a client's wish counts all the same."""
+@pytest.mark.parametrize(
+    ("shares", "spoke", "to"),
+    [
+        ((0.3, 0.4), 0, "other"),
+        ((0.4, 0.6, 0.3), 0, "agent"),
+        ((0.4, 0.6, 0.3), REPLY_TICKS, "other"),
+        ((0.4, 0.6, 0.3), None, "other"),
+        ((0.4, 0.8, 0.3), None, "agent"),
+    ],
+)
+def test_who_was_never_surely_heard_is_not_answered(shares, spoke, to):
+    """The LM wants to answer; a client's wish counts all the same. spoke: how many ticks ago the agent's voice ended."""
     agent = tiny_agent(1)
     agent.open(0)
     session, letters = agent.sessions[0], text(" no")
+    session.tick = session.heard_tick = 2 * REPLY_TICKS
+    session.lately = [] if spoke is None else [("so", session.tick - spoke)]
     session.grammar, session.hearing.quiet_ticks = Grammar(stream=USER, user_open=True), HASTY_TICKS
     session.hearing.unwritten = [(0, letter, share) for letter, share in zip(letters, shares, strict=False)]
     scores = torch.zeros(agent.lm.config.vocabulary)

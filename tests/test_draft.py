@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from duplex import bench_draft, lm, metrics
-from duplex.agent import Settings
 from duplex.audio import TICK_SAMPLES
 from duplex.draft import Asked, Draft, DraftConfig, propose
 from duplex.engine import Engine
 from duplex.tokens import AGENT, FIRST_TEXT_ID, NEXT, STOP, Grammar, allowed
+from duplex.turns import Settings
 from tests.tiny_speech_agent import tiny_agent
 
 CHI_SQUARE_9_DEGREES = 27.9  # exceeded once in a thousand times by chance
@@ -48,7 +48,8 @@ def talk(agent, ticks: int, joins: dict[int, int], leaves: dict[int, int]):
 @pytest.mark.parametrize("slots", [1, 3])
 def test_the_draft_changes_no_symbol(slots, temperature):
     """Long enough that ticks and text leave their windows; sessions join and leave, and stop themselves."""
-    settings = Settings(symbols_per_tick=3, temperature=temperature, next_penalty=2.0, stop_penalty=0.0, draft_least=0.0)
+    rules = {"next_penalty": 2.0, "stop_penalty": 0.0, "stop_penalty_word": 0.0, "answer_least_first": 0.5}
+    settings = Settings(symbols_per_tick=3, temperature=temperature, draft_least=0.0, **rules)
     joins = {0: 0} if slots == 1 else {0: 0, 2: 7, 1: 11}
     leaves = {} if slots == 1 else {0: 90}
     plain, drafted = tiny_agent(slots, settings), with_draft(tiny_agent(slots, settings), 0.02)

@@ -19,9 +19,9 @@ from websockets.exceptions import ConnectionClosed
 
 from client.remote import RemoteSession
 from duplex import moshi, opus, protocol, realtime
-from duplex.agent import Settings
 from duplex.audio import TICK_SAMPLES
 from duplex.engine import TICK_S
+from duplex.turns import Settings
 from tests.conftest import HandClock, tone
 from tests.test_engine import beat
 from tests.test_engine import drive as drive_engine

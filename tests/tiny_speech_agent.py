@@ -6,13 +6,14 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from duplex.agent import Agent, Settings
+from duplex.agent import Agent
 from duplex.codec import Codec, CodecConfig
 from duplex.encoder import Encoder, EncoderConfig
 from duplex.lexicon import unpack
 from duplex.lm import LM, LMConfig
 from duplex.talker import Talker, TalkerConfig
 from duplex.tokens import FIRST_TEXT_ID
+from duplex.turns import Settings
 from training.lexicon import pack
 
 LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -29,10 +29,11 @@ import soxr
 import torch
 
 from duplex import lexicon, weights
-from duplex.agent import INSTRUCTIONS, Settings, load_agent
+from duplex.agent import INSTRUCTIONS, load_agent
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.bench_make import KOKORO, Kokoro
 from duplex.events import Transcript
+from duplex.turns import Settings
 from training.answers import batches, chat, load
 from training.evaluate_voice import TEXTS, error_rate
 from training.transcript import heard_form
