@@ -19,6 +19,7 @@ QUIET_TICKS = 3  # without speech, before a turn may end: its last pieces are he
 HASTY_TICKS = 9  # of quiet, before which the LM must be surer that a turn has ended
 FORESEEN = 3  # symbols at most that were heard
 SOUNDING_WORDS, ECHO_TICKS = 3, 15  # words begun or about to be; how long after its end a word may come back and be heard
+LATE_TICKS = 15  # after the end of its sound a word is written at the latest
 REPLY_TICKS = 125  # after its voice, in which what is said may be a reply to it
 Row = tuple[torch.Tensor, list[int]]  # inputs of the LM [n, D] for one slot, and which of them are ticks
 
@@ -31,10 +32,10 @@ class Settings:
     fusion: float = 6.0  # added to the score of what was surely heard
     next_penalty: float = 1.0  # taken off the score of <next>: the best single tick for a symbol is rarely surer than waiting
     answer_least: float = hearing.SURELY_HEARD  # how sure one word of a turn must be for an answer: noise is heard as "a" and "oh"
-    answer_least_first: float = 0.75  # the same for what is no reply to something that the agent has just said
+    answer_least_first: float = 0.85  # the same for what is no reply to something that the agent has just said
+    answer_least_noise: float = 0.95  # the same where no loud sound, or one that goes on, can have been those words
     far_penalty: float = 6.0  # taken off yielding to, and answering, a voice that is farther than the user's was
-    stop_penalty: float = 1.0  # taken off yielding
-    stop_penalty_word: float = 2.5  # the same after a single word: a "right" or "yeah" is no interruption
+    stop_penalty: float = 2.5  # taken off yielding to a single word: a "right" or "yeah" is no interruption
     hasty_penalty: float = 2.5  # taken off a turn's end before HASTY_TICKS of quiet: who pauses for thought goes on
     temperature: float = 0.0
     top_k: int = 30
@@ -133,11 +134,18 @@ def narrowed(session: Session, settings: Settings, mask: torch.Tensor) -> torch.
         mask[USER_END] = mask[ASIDE] = False
     if session.grammar.user_open and mask[USER_END] and not patient:  # it is over; for whom was it?
         mask = torch.isin(torch.arange(len(mask)), torch.tensor([USER_END, ASIDE]))
-    surest = session.hearing.surest
-    replies = any(tick > session.tick - REPLY_TICKS for _, tick in session.lately[-1:])
-    if surest is not None and surest < (settings.answer_least if replies else settings.answer_least_first):
+    if (session.hearing.surest or 0.0) < answer_least(session, settings):
         mask[USER_END] = False  # it may have been no speech at all
     return mask
+
+
+def answer_least(session: Session, settings: Settings) -> float:
+    """How sure the surest word of the open turn must be, if the turn is to be answered."""
+    quiet = session.hearing.quiet_ticks
+    if quiet < QUIET_TICKS or quiet - (session.tick - session.heard_tick) > LATE_TICKS:
+        return settings.answer_least_noise
+    replies = any(tick > session.tick - REPLY_TICKS for _, tick in session.lately[-1:])
+    return settings.answer_least if replies else settings.answer_least_first
 
 
 def draw(session: Session, settings: Settings, scores: torch.Tensor, mask: torch.Tensor, words: int) -> int:
@@ -155,7 +163,8 @@ def draw(session: Session, settings: Settings, scores: torch.Tensor, mask: torch
         mask[pressing] = True
     surely = {piece: p for piece, p in heard.items() if p >= hearing.SURELY_HEARD}
     scores[NEXT] -= settings.next_penalty
-    scores[STOP] -= settings.stop_penalty if words > 1 else settings.stop_penalty_word
+    if words <= 1:
+        scores[STOP] -= settings.stop_penalty
     if hearing.far(session.hearing):
         scores[[STOP, USER_END]] -= settings.far_penalty
     if session.hearing.quiet_ticks < HASTY_TICKS:

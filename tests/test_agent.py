@@ -12,7 +12,7 @@ from duplex.events import Transcript
 from duplex.hearing import turn_ended, written
 from duplex.lm import TEXT
 from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, Grammar
-from duplex.turns import ECHO_TICKS, HASTY_TICKS, QUIET_TICKS, REPLY_TICKS, Said, Session, Settings
+from duplex.turns import ECHO_TICKS, HASTY_TICKS, LATE_TICKS, QUIET_TICKS, REPLY_TICKS, Said, Session, Settings
 from tests.tiny_speech_agent import LETTERS, tiny_agent
 
 LIVELY = Settings(symbols_per_tick=2, temperature=1.0)
@@ -188,7 +188,8 @@ class Script:
     def __init__(self, agent, symbols: list[int]):
         self.symbols, self.size = list(symbols), agent.lm.config.vocabulary
         agent.lm.logits, agent.settings.guess = self, False  # each symbol is asked for once, in its turn
-        agent.settings.answer_least = agent.settings.answer_least_first = 0.0  # and may be written as soon as it is wanted
+        for least in ("answer_least", "answer_least_first", "answer_least_noise"):
+            setattr(agent.settings, least, 0.0)  # and may be written as soon as it is wanted
         agent.encoder.phones.bias.data[BLANK] = 99.0  # nothing is heard
 
     def __call__(self, hidden: torch.Tensor, text: bool = True) -> torch.Tensor:
@@ -282,7 +283,7 @@ def test_who_is_far_is_answered_only_if_the_model_is_very_sure(level, to):
     scores = torch.zeros(agent.lm.config.vocabulary)
     scores[USER_END], scores[ASIDE] = 5.0, 2.0
     agent.choices = lambda slot: torch.isin(torch.arange(len(scores)), torch.tensor([USER_END, ASIDE]))
-    session.hearing.quiet_ticks = QUIET_TICKS
+    session.hearing.quiet_ticks, session.hearing.surest = QUIET_TICKS, 1.0
     assert agent.draw(0, scores) == (USER_END if to == "agent" else ASIDE)
 
 
@@ -292,6 +293,7 @@ def test_an_unsure_end_of_a_turn_is_left_to_a_longer_quiet(quiet, symbol):
     agent.open(0)
     session = agent.sessions[0]
     session.grammar, session.hearing.quiet_ticks = Grammar(stream=USER, user_open=True), quiet
+    session.hearing.surest = 1.0
     scores = torch.zeros(agent.lm.config.vocabulary)
     scores[USER_END] = 1.0
     agent.choices = lambda slot: torch.isin(torch.arange(len(scores)), torch.tensor([USER_END, NEXT]))
@@ -300,7 +302,7 @@ def test_an_unsure_end_of_a_turn_is_left_to_a_longer_quiet(quiet, symbol):
 
 @pytest.mark.parametrize(("words", "symbol"), [(" right", NEXT), (" right wait", STOP)])
 def test_a_single_word_must_be_a_plainer_interruption(words, symbol):
-    agent = tiny_agent(1, Settings(next_penalty=0.0, stop_penalty=1.0, stop_penalty_word=2.5))
+    agent = tiny_agent(1, Settings(next_penalty=0.0, stop_penalty=2.5))
     agent.open(0)
     session, scores = agent.sessions[0], torch.zeros(agent.lm.config.vocabulary)
     session.grammar, session.written = Grammar(stream=USER, user_open=True, agent_open=True), list(enumerate(text(words)))
@@ -351,33 +353,38 @@ def test_a_turn_that_finds_no_end_is_ended():
 
 
 @pytest.mark.parametrize(
-    ("shares", "spoke", "to"),
+    ("shares", "spoke", "quiet", "to"),
     [
-        ((0.3, 0.4), 0, "other"),
-        ((0.4, 0.6, 0.3), 0, "agent"),
-        ((0.4, 0.6, 0.3), REPLY_TICKS, "other"),
-        ((0.4, 0.6, 0.3), None, "other"),
-        ((0.4, 0.8, 0.3), None, "agent"),
+        ((), 0, HASTY_TICKS, "other"),
+        ((0.3, 0.4), 0, HASTY_TICKS, "other"),
+        ((0.4, 0.6, 0.3), 0, HASTY_TICKS, "agent"),
+        ((0.4, 0.6, 0.3), REPLY_TICKS, HASTY_TICKS, "other"),
+        ((0.4, 0.6, 0.3), None, HASTY_TICKS, "other"),
+        ((0.4, 0.9, 0.3), None, HASTY_TICKS, "agent"),
+        ((0.4, 0.9, 0.3), 0, 0, "other"),
+        ((0.4, 0.9, 0.3), 0, LATE_TICKS + 1, "other"),
+        ((0.4, 1.0, 0.3), None, 0, "agent"),
     ],
 )
-def test_who_was_never_surely_heard_is_not_answered(shares, spoke, to):
+def test_who_was_never_surely_heard_is_not_answered(shares, spoke, quiet, to):
     """The LM wants to answer; a client's wish counts all the same. spoke: how many ticks ago the agent's voice ended."""
-    agent = tiny_agent(1)
+    agent = tiny_agent(1, Settings(patience_ticks=-1))
     agent.open(0)
     session, letters = agent.sessions[0], text(" no")
     session.tick = session.heard_tick = 2 * REPLY_TICKS
     session.lately = [] if spoke is None else [("so", session.tick - spoke)]
-    session.grammar, session.hearing.quiet_ticks = Grammar(stream=USER, user_open=True), HASTY_TICKS
+    session.grammar, session.hearing.quiet_ticks = Grammar(stream=USER, user_open=True), quiet
     session.hearing.unwritten = [(0, letter, share) for letter, share in zip(letters, shares, strict=False)]
     scores = torch.zeros(agent.lm.config.vocabulary)
-    scores[USER_END], scores[ASIDE] = 5.0, 2.0
+    scores[USER_END], scores[ASIDE] = 9.0, 2.0
     for letter in letters[: len(shares)]:
         written(session.hearing, letter)
     assert agent.draw(0, scores.clone()) == (USER_END if to == "agent" else ASIDE)
     session.wish = AGENT
     assert agent.draw(0, scores.clone()) == USER_END
+    session.wish = None
     turn_ended(session.hearing, True)
-    assert agent.draw(0, scores.clone()) == USER_END
+    assert agent.draw(0, scores.clone()) == ASIDE
 
 
 def test_patience_ends_a_turn_that_the_model_would_leave_open():

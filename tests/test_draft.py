@@ -48,7 +48,7 @@ def talk(agent, ticks: int, joins: dict[int, int], leaves: dict[int, int]):
 @pytest.mark.parametrize("slots", [1, 3])
 def test_the_draft_changes_no_symbol(slots, temperature):
     """Long enough that ticks and text leave their windows; sessions join and leave, and stop themselves."""
-    rules = {"next_penalty": 2.0, "stop_penalty": 0.0, "stop_penalty_word": 0.0, "answer_least_first": 0.5}
+    rules = {"next_penalty": 2.0, "stop_penalty": 0.0, "answer_least_first": 0.5}
     settings = Settings(symbols_per_tick=3, temperature=temperature, draft_least=0.0, **rules)
     joins = {0: 0} if slots == 1 else {0: 0, 2: 7, 1: 11}
     leaves = {} if slots == 1 else {0: 90}
