@@ -119,6 +119,7 @@ class Trainer:
         self.adversary_at = adversary_at
         self.first: Codec | None = None  # whose codes are to keep their meaning while the encoder learns on
         self.ears: Encoder | None = None
+        self.ears_weight = EARS_WEIGHT
         self.usage = torch.zeros(config.codebooks, config.codebook_size)
         self.sums: dict[str, list[float]] = {}
         self.summed = 0  # steps in them
@@ -171,7 +172,7 @@ class Trainer:
         loss = loss + BUZZ_WEIGHT * terms["buzz"] + COMMITMENT_WEIGHT * commitment
         if self.ears:
             terms["ears"] = heard_distance(self.ears, ours, late(wave[:, 0]))
-            loss = loss + EARS_WEIGHT * terms["ears"]
+            loss = loss + self.ears_weight * terms["ears"]
         if self.progress.seconds >= self.adversary_at * self.limit:
             terms["telling"] = self.tell(ours, late(wave[:, 0]))
         if self.progress.adversary > ALONE_STEPS:  # what a fresh discriminator says is noise
@@ -284,6 +285,7 @@ def train(args: argparse.Namespace) -> None:
     if args.ears:
         trainer.ears = Encoder(checkpoint.load_config(EncoderConfig, args.ears)).requires_grad_(False).eval()
         trainer.ears.load_state_dict(checkpoint.load_tensors(args.ears))
+        trainer.ears_weight = args.ears_weight
     pools = [(folder, float(share)) for folder, share in args.pool]
     controlled = [(ControlPool(folder), float(share)) for folder, share in args.controlled]
     crops = Crops([(Pool(folder, "train"), share) for folder, share in pools], args.seed, controlled)
@@ -317,6 +319,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="folder of a codec whose decoder is trained on; its codes stay as they are")
     parser.add_argument("--relearn", action="store_true", help="with --start: its encoder learns on too, see above")
     parser.add_argument("--ears", type=Path, help="folder of the agent's encoder, to which both sounds shall be the same")
+    parser.add_argument("--ears-weight", type=float, default=EARS_WEIGHT, help="of what they hear, in the loss")
     parser.add_argument("--minutes", type=float, default=50, help="length of the whole training")
     parser.add_argument("--freeze-at", type=float, default=0.4, help="share of the time after which codes are final")
     listens = "share of the time after which a discriminator listens (never, if not given: it has not helped yet)"
