@@ -269,11 +269,11 @@ def ways(lexicon: Lexicon, now: Reading, most: int) -> list[tuple[list[str], flo
     context, score = np.concatenate([now.context[idle], context]), np.concatenate([now.score[idle], score + UNMARKED_END])
     score = score + LM_WEIGHT * expected(lexicon, context, np.full(len(who), SENTENCE))
     found: dict[tuple[int, ...], float] = {}
-    for i in np.argsort(-score, kind="stable"):
+    for i in range(len(who)):
         said = tuple(now.words[who[i], : now.count[who[i]]]) + ((word[i],) if word[i] >= 0 else ())
-        if said in found or len(found) < most:
-            found[said] = float(np.logaddexp(found.get(said, -np.inf), score[i]))
-    return [([lexicon.words[word] for word in said], score) for said, score in sorted(found.items(), key=lambda way: -way[1])]
+        found[said] = float(np.logaddexp(found.get(said, -np.inf), score[i]))
+    best = sorted(found.items(), key=lambda way: -way[1])[:most]
+    return [([lexicon.words[word] for word in said], score) for said, score in best]
 
 
 def undecided(now: Reading) -> bool:
