@@ -242,7 +242,7 @@ def test_a_part_of_the_real_agent_that_raises_ends_one_session_and_moves_no_samp
 
         def fails(slot, *what):
             again = decide(slot, *what)
-            if broken and slot == 1 and agent.sessions[1].tick == 12:
+            if broken and slot == 1 and agent.sessions[1].tick >= 12:
                 if fault == "decision":
                     raise RuntimeError("no more memory")
                 agent.sessions[1].pending = [10**9]  # no such symbol
