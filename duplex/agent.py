@@ -465,7 +465,7 @@ class Agent:
         """Whether a session can only wait now, whatever the LM says."""
         session = self.sessions[slot]
         mask = turns.narrowed(session, self.settings, self.choices(slot))
-        return session.wish is None and not mask[FIRST_TEXT_ID] and int(mask[:FIRST_TEXT_ID].sum()) == 1
+        return session.wish is None and bool(mask[NEXT]) and int(mask[: FIRST_TEXT_ID + 1].sum()) == 1  # no end is left alone
 
     def most_symbols(self, slot: int, session: Session) -> int:
         """How many symbols a session's tick may have: the beginning of an answer waits for nobody (as in training.scenes)."""

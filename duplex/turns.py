@@ -36,7 +36,7 @@ class Settings:
     answer_least_noise: float = 0.95  # the same where no loud sound, or one that goes on, can have been those words
     far_penalty: float = 6.0  # taken off yielding to, and answering, a voice that is farther than the user's was
     stop_penalty: float = 2.5  # taken off yielding to a single word: a "right" or "yeah" is no interruption
-    hasty_penalty: float = 2.5  # taken off a turn's end before HASTY_TICKS of quiet: who pauses for thought goes on
+    hasty_penalty: float = 3.0  # taken off any end of a turn before HASTY_TICKS of quiet: who pauses for thought goes on
     temperature: float = 0.0
     top_k: int = 30
     patience_ticks: int = 20  # a user who has said nothing for so long has finished, whatever the LM waits for
@@ -168,7 +168,7 @@ def draw(session: Session, settings: Settings, scores: torch.Tensor, mask: torch
     if hearing.far(session.hearing):
         scores[[STOP, USER_END]] -= settings.far_penalty
     if session.hearing.quiet_ticks < HASTY_TICKS:
-        scores[USER_END] -= settings.hasty_penalty
+        scores[[USER_END, ASIDE]] -= settings.hasty_penalty
     for piece, p in surely.items():  # for what was heard, and against passing over it
         scores[NEXT] -= settings.fusion * p
         piece = piece if session.grammar.stream == USER else USER

@@ -288,16 +288,17 @@ def test_who_is_far_is_answered_only_if_the_model_is_very_sure(level, to):
 
 
 @pytest.mark.parametrize(("quiet", "symbol"), [(QUIET_TICKS, NEXT), (HASTY_TICKS, USER_END)])
-def test_an_unsure_end_of_a_turn_is_left_to_a_longer_quiet(quiet, symbol):
+@pytest.mark.parametrize("end", [USER_END, ASIDE])
+def test_an_unsure_end_of_a_turn_is_left_to_a_longer_quiet(quiet, symbol, end):
     agent = tiny_agent(1, Settings(next_penalty=0.0, hasty_penalty=1.5))
     agent.open(0)
     session = agent.sessions[0]
     session.grammar, session.hearing.quiet_ticks = Grammar(stream=USER, user_open=True), quiet
     session.hearing.surest = 1.0
     scores = torch.zeros(agent.lm.config.vocabulary)
-    scores[USER_END] = 1.0
-    agent.choices = lambda slot: torch.isin(torch.arange(len(scores)), torch.tensor([USER_END, NEXT]))
-    assert agent.draw(0, scores) == symbol
+    scores[end] = 1.0
+    agent.choices = lambda slot: torch.isin(torch.arange(len(scores)), torch.tensor([end, NEXT]))
+    assert agent.draw(0, scores) == (end if symbol == USER_END else NEXT)
 
 
 @pytest.mark.parametrize(("words", "symbol"), [(" right", NEXT), (" right wait", STOP)])
@@ -309,6 +310,16 @@ def test_a_single_word_must_be_a_plainer_interruption(words, symbol):
     scores[STOP] = 2.0
     agent.choices = lambda slot: torch.isin(torch.arange(len(scores)), torch.tensor([STOP, NEXT]))
     assert agent.draw(0, scores) == symbol
+
+
+def test_a_turn_that_can_only_end_as_an_aside_is_not_put_off():
+    """Patience is over, and it was never surely heard: one symbol is left, and it is no waiting."""
+    agent = tiny_agent(1, Settings(patience_ticks=-1))
+    agent.open(0)
+    session = agent.sessions[0]
+    assert agent.idle(0)
+    session.grammar = Grammar(stream=USER, user_open=True)
+    assert not agent.idle(0)
 
 
 def test_what_is_not_for_the_agent_is_heard_and_not_answered():
