@@ -17,6 +17,7 @@ from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, LEAD_SECONDS, NEXT, 
 
 QUIET_TICKS = 3  # without speech, before a turn may end: its last pieces are heard only after their end
 HASTY_TICKS = 9  # of quiet, before which the LM must be surer that a turn has ended
+ASSENT_WORDS = 2  # of a turn at most may be mere assent
 FORESEEN = 3  # symbols at most that were heard
 SOUNDING_WORDS, ECHO_TICKS = 3, 15  # words begun or about to be; how long after its end a word may come back and be heard
 LATE_TICKS = 15  # after the end of its sound a word is written at the latest
@@ -35,7 +36,7 @@ class Settings:
     answer_least_first: float = 0.85  # the same for what is no reply to something that the agent has just said
     answer_least_noise: float = 0.95  # the same where no loud sound, or one that goes on, can have been those words
     far_penalty: float = 6.0  # taken off yielding to, and answering, a voice that is farther than the user's was
-    stop_penalty: float = 2.5  # taken off yielding to a single word: a "right" or "yeah" is no interruption
+    stop_penalty: float = 2.5  # taken off yielding to so few words as a "right" or "oh, okay" has: that is no interruption
     hasty_penalty: float = 3.0  # taken off any end of a turn before HASTY_TICKS of quiet: who pauses for thought goes on
     temperature: float = 0.0
     top_k: int = 30
@@ -163,12 +164,14 @@ def draw(session: Session, settings: Settings, scores: torch.Tensor, mask: torch
         mask[pressing] = True
     surely = {piece: p for piece, p in heard.items() if p >= hearing.SURELY_HEARD}
     scores[NEXT] -= settings.next_penalty
-    if words <= 1:
+    if words <= ASSENT_WORDS:
         scores[STOP] -= settings.stop_penalty
     if hearing.far(session.hearing):
         scores[[STOP, USER_END]] -= settings.far_penalty
     if session.hearing.quiet_ticks < HASTY_TICKS:
-        scores[[USER_END, ASIDE]] -= settings.hasty_penalty
+        scores[USER_END] -= settings.hasty_penalty
+        if not session.grammar.agent_open:  # a "yeah" beside its voice is over at once
+            scores[ASIDE] -= settings.hasty_penalty
     for piece, p in surely.items():  # for what was heard, and against passing over it
         scores[NEXT] -= settings.fusion * p
         piece = piece if session.grammar.stream == USER else USER

@@ -301,8 +301,8 @@ def test_an_unsure_end_of_a_turn_is_left_to_a_longer_quiet(quiet, symbol, end):
     assert agent.draw(0, scores) == (end if symbol == USER_END else NEXT)
 
 
-@pytest.mark.parametrize(("words", "symbol"), [(" right", NEXT), (" right wait", STOP)])
-def test_a_single_word_must_be_a_plainer_interruption(words, symbol):
+@pytest.mark.parametrize(("words", "symbol"), [(" right", NEXT), (" oh hey", NEXT), (" right wait no", STOP)])
+def test_few_words_must_be_a_plainer_interruption(words, symbol):
     agent = tiny_agent(1, Settings(next_penalty=0.0, stop_penalty=2.5))
     agent.open(0)
     session, scores = agent.sessions[0], torch.zeros(agent.lm.config.vocabulary)
