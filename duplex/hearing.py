@@ -29,6 +29,7 @@ class Hearing:
     near_ticks: int = 0  # in a row, of somebody near
     far_ticks: int = 0  # in a row, of nobody near
     stretch_db: float = QUIETEST_DB  # the loudest of what is being said, or was said last
+    stretch_ticks: int = 0  # since it began
 
 
 def levels(audio: torch.Tensor) -> list[float]:
@@ -43,7 +44,9 @@ def weigh(hearing: Hearing, level_db: float) -> None:
     loud = level_db > max(hearing.noise_db + ABOVE_NOISE_DB, hearing.speech_db - BELOW_SPEECH_DB)
     quiet = hearing.quiet_ticks
     hearing.quiet_ticks = 0 if loud else hearing.quiet_ticks + 1
-    hearing.stretch_db = level_db if loud and quiet > STRETCH_TICKS else max(level_db, hearing.stretch_db)
+    begins = loud and quiet > STRETCH_TICKS
+    hearing.stretch_db = level_db if begins else max(level_db, hearing.stretch_db)
+    hearing.stretch_ticks = 0 if begins else hearing.stretch_ticks + 1
     near = loud and hearing.user_db is not None and level_db > hearing.user_db - BELOW_USER_DB
     hearing.near_ticks, hearing.far_ticks = (hearing.near_ticks + 1, 0) if near else (0, hearing.far_ticks + 1)
 

@@ -16,7 +16,7 @@ from duplex.sampling import sample
 from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, LEAD_SECONDS, NEXT, STOP, USER, USER_END, Grammar, allowed
 
 QUIET_TICKS = 3  # without speech, before a turn may end: its last pieces are heard only after their end
-HASTY_TICKS = 9  # of quiet, before which the LM must be surer that a turn has ended
+HASTY_TICKS = 14  # of quiet, before which the LM must be surer that a turn has ended
 ASSENT_WORDS = 2  # of a turn at most may be mere assent
 FORESEEN = 3  # symbols at most that were heard
 SOUNDING_WORDS, ECHO_TICKS = 3, 15  # words begun or about to be; how long after its end a word may come back and be heard
@@ -37,7 +37,7 @@ class Settings:
     answer_least_noise: float = 0.95  # the same where no loud sound, or one that goes on, can have been those words
     far_penalty: float = 6.0  # taken off yielding to, and answering, a voice that is farther than the user's was
     stop_penalty: float = 2.5  # taken off yielding to so few words as a "right" or "oh, okay" has: that is no interruption
-    hasty_penalty: float = 3.0  # taken off any end of a turn before HASTY_TICKS of quiet: who pauses for thought goes on
+    hasty_penalty: float = 3.2  # taken off any end of a turn before HASTY_TICKS of quiet: who pauses for thought goes on
     temperature: float = 0.0
     top_k: int = 30
     patience_ticks: int = 20  # a user who has said nothing for so long has finished, whatever the LM waits for
@@ -130,7 +130,9 @@ def choices(session: Session, vocabulary: int, queued_s: float) -> torch.Tensor:
 def narrowed(session: Session, settings: Settings, mask: torch.Tensor) -> torch.Tensor:
     """What is left of the choices by the agent's own rules, which do not bind a client's wish."""
     mask[STOP] &= session.grammar.user_open  # there is nobody to yield to
-    patient = session.tick - session.heard_tick <= settings.patience_ticks
+    waited = session.tick - session.heard_tick
+    spoke_on = session.hearing.stretch_ticks < waited and session.hearing.quiet_ticks <= hearing.STRETCH_TICKS
+    patient = waited <= settings.patience_ticks * (2 if spoke_on else 1)  # there are words to come
     if patient and (hearing.sure(session.hearing) or session.hearing.quiet_ticks < QUIET_TICKS):
         mask[USER_END] = mask[ASIDE] = False
     if session.grammar.user_open and mask[USER_END] and not patient:  # it is over; for whom was it?
@@ -164,14 +166,15 @@ def draw(session: Session, settings: Settings, scores: torch.Tensor, mask: torch
         mask[pressing] = True
     surely = {piece: p for piece, p in heard.items() if p >= hearing.SURELY_HEARD}
     scores[NEXT] -= settings.next_penalty
+    if session.grammar.agent_open and mask[USER_END]:  # what is said to the agent while it speaks interrupts it
+        scores[STOP] = torch.logaddexp(scores[STOP], scores[USER_END])
+        mask[STOP], mask[USER_END] = True, False
     if words <= ASSENT_WORDS:
         scores[STOP] -= settings.stop_penalty
     if hearing.far(session.hearing):
         scores[[STOP, USER_END]] -= settings.far_penalty
-    if session.hearing.quiet_ticks < HASTY_TICKS:
-        scores[USER_END] -= settings.hasty_penalty
-        if not session.grammar.agent_open:  # a "yeah" beside its voice is over at once
-            scores[ASIDE] -= settings.hasty_penalty
+    if session.hearing.quiet_ticks < HASTY_TICKS and not session.grammar.agent_open:  # a "yeah" beside its voice is over at once
+        scores[[USER_END, ASIDE]] -= settings.hasty_penalty
     for piece, p in surely.items():  # for what was heard, and against passing over it
         scores[NEXT] -= settings.fusion * p
         piece = piece if session.grammar.stream == USER else USER

@@ -7,9 +7,9 @@ voice is learned from magnitudes and from the pitch (`training.pitch`), never fr
 carry no phase and are easier to predict. Where the speech's own synthesiser is known (`training.controls`, --controlled) the
 decoder learns its controls instead, phases too. Runs again with the same --out go on where the last one stopped.
 
-With --relearn the encoder of --start learns on as well, so that other voices find their place among the codes as they are; the
-codes that --start makes of the controlled voices still mean the same. With --ears what the agent hears in the decoded sound shall
-be what it hears in the true one.
+With --relearn FOLDER the encoder of --start learns on as well, so that other voices find their place among the codes as they are;
+the codes that the codec in FOLDER (from which the talker learned) makes of the controlled voices still mean the same. With --ears
+what the agent hears in the decoded sound shall be what it hears in the true one.
 
     python -m training.codec --out runs/codec --export duplex/agent/codec    writes the weights in half precision
 """
@@ -51,7 +51,7 @@ FEW_CODEBOOKS = {2: 0.15, 4: 0.2}  # share of the items that use only so many; t
 CONTROL_WEIGHTS = {"noise": 1.0, "harmonic": 1.0, "turn": 1.0, "pitch": 4.0}
 MEL_WEIGHT, MAGNITUDE_WEIGHT, PITCH_WEIGHT, BUZZ_WEIGHT, COMMITMENT_WEIGHT = 1.0, 5.0, 2.0, 0.5, 0.25
 EARS_WEIGHT = 2.0
-FIRST_SHARE = 0.5  # of the controlled batches are encoded as --start did, in a run with --relearn
+FIRST_SHARE = 0.5  # of the controlled batches are encoded as before, in a run with --relearn
 ADVERSARY_RATE = 3e-4
 ALONE_STEPS = 150
 LOG_EVERY_STEPS = 100
@@ -281,7 +281,7 @@ def train(args: argparse.Namespace) -> None:
         trainer.codec.load_state_dict(checkpoint.load_tensors(args.start), strict=False)
         trainer.progress.frozen, trainer.progress.step = True, WARM_UP_STEPS + 1
     if args.relearn:
-        trainer.first = load_codec(args.start).requires_grad_(False)
+        trainer.first = load_codec(args.relearn).requires_grad_(False)
     if args.ears:
         trainer.ears = Encoder(checkpoint.load_config(EncoderConfig, args.ears)).requires_grad_(False).eval()
         trainer.ears.load_state_dict(checkpoint.load_tensors(args.ears))
@@ -317,7 +317,7 @@ def main() -> None:
     known = "the same with the controls of its synthesiser (training.controls): whole batches, of its share"
     parser.add_argument("--controlled", nargs=2, action="append", default=[], metavar=("FOLDER", "SHARE"), help=known)
     parser.add_argument("--start", type=Path, help="folder of a codec whose decoder is trained on; its codes stay as they are")
-    parser.add_argument("--relearn", action="store_true", help="with --start: its encoder learns on too, see above")
+    parser.add_argument("--relearn", type=Path, metavar="FOLDER", help="with --start: its encoder learns on too, see above")
     parser.add_argument("--ears", type=Path, help="folder of the agent's encoder, to which both sounds shall be the same")
     parser.add_argument("--ears-weight", type=float, default=EARS_WEIGHT, help="of what they hear, in the loss")
     parser.add_argument("--minutes", type=float, default=50, help="length of the whole training")
