@@ -1,8 +1,9 @@
 """Echo cancellation: takes what the loudspeaker played out of what the microphone heard, with WebRTC's canceller (AEC3).
 
 The canceller alone weakens the user as well while both speak. So its output is taken only where it says that the user is
-silent: it is very much softer than what was heard, or hardly above the noise. Elsewhere, once the room is known, the
-microphone passes as it is. Who talks over the agent is heard with half as many wrong words as with the canceller alone.
+silent: it is very much softer than what was heard, or hardly above the noise. Elsewhere, once the room is known, and where
+nothing was played lately, the microphone passes as it is. Who talks over the agent is heard with half as many wrong words as
+with the canceller alone.
 """
 
 import math
@@ -88,5 +89,7 @@ class EchoCanceller:
         certain = max(softer_db - ECHO_DB, NOISE_DB - above_db if softer_db > LEAST_DB else 0.0)
         if 0 < self._unknown < LEARN_FRAMES:  # until it knows the room the canceller may take all for echo
             certain = CERTAIN_DB if self._heard < USER_SHARE * self._loudest else 0.0
+        if self._loudest < VOICE_POWER:  # nothing was played for two seconds: there is no echo
+            certain = 0.0
         self._share = min(max(certain / CERTAIN_DB, 0.0), 1.0)
         return self._share

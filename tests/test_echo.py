@@ -80,8 +80,7 @@ def test_the_user_alone_passes():
     user = voice(1, 2, 3, 4, 5, 6)
     clean = converse(user, np.zeros_like(user))
     assert clean.dtype == np.float32 and clean.shape == user.shape
-    assert abs(weaker_db(user, clean)) < 0.5
-    assert np.corrcoef(user[:-LAG_SAMPLES], clean[LAG_SAMPLES:])[0, 1] > 0.95
+    np.testing.assert_array_equal(clean[LAG_SAMPLES:], user[:-LAG_SAMPLES])
 
 
 def test_the_user_survives_the_agent():
