@@ -149,7 +149,7 @@ def test_bench_compares_the_same_conversation():
         found = bench_draft.measure(load, questions, slots)
         assert found["the same events"]
         calls = [found[name]["LM calls a tick with text, mean"] for name in ("drafted", "foreseen", "plain")]
-        assert 1 <= calls[0] < calls[1] <= calls[2] <= 5  # a symbol each and <next>, and now and then a turn is read anew
+        assert 1 <= calls[0] < calls[1] <= calls[2] <= 6  # a symbol each and <next>; a turn that is read anew takes two
         assert not found["guesses right"]["plain"] and found["time with / without"].keys() == {"plain", "foreseen", "drafted"}
         shares = [share for places in found["guesses right"]["drafted"].values() for share, _ in places.values()]
         assert min(shares) < 1 and max(shares) > 0
