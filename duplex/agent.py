@@ -371,11 +371,13 @@ class Agent:
 
     def review(self, slot: int, events: list[Event]) -> None:
         """When a turn may be over the LM forgets what was written word by word, with the ticks between, and reads the turn in one
-        piece, as it read what it knows, and the silence after it; in another way where that is likelier by now.
+        piece, as it read what it knows, and the silence after it; in another way where that is likelier by now. A long turn is read
+        from the first difference on.
         """
         session, reading = self.sessions[slot], self.sessions[slot].words_heard
-        waits = reading.quiet < lexicon.QUIET_FRAMES or lexicon.undecided(reading) or hearing.sure(session.hearing)
-        if session.reviewed or reading.cut or not session.pure or session.grammar.stream != USER or waits:
+        if session.reviewed or reading.cut or not session.pure or session.grammar.stream != USER:
+            return
+        if reading.quiet < lexicon.QUIET_FRAMES or lexicon.undecided(reading) or hearing.awaits(session.hearing, session.tick):
             return
         session.reviewed = True
         found = lexicon.ways(self.lexicon, reading, WAYS)
@@ -384,14 +386,18 @@ class Agent:
         likely = (self.likely(slot, texts) if len(found) > 1 else []) or [0.0]  # what it cannot read is judged by its sound
         scores = [score + LM_SHARE * (p + LM_WORD * len(way)) for (way, score), p in zip(found, likely, strict=False)]
         best = max(range(len(scores)), key=scores.__getitem__, default=None)
-        if best is None or not texts[best] or len(texts[best]) > CONSIDERED:  # nothing, or too much for one call beside a tick
+        before = [piece for _, piece in session.written]
+        if best is None or not texts[best] or len(texts[best]) > CONSIDERED and texts[best] == before:
+            return
+        kept = len(os.path.commonprefix([before, texts[best][:-1]])) if len(texts[best]) > CONSIDERED else 0
+        if len(texts[best]) - kept > CONSIDERED:  # too much for one call beside a tick
             return
         self.read_waiting(slot)
-        before = [piece for _, piece in session.written]
-        count = lm.take_back(self.lm_state, slot, [position for position, _ in session.written], len(session.ticks))
+        count = lm.take_back(self.lm_state, slot, [position for position, _ in session.written[kept:]], len(session.ticks))
         begin = int(self.lm_state.next_position[slot])
-        session.written = list(enumerate(texts[best], begin))
-        session.put_off = [self.row(texts[best]), *(self.row([], tick) for tick in session.ticks[len(session.ticks) - count :])]
+        session.written = session.written[:kept] + list(enumerate(texts[best][kept:], begin))
+        silence = session.ticks[len(session.ticks) - count :]
+        session.put_off = [self.row(texts[best][kept:]), *(self.row([], tick) for tick in silence)]
         hearing.read_anew(session.hearing)
         if texts[best] != before:
             events.append(Event("corrected", session.tick, self.tokenizer.decode(texts[best])))

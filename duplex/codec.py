@@ -6,8 +6,8 @@ decoder are not SEANet but work at the frame rate, as Vocos does (arXiv 2306.008
 vector, ConvNeXt blocks with left context only, and an inverse Fourier transform with overlap-add turns vectors back
 into samples (`duplex.vocoder`). That runs many times faster on a CPU and gives the same interface.
 
-The decoder looks at no later frame. One frame's spectrum spans three frames of output, and the samples that are
-complete are given out at once, so what leaves is `decoder_delay_samples` behind what the encoder was given.
+The decoder looks at no later frame. One frame's spectrum waits a frame for its pitch and spans three frames of output, and the
+samples that are complete are given out at once, so what leaves is `decoder_delay_samples` behind what the encoder was given.
 """
 
 import json
@@ -105,7 +105,7 @@ class FrameEncoder(nn.Module):
 class Codec(nn.Module):
     """Encoder, residual vector quantizer, decoder; float32, except as `lighten_decoder` says."""
 
-    decoder_delay_samples = CODEC_FRAME_SAMPLES
+    decoder_delay_samples = 2 * CODEC_FRAME_SAMPLES
 
     def __init__(self, config: CodecConfig):
         super().__init__()

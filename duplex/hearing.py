@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 SURELY_HEARD = 0.5  # share of the hypotheses' probability (duplex.lexicon) from which on a word must be written
+REFUSED_TICKS = 4  # what waits longer the LM does not believe
 FORGOTTEN_TICKS = 12  # what the LM has not written down by then it never will
 # A tick is loud when it is well above the noise and not far below the speaker, both followed with a slow return (dB a tick).
 QUIETEST_DB, ABOVE_NOISE_DB, BELOW_SPEECH_DB, NOISE_RISES_DB, SPEECH_FALLS_DB = -65.0, 9.0, 18.0, 0.3, 0.15
@@ -96,6 +97,11 @@ def pressing(hearing: Hearing) -> dict[int, float]:
 def sure(hearing: Hearing) -> list[int]:
     """The pieces that wait to be written and were surely heard, in order."""
     return [token for _, token, share in hearing.unwritten if share >= SURELY_HEARD]
+
+
+def awaits(hearing: Hearing, tick: int) -> bool:
+    """Whether a piece was surely heard so lately that the LM will yet write it down."""
+    return any(share >= SURELY_HEARD and heard > tick - REFUSED_TICKS for heard, _, share in hearing.unwritten)
 
 
 def written(hearing: Hearing, symbol: int) -> None:

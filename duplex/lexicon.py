@@ -18,10 +18,12 @@ import numpy as np
 from duplex.encoder import BLANK, PHONES, WORD_END
 
 SENTENCE = 0  # the word that begins and ends one
-HYPOTHESES = 96
+HYPOTHESES = 192
 SCORE_WIDTH = 25.0  # below the best one's score a hypothesis is given up
-LEAST_PHONE = -9.0  # log-probability of a phone worth trying
-LM_WEIGHT, WORD_BONUS = 0.8, 1.2  # the trigram's share in a score; what makes up for its preference for few words
+LEAST_PHONE = -10.0  # log-probability of a phone worth trying
+LM_WEIGHT = 1.0  # the trigram's share in a score
+PHONE_BONUS = 2.5  # what makes up for the CTC's preference for blanks, and the trigram's for few words
+DOUBTED = 1.5  # of that is not counted in how sure a word is: faint phones in noise would become sure words
 SURE = 0.9  # of the hypotheses' probability agrees on a word: it is given
 OLD_FRAMES = 20  # after its end it is given in any case
 QUIET_FRAMES = 8  # without a phone: all words of the best hypothesis are given
@@ -59,6 +61,7 @@ class Reading:
     label: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))  # the phone that goes on, BLANK: none
     context: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))  # the last two words: first * V + second
     score: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    phones: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))  # how many were said
     path: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))  # what was said, as one number
     words: np.ndarray = field(default_factory=lambda: np.zeros((1, LONGEST_TURN), np.int32))
     frames: np.ndarray = field(default_factory=lambda: np.zeros((1, LONGEST_TURN), np.int32))  # at which they ended
@@ -160,7 +163,7 @@ def hear(lexicon: Lexicon, now: Reading, log_probs: np.ndarray) -> None:
     child = lexicon.child[now.node[:, None], phones]
     who, which = np.nonzero((child > 0) & (now.label[:, None] != phones))
     node, phone = child[who, which].astype(np.int64), phones[which]
-    score = now.score[who] + log_probs[phone] + LM_WEIGHT * (lexicon.outlook[node] - lexicon.outlook[now.node[who]])
+    score = now.score[who] + log_probs[phone] + LM_WEIGHT * (lexicon.outlook[node] - lexicon.outlook[now.node[who]]) + PHONE_BONUS
     moves.append((who, node, phone, now.context[who], score, None))
     if end_is_likely:
         idle = np.flatnonzero((now.node == 0) & (now.label != WORD_END))
@@ -179,7 +182,7 @@ def ended(lexicon: Lexicon, now: Reading) -> tuple[np.ndarray, np.ndarray, np.nd
     word = lexicon.ending[lexicon.first_ending[now.node[who]] + place]
     gain = expected(lexicon, now.context[who], word) - lexicon.outlook[now.node[who]]
     context = now.context[who] % len(lexicon.words) * len(lexicon.words) + word
-    return who, word, context, now.score[who] + LM_WEIGHT * gain + WORD_BONUS
+    return who, word, context, now.score[who] + LM_WEIGHT * gain
 
 
 def keep(now: Reading, nodes: int, moves: list[tuple]) -> None:
@@ -196,6 +199,7 @@ def keep(now: Reading, nodes: int, moves: list[tuple]) -> None:
     total = np.bincount(same, np.exp(score[near] - best))
     chosen = np.argsort(-total, kind="stable")[:HYPOTHESES]
     found = near[first[chosen]]
+    now.phones = now.phones[who[found]] + ((node[found] > 0) & (node[found] != now.node[who[found]]))
     now.node, now.label, now.context, now.path = node[found], label[found], context[found], path[found]
     now.score = np.log(total[chosen])  # the best one stays near 0 in a stream without end
     say(now, who[found], word[found])
@@ -224,7 +228,8 @@ def settle(lexicon: Lexicon, now: Reading) -> list[tuple[str, float]]:
         if now.count[best] == n:
             break
         word, frame = now.words[best, n], int(now.frames[best, n])
-        chance = np.exp(now.score[agreeing] - now.score[best])
+        score = now.score[agreeing] - DOUBTED * now.phones[agreeing]
+        chance = np.exp(score - score.max())
         same = (now.count[agreeing] > n) & (now.words[agreeing, n] == word)
         share = float(chance[same].sum() / chance.sum())
         if share < SURE and now.frame - frame < OLD_FRAMES and now.quiet < QUIET_FRAMES:
@@ -302,5 +307,5 @@ def still(now: Reading, who: np.ndarray) -> tuple:
 
 
 def select(now: Reading, which: np.ndarray) -> None:
-    for name in ("node", "label", "context", "score", "path", "words", "frames", "count"):
+    for name in ("node", "label", "context", "score", "phones", "path", "words", "frames", "count"):
         setattr(now, name, getattr(now, name)[which])

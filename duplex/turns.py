@@ -33,8 +33,8 @@ class Settings:
     fusion: float = 6.0  # added to the score of what was surely heard
     next_penalty: float = 1.0  # taken off the score of <next>: the best single tick for a symbol is rarely surer than waiting
     answer_least: float = hearing.SURELY_HEARD  # how sure one word of a turn must be for an answer: noise is heard as "a" and "oh"
-    answer_least_first: float = 0.85  # the same for what is no reply to something that the agent has just said
-    answer_least_noise: float = 0.95  # the same where no loud sound, or one that goes on, can have been those words
+    answer_least_first: float = 0.9  # the same for what is no reply to something that the agent has just said
+    answer_least_noise: float = 0.985  # the same where no loud sound, or one that goes on, can have been those words
     far_penalty: float = 6.0  # taken off yielding to, and answering, a voice that is farther than the user's was
     stop_penalty: float = 2.5  # taken off yielding to so few words as a "right" or "oh, okay" has: that is no interruption
     hasty_penalty: float = 3.2  # taken off any end of a turn before HASTY_TICKS of quiet: who pauses for thought goes on

@@ -5,6 +5,9 @@
 A network of causal ConvNeXt blocks gives the two log magnitudes, the phase and the pitch of every frame; the phase is the
 minimum phase that belongs to the harmonic magnitudes, turned by what the network adds to it. So voiced sound has clean
 harmonics however little the network was trained. The pitch is taught, not found: no gradient goes through the pulses.
+
+A frame's window ends after the sound that its latent vector was made of. So that the pitch there need not be foreseen, a frame's
+spectrum waits for the next frame's pitch.
 """
 
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ WINDOW_SAMPLES = OVERLAP_FRAMES * CODEC_FRAME_SAMPLES
 OVERLAP_GAIN = 8 / (3 * OVERLAP_FRAMES)  # one over that constant
 BINS = WINDOW_SAMPLES // 2 + 1
 PARTS = 4  # of a frame's spectrum: log magnitudes of noise and of harmonics, and how the phase turns (real - 1, imaginary)
+SILENCE = -9.0  # log magnitude that nobody hears
 MAX_LOG_MAGNITUDE = 6.0  # far above speech; keeps exp() finite whatever the codes
 MIDDLE_HZ, LOWEST_HZ, HIGHEST_HZ = 180.0, 50.0, 600.0  # of the pitch
 HIGHEST_HARMONIC_HZ = 11_000.0
@@ -36,6 +40,7 @@ class DecodeState:
     hz: Tensor  # [B] pitch at the end of them
     cycles: Tensor  # [B] their phase there, in double precision
     position: Tensor  # [B] in the table of random numbers
+    waiting: Tensor  # [B, 1, PARTS * BINS] the last frame's spectrum, less SILENCE
     log_pitch: Tensor  # [B] added to the logarithm of the pitch: another voice
     log_tract: Tensor  # [B] the same for the frequencies of the spectra
     histories: list[Tensor]  # one [B, kernel - 1, C] per convolution
@@ -66,6 +71,7 @@ class FrameDecoder(nn.Module):
             hz=zeros(batch),
             cycles=zeros(batch, dtype=torch.float64),
             position=zeros(batch, dtype=torch.int64),
+            waiting=zeros(batch, 1, PARTS * BINS),
             log_pitch=zeros(batch),
             log_tract=zeros(batch),
             histories=[zeros(batch, *shape) for shape in self.history_shapes],
@@ -98,6 +104,8 @@ class FrameDecoder(nn.Module):
     def sound(self, spectrum: Tensor, log_hz: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
         """What `controls` gives -> wave [B, T * CODEC_FRAME_SAMPLES], state."""
         frames = log_hz.shape[1]
+        spectrum = torch.cat([state.waiting, spectrum - SILENCE], dim=1)
+        spectrum, waiting = spectrum[:, :frames] + SILENCE, spectrum[:, frames:].clone()
         log_noise, log_harmonic, *turn = spectrum.chunk(PARTS, dim=-1)
         with torch.no_grad():
             hz = log_hz.exp().clamp(LOWEST_HZ, HIGHEST_HZ)
@@ -113,7 +121,7 @@ class FrameDecoder(nn.Module):
         pulses = pulses[:, frames * CODEC_FRAME_SAMPLES :].unflatten(1, (OVERLAP_FRAMES - 1, -1)).clone()
         position = (state.position + frames) % NOISE_FRAMES
         pitch_and_tract = state.log_pitch, state.log_tract
-        return wave, DecodeState(tail, pulses, hz[:, -1], cycles, position, *pitch_and_tract, state.histories)
+        return wave, DecodeState(tail, pulses, hz[:, -1], cycles, position, waiting, *pitch_and_tract, state.histories)
 
 
 def warp(spectrum: Tensor, log_tract: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from duplex.agent import CONSIDERED, PONDERED, REREAD_TICKS, Agent
 from duplex.audio import TICK_SAMPLES
 from duplex.encoder import BLANK
 from duplex.events import Transcript
-from duplex.hearing import turn_ended, weigh, written
+from duplex.hearing import REFUSED_TICKS, turn_ended, weigh, written
 from duplex.lm import TEXT
 from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, Grammar
 from duplex.turns import ECHO_TICKS, HASTY_TICKS, LATE_TICKS, QUIET_TICKS, REPLY_TICKS, Said, Session, Settings
@@ -385,9 +385,9 @@ def test_a_turn_that_finds_no_end_is_ended():
         ((0.4, 0.6, 0.3), 0, HASTY_TICKS, "agent"),
         ((0.4, 0.6, 0.3), REPLY_TICKS, HASTY_TICKS, "other"),
         ((0.4, 0.6, 0.3), None, HASTY_TICKS, "other"),
-        ((0.4, 0.9, 0.3), None, HASTY_TICKS, "agent"),
-        ((0.4, 0.9, 0.3), 0, 0, "other"),
-        ((0.4, 0.9, 0.3), 0, LATE_TICKS + 1, "other"),
+        ((0.4, 0.97, 0.3), None, HASTY_TICKS, "agent"),
+        ((0.4, 0.97, 0.3), 0, 0, "other"),
+        ((0.4, 0.97, 0.3), 0, LATE_TICKS + 1, "other"),
         ((0.4, 1.0, 0.3), None, 0, "agent"),
     ],
 )
@@ -452,20 +452,25 @@ def test_the_lm_tells_how_likely_texts_are():
     assert agent.likely(1, [(CONSIDERED + 1) * text("x")]) == []
 
 
-def reviewed(monkeypatch, likely: list[float], ticks: int = 12, own: bool = False, cut: bool = False, other: str = "hi now"):
-    """A user's turn is written as "hi you"; "hi now" sounds as likely -> agent, events, positions of what was written first."""
-    agent, positions = tiny_agent(1, Settings(symbols_per_tick=2)), []
-    monkeypatch.setattr(agent_module.lexicon, "ways", lambda *given: [(["hi", "you"], -1.0), (other.split(), -1.0)])
+def reviewed(monkeypatch, likely, own=False, cut=False, first="hi you", other="hi now", refused: int | None = None):
+    """A user's turn is written as "hi you"; "hi now" sounds as likely -> agent, events, positions of what was written first.
+
+    refused: for so many ticks a piece waits that was surely heard and that the LM does not write.
+    """
+    agent, positions = tiny_agent(1, Settings(symbols_per_tick=2, fusion=0.0, patience_ticks=99)), []
+    monkeypatch.setattr(agent_module.lexicon, "ways", lambda *given: [(first.split(), -1.0), (other.split(), -1.0)])
     monkeypatch.setattr(agent, "likely", lambda slot, texts: likely)
-    Script(agent, [USER, *text(" hi you")])
+    Script(agent, [USER, *text(" " + first)])
     agent.open(0)
     session, events = agent.sessions[0], []
-    for tick in range(ticks):
+    for tick in range(9 + len(first) // 2):  # the LM writes two letters or more a tick
         session.words_heard.cut = cut
         session.hearing.unwritten = [(tick, symbol, 0.3) for symbol in agent.lm.logits.symbols[:4] if symbol != USER]
         session.reviewed, session.pure = bool(agent.lm.logits.symbols) or session.reviewed, not own
         if tick and not agent.lm.logits.symbols and not positions:
             positions, session.reviewed = [position for position, _ in session.written], False
+        if positions and refused is not None:
+            session.hearing.unwritten = [(tick - refused, text("x")[0], 0.9)]
         _, said = agent.step(np.zeros((1, TICK_SAMPLES), np.float32), [0])
         events += said[0]
     return agent, events, positions
@@ -490,11 +495,32 @@ def test_a_turn_is_read_once_more_in_one_piece(monkeypatch, likely, read):
     assert cells >= set(positions) and not cells & set(before) and positions[0] > max(before)
 
 
-@pytest.mark.parametrize("options", [{"own": True}, {"cut": True}, {"other": "hi " + "so " * CONSIDERED}])
+def test_a_long_turn_is_read_once_more_from_the_first_difference_on(monkeypatch):
+    begins = "hi" + " so" * (CONSIDERED // 3)
+    agent, events, before = reviewed(monkeypatch, [-9.0, -2.0], first=begins + " you", other=begins + " now")
+    assert [e.text for e in events if e.kind == "corrected"] == [f" {begins} now"]
+    positions, symbols = zip(*agent.sessions[0].written, strict=True)
+    kept, cells = len(text(f" {begins} ")), set(agent.lm_state.position[0].tolist())
+    assert list(symbols) == text(f" {begins} now") and list(positions[:kept]) == before[:kept]
+    assert cells >= set(positions) and not cells & set(before[kept:]) and positions[kept] > before[-1]
+
+
+@pytest.mark.parametrize(("ticks", "read"), [(REFUSED_TICKS - 1, False), (REFUSED_TICKS, True)])
+def test_a_turn_is_read_with_the_words_that_the_lm_would_not_write(monkeypatch, ticks, read):
+    """After a while; they wait no more then."""
+    agent, events, _ = reviewed(monkeypatch, [-9.0, -2.0], refused=ticks)
+    assert any(e.kind == "corrected" for e in events) == read
+
+
+LONG = "hi" + " so" * CONSIDERED
+
+
+@pytest.mark.parametrize("options", [{"own": True}, {"cut": True}, {"other": LONG}, {"first": LONG, "likely": []}])
 def test_a_turn_stays_as_it_was_written(monkeypatch, options):
-    """Some of it was the agent's own voice, or it or the likelier reading is too long."""
-    agent, events, before = reviewed(monkeypatch, [-99.0, -2.0], **options)
-    assert not any(e.kind == "corrected" for e in events) and "".join(e.text for e in events if e.kind == "heard") == " hi you"
+    """Some of it was the agent's own voice, or it or the likelier reading is too long, or it is long and as it should be."""
+    agent, events, before = reviewed(monkeypatch, **{"likely": [-99.0, -2.0]} | options)
+    said = " " + options.get("first", "hi you")
+    assert not any(e.kind == "corrected" for e in events) and "".join(e.text for e in events if e.kind == "heard") == said
     assert [position for position, _ in agent.sessions[0].written] == before
 
 

@@ -6,7 +6,7 @@ import torch
 from duplex.audio import CODEC_FRAME_SAMPLES
 from duplex.codec import Codec, CodecConfig
 from duplex.vocoder import BINS, minimum_phase
-from training import controls
+from training import controls, finish
 from training.codec import Crops
 from training.likeness import Losses
 from training.pool import Pool
@@ -52,9 +52,9 @@ def test_controls_are_the_voice_they_were_taken_from(tmp_path):
     log_hz = wanted[..., -1].clamp(min=60).log()
     made, _ = codec.decoder.sound(spectrum_of(wanted), log_hz, codec.initial_decode_state(1))
     made, true = made[0, codec.decoder_delay_samples :].numpy(), wave[: -codec.decoder_delay_samples]
-    voiced = np.repeat(rows[:-1, -1] > 0, CODEC_FRAME_SAMPLES)
+    voiced = np.repeat(rows[1:-1, -1] > 0, CODEC_FRAME_SAMPLES)  # by the end of a frame's window
     for part in (voiced, ~voiced):
-        assert abs(power_db(made[part]) - power_db(true[part])) < 1.5
+        assert abs(power_db(made[part]) - power_db(true[part])) < 2.5  # the random noise of a few frames
     losses = Losses()
     mels = [losses.log_mel(losses.magnitude(torch.from_numpy(w)[None], 1024), 1024) for w in (made, true, 0 * true + 1e-3)]
     distance, without = ((mel - mels[1]).abs().mean() for mel in (mels[0], mels[2]))
@@ -85,3 +85,18 @@ def test_crops_with_controls_fit_their_sound(tmp_path):
     loud, voiced = frames > 1e-3, wanted[..., -1] > 0
     assert (loud & voiced).sum() > 0.7 * loud.sum()  # what is loud is a vowel, nearly always
     assert torch.equal(crops.batch(3, 4)[1], wanted)
+
+
+def test_a_finished_codec_has_the_pitch_and_the_spectrum_of_its_pool(tmp_path, monkeypatch):
+    """Both nearer than before; fitted twice, there is nothing left to even out."""
+    monkeypatch.setattr(finish, "BATCHES", 3)
+    monkeypatch.setattr(finish, "STEPS", 400)
+    write(tmp_path, 0.002, "heart")
+    torch.manual_seed(0)
+    codec, pool = Codec(CodecConfig(decoder_blocks=1, encoder_blocks=1)), controls.ControlPool(tmp_path)
+    for codebook in codec.quantizer.vq.layers:
+        codebook._codebook.embed.normal_()  # random codes still tell the frames apart
+    before, after = finish.fit_pitch(codec, pool)
+    assert after < 0.8 * before
+    first, second = finish.even_out(codec, pool), finish.even_out(codec, pool)
+    assert first.abs().mean() > 0.5 and second.abs().mean() < 0.2 * first.abs().mean()

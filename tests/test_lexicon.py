@@ -12,9 +12,9 @@ from duplex.encoder import BLANK, PHONES, WORD_END
 from duplex.lexicon import (
     LM_WEIGHT,
     LONGEST_TURN,
+    PHONE_BONUS,
     QUIET_FRAMES,
     REST_FRAMES,
-    WORD_BONUS,
     Reading,
     commit,
     expected,
@@ -71,7 +71,7 @@ def read_all(words, log_probs) -> tuple[list[str], Reading]:
 
 def test_all_ways_to_read_a_turn_live_on_beside_what_was_given(words):
     """"see" and "sea" sound alike: the trigram's choice is given, the other is another way, in a long turn as well."""
-    given, reading = read_all(words, spoken("i sea a tree see you", sure=0.8))
+    given, reading = read_all(words, spoken("i sea a tree see you", sure=0.99))
     found = ways(words, reading, 8)
     assert given == "i see a tree see you".split() == found[0][0] and len(found) == 8
     assert ["i", "sea", "a", "tree", "see", "you"] in [way for way, _ in found]
@@ -105,6 +105,20 @@ def test_where_no_hypothesis_agrees_with_what_was_given_the_best_goes_on(words):
     for tick in spoken("see you").reshape(-1, 2, 1 + len(PHONES)):
         given += [word for word, _ in read(words, reading, tick)]
     assert given[-2:] == ["see", "you"] and len(given) <= 6
+
+
+def test_a_faint_word_is_given_and_not_sure(words, monkeypatch):
+    """In half of the probability nobody speaks; the bonus for its phones makes it the best way, not a sure one."""
+    log_probs = np.exp(spoken("see you", sure=0.5))
+    log_probs[:, BLANK] = np.maximum(log_probs[:, BLANK], 0.5)
+    ticks, shares = np.log(log_probs / log_probs.sum(1, keepdims=True)).astype(np.float32).reshape(-1, 2, 1 + len(PHONES)), []
+    for doubted in (lexicon.DOUBTED, 0.0):
+        monkeypatch.setattr(lexicon, "DOUBTED", doubted)
+        reading = Reading()
+        given = [word for tick in ticks for word in read(words, reading, tick)]
+        assert [word for word, _ in given] == ["see", "you"]
+        shares.append(given[0][1])
+    assert shares[0] < 0.8 < 0.9 < shares[1]
 
 
 def test_until_a_word_is_given_it_is_undecided(words):
@@ -159,9 +173,12 @@ def test_a_hypothesis_has_the_probability_of_all_its_paths(seed, monkeypatch):
     reading = Reading()
     for frame in log_probs.numpy():
         lexicon.hear(words, reading, frame)
-    found = {}
+    found, said = {}, {}
     for i in np.flatnonzero(reading.node == 0):
-        found.setdefault(tuple(reading.words[i, : reading.count[i]]), []).append(reading.score[i])
+        key = tuple(reading.words[i, : reading.count[i]])
+        found.setdefault(key, []).append(reading.score[i])
+        said[key] = sum(len(phones(words.words[word])) - 1 for word in key)  # its end is no phone
+        assert reading.phones[i] == said[key]
     size = len(words.words)
     differences = []
     for pair in itertools.product(range(1, size), repeat=2):
@@ -177,7 +194,7 @@ def test_a_hypothesis_has_the_probability_of_all_its_paths(seed, monkeypatch):
                 loss = torch.nn.functional.ctc_loss(log_probs[:, None], torch.tensor([target]), *lengths, reduction="sum")
                 ways.append(-float(loss))
         contexts = np.array([0, pair[0]])
-        prior = LM_WEIGHT * float(expected(words, contexts, np.array(pair)).sum()) + 2 * WORD_BONUS
+        prior = LM_WEIGHT * float(expected(words, contexts, np.array(pair)).sum()) + PHONE_BONUS * said[pair]
         differences.append(np.logaddexp.reduce(ways) + prior - np.logaddexp.reduce(found[pair]))
     assert len(differences) > 3 and np.ptp(differences) < 1e-3, "all by the same: the best score is taken off in every frame"
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE
 from duplex.codec import Codec
-from duplex.vocoder import BINS, OVERLAP_FRAMES, PARTS, WINDOW_SAMPLES, minimum_phase
+from duplex.vocoder import BINS, OVERLAP_FRAMES, PARTS, SILENCE, WINDOW_SAMPLES, minimum_phase
 from training.pool import Pool
 from training.speech import HibariVoice, draw_voice, read_texts, synthetic_utterances, write_pool
 
@@ -27,7 +27,7 @@ HIBARI_HOP, HIBARI_WINDOW, VOICED_HZ = 300, 1200, 40.0
 NOISE_NEPERS = 0.5 * np.log(WINDOW_SAMPLES / HIBARI_WINDOW * 1.125 / 1.5) + 0.17
 HARMONIC_NEPERS = -0.14
 NUMBERS = 3 * BINS + 1  # a frame
-FLOOR = -9.0  # log magnitude; below it all is silence
+FLOOR = SILENCE  # below it nothing is told apart
 BEND_HZ = 1500.0  # above, bins weigh less: as many of them sound like one
 
 
@@ -42,11 +42,11 @@ def between(rows: np.ndarray, places: np.ndarray) -> np.ndarray:
 def controls(harmonic: np.ndarray, theta: np.ndarray, residual: np.ndarray, hz: np.ndarray) -> np.ndarray:
     """Hibari's spectra [601, T] and pitch [T] -> what the decoder is to give [frames, NUMBERS].
 
-    The middle of the window that the decoder makes of a frame is CODEC_FRAME_SAMPLES / 2 after the frame's beginning, its output
-    being late by decoder_delay_samples; its pitch is that at the end of the pulses made, OVERLAP_FRAMES - 1 frames on.
+    The middle of the window that the decoder makes of a frame is CODEC_FRAME_SAMPLES / 2 after the frame's beginning; its pitch is
+    that at the end of the pulses made, which are heard decoder_delay_samples later.
     """
     starts = np.arange(len(hz) * HIBARI_HOP // CODEC_FRAME_SAMPLES) * CODEC_FRAME_SAMPLES
-    middle = (starts + WINDOW_SAMPLES / 2 - Codec.decoder_delay_samples) / HIBARI_HOP
+    middle = (starts + CODEC_FRAME_SAMPLES / 2) / HIBARI_HOP
     bins = np.arange(BINS) * HIBARI_WINDOW / WINDOW_SAMPLES
     voiced = between((hz > VOICED_HZ).astype(np.float32), middle)[:, None] > 0.5
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
-from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE, TICK_SAMPLES
+from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.codec import Codec
 from duplex.encoder import Encoder
 from duplex.features import initial_state, log_mel
@@ -52,18 +52,17 @@ class Losses(nn.Module):
 def voice_terms(log_hz: Tensor, spectrum: Tensor, wave: Tensor) -> dict[str, Tensor]:
     """What the decoder controls its voice with [B, T, ...] against wave [B, N] as the encoder has it.
 
-    `pitch`: distance where voiced, in octaves. The pulses a frame makes are heard two frames later, in the middle of the
-    decoder's window (OVERLAP_FRAMES - 1), and the whole output is late: so each frame needs the pitch of the next one.
+    `pitch`: distance where voiced, in octaves. The pulses a frame makes are heard OVERLAP_FRAMES - 1 frames later, in the middle of
+    the decoder's window, and so late is the whole output: each frame needs its own pitch.
     `buzz`: share of pulses where nothing is voiced, which the distances between magnitudes hardly see.
     """
-    ahead = OVERLAP_FRAMES - 1 - Codec.decoder_delay_samples // CODEC_FRAME_SAMPLES
     hz, voiced = pitch(wave)
-    distance = (log_hz[:, :-ahead] - hz[:, ahead:].log()).abs() / math.log(2)
+    distance = (log_hz - hz.log()).abs() / math.log(2)
     noise, harmonic = spectrum.chunk(PARTS, dim=-1)[:2]
     unvoiced = (F.max_pool1d(voiced.float(), OVERLAP_FRAMES, 1, OVERLAP_FRAMES // 2) == 0)[..., None]
     pulses = torch.sigmoid(2 * (harmonic - noise)) * unvoiced
     return {
-        "pitch": (distance * voiced[:, ahead:]).sum() / voiced.sum().clamp(min=1),
+        "pitch": (distance * voiced).sum() / voiced.sum().clamp(min=1),
         "buzz": pulses.mean(-1).sum() / unvoiced.sum().clamp(min=1),
     }
 
