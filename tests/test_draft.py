@@ -142,7 +142,15 @@ def test_nothing_is_guessed_beyond_the_rules():
 
 def test_bench_compares_the_same_conversation():
     def load(slots):
-        return with_draft(tiny_agent(slots, Settings(symbols_per_tick=3, next_penalty=2.0, draft_least=0.0)), 0.02)
+        agent = with_draft(tiny_agent(slots, Settings(symbols_per_tick=3, next_penalty=2.0, draft_least=0.0)), 0.02)
+        step = agent.encoder.step
+
+        def rounded(mel, state):  # the last bits differ from run to run, and to a random encoder many words are all but as likely
+            (vectors, phones), state = step(mel, state)
+            return (vectors, phones.round(decimals=2)), state
+
+        agent.encoder.step = rounded
+        return agent
 
     questions = [np.random.default_rng(i).normal(0, 0.3, 12_000).astype(np.float32) for i in range(2)]
     for slots in (1, 2):
