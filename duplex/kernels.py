@@ -179,6 +179,26 @@ def taken(left):
     return 1 if left == 1 else 4 if left <= 4 else 8
 
 
+@intrinsic
+def number(typingctx, bits):
+    """int32 -> the float32 of these bits"""
+
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.int32), codegen
+
+
+@njit(**OPTIONS)
+def greatest(row):
+    """The greatest magnitude in row [I] float32, at least 1e-8. Magnitudes compare as their bits do, many at once; as numbers they
+    would one by one, for one may be none."""
+    bits, top = row.view(np.int32), np.int32(0)
+    for i in range(bits.size):
+        top = max(top, bits[i] & np.int32(0x7FFFFFFF))
+    return max(np.float32(1e-8), number(top))
+
+
 @njit(**OPTIONS)
 def split(x, digits, unit, total):
     """Each row of x [N, I] float32 becomes two of 8 bits, its coarse and its fine digits, for activations have a few values many
@@ -191,9 +211,7 @@ def split(x, digits, unit, total):
     while first < rows:
         many = taken(rows - first)
         for n in range(first, min(first + many, rows)):
-            row, top = x[n], np.float32(1e-8)
-            for i in range(columns):
-                top = max(top, abs(row[i]))
+            row, top = x[n], greatest(x[n])
             per, sum_coarse, sum_fine = np.float32(127) / top, np.int32(0), np.int32(0)
             for i in range(columns):
                 scaled = row[i] * per + np.float32(128)
@@ -311,17 +329,6 @@ def layer_norm(x, weight, bias, y):
 
 
 @intrinsic
-def two_to(typingctx, n):
-    """int32 n from -126 to 127 -> 2^n, float32."""
-
-    def codegen(context, builder, signature, args):
-        i32 = args[0].type
-        return builder.bitcast(builder.shl(builder.add(args[0], ir.Constant(i32, 127)), ir.Constant(i32, 23)), ir.FloatType())
-
-    return types.float32(types.int32), codegen
-
-
-@intrinsic
 def wide(typingctx, x):
     """float32, or the upper half of its bits (uint16), -> float32"""
 
@@ -358,7 +365,7 @@ def exp(x):
     part, total = scaled - whole, np.float32(0)
     for factor in EXP2:
         total = total * part + factor
-    return total * two_to(np.int32(whole))
+    return total * number(np.int32((np.int32(whole) + 127) << 23))  # times 2^whole
 
 
 @njit(**OPTIONS)
@@ -438,6 +445,36 @@ def attend(q, keys, values, seen, bias, scores, y):
                 mixed[i] += of_a * a[i]
         for i in range(width):
             mixed[i] /= total
+
+
+def in_memory(keys: torch.Tensor, values: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """A cache's keys and values [layers, B, kv_heads, C, W] float32 or bfloat16 as `attend_cells` has them, bfloat16 as the upper
+    halves of float32. The keys lie cell beside cell in the same memory, [..., W, C]: many cells' scores are made at once."""
+    keys = keys.view(*keys.shape[:3], keys.shape[4], keys.shape[3])
+    keys, values = (part.view(torch.uint16) if part.dtype == torch.bfloat16 else part for part in (keys, values))
+    return keys.numpy(), values.numpy()
+
+
+@njit(**OPTIONS)
+def keep(qkv, keys, values, cell):
+    """Write the last heads of qkv [H and twice kv_heads, W] to a cell of one slot's keys [kv_heads, W, C], values [..., C, W]."""
+    kv_heads, width = keys.shape[:2]
+    first = qkv.shape[0] - 2 * kv_heads
+    for h in range(kv_heads):
+        for j in range(width):
+            keys[h, j, cell] = kept(qkv[first + h, j], keys[h, j, cell])
+            values[h, cell, j] = kept(qkv[first + kv_heads + h, j], values[h, cell, j])
+
+
+@njit(**OPTIONS)
+def hide(visible, place):
+    """What `attend_cells` adds to the scores, [N, C]: visible [B, L, C] tells which cells the queries at `place` of B L may see."""
+    length, hidden = visible.shape[1], np.zeros((place.size, visible.shape[2]), np.float32)
+    for n in range(place.size):
+        for cell in range(visible.shape[2]):
+            if not visible[place[n] // length, place[n] % length, cell]:
+                hidden[n, cell] = -np.inf
+    return hidden
 
 
 @njit(**OPTIONS)

@@ -1,7 +1,6 @@
 """The LM's call as one compiled function with weights in 8 bits (duplex.kernels); the sums are those of duplex.lm.
 
-Its cache may have 16 bits (bfloat16): with several long conversations as much of it is read in a call as of the weights. The keys
-lie cell beside cell, [layers, B, kv_heads, W, C] in the memory of the cache's [..., C, W]: many cells' scores are made at once.
+Its cache may have 16 bits (bfloat16): with several long conversations as much of it is read in a call as of the weights.
 """
 
 from collections.abc import Callable
@@ -17,7 +16,9 @@ from duplex.kernels import (
     Weights,
     attend_cells,
     gated,
-    kept,
+    hide,
+    in_memory,
+    keep,
     layer,
     multiply,
     pack,
@@ -50,11 +51,7 @@ def call(x, cosines, sines, visible, keys, values, slots, cells, place, parts, h
     W, C], values [layers, B, kv_heads, C, W]."""
     rows, kv_heads, width = x.shape[0], keys.shape[2], keys.shape[3]
     normed, scores = np.empty_like(x), np.empty(keys.shape[4], np.float32)
-    hidden, length = np.zeros((rows, visible.shape[2]), np.float32), visible.shape[1]
-    for n in range(rows):
-        for cell in range(visible.shape[2]):
-            if not visible[place[n] // length, place[n] % length, cell]:
-                hidden[n, cell] = -np.inf
+    hidden = hide(visible, place)
     qkv_room, out_room = room(rows, layer(parts.qkv, 0)), room(rows, layer(parts.out, 0))
     gate_room, down_room = room(rows, layer(parts.gate_up, 0)), room(rows, layer(parts.down, 0))
     mixed = np.empty((rows, heads, width), np.float32)
@@ -65,10 +62,7 @@ def call(x, cosines, sines, visible, keys, values, slots, cells, place, parts, h
         qkv = qkv_room[-1].reshape(rows, heads + 2 * kv_heads, width)
         for n in range(rows):
             rotate(qkv[n, : heads + kv_heads], cosines[n], sines[n])
-            for h in range(kv_heads):
-                for j in range(width):
-                    keys[i, slots[n], h, j, cells[n]] = kept(qkv[n, heads + h, j], keys[i, slots[n], h, j, cells[n]])
-                    values[i, slots[n], h, cells[n], j] = kept(qkv[n, heads + kv_heads + h, j], values[i, slots[n], h, cells[n], j])
+            keep(qkv[n], keys[i, slots[n]], values[i, slots[n]], cells[n])
         attend_cells(qkv, keys[i], values[i], slots, hidden, scores, mixed)
         multiply(mixed.reshape(rows, heads * width), layer(parts.out, i), *out_room)
         x += out_room[-1]
@@ -79,11 +73,6 @@ def call(x, cosines, sines, visible, keys, values, slots, cells, place, parts, h
         x += down_room[-1]
     rms_norm(x, parts.norm, epsilon, normed)
     return normed
-
-
-def in_memory(cache: torch.Tensor) -> np.ndarray:
-    """bfloat16 as the upper halves of float32."""
-    return (cache.view(torch.uint16) if cache.dtype == torch.bfloat16 else cache).numpy()
 
 
 def applied(weight: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -108,8 +97,7 @@ def compile_lm(lm: LM) -> LM:
 
     def forward(x, positions, visible, keys, values, slots, cells, place):
         turns = positions.numpy()[:, None].astype(np.float32) * angles
-        cache = in_memory(keys.view(*keys.shape[:3], keys.shape[4], keys.shape[3])), in_memory(values)
-        arrays = visible.numpy(), *cache, *(tensor.numpy() for tensor in (slots, cells, place))
+        arrays = visible.numpy(), *in_memory(keys, values), *(tensor.numpy() for tensor in (slots, cells, place))
         return torch.from_numpy(call(x.numpy().copy(), np.cos(turns), np.sin(turns), *arrays, parts, config.heads, config.norm_eps))
 
     for block in blocks:

@@ -174,6 +174,7 @@ class Talker(nn.Module):
         for block in self.blocks:
             nn.init.normal_(block.out.weight, std=0.02 / math.sqrt(2 * config.layers))
             nn.init.normal_(block.down.weight, std=0.02 / math.sqrt(2 * config.layers))
+        self.cache_dtype = None  # of a compiled one, see talker_cpu.py
         self.register_buffer("silence_codes", torch.zeros(config.codebooks, dtype=torch.long))
         offsets = torch.arange(config.codebooks) * config.codebook_size
         self.register_buffer("offsets", offsets, persistent=False)

@@ -106,8 +106,8 @@ class Talking:
         config, like = self.config, self.silence_sums
         shape = (config.layers, slots, config.heads, self.ring, config.width // config.heads)
         return TalkerState(
-            keys=like.new_zeros(shape),
-            values=like.new_zeros(shape),
+            keys=like.new_zeros(shape, dtype=self.talker.cache_dtype),
+            values=like.new_zeros(shape, dtype=self.talker.cache_dtype),
             visible=torch.zeros(slots, 1, self.ring, dtype=torch.bool),
             sums=like.repeat(slots, 1),
             hidden=like.new_zeros(slots, config.width),

@@ -126,6 +126,8 @@ class FrameDecoder(nn.Module):
 
 def warp(spectrum: Tensor, log_tract: Tensor) -> Tensor:
     """What `controls` gives [B, T, PARTS * BINS] with all resonances exp(log_tract) [B] times as high; 0 changes nothing."""
+    if not log_tract.any():
+        return spectrum
     place = (torch.arange(BINS, device=spectrum.device) / log_tract.exp()[:, None]).clamp(max=BINS - 1)
     below = place.floor().clamp(max=BINS - 2)
     share, below = (place - below)[:, None, None], below.long()[:, None, None]
@@ -145,7 +147,7 @@ def pulse_train(hz: Tensor, before: Tensor, cycles: Tensor) -> tuple[Tensor, Ten
     hz = (starts[..., None] + (hz - starts)[..., None] * share).flatten(1)  # [B, T * hop]
     phase = cycles[:, None] + (hz.double() / SAMPLE_RATE).cumsum(1)
     cycles = phase[:, -1] % 1.0
-    turn = (phase % 1.0).float() * torch.pi  # half the angle a, from 0 to pi
+    turn = (phase - phase.floor()).float() * torch.pi  # half the angle a, from 0 to pi
     number = HIGHEST_HARMONIC_HZ / hz
     whole = number.floor()
     below = 2 * torch.sin(turn)
@@ -156,8 +158,9 @@ def pulse_train(hz: Tensor, before: Tensor, cycles: Tensor) -> tuple[Tensor, Ten
 
 def unit(real: Tensor, imaginary: Tensor) -> Tensor:
     """How the phase turns, as the network gives it (zeros: not at all) -> complex numbers of magnitude 1."""
-    turn = torch.complex(1 + real, imaginary)
-    return turn / turn.abs().clamp(min=1e-3)
+    real = 1 + real
+    scale = (real.square() + imaginary.square()).clamp(min=1e-6).rsqrt()
+    return torch.complex(real * scale, imaginary * scale)
 
 
 def minimum_phase(log_magnitude: Tensor) -> Tensor:
@@ -166,7 +169,8 @@ def minimum_phase(log_magnitude: Tensor) -> Tensor:
     fold = torch.zeros(WINDOW_SAMPLES, device=log_magnitude.device)
     fold[0] = fold[WINDOW_SAMPLES // 2] = 1.0
     fold[1 : WINDOW_SAMPLES // 2] = 2.0
-    return torch.exp(torch.fft.rfft(cepstrum * fold))
+    phase = torch.fft.rfft(cepstrum * fold).imag.contiguous()  # the real part is log_magnitude
+    return torch.polar(log_magnitude.exp(), phase)
 
 
 def overlap_add(windows: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:

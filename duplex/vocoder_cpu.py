@@ -45,7 +45,9 @@ def call(latent, first_history, histories, parts):
                 row = y[slot * frames + frame]
                 row[:] = parts.mix_bias[i]
                 for shift in range(kernel):
-                    row += whole[slot, frame + shift] * parts.mix[i, shift]
+                    before, weight = whole[slot, frame + shift], parts.mix[i, shift]
+                    for j in range(width):
+                        row[j] += before[j] * weight[j]
         layer_norm(y, parts.norm[i, 0], parts.norm[i, 1], y)
         multiply(y, layer(parts.up, i), *up_room)
         gelu(up_room[-1])

@@ -20,7 +20,7 @@ import soundfile
 import soxr
 import torch
 
-from duplex.audio import CODEC_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
+from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from training.pool import Pool
 from training.transcript import heard_form, word_errors
 
@@ -132,26 +132,33 @@ def recorded(folder: Path, count: int) -> tuple[list[str], list[np.ndarray]]:
     return [pool.entries[i]["text"] for i in chosen], [pool.wave(i) for i in chosen]
 
 
-def tick_times(slots: int) -> dict:
-    """Median ms of a tick's talker and codec with all slots speaking."""
+def tick_times(agent_folder: Path | None = None, ticks: int = 60) -> dict[str, list[float]]:
+    """Median ms of a tick's talker and codec with one session and with SLOTS, all speaking, with the helper a server has.
+
+    Ticks of either kind by turns: what else the machine does is the same for both.
+    """
     from duplex.agent import load_agent
 
-    agent = load_agent(slots=slots)
-    state, decoding = agent.talking.initial_state(slots), agent.codec.initial_decode_state(slots)
-    for slot in range(slots):
-        words, _ = agent.front.push(" ".join(sentences("heldout")[slot : slot + 8]), agent.front.initial_state())
-        for number, (_, phones) in enumerate(words):
-            agent.talking.push(state, slot, number, phones)
-    talker, codec = [], []
-    for _ in range(60):
-        begun = time.perf_counter()
-        codes, state, _ = agent.talking.step(state)
-        between = time.perf_counter()
-        _, decoding = agent.codec.decode_step(codes, decoding)
-        talker.append(between - begun)
-        codec.append(time.perf_counter() - between)
-    assert codes.shape[-1] == CODEC_FRAMES_PER_TICK
-    return {"talker": 1000 * float(np.median(talker)), "codec": 1000 * float(np.median(codec))}
+    kinds, times = [], {"talker": [[], []], "codec": [[], []]}
+    for slots in (1, SLOTS):
+        agent = load_agent(agent_folder, slots=slots)
+        state, decoding = agent.talking.initial_state(slots), agent.codec.initial_decode_state(slots)
+        for slot in range(slots):
+            words, _ = agent.front.push(" ".join(sentences("heldout")[slot : slot + 12]), agent.front.initial_state())
+            for number, (_, phones) in enumerate(words):
+                agent.talking.push(state, slot, number, phones)
+        kinds.append([agent, state, decoding])
+    for _ in range(ticks):
+        for kind, (agent, state, decoding) in enumerate(kinds):
+            with agent.helped():
+                begun = time.perf_counter()
+                codes, state, _ = agent.talking.step(state)
+                between = time.perf_counter()
+                kinds[kind][1:] = state, agent.codec.decode_step(codes, decoding)[1]
+            times["codec"][kind].append(time.perf_counter() - between)
+            times["talker"][kind].append(between - begun)
+            assert all(agent.talking.sounding(state, slot) for slot in range(agent.slots))
+    return {part: [1000 * float(np.median(of_kind)) for of_kind in both] for part, both in times.items()}
 
 
 def page(rows: dict[str, list[np.ndarray]], titles: list[str], path: Path) -> None:
@@ -209,8 +216,8 @@ def evaluate_voice(args) -> dict:
             result[f"{row}: DNSMOS before, after"] = [round(clean, 2), round(quality(after), 2)]
             print(row, result[f"{row}: WER before, after"], result[f"{row}: DNSMOS before, after"], flush=True)
     result["talker: DNSMOS"] = round(quality(spoken[: args.clips]), 2)
-    times = {slots: tick_times(slots) for slots in (1, SLOTS)}
-    result |= {f"{part}: ms a tick, 1 and {SLOTS} sessions": [round(times[s][part], 1) for s in times] for part in times[1]}
+    times = tick_times(args.agent)
+    result |= {f"{part}: ms a tick, 1 and {SLOTS} sessions": [round(ms, 1) for ms in both] for part, both in times.items()}
     waves = kinds["agent's voice"][1][:3]
     page({"original": waves, "codec": through(codec, waves), "talker": spoken[:3]}, heldout[:3], args.out / "voice.png")
     soundfile.write(args.out / "voice.wav", np.concatenate(spoken[:10]), SAMPLE_RATE)
