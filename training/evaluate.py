@@ -2,7 +2,8 @@
 
 `ears` measures the encoder alone (training.evaluate_ears), `voice` codec and talker (training.evaluate_voice), `align` how speech
 and text meet in the LM (training.evaluate_align), `facts` what is answered right by voice and in text (training.evaluate_facts),
-`context` what hangs on things told before (training.evaluate_context), `agent` the whole:
+`context` what hangs on things told before (training.evaluate_context), `turns` when it speaks (training.evaluate_turns),
+`agent` the whole:
 
     python -m training.evaluate agent --agent duplex/agent --questions client/questions --out runs/evaluation
 
@@ -25,6 +26,7 @@ from training.evaluate_context import evaluate_context
 from training.evaluate_drafts import evaluate_drafts
 from training.evaluate_ears import chosen, evaluate_ears, plot_training, resident_megabytes
 from training.evaluate_facts import evaluate_facts
+from training.evaluate_turns import evaluate_turns
 from training.evaluate_voice import evaluate_voice
 from training.probe import probe
 from training.transcript import heard_form, word_errors
@@ -103,23 +105,23 @@ def evaluate_agent(args) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=["agent", "ears", "voice", "align", "facts", "context", "drafts"])
+    parser.add_argument("what", choices=["agent", "ears", "voice", "align", "facts", "context", "turns", "drafts"])
     parser.add_argument("--run", type=Path, action="append", default=[], help="align, drafts: folder of a run, repeatable")
     parser.add_argument("--codec", type=Path, help="drafts: folder of the talkers' codec")
     parser.add_argument("--agent", type=Path, help="agent folder; the one that ships if not given")
     parser.add_argument("--questions", type=Path, default=Path("client/questions"), help="wavs and questions.json")
     parser.add_argument("--out", type=Path, default=Path("runs/evaluation"), help="folder for sounds and results")
     parser.add_argument("--pool", type=Path, action="append", default=[], help="a pool of speech, whose valid part is used")
-    parser.add_argument("--noise", type=Path, help="ears: data folder whose audio.jsonl lists noises")
-    parser.add_argument("--clips", type=int, default=60, help="clips of each kind")
-    parser.add_argument("--minutes", type=float, default=30.0, help="ears: of noise, tones and silence")
+    parser.add_argument("--noise", type=Path, help="ears, turns: data folder whose audio.jsonl lists noises")
+    parser.add_argument("--clips", type=int, default=60, help="clips of each kind; turns: pauses, and so on")
+    parser.add_argument("--minutes", type=float, default=30.0, help="ears, turns: of noise, tones and silence")
     parser.add_argument("--hour", type=float, default=60.0, help="ears: minutes of the long stream")
     parser.add_argument("--encoder", type=Path, help="ears: folder of another encoder than the agent's")
     parser.add_argument("--probe", action="store_true", help="ears: how much past and how many units each layer uses instead")
     parser.add_argument("--plot", type=Path, help="ears: log.jsonl of an encoder's training, for a picture of its error rates")
     parser.add_argument("--questions-audio", type=Path, help="facts, context: folder of the spoken questions, made if missing")
     parser.add_argument("--count", type=int, default=300, help="facts: questions; context: conversations")
-    parser.add_argument("--slots", type=int, default=6, help="facts: questions asked side by side")
+    parser.add_argument("--slots", type=int, default=6, help="facts, turns: sessions side by side")
     parser.add_argument("--talk", type=float, default=0.0, help="agent: minutes of a long conversation that are added")
     parser.add_argument("--threads", type=int, default=1, help="of the recogniser")
     parser.add_argument("--seed", type=int, default=0)
@@ -129,7 +131,7 @@ def main() -> None:
     args.result = args.out / f"{name}{f'-{args.encoder.name}' if args.encoder else ''}.json"
     ears = plot_training if args.plot else probe if args.probe else evaluate_ears
     ways = {"agent": evaluate_agent, "ears": ears, "voice": evaluate_voice, "align": evaluate_align}
-    ways |= {"facts": evaluate_facts, "context": evaluate_context, "drafts": evaluate_drafts}
+    ways |= {"facts": evaluate_facts, "context": evaluate_context, "turns": evaluate_turns, "drafts": evaluate_drafts}
     result = ways[args.what](args)
     print(json.dumps(result, indent=1))
     args.result.write_text(json.dumps(result, indent=1) + "\n")
