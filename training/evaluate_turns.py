@@ -5,7 +5,8 @@
 - Pauses: texts of a pool whose word times are known (training.speech), each with one pause of half a second to a second and a half
   put between two words of its middle. Spoken into, or how long after the last word it answers.
 - The scenes' questions (`duplex.bench_scenes`), and into the voice of their answers, 0.4 or 1 s after it began, the scenes'
-  back-channels, which must not stop it, and their interruptions, to which it must yield.
+  back-channels, which must not stop it, and their interruptions, to which it must yield. An answer whose words had all been written
+  is not stopped: its last words are said.
 - Stretches of noise, tones and silence, in which nobody speaks to it.
 """
 
@@ -41,6 +42,8 @@ class Talk:
     second_at: int | None = None
     into_voice: bool = False  # whether there was a voice to speak into
     stopped: bool = False
+    wrote_on: bool = False  # the answer, after the second sound had begun
+    answered_again: bool = False
     tick: int = 0
 
     def audio(self) -> np.ndarray:
@@ -58,7 +61,11 @@ class Talk:
         begin, loud = self.tick * TICK_SAMPLES, np.flatnonzero(np.abs(voice) > AUDIBLE)
         if self.voice_at is None and len(loud):
             self.voice_at = begin + int(loud[0])
-        self.stopped |= self.second_at is not None and any(event.kind == "agent_stopped" for event in events)
+        for event in events if self.second_at is not None else ():
+            self.answered_again |= event.kind == "agent_started"
+            if not self.answered_again:
+                self.stopped |= event.kind == "agent_stopped"
+                self.wrote_on |= event.kind == "said"
         self.tick += 1
         due = self.second is not None and self.second_at is None and self.voice_at is not None
         if due and begin + TICK_SAMPLES >= self.voice_at + self.after_s * SAMPLE_RATE:
@@ -131,7 +138,9 @@ def said_into(agent, count: int, seed: int) -> dict:
         chosen = [pairs[i] for i in rng.permutation(len(pairs))[:count]]
         talks = hold(agent, [Talk(np.pad(q, (LEAD_IN_SAMPLES, 0)), s, after_s) for q, s, after_s in chosen], seed)
         talks = [talk for talk in talks if talk.into_voice]
+        going_on = [talk for talk in talks if not talk.stopped]
         result[row] = f"{sum(talk.stopped for talk in talks)} of {len(talks)}"
+        result[f"{row}: of the others, all words had been written before"] = sum(not talk.wrote_on for talk in going_on)
     return result
 
 
