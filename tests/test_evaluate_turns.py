@@ -10,10 +10,10 @@ SECOND = SAMPLE_RATE // TICK_SAMPLES  # ticks, and a half
 
 
 class Patient:
-    """Answers for two seconds `patience` ticks after a sound, and stops at a sound that is louder than `bar`."""
+    """Answers for two seconds `patience` ticks after a sound, and stops at a sound above `bar`; `writes` as it speaks."""
 
-    def __init__(self, slots: int, patience: int = 5, bar: float = 0.5):
-        self.slots, self.patience, self.bar = slots, patience, bar
+    def __init__(self, slots: int, patience: int = 5, bar: float = 0.5, writes: bool = False):
+        self.slots, self.patience, self.bar, self.writes = slots, patience, bar, writes
         self.sessions = {}
 
     def open(self, slot, seed=0):
@@ -39,6 +39,7 @@ class Patient:
                 events[slot].append(Event("agent_started", own["tick"]))
             if own["left"]:
                 voice[slot], own["left"] = 0.1, own["left"] - 1
+                events[slot] += [Event("said", own["tick"], " on")] * self.writes
             own["tick"] += 1
         return voice, events
 
@@ -72,8 +73,9 @@ def test_a_pause_is_put_between_two_words():
 
 def test_scenes_and_noise():
     """An agent that never stops does not yield; one that hears each sound as an end speaks in noise."""
-    found = said_into(Patient(3, patience=10, bar=2.0), count=4, seed=0)
-    assert [found[row] for row in INTO_KINDS.values()] == ["0 of 4", "0 of 4"]
-    assert [*found.values()][1::2] == [4, 4]  # it writes nothing at all
+    for writes in (False, True):
+        found = said_into(Patient(3, patience=10, bar=2.0, writes=writes), count=4, seed=0)
+        assert [found[row] for row in INTO_KINDS.values()] == ["0 of 4", "0 of 4"]
+        assert [*found.values()][1::2] == ([0, 0] if writes else [4, 4])
     found = in_noise(Patient(2), [np.random.default_rng(0).standard_normal(SAMPLE_RATE).astype(np.float32)], 2.0, seed=0)
     assert found["minutes"] == 2.0 and found["words written a minute"] == 0 and found["times it spoke"] > 0

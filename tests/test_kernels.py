@@ -14,7 +14,7 @@ from duplex.draft import Draft, DraftConfig
 from duplex.encoder_cpu import compile_encoder
 from duplex.features import BANDS
 from duplex.lm_cpu import compile_draft, compile_lm
-from duplex.talker_cpu import compile_talker
+from duplex.talker_cpu import compile_talker, draw
 from duplex.vocoder_cpu import compile_vocoder
 
 
@@ -196,6 +196,20 @@ def test_talker(temperature, cache, least):
     keys = caches[1][0].view(*shape[:3], shape[4], ring).transpose(-1, -2)  # cell beside cell in the compiled one's memory
     close(keys[:, :2], caches[0][0][:, :2], least)
     close(caches[1][1][:, :2], caches[0][1][:, :2], least)
+
+
+@pytest.mark.parametrize("kind", ["spread", "ties", "equal", "below zero"])
+def test_draws_are_those_of_the_whole_list(kind):
+    """Whatever the logits are like, looking at the best alone draws what sorting all of them does."""
+    rng = np.random.default_rng(0)
+    logits = (rng.standard_normal((200, 300)) * rng.uniform(0.1, 9, (200, 1))).astype(np.float32)
+    logits = {"spread": logits, "ties": logits.round(), "equal": np.ones_like(logits), "below zero": logits - 50}[kind]
+    uniform, best = rng.random(200, np.float32), np.empty(30, np.int64)
+    ours = [draw(row, np.float32(0.7), 30, share, best) for row, share in zip(logits, uniform, strict=True)]
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :30]  # of equal ones the first
+    shares = torch.from_numpy(np.take_along_axis(logits, order, 1)).div(0.7).softmax(-1).cumsum(-1).numpy()
+    expected = [row[(share < u * share[-1]).sum()] for row, share, u in zip(order, shares, uniform, strict=True)]
+    assert np.mean(np.array(ours) == expected) > 0.98  # a draw on a border may fall to the other side
 
 
 def test_vocoder():
