@@ -6,7 +6,7 @@ decoder are not SEANet but work at the frame rate, as Vocos does (arXiv 2306.008
 vector, ConvNeXt blocks with left context only, and an inverse Fourier transform with overlap-add turns vectors back
 into samples (`duplex.vocoder`). That runs many times faster on a CPU and gives the same interface.
 
-The decoder looks at no later frame. One frame's spectrum waits a frame for its pitch and spans three frames of output, and the
+The decoder looks at no later frame. One frame's spectrum is given with the next frame and spans three frames of output, and the
 samples that are complete are given out at once, so what leaves is `decoder_delay_samples` behind what the encoder was given.
 """
 
@@ -18,14 +18,19 @@ import torch
 import torch.nn.functional as F
 from encodec.quantization import ResidualVectorQuantizer
 from torch import Tensor, nn
+from torchaudio.functional import melscale_fbanks
 
 from duplex import checkpoint, seanet
-from duplex.audio import CODEC_FRAME_SAMPLES
+from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE
 from duplex.convnext import Block
 from duplex.seanet import SeanetCodec, SeanetConfig, SeanetState
 from duplex.vocoder import DecodeState, FrameDecoder
 
 ENCODER_WINDOW_SAMPLES = 2 * CODEC_FRAME_SAMPLES  # the frame itself and the one before
+LONG_WINDOW_SAMPLES = 4 * CODEC_FRAME_SAMPLES  # tells harmonics apart; the short ones tell when a sound begins
+WINDOWS_AND_BANDS = {LONG_WINDOW_SAMPLES: 80, ENCODER_WINDOW_SAMPLES: 64, CODEC_FRAME_SAMPLES: 40, CODEC_FRAME_SAMPLES // 2: 24}
+LOWEST_BAND_HZ = 30.0
+PAST_SAMPLES = LONG_WINDOW_SAMPLES - CODEC_FRAME_SAMPLES
 CODEBOOK_AVERAGES = ("cluster_size", "embed_avg", "inited")  # the package's buffers needed only in training
 
 
@@ -35,7 +40,7 @@ class CodecConfig:
     codebook_size: int = 1024
     latent_width: int = 128
     encoder_width: int = 256
-    encoder_blocks: int = 4
+    encoder_blocks: int = 6
     decoder_width: int = 384
     decoder_blocks: int = 6
     kernel_frames: int = 7
@@ -43,7 +48,7 @@ class CodecConfig:
 
 @dataclass
 class EncodeState:
-    """Rows are slots. `samples` [B, CODEC_FRAME_SAMPLES]: the last frame heard."""
+    """Rows are slots. `samples` [B, PAST_SAMPLES]: the last frames heard."""
 
     samples: Tensor
     histories: list[Tensor]  # one [B, kernel - 1, C] per convolution
@@ -72,34 +77,59 @@ def put(state: DecodeState | SeanetState, slots: list[int], part: DecodeState | 
 
 
 class FrameEncoder(nn.Module):
-    """Samples -> one latent vector per frame, from the samples and from the log magnitudes of their spectrum."""
+    """Samples -> one latent vector per frame, from the samples, their log magnitude spectrum and the levels of mel bands.
+
+    Bins' logarithms tell a band's level badly, and it is the bands' levels that words are told by (MODEL_CARD): hence both.
+    """
 
     def __init__(self, config: CodecConfig):
         super().__init__()
         width = config.encoder_width
         self.from_samples = nn.Linear(ENCODER_WINDOW_SAMPLES, width)
         self.from_spectrum = nn.Linear(ENCODER_WINDOW_SAMPLES // 2 + 1, width)
+        self.from_bands = nn.Linear(sum(number * windows_looking(samples) for samples, number in WINDOWS_AND_BANDS.items()), width)
+        for fine in (self.from_samples, self.from_spectrum):  # their many numbers would drown the bands': what is of use is learned
+            nn.init.zeros_(fine.weight)
         self.blocks = nn.ModuleList(Block(width, config.kernel_frames) for _ in range(config.encoder_blocks))
         self.norm = nn.LayerNorm(width)
         self.to_latent = nn.Linear(width, config.latent_width)
-        self.register_buffer("window", torch.hann_window(ENCODER_WINDOW_SAMPLES), persistent=False)
+        for samples, number in WINDOWS_AND_BANDS.items():
+            self.register_buffer(f"hann{samples}", torch.hann_window(samples), persistent=False)
+            bank = melscale_fbanks(samples // 2 + 1, LOWEST_BAND_HZ, SAMPLE_RATE / 2, number, SAMPLE_RATE)
+            self.register_buffer(f"bank{samples}", bank / bank.sum(0).clamp(min=1e-3), persistent=False)
         self.history_shape = (config.kernel_frames - 1, width)
 
     def initial_state(self, batch: int) -> EncodeState:
-        zeros = self.window.new_zeros
-        return EncodeState(zeros(batch, CODEC_FRAME_SAMPLES), [zeros(batch, *self.history_shape) for _ in self.blocks])
+        zeros = self.to_latent.weight.new_zeros
+        return EncodeState(zeros(batch, PAST_SAMPLES), [zeros(batch, *self.history_shape) for _ in self.blocks])
 
     def step(self, wave: Tensor, state: EncodeState) -> tuple[Tensor, EncodeState]:
         """wave [B, T * CODEC_FRAME_SAMPLES] -> latent [B, T, D], state."""
         samples = torch.cat([state.samples, wave], dim=1)
-        windows = samples.unfold(1, ENCODER_WINDOW_SAMPLES, CODEC_FRAME_SAMPLES)  # [B, T, window]
-        spectrum = torch.fft.rfft(windows * self.window).abs()
-        x = self.from_samples(windows) + self.from_spectrum(0.25 * torch.log(spectrum + 1e-4))
+        longs = samples.unfold(1, LONG_WINDOW_SAMPLES, CODEC_FRAME_SAMPLES)  # [B, T, window]
+        windows = longs[..., -ENCODER_WINDOW_SAMPLES:]
+        spectra, bands = {}, []
+        for size in WINDOWS_AND_BANDS:
+            looking = longs[..., -max(size, ENCODER_WINDOW_SAMPLES) :].unfold(2, size, max(1, size // 2))  # [B, T, windows, size]
+            spectra[size] = torch.fft.rfft(looking * getattr(self, f"hann{size}")).abs()
+            bands.append(log_scaled((spectra[size].square() @ getattr(self, f"bank{size}") + 1e-8).sqrt()).flatten(2))
+        x = self.from_samples(windows) + self.from_spectrum(log_scaled(spectra[ENCODER_WINDOW_SAMPLES][:, :, 0]))
+        x = x + self.from_bands(torch.cat(bands, -1))
         histories = []
         for block, history in zip(self.blocks, state.histories, strict=True):
             x, history = block.step(x, history)
             histories.append(history)
-        return self.to_latent(self.norm(x)), EncodeState(samples[:, -CODEC_FRAME_SAMPLES:].clone(), histories)
+        return self.to_latent(self.norm(x)), EncodeState(samples[:, -PAST_SAMPLES:].clone(), histories)
+
+
+def windows_looking(samples: int) -> int:
+    """How many windows of so many samples, each half over the next, look at a frame and the one before."""
+    return max(1, 2 * ENCODER_WINDOW_SAMPLES // samples - 1)
+
+
+def log_scaled(magnitude: Tensor) -> Tensor:
+    """Logarithm, scaled for a network."""
+    return 0.25 * torch.log(magnitude + 1e-4)
 
 
 class Codec(nn.Module):
@@ -166,7 +196,7 @@ class Codec(nn.Module):
     def silence_codes(self) -> Tensor:
         """The codes of a frame of lasting silence [K]."""
         frames = 1 + self.config.encoder_blocks * (self.config.kernel_frames - 1)  # until zeros are all it remembers
-        silence = self.encoder.window.new_zeros(1, 1, (frames + 1) * CODEC_FRAME_SAMPLES)
+        silence = self.encoder.to_latent.weight.new_zeros(1, 1, frames * CODEC_FRAME_SAMPLES + PAST_SAMPLES)
         return self.encode(silence)[0, :, -1]
 
 

@@ -6,8 +6,8 @@ A network of causal ConvNeXt blocks gives the two log magnitudes, the phase and 
 minimum phase that belongs to the harmonic magnitudes, turned by what the network adds to it. So voiced sound has clean
 harmonics however little the network was trained. The pitch is taught, not found: no gradient goes through the pulses.
 
-A frame's window ends after the sound that its latent vector was made of. So that the pitch there need not be foreseen, a frame's
-spectrum waits for the next frame's pitch.
+A frame's window ends after the sound that its latent vector was made of. So that nothing need be foreseen, a frame's spectrum is
+given with the next latent vector, whose own frame ends where that window does, and so does the pitch given with it.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,6 @@ class DecodeState:
     hz: Tensor  # [B] pitch at the end of them
     cycles: Tensor  # [B] their phase there, in double precision
     position: Tensor  # [B] in the table of random numbers
-    waiting: Tensor  # [B, 1, PARTS * BINS] the last frame's spectrum, less SILENCE
     log_pitch: Tensor  # [B] added to the logarithm of the pitch: another voice
     log_tract: Tensor  # [B] the same for the frequencies of the spectra
     histories: list[Tensor]  # one [B, kernel - 1, C] per convolution
@@ -71,7 +70,6 @@ class FrameDecoder(nn.Module):
             hz=zeros(batch),
             cycles=zeros(batch, dtype=torch.float64),
             position=zeros(batch, dtype=torch.int64),
-            waiting=zeros(batch, 1, PARTS * BINS),
             log_pitch=zeros(batch),
             log_tract=zeros(batch),
             histories=[zeros(batch, *shape) for shape in self.history_shapes],
@@ -86,7 +84,7 @@ class FrameDecoder(nn.Module):
         return wave, state
 
     def controls(self, latent: Tensor, histories: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """latent [B, T, D] -> the PARTS of the spectrum [B, T, PARTS * BINS], log of Hz [B, T]."""
+        """latent [B, T, D] -> the PARTS of the spectra of frames before [B, T, PARTS * BINS], log of Hz [B, T] at frames' ends."""
         x, spectrum, histories = self.network(latent, histories)
         log_hz = (x.float() * self.to_pitch).sum(-1) + self.pitch_bias + torch.log(torch.tensor(MIDDLE_HZ))
         return spectrum.float().clamp(max=MAX_LOG_MAGNITUDE), log_hz, histories
@@ -104,8 +102,6 @@ class FrameDecoder(nn.Module):
     def sound(self, spectrum: Tensor, log_hz: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
         """What `controls` gives -> wave [B, T * CODEC_FRAME_SAMPLES], state."""
         frames = log_hz.shape[1]
-        spectrum = torch.cat([state.waiting, spectrum - SILENCE], dim=1)
-        spectrum, waiting = spectrum[:, :frames] + SILENCE, spectrum[:, frames:].clone()
         log_noise, log_harmonic, *turn = spectrum.chunk(PARTS, dim=-1)
         with torch.no_grad():
             hz = log_hz.exp().clamp(LOWEST_HZ, HIGHEST_HZ)
@@ -121,7 +117,7 @@ class FrameDecoder(nn.Module):
         pulses = pulses[:, frames * CODEC_FRAME_SAMPLES :].unflatten(1, (OVERLAP_FRAMES - 1, -1)).clone()
         position = (state.position + frames) % NOISE_FRAMES
         pitch_and_tract = state.log_pitch, state.log_tract
-        return wave, DecodeState(tail, pulses, hz[:, -1], cycles, position, waiting, *pitch_and_tract, state.histories)
+        return wave, DecodeState(tail, pulses, hz[:, -1], cycles, position, *pitch_and_tract, state.histories)
 
 
 def warp(spectrum: Tensor, log_tract: Tensor) -> Tensor:

@@ -4,8 +4,9 @@ First without quantizer, then the codebooks start by k-means. After `--freeze-at
 as they are, the file FROZEN appears in the output folder (codes made from then on stay valid), and the decoder goes on
 alone; from `--adversary-at` of the time on against a discriminator (training.adversary), which first learns alone. The
 voice is learned from magnitudes and from the pitch (`training.pitch`), never from the waveform: the codes then need to
-carry no phase and are easier to predict. Where the speech's own synthesiser is known (`training.controls`, --controlled) the
-decoder learns its controls instead, phases too. Runs again with the same --out go on where the last one stopped.
+carry no phase and are easier to predict. Where the speech's own synthesiser is known (`training.controls`, --controlled),
+or what it is made of was found (--analysed), the decoder learns these controls instead, phases too. Runs again with the same --out
+go on where the last one stopped.
 
 With --relearn FOLDER the encoder of --start learns on as well, so that other voices find their place among the codes as they are;
 the codes that the codec in FOLDER (from which the talker learned) makes of the controlled voices still mean the same. With --ears
@@ -47,9 +48,10 @@ KMEANS_BATCHES = 8
 RATE_RISE_STEPS = 100
 SILENT_SHARE = 0.02
 GAIN_DB = (-14.0, 4.0)
-FEW_CODEBOOKS = {2: 0.15, 4: 0.2}  # share of the items that use only so many; the rest use all
-CONTROL_WEIGHTS = {"noise": 1.0, "harmonic": 1.0, "turn": 1.0, "pitch": 4.0}
+FEW_CODEBOOKS = {2: 0.03, 4: 0.05}  # share of the items that use only so many; the rest use all
+CONTROL_WEIGHTS = {"noise": 1.0, "harmonic": 1.0, "bands": 6.0, "turn": 1.0, "pitch": 4.0}
 MEL_WEIGHT, MAGNITUDE_WEIGHT, PITCH_WEIGHT, BUZZ_WEIGHT, COMMITMENT_WEIGHT = 1.0, 5.0, 2.0, 0.5, 0.25
+CONTROLS_COMMITMENT_WEIGHT = 1.5
 EARS_WEIGHT = 2.0
 FIRST_SHARE = 0.5  # of the controlled batches are encoded as before, in a run with --relearn
 ADVERSARY_RATE = 3e-4
@@ -61,14 +63,15 @@ VALID_CROPS = 32
 class Crops:
     """Random crops of random gain from several pools, a few of them silent; the same for the same (seed, step).
 
-    controlled: pools whose controls are known (training.controls); each makes whole batches, of its share.
+    controlled: pools whose controls are known (training.controls); each makes whole batches, of its share. Its third says whether
+    the talker knows the codes of these voices.
     """
 
-    def __init__(self, pools: list[tuple[Pool, float]], seed: int, controlled: list[tuple[ControlPool, float]] = ()):
+    def __init__(self, pools: list[tuple[Pool, float]], seed: int, controlled: list[tuple[ControlPool, float, bool]] = ()):
         self.pools = [pool for pool, _ in pools]
         self.shares = np.array([share for _, share in pools]) / sum(share for _, share in pools)
-        self.kinds = [None, *(pool for pool, _ in controlled)]
-        weights = np.array([sum(share for _, share in pools), *(share for _, share in controlled)])
+        self.kinds = [(None, False), *((pool, known) for pool, _, known in controlled)]
+        weights = np.array([sum(share for _, share in pools), *(share for _, share, _ in controlled)])
         self.kind_shares, self.seed = weights / weights.sum(), seed
 
     def crop(self, rng: np.random.Generator) -> np.ndarray:
@@ -85,15 +88,15 @@ class Crops:
         gain = 10 ** (rng.uniform(*GAIN_DB) / 20)
         return crop * min(gain, 0.99 / max(np.abs(crop).max(), 1e-3))
 
-    def batch(self, step: int, items: int = BATCH) -> tuple[Tensor, Tensor | None]:
-        """-> waves [items, 1, CROP_SAMPLES], their controls or None"""
+    def batch(self, step: int, items: int = BATCH) -> tuple[Tensor, Tensor | None, bool]:
+        """-> waves [items, 1, CROP_SAMPLES], their controls or None, whether the talker knows their codes"""
         rng = np.random.default_rng([self.seed, step])
-        kind = self.kinds[rng.choice(len(self.kinds), p=self.kind_shares)]
+        kind, known = self.kinds[rng.choice(len(self.kinds), p=self.kind_shares)]
         if kind is None:
-            return torch.from_numpy(np.stack([self.crop(rng) for _ in range(items)]))[:, None], None
+            return torch.from_numpy(np.stack([self.crop(rng) for _ in range(items)]))[:, None], None, known
         crops = [kind.crop(rng, CROP_SAMPLES // CODEC_FRAME_SAMPLES, GAIN_DB) for _ in range(items)]
         waves, controls = (torch.from_numpy(np.stack(part).astype(np.float32)) for part in zip(*crops, strict=True))
-        return waves[:, None], controls
+        return waves[:, None], controls, known
 
 
 @dataclass
@@ -124,6 +127,15 @@ class Trainer:
         self.sums: dict[str, list[float]] = {}
         self.summed = 0  # steps in them
 
+    def begin_from(self, folder: Path, new_encoder: bool = False) -> None:
+        """A codec's weights, or all but its encoder's; blocks and inputs that it has none for add nothing at first."""
+        kept = {name: v for name, v in checkpoint.load_tensors(folder).items() if not (new_encoder and name.startswith("encoder."))}
+        missing = self.codec.load_state_dict(kept, strict=False).missing_keys
+        for name, value in self.codec.named_parameters():
+            new = name in missing and not (new_encoder and name.startswith("encoder."))
+            if new and ("layer_scale" in name or ".from_" in name):
+                value.data.zero_()
+
     def set_rates(self) -> None:
         """Two cosines over time: the encoder's ends where it is frozen, the decoder's at the end."""
         rise = min(1.0, (self.progress.step + 1) / RATE_RISE_STEPS)
@@ -147,11 +159,11 @@ class Trainer:
             row += torch.bincount(layer_codes, minlength=len(row))
         return quantized, commitment
 
-    def step(self, wave: Tensor, wanted: Tensor | None = None) -> None:
-        """One update on wave [B, 1, N]; wanted [B, T, NUMBERS]: its controls, if they are known."""
+    def step(self, wave: Tensor, wanted: Tensor | None = None, known: bool = False) -> None:
+        """One update on wave [B, 1, N]; wanted [B, T, NUMBERS]: its controls, if there are any; known: the talker has its codes."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.progress.step)
         self.set_rates()
-        as_first = self.first and wanted is not None and torch.rand((), generator=generator) < FIRST_SHARE
+        as_first = self.first and known and torch.rand((), generator=generator) < FIRST_SHARE
         learns = not self.progress.frozen or self.first and not as_first
         with mixed(), torch.set_grad_enabled(bool(learns)):
             latent = (self.first if as_first else self.codec).encode_latent(wave).float()
@@ -163,8 +175,10 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if wanted is not None:
             terms = control_terms(spectrum, log_hz, wanted)
-            loss = sum(CONTROL_WEIGHTS[name] * term for name, term in terms.items()) + COMMITMENT_WEIGHT * commitment
-            self.finish(wave, loss, {f"control_{name}": term for name, term in terms.items()})
+            loss = sum(CONTROL_WEIGHTS[name] * term for name, term in terms.items())
+            loss = loss + CONTROLS_COMMITMENT_WEIGHT * commitment
+            kind = "first" if as_first else "control" if known else "analysed"
+            self.finish(wave, loss, {f"{kind}_{name}": term for name, term in (terms | {"commitment": commitment}).items()})
             return
         ours, _ = self.codec.decoder.sound(spectrum, log_hz, state)
         terms = self.losses(ours, late(wave[:, 0])) | voice_terms(log_hz, spectrum, wave[:, 0])
@@ -278,7 +292,7 @@ def train(args: argparse.Namespace) -> None:
     if (args.out / "training.safetensors").exists():
         trainer.load(args.out)
     elif args.start:
-        trainer.codec.load_state_dict(checkpoint.load_tensors(args.start), strict=False)
+        trainer.begin_from(args.start, args.new_encoder)
         trainer.progress.frozen, trainer.progress.step = True, WARM_UP_STEPS + 1
     if args.relearn:
         trainer.first = load_codec(args.relearn).requires_grad_(False)
@@ -287,7 +301,8 @@ def train(args: argparse.Namespace) -> None:
         trainer.ears.load_state_dict(checkpoint.load_tensors(args.ears))
         trainer.ears_weight = args.ears_weight
     pools = [(folder, float(share)) for folder, share in args.pool]
-    controlled = [(ControlPool(folder), float(share)) for folder, share in args.controlled]
+    controlled = [(ControlPool(folder), float(share), True) for folder, share in args.controlled]
+    controlled += [(ControlPool(folder), float(share), False) for folder, share in args.analysed]
     crops = Crops([(Pool(folder, "train"), share) for folder, share in pools], args.seed, controlled)
     valid = Crops([(Pool(pools[0][0], "valid"), 1.0)], args.seed).batch(0, VALID_CROPS)[0]
     progress, saved, reported = trainer.progress, time.monotonic(), trainer.progress.seconds
@@ -316,8 +331,11 @@ def main() -> None:
     parser.add_argument("--pool", nargs=2, action="append", metavar=("FOLDER", "SHARE"), help="the first validates")
     known = "the same with the controls of its synthesiser (training.controls): whole batches, of its share"
     parser.add_argument("--controlled", nargs=2, action="append", default=[], metavar=("FOLDER", "SHARE"), help=known)
+    apart = "recorded speech with what it is made of (training.controls --recorded): the same, but the talker has none of its codes"
+    parser.add_argument("--analysed", nargs=2, action="append", default=[], metavar=("FOLDER", "SHARE"), help=apart)
     parser.add_argument("--start", type=Path, help="folder of a codec whose decoder is trained on; its codes stay as they are")
     parser.add_argument("--relearn", type=Path, metavar="FOLDER", help="with --start: its encoder learns on too, see above")
+    parser.add_argument("--new-encoder", action="store_true", help="with --relearn: it begins anew, with what CodecConfig says")
     parser.add_argument("--ears", type=Path, help="folder of the agent's encoder, to which both sounds shall be the same")
     parser.add_argument("--ears-weight", type=float, default=EARS_WEIGHT, help="of what they hear, in the loss")
     parser.add_argument("--minutes", type=float, default=50, help="length of the whole training")

@@ -54,13 +54,15 @@ def voice_terms(log_hz: Tensor, spectrum: Tensor, wave: Tensor) -> dict[str, Ten
 
     `pitch`: distance where voiced, in octaves. The pulses a frame makes are heard OVERLAP_FRAMES - 1 frames later, in the middle of
     the decoder's window, and so late is the whole output: each frame needs its own pitch.
-    `buzz`: share of pulses where nothing is voiced, which the distances between magnitudes hardly see.
+    `buzz`: share of pulses where nothing is voiced, which the distances between magnitudes hardly see; a spectrum is that of the
+    frame before.
     """
     hz, voiced = pitch(wave)
     distance = (log_hz - hz.log()).abs() / math.log(2)
     noise, harmonic = spectrum.chunk(PARTS, dim=-1)[:2]
     unvoiced = (F.max_pool1d(voiced.float(), OVERLAP_FRAMES, 1, OVERLAP_FRAMES // 2) == 0)[..., None]
-    pulses = torch.sigmoid(2 * (harmonic - noise)) * unvoiced
+    unvoiced = unvoiced[:, :-1]
+    pulses = torch.sigmoid(2 * (harmonic - noise))[:, 1:] * unvoiced
     return {
         "pitch": (distance * voiced).sum() / voiced.sum().clamp(min=1),
         "buzz": pulses.mean(-1).sum() / unvoiced.sum().clamp(min=1),
