@@ -110,7 +110,7 @@ class FrameEncoder(nn.Module):
         windows = longs[..., -ENCODER_WINDOW_SAMPLES:]
         spectra, bands = {}, []
         for size in WINDOWS_AND_BANDS:
-            looking = longs[..., -max(size, ENCODER_WINDOW_SAMPLES) :].unfold(2, size, max(1, size // 2))  # [B, T, windows, size]
+            looking = longs[..., -max(size, ENCODER_WINDOW_SAMPLES) :].unfold(2, size, size // 2)  # [B, T, windows, size]
             spectra[size] = torch.fft.rfft(looking * getattr(self, f"hann{size}")).abs()
             bands.append(log_scaled((spectra[size].square() @ getattr(self, f"bank{size}") + 1e-8).sqrt()).flatten(2))
         x = self.from_samples(windows) + self.from_spectrum(log_scaled(spectra[ENCODER_WINDOW_SAMPLES][:, :, 0]))

@@ -236,6 +236,8 @@ def main() -> None:
     args = parser.parse_args()
     if (args.texts is None) == (args.recorded is None):
         parser.error("one of --texts and --recorded is needed: what is to be said, or what has been said")
+    if args.mixed_by and not args.recorded:
+        parser.error("--mixed-by needs --recorded: of its own speech a synthesiser knows the mixture")
     if args.recorded:
         codec = load_codec(args.mixed_by) if args.mixed_by else None
         write_pool(lambda first: recorded(args.recorded, codec, first), args.out, args.hours)
