@@ -228,10 +228,11 @@ def test_training_goes_on_where_it_stopped(adversary_at, tmp_path, monkeypatch):
 
 
 def test_an_encoder_that_learns_on_leaves_the_codes_their_meaning(monkeypatch):
-    """Codebooks stay; the encoder learns from plain sound, and from controlled sound unless that is encoded as before."""
+    """The encoder learns from plain sound, and from controlled sound unless that is encoded as before; then entries alone learn."""
     trainer = training.Trainer(CONFIG, seed=1, minutes=1, freeze_at=1.0, rate=1e-3)
     trainer.progress.frozen, trainer.progress.step = True, training.WARM_UP_STEPS + 1
-    trainer.first, trainer.ears = copy.deepcopy(trainer.codec).requires_grad_(False), tiny_encoder().requires_grad_(False)
+    trainer.relearn(copy.deepcopy(trainer.codec))
+    trainer.ears = tiny_encoder().requires_grad_(False)
     wave = 0.1 * torch.randn(2, 1, 12 * CODEC_FRAME_SAMPLES, generator=torch.Generator().manual_seed(2))
     controls = torch.zeros(2, 12, NUMBERS)
 
@@ -241,14 +242,28 @@ def test_an_encoder_that_learns_on_leaves_the_codes_their_meaning(monkeypatch):
         now = trainer.codec.state_dict()
         return {name.split(".")[0] for name, value in before.items() if not torch.equal(value, now[name])}
 
-    assert changed(wave) == changed(wave) == {"encoder", "decoder"} and trainer.sums["ears"][-1] > 0
-    for share, parts in ((0.0, {"encoder", "decoder"}), (1.0, {"decoder"})):
+    everything = {"encoder", "quantizer", "decoder"}
+    assert changed(wave) == changed(wave) == everything and trainer.sums["ears"][-1] > 0
+    for share, parts in ((0.0, everything), (1.0, everything - {"encoder"})):
         trainer.optimizer.state.clear()  # no momentum of the steps before
         monkeypatch.setattr(training, "FIRST_SHARE", share)
         assert changed(wave, controls, True) == parts
-    assert changed(wave, controls, False) == {"encoder", "decoder"}  # voices whose codes nobody knows
+    assert changed(wave, controls, False) == everything  # voices whose codes nobody knows
     first, now = trainer.first.state_dict(), trainer.codec.state_dict()
     assert not torch.equal(first["encoder.to_latent.weight"], now["encoder.to_latent.weight"])
+
+
+def test_known_codes_are_looked_up_and_their_entries_alone_learn(codec, wave):
+    codes = codec.encode(wave)
+    entries = [layer.codebook.requires_grad_() for layer in codec.quantizer.vq.layers]
+    looked = codebooks.look_up(codec.quantizer, codes, torch.tensor([CONFIG.codebooks, 2]))
+    torch.testing.assert_close(looked[:1], codec.dequantize(codes[:1]))
+    torch.testing.assert_close(looked[1:], codec.dequantize(codes[1:, :2]))
+    looked.sum().backward()
+    for k, table in enumerate(entries):
+        moved = table.grad.abs().sum(1).nonzero()[:, 0].tolist()
+        assert moved == sorted(set(codes[: 2 if k < 2 else 1, k].flatten().tolist()))
+
 
 
 def test_a_deeper_codec_begins_as_the_one_it_starts_from(codec, wave, tmp_path):

@@ -14,7 +14,7 @@ RESTART_SHARE = 0.3  # and counts as used this much, so that it has time to find
 
 
 def quantize(quantizer: ResidualVectorQuantizer, latent: Tensor, used: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Item b of latent [B, T, D] goes through its first used[b] codebooks; gradients pass straight through.
+    """Item b of latent [B, T, D] goes through its first used[b] codebooks; gradients pass straight through and reach the entries.
 
     -> quantized [B, T, D], commitment loss, codes [K, B * T], what each codebook was given [K, B * T, D].
     """
@@ -25,11 +25,18 @@ def quantize(quantizer: ResidualVectorQuantizer, latent: Tensor, used: Tensor) -
         given.append(residual)
         codes.append(layer._codebook.quantize(residual))
         chosen = layer.codebook[codes[-1]]
-        residual = residual - chosen
+        residual = residual - chosen.detach()
         on = (index < used).float()[:, None, None]
         total = total + on * chosen.view_as(total)
         commitment = commitment + (on * (latent.float() - total).square()).mean()
-    return latent + (total - latent).detach(), commitment / len(codes), torch.stack(codes), torch.stack(given)
+    return total + latent - latent.detach(), commitment / len(codes), torch.stack(codes), torch.stack(given)
+
+
+def look_up(quantizer: ResidualVectorQuantizer, codes: Tensor, used: Tensor) -> Tensor:
+    """What codes [B, K, T] stand for [B, T, D], of item b the first used[b] of each frame; entries may learn from it."""
+    chosen = torch.stack([layer.codebook[own] for layer, own in zip(quantizer.vq.layers, codes.unbind(1), strict=True)])
+    on = torch.arange(len(chosen))[:, None] < used  # [K, B]
+    return (chosen * on[..., None, None]).sum(0)
 
 
 @torch.no_grad()

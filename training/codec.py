@@ -8,9 +8,9 @@ carry no phase and are easier to predict. Where the speech's own synthesiser is 
 or what it is made of was found (--analysed), the decoder learns these controls instead, phases too. Runs again with the same --out
 go on where the last one stopped.
 
-With --relearn FOLDER the encoder of --start learns on as well, so that other voices find their place among the codes as they are;
-the codes that the codec in FOLDER (from which the talker learned) makes of the controlled voices still mean the same. With --ears
-what the agent hears in the decoded sound shall be what it hears in the true one.
+With --relearn FOLDER the encoder of --start learns on as well, so that other voices find their place among the codes, and so do
+the codebooks' entries, by gradient; codes that the codec in FOLDER (from which the talker learned) makes of the controlled voices
+still mean the same. With --ears what the agent hears in the decoded sound shall be what it hears in the true one.
 
     python -m training.codec --out runs/codec --export duplex/agent/codec    writes the weights in half precision
 """
@@ -53,10 +53,11 @@ CONTROL_WEIGHTS = {"noise": 1.0, "harmonic": 1.0, "bands": 6.0, "turn": 1.0, "pi
 MEL_WEIGHT, MAGNITUDE_WEIGHT, PITCH_WEIGHT, BUZZ_WEIGHT, COMMITMENT_WEIGHT = 1.0, 5.0, 2.0, 0.5, 0.25
 CONTROLS_COMMITMENT_WEIGHT = 1.5
 EARS_WEIGHT = 2.0
+CODEBOOKS_RATE = 0.1  # of the others': the last codebooks' entries are twenty times smaller than weights' usual changes allow
 FIRST_SHARE = 0.5  # of the controlled batches are encoded as before, in a run with --relearn
 ADVERSARY_RATE = 3e-4
 ALONE_STEPS = 150
-LOG_EVERY_STEPS = 100
+LOG_EVERY_STEPS = 250
 VALID_CROPS = 32
 
 
@@ -116,8 +117,9 @@ class Trainer:
         self.codec, self.losses, self.progress = Codec(config), Losses(), Progress()
         self.discriminator = adversary.discriminator()
         self.telling = torch.optim.AdamW(self.discriminator.parameters(), lr=ADVERSARY_RATE, betas=(0.5, 0.9))
-        groups = [list(self.codec.encoder.parameters()), list(self.codec.decoder.parameters())]
-        self.optimizer = torch.optim.AdamW([{"params": g} for g in groups], lr=rate, betas=(0.8, 0.99))
+        self.entries = [layer.codebook for layer in self.codec.quantizer.vq.layers]  # the optimizer's only after `relearn`
+        groups = [list(self.codec.encoder.parameters()), list(self.codec.decoder.parameters()), self.entries]
+        self.optimizer = torch.optim.AdamW([{"params": g} for g in groups], lr=rate, betas=(0.8, 0.99), fused=True)
         self.seed, self.limit, self.freeze_at, self.rate = seed, 60 * minutes, freeze_at, rate
         self.adversary_at = adversary_at
         self.first: Codec | None = None  # whose codes are to keep their meaning while the encoder learns on
@@ -136,22 +138,31 @@ class Trainer:
             if new and ("layer_scale" in name or ".from_" in name):
                 value.data.zero_()
 
+    def relearn(self, first: Codec) -> None:
+        """The encoder is to learn on, and the codebooks' entries; the codes that `first` gives known voices keep their meaning."""
+        self.first = first.requires_grad_(False)
+        for entries in self.entries:
+            entries.requires_grad_()
+
     def set_rates(self) -> None:
-        """Two cosines over time: the encoder's ends where it is frozen, the decoder's at the end."""
+        """Two cosines over time: the encoder's ends where it is frozen, the others' at the end."""
         rise = min(1.0, (self.progress.step + 1) / RATE_RISE_STEPS)
-        shares = (self.freeze_at, 1.0)
-        for group, share in zip(self.optimizer.param_groups, shares, strict=True):
+        shares, rates = (self.freeze_at, 1.0, 1.0), (self.rate, self.rate, CODEBOOKS_RATE * self.rate)
+        for group, share, rate in zip(self.optimizer.param_groups, shares, rates, strict=True):
             done = min(1.0, self.progress.seconds / (share * self.limit))
-            group["lr"] = self.rate * rise * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+            group["lr"] = rate * rise * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+
+    def drawn_codebooks(self, items: int, generator: torch.Generator) -> Tensor:
+        """How many of the codebooks each item uses [items]."""
+        shares = torch.tensor([*FEW_CODEBOOKS.values(), 1 - sum(FEW_CODEBOOKS.values())])
+        drawn = torch.multinomial(shares, items, replacement=True, generator=generator)
+        return torch.tensor([*FEW_CODEBOOKS, self.codec.config.codebooks])[drawn]
 
     def quantized(self, latent: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """latent [B, T, D] -> what the decoder is given, commitment loss; moves the codebooks."""
         if self.progress.step < WARM_UP_STEPS:
             return latent, latent.new_zeros(())
-        all_codebooks = self.codec.config.codebooks
-        shares = torch.tensor([*FEW_CODEBOOKS.values(), 1 - sum(FEW_CODEBOOKS.values())])
-        drawn = torch.multinomial(shares, len(latent), replacement=True, generator=generator)
-        used = torch.tensor([*FEW_CODEBOOKS, all_codebooks])[drawn]
+        used = self.drawn_codebooks(len(latent), generator)
         quantized, commitment, codes, given = codebooks.quantize(self.codec.quantizer, latent, used)
         if not self.progress.frozen:
             codebooks.update(self.codec.quantizer, codes, given, generator)
@@ -164,10 +175,13 @@ class Trainer:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.progress.step)
         self.set_rates()
         as_first = self.first and known and torch.rand((), generator=generator) < FIRST_SHARE
-        learns = not self.progress.frozen or self.first and not as_first
-        with mixed(), torch.set_grad_enabled(bool(learns)):
-            latent = (self.first if as_first else self.codec).encode_latent(wave).float()
-        latent, commitment = self.quantized(latent, generator)
+        if as_first:  # the same codes, whatever their entries have become
+            used = self.drawn_codebooks(len(wave), generator)
+            latent, commitment = codebooks.look_up(self.codec.quantizer, self.first.encode(wave), used), torch.zeros(())
+        else:
+            with mixed(), torch.set_grad_enabled(not self.progress.frozen or self.first is not None):
+                latent = self.codec.encode_latent(wave).float()
+            latent, commitment = self.quantized(latent, generator)
         with mixed():
             state = self.codec.initial_decode_state(len(wave))
             state.position.random_(NOISE_FRAMES, generator=generator)
@@ -199,7 +213,7 @@ class Trainer:
     def finish(self, wave: Tensor, loss: Tensor, terms: dict[str, Tensor]) -> None:
         """The optimizer's step, and what is logged of it."""
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.codec.parameters(), 1.0)
+        norm = nn.utils.clip_grad_norm_([*self.codec.parameters(), *self.entries], 1.0)
         self.optimizer.step()
         self.progress.step += 1
         self.progress.hours_heard += wave.numel() / SAMPLE_RATE / 3600
@@ -295,7 +309,7 @@ def train(args: argparse.Namespace) -> None:
         trainer.begin_from(args.start, args.new_encoder)
         trainer.progress.frozen, trainer.progress.step = True, WARM_UP_STEPS + 1
     if args.relearn:
-        trainer.first = load_codec(args.relearn).requires_grad_(False)
+        trainer.relearn(load_codec(args.relearn))
     if args.ears:
         trainer.ears = Encoder(checkpoint.load_config(EncoderConfig, args.ears)).requires_grad_(False).eval()
         trainer.ears.load_state_dict(checkpoint.load_tensors(args.ears))

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torchaudio.functional import melscale_fbanks
 
 from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE
@@ -185,8 +184,7 @@ def control_terms(spectrum: torch.Tensor, log_hz: torch.Tensor, wanted: torch.Te
     hz = wanted[..., -1:]
     weight = 1 / (1 + torch.arange(BINS) * (SAMPLE_RATE / WINDOW_SAMPLES) / BEND_HZ)
     weight = weight / weight.mean()
-    turned = torch.polar(torch.ones_like(phase), phase) * minimum_phase(true_harmonic).conj()
-    cosine = F.cosine_similarity(torch.stack([1 + real, imaginary]), torch.view_as_real(turned).movedim(-1, 0), dim=0)
+    cosine = (unit(real, imaginary) * minimum_phase(true_harmonic) * torch.polar(torch.exp(-true_harmonic), -phase)).real
     audible = weight * torch.sigmoid(2 * (true_harmonic - true_noise)) * (true_harmonic > FLOOR)
     voiced, hz = (hz > 0)[..., 0], hz[..., 0].clamp(min=VOICED_HZ)
     return {
