@@ -265,7 +265,6 @@ def test_known_codes_are_looked_up_and_their_entries_alone_learn(codec, wave):
         assert moved == sorted(set(codes[: 2 if k < 2 else 1, k].flatten().tolist()))
 
 
-
 def test_a_deeper_codec_begins_as_the_one_it_starts_from(codec, wave, tmp_path):
     save_codec(codec, tmp_path)
     config = dataclasses.replace(CONFIG, encoder_blocks=3, decoder_blocks=4)
