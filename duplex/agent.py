@@ -52,7 +52,6 @@ from duplex.vocoder import DecodeState
 
 log = logging.getLogger(__name__)
 
-DEFAULT_FOLDER = Path(__file__).parent / "agent"
 PROMPT_CELLS = 256  # positions kept for the instructions of a session
 WAYS, WORSE = 8, 5.0  # in which a turn may be read; how much worse than the best one's the score of one may be that is considered
 CONSIDERED = 24  # positions of all of them together at most: more would take too long
@@ -732,7 +731,7 @@ def load_agent(
     # With one thread no pool of workers is made here: a second one, for the thread that will run the model, halves its speed.
     of_torch = torch.get_num_threads()
     torch.set_num_threads(1)
-    folder = Path(folder) if folder else DEFAULT_FOLDER
+    folder = Path(folder) if folder else weights.DEFAULT_AGENT
     dtype = dtype or ("int8" if device == "cpu" else "bfloat16")
     backbone = Path(backbone) if backbone else next(weights.smollm2(offline=offline).glob("*.gguf"))
     encoder = Encoder(load_config(EncoderConfig, folder / "encoder"))

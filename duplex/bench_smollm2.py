@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 
-from duplex.agent import DEFAULT_FOLDER
 from duplex.backbone import read_gguf
 from duplex.tokens import load_tokenizer
 
@@ -32,7 +31,7 @@ class SmolLM2:
         self.model = LlamaForCausalLM(config)
         self.model.model.load_state_dict(tensors)
         self.model = self.model.to(torch.bfloat16).eval()
-        self.tokenizer = load_tokenizer(DEFAULT_FOLDER)
+        self.tokenizer = load_tokenizer(weights.DEFAULT_AGENT)
         self.end = self.tokenizer.token_to_id(END)
 
     def encode(self, text: str) -> list[int]:

@@ -16,10 +16,8 @@ from pathlib import Path
 
 from client import ClientError
 from duplex import __version__, voices
-from duplex.weights import WeightsError
+from duplex.weights import DEFAULT_AGENT, WeightsError
 
-ROOT = Path(__file__).parent
-AGENT = ROOT / "agent"  # the default agent
 KEY_VARIABLE = "DUPLEX_API_KEY"
 FAILED = 2  # exit code when the sentence on stderr says all
 
@@ -98,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--scenes", type=Path, metavar="DIR", help="scenes of your own: scenes.json and sound files")
     bench.set_defaults(run=_bench)
     for command in (serve, talk, bench):
-        command.add_argument("--agent", type=Path, default=AGENT, help="folder of the agent (default: the one shipped)")
+        command.add_argument("--agent", type=Path, default=DEFAULT_AGENT, help="folder of the agent (default: the one shipped)")
         command.add_argument("--backbone", type=Path, help="GGUF file or folder of its LM, if not the one that is fetched")
         command.add_argument("--compute", default="cpu", help="torch device of the model (default %(default)s)")
         formats = "number format (default: int8 on a CPU, where alone it works, bfloat16 elsewhere)"

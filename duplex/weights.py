@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+DEFAULT_AGENT = Path(__file__).parent / "pretrained"  # the agent that ships
 FETCH_TIMEOUT_S = 30  # without a single byte
 
 

@@ -91,9 +91,10 @@ def test_its_own_voice_is_not_the_users():
 
 def test_its_silence_is_silent():
     """So that its codec may rest while it says nothing."""
-    from duplex.agent import DEFAULT_FOLDER, REST_TICKS
+    from duplex.agent import REST_TICKS
+    from duplex.weights import DEFAULT_AGENT
     from duplex.codec import load_codec
 
-    codec = load_codec(DEFAULT_FOLDER / "codec")
+    codec = load_codec(DEFAULT_AGENT / "codec")
     wave = codec.decode(codec.silence_codes()[None, :, None].expand(1, -1, CODEC_FRAMES_PER_TICK * 2 * REST_TICKS))
     assert wave[:, REST_TICKS * TICK_SAMPLES :].abs().max() < 2**-16

@@ -1,7 +1,7 @@
 """Draw speech and text together in the LM: what is heard must mean to it what the same words mean when it reads them.
 
-    python -m training.align --objectives supervised contrastive consistency --pool pools/user --start duplex/agent/lm \\
-        --encoder duplex/agent/encoder --lexicon duplex/agent/lexicon --tokenizer duplex/agent --backbone SmolLM2.gguf \\
+    python -m training.align --objectives supervised contrastive consistency --pool pools/user --start duplex/pretrained/lm \\
+        --encoder duplex/pretrained/encoder --lexicon duplex/pretrained/lexicon --tokenizer duplex/pretrained --backbone SmolLM2.gguf \\
         --steps 600 --out runs/align_all
 
 Three objectives on the utterances of speech pools, each with a weight if wanted (`contrastive=0.5`):

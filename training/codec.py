@@ -12,7 +12,7 @@ With --relearn FOLDER the encoder of --start learns on as well, so that other vo
 the codebooks' entries, by gradient; codes that the codec in FOLDER (from which the talker learned) makes of the controlled voices
 still mean the same. With --ears what the agent hears in the decoded sound shall be what it hears in the true one.
 
-    python -m training.codec --out runs/codec --export duplex/agent/codec    writes the weights in half precision
+    python -m training.codec --out runs/codec --export duplex/pretrained/codec    writes the weights in half precision
 """
 
 import argparse

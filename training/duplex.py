@@ -13,8 +13,8 @@ calibrated.
 So that any sentence is heard, those of `--sentences` pools are to be written down; what to answer is left open.
 Your own conversations, prepared by training.prepare, take a share of the scenes, or with share 1 and no corpus all:
 
-    python -m training.duplex --recordings prepared=1 --start duplex/agent/lm --encoder duplex/agent/encoder \\
-        --lexicon duplex/agent/lexicon --tokenizer duplex/agent --backbone SmolLM2.gguf --residual --minutes 60 --out runs/mine
+    python -m training.duplex --recordings prepared=1 --start duplex/pretrained/lm --encoder duplex/pretrained/encoder \\
+        --lexicon duplex/pretrained/lexicon --tokenizer duplex/pretrained --backbone SmolLM2.gguf --residual --minutes 60 --out runs/mine
 
 `accelerate launch -m training.duplex …` runs it in several processes, on as many GPUs if there are (training.processes).
 """
@@ -416,7 +416,7 @@ def build(args) -> tuple[LM, Ears | None]:
 
 def build_ears(args) -> Ears:
     if not (args.encoder and args.lexicon):
-        raise SystemExit("Sound needs ears: give --encoder and --lexicon (of the default agent: folders in duplex/agent).")
+        raise SystemExit("Sound needs ears: give --encoder and --lexicon (of the default agent: folders in duplex/pretrained).")
     return load_ears(args.encoder, args.lexicon)
 
 
@@ -452,7 +452,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder with the LM's tokenizer.json")
     parser.add_argument("--encoder", type=Path, help="folder of the trained encoder")
     parser.add_argument("--lexicon", type=Path, help="folder of training.lexicon")
-    parser.add_argument("--start", type=Path, help="trained LM to go on from (duplex/agent/lm); it decides the rank")
+    parser.add_argument("--start", type=Path, help="trained LM to go on from (duplex/pretrained/lm); it decides the rank")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)

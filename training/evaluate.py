@@ -5,7 +5,7 @@ and text meet in the LM (training.evaluate_align), `facts` what is answered righ
 `context` what hangs on things told before (training.evaluate_context), `turns` when it speaks (training.evaluate_turns),
 `agent` the whole:
 
-    python -m training.evaluate agent --agent duplex/agent --questions client/questions --out runs/evaluation
+    python -m training.evaluate agent --agent duplex/pretrained --questions client/questions --out runs/evaluation
 
 Each question is played into one running conversation; the next starts a second after the answer. WER of the user's transcript
 is against the questions' texts, WER of the voice is an outside recogniser (Whisper base) against the agent's own text.

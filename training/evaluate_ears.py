@@ -226,10 +226,11 @@ def digest(*folders: Path) -> str:
 
 
 def evaluate_ears(args) -> dict:
-    from duplex.agent import DEFAULT_FOLDER, load_agent
+    from duplex.agent import load_agent
+    from duplex.weights import DEFAULT_AGENT
 
     assert args.pool and args.noise, "ears need --pool and --noise"
-    folder = args.agent or DEFAULT_FOLDER
+    folder = args.agent or DEFAULT_AGENT
     ears, noises = open_ears(folder, args.encoder), load_noise(args.noise)
     compile_encoder(ears.encoder)  # as it serves
     teacher = Offline(args.out / "teacher.jsonl", args.threads)

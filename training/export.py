@@ -1,7 +1,7 @@
 """Put trained parts together into an agent folder that ships.
 
     python -m training.export --encoder runs/encoder --lexicon runs/lexicon --lm runs/lm --draft runs/draft \\
-        --talker runs/talker --codec runs/codec --tokenizer TOKENIZER_FOLDER --out duplex/agent
+        --talker runs/talker --codec runs/codec --tokenizer TOKENIZER_FOLDER --out duplex/pretrained
 
 Large matrices are stored in 8 bits with a scale a row, but for the codec: its codebooks decide codes, so it is kept in float16.
 """

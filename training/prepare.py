@@ -1,6 +1,6 @@
 """Your own recorded conversations, made ready to fine-tune on.
 
-    python -m training.prepare --data data.jsonl --encoder duplex/agent/encoder --out prepared/
+    python -m training.prepare --data data.jsonl --encoder duplex/pretrained/encoder --out prepared/
 
 The layout is that of moshi-finetune: `data.jsonl` has lines {"path": "talk.wav", "duration": 61.2} (the duration is not needed),
 paths are relative to it. Every wav has two channels, left the agent, right the user, and a .json beside it:

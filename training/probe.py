@@ -196,9 +196,9 @@ def draw(curves: dict[str, torch.Tensor], windows: dict[float, list[float]], pat
 
 
 def probe(args) -> dict:
-    from duplex.agent import DEFAULT_FOLDER
+    from duplex.weights import DEFAULT_AGENT
 
-    ears = open_ears(args.agent or DEFAULT_FOLDER, args.encoder)
+    ears = open_ears(args.agent or DEFAULT_AGENT, args.encoder)
     encoder, config, result = ears.encoder, ears.encoder.config, {}
     torch.manual_seed(args.seed)
     for pool in args.pool:
