@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from duplex.client.jitter_buffer import BLOCK_SAMPLES
 
-from client.playback import BLOCK_SAMPLES
 from duplex.audio import SAMPLE_RATE, TICK_MS
 
 QUIET = 0.005  # of full scale
@@ -98,8 +98,7 @@ class Recording:
 def save(recording: Recording, wave: Path, transcript: Path, picture: Path) -> None:
     """The stereo wav, `transcript`.jsonl with every event and `transcript`.txt to read, and the time line."""
     import soundfile
-
-    from client.timeline import draw
+    from duplex.client.timeline import draw
 
     wave.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(wave, recording.stereo(), SAMPLE_RATE, subtype="PCM_16")

@@ -3,12 +3,12 @@
 import asyncio
 
 import numpy as np
+from duplex.client import ClientError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
-from client import ClientError
-from duplex import protocol
 from duplex.audio import TICK_MS
+from duplex.serving import native as protocol
 
 OPEN_S = 10
 RETRY_S = (0.25, 0.5, 1, 2, 4, 8, 8)  # waits between attempts to come back, within the server's 30 s

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import numpy as np
+from duplex.client.recording import Recording
 
-from client.recording import Recording
 from duplex.audio import SAMPLE_RATE
 
 ROW_S = 12.0  # seconds in one row

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from duplex.client import ClientError
+from duplex.client.display import Display
+from duplex.client.jitter_buffer import BLOCK_MS, BLOCK_SAMPLES, Playback
+from duplex.client.recording import Recording
 
-from client import ClientError
-from client.display import Display
-from client.playback import BLOCK_MS, BLOCK_SAMPLES, Playback
-from client.recording import Recording
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 
 TICK_S = TICK_MS / 1000

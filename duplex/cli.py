@@ -14,8 +14,8 @@ import signal
 import sys
 from pathlib import Path
 
-from client import ClientError
 from duplex import __version__, voices
+from duplex.client import ClientError
 from duplex.weights import DEFAULT_AGENT, WeightsError
 
 KEY_VARIABLE = "DUPLEX_API_KEY"
@@ -117,10 +117,10 @@ def _load(args: argparse.Namespace, slots: int, cancel_echo: bool = True):
     print("loading the agent …", file=sys.stderr, flush=True)
     import torch
 
-    from duplex.agent import load_agent
-    from duplex.backbone import BackboneError
+    from duplex.agent.agent import load_agent
+    from duplex.model.backbone import BackboneError
 
-    in_8_bits = (args.dtype or "int8") == "int8" and args.compute == "cpu"  # its threads are our own, see duplex/sharing.py
+    in_8_bits = (args.dtype or "int8") == "int8" and args.compute == "cpu"  # its threads are our own, see duplex/cpu/shared_work.py
     torch.set_num_threads(1 if in_8_bits else args.threads or 1)
     options = {"device": args.compute, "dtype": args.dtype, "offline": args.offline, "backbone": args.backbone}
     options["threads"] = args.threads
@@ -135,7 +135,7 @@ def _load(args: argparse.Namespace, slots: int, cancel_echo: bool = True):
 
 
 def _serve(args: argparse.Namespace) -> None:
-    from duplex import server
+    from duplex.serving import server
 
     if args.slots is not None and args.slots < 1:
         raise UsageError(f"--max-sessions {args.slots} leaves no place for anybody; give at least 1")
@@ -152,7 +152,7 @@ def _serve(args: argparse.Namespace) -> None:
 
 
 def _recorder(args: argparse.Namespace):
-    from duplex.recorder import Recorder
+    from duplex.serving.recorder import Recorder
 
     if args.record is None:
         return None
@@ -163,7 +163,7 @@ def _recorder(args: argparse.Namespace):
 
 
 def _talk(args: argparse.Namespace) -> None:
-    from client import terminal, wav
+    from duplex.client import terminal, wav
 
     if args.list_devices:
         print(terminal.devices())
@@ -184,14 +184,16 @@ def _talk(args: argparse.Namespace) -> None:
 
 
 def _bench(args: argparse.Namespace) -> None:
-    from duplex import bench
-    from duplex.bench_scenes import SceneError
+    from duplex.bench import run as bench
+    from duplex.bench.scenes import SceneError
 
     if args.soak is not None and (args.what != "load" or args.soak <= 0):
         raise UsageError("--soak is a number of minutes for duplex bench load")
     try:
         if args.soak is not None:
-            from duplex import bench_load, bench_scenes, bench_soak
+            from duplex.bench import load as bench_load
+            from duplex.bench import scenes as bench_scenes
+            from duplex.bench import soak as bench_soak
 
             questions = bench_load.questions_of(bench_scenes.load(args.scenes))
             if not bench_soak.run(args, lambda slots: _load(args, slots), questions):
@@ -203,7 +205,7 @@ def _bench(args: argparse.Namespace) -> None:
 
 
 def _recorded_questions() -> list[Path]:
-    import client
+    from duplex import client
 
     folder = Path(client.__file__).parent / "questions"
     paths = sorted(folder.glob("*.wav"))
@@ -219,18 +221,18 @@ async def _open(args: argparse.Namespace):
         raise UsageError(str(error)) from None
     options = {"seed": args.seed, "instructions": args.instructions, "voice": args.voice, "speed": args.speed}
     if args.server:
-        from client.remote import RemoteSession
+        from duplex.client.remote import RemoteSession
 
         return await RemoteSession.open(args.server, **options, api_key=args.api_key)
-    from duplex.local import LocalSession, LockstepSession
+    from duplex.client.local import LocalSession, LockstepSession
 
     agent = _load(args, slots=1, cancel_echo=False)  # the client does it at the sound card; a recording has none
     return LockstepSession(agent, **options) if args.fast else await LocalSession.open(agent, **options)
 
 
 async def _talk_recorded(args: argparse.Namespace, questions: list) -> None:
-    from client import wav
-    from client.display import Display
+    from duplex.client import wav
+    from duplex.client.display import Display
 
     session = await _open(args)
     display = Display()
@@ -259,8 +261,8 @@ def _echo_canceller(args: argparse.Namespace):
 
 
 async def _talk_live(args: argparse.Namespace) -> None:
-    from client import terminal
-    from client.display import Display
+    from duplex.client import terminal
+    from duplex.client.display import Display
 
     card = terminal.SoundCard(args.device)
     session = await _open(args)
@@ -289,7 +291,7 @@ def _wave_path(text: str) -> Path:
 
 
 def _save(recording, wave: Path, named_for_wave: bool) -> None:
-    from client.recording import save
+    from duplex.client.recording import save
 
     transcript = wave.with_suffix("") if named_for_wave else wave.parent / "transcript"
     picture = wave.with_suffix(".png") if named_for_wave else wave.parent / "timeline.png"

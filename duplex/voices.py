@@ -1,6 +1,6 @@
 """The voices a session can choose from: all of them are the one voice the talker learned, with another pitch and another throat.
 
-The codec's decoder makes sound from a pitch and from spectra (duplex.vocoder), so both can be exchanged on the way out.
+The codec's decoder makes sound from a pitch and from spectra (duplex.model.vocoder), so both can be exchanged on the way out.
 """
 
 from dataclasses import dataclass

@@ -47,8 +47,8 @@ def clock() -> HandClock:
 @pytest.fixture
 def server_url() -> Iterator[str]:
     """A server with one place for a tiny agent, in a thread of its own."""
-    from duplex.engine import Engine
-    from duplex.server import address, bind, serving
+    from duplex.serving.engine import Engine
+    from duplex.serving.server import address, bind, serving
 
     started, stop, urls = threading.Event(), [], []
 

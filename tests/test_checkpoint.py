@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from duplex.training.average import average
+from duplex.training.export import export_part
 from safetensors.torch import save_file
 
 from duplex.checkpoint import load_config, load_tensors, pack, save
-from duplex.lm import LMConfig
-from training.average import average
-from training.export import export_part
+from duplex.model.lm import LMConfig
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ import sys
 
 import numpy as np
 import pytest
+from duplex.client.display import Display
+from duplex.client.jitter_buffer import Playback
+from duplex.client.local import LockstepSession
+from duplex.client.terminal import live
+from duplex.client.wav import read_wave
 
-from client.display import Display
-from client.playback import Playback
-from client.terminal import live
-from client.wav import read_wave
 from duplex import cli
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.echo import FRAME_SAMPLES, LAG_SAMPLES, EchoCanceller, EchoUnavailable
-from duplex.local import LockstepSession
 from tests.tiny_agent import TinyAgent
 
 LEARNED = 3 * SAMPLE_RATE  # samples after which the room must be known

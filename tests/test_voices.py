@@ -6,16 +6,17 @@ import math
 import numpy as np
 import pytest
 import torch
+from duplex.training.data.pitch import pitch
 
-from duplex import realtime, voices
+from duplex import voices
 from duplex.audio import CODEC_FRAME_SAMPLES, TICK_SAMPLES
-from duplex.codec import Codec, CodecConfig
-from duplex.commands import SpeakAs
-from duplex.engine import Engine
-from duplex.vocoder import BINS, PARTS, warp
+from duplex.model.codec import Codec, CodecConfig
+from duplex.model.vocoder import BINS, PARTS, warp
+from duplex.serving import openai_realtime as realtime
+from duplex.serving.commands import SpeakAs
+from duplex.serving.engine import Engine
 from tests.tiny_agent import TinyAgent
 from tests.tiny_speech_agent import tiny_agent
-from training.pitch import pitch
 
 
 def test_resonances_move_and_the_learned_voice_is_exact():

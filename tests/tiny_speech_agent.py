@@ -4,17 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from duplex.training.lexicon import pack
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from duplex.agent import Agent
-from duplex.codec import Codec, CodecConfig
-from duplex.encoder import Encoder, EncoderConfig
-from duplex.lexicon import unpack
-from duplex.lm import LM, LMConfig
-from duplex.talker import Talker, TalkerConfig
-from duplex.tokens import FIRST_TEXT_ID
-from duplex.turns import Settings
-from training.lexicon import pack
+from duplex.agent.agent import Agent
+from duplex.agent.turn_policy import Settings
+from duplex.model.codec import Codec, CodecConfig
+from duplex.model.encoder import Encoder, EncoderConfig
+from duplex.model.lexicon import unpack
+from duplex.model.lm import LM, LMConfig
+from duplex.model.talker import Talker, TalkerConfig
+from duplex.model.tokens import FIRST_TEXT_ID
 
 LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
 

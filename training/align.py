@@ -1,12 +1,12 @@
 """Draw speech and text together in the LM: what is heard must mean to it what the same words mean when it reads them.
 
-    python -m training.align --objectives supervised contrastive consistency --pool pools/user --start duplex/pretrained/lm \\
+    python -m duplex.training.align --objectives supervised contrastive consistency --pool pools/user --start duplex/pretrained/lm \\
         --encoder duplex/pretrained/encoder --lexicon duplex/pretrained/lexicon --tokenizer duplex/pretrained --backbone SmolLM2.gguf \\
         --steps 600 --out runs/align_all
 
 Three objectives on the utterances of speech pools, each with a weight if wanted (`contrastive=0.5`):
 
-- supervised: the streaming transcript in the token grammar, as in training.duplex;
+- supervised: the streaming transcript in the token grammar, as in duplex.training.duplex;
 - contrastive: at the LM's input the mean of an utterance's ticks is nearest to the mean of its own words' embeddings (InfoNCE over
   the batch), and a small classifier that tells speech from text is deceived through a gradient-reversal layer (Sofer et al.,
   Interspeech 2025, "Pull It Together"). It can move only the projector's residual and the blank;
@@ -16,12 +16,12 @@ Three objectives on the utterances of speech pools, each with a weight if wanted
 A batch is decided by seed and step alone, so runs that differ in their objectives see the same data. Each alone and all together:
 
     for o in supervised contrastive consistency "supervised contrastive consistency"; do
-        python -m training.align --objectives $o --out "runs/align_$(echo $o | tr ' ' _)" ...  # the rest as above
+        python -m duplex.training.align --objectives $o --out "runs/align_$(echo $o | tr ' ' _)" ...  # the rest as above
     done
-    python -m training.evaluate align --run runs/align_supervised --run runs/align_contrastive ...
+    python -m duplex.training.evaluate align --run runs/align_supervised --run runs/align_contrastive ...
 
 The last command prints every measure at the start and after each run, and draws both clouds into each run's clouds.png.
-A run's folder is what training.duplex takes as `--start`.
+A run's folder is what duplex.training.duplex takes as `--start`.
 """
 
 import argparse
@@ -34,15 +34,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn import functional as F
-
-from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
-from duplex.backbone import trained
-from duplex.lm import LM
-from duplex.tokens import AGENT, USER, USER_END, Grammar
-from training.augment import active_power, augment, load_noise
-from training.duplex import (
+from duplex.training.common.greedy import greedy
+from duplex.training.common.precision import mixed
+from duplex.training.common.run_log import describe_run, log
+from duplex.training.common.run_state import has_run, resume_run, save_run
+from duplex.training.data.augment import active_power, augment, load_noise
+from duplex.training.data.normalize import heard_form
+from duplex.training.data.pool import Pool
+from duplex.training.duplex import (
     NEXT_KEPT,
     SAVE_SECONDS,
     VALID_SEED,
@@ -55,14 +54,27 @@ from training.duplex import (
     warm_then_cosine,
     weighted_mean,
 )
-from training.greedy import greedy
-from training.heard import Ears, listen, pieces, retell
-from training.journal import describe_run, log
-from training.pool import Pool
-from training.precision import mixed
-from training.resuming import has_run, resume_run, save_run
-from training.scenes import IGNORE, INSTRUCTIONS, NEVER, TICK, Scene, Sequence, UserTurn, Word, at_time, heard_symbols, lay_out
-from training.transcript import heard_form
+from duplex.training.scenes.recognition import Ears, listen, pieces, retell
+from duplex.training.scenes.sequence import (
+    IGNORE,
+    INSTRUCTIONS,
+    NEVER,
+    TICK,
+    Scene,
+    Sequence,
+    UserTurn,
+    Word,
+    at_time,
+    heard_symbols,
+    lay_out,
+)
+from torch import nn
+from torch.nn import functional as F
+
+from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
+from duplex.model.backbone import trained
+from duplex.model.lm import LM
+from duplex.model.tokens import AGENT, USER, USER_END, Grammar
 
 OBJECTIVES = ("supervised", "contrastive", "consistency")
 LEAD_IN_S = (0.1, 0.6)  # of silence before an utterance
@@ -84,7 +96,7 @@ class Utterance:
 
     @property
     def drawn(self) -> tuple:
-        """What training.duplex calls a drawn scene."""
+        """What duplex.training.duplex calls a drawn scene."""
         return self.sequence, self.vectors, self.heard
 
 
@@ -323,7 +335,7 @@ def run(args, lm: LM, ears: Ears) -> None:
     tokenizer = Tokenizer(args.tokenizer, ears)
     source, valid = (Utterances(args.pool, args.noise, split, tokenizer, ears) for split in ("train", "valid"))
     args.out.mkdir(parents=True, exist_ok=True)
-    describe_run(args, "training.align")
+    describe_run(args, "duplex.training.align")
     answers = Answers(args.out / "answers.jsonl", frozen_copy(lm), source.prompt)
     train(args, lm, Heads(lm.config.width), answers, source, valid)
 

@@ -1,10 +1,10 @@
 """Short spoken answers of the base LM itself (SmolLM2-135M-Instruct), so that training keeps its way of answering.
 
-    python -m training.answers --out CORPUS --gguf SmolLM2-135M-Instruct.Q4_1.gguf --minutes 8 --threads 1
+    python -m duplex.training.answers --out CORPUS --gguf SmolLM2-135M-Instruct.Q4_1.gguf --minutes 8 --threads 1
 
 Questions are made from texts/topics.txt. Each one gets a greedy answer after a system prompt and examples that ask for
 one short spoken sentence; the first sentence is kept if it is short, complete and clean. CORPUS/answers.jsonl is
-appended to, a second run goes on where the last one ended, and `python -m training.corpus` then mixes the answers in.
+appended to, a second run goes on where the last one ended, and `python -m duplex.training.corpus` then mixes the answers in.
 """
 
 import argparse
@@ -16,11 +16,11 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+from duplex.training.text.repeats import UNWANTED
+from duplex.training.text.templates import read_lines
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from duplex.backbone import read_gguf
-from training.repeats import UNWANTED
-from training.templates import read_lines
+from duplex.model.backbone import read_gguf
 
 SYSTEM = (
     "You are Duplex, a friendly voice assistant. You answer in one short spoken sentence of at most fifteen words. "

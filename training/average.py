@@ -1,6 +1,6 @@
 """The weighted mean of checkpoints of one kind: what went on training forgets less.
 
-    python -m training.average runs/encoder=0.5 runs/encoder_more=0.5 --out runs/mean
+    python -m duplex.training.average runs/encoder=0.5 runs/encoder_more=0.5 --out runs/mean
 
 Checkpoints that went on from common weights lie in one valley, and their mean is better than either on what one of them forgot
 (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", section 3).

@@ -1,10 +1,10 @@
-"""Train the codec on speech pools: python -m training.codec --out runs/codec --pool pools/a 0.5 --pool pools/b 0.5
+"""Train the codec on speech pools: python -m duplex.training.codec --out runs/codec --pool pools/a 0.5 --pool pools/b 0.5
 
 First without quantizer, then the codebooks start by k-means. After `--freeze-at` of the time encoder and codebooks stay
 as they are, the file FROZEN appears in the output folder (codes made from then on stay valid), and the decoder goes on
-alone; from `--adversary-at` of the time on against a discriminator (training.adversary), which first learns alone. The
-voice is learned from magnitudes and from the pitch (`training.pitch`), never from the waveform: the codes then need to
-carry no phase and are easier to predict. Where the speech's own synthesiser is known (`training.controls`, --controlled),
+alone; from `--adversary-at` of the time on against a discriminator (duplex.training.objectives.discriminator), which first learns alone. The
+voice is learned from magnitudes and from the pitch (`duplex.training.data.pitch`), never from the waveform: the codes then need to
+carry no phase and are easier to predict. Where the speech's own synthesiser is known (`duplex.training.controls`, --controlled),
 or what it is made of was found (--analysed), the decoder learns these controls instead, phases too. Runs again with the same --out
 go on where the last one stopped.
 
@@ -12,7 +12,7 @@ With --relearn FOLDER the encoder of --start learns on as well, so that other vo
 the codebooks' entries, by gradient; codes that the codec in FOLDER (from which the talker learned) makes of the controlled voices
 still mean the same. With --ears what the agent hears in the decoded sound shall be what it hears in the true one.
 
-    python -m training.codec --out runs/codec --export duplex/pretrained/codec    writes the weights in half precision
+    python -m duplex.training.codec --out runs/codec --export duplex/pretrained/codec    writes the weights in half precision
 """
 
 import argparse
@@ -26,20 +26,21 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
+from duplex.training.common.precision import mixed
+from duplex.training.common.run_log import describe_run, log
+from duplex.training.controls import ControlPool, control_terms
+from duplex.training.data.pool import Pool
+from duplex.training.objectives import codebooks
+from duplex.training.objectives import discriminator as adversary
+from duplex.training.objectives.spectral import Losses, heard_distance, late, voice_terms
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from duplex import checkpoint
 from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE
-from duplex.codec import Codec, CodecConfig, load_codec, save_codec
-from duplex.encoder import Encoder, EncoderConfig
-from duplex.vocoder import NOISE_FRAMES
-from training import adversary, codebooks
-from training.controls import ControlPool, control_terms
-from training.journal import describe_run, log
-from training.likeness import Losses, heard_distance, late, voice_terms
-from training.pool import Pool
-from training.precision import mixed
+from duplex.model.codec import Codec, CodecConfig, load_codec, save_codec
+from duplex.model.encoder import Encoder, EncoderConfig
+from duplex.model.vocoder import NOISE_FRAMES
 
 CROP_SAMPLES = SAMPLE_RATE
 BATCH = 8
@@ -64,7 +65,7 @@ VALID_CROPS = 32
 class Crops:
     """Random crops of random gain from several pools, a few of them silent; the same for the same (seed, step).
 
-    controlled: pools whose controls are known (training.controls); each makes whole batches, of its share. Its third says whether
+    controlled: pools whose controls are known (duplex.training.controls); each makes whole batches, of its share. Its third says whether
     the talker knows the codes of these voices.
     """
 
@@ -343,9 +344,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--pool", nargs=2, action="append", metavar=("FOLDER", "SHARE"), help="the first validates")
-    known = "the same with the controls of its synthesiser (training.controls): whole batches, of its share"
+    known = "the same with the controls of its synthesiser (duplex.training.controls): whole batches, of its share"
     parser.add_argument("--controlled", nargs=2, action="append", default=[], metavar=("FOLDER", "SHARE"), help=known)
-    apart = "recorded speech with what it is made of (training.controls --recorded): the same, but the talker has none of its codes"
+    apart = "recorded speech with what it is made of (duplex.training.controls --recorded): the same, but the talker has none of its codes"
     parser.add_argument("--analysed", nargs=2, action="append", default=[], metavar=("FOLDER", "SHARE"), help=apart)
     parser.add_argument("--start", type=Path, help="folder of a codec whose decoder is trained on; its codes stay as they are")
     parser.add_argument("--relearn", type=Path, metavar="FOLDER", help="with --start: its encoder learns on too, see above")
@@ -370,7 +371,7 @@ def main() -> None:
         return
     if args.relearn and not args.start:
         parser.error("--relearn needs --start, the codec whose encoder is to learn on")
-    describe_run(args, "training.codec")
+    describe_run(args, "duplex.training.codec")
     train(args)
 
 

@@ -1,13 +1,13 @@
 """A pool of synthetic speech with what its synthesiser's network gave its own signal processing: the codec's decoder learns it.
 
-    python -m training.controls --texts texts.txt --voices heart --hours 1.2 --out pools/heart_controls
-    python -m training.controls --recorded pools/real --mixed-by runs/codec --out pools/real_controls
+    python -m duplex.training.controls --texts texts.txt --voices heart --hours 1.2 --out pools/heart_controls
+    python -m duplex.training.controls --recorded pools/real --mixed-by runs/codec --out pools/real_controls
 
 Hibari makes its voice as the codec does, of pulses and noise. So the decoder need not find out from the sound which of it is
 noise, and learns phases, which no distance between magnitudes shows. Recorded speech is taken apart by WORLD (Morise et al.
 2016, IEICE E99-D 7; an hour takes two cores ten minutes). Its spectra are right, but what it calls voiced is all or nothing,
 and words are lost where it errs: with --mixed-by a codec says how pulses and noise are mixed. Beside a pool's files
-(training.pool) the folder holds `controls.f16`: for every codec frame of audio.i16 the log magnitudes of noise and of
+(duplex.training.data.pool) the folder holds `controls.f16`: for every codec frame of audio.i16 the log magnitudes of noise and of
 harmonics, the harmonics' phase (BINS each; without a codec the minimum phase) and the pitch in Hz (0: unvoiced).
 """
 
@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from duplex.training.data.pool import Pool
+from duplex.training.speech import HibariVoice, draw_voice, read_texts, synthetic_utterances, write_pool
 from torchaudio.functional import melscale_fbanks
 
 from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE
-from duplex.codec import Codec, load_codec
-from duplex.vocoder import BINS, MIDDLE_HZ, OVERLAP_FRAMES, OVERLAP_GAIN, PARTS, SILENCE, WINDOW_SAMPLES, minimum_phase, unit
-from training.pool import Pool
-from training.speech import HibariVoice, draw_voice, read_texts, synthetic_utterances, write_pool
+from duplex.model.codec import Codec, load_codec
+from duplex.model.vocoder import BINS, MIDDLE_HZ, OVERLAP_FRAMES, OVERLAP_GAIN, PARTS, SILENCE, WINDOW_SAMPLES, minimum_phase, unit
 
 HIBARI_HOP, HIBARI_WINDOW, VOICED_HZ = 300, 1200, 40.0
 # Noise of the same density in windows that are shorter and overlap less often (by 3 instead of 4: squares sum to 1.125, not 1.5).
@@ -102,7 +102,7 @@ def taken_apart(wave: np.ndarray) -> np.ndarray:
 
 
 def controlled(texts: list[str], voices: str, seed: int, first: int):
-    """Utterances for training.speech.write_pool, as loud as they are to stay, with their controls."""
+    """Utterances for duplex.training.speech.write_pool, as loud as they are to stay, with their controls."""
     from hibari import dsp
 
     voice = HibariVoice()
@@ -135,7 +135,7 @@ def mixed_by(codec: Codec, wave: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def recorded(folder: Path, codec: Codec | None, first: int):
-    """What a pool has to train with, for training.speech.write_pool, with its controls; codec: `mixed_by` it."""
+    """What a pool has to train with, for duplex.training.speech.write_pool, with its controls; codec: `mixed_by` it."""
     pool = Pool(folder, "train")
     with multiprocessing.get_context("spawn").Pool() as workers:
         for begin in range(first, len(pool), AT_ONCE):
@@ -227,7 +227,7 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, nargs="+", help="files with one text a line, for Hibari to say")
     parser.add_argument("--recorded", type=Path, help="pool of recorded speech to take apart instead")
     parser.add_argument("--mixed-by", type=Path, metavar="FOLDER", help="with --recorded: the codec that says how, see above")
-    parser.add_argument("--voices", choices=["heart", "many"], default="heart", help="as training.speech; `many`: Hibari's alone")
+    parser.add_argument("--voices", choices=["heart", "many"], default="heart", help="as duplex.training.speech; `many`: Hibari's alone")
     parser.add_argument("--hours", type=float, default=1.2, help="0.8 GB each")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True, help="the pool's folder; a run resumes there")

@@ -1,14 +1,14 @@
 """Writes the text corpus: short spoken-style dialogues that the default agent learns from.
 
-    python -m training.corpus --data DATA --out CORPUS              # dialogues and the two pools of texts
-    python -m training.answers --out CORPUS --gguf FILE             # optional: short answers of the base LM itself
-    python -m training.corpus --data DATA --out CORPUS              # again: now with these answers
+    python -m duplex.training.corpus --data DATA --out CORPUS              # dialogues and the two pools of texts
+    python -m duplex.training.answers --out CORPUS --gguf FILE             # optional: short answers of the base LM itself
+    python -m duplex.training.corpus --data DATA --out CORPUS              # again: now with these answers
 
 CORPUS receives dialogues.jsonl, one dialogue a line: {"turns": [{"role": "user"|"agent", "text": str}, ...],
 "kind": str, "split": "train"|"valid", "source": str, "licence": str}, and user_texts.txt and agent_texts.txt, each
 different text once. A user turn with "aside": true is said to somebody else and has no answer; one with
 "slow": true tells something, phrase by phrase, and is not over at its first pause. "note" is text that the agent has read
-before (training.context).
+before (duplex.training.text.context).
 DATA holds the folder text/ with countries.json (samayo/country-json, MIT) and tatoeba-en-fr.tsv.gz (CC-BY 2.0 FR).
 All the rest is written here and in texts/ (texts/webquestions.txt after WebQuestions, CC-BY 4.0).
 """
@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from training.context import context_exchange, read_matters
-from training.countries import country_exchange, load_countries
-from training.numbers_spoken import number_exchange, small_sum
-from training.repeats import answer_again, own_phrases, remark, say_after_me, short_sentences
-from training.scenes import BACK_CHANNELS
-from training.templates import Block, draw, expand, read_blocks, read_lines
+from duplex.training.scenes.sequence import BACK_CHANNELS
+from duplex.training.text.context import context_exchange, read_matters
+from duplex.training.text.countries import country_exchange, load_countries
+from duplex.training.text.numbers import number_exchange, small_sum
+from duplex.training.text.repeats import answer_again, own_phrases, remark, say_after_me, short_sentences
+from duplex.training.text.templates import Block, draw, expand, read_blocks, read_lines
 
 VALID_PER_1000 = 35  # about 2 per cent remain: dialogues with parts of both splits are dropped
 ANSWERS_WANTED = 700  # fewer answers of the base LM get a smaller share

@@ -1,8 +1,8 @@
 """Scenes with sound: written dialogues laid on a time line, said by voices of pools, as two-channel recordings with word times.
 
-    python -m training.dialogues --corpus corpus/dialogues.jsonl --pool pools/user --noise DATA --count 200 --out dialogues
+    python -m duplex.training.dialogues --corpus corpus/dialogues.jsonl --pool pools/user --noise DATA --count 200 --out dialogues
 
-training.duplex draws such scenes as it goes; written out they can be listened to, edited, and read by training.prepare and by
+duplex.training.duplex draws such scenes as it goes; written out they can be listened to, edited, and read by duplex.training.prepare and by
 any program that knows moshi-finetune's layout: data.jsonl, and for each scene a stereo .wav (left the agent, in Hibari's voice,
 right the user in a room with noise) with a .json of [word, [start, end], speaker] and of what happens in it.
 
@@ -19,12 +19,22 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from duplex.training.data.augment import active_power, augment, load_noise
+from duplex.training.data.normalize import heard_form
+from duplex.training.data.pool import Pool
+from duplex.training.scenes.sequence import (
+    TICK,
+    VOICE_DELAY_SECONDS,
+    AgentTurn,
+    Scene,
+    Word,
+    converse,
+    guess_times,
+    read_dialogues,
+    voice_seconds,
+)
 
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
-from training.augment import active_power, augment, load_noise
-from training.pool import Pool
-from training.scenes import TICK, VOICE_DELAY_SECONDS, AgentTurn, Scene, Word, converse, guess_times, read_dialogues, voice_seconds
-from training.transcript import heard_form
 
 ONSET_SECONDS = 0.08  # of sound before an utterance's first word
 SPEEDS = (0.8, 1.3)  # of the agent's voice, to take as long as the scene was laid out for
@@ -127,7 +137,7 @@ def write(scene: Scene, say: Callable, noises, rng, path: Path) -> float:
 
 
 def hibari() -> Callable:
-    from training.speech import HibariVoice
+    from duplex.training.speech import HibariVoice
 
     voice = HibariVoice()
 
@@ -162,7 +172,7 @@ def run(args, say: Callable) -> int:
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--corpus", type=Path, required=True, help="dialogues.jsonl of training.corpus")
+    parser.add_argument("--corpus", type=Path, required=True, help="dialogues.jsonl of duplex.training.corpus")
     parser.add_argument("--split", choices=["train", "valid"], default="train", help="of the corpus (default %(default)s)")
     parser.add_argument("--pool", type=Path, action="append", required=True, help="speech pool of its user texts, repeatable")
     parser.add_argument("--noise", type=Path, help="data folder whose audio.jsonl lists noises")

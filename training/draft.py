@@ -1,9 +1,9 @@
 """Distil the draft from the LM: guess its next hidden state and its next symbol from its last hidden state.
 
-    python -m training.draft --lm runs/lm --corpus corpus/dialogues.jsonl --backbone SmolLM2.gguf --tokenizer TOKENIZER_FOLDER \\
+    python -m duplex.training.draft --lm runs/lm --corpus corpus/dialogues.jsonl --backbone SmolLM2.gguf --tokenizer TOKENIZER_FOLDER \\
         --encoder runs/encoder --lexicon runs/lexicon --pool pools/user --noise DATA --minutes 20 --out runs/draft
 
-The sequences are those of training.duplex, read by the LM as it will serve. Losses: distance to the LM's hidden state, and the
+The sequences are those of duplex.training.duplex, read by the LM as it will serve. Losses: distance to the LM's hidden state, and the
 divergence from the LM's own distribution wherever the runtime asks for a symbol; both for one guess ahead and for a guess
 that follows a guess. The report is the share of guesses that are the LM's best symbol, by kind and by place.
 """
@@ -15,16 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from duplex.training.common.precision import mixed
+from duplex.training.common.run_log import describe_run, log
+from duplex.training.common.run_state import has_run, resume_run, save_run
+from duplex.training.duplex import VALID_SEED, SceneSource, Tokenizer, add_data_arguments, assemble, build, kind_of
+from duplex.training.scenes.sequence import IGNORE
 from torch.nn import functional as F
 
 from duplex.checkpoint import load_tensors
-from duplex.draft import Draft, DraftConfig
-from duplex.tokens import NEXT
-from training.duplex import VALID_SEED, SceneSource, Tokenizer, add_data_arguments, assemble, build, kind_of
-from training.journal import describe_run, log
-from training.precision import mixed
-from training.resuming import has_run, resume_run, save_run
-from training.scenes import IGNORE
+from duplex.model.draft import Draft, DraftConfig
+from duplex.model.tokens import NEXT
 
 PLACES = 3  # guesses in a row
 NEXT_KEPT = 0.2
@@ -128,7 +128,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    describe_run(args, "training.draft")
+    describe_run(args, "duplex.training.draft")
     lm, ears = build(args)
     lm.load_state_dict(load_tensors(args.lm), strict=False)
     lm.merge().requires_grad_(False)

@@ -1,9 +1,9 @@
 """Teach the LM to hear, to take its turn and to answer: low-rank adapters, control rows and the projector.
 
-    python -m training.duplex --corpus corpus/dialogues.jsonl --backbone SmolLM2.gguf --tokenizer TOKENIZER_FOLDER \\
+    python -m duplex.training.duplex --corpus corpus/dialogues.jsonl --backbone SmolLM2.gguf --tokenizer TOKENIZER_FOLDER \\
         --encoder runs/encoder --lexicon runs/lexicon --pool pools/user --noise DATA --minutes 60 --out runs/lm
 
-Every scene is a dialogue laid on a time line (training.scenes). In the share `--simulated` of them what is heard is made up
+Every scene is a dialogue laid on a time line (duplex.training.scenes.sequence). In the share `--simulated` of them what is heard is made up
 from the text; in the others a voice of the pool speaks, is disturbed, and goes through the frozen encoder and the lexicon.
 The LM learns to write down the words that were heard, right or wrong, and to answer what was said. The share `--text` of all
 sequences has no ticks at all: what to answer is learned from many dialogues at the price of one scene. Loss: cross entropy
@@ -11,12 +11,12 @@ where the runtime asks for a symbol. Most <next> are left out and their logit is
 calibrated.
 
 So that any sentence is heard, those of `--sentences` pools are to be written down; what to answer is left open.
-Your own conversations, prepared by training.prepare, take a share of the scenes, or with share 1 and no corpus all:
+Your own conversations, prepared by duplex.training.prepare, take a share of the scenes, or with share 1 and no corpus all:
 
-    python -m training.duplex --recordings prepared=1 --start duplex/pretrained/lm --encoder duplex/pretrained/encoder \\
+    python -m duplex.training.duplex --recordings prepared=1 --start duplex/pretrained/lm --encoder duplex/pretrained/encoder \\
         --lexicon duplex/pretrained/lexicon --tokenizer duplex/pretrained --backbone SmolLM2.gguf --residual --minutes 60 --out runs/mine
 
-`accelerate launch -m training.duplex …` runs it in several processes, on as many GPUs if there are (training.processes).
+`accelerate launch -m duplex.training.duplex …` runs it in several processes, on as many GPUs if there are (duplex.training.common.distributed).
 """
 
 import argparse
@@ -29,25 +29,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch.nn import functional as F
-
-from duplex import backbone
-from duplex.audio import SAMPLE_RATE
-from duplex.backbone import fill, start_controls, trained
-from duplex.checkpoint import load_config, load_tensors
-from duplex.lexicon import written
-from duplex.lm import LM, TEXT, LMConfig, visible_cells
-from duplex.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, load_tokenizer
-from training.augment import active_power, augment, load_noise
-from training.dialogues import Cast, perform, voiced
-from training.heard import Ears, Heard, listen, load_ears, pieces, retell
-from training.journal import describe_run, log
-from training.pool import Pool
-from training.precision import fast_dtype, mixed
-from training.processes import agreed, average_gradients, check_together, collected, join
-from training.recordings import Recordings, hearing_only, place
-from training.resuming import has_run, resume_run, save_run
-from training.scenes import (
+from duplex.training.common.distributed import agreed, average_gradients, check_together, collected, join
+from duplex.training.common.precision import fast_dtype, mixed
+from duplex.training.common.run_log import describe_run, log
+from duplex.training.common.run_state import has_run, resume_run, save_run
+from duplex.training.data.augment import active_power, augment, load_noise
+from duplex.training.data.normalize import heard_form
+from duplex.training.data.pool import Pool
+from duplex.training.dialogues import Cast, perform, voiced
+from duplex.training.scenes.recognition import Ears, Heard, listen, load_ears, pieces, retell
+from duplex.training.scenes.recordings import Recordings, hearing_only, place
+from duplex.training.scenes.sequence import (
     IGNORE,
     INSTRUCTIONS,
     TICK,
@@ -68,7 +60,15 @@ from training.scenes import (
     system_text,
     voice_seconds,
 )
-from training.transcript import heard_form
+from torch.nn import functional as F
+
+from duplex.audio import SAMPLE_RATE
+from duplex.checkpoint import load_config, load_tensors
+from duplex.model import backbone
+from duplex.model.backbone import fill, start_controls, trained
+from duplex.model.lexicon import written
+from duplex.model.lm import LM, TEXT, LMConfig, visible_cells
+from duplex.model.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, load_tokenizer
 
 ECHO_SHARE = 0.12  # of simulated scenes, in which the agent hears itself
 NOT_HEARD = 0.03  # of their words
@@ -447,11 +447,11 @@ def build_lm(args) -> LM:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """What training.align needs too: the parts to begin with."""
+    """What duplex.training.align needs too: the parts to begin with."""
     parser.add_argument("--backbone", type=Path, required=True, help="Llama-family GGUF file, or folder of transformers")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder with the LM's tokenizer.json")
     parser.add_argument("--encoder", type=Path, help="folder of the trained encoder")
-    parser.add_argument("--lexicon", type=Path, help="folder of training.lexicon")
+    parser.add_argument("--lexicon", type=Path, help="folder of duplex.training.lexicon")
     parser.add_argument("--start", type=Path, help="trained LM to go on from (duplex/pretrained/lm); it decides the rank")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--seed", type=int, default=1)
@@ -459,10 +459,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """What training.draft needs too: the backbone, and where scenes come from."""
+    """What duplex.training.draft needs too: the backbone, and where scenes come from."""
     add_model_arguments(parser)
-    parser.add_argument("--corpus", type=Path, help="dialogues.jsonl of training.corpus")
-    more = "FOLDER=SHARE of scenes from a folder of training.prepare, repeatable"
+    parser.add_argument("--corpus", type=Path, help="dialogues.jsonl of duplex.training.corpus")
+    more = "FOLDER=SHARE of scenes from a folder of duplex.training.prepare, repeatable"
     parser.add_argument("--recordings", type=kind_share, action="append", default=[], help=more)
     parser.add_argument("--more", type=kind_share, action="append", default=[], help="KIND=SHARE of text of that kind only")
     parser.add_argument("--pool", type=Path, action="append", default=[], help="speech pool of the corpus's user texts, repeatable")
@@ -491,7 +491,7 @@ def run(args, lm: LM, ears: Ears | None) -> None:
     source, valid = (SceneSource(args, split, tokenizer, ears) for split in ("train", "valid"))
     if source.empty:
         raise SystemExit("There is nothing to learn from: no window in the recordings, no dialogue in the corpus.")
-    describe_run(args, "training.duplex")
+    describe_run(args, "duplex.training.duplex")
     together = join()
     if ears is not None:
         ears.encoder.to(together.device)

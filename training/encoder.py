@@ -1,6 +1,6 @@
 """Train the ears: Whisper tiny.en made causal, hearing phones (CTC).
 
-    python -m training.encoder --whisper whisper/model.bin --noise DATA \\
+    python -m duplex.training.encoder --whisper whisper/model.bin --noise DATA \\
         --pool pools/many=0.55 --pool pools/real=0.30 --pool pools/heart=0.15 --minutes 50 --out runs/encoder
 
 The original encoder is the teacher for the first fifth of the time: it hears the clean clip in both directions, the
@@ -15,21 +15,21 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from duplex.training.common.precision import mixed
+from duplex.training.common.run_log import describe_run, log
+from duplex.training.common.run_state import has_run, resume_run, save_run
+from duplex.training.data.augment import load_noise
+from duplex.training.data.clips import Batch, Source, draw_batches, open_source
+from duplex.training.data.normalize import heard_form, phones, word_errors
+from duplex.training.data.pool import Pool
+from duplex.training.objectives.teacher import Teacher, load_whisper
+from duplex.training.scenes.recognition import text_of, words_of
 
 from duplex import checkpoint
 from duplex.audio import ENCODER_FRAMES_PER_TICK, MEL_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
-from duplex.encoder import BLANK, PHONES, Encoder, EncoderConfig
-from duplex.features import PEAK_FLOOR, TAIL_SAMPLES, FeatureState, initial_state, log_mel
-from duplex.lexicon import Lexicon, load_lexicon
-from training.augment import load_noise
-from training.clips import Batch, Source, draw_batches, open_source
-from training.heard import text_of, words_of
-from training.journal import describe_run, log
-from training.pool import Pool
-from training.precision import mixed
-from training.resuming import has_run, resume_run, save_run
-from training.teacher import Teacher, load_whisper
-from training.transcript import heard_form, phones, word_errors
+from duplex.model.encoder import BLANK, PHONES, Encoder, EncoderConfig
+from duplex.model.features import PEAK_FLOOR, TAIL_SAMPLES, FeatureState, initial_state, log_mel
+from duplex.model.lexicon import Lexicon, load_lexicon
 
 STUDENT_DELAY = 4  # frames of 20 ms by which the student may be later than the teacher
 DETACHED_SHARE = 0.08  # of the time, in which only the teacher moves the encoder
@@ -50,7 +50,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--start", type=Path, help="folder of a trained encoder to begin with, in place of Whisper's weights")
     parser.add_argument("--whisper", help="CTranslate2 model.bin of Whisper tiny.en: first weights and teacher, without --start")
     parser.add_argument("--pool", type=pool_share, action="append", required=True, help="FOLDER=SHARE, repeatable")
-    parser.add_argument("--lexicon", type=Path, help="folder of training.lexicon: the error rates of words are logged too")
+    parser.add_argument("--lexicon", type=Path, help="folder of duplex.training.lexicon: the error rates of words are logged too")
     parser.add_argument("--noise", help="folder with audio.jsonl and noise recordings")
     parser.add_argument("--minutes", type=float, default=50.0, help="length of the whole run, all restarts together")
     parser.add_argument("--batch-seconds", type=float, default=24.0, help="sound in one step, padding included")
@@ -222,7 +222,7 @@ def main() -> None:
     args = parse_arguments()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    describe_run(args, "training.encoder")
+    describe_run(args, "duplex.training.encoder")
     going_on = has_run(args.out)
     known = args.out if going_on else args.start
     teacher = None if args.start else Teacher(args.whisper)

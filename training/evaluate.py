@@ -1,11 +1,11 @@
 """Measure the agent as a user meets it: recorded questions in, what it heard, said and sounded like out.
 
-`ears` measures the encoder alone (training.evaluate_ears), `voice` codec and talker (training.evaluate_voice), `align` how speech
-and text meet in the LM (training.evaluate_align), `facts` what is answered right by voice and in text (training.evaluate_facts),
-`context` what hangs on things told before (training.evaluate_context), `turns` when it speaks (training.evaluate_turns),
+`ears` measures the encoder alone (duplex.training.evaluation.hearing), `voice` codec and talker (duplex.training.evaluation.voice), `align` how speech
+and text meet in the LM (duplex.training.evaluation.align), `facts` what is answered right by voice and in text (duplex.training.evaluation.facts),
+`context` what hangs on things told before (duplex.training.evaluation.context), `turns` when it speaks (duplex.training.evaluation.turns),
 `agent` the whole:
 
-    python -m training.evaluate agent --agent duplex/pretrained --questions client/questions --out runs/evaluation
+    python -m duplex.training.evaluate agent --agent duplex/pretrained --questions client/questions --out runs/evaluation
 
 Each question is played into one running conversation; the next starts a second after the answer. WER of the user's transcript
 is against the questions' texts, WER of the voice is an outside recogniser (Whisper base) against the agent's own text.
@@ -18,18 +18,18 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
+from duplex.training.data.normalize import heard_form, word_errors
+from duplex.training.evaluation.align import evaluate_align
+from duplex.training.evaluation.context import evaluate_context
+from duplex.training.evaluation.drafts import evaluate_drafts
+from duplex.training.evaluation.facts import evaluate_facts
+from duplex.training.evaluation.hearing import chosen, evaluate_ears, plot_training, resident_megabytes
+from duplex.training.evaluation.play import play
+from duplex.training.evaluation.probe import probe
+from duplex.training.evaluation.turns import evaluate_turns
+from duplex.training.evaluation.voice import evaluate_voice
 
 from duplex.audio import SAMPLE_RATE, TICK_MS
-from training.asking import play
-from training.evaluate_align import evaluate_align
-from training.evaluate_context import evaluate_context
-from training.evaluate_drafts import evaluate_drafts
-from training.evaluate_ears import chosen, evaluate_ears, plot_training, resident_megabytes
-from training.evaluate_facts import evaluate_facts
-from training.evaluate_turns import evaluate_turns
-from training.evaluate_voice import evaluate_voice
-from training.probe import probe
-from training.transcript import heard_form, word_errors
 
 
 def rate(pairs: list[tuple[str, str]]) -> float:
@@ -59,7 +59,7 @@ def evaluate_agent(args) -> dict:
     from faster_whisper import WhisperModel
 
     from duplex import weights
-    from duplex.agent import load_agent
+    from duplex.agent.agent import load_agent
 
     recogniser = WhisperModel(str(weights.whisper_base()), compute_type="int8", cpu_threads=args.threads)
     agent = load_agent(args.agent)

@@ -1,6 +1,6 @@
 """Put trained parts together into an agent folder that ships.
 
-    python -m training.export --encoder runs/encoder --lexicon runs/lexicon --lm runs/lm --draft runs/draft \\
+    python -m duplex.training.export --encoder runs/encoder --lexicon runs/lexicon --lm runs/lm --draft runs/draft \\
         --talker runs/talker --codec runs/codec --tokenizer TOKENIZER_FOLDER --out duplex/pretrained
 
 Large matrices are stored in 8 bits with a scale a row, but for the codec: its codebooks decide codes, so it is kept in float16.
@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 from duplex.checkpoint import SCALE, pack
-from duplex.codec import load_codec, save_codec
+from duplex.model.codec import load_codec, save_codec
 
 
 def export_part(name: str, run: Path, out: Path, window: int | None = None, strength: float | None = None) -> None:
-    """window: frames of the encoder's past to keep, if fewer than it was trained with (training.evaluate ears --probe).
+    """window: frames of the encoder's past to keep, if fewer than it was trained with (duplex.training.evaluate ears --probe).
     strength: of the LM's adapters, as a share of what they were trained with: weights between the base LM's and the trained ones
     know more of what the base LM knew (Wortsman et al., 2022, arXiv 2109.01903)."""
     from safetensors.torch import save_file

@@ -1,6 +1,6 @@
 """Set right what a trained codec gets wrong of the agent's voice in the same way everywhere; minutes, without gradients through it.
 
-    python -m training.finish runs/codec --controlled pools/heart_controls --out runs/finished
+    python -m duplex.training.finish runs/codec --controlled pools/heart_controls --out runs/finished
 
 - The pitch: what reads it off the decoder's frames was learned for all voices, here it is fitted to this one (least absolute
   error). Half a semitone of jitter is heard as roughness.
@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from duplex.training.codec import GAIN_DB
+from duplex.training.controls import ControlPool
 from torch import Tensor
 from torch.nn import functional as F
 
 from duplex.audio import CODEC_FRAME_SAMPLES
-from duplex.codec import Codec, load_codec, save_codec
-from duplex.vocoder import BINS, MIDDLE_HZ, WINDOW_SAMPLES
-from training.codec import GAIN_DB
-from training.controls import ControlPool
+from duplex.model.codec import Codec, load_codec, save_codec
+from duplex.model.vocoder import BINS, MIDDLE_HZ, WINDOW_SAMPLES
 
 FRAMES, BATCH, BATCHES = 225, 8, 60  # 3 s each, 24 minutes in all
 BEGINNING = 15  # frames of each, in which the decoder lacks its past
@@ -83,7 +83,7 @@ def even_out(codec: Codec, pool: ControlPool, seed: int = 0) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("codec", type=Path, help="folder of a codec")
-    parser.add_argument("--controlled", type=Path, required=True, help="pool of the agent's voice (training.controls)")
+    parser.add_argument("--controlled", type=Path, required=True, help="pool of the agent's voice (duplex.training.controls)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights, in half precision")
     args = parser.parse_args()

@@ -1,13 +1,13 @@
 """Write the lexicon that turns phones into words: every word's phones, and which words follow which (a trigram).
 
-    python -m training.lexicon --data DATA --texts corpus/user_texts.txt --words /usr/share/dict/american-english \\
+    python -m duplex.training.lexicon --data DATA --texts corpus/user_texts.txt --words /usr/share/dict/american-english \\
         --out runs/lexicon
 
 Words are written as they mostly are inside the texts' sentences, or else in the list: Paris, I'm, house. What is read and what is
 heard is then the same to the LM, which knows more of Eleanor Roosevelt than of eleanor roosevelt.
 
 The trigram backs off with absolute discounting (Ney et al., 1994): a follower's count is lowered by DISCOUNT, and what that
-saves goes to the shorter context. Trigrams that stand only once are left out. Texts are those of training.sentences, none of
+saves goes to the shorter context. Trigrams that stand only once are left out. Texts are those of duplex.training.sentences, none of
 which asks to share alike; a file named twice counts twice.
 """
 
@@ -21,11 +21,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from duplex.training.data.normalize import heard_form, word_phones
+from duplex.training.data.pool import Pool
+from duplex.training.sentences import found
 
-from duplex.encoder import WORD_END
-from training.pool import Pool
-from training.sentences import found
-from training.transcript import heard_form, word_phones
+from duplex.model.encoder import WORD_END
 
 DISCOUNT = 0.75
 UNREAD_COUNT = 0.2  # of a word that only stands in a list
@@ -49,7 +49,7 @@ def count(heard: Iterable[str], listed: Iterable[str]) -> tuple[list[str], list[
 
 
 def estimate(size: int, counts: list[Counter]) -> dict[str, np.ndarray]:
-    """Counts -> log-probabilities and back-off weights by sorted keys, see duplex.lexicon.Lexicon."""
+    """Counts -> log-probabilities and back-off weights by sorted keys, see duplex.model.lexicon.Lexicon."""
     ones = np.zeros(size)
     for (word,), n in counts[0].items():
         ones[word] = n
@@ -91,7 +91,7 @@ def spellings(words: Iterable[str], lines: Iterable[str], listed: Iterable[str])
 
 
 def pack(heard: Iterable[str], listed: Iterable[str] = (), spell=list) -> dict[str, np.ndarray]:
-    """Heard forms of sentences, words of a list -> all that duplex.lexicon.unpack needs. What cannot be said is left out.
+    """Heard forms of sentences, words of a list -> all that duplex.model.lexicon.unpack needs. What cannot be said is left out.
     spell: words -> as they are written."""
     heard = [" ".join(word for word in text.split() if word_phones(word)) for text in heard]
     words, counts = count(heard, (word for word in listed if word_phones(word)))

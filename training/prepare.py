@@ -1,6 +1,6 @@
 """Your own recorded conversations, made ready to fine-tune on.
 
-    python -m training.prepare --data data.jsonl --encoder duplex/pretrained/encoder --out prepared/
+    python -m duplex.training.prepare --data data.jsonl --encoder duplex/pretrained/encoder --out prepared/
 
 The layout is that of moshi-finetune: `data.jsonl` has lines {"path": "talk.wav", "duration": 61.2} (the duration is not needed),
 paths are relative to it. Every wav has two channels, left the agent, right the user, and a .json beside it:
@@ -22,13 +22,13 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
+from duplex.training.data.forced_alignment import forced_align
+from duplex.training.data.normalize import heard_form
+from duplex.training.scenes.recordings import WINDOW_S, understand, window_starts
 
 from duplex.audio import SAMPLE_RATE
 from duplex.checkpoint import load_config, load_tensors
-from duplex.encoder import Encoder, EncoderConfig
-from training.forced import forced_align
-from training.recordings import WINDOW_S, understand, window_starts
-from training.transcript import heard_form
+from duplex.model.encoder import Encoder, EncoderConfig
 
 AGENT_LABEL = "SPEAKER_MAIN"
 BEYOND_S = 0.1  # by so much a word may outlast its recording: times are rounded, files cut

@@ -1,8 +1,8 @@
 """Sentences to be spoken for the ears and for the talker: many different words, rare ones often.
 
-    python -m training.sentences --data DATA --count 52000 --out sentences.txt
-    python -m training.sentences --data DATA --count 9000 --words /usr/share/dict/american-english --rare 6000 --out spoken.txt
-    python -m training.sentences --data DATA --count 0 --words /usr/share/dict/american-english --even 60000 \\
+    python -m duplex.training.sentences --data DATA --count 52000 --out sentences.txt
+    python -m duplex.training.sentences --data DATA --count 9000 --words /usr/share/dict/american-english --rare 6000 --out spoken.txt
+    python -m duplex.training.sentences --data DATA --count 0 --words /usr/share/dict/american-english --even 60000 \\
         --tokenizer TOKENIZER_FOLDER --out even.txt
 
 Taken from Tatoeba (CC-BY 2.0 FR), the chit-chat of BYU (MIT) and the questions of WebQuestions (CC-BY 4.0). With --words, a list
@@ -19,9 +19,10 @@ import random
 import re
 from pathlib import Path
 
-from duplex.tokens import load_tokenizer
-from training.templates import expand
-from training.transcript import heard_form
+from duplex.training.data.normalize import heard_form
+from duplex.training.text.templates import expand
+
+from duplex.model.tokens import load_tokenizer
 
 LENGTH = (2, 28)  # words of a sentence
 PLAIN = re.compile(r"[A-Za-z0-9 ,.!?'-]+")

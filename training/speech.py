@@ -1,16 +1,16 @@
 """Synthetic speech with exact word times: texts in, a speech pool out.
 
-    python -m training.speech --texts texts.txt --out pools/heart --voices heart --hours 6
-    python -m training.speech --texts texts.txt --out pools/many --voices many --hours 12
-    python -m training.speech --texts texts.txt --out pools/kokoro --voices kokoro --kokoro package/voices --hours 3
-    python -m training.speech --real DATA --out pools/real
+    python -m duplex.training.speech --texts texts.txt --out pools/heart --voices heart --hours 6
+    python -m duplex.training.speech --texts texts.txt --out pools/many --voices many --hours 12
+    python -m duplex.training.speech --texts texts.txt --out pools/kokoro --voices kokoro --kokoro package/voices --hours 3
+    python -m duplex.training.speech --real DATA --out pools/real
 
 `heart` is the agent's own voice (Hibari, Apache-2.0). `many` draws a new voice for every utterance: Hibari with
 its fundamental frequency scaled and its spectra warped along frequency (another larynx, another tract), and smaller shares
 of Piper "joe", of flite's four speakers and of espeak-ng (the last two are system programs). `kokoro` draws one of Kokoro's
 voices or a mixture of two (Apache-2.0; the vectors are in the npm package kokoro-js: `npm pack kokoro-js@1.2.1`): American
 and British ones, and accents of seven other languages. A pool is `audio.i16` (int16,
-24 kHz, end to end) and `index.jsonl`; see `training.pool`.
+24 kHz, end to end) and `index.jsonl`; see `duplex.training.data.pool`.
 """
 
 import argparse
@@ -26,10 +26,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
+from duplex.training.make_scenes import KOKORO, Kokoro
 
 from duplex import weights
 from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE
-from duplex.bench_make import KOKORO, Kokoro
 
 HIBARI_FRAME_SECONDS = 600 / SAMPLE_RATE  # 25 ms: durations count pairs of the 12.5 ms frames of its spectra
 DURATIONS = "/Cast_32_output_0"  # the graph's rounded frames per phone, not among its declared outputs
@@ -238,7 +238,7 @@ def synthetic_utterances(texts: list[str], speak, seed: int, first: int):
 
 def write_pool(utterances, out: Path, hours: float) -> None:
     """utterances(first) yields text, wave [samples], entry fields; `controls` [codec frames, numbers] among them go into a file
-    of their own (training.controls)."""
+    of their own (duplex.training.controls)."""
     out.mkdir(parents=True, exist_ok=True)
     index, started = out / "index.jsonl", time.time()
     done = [json.loads(line) for line in index.read_text().splitlines()] if index.exists() else []

@@ -1,6 +1,6 @@
 """Train the talker: phones and the voice's codec codes in, a streaming speaker out.
 
-    python -m training.talker --pool pools/heart --codec runs/codec --out runs/talker --minutes 50
+    python -m duplex.training.talker --pool pools/heart --codec runs/codec --out runs/talker --minutes 50
 
 The codec's codes must be final: they are kept beside the run, and a later run goes on where the last one stopped. The
 history the network is shown is damaged on purpose, since at run time it hears its own mistakes.
@@ -17,17 +17,17 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
+from duplex.training.common.precision import mixed
+from duplex.training.common.run_log import describe_run, log
+from duplex.training.data.utterances import Batch, Utterances
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, smooth_l1_loss
 
 from duplex import checkpoint
 from duplex.audio import CODEC_FRAME_RATE
-from duplex.codec import load_codec
-from duplex.talker import Talker, TalkerConfig
-from training.journal import describe_run, log
-from training.precision import mixed
-from training.utterances import Batch, Utterances
+from duplex.model.codec import load_codec
+from duplex.model.talker import Talker, TalkerConfig
 
 LOG_EVERY_STEPS = 100
 RATE_RISE_STEPS = 200
@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--save-every", type=float, default=180, help="seconds between checkpoints")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    describe_run(args, "training.talker")
+    describe_run(args, "duplex.training.talker")
     data = Utterances(args.pool, load_codec(args.codec), args.out)
     print(f"{data.hours('train'):.2f} h to train on, {data.hours('valid'):.2f} h to check with", flush=True)
     trainer = Trainer(TalkerConfig(), data, args)

@@ -1,0 +1,176 @@
+"""How long an agent takes: end of speech to first sample, interruption to silence, and where a tick's time goes.
+
+Everything here is on the wall's clock, so it differs from run to run. First samples and silences are those of the recording, as a
+listener in the room would have them.
+"""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import numpy as np
+
+from duplex.audio import SAMPLE_RATE
+from duplex.bench.play import Played, play, play_remote
+from duplex.bench.recognizer import Heard
+from duplex.bench.remote import address
+from duplex.bench.scenes import Scene
+from duplex.bench.score import Take, over_anyway, speaking, turn_latency
+from duplex.client.local import LocalSession
+from duplex.client.wav import AUDIBLE, RealTime
+
+BINS = 20  # of a histogram
+PROBES = ("turn", "interruption")  # kinds of scenes that are played
+SILENCE_S = 0.3  # no sample above AUDIBLE for so long
+PINGS = 20
+
+
+def spread(seconds: list[float]) -> dict | None:
+    """Count, percentiles and histogram of times, in milliseconds; None of nothing."""
+    if not seconds:
+        return None
+    values = np.array(seconds) * 1000
+    counts, edges = np.histogram(values, BINS)
+    percentiles = dict(zip(("p50", "p95", "p99", "max"), np.percentile(values, [50, 95, 99, 100]).round(1).tolist(), strict=True))
+    return {"count": len(values), **percentiles, "edges": edges.round(1).tolist(), "counts": counts.tolist()}
+
+
+def sounding(wave: np.ndarray) -> list[tuple[float, float]]:
+    """Where a channel, float32 [N], sounds at all, to the sample: a voice activity detector would blur the edges."""
+    loud = np.flatnonzero(np.abs(wave) > AUDIBLE) / SAMPLE_RATE
+    if not len(loud):
+        return []
+    breaks = np.flatnonzero(np.diff(loud) > SILENCE_S)
+    return list(zip([loud[0], *loud[breaks + 1]], [*loud[breaks], loud[-1]], strict=True))
+
+
+def reaction(take: Take) -> tuple[str, float] | None:
+    """("first_sample", s) or ("silence", s) of a scene; None where the agent did not answer, or did not yield."""
+    if take.kind == "turn":
+        question = next(mark for mark in take.marks if mark.role == "question")
+        latency = turn_latency(take.heard, question.start_s, question.end_s)
+        return None if latency is None else ("first_sample", latency)
+    mark = next(mark for mark in take.marks if mark.role == "interruption")
+    spoken = speaking(take.heard, mark.start_s)
+    if spoken is None or over_anyway(take, mark, spoken[1]):
+        return None
+    return "silence", spoken[1] - mark.start_s
+
+
+def stages(agent) -> list[tuple[object, str, str]]:
+    """(owner, function, stage) of the parts of a `duplex.agent.Agent`; nothing of an agent that is not one."""
+    from duplex.agent import agent as module
+
+    if not isinstance(agent, module.Agent):
+        return []
+    return [
+        (module.features, "log_mel", "features"),
+        (agent.encoder, "step", "encoder"),
+        (module.lm, "step", "LM"),
+        (agent.lm, "project", "LM"),
+        (agent.lm, "logits", "LM"),
+        (agent.talking, "step", "talker"),
+        (agent.codec, "decode_step", "codec"),
+    ]
+
+
+@contextlib.contextmanager
+def timed(agent, parts: list[tuple[object, str, str]]) -> Iterator[list[dict[str, float]]]:
+    """While open, every step of the agent adds to the list how many seconds it took ("tick") and each stage in it."""
+    ticks: list[dict[str, float]] = []
+    now: dict[str, float] = {}
+    replaced = []
+
+    def wrap(owner, name: str, stage: str) -> None:
+        function = getattr(owner, name)
+
+        def measured(*args, **options):
+            begun = time.perf_counter()
+            try:
+                return function(*args, **options)
+            finally:
+                now[stage] = now.get(stage, 0.0) + time.perf_counter() - begun
+                if stage == "tick":
+                    ticks.append(dict(now))
+                    now.clear()
+
+        replaced.append((owner, name, vars(owner).get(name)))
+        setattr(owner, name, measured)
+
+    for part in [*parts, (agent, "step", "tick")]:
+        wrap(*part)
+    try:
+        yield ticks
+    finally:
+        for owner, name, before in reversed(replaced):
+            delattr(owner, name) if before is None else setattr(owner, name, before)
+
+
+async def measure(agent, scenes: list[Scene], seed: int) -> dict:
+    """Latencies of an agent in this process, in real time on the engine's clock."""
+    takes, waits = [], []
+    with timed(agent, stages(agent)) as ticks:
+        for number, scene in enumerate(probes(scenes)):
+            session = await LocalSession.open(agent, seed + number)
+            takes.append(_take(await play(session, scene, RealTime()), scene.kind))
+            waits.append(session.stats())
+    names = sorted({name for tick in ticks for name in tick}, key=lambda name: name == "tick")
+    per_tick = {name: spread([tick[name] for tick in ticks if name in tick]) for name in names}
+    thoughts = getattr(agent, "stage_seconds", [])
+    per_answer = {name: spread([t[name] for t in thoughts if name in t]) for name in ("recogniser", "LM", "voice") if thoughts}
+    return {**_reactions(takes), "per_tick": per_tick, "per_answer": per_answer, "engine": waits[-1] if waits else None}
+
+
+async def measure_remote(
+    url: str, scenes: list[Scene], seed: int, dialect: str = "duplex", api_key: str | None = None
+) -> dict:
+    """The same of a server; what happens inside it is what its /v1/stats tells, where it has that."""
+    takes = []
+    for number, scene in enumerate(probes(scenes)):
+        takes.append(_take(await play_remote(url, scene, seed + number, dialect, api_key), scene.kind))
+    stats = await asyncio.to_thread(server_stats, url)
+    # elsewhere a connection is a session, and a server of one place has none for a ping
+    wire = {"wire, there and back": spread(await pings(url, api_key))} if dialect == "duplex" else {}
+    return {**_reactions(takes), "per_tick": wire, "per_answer": {}, "engine": stats}
+
+
+def probes(scenes: list[Scene]) -> list[Scene]:
+    return [scene for scene in scenes if scene.kind in PROBES]
+
+
+def _take(played: Played, kind: str) -> Take:
+    return played.take(kind, Heard(sounding(played.channel("agent"))))
+
+
+def _reactions(takes: list[Take]) -> dict:
+    found = [reaction(take) for take in takes]
+    return {
+        "asked": sum(take.kind == "turn" for take in takes),
+        "interrupted": sum(take.kind == "interruption" for take in takes),
+        "first_sample": spread([one[1] for one in found if one and one[0] == "first_sample"]),
+        "silence": spread([one[1] for one in found if one and one[0] == "silence"]),
+    }
+
+
+async def pings(url: str, api_key: str | None = None) -> list[float]:
+    """Seconds a websocket ping takes there and back, on a connection without a session."""
+    from websockets.asyncio.client import connect
+
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    async with connect(address(url, "duplex"), additional_headers=headers) as connection:
+        return [await (await connection.ping()) for _ in range(PINGS)]
+
+
+def server_stats(url: str) -> dict | None:
+    """What a duplex server says of itself; None from any other."""
+    parts = urlsplit(url)
+    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
+    try:
+        with urlopen(f"{scheme}://{parts.netloc}/v1/stats", timeout=10) as answer:
+            return json.load(answer)
+    except (OSError, ValueError):
+        return None

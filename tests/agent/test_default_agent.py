@@ -1,0 +1,99 @@
+"""The agent that ships, end to end: recorded questions in, its transcript, its words and its voice out.
+
+Needs the base weights, which come from the package registry once (duplex.weights); everything else is in the tree.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from duplex.training.data.normalize import heard_form
+from duplex.training.evaluate import rate
+from duplex.training.evaluation.play import play
+
+from duplex import client, weights
+from duplex.audio import CODEC_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
+
+QUESTIONS = Path(client.__file__).parent / "questions"
+
+
+@pytest.fixture(scope="module")
+def conversation() -> list[dict]:
+    """A greeting, a capital, a sum: one running conversation."""
+    from duplex.agent.agent import load_agent
+
+    agent = load_agent(slots=1)
+    agent.open(0, seed=0)
+    texts = list(json.loads((QUESTIONS / "questions.json").read_text()).items())[:3]
+    rows = []
+    for name, text in texts:
+        wave, rate_hz = soundfile.read(QUESTIONS / name, dtype="float32")
+        assert rate_hz == SAMPLE_RATE
+        rows.append({"question": text, **play(agent, wave)})
+    return rows
+
+
+def test_it_writes_down_what_it_hears(conversation):
+    assert rate([(row["question"], row["heard"]) for row in conversation]) <= 0.25
+
+
+def test_it_answers_what_was_asked(conversation):
+    greeting, capital, total = (heard_form(row["said"]) for row in conversation)
+    assert "thank" in greeting  # "thank you" or "thanks"
+    assert "paris" in capital
+    assert "twelve" in total
+
+
+def test_its_voice_can_be_understood(conversation):
+    """An outside recogniser hears the agent's own text; and there is silence where it says nothing."""
+    from faster_whisper import WhisperModel
+
+    recogniser = WhisperModel(str(weights.whisper_base()), compute_type="int8", cpu_threads=2)
+    pairs = []
+    for row in conversation:
+        segments, _ = recogniser.transcribe(soxr.resample(row["voice"], SAMPLE_RATE, 16_000), language="en")
+        pairs.append((row["said"], " ".join(segment.text for segment in segments)))
+        assert np.abs(row["voice"][: SAMPLE_RATE // 4]).max() < 0.05
+    assert rate(pairs) <= 0.35  # three short answers: a single word weighs a lot
+
+
+def test_its_own_voice_is_not_the_users():
+    """What it says comes back from a loudspeaker two ticks later at -14 dB. Once a first answer has shown the room, nothing of
+    the others is written down, nothing stops them, and the ears are given a tenth of it at most."""
+    from duplex.agent.agent import load_agent
+
+    agent, answers, powers = load_agent(slots=1), [], []
+    listen = agent.listen
+    agent.listen = lambda audio, events: powers.append(float(audio.square().mean())) or listen(audio, events)
+    agent.open(0, seed=0)
+    air = [np.zeros((1, TICK_SAMPLES), np.float32)] * 2
+    rng = np.random.default_rng(0)
+    for question in ("How are you today?", "Can you tell me a joke?", "What is the capital of Italy?"):
+        agent.write(0, "user", question)
+        agent.answer(0)
+        kinds, came = [], []
+        powers.clear()
+        while "agent_ended" not in kinds[:-25] and len(kinds) < 300:  # and two more seconds
+            heard = 0.2 * air.pop(0) + rng.normal(0, 3e-4, (1, TICK_SAMPLES)).astype(np.float32)
+            came.append(float(np.square(heard).mean()))
+            voice, [events] = agent.step(heard, [0])
+            air.append(voice)
+            kinds += [event.kind for event in events] or ["nothing"]
+        answers.append((kinds, sum(powers) / sum(came)))
+    for kinds, left in answers[1:]:
+        assert left < 0.1
+        assert kinds.count("agent_ended") == 1 and not {"heard", "agent_stopped"} & set(kinds)
+
+
+def test_its_silence_is_silent():
+    """So that its codec may rest while it says nothing."""
+    from duplex.agent.agent import REST_TICKS
+    from duplex.model.codec import load_codec
+    from duplex.weights import DEFAULT_AGENT
+
+    codec = load_codec(DEFAULT_AGENT / "codec")
+    wave = codec.decode(codec.silence_codes()[None, :, None].expand(1, -1, CODEC_FRAMES_PER_TICK * 2 * REST_TICKS))
+    assert wave[:, REST_TICKS * TICK_SAMPLES :].abs().max() < 2**-16

@@ -1,0 +1,172 @@
+"""Who comes in and who does not: rules alone, then on a real server."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+from duplex.client import ClientError
+from duplex.client.remote import RemoteSession
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from duplex import cli
+from duplex.audio import TICK_SAMPLES
+from duplex.serving import auth as security
+from duplex.serving import moshi
+from duplex.serving import native as protocol
+from duplex.serving import openai_realtime as realtime
+from duplex.serving.server import Access, ServerError
+from tests.serving.test_server import drive, next_event
+from tests.tiny_agent import TinyAgent
+
+PATHS = (protocol.PATH, realtime.PATH, moshi.PATH)
+
+
+def test_loopback():
+    assert all(map(security.is_loopback, ("127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost")))
+    assert not any(map(security.is_loopback, ("0.0.0.0", "::", "10.0.0.1", "example.com", "localhost.example.com", "")))
+
+
+def test_keys():
+    assert security.knows_key(None, {}, []) and security.knows_key("k", {"Authorization": "Bearer k"}, [])
+    assert security.knows_key("k", {}, ["duplex", "bearer.k"])
+    assert security.knows_key("k", {}, ["realtime", "openai-insecure-api-key.k"])
+    for headers, subprotocols in (({}, []), ({"Authorization": "Bearer no"}, []), ({"Authorization": "Basic k"}, []),
+                                  ({}, ["bearer."]), ({}, ["k"]), ({"Authorization": "Bearer \udcff"[:7]}, [])):  # fmt: skip
+        assert not security.knows_key("k", headers, subprotocols)
+
+
+def test_origins():
+    may = security.may_connect
+    assert may(None, "host:1", (), False) and may("http://localhost:1", "localhost:1", (), False)
+    assert may("https://my.site", "host:1", ("https://my.site",), False)
+    assert not may("http://evil.example", "localhost:1", (), True)
+    assert not may("http://rebound.example:1", "rebound.example:1", (), False)
+    assert may("https://mine.example", "mine.example", (), True)
+    for strange in ("null", "file://", "http://[", ""):
+        assert not may(strange, "localhost:1", (), True)
+
+
+def test_the_allowance_comes_back_with_time():
+    allowance = security.Allowance(0.0)
+    assert allowance.take(security.BYTES_BURST, 0.0) and not allowance.take(1000, 0.0)
+    assert allowance.take(1000, 1.0)
+    allowance = security.Allowance(0.0)
+    assert all(allowance.take(1, 0.0) for _ in range(security.MESSAGES_BURST)) and not allowance.take(1, 0.0)
+
+
+def test_binding_beyond_this_machine_needs_a_key_or_a_word(capsys):
+    with pytest.raises(ServerError, match="--api-key.*--open"):
+        Access().check("0.0.0.0")
+    Access(api_key="k").check("0.0.0.0")
+    Access(open_to_all=True).check("0.0.0.0")
+    Access().check("127.0.0.1")
+    with pytest.raises(SystemExit):
+        cli.main(["serve", "--host", "0.0.0.0"])
+    assert "--open" in capsys.readouterr().err
+    with pytest.raises(ServerError, match="certificate"):
+        Access(certificate="/none.pem").tls()
+
+
+def test_every_path_wants_the_key():
+    async def test(url, engine):
+        base = url.removesuffix(protocol.PATH)
+        for path in PATHS:
+            for headers in ({}, {"Authorization": "Bearer wrong"}):
+                with pytest.raises(InvalidStatus, match="401"):
+                    await connect(base + path, additional_headers=headers)
+        async with connect(url, subprotocols=["duplex", "bearer.the key".replace(" ", "-")]) as connection:
+            assert connection.subprotocol == "duplex"  # the key is not sent back
+        with pytest.raises(ClientError, match="--api-key"):
+            await RemoteSession.open(url)
+        session = await RemoteSession.open(url, api_key="the-key")
+        await session.push(np.zeros(TICK_SAMPLES, np.float32))
+        assert await session.get()
+        await session.close()
+        http = base.replace("ws:", "http:")
+        for path, status in (("/healthz", 200), ("/", 200), ("/v1/stats", 401), ("/metrics", 401)):
+            assert await asyncio.to_thread(get, http + path) == status
+
+    drive(test, TinyAgent(1), Access(api_key="the-key"))
+
+
+def get(url: str) -> int:
+    try:
+        return urllib.request.urlopen(url).status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_pages_from_elsewhere_may_not_connect():
+    async def test(url, engine):
+        with pytest.raises(InvalidStatus, match="403"):
+            await connect(url, origin="https://evil.example")
+        async with connect(url, origin=url.replace("ws:", "http:").removesuffix(protocol.PATH)) as connection:
+            await connection.send(protocol.encode_start())
+            await next_event(connection, "session.created")
+
+    drive(test, TinyAgent(1))
+
+
+def test_pages_health_and_metrics():
+    async def test(url, engine):
+        base = url.replace("ws:", "http:").removesuffix(protocol.PATH)
+
+        def fetch(path: str):
+            response = urllib.request.urlopen(base + path)
+            return response.read().decode(), response.headers
+
+        page, headers = await asyncio.to_thread(fetch, "/")
+        assert "/app.js" in page and "default-src 'self'" in headers["Content-Security-Policy"]
+        for path, word, kind in (
+            ("/app.js", "AudioWorkletNode", "text/javascript"),
+            ("/worklet.js", "registerProcessor", "text/javascript"),
+            ("/style.css", "color", "text/css"),
+            ("/icon.svg", "<svg", "image/svg+xml"),
+        ):
+            text, headers = await asyncio.to_thread(fetch, path)
+            assert word in text and headers.get_content_type() == kind
+        assert (await asyncio.to_thread(fetch, "/readyz"))[0] == "ready\n"
+        async with connect(url) as connection:
+            await connection.send(protocol.encode_start())
+            await next_event(connection, "session.created")
+            metrics, _ = await asyncio.to_thread(fetch, "/metrics")
+            stats = json.loads((await asyncio.to_thread(fetch, "/v1/stats"))[0])
+        assert "duplex_sessions 1.0\n" in metrics and "duplex_sessions_opened_total 1.0\n" in metrics
+        assert 'duplex_tick_seconds{quantile="0.99"}' in metrics and stats["slots"] == 1
+        assert 'duplex_dialect_talking{path="/v1/duplex"} 1.0' in metrics
+        assert 'duplex_dialect_sessions_total{path="/api/chat"} 0.0' in metrics
+        assert "duplex_threads" in metrics and "duplex_tasks" in metrics and "draft" not in metrics
+        assert "process_resident_memory_bytes" in metrics or not sys.platform.startswith("linux")
+        for path in ("/app.js/", "/../duplex/cli.py", "/%2e%2e/pyproject.toml", "/client/remote.py", "//etc/passwd"):
+            assert await asyncio.to_thread(get, base + path) == 404
+        engine.drain("bye", 1)
+        assert await asyncio.to_thread(get, base + "/readyz") == 503
+
+    drive(test, TinyAgent(1))
+
+
+def test_tls(tmp_path):
+    import ssl
+
+    pem = tmp_path / "both.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    try:
+        made = subprocess.run([*command.split(), "-keyout", pem, "-out", tmp_path / "cert.pem"], capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no openssl to make a certificate with")
+    assert made.returncode == 0, made.stderr
+    pem.write_text(pem.read_text() + (tmp_path / "cert.pem").read_text())
+
+    async def test(url, engine):
+        trust = ssl.create_default_context(cafile=str(pem))
+        async with connect(url.replace("ws:", "wss:"), ssl=trust) as connection:
+            await connection.send(protocol.encode_start())
+            await next_event(connection, "session.created")
+
+    drive(test, TinyAgent(1), Access(certificate=str(pem)))

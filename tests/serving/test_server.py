@@ -1,0 +1,275 @@
+"""The server on a real loopback socket with a tiny real agent: order, garbage, full, disconnects, shutdown."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from duplex.audio import TICK_SAMPLES
+from duplex.serving import native as protocol
+from duplex.serving.engine import TICK_S, Engine
+from duplex.serving.server import STATS_PATH, ServerError, address, bind, serving
+from tests.conftest import tone
+from tests.serving.test_engine import Failing
+from tests.tiny_agent import TinyAgent
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 120  # a busy machine is no failure
+TICK = protocol.encode_audio(tone(1))
+QUIET = protocol.encode_audio(np.zeros(TICK_SAMPLES, np.float32))
+
+
+def drive(test, agent, access=None, **limits) -> None:
+    """Runs an async test with the address of a server, in real time."""
+
+    async def run():
+        engine = Engine(agent, agent.slots, **limits)
+        engine.start()
+        try:
+            async with asyncio.timeout(PATIENCE_S), serving(engine, bind("127.0.0.1", 0), access) as server:
+                await test(address(server), engine)
+        finally:
+            await asyncio.to_thread(engine.stop)
+
+    asyncio.run(run())
+
+
+async def next_event(connection, kind: str) -> dict:
+    """Reads on until an event of this type."""
+    while True:
+        message = protocol.decode_server(await connection.recv())
+        if isinstance(message, dict) and message["type"] == kind:
+            return message
+
+
+async def rest(connection) -> list:
+    """Everything up to the end of the connection; events as objects, audio as arrays."""
+    messages = []
+    try:
+        while True:
+            messages.append(protocol.decode_server(await connection.recv()))
+    except ConnectionClosed:
+        return messages
+
+
+async def rest_raw(connection) -> list[bytes | str]:
+    """The same as it is on the wire."""
+    messages = []
+    try:
+        while True:
+            messages.append(await connection.recv())
+    except ConnectionClosed:
+        return messages
+
+
+async def send_ticks(connection, messages: list[bytes]) -> None:
+    for message in messages:
+        await connection.send(message)
+        await asyncio.sleep(TICK_S)
+
+
+def test_a_conversation_in_order():
+    async def test(url, engine):
+        async with connect(url) as connection:
+            await connection.send(protocol.encode_start("hello", 3))
+            created = protocol.decode_server(await connection.recv())
+            assert created["type"] == "session.created" and created["tick_ms"] == 80
+            sending = asyncio.create_task(send_ticks(connection, [TICK * 6] + [QUIET] * 14))
+            ended = await next_event(connection, "agent_ended")
+            await sending
+            await connection.send(protocol.encode_end())
+            messages = await rest(connection)
+        assert messages[-1]["type"] == "session.ended" and messages[-1]["ticks"] > ended["tick"]
+        assert connection.close_code == protocol.CLOSE_ENDED
+        return created
+
+    agent = TinyAgent(1)
+    drive(test, agent)
+    assert agent.opened[1:] == [(0, 3, "hello")] and agent.closed[1:] == [0]
+
+
+def test_audio_comes_every_tick_and_events_keep_their_order():
+    async def test(url, engine):
+        async with connect(url) as connection:
+            await send_ticks(connection, [TICK * 5] + [QUIET] * 17)
+            await connection.send(protocol.encode_end())
+            messages = await rest(connection)
+        kinds = [message["type"] for message in messages if isinstance(message, dict) and message["type"] != "lag"]
+        heard, said = ["user_started", "heard", "heard", "user_ended"], ["said", "spoken"] * 2
+        assert kinds == ["session.created", *heard, "agent_started", *said, "agent_ended", "session.ended"]
+        audio = [message for message in messages if not isinstance(message, dict)]
+        assert all(len(samples) == TICK_SAMPLES for samples in audio)
+        assert len(audio) == messages[-1]["ticks"] >= 18
+        assert max(np.abs(samples).max() for samples in audio) == pytest.approx(0.15, abs=0.01)
+
+    drive(test, TinyAgent(1))
+
+
+def test_odd_pieces_of_audio_are_one_stream():
+    """Messages of any length: the agent hears the same samples as from whole ticks."""
+
+    async def test(url, engine):
+        sound = protocol.encode_audio(tone(5))
+        async with connect(url) as connection:
+            cuts = [0, 2, 700, 702, 5000, 9998, len(sound)]
+            for first, last in zip(cuts, cuts[1:], strict=False):
+                await connection.send(sound[first:last])
+            await connection.send(QUIET * 3)
+            await next_event(connection, "user_ended")
+            heard = engine.agent.memory[0, :5].reshape(-1).numpy()
+            np.testing.assert_array_equal(heard, protocol.decode_audio(sound))
+
+    drive(test, TinyAgent(1))
+
+
+def test_full_and_a_disconnect_frees_the_place(monkeypatch):
+    monkeypatch.setattr("duplex.serving.server.RESUME_S", 0.2)
+
+    async def test(url, engine):
+        async with connect(url) as first:
+            await first.send(protocol.encode_start())
+            await next_event(first, "session.created")
+            async with connect(url) as second:
+                await second.send(protocol.encode_start())
+                [error] = await rest(second)
+                assert error["code"] == "full" and second.close_code == protocol.CLOSE_FULL
+            await first.send(TICK)
+            first.transport.abort()  # the cable is pulled
+        for _ in range(1000):
+            if not engine.stats()["sessions"]:
+                break
+            await asyncio.sleep(TICK_S)
+        async with connect(url) as third:
+            await third.send(QUIET)
+            await next_event(third, "session.created")
+
+    drive(test, TinyAgent(1))
+
+
+def test_garbage_is_answered_and_the_session_goes_on():
+    async def test(url, engine):
+        async with connect(url) as connection:
+            for garbage in ("hello", b"\x00\x01\x02", '{"type":"session.update"}'):
+                await connection.send(garbage)
+                assert (await next_event(connection, "error"))["code"] == "bad_message"
+            await connection.send(protocol.encode_start())
+            await next_event(connection, "session.created")
+            for garbage in ("{", "[]", b"\x00", protocol.encode_start()):
+                await connection.send(garbage)
+                assert (await next_event(connection, "error"))["code"] == "bad_message"
+            await connection.send(TICK)
+            await next_event(connection, "heard")
+
+    drive(test, TinyAgent(1))
+
+
+def test_abuse_closes_the_connection():
+    async def test(url, engine):
+        for first in ([], [protocol.encode_start()]):
+            async with connect(url) as connection:
+                for message in first + ["garbage"] * protocol.MAX_BAD_MESSAGES:
+                    await connection.send(message)
+                await rest(connection)
+                assert connection.close_code == protocol.CLOSE_ABUSE
+        async with connect(url) as connection:
+            await connection.send(bytes(protocol.MAX_MESSAGE_BYTES + 2))
+            await rest(connection)
+            assert connection.close_code == 1009
+        async with connect(url) as connection:  # nobody is left behind
+            await connection.send(protocol.encode_start())
+            await next_event(connection, "session.created")
+
+    drive(test, TinyAgent(1))
+
+
+def test_a_failing_model_is_told():
+    agent = Failing(1)
+
+    async def test(url, engine):
+        async with connect(url) as connection:
+            await connection.send(protocol.encode_start("impossible"))
+            [error] = await rest(connection)
+            assert "do not fit" in error["text"] and connection.close_code == protocol.CLOSE_FAILED
+        async with connect(url) as connection:
+            await connection.send(TICK)
+            await next_event(connection, "session.created")
+            agent.broken = "raise"
+            messages = [message for message in await rest(connection) if isinstance(message, dict)]
+            assert [message["type"] for message in messages][-2:] == ["error", "session.ended"]
+            assert messages[-2]["code"] == "model" and connection.close_code == protocol.CLOSE_FAILED
+
+    drive(test, agent)
+
+
+def test_other_paths():
+    async def test(url, engine):
+        plain = url.replace("ws://", "http://").removesuffix(protocol.PATH)
+        stats = await asyncio.to_thread(lambda: json.load(urllib.request.urlopen(plain + STATS_PATH)))
+        assert stats["ticks"] == 0 and stats["tick_ms"]["p99"] == 0
+        with pytest.raises(InvalidStatus, match="404"):
+            await connect(url + "/elsewhere")
+
+    drive(test, TinyAgent(1))
+
+
+def test_shutdown_tells_the_sessions():
+    async def run():
+        engine = Engine(TinyAgent(1), 1)
+        engine.start()
+        async with asyncio.timeout(PATIENCE_S):
+            async with serving(engine, bind("127.0.0.1", 0)) as server:
+                connection = await connect(address(server))
+                await connection.send(protocol.encode_start())
+                await next_event(connection, "session.created")
+            messages = [message for message in await rest(connection) if isinstance(message, dict)]
+        assert messages[-1]["type"] == "session.ended" and "shutting down" in messages[-1]["text"]
+        assert connection.close_code == protocol.CLOSE_GOING_AWAY
+        await asyncio.to_thread(engine.stop)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_the_process_cleanly(number):
+    program = (
+        "from duplex.serving import server; from tests.tiny_agent import TinyAgent;"
+        "server.run(TinyAgent, '127.0.0.1', 0, 2)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+    async def talk(url) -> tuple[list, int]:
+        async with asyncio.timeout(PATIENCE_S), connect(url) as connection:
+            await connection.send(protocol.encode_start())
+            await next_event(connection, "session.created")
+            os.kill(process.pid, number)
+            return await rest(connection), connection.close_code
+
+    try:
+        url = re.search(r"ws://\S+", process.stderr.readline())[0]
+        messages, code = asyncio.run(talk(url))
+        assert messages[-1]["type"] == "session.ended" and code == protocol.CLOSE_GOING_AWAY
+        assert process.wait(20) == 0
+        assert "Traceback" not in process.stderr.read()
+    finally:
+        process.kill()
+        process.stderr.close()
+
+
+def test_a_busy_port_is_one_sentence():
+    taken = bind("127.0.0.1", 0)
+    taken.listen()
+    with pytest.raises(ServerError, match="already in use.*--port"):
+        bind("127.0.0.1", taken.getsockname()[1])
+    taken.close()
+    with pytest.raises(ServerError, match="cannot serve on no.such.host"):
+        bind("no.such.host", 80)

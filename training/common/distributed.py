@@ -1,0 +1,44 @@
+"""One model trained by several processes: `accelerate launch -m duplex.training.duplex …` makes one for each GPU.
+
+Without GPUs: `ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m duplex.training.duplex …`.
+Each process draws its own data and has all of the model; what is learned (adapters, control rows, projector) is small, so its
+gradients are averaged in one piece after every batch. Started alone, a process is all there is.
+"""
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast, gather_object
+
+
+def join() -> Accelerator:
+    """This process among those that were launched together, and its device."""
+    return Accelerator()
+
+
+def average_gradients(accelerator: Accelerator, parameters: list[torch.nn.Parameter]) -> None:
+    """Every process gets the mean of all gradients; without one, a parameter has zeros."""
+    if accelerator.num_processes == 1:
+        return
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    mean = accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean")
+    for parameter, part in zip(parameters, mean.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = part.view_as(parameter)
+
+
+def agreed(accelerator: Accelerator, number: float) -> float:
+    """The first process's number, in all: their clocks differ."""
+    if accelerator.num_processes == 1:
+        return number
+    return float(broadcast(torch.tensor([number], dtype=torch.float64, device=accelerator.device))[0])
+
+
+def collected(accelerator: Accelerator, value) -> list:
+    """What each process has, in the order of their numbers."""
+    return gather_object([value]) if accelerator.num_processes > 1 else [value]
+
+
+def check_together(accelerator: Accelerator, parameters: list[torch.nn.Parameter]) -> None:
+    """RuntimeError: the processes have come to hold different models."""
+    sums = collected(accelerator, sum(float(p.detach().double().abs().sum()) for p in parameters))
+    if any(abs(one - sums[0]) > 1e-6 * abs(sums[0]) for one in sums):
+        raise RuntimeError(f"the processes' models differ (sums of weights {sums}); start again from the last save")
