@@ -26,11 +26,18 @@ class Display:
         elif kind == "user_ended" and self._line == "heard" and event.get("to") == "other":
             self._write(" [not to the agent]")
             self._close_line()
-        elif kind == "user_ended" and self._line == "heard" or kind == "agent_ended" and self._line == "said":
+        elif (
+            kind == "user_ended"
+            and self._line == "heard"
+            or kind == "agent_ended"
+            and self._line == "said"
+        ):
             self._close_line()
         elif kind == "agent_stopped":
             if self._line == "said":
-                self._write(f" [stopped, not said: {text.strip()}]" if text.strip() else " [stopped]")
+                self._write(
+                    f" [stopped, not said: {text.strip()}]" if text.strip() else " [stopped]"
+                )
             self._close_line()
         elif kind == "error":
             self._note(text)

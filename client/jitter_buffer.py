@@ -25,7 +25,10 @@ class Playback:
         self._held = np.zeros(0, np.float32)
         self._flows = False
         self._last = 0.0  # sample that was played
-        self._least, self._lately = 0, 0  # samples that were left after each pull lately, at least; and since when, in samples
+        self._least, self._lately = (
+            0,
+            0,
+        )  # samples that were left after each pull lately, at least; and since when, in samples
         self._pulled = 0  # samples played so far, silence included
         self._passed = 0  # samples of the agent that were played or left out: its own clock
 
@@ -61,7 +64,11 @@ class Playback:
             self._last = float(samples[-1])
             self._least, self._lately = min(self._least, len(self._held)), self._lately + count
             surplus = self._least - SPARE_SAMPLES
-            if self._lately >= LATELY_SAMPLES and surplus > 0 and np.abs(self._held[:surplus]).max() < SILENT:
+            if (
+                self._lately >= LATELY_SAMPLES
+                and surplus > 0
+                and np.abs(self._held[:surplus]).max() < SILENT
+            ):
                 self._skip(surplus, self._held)
                 self._settle()
             return samples

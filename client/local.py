@@ -19,7 +19,9 @@ class LocalSession:
         self._session = session
 
     @classmethod
-    async def open(cls, agent, seed=None, instructions=None, voice=None, speed=None) -> "LocalSession":
+    async def open(
+        cls, agent, seed=None, instructions=None, voice=None, speed=None
+    ) -> "LocalSession":
         engine = Engine(agent, slots=1)
         await asyncio.to_thread(engine.start)
         session = await engine.open(seed, instructions)
@@ -59,7 +61,9 @@ class LockstepSession:
             agent.speak_as(0, voice or voices.DEFAULT, speed or 1.0)
 
     async def push(self, samples: np.ndarray) -> None:
-        assert len(samples) == TICK_SAMPLES, f"lockstep takes whole ticks, not {len(samples)} samples"
+        assert len(samples) == TICK_SAMPLES, (
+            f"lockstep takes whole ticks, not {len(samples)} samples"
+        )
         self._ticks.put_nowait(samples)
 
     async def played(self, played_ms: int) -> None:
@@ -70,7 +74,9 @@ class LockstepSession:
         if heard is None:
             self._agent.close(0)
             return None
-        played, events = await asyncio.to_thread(self._agent.step, heard[None].astype(np.float32), [0])
+        played, events = await asyncio.to_thread(
+            self._agent.step, heard[None].astype(np.float32), [0]
+        )
         return played[0], [event_fields(event) for event in events[0]]
 
     async def close(self) -> None:

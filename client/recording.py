@@ -76,7 +76,9 @@ class Recording:
                 if kind in last and turn is not None:
                     turn.end_s = event.get("end_s", time_s)
                     if kind == "agent_stopped" and event.get("text"):
-                        turn.text = turn.text.rstrip().removesuffix(event["text"].strip()).rstrip() + " …"
+                        turn.text = (
+                            turn.text.rstrip().removesuffix(event["text"].strip()).rstrip() + " …"
+                        )
                     turn = None
         return sorted((turn for turn in turns if turn.text.strip()), key=lambda turn: turn.start_s)
 
@@ -91,7 +93,9 @@ class Recording:
             first = int(end * SAMPLE_RATE)
             last = len(agent) if limit == float("inf") else int(limit * SAMPLE_RATE)
             sounds = np.flatnonzero(agent[first:last])
-            answers.append((question["name"], round(int(sounds[0]) / SAMPLE_RATE, 3) if len(sounds) else None))
+            answers.append(
+                (question["name"], round(int(sounds[0]) / SAMPLE_RATE, 3) if len(sounds) else None)
+            )
         return answers
 
 
@@ -103,8 +107,13 @@ def save(recording: Recording, wave: Path, transcript: Path, picture: Path) -> N
     wave.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(wave, recording.stereo(), SAMPLE_RATE, subtype="PCM_16")
     lines = [json.dumps(event, ensure_ascii=False) for event in recording.events]
-    transcript.with_suffix(".jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    turns = [f"[{_clock(t.start_s)} - {_clock(t.end_s)}] {t.who}: {t.text.strip()}\n" for t in recording.turns()]
+    transcript.with_suffix(".jsonl").write_text(
+        "".join(line + "\n" for line in lines), encoding="utf-8"
+    )
+    turns = [
+        f"[{_clock(t.start_s)} - {_clock(t.end_s)}] {t.who}: {t.text.strip()}\n"
+        for t in recording.turns()
+    ]
     transcript.with_suffix(".txt").write_text("".join(turns), encoding="utf-8")
     draw(recording, picture)
 

@@ -11,7 +11,15 @@ from duplex.audio import TICK_MS
 from duplex.serving import native as protocol
 
 OPEN_S = 10
-RETRY_S = (0.25, 0.5, 1, 2, 4, 8, 8)  # waits between attempts to come back, within the server's 30 s
+RETRY_S = (
+    0.25,
+    0.5,
+    1,
+    2,
+    4,
+    8,
+    8,
+)  # waits between attempts to come back, within the server's 30 s
 
 
 class RemoteSession:
@@ -25,7 +33,13 @@ class RemoteSession:
 
     @classmethod
     async def open(
-        cls, url: str, seed=None, instructions: str | None = None, voice=None, speed=None, api_key: str | None = None
+        cls,
+        url: str,
+        seed=None,
+        instructions: str | None = None,
+        voice=None,
+        speed=None,
+        api_key: str | None = None,
     ) -> "RemoteSession":
         """Connects, starts a session and waits until the server has opened it."""
         if url.count("/") == 2:  # only ws://host:port
@@ -35,17 +49,27 @@ class RemoteSession:
             connection = await _connect(url, headers)
         except (OSError, TimeoutError, InvalidHandshake, InvalidURI, ValueError) as error:
             if getattr(getattr(error, "response", None), "status_code", None) == 401:
-                raise ClientError(f"the server at {url} wants a key; give the right one with --api-key") from error
+                raise ClientError(
+                    f"the server at {url} wants a key; give the right one with --api-key"
+                ) from error
             reason = _reason(error)
-            raise ClientError(f"no duplex server answers at {url} ({reason}); start one with: duplex serve") from error
+            raise ClientError(
+                f"no duplex server answers at {url} ({reason}); start one with: duplex serve"
+            ) from error
         try:
-            await connection.send(protocol.encode_start(instructions, seed, voice=voice, speed=speed))
+            await connection.send(
+                protocol.encode_start(instructions, seed, voice=voice, speed=speed)
+            )
             answer = protocol.decode_server(await connection.recv())
         except (ConnectionClosed, protocol.ProtocolError) as error:
-            raise ClientError(f"the server at {url} closed the connection at once ({_reason(error)})") from error
+            raise ClientError(
+                f"the server at {url} closed the connection at once ({_reason(error)})"
+            ) from error
         if not isinstance(answer, dict) or answer.get("type") != "session.created":
             await connection.close()
-            reason = answer.get("text", answer) if isinstance(answer, dict) else "it sent audio first"
+            reason = (
+                answer.get("text", answer) if isinstance(answer, dict) else "it sent audio first"
+            )
             raise ClientError(f"the server at {url} did not open a session: {reason}")
         return cls(connection, url, headers, answer.get("resume"))
 
@@ -72,7 +96,9 @@ class RemoteSession:
         if not isinstance(message, dict):
             self._ticks += 1
             return message, []
-        if "tick" in message:  # an event follows the audio of its tick, so what is not there then has been lost
+        if (
+            "tick" in message
+        ):  # an event follows the audio of its tick, so what is not there then has been lost
             self._lost_ticks = max(self._lost_ticks, message["tick"] + 1 - self._ticks)
         self._received += 1
         self._ended |= message.get("type") == "session.ended" or message.get("code") == "lost"
@@ -99,7 +125,13 @@ class RemoteSession:
                 connection = await _connect(self._url, self._headers)
                 await connection.send(protocol.encode_resume(self._token, self._received))
                 answer = protocol.decode_server(await connection.recv())
-            except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed, protocol.ProtocolError):
+            except (
+                OSError,
+                TimeoutError,
+                InvalidHandshake,
+                ConnectionClosed,
+                protocol.ProtocolError,
+            ):
                 await asyncio.sleep(wait_s)
                 continue
             self._connection = connection
@@ -109,7 +141,11 @@ class RemoteSession:
 
 async def _connect(url: str, headers: dict) -> ClientConnection:
     return await connect(
-        url, additional_headers=headers, open_timeout=OPEN_S, max_size=protocol.MAX_MESSAGE_BYTES, compression=None
+        url,
+        additional_headers=headers,
+        open_timeout=OPEN_S,
+        max_size=protocol.MAX_MESSAGE_BYTES,
+        compression=None,
     )
 
 

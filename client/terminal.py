@@ -36,7 +36,9 @@ def _sounddevice():
     try:
         import sounddevice
     except OSError as error:
-        raise ClientError("no PortAudio library; on Debian: apt-get install libportaudio2") from error
+        raise ClientError(
+            "no PortAudio library; on Debian: apt-get install libportaudio2"
+        ) from error
     return sounddevice
 
 
@@ -66,7 +68,9 @@ class SoundCard:
         except (sounddevice.PortAudioError, ValueError) as error:
             name = "the sound card" if device is None else f"the sound device {device!r}"
             reason = str(error).splitlines()[0].rstrip(".")
-            raise ClientError(f"cannot use {name} ({reason}); see duplex talk --list-devices") from error
+            raise ClientError(
+                f"cannot use {name} ({reason}); see duplex talk --list-devices"
+            ) from error
 
     def __enter__(self) -> "SoundCard":
         self._stream.start()
@@ -84,7 +88,9 @@ class SoundCard:
             await self._arrived.wait()
 
     def _exchange(self, heard, played, frames, time, status) -> None:
-        waiting_ms = 1000 * (time.outputBufferDacTime - time.currentTime)  # until what is pulled now can be heard
+        waiting_ms = 1000 * (
+            time.outputBufferDacTime - time.currentTime
+        )  # until what is pulled now can be heard
         self.played_ms = max(self.played_ms, self.playback.passed_ms - round(max(0.0, waiting_ms)))
         played[:, 0] = self.playback.pull(frames)
         self._blocks.append((heard[:, 0].copy(), played[:, 0].copy()))
@@ -101,13 +107,20 @@ class SoundCard:
 
 
 async def live(
-    session, card: SoundCard, display: Display, stop: asyncio.Event, keep: bool, echo: EchoCanceller | None = None
+    session,
+    card: SoundCard,
+    display: Display,
+    stop: asyncio.Event,
+    keep: bool,
+    echo: EchoCanceller | None = None,
 ) -> Recording:
     """Talks until `stop` is set or the session ends; keeps the sound only when asked, it grows for ever. With `echo`
     what is sent and kept of the microphone is without the loudspeaker."""
     recording = Recording()
     async with asyncio.TaskGroup() as tasks:
-        speaking = tasks.create_task(_play(session, card, display, recording if keep else None, stop), name="play")
+        speaking = tasks.create_task(
+            _play(session, card, display, recording if keep else None, stop), name="play"
+        )
         while not stop.is_set() and not speaking.done():
             listening = asyncio.ensure_future(card.listen())
             stopping = asyncio.ensure_future(stop.wait())
@@ -124,7 +137,10 @@ async def live(
             if keep:
                 recording.add_tick(heard, played)
         await session.close()
-    recording.gaps, recording.dropped_ms = card.playback.gaps, card.playback.dropped_ms + card.dropped_ticks * TICK_MS
+    recording.gaps, recording.dropped_ms = (
+        card.playback.gaps,
+        card.playback.dropped_ms + card.dropped_ticks * TICK_MS,
+    )
     return recording
 
 
@@ -137,7 +153,9 @@ def without_echo(echo: EchoCanceller, heard: np.ndarray, played: np.ndarray) -> 
     return np.concatenate(blocks)
 
 
-async def _play(session, card: SoundCard, display: Display, recording: Recording | None, stop: asyncio.Event) -> None:
+async def _play(
+    session, card: SoundCard, display: Display, recording: Recording | None, stop: asyncio.Event
+) -> None:
     loop = asyncio.get_running_loop()
     started = loop.time()
     session_ms, ahead_ms = 0, 0.0

@@ -55,14 +55,23 @@ def heard_words(events: list[dict]) -> list[tuple[float, str]]:
             pieces.append((e["time_s"], e.get("text", "")))
         elif e["type"] == "corrected":
             times, new = [time_s for time_s, _ in _words(pieces[begun:])], e["text"].split()
-            pieces[begun:] = [(times[min(i, len(times) - 1)] if times else e["time_s"], f" {word}") for i, word in enumerate(new)]
+            pieces[begun:] = [
+                (times[min(i, len(times) - 1)] if times else e["time_s"], f" {word}")
+                for i, word in enumerate(new)
+            ]
     return _words(pieces)
 
 
 def spoken_words(events: list[dict]) -> list[tuple[float, str]]:
     """Words of the agent where they sound; where only the decision is known, when they were decided."""
-    spoken = [(e["start_s"], e.get("text", "").strip()) for e in events if e["type"] == "spoken" and "start_s" in e]
-    return spoken or _words([(e["time_s"], e.get("text", "")) for e in events if e["type"] == "said"])
+    spoken = [
+        (e["start_s"], e.get("text", "").strip())
+        for e in events
+        if e["type"] == "spoken" and "start_s" in e
+    ]
+    return spoken or _words(
+        [(e["time_s"], e.get("text", "")) for e in events if e["type"] == "said"]
+    )
 
 
 def _words(pieces: list[tuple[float, str]]) -> list[tuple[float, str]]:
@@ -75,21 +84,42 @@ def _words(pieces: list[tuple[float, str]]) -> list[tuple[float, str]]:
     return words
 
 
-def _row(axis, start_s: float, stereo: np.ndarray, heard: list, spoken: list, events: list[dict]) -> None:
+def _row(
+    axis, start_s: float, stereo: np.ndarray, heard: list, spoken: list, events: list[dict]
+) -> None:
     end_s = start_s + ROW_S
     for channel, middle, color in ((0, 1.0, COLORS["user"]), (1, -1.0, COLORS["agent"])):
         low, high = _envelope(stereo[:, channel], start_s)
         times = start_s + (np.arange(BINS) + 0.5) * ROW_S / BINS
-        axis.fill_between(times, middle + low, middle + high, color=color, linewidth=0.3, alpha=0.75)
-    for words, base, step, color in ((heard, 2.2, 0.5, COLORS["user"]), (spoken, -2.5, -0.5, COLORS["agent"])):
+        axis.fill_between(
+            times, middle + low, middle + high, color=color, linewidth=0.3, alpha=0.75
+        )
+    for words, base, step, color in (
+        (heard, 2.2, 0.5, COLORS["user"]),
+        (spoken, -2.5, -0.5, COLORS["agent"]),
+    ):
         for time_s, lane, word in _place(words, start_s, end_s):
             axis.text(time_s, base + lane * step, word, fontsize=9, color=color, clip_on=True)
     for event in events:
         if event["type"] in MARKS and start_s <= event["time_s"] < end_s:
             sign, color, _ = MARKS[event["type"]]
-            level = 1.0 if event["type"].startswith("user") else -1.0 if event["type"].startswith("agent") else 0.0
+            level = (
+                1.0
+                if event["type"].startswith("user")
+                else -1.0
+                if event["type"].startswith("agent")
+                else 0.0
+            )
             axis.axvline(event["time_s"], color=color, linewidth=0.6, alpha=0.4)
-            axis.plot(event["time_s"], level, sign, color=color, markersize=7, markeredgecolor="black", zorder=5)
+            axis.plot(
+                event["time_s"],
+                level,
+                sign,
+                color=color,
+                markersize=7,
+                markeredgecolor="black",
+                zorder=5,
+            )
     axis.set_xlim(start_s, end_s)
     axis.set_ylim(-4.0, 3.8)
     axis.set_yticks([1.0, -1.0], ["user", "agent"])
@@ -109,14 +139,18 @@ def _envelope(samples: np.ndarray, start_s: float) -> tuple[np.ndarray, np.ndarr
     return columns.min(axis=1) * 0.9, columns.max(axis=1) * 0.9
 
 
-def _place(words: list[tuple[float, str]], start_s: float, end_s: float) -> list[tuple[float, int, str]]:
+def _place(
+    words: list[tuple[float, str]], start_s: float, end_s: float
+) -> list[tuple[float, int, str]]:
     """A lane for each word of the row, so that neighbours do not cover each other."""
     free_at = [start_s] * LANES
     placed = []
     for time_s, word in words:
         if not start_s <= time_s < end_s:
             continue
-        lane = next((lane for lane in range(LANES) if free_at[lane] <= time_s), int(np.argmin(free_at)))
+        lane = next(
+            (lane for lane in range(LANES) if free_at[lane] <= time_s), int(np.argmin(free_at))
+        )
         time_s = min(max(time_s, free_at[lane]), end_s)
         free_at[lane] = time_s + LETTER_S * (len(word) + 1)
         placed.append((time_s, lane, word))
@@ -128,6 +162,11 @@ def _legend(figure, events: list[dict]) -> None:
 
     present = {event["type"] for event in events}
     marks = [mark for kind, mark in MARKS.items() if kind in present]
-    handles = [Line2D([], [], color=color, marker=sign, linestyle="", label=name) for sign, color, name in marks]
+    handles = [
+        Line2D([], [], color=color, marker=sign, linestyle="", label=name)
+        for sign, color, name in marks
+    ]
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=len(handles), frameon=False
+        )

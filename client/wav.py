@@ -46,7 +46,11 @@ def read_wave(path: Path) -> Question:
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)  # [N, channels]
     except (soundfile.LibsndfileError, OSError) as error:
-        reason = "no such file" if not Path(path).exists() else getattr(error, "error_string", str(error)).rstrip(". ")
+        reason = (
+            "no such file"
+            if not Path(path).exists()
+            else getattr(error, "error_string", str(error)).rstrip(". ")
+        )
         raise ClientError(f"cannot read {path}: {reason}") from error
     if not len(samples):
         raise ClientError(f"cannot use {path}: there is no sound in it")
@@ -98,7 +102,9 @@ class Script:
             begins = self.questions[self._number]
         tick = np.zeros(TICK_SAMPLES, np.float32)
         if self._number >= 0:
-            said = self.questions[self._number].samples[self._position : self._position + TICK_SAMPLES]
+            said = self.questions[self._number].samples[
+                self._position : self._position + TICK_SAMPLES
+            ]
             tick[: len(said)] = said
             self._position += TICK_SAMPLES
         return tick, begins
@@ -161,7 +167,9 @@ async def converse(session, script: Script, pace, display: Display) -> Recording
     """Plays the script to the session until it is done and the session has ended."""
     recording, playback, over = Recording(), Playback(), asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(_listen(session, script, recording, playback, pace, display, over), name="listen")
+        tasks.create_task(
+            _listen(session, script, recording, playback, pace, display, over), name="listen"
+        )
         tick = 0
         while not over.is_set():
             step = script.next_tick(tick * TICK_S)
@@ -169,13 +177,18 @@ async def converse(session, script: Script, pace, display: Display) -> Recording
                 break
             samples, begins = step
             if begins is not None:
-                recording.note(tick * TICK_S, {"type": "question", "name": begins.name, "sound_s": begins.sound_s})
+                recording.note(
+                    tick * TICK_S,
+                    {"type": "question", "name": begins.name, "sound_s": begins.sound_s},
+                )
             played = []
             for at in range(BLOCK_SAMPLES, TICK_SAMPLES + 1, BLOCK_SAMPLES):
                 await first_of(pace.wait(tick + at / TICK_SAMPLES), over.wait())
                 if at == TICK_SAMPLES:
                     await session.push(samples)
-                    await session.played(playback.passed_ms)  # what is pulled now will be heard in the tick that begins
+                    await session.played(
+                        playback.passed_ms
+                    )  # what is pulled now will be heard in the tick that begins
                 played.append(playback.pull(BLOCK_SAMPLES))
             played = np.concatenate(played)
             script.notice_sound(played, tick * TICK_S)
@@ -194,7 +207,9 @@ async def first_of(*waits) -> None:
         task.cancel()
 
 
-async def _listen(session, script: Script, recording: Recording, playback: Playback, pace, display, over) -> None:
+async def _listen(
+    session, script: Script, recording: Recording, playback: Playback, pace, display, over
+) -> None:
     """What comes from the agent, into the loudspeaker's buffer, the script, the recording and onto the screen."""
     session_ms = 0  # how far the session's own clock has come
     ahead_ms = BLOCK_MS  # the recording's clock minus the session's

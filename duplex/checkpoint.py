@@ -11,13 +11,20 @@ from safetensors.torch import load_file, save_file
 SCALE = ".scale"  # beside a tensor in 8 bits: what its rows are to be multiplied with
 
 
-def save(tensors: dict[str, torch.Tensor], config, folder: Path, dtype: torch.dtype | None = None) -> None:
+def save(
+    tensors: dict[str, torch.Tensor], config, folder: Path, dtype: torch.dtype | None = None
+) -> None:
     """Write both files; each is replaced in one move, so a reader or an interrupted run never sees half of one."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {k: (v.to(dtype) if dtype and v.is_floating_point() else v).contiguous() for k, v in tensors.items()}
+    tensors = {
+        k: (v.to(dtype) if dtype and v.is_floating_point() else v).contiguous()
+        for k, v in tensors.items()
+    }
     save_file(tensors, folder / "model.safetensors.part")
     os.replace(folder / "model.safetensors.part", folder / "model.safetensors")
-    (folder / "config.json.part").write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n")
+    (folder / "config.json.part").write_text(
+        json.dumps(dataclasses.asdict(config), indent=1) + "\n"
+    )
     os.replace(folder / "config.json.part", folder / "config.json")
 
 

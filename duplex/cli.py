@@ -28,7 +28,9 @@ class UsageError(Exception):
 
 def main(arguments: list[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(name)s: %(message)s")
+    logging.basicConfig(
+        level=logging.INFO if args.verbose else logging.WARNING, format="%(name)s: %(message)s"
+    )
     try:
         args.run(args)
     except (ClientError, WeightsError, UsageError) as error:
@@ -43,62 +45,191 @@ def _fail(error: Exception) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="duplex", description="A speech agent that listens and speaks at once.")
+    parser = argparse.ArgumentParser(
+        prog="duplex", description="A speech agent that listens and speaks at once."
+    )
     parser.add_argument("--version", action="version", version=f"duplex {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="serve the agent over websockets")
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s: this machine)")
-    serve.add_argument("--port", type=int, default=8765, help="port to listen on (default %(default)s)")
-    serve.add_argument("--max-sessions", "--slots", dest="slots", type=int, help="(default: what a test at the start finds)")
-    serve.add_argument("--api-key", default=os.environ.get(KEY_VARIABLE), help=f"clients must know it (default: ${KEY_VARIABLE})")
-    serve.add_argument("--open", action="store_true", help="serve others than this machine without a key")
-    serve.add_argument("--origin", action="append", default=[], metavar="URL", help="web pages from elsewhere that may connect")
+    serve.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (default %(default)s: this machine)",
+    )
+    serve.add_argument(
+        "--port", type=int, default=8765, help="port to listen on (default %(default)s)"
+    )
+    serve.add_argument(
+        "--max-sessions",
+        "--slots",
+        dest="slots",
+        type=int,
+        help="(default: what a test at the start finds)",
+    )
+    serve.add_argument(
+        "--api-key",
+        default=os.environ.get(KEY_VARIABLE),
+        help=f"clients must know it (default: ${KEY_VARIABLE})",
+    )
+    serve.add_argument(
+        "--open", action="store_true", help="serve others than this machine without a key"
+    )
+    serve.add_argument(
+        "--origin",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="web pages from elsewhere that may connect",
+    )
     serve.add_argument("--tls-cert", metavar="PEM", help="certificate, for wss:// and https://")
     serve.add_argument("--tls-key", metavar="PEM", help="its private key, if it is in another file")
-    serve.add_argument("--idle", type=float, default=60, metavar="S", help="end sessions silent so long (default %(default)s)")
-    serve.add_argument("--longest", type=float, default=3600, metavar="S", help="end sessions after this (default %(default)s)")
-    serve.add_argument("--grace", type=float, default=10, metavar="S", help="to finish turns at the end (default %(default)s)")
-    serve.add_argument("--record", type=Path, metavar="FOLDER", help="keep sound and words of all sessions there")
-    serve.add_argument("--record-limit", type=float, default=1000, metavar="MB", help="then the oldest go (default %(default)s)")
+    serve.add_argument(
+        "--idle",
+        type=float,
+        default=60,
+        metavar="S",
+        help="end sessions silent so long (default %(default)s)",
+    )
+    serve.add_argument(
+        "--longest",
+        type=float,
+        default=3600,
+        metavar="S",
+        help="end sessions after this (default %(default)s)",
+    )
+    serve.add_argument(
+        "--grace",
+        type=float,
+        default=10,
+        metavar="S",
+        help="to finish turns at the end (default %(default)s)",
+    )
+    serve.add_argument(
+        "--record", type=Path, metavar="FOLDER", help="keep sound and words of all sessions there"
+    )
+    serve.add_argument(
+        "--record-limit",
+        type=float,
+        default=1000,
+        metavar="MB",
+        help="then the oldest go (default %(default)s)",
+    )
     serve.set_defaults(run=_serve)
     talk = commands.add_parser("talk", help="talk with the agent")
-    talk.add_argument("--server", metavar="URL", help="ws://HOST:PORT of a server; default: the agent in this process")
-    talk.add_argument("--api-key", default=os.environ.get(KEY_VARIABLE), help=f"of the server (default: ${KEY_VARIABLE})")
-    talk.add_argument("--input", nargs="+", type=Path, metavar="WAV", help="questions to ask, instead of a microphone")
-    talk.add_argument("--recorded", action="store_true", help="use the recorded questions that come with the project")
-    talk.add_argument("--output", type=_wave_path, metavar="WAV", help="stereo recording; text and time line go beside it")
     talk.add_argument(
-        "--gap", type=float, metavar="S", help="ask each question S seconds after the last, come what may"
+        "--server",
+        metavar="URL",
+        help="ws://HOST:PORT of a server; default: the agent in this process",
     )
-    talk.add_argument("--fast", action="store_true", help="questions as fast as the machine can, not in real time")
+    talk.add_argument(
+        "--api-key",
+        default=os.environ.get(KEY_VARIABLE),
+        help=f"of the server (default: ${KEY_VARIABLE})",
+    )
+    talk.add_argument(
+        "--input",
+        nargs="+",
+        type=Path,
+        metavar="WAV",
+        help="questions to ask, instead of a microphone",
+    )
+    talk.add_argument(
+        "--recorded",
+        action="store_true",
+        help="use the recorded questions that come with the project",
+    )
+    talk.add_argument(
+        "--output",
+        type=_wave_path,
+        metavar="WAV",
+        help="stereo recording; text and time line go beside it",
+    )
+    talk.add_argument(
+        "--gap",
+        type=float,
+        metavar="S",
+        help="ask each question S seconds after the last, come what may",
+    )
+    talk.add_argument(
+        "--fast", action="store_true", help="questions as fast as the machine can, not in real time"
+    )
     talk.add_argument("--device", help="sound device, by number or part of its name")
     talk.add_argument(
-        "--no-echo-cancellation", dest="cancel_echo", action="store_false", help="with headphones: the microphone as it is"
+        "--no-echo-cancellation",
+        dest="cancel_echo",
+        action="store_false",
+        help="with headphones: the microphone as it is",
     )
     talk.add_argument("--list-devices", action="store_true", help="show the sound devices and stop")
     talk.add_argument("--instructions", help="what the agent shall keep in mind")
-    talk.add_argument("--voice", choices=list(voices.VOICES), help=f"who speaks (default {voices.DEFAULT})")
-    talk.add_argument("--speed", type=float, metavar="X", help="times the usual speaking rate, 0.5 to 1.5")
+    talk.add_argument(
+        "--voice", choices=list(voices.VOICES), help=f"who speaks (default {voices.DEFAULT})"
+    )
+    talk.add_argument(
+        "--speed", type=float, metavar="X", help="times the usual speaking rate, 0.5 to 1.5"
+    )
     talk.add_argument("--seed", type=int, help="seed of the agent's sampling")
     talk.set_defaults(run=_talk)
     bench = commands.add_parser("bench", help="measure how an agent converses")
-    bench.add_argument("what", choices=["behaviour", "latency", "load", "draft", "all"], help="what to measure")
-    bench.add_argument("--url", metavar="URL", help="ws://HOST:PORT of a server to measure, instead of agents in this process")
-    dialects = ("duplex", "realtime", "moshi")
-    bench.add_argument("--dialect", choices=dialects, default="duplex", help="what that server speaks (default %(default)s)")
-    bench.add_argument("--api-key", default=os.environ.get(KEY_VARIABLE), help=f"of that server (default: ${KEY_VARIABLE})")
     bench.add_argument(
-        "--agents", default="default,cascade,silent,talking", help="which agents of this process (default %(default)s)"
+        "what", choices=["behaviour", "latency", "load", "draft", "all"], help="what to measure"
     )
-    bench.add_argument("--seed", type=int, default=0, help="seed of the agents' sampling (default %(default)s)")
-    bench.add_argument("--soak", type=float, metavar="MIN", help="with load: users come and go for so long; nothing may grow")
-    bench.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the report (default %(default)s)")
-    bench.add_argument("--scenes", type=Path, metavar="DIR", help="scenes of your own: scenes.json and sound files")
+    bench.add_argument(
+        "--url",
+        metavar="URL",
+        help="ws://HOST:PORT of a server to measure, instead of agents in this process",
+    )
+    dialects = ("duplex", "realtime", "moshi")
+    bench.add_argument(
+        "--dialect",
+        choices=dialects,
+        default="duplex",
+        help="what that server speaks (default %(default)s)",
+    )
+    bench.add_argument(
+        "--api-key",
+        default=os.environ.get(KEY_VARIABLE),
+        help=f"of that server (default: ${KEY_VARIABLE})",
+    )
+    bench.add_argument(
+        "--agents",
+        default="default,cascade,silent,talking",
+        help="which agents of this process (default %(default)s)",
+    )
+    bench.add_argument(
+        "--seed", type=int, default=0, help="seed of the agents' sampling (default %(default)s)"
+    )
+    bench.add_argument(
+        "--soak",
+        type=float,
+        metavar="MIN",
+        help="with load: users come and go for so long; nothing may grow",
+    )
+    bench.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/bench"),
+        help="folder of the report (default %(default)s)",
+    )
+    bench.add_argument(
+        "--scenes", type=Path, metavar="DIR", help="scenes of your own: scenes.json and sound files"
+    )
     bench.set_defaults(run=_bench)
     for command in (serve, talk, bench):
-        command.add_argument("--agent", type=Path, default=DEFAULT_AGENT, help="folder of the agent (default: the one shipped)")
-        command.add_argument("--backbone", type=Path, help="GGUF file or folder of its LM, if not the one that is fetched")
-        command.add_argument("--compute", default="cpu", help="torch device of the model (default %(default)s)")
+        command.add_argument(
+            "--agent",
+            type=Path,
+            default=DEFAULT_AGENT,
+            help="folder of the agent (default: the one shipped)",
+        )
+        command.add_argument(
+            "--backbone",
+            type=Path,
+            help="GGUF file or folder of its LM, if not the one that is fetched",
+        )
+        command.add_argument(
+            "--compute", default="cpu", help="torch device of the model (default %(default)s)"
+        )
         formats = "number format (default: int8 on a CPU, where alone it works, bfloat16 elsewhere)"
         command.add_argument("--dtype", choices=["int8", "bfloat16", "float32"], help=formats)
         threads = "of the model (default: 2 where there are two cores and the format is int8)"
@@ -111,25 +242,38 @@ def _parser() -> argparse.ArgumentParser:
 def _load(args: argparse.Namespace, slots: int, cancel_echo: bool = True):
     """The agent, ready to step; it need not take its own voice out of what it hears where somebody else does."""
     if not args.agent.is_dir():
-        raise UsageError(f"there is no agent in {args.agent}; --agent names a folder with config.json and weights")
+        raise UsageError(
+            f"there is no agent in {args.agent}; --agent names a folder with config.json and weights"
+        )
     if args.dtype == "int8" and args.compute != "cpu":
-        raise UsageError("--dtype int8 is for a CPU; on another device leave it out or take bfloat16")
+        raise UsageError(
+            "--dtype int8 is for a CPU; on another device leave it out or take bfloat16"
+        )
     print("loading the agent …", file=sys.stderr, flush=True)
     import torch
 
     from duplex.agent.agent import load_agent
     from duplex.model.backbone import BackboneError
 
-    in_8_bits = (args.dtype or "int8") == "int8" and args.compute == "cpu"  # its threads are our own, see duplex/cpu/shared_work.py
+    in_8_bits = (
+        args.dtype or "int8"
+    ) == "int8" and args.compute == "cpu"  # its threads are our own, see duplex/cpu/shared_work.py
     torch.set_num_threads(1 if in_8_bits else args.threads or 1)
-    options = {"device": args.compute, "dtype": args.dtype, "offline": args.offline, "backbone": args.backbone}
+    options = {
+        "device": args.compute,
+        "dtype": args.dtype,
+        "offline": args.offline,
+        "backbone": args.backbone,
+    }
     options["threads"] = args.threads
     try:
         agent = load_agent(args.agent, slots=slots, **options)
     except BackboneError as error:
         raise UsageError(str(error)) from error
     except FileNotFoundError as error:
-        raise UsageError(f"the agent in {args.agent} is not complete: {error.filename or error} is missing") from error
+        raise UsageError(
+            f"the agent in {args.agent} is not complete: {error.filename or error} is missing"
+        ) from error
     agent.settings.cancel_echo = cancel_echo
     return agent
 
@@ -138,7 +282,9 @@ def _serve(args: argparse.Namespace) -> None:
     from duplex.serving import server
 
     if args.slots is not None and args.slots < 1:
-        raise UsageError(f"--max-sessions {args.slots} leaves no place for anybody; give at least 1")
+        raise UsageError(
+            f"--max-sessions {args.slots} leaves no place for anybody; give at least 1"
+        )
     if args.tls_key and not args.tls_cert:
         raise UsageError("--tls-key needs the certificate too; give --tls-cert")
     access = server.Access(args.api_key, tuple(args.origin), args.tls_cert, args.tls_key, args.open)
@@ -146,7 +292,15 @@ def _serve(args: argparse.Namespace) -> None:
         access.check(args.host)
         recorder = _recorder(args)
         limits = {"idle_s": args.idle, "longest_s": args.longest, "recorder": recorder}
-        server.run(lambda slots: _load(args, slots), args.host, args.port, args.slots, access, args.grace, **limits)
+        server.run(
+            lambda slots: _load(args, slots),
+            args.host,
+            args.port,
+            args.slots,
+            access,
+            args.grace,
+            **limits,
+        )
     except server.ServerError as error:
         sys.exit(_fail(error))
 
@@ -169,7 +323,9 @@ def _talk(args: argparse.Namespace) -> None:
         print(terminal.devices())
         return
     if args.fast and args.server:
-        raise UsageError("--fast needs the agent in this process; a server keeps real time, so leave --server out")
+        raise UsageError(
+            "--fast needs the agent in this process; a server keeps real time, so leave --server out"
+        )
     paths = args.input or (_recorded_questions() if args.recorded else None)
     if paths is None and args.device is None and not terminal.has_sound():
         print("note: no sound card found; playing the recorded questions", file=sys.stderr)
@@ -219,15 +375,26 @@ async def _open(args: argparse.Namespace):
         voices.find(args.voice or voices.DEFAULT, 1.0 if args.speed is None else args.speed)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    options = {"seed": args.seed, "instructions": args.instructions, "voice": args.voice, "speed": args.speed}
+    options = {
+        "seed": args.seed,
+        "instructions": args.instructions,
+        "voice": args.voice,
+        "speed": args.speed,
+    }
     if args.server:
         from duplex.client.remote import RemoteSession
 
         return await RemoteSession.open(args.server, **options, api_key=args.api_key)
     from duplex.client.local import LocalSession, LockstepSession
 
-    agent = _load(args, slots=1, cancel_echo=False)  # the client does it at the sound card; a recording has none
-    return LockstepSession(agent, **options) if args.fast else await LocalSession.open(agent, **options)
+    agent = _load(
+        args, slots=1, cancel_echo=False
+    )  # the client does it at the sound card; a recording has none
+    return (
+        LockstepSession(agent, **options)
+        if args.fast
+        else await LocalSession.open(agent, **options)
+    )
 
 
 async def _talk_recorded(args: argparse.Namespace, questions: list) -> None:
@@ -240,8 +407,15 @@ async def _talk_recorded(args: argparse.Namespace, questions: list) -> None:
     recording = await wav.converse(session, wav.Script(questions, args.gap), pace, display)
     display.finish()
     for name, seconds in recording.response_times():
-        print(f"{name}: " + ("no answer" if seconds is None else f"answered after {seconds:.2f} s"), file=sys.stderr)
-    _save(recording, args.output or Path("talk/conversation.wav"), named_for_wave=args.output is not None)
+        print(
+            f"{name}: " + ("no answer" if seconds is None else f"answered after {seconds:.2f} s"),
+            file=sys.stderr,
+        )
+    _save(
+        recording,
+        args.output or Path("talk/conversation.wav"),
+        named_for_wave=args.output is not None,
+    )
     _tell_stats(session)
     if any(event["type"] == "error" for event in recording.events):
         raise ClientError("the conversation ended early; the note above says why")
@@ -274,10 +448,15 @@ async def _talk_live(args: argparse.Namespace) -> None:
     echo = _echo_canceller(args)
     print("speak; Ctrl-C ends the conversation", file=sys.stderr)
     with card:
-        recording = await terminal.live(session, card, display, stop, keep=args.output is not None, echo=echo)
+        recording = await terminal.live(
+            session, card, display, stop, keep=args.output is not None, echo=echo
+        )
     display.finish()
     if recording.gaps or recording.dropped_ms:
-        print(f"note: {recording.gaps} gaps in the sound, {recording.dropped_ms} ms dropped", file=sys.stderr)
+        print(
+            f"note: {recording.gaps} gaps in the sound, {recording.dropped_ms} ms dropped",
+            file=sys.stderr,
+        )
     if args.output is not None:
         _save(recording, args.output, named_for_wave=True)
 
@@ -286,7 +465,9 @@ def _wave_path(text: str) -> Path:
     """Where a conversation is written, found wrong before it is held and not after it."""
     path = Path(text)
     if path.suffix.lower() not in (".wav", ".flac") or path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is no name of a recording; give one that ends in .wav or .flac")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no name of a recording; give one that ends in .wav or .flac"
+        )
     return path
 
 

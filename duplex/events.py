@@ -17,7 +17,9 @@ class Event:
     text: str = ""
     start_ms: int | None = None
     end_ms: int | None = None
-    to: str | None = None  # of user_ended: "agent", or "other" when nobody waits for the agent's answer
+    to: str | None = (
+        None  # of user_ended: "agent", or "other" when nobody waits for the agent's answer
+    )
 
 
 @dataclass

@@ -22,5 +22,7 @@ def find(name: str, speed: float) -> Voice:
     if name not in VOICES:
         raise ValueError(f"there is no voice {name!r:.40}; choose one of {', '.join(VOICES)}")
     if not SPEEDS[0] <= speed <= SPEEDS[1]:
-        raise ValueError(f"the speaking rate is {SPEEDS[0]} to {SPEEDS[1]} times the usual one, not {speed:g}")
+        raise ValueError(
+            f"the speaking rate is {SPEEDS[0]} to {SPEEDS[1]} times the usual one, not {speed:g}"
+        )
     return VOICES[name]

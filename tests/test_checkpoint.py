@@ -44,7 +44,9 @@ def test_the_mean_of_checkpoints_of_one_model(tmp_path):
     average([(tmp_path / "a", 0.5), (tmp_path / "b", 1.0)], tmp_path / "mean")
     mean = load_tensors(tmp_path / "mean")
     assert load_config(Config, tmp_path / "mean") == Config(7)
-    assert torch.equal(mean["w"], torch.full((2, 3), 3.0)) and torch.equal(mean["n"], torch.arange(3))
+    assert torch.equal(mean["w"], torch.full((2, 3), 3.0)) and torch.equal(
+        mean["n"], torch.arange(3)
+    )
     with pytest.raises(ValueError, match="not of one model"):
         average([(tmp_path / "a", 0.5), (tmp_path / "other", 0.5)], tmp_path / "none")
     assert not (tmp_path / "none").exists()

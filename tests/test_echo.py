@@ -64,7 +64,9 @@ def test_an_echo_is_taken_out(delay_ms, level_db):
     clean = converse(heard + noise, played)
     unhelped = converse(heard + noise, np.zeros_like(played))
     assert weaker_db(heard[LEARNED:], clean[LEARNED:]) > 20
-    assert abs(weaker_db(heard[LEARNED:], unhelped[LEARNED:])) < 1  # it is what was played that makes the difference
+    assert (
+        abs(weaker_db(heard[LEARNED:], unhelped[LEARNED:])) < 1
+    )  # it is what was played that makes the difference
 
 
 def test_until_the_room_is_known_a_loud_echo_is_not_the_users():
@@ -95,7 +97,9 @@ def test_the_user_survives_the_agent():
     def shares(given: np.ndarray) -> np.ndarray:
         """[2]: how much of the user and of the echo is in the cleaned sound, 1 for as much as there was."""
         clean = np.roll(converse(user + echo, given), -LAG_SAMPLES)
-        return np.linalg.lstsq(np.stack([user[both], echo[both]], axis=1), clean[both], rcond=None)[0]
+        return np.linalg.lstsq(np.stack([user[both], echo[both]], axis=1), clean[both], rcond=None)[
+            0
+        ]
 
     of_user, of_echo = shares(played)
     assert of_user > 0.6 and abs(of_echo) < 0.5
@@ -146,7 +150,14 @@ def turns_of(echo: EchoCanceller | None) -> int:
         stop = asyncio.Event()
         room = Room(np.concatenate([voice(1), np.zeros(50 * TICK_SAMPLES, np.float32)]), stop)
         async with asyncio.timeout(30):
-            recording = await live(LockstepSession(TinyAgent(1)), room, Display(io.StringIO()), stop, keep=True, echo=echo)
+            recording = await live(
+                LockstepSession(TinyAgent(1)),
+                room,
+                Display(io.StringIO()),
+                stop,
+                keep=True,
+                echo=echo,
+            )
         return recording.events
 
     kinds = [event["type"] for event in asyncio.run(run())]

@@ -54,7 +54,9 @@ def test_layers(path):
     """No layer imports one above it, and the parts of duplex go by one name each."""
     here = str(path.relative_to(ROOT))
     for name in imports(path):
-        assert name.split(".")[0] not in ("client", "training"), f"{here} imports {name}: it is duplex.{name}"
+        assert name.split(".")[0] not in ("client", "training"), (
+            f"{here} imports {name}: it is duplex.{name}"
+        )
         if not name.startswith("duplex.") or here in FREE:
             continue
         assert layer(name) not in NEVER[layer(module(path))], f"{here} imports {name}"
@@ -66,6 +68,11 @@ def test_a_training_program_imports_no_program():
     """Programs stand at the top of training/; what two of them share is in a folder."""
     programs = {module(path) for path in (ROOT / "training").glob("*.py")}
     for path in (ROOT / "training").rglob("*.py"):
-        shared = {program for program in programs for name in imports(path) if f"{name}.".startswith(f"{program}.")}
+        shared = {
+            program
+            for program in programs
+            for name in imports(path)
+            if f"{name}.".startswith(f"{program}.")
+        }
         evaluation = path.parent.name == "evaluation" or path.stem == "evaluate"
         assert evaluation or not shared, f"{path.relative_to(ROOT)} imports {shared}"

@@ -24,14 +24,23 @@ def test_resonances_move_and_the_learned_voice_is_exact():
     spectrum[1, :, [100, BINS + 300]] = 9.0
     moved = warp(spectrum, torch.tensor([0.0, math.log(0.5)]))
     assert torch.equal(moved[0], spectrum[0])
-    assert moved[1, :, :BINS].argmax(-1).tolist() == [50] * 3 and moved[1, :, BINS : 2 * BINS].argmax(-1).tolist() == [150] * 3
+    assert (
+        moved[1, :, :BINS].argmax(-1).tolist() == [50] * 3
+        and moved[1, :, BINS : 2 * BINS].argmax(-1).tolist() == [150] * 3
+    )
 
 
 def test_the_pitch_is_the_voices():
     codec = Codec(CodecConfig(codebook_size=16, latent_width=8, encoder_blocks=1, decoder_blocks=1))
     frames, falling = 40, -torch.arange(BINS) / 40
-    voiced = torch.cat([torch.full((BINS,), -12.0), falling, torch.zeros(2 * BINS)]).expand(2, frames, -1)
-    codec.decoder.controls = lambda latent, histories: (voiced, torch.full((2, frames), math.log(200.0)), histories)
+    voiced = torch.cat([torch.full((BINS,), -12.0), falling, torch.zeros(2 * BINS)]).expand(
+        2, frames, -1
+    )
+    codec.decoder.controls = lambda latent, histories: (
+        voiced,
+        torch.full((2, frames), math.log(200.0)),
+        histories,
+    )
     state = codec.initial_decode_state(2)
     state.log_pitch[1] = math.log(voices.VOICES["oak"].pitch)
     wave, _ = codec.decode_step(torch.zeros(2, 8, frames, dtype=torch.long), state)
@@ -50,7 +59,10 @@ def speak(agent, ticks: int = 30) -> tuple[np.ndarray, list]:
     for _ in range(ticks):
         voice, said = agent.step(np.zeros((2, TICK_SAMPLES), np.float32), [0, 1])
         sound.append(voice)
-        events = [before + [e for e in new if e.kind == "spoken"] for before, new in zip(events, said, strict=True)]
+        events = [
+            before + [e for e in new if e.kind == "spoken"]
+            for before, new in zip(events, said, strict=True)
+        ]
     return np.concatenate(sound, 1), events
 
 
@@ -108,6 +120,9 @@ def test_new_instructions_keep_the_voice(clock):
 def test_realtime_clients_choose_too():
     dialect = realtime.Realtime()
     for name, voice in (("oak", "oak"), ("cedar", "oak"), ("marin", "heart")):
-        update = {"type": "session.update", "session": {"audio": {"output": {"voice": name, "speed": 1.25}}}}
+        update = {
+            "type": "session.update",
+            "session": {"audio": {"output": {"voice": name, "speed": 1.25}}},
+        }
         commands, [updated] = dialect.receive(realtime.json.dumps(update))
         assert commands == [SpeakAs(voice, 1.25)] and f'"voice":"{name}","speed":1.25' in updated

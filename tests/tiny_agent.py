@@ -44,7 +44,14 @@ class TinyAgent(nn.Module):
         self.wishes: list[tuple] = []
         self.unread = [0] * slots  # ticks until the instructions are read
 
-    def open(self, slot: int, seed: int, instructions: str | None, temperature=None, gradually: bool = False) -> None:
+    def open(
+        self,
+        slot: int,
+        seed: int,
+        instructions: str | None,
+        temperature=None,
+        gradually: bool = False,
+    ) -> None:
         self.unread[slot] = self.reading_ticks if gradually else 0
         self.states[slot] = SlotState()
         self.memory[slot] = 0
@@ -78,7 +85,9 @@ class TinyAgent(nn.Module):
         self.wishes.append(("truncate", slot, heard_ms))
 
     @torch.inference_mode()
-    def step(self, audio: np.ndarray, active: list[int], voice: bool = True) -> tuple[np.ndarray, list[list[Event]]]:
+    def step(
+        self, audio: np.ndarray, active: list[int], voice: bool = True
+    ) -> tuple[np.ndarray, list[list[Event]]]:
         """[B, 1920] in, [B, 1920] and the events of each slot out. Without `voice` an answer stands still."""
         assert audio.shape == (self.slots, TICK_SAMPLES), audio.shape
         heard = torch.from_numpy(audio)
@@ -97,13 +106,17 @@ class TinyAgent(nn.Module):
                 self._say(slot, state, events[slot])
         return played.numpy(), events
 
-    def _hear(self, slot: int, state: SlotState, heard: torch.Tensor, loud: bool, events: list[Event]) -> None:
+    def _hear(
+        self, slot: int, state: SlotState, heard: torch.Tensor, loud: bool, events: list[Event]
+    ) -> None:
         tick, wish, state.wish = state.tick, state.wish, None
         if wish == "stop" and state.said is not None:
             events.append(Event("agent_stopped", tick, f" echo{state.said}"))
             state.said, state.heard = None, 0
         if wish == "answer" and state.said is None:  # what was heard last, or a tick of silence
-            events += [Event("user_ended", tick)] * (state.quiet < QUIET_TICKS) + [Event("agent_started", tick)]
+            events += [Event("user_ended", tick)] * (state.quiet < QUIET_TICKS) + [
+                Event("agent_started", tick)
+            ]
             state.said, state.heard, state.quiet = 0, max(state.heard, 1), QUIET_TICKS
         if loud:
             if state.said is not None:
@@ -129,7 +142,9 @@ class TinyAgent(nn.Module):
         if state.said % WORD_TICKS == 0:
             word = f" echo{state.said // WORD_TICKS}"
             events.append(Event("said", tick, word))
-            events.append(Event("spoken", tick, word.strip(), tick * TICK_MS, (tick + WORD_TICKS) * TICK_MS))
+            events.append(
+                Event("spoken", tick, word.strip(), tick * TICK_MS, (tick + WORD_TICKS) * TICK_MS)
+            )
         state.said += 1
         if state.said == state.heard:
             events.append(Event("agent_ended", tick))

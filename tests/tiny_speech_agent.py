@@ -38,10 +38,19 @@ def tiny_encoder() -> Encoder:
 
 def tiny_words() -> dict[str, np.ndarray]:
     """The tensors of a lexicon: a few short words in a few sentences."""
-    return pack(["hi you", "you and now", "so we go", "now we hear a tree", "i see you now"], listed=["hello", "good", "day"])
+    return pack(
+        ["hi you", "you and now", "so we go", "now we hear a tree", "i see you now"],
+        listed=["hello", "good", "day"],
+    )
 
 
-def tiny_agent(slots: int, settings: Settings | None = None, seed: int = 0, codec=None, cancel_echo: bool = False) -> Agent:
+def tiny_agent(
+    slots: int,
+    settings: Settings | None = None,
+    seed: int = 0,
+    codec=None,
+    cancel_echo: bool = False,
+) -> Agent:
     """Without the canceller, to which lasting noise is no user."""
     torch.manual_seed(seed)
     settings = replace(settings or Settings(), cancel_echo=cancel_echo)
@@ -51,10 +60,30 @@ def tiny_agent(slots: int, settings: Settings | None = None, seed: int = 0, code
         width=32, layers=2, heads=4, kv_heads=2, hidden=48, vocabulary=tokenizer.get_vocab_size(), lora_rank=0,
         feature_width=96, tick_window=20, text_window=40,
     )  # fmt: skip
-    sizes = CodecConfig(codebook_size=16, latent_width=8, encoder_width=12, encoder_blocks=1, decoder_width=16, decoder_blocks=1)
-    talker = TalkerConfig(phone_width=16, width=20, layers=1, heads=1, hidden=24, code_width=12, codebook_size=16)
+    sizes = CodecConfig(
+        codebook_size=16,
+        latent_width=8,
+        encoder_width=12,
+        encoder_blocks=1,
+        decoder_width=16,
+        decoder_blocks=1,
+    )
+    talker = TalkerConfig(
+        phone_width=16, width=20, layers=1, heads=1, hidden=24, code_width=12, codebook_size=16
+    )
     model = LM(config).eval()
     torch.nn.init.normal_(model.residual.weight, std=0.3)  # so that sound decides what it says
-    model = model.double()  # rounding differs with a batch's shape and must not decide between two symbols
+    model = (
+        model.double()
+    )  # rounding differs with a batch's shape and must not decide between two symbols
     talker = Talker(talker).eval()
-    return Agent(model, encoder, unpack(tiny_words()), talker, (codec or Codec(sizes)).eval(), tokenizer, slots, settings)
+    return Agent(
+        model,
+        encoder,
+        unpack(tiny_words()),
+        talker,
+        (codec or Codec(sizes)).eval(),
+        tokenizer,
+        slots,
+        settings,
+    )

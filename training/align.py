@@ -81,7 +81,9 @@ LEAD_IN_S = (0.1, 0.6)  # of silence before an utterance
 LATE_TICKS = 16  # after the last word: its words come up to half a second late, </user> 3 ticks after them, with one symbol a tick
 LONGEST_S = 8.0  # well inside the LM's window of ticks
 ANSWER_TOKENS = 16
-REVERSAL = 0.3  # of the classifier's gradient: enough to close the gap, too little to move the words
+REVERSAL = (
+    0.3  # of the classifier's gradient: enough to close the gap, too little to move the words
+)
 RESIDUAL_RATE = 0.05  # of the learning rate: 1536 inputs move one output together, and embeddings are small (0.14)
 LOG_STEPS, VALID_STEPS, VALID_BATCHES = 10, 100, 2
 
@@ -103,18 +105,31 @@ class Utterance:
 class Utterances:
     """One split of the speech pools, made into sequences."""
 
-    def __init__(self, folders: list[Path], noise: Path | None, split: str, tokenizer: Tokenizer, ears: Ears):
-        self.tokenizer, self.ears, self.noises = tokenizer, ears, load_noise(noise) if noise else None
+    def __init__(
+        self, folders: list[Path], noise: Path | None, split: str, tokenizer: Tokenizer, ears: Ears
+    ):
+        self.tokenizer, self.ears, self.noises = (
+            tokenizer,
+            ears,
+            load_noise(noise) if noise else None,
+        )
         self.prompt = tokenizer.prompt(INSTRUCTIONS[0])
         self.found = []
         for pool in (Pool(folder, split) for folder in folders):
-            fit = (i for i, e in enumerate(pool.entries) if e["words"] and e["samples"] < LONGEST_S * SAMPLE_RATE)
+            fit = (
+                i
+                for i, e in enumerate(pool.entries)
+                if e["words"] and e["samples"] < LONGEST_S * SAMPLE_RATE
+            )
             self.found += [(pool, i) for i in fit]
 
     def make(self, pool: Pool, i: int, rng: np.random.Generator) -> Utterance | None:
         """None where nothing is heard."""
         text, wave, lead_in = pool.entries[i]["text"], pool.wave(i), float(rng.uniform(*LEAD_IN_S))
-        words = at_time([Word(heard_form(word), start, end) for word, start, end in pool.entries[i]["words"]], lead_in)
+        words = at_time(
+            [Word(heard_form(word), start, end) for word, start, end in pool.entries[i]["words"]],
+            lead_in,
+        )
         turn = UserTurn([word for word in words if word.text])
         if not turn.words:
             return None
@@ -130,14 +145,22 @@ class Utterances:
         if not due:
             return None
         cap = int(rng.choice([1, 1, 2, 3]))
-        sequence = lay_out(scene, heard_symbols(scene, due, self.tokenizer.spell), self.prompt, self.tokenizer.encode, cap)
+        sequence = lay_out(
+            scene,
+            heard_symbols(scene, due, self.tokenizer.spell),
+            self.prompt,
+            self.tokenizer.encode,
+            cap,
+        )
         ends = np.flatnonzero(sequence.token == USER_END)
         if not len(ends):
             return None
         sequence = Sequence(*(array[: ends[0] + 1] for array in vars(sequence).values()))
         sequence.label[-1] = IGNORE  # what comes now is the answer, which nobody wrote
         kept = int(sequence.tick[-1]) + 1
-        return Utterance(text, said, sequence, vectors[:kept], pieces(heard[:kept], self.tokenizer.spell))
+        return Utterance(
+            text, said, sequence, vectors[:kept], pieces(heard[:kept], self.tokenizer.spell)
+        )
 
     def batch(self, rng: np.random.Generator, count: int) -> list[Utterance]:
         """Up to `count` utterances, no text twice: another voice with the same words is no counter-example."""
@@ -150,7 +173,9 @@ class Utterances:
                 made.append(utterance)
                 texts.add(utterance.text)
         if len(made) < 2:
-            raise SystemExit("Fewer than two utterances of different texts are heard: do the pools hold speech?")
+            raise SystemExit(
+                "Fewer than two utterances of different texts are heard: do the pools hold speech?"
+            )
         return made
 
 
@@ -176,14 +201,22 @@ def heard_vectors(lm: LM, utterance: Utterance) -> torch.Tensor:
 def clouds(lm: LM, batch: list[Utterance]) -> tuple[torch.Tensor, torch.Tensor]:
     """-> mean tick, mean embedding of the words, of every utterance, both [B, D] float32."""
     speech = torch.stack([heard_vectors(lm, utterance).float().mean(0) for utterance in batch])
-    return speech, torch.stack([lm.embed(torch.tensor(utterance.pieces)).float().mean(0) for utterance in batch])
+    return speech, torch.stack(
+        [lm.embed(torch.tensor(utterance.pieces)).float().mean(0) for utterance in batch]
+    )
 
 
 def contrastive(heads: Heads, speech: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
     """Both clouds [B, D] -> InfoNCE both ways, and the judge's cross entropy, which speech tries to raise."""
-    scores = heads.log_scale.exp().clamp(max=100) * F.normalize(speech, dim=-1) @ F.normalize(text, dim=-1).T
+    scores = (
+        heads.log_scale.exp().clamp(max=100)
+        * F.normalize(speech, dim=-1)
+        @ F.normalize(text, dim=-1).T
+    )
     own = torch.arange(len(speech))
-    told_apart = heads.judge(reverse(torch.cat([speech, text]), REVERSAL) / text.std().detach())[:, 0]
+    told_apart = heads.judge(reverse(torch.cat([speech, text]), REVERSAL) / text.std().detach())[
+        :, 0
+    ]
     is_speech = torch.cat([torch.ones(len(speech)), torch.zeros(len(text))])
     contrast = (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2
     return contrast + F.binary_cross_entropy_with_logits(told_apart, is_speech)
@@ -191,7 +224,9 @@ def contrastive(heads: Heads, speech: torch.Tensor, text: torch.Tensor) -> torch
 
 def frozen_copy(lm: LM) -> LM:
     """The LM as it is now. The backbone's weights, most of it, are shared."""
-    shared = {id(parameter): parameter for parameter in lm.parameters() if not parameter.requires_grad}
+    shared = {
+        id(parameter): parameter for parameter in lm.parameters() if not parameter.requires_grad
+    }
     return copy.deepcopy(lm, shared).requires_grad_(False)
 
 
@@ -200,7 +235,9 @@ def asked(prompt: list[int], user: list[int], answer: list[int]) -> Sequence:
     token = np.array([*prompt, USER, *user, USER_END, AGENT, *answer[:-1]])
     label = np.full(len(token), IGNORE)
     label[-len(answer) :] = answer
-    return Sequence(token, np.maximum(np.cumsum(token < 0) - 1, 0), label, np.full(len(token), NEVER))
+    return Sequence(
+        token, np.maximum(np.cumsum(token < 0) - 1, 0), label, np.full(len(token), NEVER)
+    )
 
 
 def answer_scores(lm: LM, drawn: list) -> torch.Tensor:
@@ -210,10 +247,18 @@ def answer_scores(lm: LM, drawn: list) -> torch.Tensor:
         return lm.logits(lm(x, positions, visible)[labels != IGNORE]).log_softmax(-1)
 
 
-def consistency(lm: LM, frozen: LM, batch: list[Utterance], answers: list[list[int]], prompt: list[int]) -> torch.Tensor:
+def consistency(
+    lm: LM, frozen: LM, batch: list[Utterance], answers: list[list[int]], prompt: list[int]
+) -> torch.Tensor:
     """Mean divergence of the answers' distributions: from `frozen` reading the text to `lm` reading the speech."""
-    read = [(asked(prompt, u.pieces, answer), None, [[]]) for u, answer in zip(batch, answers, strict=True)]
-    heard = [(asked(prompt, [-1] * len(u.vectors), a), u.vectors, u.heard) for u, a in zip(batch, answers, strict=True)]
+    read = [
+        (asked(prompt, u.pieces, answer), None, [[]])
+        for u, answer in zip(batch, answers, strict=True)
+    ]
+    heard = [
+        (asked(prompt, [-1] * len(u.vectors), a), u.vectors, u.heard)
+        for u, a in zip(batch, answers, strict=True)
+    ]
     with torch.no_grad():
         wanted = answer_scores(frozen, read)
     return F.kl_div(answer_scores(lm, heard), wanted, reduction="batchmean", log_target=True)
@@ -230,7 +275,10 @@ class Answers:
     def __call__(self, batch: list[Utterance]) -> list[list[int]]:
         """-> the tokens of every answer, the last is <end> if there was room for it."""
         if new := [u for u in batch if u.text not in self.known]:
-            begun = [self.frozen.embed(torch.tensor([*self.prompt, USER, *u.pieces, USER_END, AGENT])) for u in new]
+            begun = [
+                self.frozen.embed(torch.tensor([*self.prompt, USER, *u.pieces, USER_END, AGENT]))
+                for u in new
+            ]
             made = greedy(self.frozen, begun, [], Grammar(AGENT, agent_open=True), ANSWER_TOKENS)
             rows = [{"text": u.text, "answer": answer} for u, answer in zip(new, made, strict=True)]
             self.known.update((row["text"], row["answer"]) for row in rows)
@@ -239,7 +287,9 @@ class Answers:
         return [self.known[u.text] for u in batch]
 
 
-def objective_losses(names, lm: LM, heads: Heads, answers: Answers, batch: list[Utterance], rng: np.random.Generator) -> dict:
+def objective_losses(
+    names, lm: LM, heads: Heads, answers: Answers, batch: list[Utterance], rng: np.random.Generator
+) -> dict:
     """{name: loss} of the objectives that are on; of the others nothing is computed."""
     found = {}
     if "supervised" in names:
@@ -248,17 +298,30 @@ def objective_losses(names, lm: LM, heads: Heads, answers: Answers, batch: list[
     if "contrastive" in names:
         found["contrastive"] = contrastive(heads, *clouds(lm, batch))
     if "consistency" in names:
-        found["consistency"] = consistency(lm, answers.frozen, batch, answers(batch), answers.prompt)
+        found["consistency"] = consistency(
+            lm, answers.frozen, batch, answers(batch), answers.prompt
+        )
     return found
 
 
-def train(args, lm: LM, heads: Heads, answers: Answers, source: Utterances, valid: Utterances) -> None:
-    lm.alignment = heads  # saved and resumed with the rest; an agent that loads the folder passes over them
+def train(
+    args, lm: LM, heads: Heads, answers: Answers, source: Utterances, valid: Utterances
+) -> None:
+    lm.alignment = (
+        heads  # saved and resumed with the rest; an agent that loads the folder passes over them
+    )
     named = [(name, p) for name, p in lm.named_parameters() if p.requires_grad]
     slow = [p for name, p in named if name.startswith("residual.")]
-    groups = [{"params": [p for name, p in named if not name.startswith("residual.")]}, {"params": slow}]
+    groups = [
+        {"params": [p for name, p in named if not name.startswith("residual.")]},
+        {"params": slow},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.0)
-    progress = resume_run(args.out, lm, optimizer, strict=False) if has_run(args.out) else {"step": 0, "seconds": 0.0}
+    progress = (
+        resume_run(args.out, lm, optimizer, strict=False)
+        if has_run(args.out)
+        else {"step": 0, "seconds": 0.0}
+    )
     begun, saved, recent = time.time() - progress["seconds"], time.time(), []
     weights = dict(args.objectives)
     while progress["step"] < args.steps:
@@ -267,21 +330,33 @@ def train(args, lm: LM, heads: Heads, answers: Answers, source: Utterances, vali
             group["lr"] = rate * share
         now = progress["step"] = progress["step"] + 1
         batch = source.batch(np.random.default_rng([args.seed, now]), args.utterances)
-        found = objective_losses(weights, lm, heads, answers, batch, np.random.default_rng([args.seed, now, 1]))
+        found = objective_losses(
+            weights, lm, heads, answers, batch, np.random.default_rng([args.seed, now, 1])
+        )
         sum(weights[name] * loss for name, loss in found.items()).backward()
         torch.nn.utils.clip_grad_norm_([p for _, p in named], 1.0)
         optimizer.step()
         optimizer.zero_grad()
         recent.append({name: loss.item() for name, loss in found.items()})
         if now % LOG_STEPS == 0 or now == args.steps:
-            line = {"step": now, "minutes": round((time.time() - begun) / 60, 1), "train": means(recent)}
+            line = {
+                "step": now,
+                "minutes": round((time.time() - begun) / 60, 1),
+                "train": means(recent),
+            }
             recent = []
             if valid.found and (now % VALID_STEPS == 0 or now == args.steps):
                 line["valid"] = validate(weights, lm, heads, answers, valid, args.utterances)
             log(args.out, line)
         if time.time() - saved > SAVE_SECONDS or now == args.steps:
             saved = time.time()
-            save_run(args.out, trained(lm), lm.config, optimizer, {**progress, "seconds": time.time() - begun})
+            save_run(
+                args.out,
+                trained(lm),
+                lm.config,
+                optimizer,
+                {**progress, "seconds": time.time() - begun},
+            )
 
 
 def means(rows: list[dict]) -> dict:
@@ -291,20 +366,27 @@ def means(rows: list[dict]) -> dict:
 @torch.no_grad()
 def validate(names, lm: LM, heads: Heads, answers: Answers, valid: Utterances, count: int) -> dict:
     rng = np.random.default_rng(VALID_SEED)
-    found = [objective_losses(names, lm, heads, answers, valid.batch(rng, count), rng) for _ in range(VALID_BATCHES)]
+    found = [
+        objective_losses(names, lm, heads, answers, valid.batch(rng, count), rng)
+        for _ in range(VALID_BATCHES)
+    ]
     return means([{name: loss.item() for name, loss in row.items()} for row in found])
 
 
 def objective(text: str) -> tuple[str, float]:
     name, _, weight = text.partition("=")
     if name not in OBJECTIVES:
-        raise argparse.ArgumentTypeError(f"there is no objective {name!r}, only {', '.join(OBJECTIVES)}")
+        raise argparse.ArgumentTypeError(
+            f"there is no objective {name!r}, only {', '.join(OBJECTIVES)}"
+        )
     try:
         value = float(weight or 1.0)
     except ValueError:
         value = 0.0
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"the weight of {name} must be a number above zero, not {weight!r}; leave out what is off")
+        raise argparse.ArgumentTypeError(
+            f"the weight of {name} must be a number above zero, not {weight!r}; leave out what is off"
+        )
     return name, value
 
 
@@ -312,19 +394,40 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add_model_arguments(parser)
     everything = [(name, 1.0) for name in OBJECTIVES]
-    parser.add_argument("--objectives", type=objective, nargs="+", default=everything, metavar="NAME[=WEIGHT]")
-    parser.add_argument("--pool", type=Path, action="append", required=True, help="speech pool with word times, repeatable")
-    parser.add_argument("--noise", type=Path, help="data folder whose audio.jsonl lists noises; without it the sound stays clean")
+    parser.add_argument(
+        "--objectives", type=objective, nargs="+", default=everything, metavar="NAME[=WEIGHT]"
+    )
+    parser.add_argument(
+        "--pool",
+        type=Path,
+        action="append",
+        required=True,
+        help="speech pool with word times, repeatable",
+    )
+    parser.add_argument(
+        "--noise",
+        type=Path,
+        help="data folder whose audio.jsonl lists noises; without it the sound stays clean",
+    )
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--utterances", type=int, default=12, help="in a batch: each is a counter-example for the others")
+    parser.add_argument(
+        "--utterances",
+        type=int,
+        default=12,
+        help="in a batch: each is a counter-example for the others",
+    )
     parser.add_argument("--lr", type=float, default=6e-4)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run; a run resumes there")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the run; a run resumes there"
+    )
     args = parser.parse_args(arguments)
     names = [name for name, _ in args.objectives]
     if len(set(names)) < len(names):
         parser.error(f"an objective is named twice: {' '.join(names)}")
     if args.steps < 1 or args.utterances < 2:
-        parser.error(f"a run has at least one step of two utterances, not {args.steps} of {args.utterances}")
+        parser.error(
+            f"a run has at least one step of two utterances, not {args.steps} of {args.utterances}"
+        )
     for folder in args.pool:
         if not (folder / "index.jsonl").exists():
             parser.error(f"{folder} is not a speech pool: it has no index.jsonl")
@@ -333,7 +436,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def run(args, lm: LM, ears: Ears) -> None:
     tokenizer = Tokenizer(args.tokenizer, ears)
-    source, valid = (Utterances(args.pool, args.noise, split, tokenizer, ears) for split in ("train", "valid"))
+    source, valid = (
+        Utterances(args.pool, args.noise, split, tokenizer, ears) for split in ("train", "valid")
+    )
     args.out.mkdir(parents=True, exist_ok=True)
     describe_run(args, "duplex.training.align")
     answers = Answers(args.out / "answers.jsonl", frozen_copy(lm), source.prompt)

@@ -36,7 +36,9 @@ EXAMPLES = [
 NEW_TOKENS = 26
 BATCH = 32
 CLEAN = re.compile(r"[A-Z][A-Za-z,' -]+[.!?]")
-STALE = re.compile(r"\b(AI|language model|assist you|Duplex|assistant|chatbot|user|prompt|sorry|not sure)\b", re.I)
+STALE = re.compile(
+    r"\b(AI|language model|assist you|Duplex|assistant|chatbot|user|prompt|sorry|not sure)\b", re.I
+)
 
 
 def chat(turns: list[tuple[str, str]]) -> str:
@@ -59,7 +61,12 @@ def clean(question: str, text: str) -> str:
     sentence = re.split(r"(?<=[.!?])\s", text.strip())[0].strip()
     words = sentence.split()
     good = CLEAN.fullmatch(sentence) and 3 <= len(words) <= 18
-    if not good or STALE.search(sentence) or UNWANTED.search(sentence) or sentence.lower() == question.lower():
+    if (
+        not good
+        or STALE.search(sentence)
+        or UNWANTED.search(sentence)
+        or sentence.lower() == question.lower()
+    ):
         return ""
     return sentence
 
@@ -80,7 +87,9 @@ def load(path: Path):
 
 
 @torch.inference_mode()
-def answer(model, prefix: torch.Tensor, ids: torch.Tensor, ends: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def answer(
+    model, prefix: torch.Tensor, ids: torch.Tensor, ends: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Greedy first sentences for questions of one length, with the log-probability of each token.
 
     prefix [1, P], ids [B, T] -> tokens [B, N], log-probabilities [B, N], N <= NEW_TOKENS
@@ -91,7 +100,9 @@ def answer(model, prefix: torch.Tensor, ids: torch.Tensor, ends: torch.Tensor) -
     done = torch.zeros(len(ids), dtype=torch.bool)
     for _ in range(NEW_TOKENS):
         output = model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        score, ids = output.logits[:, -1].float().log_softmax(-1).max(-1, keepdim=True)  # [B, 1] each
+        score, ids = (
+            output.logits[:, -1].float().log_softmax(-1).max(-1, keepdim=True)
+        )  # [B, 1] each
         chosen.append(ids)
         scores.append(score)
         done |= torch.isin(ids[:, 0], ends)
@@ -104,17 +115,25 @@ def batches(asked: list[str], tokenizer) -> list[list[tuple[str, list[int]]]]:
     """Groups of at most BATCH questions with equally many tokens."""
     by_length: dict[int, list] = {}
     for question in asked:
-        ids = tokenizer.encode(chat([("user", question)]) + "<|im_start|>assistant\n", add_special_tokens=False)
+        ids = tokenizer.encode(
+            chat([("user", question)]) + "<|im_start|>assistant\n", add_special_tokens=False
+        )
         by_length.setdefault(len(ids), []).append((question, ids))
-    groups = [group[i : i + BATCH] for group in by_length.values() for i in range(0, len(group), BATCH)]
+    groups = [
+        group[i : i + BATCH] for group in by_length.values() for i in range(0, len(group), BATCH)
+    ]
     return sorted(groups, key=len, reverse=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder of the corpus; answers.jsonl is appended to")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the corpus; answers.jsonl is appended to"
+    )
     parser.add_argument("--gguf", type=Path, required=True, help="weights of the base LM")
-    parser.add_argument("--minutes", type=float, default=8, help="stop after this much processor time")
+    parser.add_argument(
+        "--minutes", type=float, default=8, help="stop after this much processor time"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
@@ -122,8 +141,14 @@ def main() -> None:
     model, tokenizer = load(args.gguf)
     end, *marks = tokenizer.convert_tokens_to_ids(["<|im_end|>", ".", "!", "?"])
     ends = torch.tensor([end, *marks])
-    examples = [(role, text) for pair in EXAMPLES for role, text in zip(("user", "assistant"), pair, strict=True)]
-    prefix = torch.tensor([tokenizer.encode(chat([("system", SYSTEM), *examples]), add_special_tokens=False)])
+    examples = [
+        (role, text)
+        for pair in EXAMPLES
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
+    prefix = torch.tensor(
+        [tokenizer.encode(chat([("system", SYSTEM), *examples]), add_special_tokens=False)]
+    )
     path = args.out / "answers.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     known = {row["question"] for row in rows}
@@ -135,15 +160,24 @@ def main() -> None:
                 break
             tokens, scores = answer(model, prefix, torch.tensor([ids for _, ids in group]), ends)
             for (question, _), row, score in zip(group, tokens.tolist(), scores, strict=True):
-                length = 1 + next((i for i, token in enumerate(row) if token in (end, *marks)), len(row) - 1)
+                length = 1 + next(
+                    (i for i, token in enumerate(row) if token in (end, *marks)), len(row) - 1
+                )
                 sure = score[:length].mean().item()
-                sentence = clean(question, tokenizer.decode([token for token in row[:length] if token != end]))
+                sentence = clean(
+                    question, tokenizer.decode([token for token in row[:length] if token != end])
+                )
                 given[sentence] += 1
                 sentence = sentence if given[sentence] <= 4 else ""  # no stock phrases
-                file.write(json.dumps({"question": question, "answer": sentence, "score": round(sure, 2)}) + "\n")
+                file.write(
+                    json.dumps({"question": question, "answer": sentence, "score": round(sure, 2)})
+                    + "\n"
+                )
             file.flush()
             kept = sum(count for sentence, count in given.items() if sentence)
-            print(f"{sum(given.values())} asked, {kept} good, {time.process_time():.0f} s", flush=True)
+            print(
+                f"{sum(given.values())} asked, {kept} good, {time.process_time():.0f} s", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -51,7 +51,13 @@ SILENT_SHARE = 0.02
 GAIN_DB = (-14.0, 4.0)
 FEW_CODEBOOKS = {2: 0.03, 4: 0.05}  # share of the items that use only so many; the rest use all
 CONTROL_WEIGHTS = {"noise": 1.0, "harmonic": 1.0, "bands": 6.0, "turn": 1.0, "pitch": 4.0}
-MEL_WEIGHT, MAGNITUDE_WEIGHT, PITCH_WEIGHT, BUZZ_WEIGHT, COMMITMENT_WEIGHT = 1.0, 5.0, 2.0, 0.5, 0.25
+MEL_WEIGHT, MAGNITUDE_WEIGHT, PITCH_WEIGHT, BUZZ_WEIGHT, COMMITMENT_WEIGHT = (
+    1.0,
+    5.0,
+    2.0,
+    0.5,
+    0.25,
+)
 CONTROLS_COMMITMENT_WEIGHT = 1.5
 EARS_WEIGHT = 2.0
 CODEBOOKS_RATE = 0.1  # of the others', in a run with --relearn: entries of the last codebooks are no larger than 0.05
@@ -69,11 +75,18 @@ class Crops:
     the talker knows the codes of these voices.
     """
 
-    def __init__(self, pools: list[tuple[Pool, float]], seed: int, controlled: list[tuple[ControlPool, float, bool]] = ()):
+    def __init__(
+        self,
+        pools: list[tuple[Pool, float]],
+        seed: int,
+        controlled: list[tuple[ControlPool, float, bool]] = (),
+    ):
         self.pools = [pool for pool, _ in pools]
         self.shares = np.array([share for _, share in pools]) / sum(share for _, share in pools)
         self.kinds = [(None, False), *((pool, known) for pool, _, known in controlled)]
-        weights = np.array([sum(share for _, share in pools), *(share for _, share, _ in controlled)])
+        weights = np.array(
+            [sum(share for _, share in pools), *(share for _, share, _ in controlled)]
+        )
         self.kind_shares, self.seed = weights / weights.sum(), seed
 
     def crop(self, rng: np.random.Generator) -> np.ndarray:
@@ -84,7 +97,9 @@ class Crops:
         pool = self.pools[rng.choice(len(self.pools), p=self.shares)]
         i = int(rng.integers(len(pool)))
         margin = CROP_SAMPLES // 4
-        start = int(rng.integers(-margin, max(1, pool.entries[i]["samples"] - CROP_SAMPLES + margin)))
+        start = int(
+            rng.integers(-margin, max(1, pool.entries[i]["samples"] - CROP_SAMPLES + margin))
+        )
         wave = pool.wave(i, max(0, start), CROP_SAMPLES - max(0, -start))
         crop[max(0, -start) : max(0, -start) + len(wave)] = wave
         gain = 10 ** (rng.uniform(*GAIN_DB) / 20)
@@ -95,9 +110,15 @@ class Crops:
         rng = np.random.default_rng([self.seed, step])
         kind, known = self.kinds[rng.choice(len(self.kinds), p=self.kind_shares)]
         if kind is None:
-            return torch.from_numpy(np.stack([self.crop(rng) for _ in range(items)]))[:, None], None, known
+            return (
+                torch.from_numpy(np.stack([self.crop(rng) for _ in range(items)]))[:, None],
+                None,
+                known,
+            )
         crops = [kind.crop(rng, CROP_SAMPLES // CODEC_FRAME_SAMPLES, GAIN_DB) for _ in range(items)]
-        waves, controls = (torch.from_numpy(np.stack(part).astype(np.float32)) for part in zip(*crops, strict=True))
+        waves, controls = (
+            torch.from_numpy(np.stack(part).astype(np.float32)) for part in zip(*crops, strict=True)
+        )
         return waves[:, None], controls, known
 
 
@@ -113,17 +134,37 @@ class Progress:
 class Trainer:
     """The codec, its optimizer and how far it has come."""
 
-    def __init__(self, config: CodecConfig, seed: int, minutes: float, freeze_at: float, rate: float, adversary_at: float = 1.0):
+    def __init__(
+        self,
+        config: CodecConfig,
+        seed: int,
+        minutes: float,
+        freeze_at: float,
+        rate: float,
+        adversary_at: float = 1.0,
+    ):
         torch.manual_seed(seed)
         self.codec, self.losses, self.progress = Codec(config), Losses(), Progress()
         self.discriminator = adversary.discriminator()
-        self.telling = torch.optim.AdamW(self.discriminator.parameters(), lr=ADVERSARY_RATE, betas=(0.5, 0.9))
-        self.entries = [layer.codebook for layer in self.codec.quantizer.vq.layers]  # the optimizer's only after `relearn`
-        groups = [list(self.codec.encoder.parameters()), list(self.codec.decoder.parameters()), self.entries]
-        self.optimizer = torch.optim.AdamW([{"params": g} for g in groups], lr=rate, betas=(0.8, 0.99), fused=True)
+        self.telling = torch.optim.AdamW(
+            self.discriminator.parameters(), lr=ADVERSARY_RATE, betas=(0.5, 0.9)
+        )
+        self.entries = [
+            layer.codebook for layer in self.codec.quantizer.vq.layers
+        ]  # the optimizer's only after `relearn`
+        groups = [
+            list(self.codec.encoder.parameters()),
+            list(self.codec.decoder.parameters()),
+            self.entries,
+        ]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": g} for g in groups], lr=rate, betas=(0.8, 0.99), fused=True
+        )
         self.seed, self.limit, self.freeze_at, self.rate = seed, 60 * minutes, freeze_at, rate
         self.adversary_at = adversary_at
-        self.first: Codec | None = None  # whose codes are to keep their meaning while the encoder learns on
+        self.first: Codec | None = (
+            None  # whose codes are to keep their meaning while the encoder learns on
+        )
         self.ears: Encoder | None = None
         self.ears_weight = EARS_WEIGHT
         self.usage = torch.zeros(config.codebooks, config.codebook_size)
@@ -132,7 +173,11 @@ class Trainer:
 
     def begin_from(self, folder: Path, new_encoder: bool = False) -> None:
         """A codec's weights, or all but its encoder's; blocks and inputs that it has none for add nothing at first."""
-        kept = {name: v for name, v in checkpoint.load_tensors(folder).items() if not (new_encoder and name.startswith("encoder."))}
+        kept = {
+            name: v
+            for name, v in checkpoint.load_tensors(folder).items()
+            if not (new_encoder and name.startswith("encoder."))
+        }
         missing = self.codec.load_state_dict(kept, strict=False).missing_keys
         for name, value in self.codec.named_parameters():
             new = name in missing and not (new_encoder and name.startswith("encoder."))
@@ -148,7 +193,10 @@ class Trainer:
     def set_rates(self) -> None:
         """Two cosines over time: the encoder's ends where it is frozen, the others' at the end."""
         rise = min(1.0, (self.progress.step + 1) / RATE_RISE_STEPS)
-        shares, rates = (self.freeze_at, 1.0, 1.0), (self.rate, self.rate, CODEBOOKS_RATE * self.rate)
+        shares, rates = (
+            (self.freeze_at, 1.0, 1.0),
+            (self.rate, self.rate, CODEBOOKS_RATE * self.rate),
+        )
         for group, share, rate in zip(self.optimizer.param_groups, shares, rates, strict=True):
             done = min(1.0, self.progress.seconds / (share * self.limit))
             group["lr"] = rate * rise * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
@@ -178,9 +226,15 @@ class Trainer:
         as_first = self.first and known and torch.rand((), generator=generator) < FIRST_SHARE
         if as_first:  # the same codes, whatever their entries have become
             used = self.drawn_codebooks(len(wave), generator)
-            latent, commitment = codebooks.look_up(self.codec.quantizer, self.first.encode(wave), used), torch.zeros(())
+            latent, commitment = (
+                codebooks.look_up(self.codec.quantizer, self.first.encode(wave), used),
+                torch.zeros(()),
+            )
         else:
-            with mixed(), torch.set_grad_enabled(not self.progress.frozen or self.first is not None):
+            with (
+                mixed(),
+                torch.set_grad_enabled(not self.progress.frozen or self.first is not None),
+            ):
                 latent = self.codec.encode_latent(wave).float()
             latent, commitment = self.quantized(latent, generator)
         with mixed():
@@ -193,11 +247,22 @@ class Trainer:
             loss = sum(CONTROL_WEIGHTS[name] * term for name, term in terms.items())
             loss = loss + CONTROLS_COMMITMENT_WEIGHT * commitment
             kind = "first" if as_first else "control" if known else "analysed"
-            self.finish(wave, loss, {f"{kind}_{name}": term for name, term in (terms | {"commitment": commitment}).items()})
+            self.finish(
+                wave,
+                loss,
+                {
+                    f"{kind}_{name}": term
+                    for name, term in (terms | {"commitment": commitment}).items()
+                },
+            )
             return
         ours, _ = self.codec.decoder.sound(spectrum, log_hz, state)
         terms = self.losses(ours, late(wave[:, 0])) | voice_terms(log_hz, spectrum, wave[:, 0])
-        loss = MEL_WEIGHT * terms["mel"] + MAGNITUDE_WEIGHT * terms["magnitude"] + PITCH_WEIGHT * terms["pitch"]
+        loss = (
+            MEL_WEIGHT * terms["mel"]
+            + MAGNITUDE_WEIGHT * terms["magnitude"]
+            + PITCH_WEIGHT * terms["pitch"]
+        )
         loss = loss + BUZZ_WEIGHT * terms["buzz"] + COMMITMENT_WEIGHT * commitment
         if self.ears:
             terms["ears"] = heard_distance(self.ears, ours, late(wave[:, 0]))
@@ -250,13 +315,17 @@ class Trainer:
             state = self.codec.initial_decode_state(len(waves))
             spectrum, log_hz, _ = self.codec.decoder.controls(given, state.histories)
             wave, _ = self.codec.decoder.sound(spectrum, log_hz, state)
-            result[f"valid_semitones_{number}"] = 12 * float(voice_terms(log_hz, spectrum, waves[:, 0])["pitch"])
+            result[f"valid_semitones_{number}"] = 12 * float(
+                voice_terms(log_hz, spectrum, waves[:, 0])["pitch"]
+            )
             ours = self.losses.log_mel(self.losses.magnitude(wave, 1024), 1024)
             result[f"valid_mel_{number}"] = float((ours - target).abs().mean())
         return result
 
     def report(self, waves: Tensor, out: Path, steps_per_s: float) -> None:
-        line = {"step": self.progress.step, "minutes": self.progress.seconds / 60} | self.validate(waves)
+        line = {"step": self.progress.step, "minutes": self.progress.seconds / 60} | self.validate(
+            waves
+        )
         line |= {name: float(np.mean(values)) for name, values in self.sums.items()}
         line |= {"steps_per_s": steps_per_s, "hours_heard": self.progress.hours_heard}
         line = {key: round(value, 4) for key, value in line.items()}
@@ -277,7 +346,9 @@ class Trainer:
             for index, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"{name}optimizer.{index}.{key}": value for key, value in state.items()}
         partial = out / "training.safetensors.part"
-        safetensors.torch.save_file(tensors, partial, {"progress": json.dumps(asdict(self.progress))})
+        safetensors.torch.save_file(
+            tensors, partial, {"progress": json.dumps(asdict(self.progress))}
+        )
         os.replace(partial, out / "training.safetensors")
 
     def load(self, out: Path) -> None:
@@ -286,7 +357,11 @@ class Trainer:
             self.progress = Progress(**json.loads(file.metadata()["progress"]))
         tensors = safetensors.torch.load_file(path)
         for name, module, optimizer in self.trained():
-            weights = {key.removeprefix(f"{name}model."): v for key, v in tensors.items() if key.startswith(f"{name}model.")}
+            weights = {
+                key.removeprefix(f"{name}model."): v
+                for key, v in tensors.items()
+                if key.startswith(f"{name}model.")
+            }
             if not weights:
                 continue  # a run from before the discriminator
             module.load_state_dict(weights)
@@ -303,7 +378,9 @@ class Trainer:
 
 
 def train(args: argparse.Namespace) -> None:
-    trainer = Trainer(CodecConfig(), args.seed, args.minutes, args.freeze_at, args.rate, args.adversary_at)
+    trainer = Trainer(
+        CodecConfig(), args.seed, args.minutes, args.freeze_at, args.rate, args.adversary_at
+    )
     if (args.out / "training.safetensors").exists():
         trainer.load(args.out)
     elif args.start:
@@ -312,13 +389,17 @@ def train(args: argparse.Namespace) -> None:
     if args.relearn:
         trainer.relearn(load_codec(args.relearn))
     if args.ears:
-        trainer.ears = Encoder(checkpoint.load_config(EncoderConfig, args.ears)).requires_grad_(False).eval()
+        trainer.ears = (
+            Encoder(checkpoint.load_config(EncoderConfig, args.ears)).requires_grad_(False).eval()
+        )
         trainer.ears.load_state_dict(checkpoint.load_tensors(args.ears))
         trainer.ears_weight = args.ears_weight
     pools = [(folder, float(share)) for folder, share in args.pool]
     controlled = [(ControlPool(folder), float(share), True) for folder, share in args.controlled]
     controlled += [(ControlPool(folder), float(share), False) for folder, share in args.analysed]
-    crops = Crops([(Pool(folder, "train"), share) for folder, share in pools], args.seed, controlled)
+    crops = Crops(
+        [(Pool(folder, "train"), share) for folder, share in pools], args.seed, controlled
+    )
     valid = Crops([(Pool(pools[0][0], "valid"), 1.0)], args.seed).batch(0, VALID_CROPS)[0]
     progress, saved, reported = trainer.progress, time.monotonic(), trainer.progress.seconds
     while progress.seconds < trainer.limit:
@@ -341,27 +422,63 @@ def train(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--pool", nargs=2, action="append", metavar=("FOLDER", "SHARE"), help="the first validates")
+    parser.add_argument(
+        "--pool", nargs=2, action="append", metavar=("FOLDER", "SHARE"), help="the first validates"
+    )
     known = "the same with the controls of its synthesiser (duplex.training.controls): whole batches, of its share"
-    parser.add_argument("--controlled", nargs=2, action="append", default=[], metavar=("FOLDER", "SHARE"), help=known)
+    parser.add_argument(
+        "--controlled",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("FOLDER", "SHARE"),
+        help=known,
+    )
     apart = "recorded speech with what it is made of (duplex.training.controls --recorded): the same, but the talker has none of its codes"
-    parser.add_argument("--analysed", nargs=2, action="append", default=[], metavar=("FOLDER", "SHARE"), help=apart)
-    parser.add_argument("--start", type=Path, help="folder of a codec whose decoder is trained on; its codes stay as they are")
-    parser.add_argument("--relearn", type=Path, metavar="FOLDER", help="with --start: its encoder learns on too, see above")
-    parser.add_argument("--new-encoder", action="store_true", help="with --relearn: it begins anew, with what CodecConfig says")
-    parser.add_argument("--ears", type=Path, help="folder of the agent's encoder, to which both sounds shall be the same")
-    parser.add_argument("--ears-weight", type=float, default=EARS_WEIGHT, help="of what they hear, in the loss")
+    parser.add_argument(
+        "--analysed", nargs=2, action="append", default=[], metavar=("FOLDER", "SHARE"), help=apart
+    )
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="folder of a codec whose decoder is trained on; its codes stay as they are",
+    )
+    parser.add_argument(
+        "--relearn",
+        type=Path,
+        metavar="FOLDER",
+        help="with --start: its encoder learns on too, see above",
+    )
+    parser.add_argument(
+        "--new-encoder",
+        action="store_true",
+        help="with --relearn: it begins anew, with what CodecConfig says",
+    )
+    parser.add_argument(
+        "--ears",
+        type=Path,
+        help="folder of the agent's encoder, to which both sounds shall be the same",
+    )
+    parser.add_argument(
+        "--ears-weight", type=float, default=EARS_WEIGHT, help="of what they hear, in the loss"
+    )
     parser.add_argument("--minutes", type=float, default=50, help="length of the whole training")
-    parser.add_argument("--freeze-at", type=float, default=0.4, help="share of the time after which codes are final")
+    parser.add_argument(
+        "--freeze-at", type=float, default=0.4, help="share of the time after which codes are final"
+    )
     listens = "share of the time after which a discriminator listens (never, if not given: it has not helped yet)"
     parser.add_argument("--adversary-at", type=float, default=1.0, help=listens)
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--save-every", type=float, default=180, help="seconds between checkpoints")
-    parser.add_argument("--export", type=Path, help="write the weights of --out there in float16 and end")
+    parser.add_argument(
+        "--export", type=Path, help="write the weights of --out there in float16 and end"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.export:

@@ -19,12 +19,28 @@ from pathlib import Path
 import numpy as np
 import torch
 from duplex.training.data.pool import Pool
-from duplex.training.speech import HibariVoice, draw_voice, read_texts, synthetic_utterances, write_pool
+from duplex.training.speech import (
+    HibariVoice,
+    draw_voice,
+    read_texts,
+    synthetic_utterances,
+    write_pool,
+)
 from torchaudio.functional import melscale_fbanks
 
 from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE
 from duplex.model.codec import Codec, load_codec
-from duplex.model.vocoder import BINS, MIDDLE_HZ, OVERLAP_FRAMES, OVERLAP_GAIN, PARTS, SILENCE, WINDOW_SAMPLES, minimum_phase, unit
+from duplex.model.vocoder import (
+    BINS,
+    MIDDLE_HZ,
+    OVERLAP_FRAMES,
+    OVERLAP_GAIN,
+    PARTS,
+    SILENCE,
+    WINDOW_SAMPLES,
+    minimum_phase,
+    unit,
+)
 
 HIBARI_HOP, HIBARI_WINDOW, VOICED_HZ = 300, 1200, 40.0
 # Noise of the same density in windows that are shorter and overlap less often (by 3 instead of 4: squares sum to 1.125, not 1.5).
@@ -54,7 +70,9 @@ def between(rows: np.ndarray, places: np.ndarray) -> np.ndarray:
     return rows[low] * (1 - share) + rows[low + 1] * share
 
 
-def on_frames(noise: np.ndarray, harmonic: np.ndarray, theta: np.ndarray | None, hz: np.ndarray, hop: float) -> np.ndarray:
+def on_frames(
+    noise: np.ndarray, harmonic: np.ndarray, theta: np.ndarray | None, hz: np.ndarray, hop: float
+) -> np.ndarray:
     """Log magnitudes and phases [T, bins up to half the sample rate] and pitch [T] every `hop` samples -> [frames, NUMBERS].
 
     Without phases (theta is None) harmonics have their minimum phase. The middle of the window that the decoder makes of a frame
@@ -80,7 +98,9 @@ def on_frames(noise: np.ndarray, harmonic: np.ndarray, theta: np.ndarray | None,
     return np.concatenate([moved(noise), harmonic, phase, pitch], 1)
 
 
-def controls(harmonic: np.ndarray, theta: np.ndarray, residual: np.ndarray, hz: np.ndarray) -> np.ndarray:
+def controls(
+    harmonic: np.ndarray, theta: np.ndarray, residual: np.ndarray, hz: np.ndarray
+) -> np.ndarray:
     """Hibari's spectra [601, T] and pitch [T] -> what the decoder is to give [frames, NUMBERS]."""
     noise, harmonic = residual.T + NOISE_NEPERS, harmonic.T.clip(max=6.0) + HARMONIC_NEPERS
     return on_frames(noise, harmonic, np.pi * np.tanh(theta.T), hz, HIBARI_HOP)
@@ -93,8 +113,12 @@ def taken_apart(wave: np.ndarray) -> np.ndarray:
     wave = wave.astype(np.float64)
     hz, times = pyworld.harvest(wave, SAMPLE_RATE, frame_period=1000 * WORLD_HOP / SAMPLE_RATE)
     spectrum = pyworld.cheaptrick(wave, np.where(hz > 0, hz, UNVOICED_HZ), times, SAMPLE_RATE)
-    noisy = np.square(pyworld.d4c(wave, hz, times, SAMPLE_RATE)).clip(1e-6, 1 - 1e-6)  # share of the power
-    of_pulse = np.log(np.where(hz > 0, hz, MIDDLE_HZ) / SAMPLE_RATE)[:, None]  # a period's power is in one pulse
+    noisy = np.square(pyworld.d4c(wave, hz, times, SAMPLE_RATE)).clip(
+        1e-6, 1 - 1e-6
+    )  # share of the power
+    of_pulse = np.log(np.where(hz > 0, hz, MIDDLE_HZ) / SAMPLE_RATE)[
+        :, None
+    ]  # a period's power is in one pulse
     noise = 0.5 * np.log(spectrum * noisy + 1e-16) + WORLD_NOISE_NEPERS
     harmonic = 0.5 * (np.log(spectrum * (1 - noisy) + 1e-16) + of_pulse) + WORLD_HARMONIC_NEPERS
     rows = on_frames(noise.clip(FLOOR), harmonic.clip(FLOOR), None, hz, WORLD_HOP)
@@ -114,7 +138,11 @@ def controlled(texts: list[str], voices: str, seed: int, first: int):
         rows, wave = controls(harmonic, theta, residual, hz), dsp.synth(*parts, rng)
         gain = min(1.0, 0.98 / max(np.abs(wave).max(), 1e-3))
         rows[:, : 2 * BINS] = (rows[:, : 2 * BINS] + np.log(gain)).clip(min=FLOOR)
-        return gain * wave[: len(rows) * CODEC_FRAME_SAMPLES], {"voice": f"hibari:{voices}", "words": [], "controls": rows}
+        return gain * wave[: len(rows) * CODEC_FRAME_SAMPLES], {
+            "voice": f"hibari:{voices}",
+            "words": [],
+            "controls": rows,
+        }
 
     return synthetic_utterances(texts, speak, seed, first)
 
@@ -140,7 +168,12 @@ def recorded(folder: Path, codec: Codec | None, first: int):
     with multiprocessing.get_context("spawn").Pool() as workers:
         for begin in range(first, len(pool), AT_ONCE):
             numbers = range(begin, min(begin + AT_ONCE, len(pool)))
-            waves = [pool.wave(i, 0, pool.entries[i]["samples"] // CODEC_FRAME_SAMPLES * CODEC_FRAME_SAMPLES) for i in numbers]
+            waves = [
+                pool.wave(
+                    i, 0, pool.entries[i]["samples"] // CODEC_FRAME_SAMPLES * CODEC_FRAME_SAMPLES
+                )
+                for i in numbers
+            ]
             waves = [wave * min(1.0, 0.98 / max(np.abs(wave).max(), 1e-3)) for wave in waves]
             for i, wave, rows in zip(numbers, waves, workers.map(taken_apart, waves), strict=True):
                 if codec:
@@ -154,9 +187,13 @@ class ControlPool:
 
     def __init__(self, folder: str | Path):
         self.pool = Pool(folder, "train")
-        self.numbers = np.memmap(Path(folder) / "controls.f16", np.float16, "r").reshape(-1, NUMBERS)
+        self.numbers = np.memmap(Path(folder) / "controls.f16", np.float16, "r").reshape(
+            -1, NUMBERS
+        )
 
-    def crop(self, rng: np.random.Generator, frames: int, gain_db: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    def crop(
+        self, rng: np.random.Generator, frames: int, gain_db: tuple[float, float]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """-> wave [frames * CODEC_FRAME_SAMPLES], controls [frames, NUMBERS]; silence after the utterance's end."""
         i = int(rng.integers(len(self.pool)))
         entry = self.pool.entries[i]
@@ -164,7 +201,9 @@ class ControlPool:
         start = int(rng.integers(max(1, has - frames // 2)))
         count = min(frames, has - start)
         part = self.pool.wave(i, start * CODEC_FRAME_SAMPLES, count * CODEC_FRAME_SAMPLES)
-        gain = min(10 ** (rng.uniform(*gain_db) / 20), 0.99 / max(np.abs(part).max(initial=0), 1e-3))
+        gain = min(
+            10 ** (rng.uniform(*gain_db) / 20), 0.99 / max(np.abs(part).max(initial=0), 1e-3)
+        )
         first = entry["offset"] // CODEC_FRAME_SAMPLES + start
         rows = np.zeros((frames, NUMBERS), np.float32)
         rows[:count] = self.numbers[first : first + count]
@@ -173,7 +212,9 @@ class ControlPool:
         return np.pad(gain * part, (0, (frames - count) * CODEC_FRAME_SAMPLES)), rows
 
 
-def control_terms(spectrum: torch.Tensor, log_hz: torch.Tensor, wanted: torch.Tensor) -> dict[str, torch.Tensor]:
+def control_terms(
+    spectrum: torch.Tensor, log_hz: torch.Tensor, wanted: torch.Tensor
+) -> dict[str, torch.Tensor]:
     """What the decoder gives [B, T, PARTS * BINS], [B, T] against the controls [B, T, NUMBERS] -> mean distances.
 
     `noise`, `harmonic`, `bands` (both together in mel bands: what words are told by) in nepers, `turn` 1 - cosine where harmonics
@@ -184,7 +225,11 @@ def control_terms(spectrum: torch.Tensor, log_hz: torch.Tensor, wanted: torch.Te
     hz = wanted[..., -1:]
     weight = 1 / (1 + torch.arange(BINS) * (SAMPLE_RATE / WINDOW_SAMPLES) / BEND_HZ)
     weight = weight / weight.mean()
-    cosine = (unit(real, imaginary) * minimum_phase(true_harmonic) * torch.polar(torch.exp(-true_harmonic), -phase)).real
+    cosine = (
+        unit(real, imaginary)
+        * minimum_phase(true_harmonic)
+        * torch.polar(torch.exp(-true_harmonic), -phase)
+    ).real
     audible = weight * torch.sigmoid(2 * (true_harmonic - true_noise)) * (true_harmonic > FLOOR)
     voiced, hz = (hz > 0)[..., 0], hz[..., 0].clamp(min=VOICED_HZ)
     return {
@@ -203,7 +248,9 @@ def told_apart(ours: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
 
 def log_bands(noise: torch.Tensor, harmonic: torch.Tensor) -> torch.Tensor:
     """Log magnitudes [..., BINS] -> those of both together in mel bands [..., BANDS]."""
-    return 0.5 * torch.log((torch.exp(2 * noise) + torch.exp(2 * harmonic)) @ mel_bank() + np.exp(2 * BAND_FLOOR))
+    return 0.5 * torch.log(
+        (torch.exp(2 * noise) + torch.exp(2 * harmonic)) @ mel_bank() + np.exp(2 * BAND_FLOOR)
+    )
 
 
 @cache
@@ -223,19 +270,41 @@ def mel_shares() -> torch.Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--texts", type=Path, nargs="+", help="files with one text a line, for Hibari to say")
-    parser.add_argument("--recorded", type=Path, help="pool of recorded speech to take apart instead")
-    parser.add_argument("--mixed-by", type=Path, metavar="FOLDER", help="with --recorded: the codec that says how, see above")
-    parser.add_argument("--voices", choices=["heart", "many"], default="heart", help="as duplex.training.speech; `many`: Hibari's alone")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--texts", type=Path, nargs="+", help="files with one text a line, for Hibari to say"
+    )
+    parser.add_argument(
+        "--recorded", type=Path, help="pool of recorded speech to take apart instead"
+    )
+    parser.add_argument(
+        "--mixed-by",
+        type=Path,
+        metavar="FOLDER",
+        help="with --recorded: the codec that says how, see above",
+    )
+    parser.add_argument(
+        "--voices",
+        choices=["heart", "many"],
+        default="heart",
+        help="as duplex.training.speech; `many`: Hibari's alone",
+    )
     parser.add_argument("--hours", type=float, default=1.2, help="0.8 GB each")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True, help="the pool's folder; a run resumes there")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="the pool's folder; a run resumes there"
+    )
     args = parser.parse_args()
     if (args.texts is None) == (args.recorded is None):
-        parser.error("one of --texts and --recorded is needed: what is to be said, or what has been said")
+        parser.error(
+            "one of --texts and --recorded is needed: what is to be said, or what has been said"
+        )
     if args.mixed_by and not args.recorded:
-        parser.error("--mixed-by needs --recorded: of its own speech a synthesiser knows the mixture")
+        parser.error(
+            "--mixed-by needs --recorded: of its own speech a synthesiser knows the mixture"
+        )
     if args.recorded:
         codec = load_codec(args.mixed_by) if args.mixed_by else None
         write_pool(lambda first: recorded(args.recorded, codec, first), args.out, args.hours)

@@ -27,7 +27,13 @@ from duplex.training.scenes.sequence import BACK_CHANNELS
 from duplex.training.text.context import context_exchange, read_matters
 from duplex.training.text.countries import country_exchange, load_countries
 from duplex.training.text.numbers import number_exchange, small_sum
-from duplex.training.text.repeats import answer_again, own_phrases, remark, say_after_me, short_sentences
+from duplex.training.text.repeats import (
+    answer_again,
+    own_phrases,
+    remark,
+    say_after_me,
+    short_sentences,
+)
 from duplex.training.text.templates import Block, draw, expand, read_blocks, read_lines
 
 VALID_PER_1000 = 35  # about 2 per cent remain: dialogues with parts of both splits are dropped
@@ -48,9 +54,13 @@ SHARES = {  # per cent of the single exchanges
 SLOW = ("remark", "story")  # no question that would be over with its last word
 CONTEXT_SHARE = 0.1  # dialogues about what was told before, on top of the others
 ASIDE_SHARE = 0.1  # of the dialogues have something said to another person
-NAMES = "Anna|Tom|Maria|Jack|Lisa|Ben|Sarah|David|Emma|Mike|Julia|Chris|Laura|Max|Nina|Oliver|Sophie|Paul|Kate|Leo".split("|")
+NAMES = "Anna|Tom|Maria|Jack|Lisa|Ben|Sarah|David|Emma|Mike|Julia|Chris|Laura|Max|Nina|Oliver|Sophie|Paul|Kate|Leo".split(
+    "|"
+)
 OPENINGS = "Um, |Uh, |So, |Okay, |Well, |Hey Duplex, |Duplex, |Hello, |Hey, ".split("|")
-LATER_OPENINGS = "Um, |So, |Okay, |And |By the way, |Thanks. |Great. |And now, |One more thing, ".split("|")
+LATER_OPENINGS = (
+    "Um, |So, |Okay, |And |By the way, |Thanks. |Great. |And now, |One more thing, ".split("|")
+)
 OPENING_WORDS = {
     "What", "What's", "Which", "Who", "Who's", "Where", "Where's", "How", "Why", "When", "Can", "Could", "Do", "Does",
     "Is", "Are", "Tell", "Count", "Repeat", "Say", "Should", "Would",
@@ -102,7 +112,10 @@ class Writer:
 
     def __init__(self, data: Path, answers: Path, seed: int):
         self.seed, self.rng = seed, random.Random(seed)
-        self.blocks = {kind: read_blocks(kind) for kind in ("social", "opinion", "smalltalk", "fact_tables", "story")}
+        self.blocks = {
+            kind: read_blocks(kind)
+            for kind in ("social", "opinion", "smalltalk", "fact_tables", "story")
+        }
         self.countries = load_countries(data)
         self.facts = [Block(turns=line.split(" = ")) for line in read_lines("facts")]
         self.web = [Block(turns=line.split(" = ")) for line in read_lines("webquestions")]
@@ -121,10 +134,16 @@ class Writer:
         return Exchange(tuple(turns), kind.removesuffix("_tables"), split_of(turns[0][0]))
 
     def computed(self, kind: str) -> Exchange:
-        draws = {"numbers": number_exchange, "sum": small_sum, "country": partial(country_exchange, self.countries)}
+        draws = {
+            "numbers": number_exchange,
+            "sum": small_sum,
+            "country": partial(country_exchange, self.countries),
+        }
         key, turns = draws[kind](self.rng)
         if kind == "country":
-            return Exchange(tuple(turns), kind, split_of(key), "own; samayo/country-json", "Apache-2.0; MIT")
+            return Exchange(
+                tuple(turns), kind, split_of(key), "own; samayo/country-json", "Apache-2.0; MIT"
+            )
         return Exchange(tuple(turns), kind, split_of(key))
 
     def fact(self) -> Exchange:
@@ -132,7 +151,9 @@ class Writer:
             return self.from_blocks("fact_tables")
         if self.rng.random() < 0.08:
             turns = draw(self.rng.choice(self.web), self.rng)
-            return Exchange(tuple(turns), "fact", split_of(turns[0][0]), "WebQuestions", "CC-BY 4.0")
+            return Exchange(
+                tuple(turns), "fact", split_of(turns[0][0]), "WebQuestions", "CC-BY 4.0"
+            )
         turns = draw(self.rng.choice(self.facts), self.rng)
         return Exchange(tuple(turns), "fact", split_of(turns[0][0]))
 
@@ -163,16 +184,25 @@ class Writer:
     def answer(self) -> Exchange:
         row = self.rng.choice(self.answers)
         turns = ((row["question"], row["answer"]),)
-        return Exchange(turns, "answer", split_of(row["question"]), "SmolLM2-135M-Instruct", "Apache-2.0")
+        return Exchange(
+            turns, "answer", split_of(row["question"]), "SmolLM2-135M-Instruct", "Apache-2.0"
+        )
 
     def single(self, kind: str) -> Exchange:
-        if kind == "answer" and (not self.answers or self.rng.random() > len(self.answers) / ANSWERS_WANTED):
+        if kind == "answer" and (
+            not self.answers or self.rng.random() > len(self.answers) / ANSWERS_WANTED
+        ):
             kind = "smalltalk"
         if kind in self.blocks:
             return self.from_blocks(kind)
         if kind in ("country", "numbers", "sum"):
             return self.computed(kind)
-        return {"fact": self.fact, "repeat": self.repeat, "remark": self.remark, "answer": self.answer}[kind]()
+        return {
+            "fact": self.fact,
+            "repeat": self.repeat,
+            "remark": self.remark,
+            "answer": self.answer,
+        }[kind]()
 
     def aside(self) -> Exchange:
         text = expand(self.rng.choice(self.asides), self.rng, {"name": self.rng.choice(NAMES)})
@@ -233,7 +263,10 @@ def write_context(count: int, seed: int) -> list[Exchange]:
         told, _, note, turns = context_exchange(matters, random.Random(f"{seed} context {number}"))
         splits = {split_of(one.matter.note.replace("$v", one.value)) for one in told}
         if len(splits) < 2:
-            found.setdefault((note, *turns), Exchange(tuple(turns), "context", "".join(splits) or "train", note=note))
+            found.setdefault(
+                (note, *turns),
+                Exchange(tuple(turns), "context", "".join(splits) or "train", note=note),
+            )
         if len(found) == count:
             break
     return list(found.values())
@@ -243,9 +276,15 @@ def as_json(dialogue: Exchange) -> str:
     turns = []
     for user, agent in dialogue.turns:
         marks = {"aside": agent is None, "slow": user in dialogue.slow}
-        turns.append({"role": "user", "text": user} | {name: True for name, holds in marks.items() if holds})
+        turns.append(
+            {"role": "user", "text": user} | {name: True for name, holds in marks.items() if holds}
+        )
         turns += [{"role": "agent", "text": agent}] if agent else []
-    row = {"turns": turns} | {key: value for key, value in vars(dialogue).items() if key not in ("turns", "slow") and value}
+    row = {"turns": turns} | {
+        key: value
+        for key, value in vars(dialogue).items()
+        if key not in ("turns", "slow") and value
+    }
     return json.dumps(row, ensure_ascii=False)
 
 
@@ -254,7 +293,9 @@ def report(dialogues: list[Exchange]) -> None:
     splits = Counter(dialogue.split for dialogue in dialogues)
     several = sum(len(dialogue.turns) > 1 for dialogue in dialogues)
     words = [len(agent.split()) for dialogue in dialogues for _, agent in dialogue.turns if agent]
-    print(f"{len(dialogues)} dialogues {dict(splits)}, {several / len(dialogues):.0%} with several exchanges")
+    print(
+        f"{len(dialogues)} dialogues {dict(splits)}, {several / len(dialogues):.0%} with several exchanges"
+    )
     print(f"exchanges by kind {dict(kinds.most_common())}")
     print(f"agent words: mean {sum(words) / len(words):.1f}, most {max(words)}")
 
@@ -267,12 +308,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    dialogues = write_dialogues(Writer(args.data, args.out / "answers.jsonl", args.seed), args.count)
+    dialogues = write_dialogues(
+        Writer(args.data, args.out / "answers.jsonl", args.seed), args.count
+    )
     dialogues += write_context(round(CONTEXT_SHARE * args.count), args.seed)
     texts = {
         "dialogues.jsonl": [as_json(dialogue) for dialogue in dialogues],
-        "user_texts.txt": dict.fromkeys([*BACK_CHANNELS, *(user for dialogue in dialogues for user, _ in dialogue.turns)]),
-        "agent_texts.txt": dict.fromkeys(agent for dialogue in dialogues for _, agent in dialogue.turns if agent),
+        "user_texts.txt": dict.fromkeys(
+            [*BACK_CHANNELS, *(user for dialogue in dialogues for user, _ in dialogue.turns)]
+        ),
+        "agent_texts.txt": dict.fromkeys(
+            agent for dialogue in dialogues for _, agent in dialogue.turns if agent
+        ),
     }
     for name, lines in texts.items():
         temporary = args.out / (name + ".part")

@@ -77,7 +77,15 @@ def voiced(wave: np.ndarray, times: list) -> list[Word]:
     for k, (raw, start, end) in enumerate(times):
         begin = max(0.0, start - ONSET_SECONDS) if k == 0 else start
         until = len(wave) if k + 1 == len(times) else int(times[k + 1][1] * SAMPLE_RATE)
-        words.append(Word(heard_form(raw), start, end, (wave, int(begin * SAMPLE_RATE), until), raw.endswith(",")))
+        words.append(
+            Word(
+                heard_form(raw),
+                start,
+                end,
+                (wave, int(begin * SAMPLE_RATE), until),
+                raw.endswith(","),
+            )
+        )
     return words
 
 
@@ -111,7 +119,11 @@ def answer(scene: Scene, say: Callable) -> tuple[np.ndarray, list]:
         fade = min(count, int(FADE_SECONDS * SAMPLE_RATE))
         part[count - fade :] *= np.linspace(1.0, 0.0, fade)
         channel[at : at + count] += part
-        words += [[word, [round(begin + first, 3), round(begin + last, 3)]] for word, first, last in times if begin + last <= end]
+        words += [
+            [word, [round(begin + first, 3), round(begin + last, 3)]]
+            for word, first, last in times
+            if begin + last <= end
+        ]
     return channel, words
 
 
@@ -123,16 +135,27 @@ def falls_silent(speech: AgentTurn) -> float:
 def write(scene: Scene, say: Callable, noises, rng, path: Path) -> float:
     """path.wav and path.json -> seconds."""
     user, (agent, said) = perform(scene, noises, rng), answer(scene, say)
-    heard = [[w.text, [round(w.start, 3), round(w.end, 3)], "USER"] for turn in scene.user for w in turn.words]
+    heard = [
+        [w.text, [round(w.start, 3), round(w.end, 3)], "USER"]
+        for turn in scene.user
+        for w in turn.words
+    ]
     words = sorted([[*word, "SPEAKER_MAIN"] for word in said] + heard, key=lambda word: word[1])
     turns = [
-        {"start": round(t.words[0].start, 3), "end": round(t.words[-1].end, 3), "for_the_agent": t.answered} for t in scene.user
+        {
+            "start": round(t.words[0].start, 3),
+            "end": round(t.words[-1].end, 3),
+            "for_the_agent": t.answered,
+        }
+        for t in scene.user
     ]
     stops = [round(falls_silent(speech), 3) for speech in scene.agent if speech.stopped_by]
     stereo = np.stack([agent, user], 1)
     soundfile.write(path.with_suffix(".wav"), stereo, SAMPLE_RATE, "PCM_16")
     described = {"alignments": words, "user_turns": turns, "agent_stops": stops}
-    path.with_suffix(".json").write_text(json.dumps(described, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.with_suffix(".json").write_text(
+        json.dumps(described, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     return len(stereo) / SAMPLE_RATE
 
 
@@ -151,9 +174,15 @@ def hibari() -> Callable:
 def run(args, say: Callable) -> int:
     """-> scenes written; less than asked for where the pools lack too many of the sentences."""
     dialogues, cast = read_dialogues(args.corpus, args.split), Cast(args.pool)
-    dialogues = [d for d in dialogues if all(t["role"] != "user" or t["text"] in cast.by_text for t in d["turns"])]
+    dialogues = [
+        d
+        for d in dialogues
+        if all(t["role"] != "user" or t["text"] in cast.by_text for t in d["turns"])
+    ]
     if not dialogues:
-        raise SystemExit(f"No dialogue of {args.corpus} can be spoken: the pools have none of its users' sentences.")
+        raise SystemExit(
+            f"No dialogue of {args.corpus} can be spoken: the pools have none of its users' sentences."
+        )
     noises = load_noise(args.noise) if args.noise else []
     args.out.mkdir(parents=True, exist_ok=True)
     lines, rng = [], np.random.default_rng(args.seed)
@@ -164,21 +193,45 @@ def run(args, say: Callable) -> int:
         if scene is None:
             continue
         name = f"scene-{len(lines):05d}"
-        lines.append({"path": f"{name}.wav", "duration": round(write(scene, say, noises, rng, args.out / name), 3)})
+        lines.append(
+            {
+                "path": f"{name}.wav",
+                "duration": round(write(scene, say, noises, rng, args.out / name), 3),
+            }
+        )
     (args.out / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    print(f"{len(lines)} scenes, {sum(line['duration'] for line in lines) / 60:.1f} minutes, in {args.out}")
+    print(
+        f"{len(lines)} scenes, {sum(line['duration'] for line in lines) / 60:.1f} minutes, in {args.out}"
+    )
     return len(lines)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--corpus", type=Path, required=True, help="dialogues.jsonl of duplex.training.corpus")
-    parser.add_argument("--split", choices=["train", "valid"], default="train", help="of the corpus (default %(default)s)")
-    parser.add_argument("--pool", type=Path, action="append", required=True, help="speech pool of its user texts, repeatable")
+    parser.add_argument(
+        "--corpus", type=Path, required=True, help="dialogues.jsonl of duplex.training.corpus"
+    )
+    parser.add_argument(
+        "--split",
+        choices=["train", "valid"],
+        default="train",
+        help="of the corpus (default %(default)s)",
+    )
+    parser.add_argument(
+        "--pool",
+        type=Path,
+        action="append",
+        required=True,
+        help="speech pool of its user texts, repeatable",
+    )
     parser.add_argument("--noise", type=Path, help="data folder whose audio.jsonl lists noises")
-    parser.add_argument("--count", type=int, default=100, help="scenes to write (default %(default)s)")
+    parser.add_argument(
+        "--count", type=int, default=100, help="scenes to write (default %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True, help="folder for data.jsonl and the scenes")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for data.jsonl and the scenes"
+    )
     return parser.parse_args(arguments)
 
 

@@ -18,7 +18,15 @@ import torch
 from duplex.training.common.precision import mixed
 from duplex.training.common.run_log import describe_run, log
 from duplex.training.common.run_state import has_run, resume_run, save_run
-from duplex.training.duplex import VALID_SEED, SceneSource, Tokenizer, add_data_arguments, assemble, build, kind_of
+from duplex.training.duplex import (
+    VALID_SEED,
+    SceneSource,
+    Tokenizer,
+    add_data_arguments,
+    assemble,
+    build,
+    kind_of,
+)
 from duplex.training.scenes.sequence import IGNORE
 from torch.nn import functional as F
 
@@ -50,13 +58,19 @@ def target(lm, drawn: list):
         x, positions, visible, labels = assemble(lm, drawn)
         hidden = lm(x, positions, visible)
     length = labels.shape[1]
-    names = np.stack([np.pad(kind_of(s), (0, length - len(s.token)), constant_values="") for s, _, _ in drawn])
+    names = np.stack(
+        [np.pad(kind_of(s), (0, length - len(s.token)), constant_values="") for s, _, _ in drawn]
+    )
     return x.float(), hidden.float(), labels, names
 
 
-def losses(draft: Draft, lm, drawn: list, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def losses(
+    draft: Draft, lm, drawn: list, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
     x, hidden, labels, _ = target(lm, drawn)
-    asked = (labels != IGNORE) & ((labels != NEXT) | torch.from_numpy(rng.uniform(size=labels.shape) < NEXT_KEPT))
+    asked = (labels != IGNORE) & (
+        (labels != NEXT) | torch.from_numpy(rng.uniform(size=labels.shape) < NEXT_KEPT)
+    )
     asked[:, :PLACES] = False
     with torch.no_grad(), mixed():
         wanted = lm.logits(hidden[asked]).softmax(-1)
@@ -66,7 +80,9 @@ def losses(draft: Draft, lm, drawn: list, rng: np.random.Generator) -> tuple[tor
         distance = distance + weight * F.smooth_l1_loss(guess[asked], hidden[asked])
         with mixed():
             scores = lm.logits(guess[asked])
-        divergence = divergence + weight * F.kl_div(scores.log_softmax(-1), wanted, reduction="batchmean")
+        divergence = divergence + weight * F.kl_div(
+            scores.log_softmax(-1), wanted, reduction="batchmean"
+        )
     return distance, divergence
 
 
@@ -83,13 +99,22 @@ def agreement(draft: Draft, lm, source: SceneSource, batches: int = 8) -> dict:
         for place, guess in enumerate(guesses(draft, hidden, x)):
             same = (lm.logits(guess[asked].to(lm.embedding.dtype)).argmax(-1) == best).numpy()
             for kind in np.unique(kinds):
-                found.setdefault(str(kind), [[] for _ in range(PLACES)])[place].append(same[kinds == kind])
-    return {kind: [round(float(np.concatenate(place).mean()), 3) for place in places] for kind, places in found.items()}
+                found.setdefault(str(kind), [[] for _ in range(PLACES)])[place].append(
+                    same[kinds == kind]
+                )
+    return {
+        kind: [round(float(np.concatenate(place).mean()), 3) for place in places]
+        for kind, places in found.items()
+    }
 
 
 def train(args, draft: Draft, lm, source: SceneSource, valid: SceneSource) -> None:
-    optimizer = torch.optim.AdamW(draft.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
-    progress = resume_run(args.out, draft, optimizer) if has_run(args.out) else {"step": 0, "seconds": 0.0}
+    optimizer = torch.optim.AdamW(
+        draft.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01
+    )
+    progress = (
+        resume_run(args.out, draft, optimizer) if has_run(args.out) else {"step": 0, "seconds": 0.0}
+    )
     begun, saved, queue, recent = time.time() - progress["seconds"], time.time(), [], []
     while (elapsed := time.time() - begun) < args.minutes * 60:
         step = progress["step"] = progress["step"] + 1
@@ -105,15 +130,31 @@ def train(args, draft: Draft, lm, source: SceneSource, valid: SceneSource) -> No
         optimizer.zero_grad()
         recent.append((distance.item(), divergence.item()))
         if step % 25 == 0:
-            line = {"step": step, "minutes": round(elapsed / 60, 1), "distance, divergence": np.mean(recent, 0).round(4).tolist()}
+            line = {
+                "step": step,
+                "minutes": round(elapsed / 60, 1),
+                "distance, divergence": np.mean(recent, 0).round(4).tolist(),
+            }
             recent = []
             if step % 200 == 0:
                 line["agreement"] = agreement(draft, lm, valid)
             log(args.out, line)
         if time.time() - saved > 180:
             saved = time.time()
-            save_run(args.out, draft.state_dict(), draft.config, optimizer, {**progress, "seconds": time.time() - begun})
-    save_run(args.out, draft.state_dict(), draft.config, optimizer, {**progress, "seconds": time.time() - begun})
+            save_run(
+                args.out,
+                draft.state_dict(),
+                draft.config,
+                optimizer,
+                {**progress, "seconds": time.time() - begun},
+            )
+    save_run(
+        args.out,
+        draft.state_dict(),
+        draft.config,
+        optimizer,
+        {**progress, "seconds": time.time() - begun},
+    )
     print(json.dumps({"agreement": agreement(draft, lm, valid, 20)}), flush=True)
 
 
@@ -124,7 +165,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--positions", type=int, default=900, help="positions a batch")
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run; a run resumes there")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the run; a run resumes there"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)

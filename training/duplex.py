@@ -29,7 +29,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from duplex.training.common.distributed import agreed, average_gradients, check_together, collected, join
+from duplex.training.common.distributed import (
+    agreed,
+    average_gradients,
+    check_together,
+    collected,
+    join,
+)
 from duplex.training.common.precision import fast_dtype, mixed
 from duplex.training.common.run_log import describe_run, log
 from duplex.training.common.run_state import has_run, resume_run, save_run
@@ -68,16 +74,32 @@ from duplex.model import backbone
 from duplex.model.backbone import fill, start_controls, trained
 from duplex.model.lexicon import written
 from duplex.model.lm import LM, TEXT, LMConfig, visible_cells
-from duplex.model.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, load_tokenizer
+from duplex.model.tokens import (
+    AGENT,
+    ASIDE,
+    END,
+    FIRST_TEXT_ID,
+    NEXT,
+    STOP,
+    USER,
+    USER_END,
+    load_tokenizer,
+)
 
 ECHO_SHARE = 0.12  # of simulated scenes, in which the agent hears itself
 NOT_HEARD = 0.03  # of their words
 NEXT_KEPT = 0.25  # share of <next> labels that are learned
-WEIGHTS = {"stop": 4.0, "aside": 2.0, "end of user": 2.0}  # rare decisions that everything after them hangs on
+WEIGHTS = {
+    "stop": 4.0,
+    "aside": 2.0,
+    "end of user": 2.0,
+}  # rare decisions that everything after them hangs on
 VALID_SEED = 99
 ATTEMPTS = 1000  # at one scene; some fail because a voice lacks a sentence or is not heard
 SAVE_SECONDS = 180
-RESIDUAL_RATE = 0.03  # of the learning rate: features are ten times as long as the embeddings they are added to
+RESIDUAL_RATE = (
+    0.03  # of the learning rate: features are ten times as long as the embeddings they are added to
+)
 
 
 def kind_share(text: str) -> tuple[str, float]:
@@ -124,7 +146,11 @@ def leak(scene: Scene, heard: Heard, rng: np.random.Generator) -> None:
         now = speech.start + VOICE_DELAY_SECONDS + delay
         for word in speech.text.split():
             now += voice_seconds(word)
-            if rng.uniform() < share and now < min(end, (len(heard) - 1) * TICK) and heard_form(word):
+            if (
+                rng.uniform() < share
+                and now < min(end, (len(heard) - 1) * TICK)
+                and heard_form(word)
+            ):
                 heard[int(now / TICK)].append((heard_form(word), float(rng.uniform(0.2, 1.0))))
 
 
@@ -140,13 +166,17 @@ class SceneSource:
     def __init__(self, args, split: str, tokenizer, ears: Ears | None):
         dialogues = read_dialogues(args.corpus, split) if args.corpus else []
         self.dialogues, self.tokenizer, self.ears = dialogues, tokenizer, ears
-        self.more = [(share, [d for d in dialogues if kind in d["kind"]]) for kind, share in args.more]
+        self.more = [
+            (share, [d for d in dialogues if kind in d["kind"]]) for kind, share in args.more
+        ]
         self.simulated = args.simulated if ears else 1.0
         self.text = args.text if dialogues else 0.0
         self.residual = args.residual
         self.cast = Cast(args.pool if ears else [])
         self.noises = load_noise(args.noise) if ears and args.noise else []
-        self.sentences = [(share, Pool(folder, split)) for folder, share in args.sentences] if ears else []
+        self.sentences = (
+            [(share, Pool(folder, split)) for folder, share in args.sentences] if ears else []
+        )
         opened = [(share, Recordings(folder, split)) for folder, share in args.recordings]
         self.recordings = [(share, recordings) for share, recordings in opened if len(recordings)]
 
@@ -159,10 +189,16 @@ class SceneSource:
                 drawn = self.sentence(pool, rng)
             else:
                 dialogue = self.dialogues[rng.integers(len(self.dialogues))]
-                drawn = self.simulated_scene(dialogue, rng) if rng.uniform() < self.simulated else self.spoken(dialogue, rng)
+                drawn = (
+                    self.simulated_scene(dialogue, rng)
+                    if rng.uniform() < self.simulated
+                    else self.spoken(dialogue, rng)
+                )
             if drawn is not None:
                 return drawn
-        raise RuntimeError(f"none of {ATTEMPTS} scenes could be made: do the sounds fit the texts, and is anything heard?")
+        raise RuntimeError(
+            f"none of {ATTEMPTS} scenes could be made: do the sounds fit the texts, and is anything heard?"
+        )
 
     @property
     def empty(self) -> bool:
@@ -172,7 +208,9 @@ class SceneSource:
         """The recordings to draw from, each in its share; None: a generated scene. Without dialogues there are only recordings."""
         if not self.recordings:
             return None
-        chance = rng.uniform() * (1.0 if self.dialogues else sum(share for share, _ in self.recordings))
+        chance = rng.uniform() * (
+            1.0 if self.dialogues else sum(share for share, _ in self.recordings)
+        )
         for share, recordings in self.recordings:
             if chance < share:
                 return recordings
@@ -194,13 +232,18 @@ class SceneSource:
         if not due:
             return None
         put_in_time(scene, due, self.tokenizer.spell)
-        symbols, cap = heard_symbols(scene, due, self.tokenizer.spell), int(rng.choice([1, 1, 2, 3]))
+        symbols, cap = (
+            heard_symbols(scene, due, self.tokenizer.spell),
+            int(rng.choice([1, 1, 2, 3])),
+        )
         prompt = self.tokenizer.prompt(scene.instructions)
         sequence = lay_out(scene, symbols, prompt, self.tokenizer.encode, cap)
         return sequence, vectors if self.residual else None, pieces(heard, self.tokenizer.spell)
 
     def simulated_scene(self, dialogue, rng):
-        scene = with_note(converse(dialogue["turns"], lambda text: guess_times(text, rng), rng), dialogue)
+        scene = with_note(
+            converse(dialogue["turns"], lambda text: guess_times(text, rng), rng), dialogue
+        )
         return self.finish(scene, None, simulate(scene, rng), rng)
 
     def spoken(self, dialogue, rng):
@@ -225,7 +268,9 @@ class SceneSource:
         for _ in range(int(rng.integers(1, 3))):
             i = int(rng.integers(len(pool)))
             wave, entry = pool.wave(i), pool.entries[i]
-            times = entry["words"] or [[entry["text"], 0.0, len(wave) / SAMPLE_RATE]]  # without times it is one long word
+            times = entry["words"] or [
+                [entry["text"], 0.0, len(wave) / SAMPLE_RATE]
+            ]  # without times it is one long word
             words = [word for word in voiced(wave, times) if word.text]
             if not words:
                 return None
@@ -239,7 +284,12 @@ class SceneSource:
     def window(self, recordings: Recordings, rng):
         """A stretch of a recorded conversation. None where a turn is not heard."""
         scene, wave, both_known = recordings.draw(rng)
-        drawn = self.finish(scene, *listen(self.ears, augment(wave, active_power(wave), self.noises, rng)), rng, place)
+        drawn = self.finish(
+            scene,
+            *listen(self.ears, augment(wave, active_power(wave), self.noises, rng)),
+            rng,
+            place,
+        )
         return drawn if both_known or not drawn else (hearing_only(drawn[0]), *drawn[1:])
 
     def written(self, rng: np.random.Generator, positions: int):
@@ -250,7 +300,9 @@ class SceneSource:
             if dialogue.get("note"):
                 turns.append({"role": "system", "text": dialogue["note"]})
             for turn in dialogue["turns"]:
-                turns.append({**turn, "text": heard_form(turn["text"])} if turn["role"] == "user" else turn)
+                turns.append(
+                    {**turn, "text": heard_form(turn["text"])} if turn["role"] == "user" else turn
+                )
                 tokens += 2 + len(self.tokenizer.encode(turn["text"]))
         prompt = self.tokenizer.prompt(INSTRUCTIONS[0])
         return lay_out_text(turns, prompt, self.tokenizer.encode, self.tokenizer.spell), None, [[]]
@@ -277,10 +329,14 @@ def assemble(lm: LM, drawn: list):
     inputs, labels, visible = [], [], []
     for sequence, vectors, heard in drawn:
         pad = length - len(sequence.token)
-        token = torch.from_numpy(np.pad(sequence.token, (0, pad), constant_values=FIRST_TEXT_ID)).to(device)
+        token = torch.from_numpy(
+            np.pad(sequence.token, (0, pad), constant_values=FIRST_TEXT_ID)
+        ).to(device)
         x = lm.embed(token.clamp(min=0))
         felt = lm.project(None if vectors is None else vectors.to(device), heard)
-        index = torch.from_numpy(np.pad(np.where(sequence.token < 0, sequence.tick, 0), (0, pad))).to(device)
+        index = torch.from_numpy(
+            np.pad(np.where(sequence.token < 0, sequence.tick, 0), (0, pad))
+        ).to(device)
         x = torch.where((token < 0)[:, None], felt[index.clamp(max=len(felt) - 1)].to(x.dtype), x)
         inputs.append(x)
         labels.append(torch.from_numpy(np.pad(sequence.label, (0, pad), constant_values=IGNORE)))
@@ -302,14 +358,23 @@ def seen(config: LMConfig, sequence: Sequence, length: int) -> np.ndarray:
     return visible & (index[:, None] < dropped[None])
 
 
-KINDS = {"next": (NEXT,), "user": (USER,), "end of user": (USER_END,), "aside": (ASIDE,), "end": (END,), "stop": (STOP,)}
+KINDS = {
+    "next": (NEXT,),
+    "user": (USER,),
+    "end of user": (USER_END,),
+    "aside": (ASIDE,),
+    "end": (END,),
+    "stop": (STOP,),
+}
 
 
 def kind_of(sequence: Sequence) -> np.ndarray:
     """What each label is: "hearing" or "speaking" text, or the control's name."""
     names, stream = [], "speaking"
     for token, label in zip(sequence.token, sequence.label, strict=True):
-        stream = {USER: "hearing", USER_END: "speaking", ASIDE: "speaking", AGENT: "speaking"}.get(int(token), stream)
+        stream = {USER: "hearing", USER_END: "speaking", ASIDE: "speaking", AGENT: "speaking"}.get(
+            int(token), stream
+        )
         names.append(next((name for name, ids in KINDS.items() if label in ids), stream))
     return np.array(names)
 
@@ -317,13 +382,22 @@ def kind_of(sequence: Sequence) -> np.ndarray:
 def losses(lm: LM, drawn: list, rng: np.random.Generator, kept: float):
     """Cross entropy at the kept labels -> losses [N], right [N], kinds [N]."""
     x, positions, visible, labels = assemble(lm, drawn)
-    names = np.concatenate([np.pad(kind_of(s), (0, labels.shape[1] - len(s.token)), constant_values="") for s, _, _ in drawn])
+    names = np.concatenate(
+        [
+            np.pad(kind_of(s), (0, labels.shape[1] - len(s.token)), constant_values="")
+            for s, _, _ in drawn
+        ]
+    )
     labels = labels.reshape(-1)
-    keep = (labels != IGNORE) & ((labels != NEXT) | torch.from_numpy(rng.uniform(size=len(labels)) < kept))
+    keep = (labels != IGNORE) & (
+        (labels != NEXT) | torch.from_numpy(rng.uniform(size=len(labels)) < kept)
+    )
     with mixed(x.device.type):
         hidden = lm(x, positions, visible).reshape(-1, lm.config.width)[keep.to(x.device)]
         scores = lm.logits(hidden)
-    scores = torch.cat([scores[:, :NEXT], scores[:, NEXT : NEXT + 1] + math.log(kept), scores[:, NEXT + 1 :]], 1)
+    scores = torch.cat(
+        [scores[:, :NEXT], scores[:, NEXT : NEXT + 1] + math.log(kept), scores[:, NEXT + 1 :]], 1
+    )
     wanted = labels[keep].to(x.device)
     loss = F.cross_entropy(scores, wanted, reduction="none")
     return loss, scores.argmax(-1) == wanted, names[keep.numpy()]
@@ -337,7 +411,13 @@ def weighted_mean(loss: torch.Tensor, names: np.ndarray) -> torch.Tensor:
 def by_kind(parts: list) -> dict:
     """Mean loss and accuracy for each kind of label."""
     loss, right, names = (np.concatenate(p) for p in zip(*parts, strict=True))
-    return {str(k): [round(float(loss[names == k].mean()), 3), round(float(right[names == k].mean()), 3)] for k in np.unique(names)}
+    return {
+        str(k): [
+            round(float(loss[names == k].mean()), 3),
+            round(float(right[names == k].mean()), 3),
+        ]
+        for k in np.unique(names)
+    }
 
 
 @torch.no_grad()
@@ -346,7 +426,9 @@ def validate(lm: LM, source: SceneSource, batches: int = 6) -> dict:
         return {}
     rng = np.random.default_rng(VALID_SEED)
     parts = [losses(lm, batch, rng, 1.0) for batch in source.batches(rng, 1500, batches)]
-    return by_kind([(loss.float().cpu().numpy(), right.cpu().numpy(), names) for loss, right, names in parts])
+    return by_kind(
+        [(loss.float().cpu().numpy(), right.cpu().numpy(), names) for loss, right, names in parts]
+    )
 
 
 def warm_then_cosine(step: int, done: float) -> float:
@@ -360,19 +442,31 @@ def train(args, lm: LM, source: SceneSource, valid: SceneSource, together: Accel
     rest = [p for n, p in lm.named_parameters() if p.requires_grad and not n.startswith("residual")]
     groups = [{"params": rest, "lr": args.lr}, {"params": residual, "lr": args.lr * RESIDUAL_RATE}]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)
-    progress = resume_run(args.out, lm, optimizer, strict=False) if has_run(args.out) else {"step": 0, "seconds": 0.0}
+    progress = (
+        resume_run(args.out, lm, optimizer, strict=False)
+        if has_run(args.out)
+        else {"step": 0, "seconds": 0.0}
+    )
     begun, saved, parts, queue, drawn = time.time() - progress["seconds"], time.time(), [], [], 0
     draws = [args.seed] if together.is_main_process else [args.seed, together.process_index]
     queues = progress.get("queues", [])
     if len(queues) == together.num_processes:
-        drawn, left = queues[together.process_index]  # the rest of the batches that were drawn before the interruption
+        drawn, left = queues[
+            together.process_index
+        ]  # the rest of the batches that were drawn before the interruption
         queue = source.batches(np.random.default_rng([*draws, drawn]), args.positions, 5)[:left]
 
     def save() -> None:
         check_together(together, rest + residual)
         progress["queues"] = collected(together, [drawn, len(queue)])
         if together.is_main_process:
-            save_run(args.out, trained(lm), lm.config, optimizer, {**progress, "seconds": time.time() - begun})
+            save_run(
+                args.out,
+                trained(lm),
+                lm.config,
+                optimizer,
+                {**progress, "seconds": time.time() - begun},
+            )
 
     while (done := agreed(together, share_done(args, progress["step"], time.time() - begun))) < 1:
         step = progress["step"] = progress["step"] + 1
@@ -389,7 +483,11 @@ def train(args, lm: LM, source: SceneSource, valid: SceneSource, together: Accel
         optimizer.zero_grad()
         parts.append((loss.detach().float().cpu().numpy(), right.cpu().numpy(), names))
         if step % 25 == 0:
-            line = {"step": step, "minutes": round((time.time() - begun) / 60, 1), "train": by_kind(parts)}
+            line = {
+                "step": step,
+                "minutes": round((time.time() - begun) / 60, 1),
+                "train": by_kind(parts),
+            }
             parts = []
             if together.is_main_process:
                 log(args.out, {**line, "valid": validate(lm, valid)} if step % 200 == 0 else line)
@@ -416,7 +514,9 @@ def build(args) -> tuple[LM, Ears | None]:
 
 def build_ears(args) -> Ears:
     if not (args.encoder and args.lexicon):
-        raise SystemExit("Sound needs ears: give --encoder and --lexicon (of the default agent: folders in duplex/pretrained).")
+        raise SystemExit(
+            "Sound needs ears: give --encoder and --lexicon (of the default agent: folders in duplex/pretrained)."
+        )
     return load_ears(args.encoder, args.lexicon)
 
 
@@ -430,16 +530,24 @@ def build_lm(args) -> LM:
         raise SystemExit(f"{error}.") from error
     config = LMConfig(lora_rank=args.rank, **sizes)
     if args.start:
-        windows = {name: getattr(LMConfig, name) for name in ("tick_window", "text_window")}  # not learned: those of today
+        windows = {
+            name: getattr(LMConfig, name) for name in ("tick_window", "text_window")
+        }  # not learned: those of today
         config = replace(load_config(LMConfig, args.start), **windows)
         if any(getattr(config, name) != size for name, size in sizes.items()):
-            raise SystemExit(f"{args.start} was trained on another backbone than {args.backbone}: their sizes differ.")
+            raise SystemExit(
+                f"{args.start} was trained on another backbone than {args.backbone}: their sizes differ."
+            )
     lm = LM(config)
     fill(lm, tensors)
     start_controls(lm, tokenizer)
     if args.start:
         lm.load_state_dict(load_tensors(args.start), strict=False)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    device = (
+        torch.accelerator.current_accelerator()
+        if torch.accelerator.is_available()
+        else torch.device("cpu")
+    )
     for parameter in lm.parameters():
         if not parameter.requires_grad:
             parameter.data = parameter.data.to(fast_dtype(device.type))
@@ -448,11 +556,22 @@ def build_lm(args) -> LM:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """What duplex.training.align needs too: the parts to begin with."""
-    parser.add_argument("--backbone", type=Path, required=True, help="Llama-family GGUF file, or folder of transformers")
-    parser.add_argument("--tokenizer", type=Path, required=True, help="folder with the LM's tokenizer.json")
+    parser.add_argument(
+        "--backbone",
+        type=Path,
+        required=True,
+        help="Llama-family GGUF file, or folder of transformers",
+    )
+    parser.add_argument(
+        "--tokenizer", type=Path, required=True, help="folder with the LM's tokenizer.json"
+    )
     parser.add_argument("--encoder", type=Path, help="folder of the trained encoder")
     parser.add_argument("--lexicon", type=Path, help="folder of duplex.training.lexicon")
-    parser.add_argument("--start", type=Path, help="trained LM to go on from (duplex/pretrained/lm); it decides the rank")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="trained LM to go on from (duplex/pretrained/lm); it decides the rank",
+    )
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
@@ -464,24 +583,53 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corpus", type=Path, help="dialogues.jsonl of duplex.training.corpus")
     more = "FOLDER=SHARE of scenes from a folder of duplex.training.prepare, repeatable"
     parser.add_argument("--recordings", type=kind_share, action="append", default=[], help=more)
-    parser.add_argument("--more", type=kind_share, action="append", default=[], help="KIND=SHARE of text of that kind only")
-    parser.add_argument("--pool", type=Path, action="append", default=[], help="speech pool of the corpus's user texts, repeatable")
+    parser.add_argument(
+        "--more",
+        type=kind_share,
+        action="append",
+        default=[],
+        help="KIND=SHARE of text of that kind only",
+    )
+    parser.add_argument(
+        "--pool",
+        type=Path,
+        action="append",
+        default=[],
+        help="speech pool of the corpus's user texts, repeatable",
+    )
     told = "POOL=SHARE of scenes that are its sentences alone"
     parser.add_argument("--sentences", type=kind_share, action="append", default=[], help=told)
     parser.add_argument("--noise", type=Path, help="data folder whose audio.jsonl lists noises")
-    parser.add_argument("--simulated", type=float, default=0.4, help="share of scenes without sound")
-    parser.add_argument("--text", type=float, default=0.3, help="share of sequences without ticks: several dialogues as text")
-    parser.add_argument("--residual", action="store_true", help="learn the features' residual too (the encoder is final)")
+    parser.add_argument(
+        "--simulated", type=float, default=0.4, help="share of scenes without sound"
+    )
+    parser.add_argument(
+        "--text",
+        type=float,
+        default=0.3,
+        help="share of sequences without ticks: several dialogues as text",
+    )
+    parser.add_argument(
+        "--residual",
+        action="store_true",
+        help="learn the features' residual too (the encoder is final)",
+    )
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add_data_arguments(parser)
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--steps", type=int, help="length of the run in steps instead: the same run, however fast the machine")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        help="length of the run in steps instead: the same run, however fast the machine",
+    )
     parser.add_argument("--positions", type=int, default=1200, help="positions a batch")
     parser.add_argument("--lr", type=float, default=6e-4)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run; a run resumes there")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the run; a run resumes there"
+    )
     return parser.parse_args(arguments)
 
 
@@ -490,7 +638,9 @@ def run(args, lm: LM, ears: Ears | None) -> None:
     tokenizer = Tokenizer(args.tokenizer, ears)
     source, valid = (SceneSource(args, split, tokenizer, ears) for split in ("train", "valid"))
     if source.empty:
-        raise SystemExit("There is nothing to learn from: no window in the recordings, no dialogue in the corpus.")
+        raise SystemExit(
+            "There is nothing to learn from: no window in the recordings, no dialogue in the corpus."
+        )
     describe_run(args, "duplex.training.duplex")
     together = join()
     if ears is not None:

@@ -45,16 +45,39 @@ def pool_share(text: str) -> tuple[str, float]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run; holds the encoder at any time")
-    parser.add_argument("--start", type=Path, help="folder of a trained encoder to begin with, in place of Whisper's weights")
-    parser.add_argument("--whisper", help="CTranslate2 model.bin of Whisper tiny.en: first weights and teacher, without --start")
-    parser.add_argument("--pool", type=pool_share, action="append", required=True, help="FOLDER=SHARE, repeatable")
-    parser.add_argument("--lexicon", type=Path, help="folder of duplex.training.lexicon: the error rates of words are logged too")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the run; holds the encoder at any time"
+    )
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="folder of a trained encoder to begin with, in place of Whisper's weights",
+    )
+    parser.add_argument(
+        "--whisper",
+        help="CTranslate2 model.bin of Whisper tiny.en: first weights and teacher, without --start",
+    )
+    parser.add_argument(
+        "--pool", type=pool_share, action="append", required=True, help="FOLDER=SHARE, repeatable"
+    )
+    parser.add_argument(
+        "--lexicon",
+        type=Path,
+        help="folder of duplex.training.lexicon: the error rates of words are logged too",
+    )
     parser.add_argument("--noise", help="folder with audio.jsonl and noise recordings")
-    parser.add_argument("--minutes", type=float, default=50.0, help="length of the whole run, all restarts together")
-    parser.add_argument("--batch-seconds", type=float, default=24.0, help="sound in one step, padding included")
-    parser.add_argument("--rate", type=float, default=3e-4, help="highest learning rate of Whisper's weights")
+    parser.add_argument(
+        "--minutes", type=float, default=50.0, help="length of the whole run, all restarts together"
+    )
+    parser.add_argument(
+        "--batch-seconds", type=float, default=24.0, help="sound in one step, padding included"
+    )
+    parser.add_argument(
+        "--rate", type=float, default=3e-4, help="highest learning rate of Whisper's weights"
+    )
     parser.add_argument("--new-rate", type=float, default=1e-3, help="the same for what is new")
     parser.add_argument("--validate-minutes", type=float, default=5.0)
     parser.add_argument("--save-minutes", type=float, default=3.0)
@@ -74,9 +97,13 @@ def begin(args: argparse.Namespace, teacher: Teacher, sources: list[Source]) -> 
     encoder.offset.copy_(positions[:300].mean(0))
     pool = sources[0].pool
     samples = TICK_SAMPLES * 100  # 8 s: a few utterances in a row
-    waves = [np.concatenate([pool.wave(i + k) for k in range(8)])[:samples] for i in range(0, 64, 8)]
+    waves = [
+        np.concatenate([pool.wave(i + k) for k in range(8)])[:samples] for i in range(0, 64, 8)
+    ]
     mel = teacher.mel(torch.from_numpy(np.stack([np.resize(wave, samples) for wave in waves])))
-    for block, bias in zip(encoder.blocks, teacher.attention_by_distance(mel, encoder.config.window), strict=True):
+    for block, bias in zip(
+        encoder.blocks, teacher.attention_by_distance(mel, encoder.config.window), strict=True
+    ):
         block.distance_bias.copy_(bias.clamp(min=-12.0))
     return encoder
 
@@ -95,7 +122,11 @@ def make_optimizer(encoder: Encoder, args: argparse.Namespace) -> torch.optim.Op
 
 def student_mel(wave: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """wave [B, N] -> mel [B, M, 80], as if each clip came somewhere in a stream; a few bands and moments hidden."""
-    peak = torch.from_numpy(rng.uniform(PEAK_FLOOR - 1.0, 2.0, len(wave))).float().clamp(min=PEAK_FLOOR)
+    peak = (
+        torch.from_numpy(rng.uniform(PEAK_FLOOR - 1.0, 2.0, len(wave)))
+        .float()
+        .clamp(min=PEAK_FLOOR)
+    )
     mel, _ = log_mel(wave, FeatureState(torch.zeros(len(wave), TAIL_SAMPLES), peak))
     for row in mel:
         if rng.random() < 0.7:
@@ -110,18 +141,30 @@ def ctc_loss(log_probs: torch.Tensor, batch: Batch) -> torch.Tensor:
     target = torch.tensor([phone for clip in batch.targets for phone in clip], dtype=torch.long)
     lengths = torch.tensor([len(clip) for clip in batch.targets])
     frames = batch.ticks * ENCODER_FRAMES_PER_TICK
-    loss = F.ctc_loss(log_probs.transpose(0, 1), target, frames, lengths, BLANK, "sum", zero_infinity=True)
+    loss = F.ctc_loss(
+        log_probs.transpose(0, 1), target, frames, lengths, BLANK, "sum", zero_infinity=True
+    )
     return loss / max(1, len(target))
 
 
 def teacher_loss(features: torch.Tensor, wanted: torch.Tensor, ticks: torch.Tensor) -> torch.Tensor:
     """features [B, n, 4C] of the student, wanted [B, 4n, C]: distance in units of each channel's spread, and angle."""
-    frames = features.unflatten(2, (ENCODER_FRAMES_PER_TICK, -1)).flatten(1, 2)[:, STUDENT_DELAY:].float()
+    frames = (
+        features.unflatten(2, (ENCODER_FRAMES_PER_TICK, -1))
+        .flatten(1, 2)[:, STUDENT_DELAY:]
+        .float()
+    )
     wanted = wanted[:, :-STUDENT_DELAY].float()
-    inside = torch.arange(wanted.shape[1]) < ticks[:, None] * ENCODER_FRAMES_PER_TICK - STUDENT_DELAY
+    inside = (
+        torch.arange(wanted.shape[1]) < ticks[:, None] * ENCODER_FRAMES_PER_TICK - STUDENT_DELAY
+    )
     frames, wanted = frames[inside], wanted[inside]  # [frames, C]
     spread = wanted.std(0).clamp(min=1e-3)
-    return F.smooth_l1_loss(frames / spread, wanted / spread) + 1 - F.cosine_similarity(frames, wanted).mean()
+    return (
+        F.smooth_l1_loss(frames / spread, wanted / spread)
+        + 1
+        - F.cosine_similarity(frames, wanted).mean()
+    )
 
 
 def train_step(encoder: Encoder, teacher: Teacher | None, done: float, batch: Batch, rng) -> dict:
@@ -140,7 +183,10 @@ def train_step(encoder: Encoder, teacher: Teacher | None, done: float, batch: Ba
     hearing = ctc_loss(log_probs, batch)
     (hearing + 10.0 * teaching).backward()
     named = list(encoder.named_parameters())
-    head_norm, norm = (torch.nn.utils.clip_grad_norm_([p for n, p in named if is_head(n) == head], 5.0) for head in (True, False))
+    head_norm, norm = (
+        torch.nn.utils.clip_grad_norm_([p for n, p in named if is_head(n) == head], 5.0)
+        for head in (True, False)
+    )
     losses = {"ctc": hearing, "teacher": teaching, "norm": norm, "head_norm": head_norm}
     return {name: loss.item() for name, loss in losses.items()}
 
@@ -153,22 +199,36 @@ def letters(indices: list[int]) -> str:
 @torch.no_grad()
 def validate(encoder: Encoder, folder: str, lexicon: Lexicon | None) -> dict:
     """Undisturbed clips that were kept aside: share of wrong phones, greedily, and of wrong words; a few pairs to look at."""
-    pool, wrong_phones, wrong_words, said, words, shown = Pool(folder, split="valid"), 0, 0, 0, 0, []
+    pool, wrong_phones, wrong_words, said, words, shown = (
+        Pool(folder, split="valid"),
+        0,
+        0,
+        0,
+        0,
+        [],
+    )
     chosen = [i for i in range(len(pool)) if pool.entries[i]["samples"] < 12 * SAMPLE_RATE]
     for i in chosen[:: max(1, len(chosen) // VALIDATION_CLIPS)][:VALIDATION_CLIPS]:
         wave = torch.from_numpy(pool.wave(i))
-        wave = F.pad(wave, (0, TICK_SAMPLES * 10 + -len(wave) % TICK_SAMPLES))[None]  # the last words come late
+        wave = F.pad(wave, (0, TICK_SAMPLES * 10 + -len(wave) % TICK_SAMPLES))[
+            None
+        ]  # the last words come late
         mel, _ = log_mel(wave, initial_state(1))
         assert mel.shape[1] % MEL_FRAMES_PER_TICK == 0
         with mixed():
             log_probs = encoder(mel)[1][0]
         best, text = log_probs.argmax(-1).unique_consecutive(), heard_form(pool.entries[i]["text"])
         wanted, heard = letters(phones(text)), letters(best[best > BLANK].tolist())
-        wrong_phones, said = wrong_phones + word_errors(" ".join(wanted), " ".join(heard)), said + len(wanted)
+        wrong_phones, said = (
+            wrong_phones + word_errors(" ".join(wanted), " ".join(heard)),
+            said + len(wanted),
+        )
         read = text_of(words_of(lexicon, log_probs)) if lexicon else ""
         wrong_words, words = wrong_words + word_errors(text, read), words + len(text.split())
         shown.append(f"{text} | {read}" if lexicon else f"{wanted} | {heard}")
-    found = {"phone_errors": wrong_phones / max(1, said)} | ({"wer": wrong_words / max(1, words)} if lexicon else {})
+    found = {"phone_errors": wrong_phones / max(1, said)} | (
+        {"wer": wrong_words / max(1, words)} if lexicon else {}
+    )
     return {**found, "wanted | heard": shown[:: max(1, len(shown) // 4)][:4]}
 
 
@@ -185,7 +245,11 @@ def train(args: argparse.Namespace, encoder, teacher, optimizer, sources, progre
     sound_s, since = 0.0, time.monotonic()
     while progress["minutes"] < args.minutes:
         rng = np.random.default_rng([args.seed, progress["step"]])
-        hard = min(HARD_SHARE, 0.4 + 1.5 * progress["minutes"] / args.minutes) if teacher else HARD_SHARE
+        hard = (
+            min(HARD_SHARE, 0.4 + 1.5 * progress["minutes"] / args.minutes)
+            if teacher
+            else HARD_SHARE
+        )
         for batch in draw_batches(sources, noises, hard, rng, args.batch_seconds):
             progress["minutes"] = (time.monotonic() - started) / 60
             done = progress["minutes"] / args.minutes
@@ -197,7 +261,9 @@ def train(args: argparse.Namespace, encoder, teacher, optimizer, sources, progre
             progress["step"] += 1
             sound_s += batch.wave.numel() / SAMPLE_RATE
             if len(recent) == 50:
-                means = {key: float(np.mean([losses[key] for losses in recent])) for key in recent[0]}
+                means = {
+                    key: float(np.mean([losses[key] for losses in recent])) for key in recent[0]
+                }
                 speed = sound_s / (time.monotonic() - since)
                 log(args.out, {**progress, **means, "times_real_time": speed})
                 recent, sound_s, since = [], 0.0, time.monotonic()
@@ -227,7 +293,11 @@ def main() -> None:
     known = args.out if going_on else args.start
     teacher = None if args.start else Teacher(args.whisper)
     sources = [open_source(folder, share) for folder, share in args.pool]
-    encoder = Encoder(checkpoint.load_config(EncoderConfig, known)) if known else begin(args, teacher, sources)
+    encoder = (
+        Encoder(checkpoint.load_config(EncoderConfig, known))
+        if known
+        else begin(args, teacher, sources)
+    )
     optimizer = make_optimizer(encoder, args)
     progress = resume_run(args.out, encoder, optimizer) if going_on else {"step": 0, "minutes": 0.0}
     if args.start and not going_on:

@@ -23,7 +23,12 @@ from duplex.training.evaluation.align import evaluate_align
 from duplex.training.evaluation.context import evaluate_context
 from duplex.training.evaluation.drafts import evaluate_drafts
 from duplex.training.evaluation.facts import evaluate_facts
-from duplex.training.evaluation.hearing import chosen, evaluate_ears, plot_training, resident_megabytes
+from duplex.training.evaluation.hearing import (
+    chosen,
+    evaluate_ears,
+    plot_training,
+    resident_megabytes,
+)
 from duplex.training.evaluation.play import play
 from duplex.training.evaluation.probe import probe
 from duplex.training.evaluation.turns import evaluate_turns
@@ -49,9 +54,14 @@ def long_talk(agent, waves: list[np.ndarray], minutes: float) -> dict:
     part = min(len(answered), len(waves))
     return {
         "minutes": round(played / SAMPLE_RATE / 60, 1),
-        "answered, of the first and of the last questions": [f"{sum(a)} of {part}" for a in (answered[:part], answered[-part:])],
+        "answered, of the first and of the last questions": [
+            f"{sum(a)} of {part}" for a in (answered[:part], answered[-part:])
+        ],
         "answered, of all": f"{sum(answered)} of {len(answered)}",
-        "MB of the process, after the first questions and at the end": [megabytes[part - 1], megabytes[-1]],
+        "MB of the process, after the first questions and at the end": [
+            megabytes[part - 1],
+            megabytes[-1],
+        ],
     }
 
 
@@ -61,7 +71,9 @@ def evaluate_agent(args) -> dict:
     from duplex import weights
     from duplex.agent.agent import load_agent
 
-    recogniser = WhisperModel(str(weights.whisper_base()), compute_type="int8", cpu_threads=args.threads)
+    recogniser = WhisperModel(
+        str(weights.whisper_base()), compute_type="int8", cpu_threads=args.threads
+    )
     agent = load_agent(args.agent)
     agent.open(0, seed=args.seed)
     texts = json.loads((args.questions / "questions.json").read_text())
@@ -74,8 +86,12 @@ def evaluate_agent(args) -> dict:
         ticks += seconds
         args.out.mkdir(parents=True, exist_ok=True)
         soundfile.write(args.out / f"answer-{name}", voice, SAMPLE_RATE)
-        segments, _ = recogniser.transcribe(soxr.resample(voice, SAMPLE_RATE, 16_000), language="en", beam_size=5)
-        rows.append({"question": text, **row, "recogniser": " ".join(s.text.strip() for s in segments)})
+        segments, _ = recogniser.transcribe(
+            soxr.resample(voice, SAMPLE_RATE, 16_000), language="en", beam_size=5
+        )
+        rows.append(
+            {"question": text, **row, "recogniser": " ".join(s.text.strip() for s in segments)}
+        )
         print(json.dumps(rows[-1]), flush=True)
     transcripts = {}
     for folder in args.pool:
@@ -83,8 +99,12 @@ def evaluate_agent(args) -> dict:
         agent.open(0, seed=args.seed)
         texts, waves = chosen(folder, args.clips)
         heard = [play(agent, wave)["heard"] for wave in waves]
-        transcripts[f"transcript WER, {folder.name} ({len(texts)} clips)"] = round(rate(list(zip(texts, heard, strict=True))), 3)
-        (args.out / f"transcripts-{folder.name}.txt").write_text("".join(f"{a} | {b}\n" for a, b in zip(texts, heard, strict=True)))
+        transcripts[f"transcript WER, {folder.name} ({len(texts)} clips)"] = round(
+            rate(list(zip(texts, heard, strict=True))), 3
+        )
+        (args.out / f"transcripts-{folder.name}.txt").write_text(
+            "".join(f"{a} | {b}\n" for a, b in zip(texts, heard, strict=True))
+        )
     talk = {}
     if args.talk:
         agent.close(0)
@@ -97,7 +117,9 @@ def evaluate_agent(args) -> dict:
         **talk,
         "voice WER": round(rate([(row["said"], row["recogniser"]) for row in rows]), 3),
         "answered": f"{len(delays)} of {len(rows)}",
-        "delay median, largest s": [round(float(f(delays)), 2) for f in (np.median, np.max)] if delays else None,
+        "delay median, largest s": [round(float(f(delays)), 2) for f in (np.median, np.max)]
+        if delays
+        else None,
         "tick ms p50, p99": [round(1000 * float(np.quantile(ticks, q)), 1) for q in (0.5, 0.99)],
         "ticks over the budget": float(np.mean(np.array(ticks) * 1000 > TICK_MS)),
     }
@@ -105,24 +127,69 @@ def evaluate_agent(args) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=["agent", "ears", "voice", "align", "facts", "context", "turns", "drafts"])
-    parser.add_argument("--run", type=Path, action="append", default=[], help="align, drafts: folder of a run, repeatable")
+    parser.add_argument(
+        "what", choices=["agent", "ears", "voice", "align", "facts", "context", "turns", "drafts"]
+    )
+    parser.add_argument(
+        "--run",
+        type=Path,
+        action="append",
+        default=[],
+        help="align, drafts: folder of a run, repeatable",
+    )
     parser.add_argument("--codec", type=Path, help="drafts: folder of the talkers' codec")
     parser.add_argument("--agent", type=Path, help="agent folder; the one that ships if not given")
-    parser.add_argument("--questions", type=Path, default=Path("client/questions"), help="wavs and questions.json")
-    parser.add_argument("--out", type=Path, default=Path("runs/evaluation"), help="folder for sounds and results")
-    parser.add_argument("--pool", type=Path, action="append", default=[], help="a pool of speech, whose valid part is used")
-    parser.add_argument("--noise", type=Path, help="ears, turns: data folder whose audio.jsonl lists noises")
-    parser.add_argument("--clips", type=int, default=60, help="clips of each kind; turns: pauses, and so on")
-    parser.add_argument("--minutes", type=float, default=30.0, help="ears, turns: of noise, tones and silence")
+    parser.add_argument(
+        "--questions", type=Path, default=Path("client/questions"), help="wavs and questions.json"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/evaluation"), help="folder for sounds and results"
+    )
+    parser.add_argument(
+        "--pool",
+        type=Path,
+        action="append",
+        default=[],
+        help="a pool of speech, whose valid part is used",
+    )
+    parser.add_argument(
+        "--noise", type=Path, help="ears, turns: data folder whose audio.jsonl lists noises"
+    )
+    parser.add_argument(
+        "--clips", type=int, default=60, help="clips of each kind; turns: pauses, and so on"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=30.0, help="ears, turns: of noise, tones and silence"
+    )
     parser.add_argument("--hour", type=float, default=60.0, help="ears: minutes of the long stream")
-    parser.add_argument("--encoder", type=Path, help="ears: folder of another encoder than the agent's")
-    parser.add_argument("--probe", action="store_true", help="ears: how much past and how many units each layer uses instead")
-    parser.add_argument("--plot", type=Path, help="ears: log.jsonl of an encoder's training, for a picture of its error rates")
-    parser.add_argument("--questions-audio", type=Path, help="facts, context: folder of the spoken questions, made if missing")
-    parser.add_argument("--count", type=int, default=300, help="facts: questions; context: conversations")
+    parser.add_argument(
+        "--encoder", type=Path, help="ears: folder of another encoder than the agent's"
+    )
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="ears: how much past and how many units each layer uses instead",
+    )
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        help="ears: log.jsonl of an encoder's training, for a picture of its error rates",
+    )
+    parser.add_argument(
+        "--questions-audio",
+        type=Path,
+        help="facts, context: folder of the spoken questions, made if missing",
+    )
+    parser.add_argument(
+        "--count", type=int, default=300, help="facts: questions; context: conversations"
+    )
     parser.add_argument("--slots", type=int, default=6, help="facts, turns: sessions side by side")
-    parser.add_argument("--talk", type=float, default=0.0, help="agent: minutes of a long conversation that are added")
+    parser.add_argument(
+        "--talk",
+        type=float,
+        default=0.0,
+        help="agent: minutes of a long conversation that are added",
+    )
     parser.add_argument("--threads", type=int, default=1, help="of the recogniser")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -131,7 +198,12 @@ def main() -> None:
     args.result = args.out / f"{name}{f'-{args.encoder.name}' if args.encoder else ''}.json"
     ears = plot_training if args.plot else probe if args.probe else evaluate_ears
     ways = {"agent": evaluate_agent, "ears": ears, "voice": evaluate_voice, "align": evaluate_align}
-    ways |= {"facts": evaluate_facts, "context": evaluate_context, "turns": evaluate_turns, "drafts": evaluate_drafts}
+    ways |= {
+        "facts": evaluate_facts,
+        "context": evaluate_context,
+        "turns": evaluate_turns,
+        "drafts": evaluate_drafts,
+    }
     result = ways[args.what](args)
     print(json.dumps(result, indent=1))
     args.result.write_text(json.dumps(result, indent=1) + "\n")

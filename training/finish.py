@@ -35,7 +35,10 @@ def crops(pool: ControlPool, seed: int):
     for number in range(BATCHES):
         rng = np.random.default_rng([seed, number])
         waves, controls = zip(*(pool.crop(rng, FRAMES, GAIN_DB) for _ in range(BATCH)), strict=True)
-        yield torch.from_numpy(np.stack(waves).astype(np.float32))[:, None], torch.from_numpy(np.stack(controls)[..., -1])
+        yield (
+            torch.from_numpy(np.stack(waves).astype(np.float32))[:, None],
+            torch.from_numpy(np.stack(controls)[..., -1]),
+        )
 
 
 def fit_pitch(codec: Codec, pool: ControlPool, seed: int = 0) -> tuple[float, float]:
@@ -73,26 +76,46 @@ def even_out(codec: Codec, pool: ControlPool, seed: int = 0) -> Tensor:
         sound = codec.decode(codec.encode(wave))[:, late:]
         for row, part in zip(power, (wave[:, 0, :-late], sound), strict=True):
             part = part[:, BEGINNING * CODEC_FRAME_SAMPLES :]
-            row += torch.stft(part, WINDOW_SAMPLES, window=window, return_complex=True).abs().square().double().sum((0, 2))
+            row += (
+                torch.stft(part, WINDOW_SAMPLES, window=window, return_complex=True)
+                .abs()
+                .square()
+                .double()
+                .sum((0, 2))
+            )
     missing = 0.5 * (power[0] / power[1]).log()
-    missing = F.avg_pool1d(F.pad(missing[None], 2 * [SMOOTH_BINS // 2], mode="replicate"), SMOOTH_BINS, 1)[0].float()
+    missing = F.avg_pool1d(
+        F.pad(missing[None], 2 * [SMOOTH_BINS // 2], mode="replicate"), SMOOTH_BINS, 1
+    )[0].float()
     codec.decoder.to_spectrum.bias[: 2 * BINS] += missing.repeat(2)
     return missing
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("codec", type=Path, help="folder of a codec")
-    parser.add_argument("--controlled", type=Path, required=True, help="pool of the agent's voice (duplex.training.controls)")
+    parser.add_argument(
+        "--controlled",
+        type=Path,
+        required=True,
+        help="pool of the agent's voice (duplex.training.controls)",
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the weights, in half precision")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the weights, in half precision"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     codec, pool = load_codec(args.codec), ControlPool(args.controlled)
     before, after = fit_pitch(codec, pool, args.seed)
     print(f"pitch: {before:.2f} -> {after:.2f} semitones")
     missing = even_out(codec, pool, args.seed)
-    print("spectrum, decibels by eighths:", [round(float(part.mean() * 20 / np.log(10)), 2) for part in missing.chunk(8)])
+    print(
+        "spectrum, decibels by eighths:",
+        [round(float(part.mean() * 20 / np.log(10)), 2) for part in missing.chunk(8)],
+    )
     save_codec(codec, args.out, torch.float16)
 
 

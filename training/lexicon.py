@@ -55,7 +55,9 @@ def estimate(size: int, counts: list[Counter]) -> dict[str, np.ndarray]:
         ones[word] = n
     bigrams = np.array([(a * size + b, n) for (a, b), n in counts[1].items()], np.int64)
     bigrams = bigrams[np.argsort(bigrams[:, 0])]
-    trigrams = np.array([((a * size + b) * size + c, n) for (a, b, c), n in counts[2].items() if n > 1], np.int64).reshape(-1, 2)
+    trigrams = np.array(
+        [((a * size + b) * size + c, n) for (a, b, c), n in counts[2].items() if n > 1], np.int64
+    ).reshape(-1, 2)
     trigrams = trigrams[np.argsort(trigrams[:, 0])]
     unigram = ones / ones.sum()
     (keys, times), (first, second) = bigrams.T, np.divmod(bigrams[:, 0], size)
@@ -68,8 +70,16 @@ def estimate(size: int, counts: list[Counter]) -> dict[str, np.ndarray]:
     left_pair = 1 - np.bincount(head, longer - DISCOUNT, len(keys)) / times
     tail = np.searchsorted(keys, context % size * size + third)
     trigram = (longer - DISCOUNT) / times[head] + left_pair[head] * bigram[tail]
-    scores = {"unigrams": unigram, "backoffs": left, "bigrams": bigram, "bigram_backoffs": left_pair, "trigrams": trigram}
-    scores = {name: np.log(np.maximum(value, 1e-9)).astype(np.float16) for name, value in scores.items()}
+    scores = {
+        "unigrams": unigram,
+        "backoffs": left,
+        "bigrams": bigram,
+        "bigram_backoffs": left_pair,
+        "trigrams": trigram,
+    }
+    scores = {
+        name: np.log(np.maximum(value, 1e-9)).astype(np.float16) for name, value in scores.items()
+    }
     return {
         **scores,
         "bigram_words": second.astype(np.int32), "bigram_counts": np.bincount(first, minlength=size).astype(np.int32),
@@ -81,7 +91,9 @@ def spellings(words: Iterable[str], lines: Iterable[str], listed: Iterable[str])
     """Lower-case words -> each as it is mostly written inside the lines (of those with capitals), or else in the list."""
     written = (line for line in lines if line[:1].isupper() and not line.isupper())
     pairs = (pair for line in written for pair in pairwise(line.split()))
-    inside = Counter(word.strip(PUNCTUATION) for before, word in pairs if not before.endswith((".", "!", "?")))
+    inside = Counter(
+        word.strip(PUNCTUATION) for before, word in pairs if not before.endswith((".", "!", "?"))
+    )
     found: dict[str, str] = {}
     for form, _ in inside.most_common():
         found.setdefault(form.lower(), form)
@@ -96,7 +108,11 @@ def pack(heard: Iterable[str], listed: Iterable[str] = (), spell=list) -> dict[s
     heard = [" ".join(word for word in text.split() if word_phones(word)) for text in heard]
     words, counts = count(heard, (word for word in listed if word_phones(word)))
     phones = [phone for word in words[1:] for phone in (*word_phones(word), WORD_END)]
-    return {"words": as_bytes(spell(words[1:])), "phones": np.array(phones, np.uint8), **estimate(len(words), counts)}
+    return {
+        "words": as_bytes(spell(words[1:])),
+        "phones": np.array(phones, np.uint8),
+        **estimate(len(words), counts),
+    }
 
 
 def as_bytes(words: list[str]) -> np.ndarray:
@@ -106,15 +122,33 @@ def as_bytes(words: list[str]) -> np.ndarray:
 def main() -> None:
     from safetensors.numpy import load_file, save_file
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with text/, see the model card")
-    parser.add_argument("--texts", type=Path, nargs="*", default=[], help="files with one sentence a line")
-    parser.add_argument("--pool", type=Path, action="append", default=[], help="speech pool whose training texts are read too")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with text/, see the model card"
+    )
+    parser.add_argument(
+        "--texts", type=Path, nargs="*", default=[], help="files with one sentence a line"
+    )
+    parser.add_argument(
+        "--pool",
+        type=Path,
+        action="append",
+        default=[],
+        help="speech pool whose training texts are read too",
+    )
     parser.add_argument("--words", type=Path, help="a list of words, one a line")
-    parser.add_argument("--start", type=Path, help="folder of a lexicon of which all stays but how its words are written")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="folder of a lexicon of which all stays but how its words are written",
+    )
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    lines = [line for path in args.texts for line in path.read_text().splitlines()] + list(found(args.data))
+    lines = [line for path in args.texts for line in path.read_text().splitlines()] + list(
+        found(args.data)
+    )
     lines += [entry["text"] for folder in args.pool for entry in Pool(folder, "train").entries]
     listed = args.words.read_text().splitlines() if args.words else []
     spell = partial(spellings, lines=lines, listed=listed)
@@ -125,7 +159,15 @@ def main() -> None:
         with get_context("spawn").Pool() as workers:
             heard = workers.map(heard_form, lines, chunksize=2000)
         listed = {word.lower() for word in listed}
-        stored = pack(heard, sorted(word for word in listed if re.fullmatch(r"[a-z']+", word) and not word.endswith("'s")), spell)
+        stored = pack(
+            heard,
+            sorted(
+                word
+                for word in listed
+                if re.fullmatch(r"[a-z']+", word) and not word.endswith("'s")
+            ),
+            spell,
+        )
     args.out.mkdir(parents=True, exist_ok=True)
     save_file(stored, args.out / "model.safetensors")
     sizes = {name: len(stored[name]) for name in ("unigrams", "bigrams", "trigrams")}

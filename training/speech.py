@@ -31,12 +31,22 @@ from duplex.training.make_scenes import KOKORO, Kokoro
 from duplex import weights
 from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE
 
-HIBARI_FRAME_SECONDS = 600 / SAMPLE_RATE  # 25 ms: durations count pairs of the 12.5 ms frames of its spectra
-DURATIONS = "/Cast_32_output_0"  # the graph's rounded frames per phone, not among its declared outputs
+HIBARI_FRAME_SECONDS = (
+    600 / SAMPLE_RATE
+)  # 25 ms: durations count pairs of the 12.5 ms frames of its spectra
+DURATIONS = (
+    "/Cast_32_output_0"  # the graph's rounded frames per phone, not among its declared outputs
+)
 ESPEAK_SHARE, FLITE_SHARE, PIPER_SHARE = 0.03, 0.12, 0.05  # of `many`; Hibari speaks the rest
 SPACE = 16  # Hibari's and Kokoro's id of the space between words
 KOKORO_DURATIONS = "/encoder/Clip_output_0"  # frames of 25 ms per phone
-KEPT = ("af_kore", "am_liam", "bf_lily", "bm_lewis", "j*")  # Kokoro's voices that only measure: no training hears them
+KEPT = (
+    "af_kore",
+    "am_liam",
+    "bf_lily",
+    "bm_lewis",
+    "j*",
+)  # Kokoro's voices that only measure: no training hears them
 
 
 def warp(spectrum: np.ndarray, factor: float) -> np.ndarray:
@@ -60,14 +70,22 @@ class HibariVoice:
         model.graph.output.append(onnx.helper.make_empty_tensor_value_info(DURATIONS))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, ["CPUExecutionProvider"]
+        )
 
-    def spectra(self, text: str, speed=1.0, pitch=1.0, tract=1.0) -> tuple[list[np.ndarray], list[int], np.ndarray]:
+    def spectra(
+        self, text: str, speed=1.0, pitch=1.0, tract=1.0
+    ) -> tuple[list[np.ndarray], list[int], np.ndarray]:
         """-> what Hibari's signal processing is given (five spectra [601, frames], Hz [frames]), phone ids, frames per phone."""
         phones = self.tts.ids(" ".join(self.tts.phonemize(text)))
         feeds = {"ids": np.asarray([phones], np.int64), "speed": np.asarray([speed], np.float32)}
-        *spectra, f0, durations = self.session.run(["lh", "theta", "ln", "lr", "phi", "f0", DURATIONS], feeds)
-        spectra = [spectrum[0] if tract == 1.0 else warp(spectrum[0], tract) for spectrum in spectra]
+        *spectra, f0, durations = self.session.run(
+            ["lh", "theta", "ln", "lr", "phi", "f0", DURATIONS], feeds
+        )
+        spectra = [
+            spectrum[0] if tract == 1.0 else warp(spectrum[0], tract) for spectrum in spectra
+        ]
         return [*spectra, f0[0] * pitch], phones, np.asarray(durations).reshape(-1).astype(int)
 
     def say(self, text: str, rng: np.random.Generator, speed=1.0, pitch=1.0, tract=1.0):
@@ -75,14 +93,23 @@ class HibariVoice:
         from hibari import dsp
 
         parts, phones, durations = self.spectra(text, speed, pitch, tract)
-        return dsp.synth(*parts, rng), phones, durations.tolist(), word_times(text, phones, durations)
+        return (
+            dsp.synth(*parts, rng),
+            phones,
+            durations.tolist(),
+            word_times(text, phones, durations),
+        )
 
 
 def word_times(text: str, phones: list[int], durations: np.ndarray) -> list:
     """Times of the text's words: spaces in the phones bound them; [] where the counts differ (numbers, symbols)."""
     starts = (np.cumsum(durations) - durations) * HIBARI_FRAME_SECONDS
-    before_pause = np.append(np.array(phones[1:]) < SPACE, True)  # such a phone's duration holds the pause as well
-    ends = starts + np.where(before_pause, np.minimum(durations, 2), durations) * HIBARI_FRAME_SECONDS
+    before_pause = np.append(
+        np.array(phones[1:]) < SPACE, True
+    )  # such a phone's duration holds the pause as well
+    ends = (
+        starts + np.where(before_pause, np.minimum(durations, 2), durations) * HIBARI_FRAME_SECONDS
+    )
     groups, group = [], []
     for i, phone in enumerate(phones):
         if phone == SPACE:
@@ -93,7 +120,10 @@ def word_times(text: str, phones: list[int], durations: np.ndarray) -> list:
     words = [w for w in text.split() if re.search(r"\w", w)]
     if len(groups) != len(words):
         return []
-    return [[w, round(float(starts[g[0]]), 3), round(float(ends[g[-1]]), 3)] for w, g in zip(words, groups, strict=True)]
+    return [
+        [w, round(float(starts[g[0]]), 3), round(float(ends[g[-1]]), 3)]
+        for w, g in zip(words, groups, strict=True)
+    ]
 
 
 def draw_voice(rng: np.random.Generator) -> dict:
@@ -113,7 +143,9 @@ def say_piper(voice, text: str, rng: np.random.Generator) -> tuple[np.ndarray, s
     from piper import SynthesisConfig
 
     size = float(rng.uniform(0.8, 1.15))
-    config = SynthesisConfig(length_scale=float(rng.uniform(0.8, 1.25)) / size, noise_scale=float(rng.uniform(0.4, 0.8)))
+    config = SynthesisConfig(
+        length_scale=float(rng.uniform(0.8, 1.25)) / size, noise_scale=float(rng.uniform(0.4, 0.8))
+    )
     chunks = list(voice.synthesize(text, config))
     wave = np.concatenate([c.audio_float_array for c in chunks])
     return resize(wave, chunks[0].sample_rate, size), f"piper:joe,size={size:.2f}"
@@ -121,9 +153,15 @@ def say_piper(voice, text: str, rng: np.random.Generator) -> tuple[np.ndarray, s
 
 def kokoro_voices(folder: Path) -> dict[str, np.ndarray]:
     """The vectors [510, 256] of all of a folder's voices (*.bin, float32) but those that are kept for measuring."""
-    files = [file for file in sorted(folder.glob("*.bin")) if not any(fnmatch(file.stem, kept) for kept in KEPT)]
+    files = [
+        file
+        for file in sorted(folder.glob("*.bin"))
+        if not any(fnmatch(file.stem, kept) for kept in KEPT)
+    ]
     if len(files) < 2:
-        raise SystemExit(f"{len(files)} voices (*.bin) to speak with in {folder}; `npm pack kokoro-js@1.2.1` brings package/voices")
+        raise SystemExit(
+            f"{len(files)} voices (*.bin) to speak with in {folder}; `npm pack kokoro-js@1.2.1` brings package/voices"
+        )
     return {file.stem: np.fromfile(file, np.float32).reshape(-1, 256) for file in files}
 
 
@@ -164,7 +202,9 @@ def say_flite(text: str, rng: np.random.Generator) -> tuple[np.ndarray, str]:
     """One of the four speakers of flite (CMU Arctic's awb, rms and slt, and kal), as they are or as another body."""
     speaker, size = rng.choice(["awb", "rms", "slt", "kal16"]), float(rng.uniform(0.85, 1.15))
     stretch = float(rng.uniform(0.85, 1.25)) / size
-    wave, rate = say_program(["flite", "-voice", speaker, "--setf", f"duration_stretch={stretch:.2f}", "-t", text, "-o"])
+    wave, rate = say_program(
+        ["flite", "-voice", speaker, "--setf", f"duration_stretch={stretch:.2f}", "-t", text, "-o"]
+    )
     return resize(wave, rate, size), f"flite:{speaker},size={size:.2f}"
 
 
@@ -173,7 +213,9 @@ def say_espeak(text: str, rng: np.random.Generator) -> tuple[np.ndarray, str]:
     accent = rng.choice(["en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp"])
     voice = f"{accent}+{rng.choice(['m1', 'm3', 'm7', 'f1', 'f2', 'f4'])}"
     words_a_minute, pitch = str(rng.integers(130, 190)), str(rng.integers(25, 75))
-    wave, rate = say_program(["espeak-ng", "-v", voice, "-s", words_a_minute, "-p", pitch, text, "-w"])
+    wave, rate = say_program(
+        ["espeak-ng", "-v", voice, "-s", words_a_minute, "-p", pitch, text, "-w"]
+    )
     return soxr.resample(wave, rate, SAMPLE_RATE), f"espeak:{voice}"
 
 
@@ -200,7 +242,11 @@ def speaker(voices: str, piper_path: str | None, kokoro: Path | None):
             return wave, {"voice": name, "words": []}
         drawn = draw_voice(rng) if voices == "many" else {"speed": float(rng.uniform(0.92, 1.08))}
         wave, phones, durations, words = hibari.say(text, rng, **drawn)
-        name = "hibari:heart" if voices == "heart" else "hibari:" + ",".join(f"{k}={v:.2f}" for k, v in drawn.items())
+        name = (
+            "hibari:heart"
+            if voices == "heart"
+            else "hibari:" + ",".join(f"{k}={v:.2f}" for k, v in drawn.items())
+        )
         return wave, {"voice": name, "words": words, "phones": phones, "durations": durations}
 
     return speak
@@ -208,7 +254,11 @@ def speaker(voices: str, piper_path: str | None, kokoro: Path | None):
 
 def read_texts(files: list[Path]) -> list[str]:
     """The lines of all files, each different one once."""
-    return list(dict.fromkeys(line.strip() for file in files for line in file.read_text().splitlines() if line.strip()))
+    return list(
+        dict.fromkeys(
+            line.strip() for file in files for line in file.read_text().splitlines() if line.strip()
+        )
+    )
 
 
 def real_utterances(data: Path):
@@ -222,7 +272,12 @@ def real_utterances(data: Path):
             continue
         wave = soxr.resample(wave[:, 0], rate, SAMPLE_RATE).astype(np.float32)
         split = "valid" if item.get("split") == "test" else "train"
-        fields = {"voice": f"real:{item.get('speaker')}", "words": [], "source": item["source"], "split": split}
+        fields = {
+            "voice": f"real:{item.get('speaker')}",
+            "words": [],
+            "source": item["source"],
+            "split": split,
+        }
         yield item["text"], wave, fields
 
 
@@ -230,9 +285,13 @@ def synthetic_utterances(texts: list[str], speak, seed: int, first: int):
     order = np.random.default_rng(seed).permutation(len(texts))
     for i in range(first, 10**9):
         text = texts[order[i % len(texts)]]
-        rng = np.random.default_rng([seed, i])  # of its own, so a resumed run goes on with the same voices
+        rng = np.random.default_rng(
+            [seed, i]
+        )  # of its own, so a resumed run goes on with the same voices
         wave, fields = speak(text, rng)
-        split = "valid" if order[i % len(texts)] % 50 == 0 else "train"  # by text: no sentence is in both
+        split = (
+            "valid" if order[i % len(texts)] % 50 == 0 else "train"
+        )  # by text: no sentence is in both
         yield text, wave, {**fields, "source": "synthetic", "split": split}
 
 
@@ -258,35 +317,51 @@ def write_pool(utterances, out: Path, hours: float) -> None:
                 rows = rows.astype("<f2")
                 numbers.truncate(offset // CODEC_FRAME_SAMPLES * rows[0].nbytes)
                 numbers.write(rows.tobytes()), numbers.flush()
-            lines.write(json.dumps({"offset": offset, "samples": len(samples), "text": text, **fields}) + "\n")
+            lines.write(
+                json.dumps({"offset": offset, "samples": len(samples), "text": text, **fields})
+                + "\n"
+            )
             offset += len(samples)
             if count % 1000 == 0:
                 audio.flush(), lines.flush()
-                print(f"{count} utterances, {offset / SAMPLE_RATE / 3600:.2f} h, {time.time() - started:.0f} s", flush=True)
+                print(
+                    f"{count} utterances, {offset / SAMPLE_RATE / 3600:.2f} h, {time.time() - started:.0f} s",
+                    flush=True,
+                )
     (out / "READY").touch()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--texts", type=Path, nargs="*", help="files with one text a line")
-    parser.add_argument("--real", type=Path, help="folder of recorded speech with audio.jsonl, instead of --texts")
-    parser.add_argument("--out", type=Path, required=True, help="the pool's folder; a run resumes there")
+    parser.add_argument(
+        "--real", type=Path, help="folder of recorded speech with audio.jsonl, instead of --texts"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="the pool's folder; a run resumes there"
+    )
     parser.add_argument("--voices", choices=["heart", "many", "kokoro"], default="many")
     parser.add_argument("--piper", help="path of a Piper voice (.onnx with its .json beside it)")
-    parser.add_argument("--kokoro", type=Path, help="folder of Kokoro's voice vectors (*.bin), for --voices kokoro")
+    parser.add_argument(
+        "--kokoro", type=Path, help="folder of Kokoro's voice vectors (*.bin), for --voices kokoro"
+    )
     parser.add_argument("--hours", type=float, default=8.0)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     if args.real:
         from itertools import islice
 
-        write_pool(lambda first: islice(real_utterances(args.real), first, None), args.out, args.hours)
+        write_pool(
+            lambda first: islice(real_utterances(args.real), first, None), args.out, args.hours
+        )
         return
     if args.voices == "kokoro" and not args.kokoro:
         parser.error("--voices kokoro needs --kokoro, the folder of its voice vectors")
     texts = read_texts(args.texts)
     speak = speaker(args.voices, args.piper, args.kokoro)
-    write_pool(lambda first: synthetic_utterances(texts, speak, args.seed, first), args.out, args.hours)
+    write_pool(
+        lambda first: synthetic_utterances(texts, speak, args.seed, first), args.out, args.hours
+    )
 
 
 if __name__ == "__main__":

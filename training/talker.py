@@ -47,7 +47,9 @@ def show(codes: Tensor, silence: Tensor, size: int, generator: torch.Generator) 
     noise = torch.rand(B, F, K, generator=generator) < CODE_NOISE
     noise |= torch.rand(B, F, 1, generator=generator) < FRAME_NOISE
     shown = torch.where(noise, torch.randint(size, (B, F, K), generator=generator), codes)
-    until = (torch.rand(B, generator=generator) * F * (torch.rand(B, generator=generator) < FORGOTTEN)).long()
+    until = (
+        torch.rand(B, generator=generator) * F * (torch.rand(B, generator=generator) < FORGOTTEN)
+    ).long()
     shown = torch.where((torch.arange(F) < until[:, None])[..., None], silence, shown)
     coarse = torch.rand(B, 1, 1, generator=generator) < COARSE_ONLY
     return torch.where(coarse & (torch.arange(K) >= COARSE), -1, shown)
@@ -57,7 +59,9 @@ def show(codes: Tensor, silence: Tensor, size: int, generator: torch.Generator) 
 def start_from_codebooks(talker: Talker, codebooks: Tensor) -> None:
     """Entries of codebooks [K, N, D] that sound alike start alike, both as history and as something to predict."""
     K, N, D = codebooks.shape
-    spread = torch.linalg.qr(torch.randn(talker.config.code_width, D))[0].T  # [D, C], rows orthonormal
+    spread = torch.linalg.qr(torch.randn(talker.config.code_width, D))[
+        0
+    ].T  # [D, C], rows orthonormal
     entries = codebooks - codebooks.mean(1, keepdim=True)
     entries = entries / entries.pow(2).mean((1, 2), keepdim=True).sqrt()
     spread = (entries @ spread) * (talker.config.code_width / D) ** 0.5  # [K, N, C] of variance 1
@@ -94,9 +98,14 @@ class Trainer:
         self.talker.silence_codes.copy_(data.silence)
         start_from_codebooks(self.talker, data.codebooks)
         named = list(self.talker.named_parameters())
-        matrices = [p for name, p in named if p.ndim > 1 and "codes" not in name and "embedding" not in name]
+        matrices = [
+            p for name, p in named if p.ndim > 1 and "codes" not in name and "embedding" not in name
+        ]
         others = [p for name, p in named if p.ndim == 1 or "codes" in name or "embedding" in name]
-        groups = [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+        groups = [
+            {"params": matrices, "weight_decay": 0.05},
+            {"params": others, "weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.AdamW(groups, lr=args.rate, betas=(0.9, 0.98), fused=True)
         weights = torch.linspace(1.0, LAST_CODEBOOK_WEIGHT, config.codebooks)
         self.weights = weights / weights.sum()
@@ -106,7 +115,9 @@ class Trainer:
         done = min(1.0, self.progress.seconds / (60 * self.args.minutes))
         rise = min(1.0, (self.progress.step + 1) / RATE_RISE_STEPS)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.args.rate * rise * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+            group["lr"] = (
+                self.args.rate * rise * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+            )
 
     def step(self, batch: Batch) -> None:
         generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.progress.step)
@@ -124,10 +135,16 @@ class Trainer:
         self.optimizer.step()
         self.progress.step += 1
         self.progress.heard_hours += float(batch.inside.sum()) / CODEC_FRAME_RATE / 3600
-        for name, value in {"code_loss": code_loss, "duration_loss": duration, "norm": norm}.items():
+        for name, value in {
+            "code_loss": code_loss,
+            "duration_loss": duration,
+            "norm": norm,
+        }.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value.detach()) / LOG_EVERY_STEPS
 
-    def code_loss(self, batch: Batch, shown: Tensor, frames: Tensor, generator: torch.Generator) -> Tensor:
+    def code_loss(
+        self, batch: Batch, shown: Tensor, frames: Tensor, generator: torch.Generator
+    ) -> Tensor:
         chosen = batch.inside.flatten().nonzero()[:, 0]
         fine = chosen[torch.rand(len(chosen), generator=generator) < FINE_SHARE]
         inputs = self.talker.head_inputs(batch.codes, shown, frames)  # [B * F, K, C]
@@ -135,7 +152,9 @@ class Trainer:
         loss = 0.0
         for part, books in ((chosen, slice(0, 2)), (fine, slice(2, None))):
             logits = self.talker.head(inputs[part, books].transpose(0, 1), books)  # [k, n, N]
-            each = cross_entropy(logits.flatten(0, 1).float(), targets[part, books].T.flatten(), reduction="none")
+            each = cross_entropy(
+                logits.flatten(0, 1).float(), targets[part, books].T.flatten(), reduction="none"
+            )
             loss = loss + (each.view(logits.shape[:2]).mean(1) * self.weights[books]).sum()
         return loss
 
@@ -145,13 +164,19 @@ class Trainer:
         right = losses = counted = 0
         spans, ours, theirs = [], 0.0, 0.0
         for group in groups:
-            batch = self.data.batch(group, self.talker.config.patch_frames, np.random.default_rng(0))
+            batch = self.data.batch(
+                group, self.talker.config.patch_frames, np.random.default_rng(0)
+            )
             with mixed():
                 frames, log_frames = conditions(self.talker, batch)
-                logits = self.talker(batch.codes, batch.codes, frames)[:, batch.inside.flatten()].float()
+                logits = self.talker(batch.codes, batch.codes, frames)[
+                    :, batch.inside.flatten()
+                ].float()
             targets = batch.codes[batch.inside].T  # [K, n]
             right = right + (logits.argmax(-1) == targets).float().sum(1)
-            losses = losses + cross_entropy(logits.transpose(1, 2), targets, reduction="none").sum(1)
+            losses = losses + cross_entropy(logits.transpose(1, 2), targets, reduction="none").sum(
+                1
+            )
             counted += targets.shape[1]
             known = torch.arange(batch.phones.shape[1]) < batch.lengths[:, None]
             known[:, 0] = False
@@ -167,8 +192,14 @@ class Trainer:
 
     def report(self, groups: list[list[int]], seconds: float) -> None:
         p = self.progress
-        line = {"step": p.step, "minutes": round(p.seconds / 60, 2), "hours": round(p.heard_hours, 2)}
-        line |= {"s_per_step": round(seconds / LOG_EVERY_STEPS, 3)} | {k: round(v, 4) for k, v in self.sums.items()}
+        line = {
+            "step": p.step,
+            "minutes": round(p.seconds / 60, 2),
+            "hours": round(p.heard_hours, 2),
+        }
+        line |= {"s_per_step": round(seconds / LOG_EVERY_STEPS, 3)} | {
+            k: round(v, 4) for k, v in self.sums.items()
+        }
         line |= self.validate(groups)
         self.sums = {}
         log(self.args.out, line)
@@ -189,7 +220,9 @@ class Trainer:
         with safe_open(path, "pt") as file:
             self.progress = Progress(**json.loads(file.metadata()["progress"]))
         tensors, optimizer = safetensors.torch.load_file(path), self.optimizer.state_dict()
-        self.talker.load_state_dict({n[len("model.") :]: v for n, v in tensors.items() if n.startswith("model.")})
+        self.talker.load_state_dict(
+            {n[len("model.") :]: v for n, v in tensors.items() if n.startswith("model.")}
+        )
         for name, value in tensors.items():
             if name.startswith("optimizer."):
                 _, index, field = name.split(".")
@@ -219,10 +252,18 @@ def train(trainer: Trainer) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pool", type=Path, required=True, help="speech pool of the agent's voice")
-    parser.add_argument("--codec", required=True, help="folder of the codec, its codes final; or encodec_24khz: Meta's")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run; it resumes there")
+    parser.add_argument(
+        "--codec",
+        required=True,
+        help="folder of the codec, its codes final; or encodec_24khz: Meta's",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the run; it resumes there"
+    )
     parser.add_argument("--minutes", type=float, default=50, help="length of the whole training")
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--batch-seconds", type=float, default=24, help="speech per step")
@@ -234,7 +275,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     describe_run(args, "duplex.training.talker")
     data = Utterances(args.pool, load_codec(args.codec), args.out)
-    print(f"{data.hours('train'):.2f} h to train on, {data.hours('valid'):.2f} h to check with", flush=True)
+    print(
+        f"{data.hours('train'):.2f} h to train on, {data.hours('valid'):.2f} h to check with",
+        flush=True,
+    )
     trainer = Trainer(TalkerConfig(), data, args)
     if (args.out / "training.safetensors").exists():
         trainer.load()

@@ -57,12 +57,21 @@ from duplex.model.vocoder import DecodeState
 log = logging.getLogger(__name__)
 
 PROMPT_CELLS = 256  # positions kept for the instructions of a session
-WAYS, WORSE = 8, 5.0  # in which a turn may be read; how much worse than the best one's the score of one may be that is considered
+WAYS, WORSE = (
+    8,
+    5.0,
+)  # in which a turn may be read; how much worse than the best one's the score of one may be that is considered
 CONSIDERED = 24  # positions of all of them together at most: more would take too long
 REREAD_TICKS = 6  # of silence at most are read again after them
-LM_SHARE, LM_WORD = 0.25, 4.0  # of the LM in their scores; what makes up for its preference for few words
+LM_SHARE, LM_WORD = (
+    0.25,
+    4.0,
+)  # of the LM in their scores; what makes up for its preference for few words
 READ_A_TICK = 4  # positions of a text that a session reads in one step with the others: more would make them late
-NEAR_TICKS, GONE_TICKS = 2, 2  # that somebody near must speak for the voice to wait, and be silent for it to go on
+NEAR_TICKS, GONE_TICKS = (
+    2,
+    2,
+)  # that somebody near must speak for the voice to wait, and be silent for it to go on
 PONDERED = ONSET_SYMBOLS - 3  # of an answer's first symbols are thought of before its time
 PONDER_S = TICK_MS / 2000  # a tick that has taken longer is not made longer for them
 PUT_OFF_TICKS = 6  # of all sessions together may wait to be fed while there is nothing to decide
@@ -81,7 +90,9 @@ class Counts:
     lm_seconds: float = 0.0
     guesses: int = 0
     right: int = 0
-    outcomes: Counter = field(default_factory=Counter)  # of (whose, kind, place in its row of guesses, whether right)
+    outcomes: Counter = field(
+        default_factory=Counter
+    )  # of (whose, kind, place in its row of guesses, whether right)
     calls_saved: int = 0
     draft_seconds: float = 0.0
     draft_off: bool = False
@@ -92,11 +103,37 @@ class Counts:
 
 
 class Agent:
-    def __init__(self, model, encoder, words, talker, codec, tokenizer, slots: int, settings=None, draft=None, helped=nullcontext):
+    def __init__(
+        self,
+        model,
+        encoder,
+        words,
+        talker,
+        codec,
+        tokenizer,
+        slots: int,
+        settings=None,
+        draft=None,
+        helped=nullcontext,
+    ):
         """settings: Settings or None; helped: makes a context for the time of a step, see sharing.helped."""
-        self.lm, self.encoder, self.lexicon, self.codec, self.tokenizer = model, encoder, words, codec, tokenizer
-        self.settings, self.slots, self.draft, self.helped = settings or Settings(), slots, draft, helped
-        self.talking, self.front = talking.Talking(talker, guess=self.settings.talker_guess), Pronounce()
+        self.lm, self.encoder, self.lexicon, self.codec, self.tokenizer = (
+            model,
+            encoder,
+            words,
+            codec,
+            tokenizer,
+        )
+        self.settings, self.slots, self.draft, self.helped = (
+            settings or Settings(),
+            slots,
+            draft,
+            helped,
+        )
+        self.talking, self.front = (
+            talking.Talking(talker, guess=self.settings.talker_guess),
+            Pronounce(),
+        )
         self.dtype = model.norm.dtype
         self.device = model.norm.device
         cache = {"device": self.device, "dtype": model.cache_dtype or self.dtype}
@@ -107,7 +144,9 @@ class Agent:
         self.decode_state = codec.initial_decode_state(slots)
         self.at_rest = [0] * slots  # ticks for which the codec has been given silence
         self.sessions: dict[int, Session] = {}
-        self.hidden = torch.zeros(slots, model.config.width, dtype=self.dtype, device=self.device)  # after the last position
+        self.hidden = torch.zeros(
+            slots, model.config.width, dtype=self.dtype, device=self.device
+        )  # after the last position
         self.counts = Counts()
 
     def with_slots(self, slots: int) -> "Agent":
@@ -135,20 +174,38 @@ class Agent:
         names = ("lm_calls", "lm_seconds", "calls_saved", "draft_seconds")
         on, voice = self.draft is not None and not counts.draft_off, self.talking.counts
         guesses["patch"], right["patch"] = voice.guessed, voice.right
-        own = {"draft_on": int(on), "talker_calls": voice.calls, "guesses": guesses, "guesses_right": right}
+        own = {
+            "draft_on": int(on),
+            "talker_calls": voice.calls,
+            "guesses": guesses,
+            "guesses_right": right,
+        }
         return {name: getattr(counts, name) for name in names} | own
 
     @torch.inference_mode()
-    def open(self, slot: int, seed=0, instructions: str | None = None, temperature: float | None = None, gradually=False) -> None:
+    def open(
+        self,
+        slot: int,
+        seed=0,
+        instructions: str | None = None,
+        temperature: float | None = None,
+        gradually=False,
+    ) -> None:
         """Begin a session in a free slot: nothing of the last one is left. The instructions are read at once or,
         `gradually`, in the next steps, which are no ticks of the session yet. ValueError: they are too long."""
-        assert 0 <= slot < self.slots and slot not in self.sessions, f"slot {slot} of {self.slots} is taken or not there"
+        assert 0 <= slot < self.slots and slot not in self.sessions, (
+            f"slot {slot} of {self.slots} is taken or not there"
+        )
         text = f"<|im_start|>system\n{instructions or INSTRUCTIONS}<|im_end|>\n"
         prompt = self.tokenizer.encode(text, add_special_tokens=False).ids
         if len(prompt) > PROMPT_CELLS:
-            raise ValueError(f"the instructions are {len(prompt)} word pieces long; {PROMPT_CELLS} can be kept in mind")
+            raise ValueError(
+                f"the instructions are {len(prompt)} word pieces long; {PROMPT_CELLS} can be kept in mind"
+            )
         self.close(slot)
-        self.sessions[slot] = Session(torch.Generator().manual_seed(seed), seed=seed, temperature=temperature, prompt=prompt)
+        self.sessions[slot] = Session(
+            torch.Generator().manual_seed(seed), seed=seed, temperature=temperature, prompt=prompt
+        )
         while prompt and not gradually:
             self.feed({slot: self.row(prompt[: lm.CALL_CELLS])}, pin=True)
             del prompt[: lm.CALL_CELLS]
@@ -170,7 +227,10 @@ class Agent:
         """Another voice and speaking rate, from the next tick and word on. ValueError: there is no such voice or rate."""
         found, session, state = voices.find(voice, speed), self.sessions[slot], self.decode_state
         if isinstance(state, DecodeState):
-            state.log_pitch[slot], state.log_tract[slot] = math.log(found.pitch), math.log(found.tract)
+            state.log_pitch[slot], state.log_tract[slot] = (
+                math.log(found.pitch),
+                math.log(found.tract),
+            )
         elif voice != voices.DEFAULT:
             raise ValueError(f"this agent's codec, SEANet, has no voice but {voices.DEFAULT!r}")
         session.voice, session.speed = voice, speed
@@ -182,7 +242,10 @@ class Agent:
 
     def write(self, slot: int, role: str, text: str) -> None:
         """Text that the client puts into the conversation, read a few positions a tick; role: user, assistant, system."""
-        session, encode = self.sessions[slot], lambda text: self.tokenizer.encode(text, add_special_tokens=False).ids
+        session, encode = (
+            self.sessions[slot],
+            lambda text: self.tokenizer.encode(text, add_special_tokens=False).ids,
+        )
         if role == "system":
             session.text += encode(f"<|im_start|>system\n{text}<|im_end|>\n")
             return
@@ -208,7 +271,11 @@ class Agent:
         session = self.sessions[slot]
         first = min((begin for begin, end in session.voiced if end > heard_ms), default=None)
         if first is not None:
-            lm.drop(self.lm_state, slot, [position for position, begin in session.tokens if begin >= first])
+            lm.drop(
+                self.lm_state,
+                slot,
+                [position for position, begin in session.tokens if begin >= first],
+            )
             session.tokens = [token for token in session.tokens if token[1] < first]
             session.voiced = [word for word in session.voiced if word[0] < first]
 
@@ -227,17 +294,26 @@ class Agent:
         """Tokens, and then a tick's vector [D] if there is one."""
         parts = [self.lm.embed(torch.tensor(tokens, device=self.device))] if tokens else []
         parts += [vector[None]] if vector is not None else []
-        return torch.cat([part.to(self.dtype) for part in parts]), [] if vector is None else [len(tokens)]
+        return torch.cat([part.to(self.dtype) for part in parts]), [] if vector is None else [
+            len(tokens)
+        ]
 
-    def feed(self, rows: dict[int, Row], guesses: dict[int, list[int]] | None = None, pin=False) -> dict[int, torch.Tensor]:
+    def feed(
+        self, rows: dict[int, Row], guesses: dict[int, list[int]] | None = None, pin=False
+    ) -> dict[int, torch.Tensor]:
         """Feed each slot its row, then its guesses of what comes next.
 
         -> hidden states [1 + guesses, D] of each slot, from the last position before its guesses on.
         """
         guesses = {slot: found for slot, found in (guesses or {}).items() if found}
-        inputs = {s: torch.cat([x, self.row(guesses[s])[0]]) if s in guesses else x for s, (x, _) in rows.items()}
+        inputs = {
+            s: torch.cat([x, self.row(guesses[s])[0]]) if s in guesses else x
+            for s, (x, _) in rows.items()
+        }
         length = max(len(x) for x in inputs.values())
-        x = torch.zeros(self.slots, length, self.lm.config.width, dtype=self.dtype, device=self.device)
+        x = torch.zeros(
+            self.slots, length, self.lm.config.width, dtype=self.dtype, device=self.device
+        )
         counts, is_tick = [0] * self.slots, np.zeros((self.slots, length), bool)
         for slot, (_, ticks) in rows.items():
             counts[slot] = len(inputs[slot])
@@ -246,7 +322,10 @@ class Agent:
         begun = time.perf_counter()
         hidden, self.lm_state = lm.step(self.lm, x, counts, is_tick, self.lm_state, pin)
         self.counted(begun)
-        asked = {slot: hidden[slot, counts[slot] - 1 - len(guesses.get(slot, [])) : counts[slot]] for slot in rows}
+        asked = {
+            slot: hidden[slot, counts[slot] - 1 - len(guesses.get(slot, [])) : counts[slot]]
+            for slot in rows
+        }
         for slot in asked:
             self.hidden[slot] = asked[slot][-1]
         return asked
@@ -257,16 +336,22 @@ class Agent:
         self.counts.lm_seconds += time.perf_counter() - begun
 
     @torch.inference_mode()
-    def step(self, audio: np.ndarray, active: list[int], voice: bool = True) -> tuple[np.ndarray, list[list[Event]]]:
+    def step(
+        self, audio: np.ndarray, active: list[int], voice: bool = True
+    ) -> tuple[np.ndarray, list[list[Event]]]:
         """One tick for all slots: audio float32 [B, TICK_SAMPLES] in and out, events per slot. `active`: open sessions.
 
         Without `voice` the agent only listens and decides; its voice stands still, and goes on where it was.
         """
-        assert audio.shape == (self.slots, TICK_SAMPLES), f"audio {audio.shape}, expected {(self.slots, TICK_SAMPLES)}"
+        assert audio.shape == (self.slots, TICK_SAMPLES), (
+            f"audio {audio.shape}, expected {(self.slots, TICK_SAMPLES)}"
+        )
         with self.helped():
             return self.tick(audio, active, voice)
 
-    def tick(self, audio: np.ndarray, active: list[int], voice: bool) -> tuple[np.ndarray, list[list[Event]]]:
+    def tick(
+        self, audio: np.ndarray, active: list[int], voice: bool
+    ) -> tuple[np.ndarray, list[list[Event]]]:
         """See `step`."""
         events: list[list[Event]] = [[] for _ in range(self.slots)]
         ponder_until = time.perf_counter() + PONDER_S
@@ -287,18 +372,36 @@ class Agent:
             session = self.sessions[slot]
             session.asked, session.foreseen = 0, turns.foresee(session)
             session.most = self.most_symbols(slot, session)
-        rows = {s: row for s, given in reading.items() if (row := self.contained(events[s], self.row, *given))}
+        rows = {
+            s: row
+            for s, given in reading.items()
+            if (row := self.contained(events[s], self.row, *given))
+        }
         rows = self.due(rows, deciding, events)
         while rows:
             guesses = self.guess({s: row for s, row in rows.items() if s in deciding})
             hidden = {s: found for s, found in self.feed(rows, guesses).items() if s in deciding}
             scores = self.score(hidden, events)
-            going_on = [s for s in scores if self.contained(events[s], self.decide, s, hidden[s], scores[s], guesses[s], events[s])]
-            rows = {s: row for s in going_on if (row := self.contained(events[s], self.row, self.sessions[s].pending))}
+            going_on = [
+                s
+                for s in scores
+                if self.contained(
+                    events[s], self.decide, s, hidden[s], scores[s], guesses[s], events[s]
+                )
+            ]
+            rows = {
+                s: row
+                for s in going_on
+                if (row := self.contained(events[s], self.row, self.sessions[s].pending))
+            }
             for slot in going_on:
                 self.sessions[slot].pending = []
-            for slot in [s for s in scores if guesses[s][:1] == [USER_END] and not self.sessions[s].asked]:
-                self.contained(events[slot], self.ponder, slot, hidden[slot][2:], vectors[slot], ponder_until)
+            for slot in [
+                s for s in scores if guesses[s][:1] == [USER_END] and not self.sessions[s].asked
+            ]:
+                self.contained(
+                    events[slot], self.ponder, slot, hidden[slot][2:], vectors[slot], ponder_until
+                )
         for slot in active:
             self.hold(slot)
         sound = self.speak(active, events) if voice else np.zeros_like(audio)
@@ -339,7 +442,12 @@ class Agent:
             return work(*what)
         except Exception as error:
             log.exception("one session's part of a tick")
-            events.append(Error("model", f"the model failed ({type(error).__name__}: {error}); this session is over"))
+            events.append(
+                Error(
+                    "model",
+                    f"the model failed ({type(error).__name__}: {error}); this session is over",
+                )
+            )
             return None
 
     def listen(self, audio: torch.Tensor, events: list[list[Event]]) -> torch.Tensor:
@@ -349,10 +457,17 @@ class Agent:
         phones, levels = phones.float().cpu().numpy(), hearing.levels(audio)
         heard: list[list[tuple[int, float]]] = [[] for _ in range(self.slots)]
         for slot in self.sessions:
-            heard[slot] = self.contained(events[slot], self.hear, self.sessions[slot], phones[slot], levels[slot]) or []
+            heard[slot] = (
+                self.contained(
+                    events[slot], self.hear, self.sessions[slot], phones[slot], levels[slot]
+                )
+                or []
+            )
         return self.lm.project(vectors[:, 0].to(self.device), heard)
 
-    def hear(self, session: Session, phones: np.ndarray, level_db: float) -> list[tuple[int, float]]:
+    def hear(
+        self, session: Session, phones: np.ndarray, level_db: float
+    ) -> list[tuple[int, float]]:
         """A tick's phones [4, 1 + phones] -> the pieces of the user's words that are settled in it, and how sure they are."""
         heard, own = [], turns.audible_words(session)
         if not session.grammar.user_open and not session.hearing.unwritten:
@@ -380,23 +495,46 @@ class Agent:
         session, reading = self.sessions[slot], self.sessions[slot].words_heard
         if session.reviewed or reading.cut or not session.pure or session.grammar.stream != USER:
             return
-        if reading.quiet < lexicon.QUIET_FRAMES or lexicon.undecided(reading) or hearing.awaits(session.hearing, session.tick):
+        if (
+            reading.quiet < lexicon.QUIET_FRAMES
+            or lexicon.undecided(reading)
+            or hearing.awaits(session.hearing, session.tick)
+        ):
             return
         session.reviewed = True
         found = lexicon.ways(self.lexicon, reading, WAYS)
         found = [(way, score) for way, score in found if score > found[0][1] - WORSE]
         texts = [[piece for word in way for piece in self.spell(word)] for way, _ in found]
-        likely = (self.likely(slot, texts) if len(found) > 1 else []) or [0.0]  # what it cannot read is judged by its sound
-        scores = [score + LM_SHARE * (p + LM_WORD * len(way)) for (way, score), p in zip(found, likely, strict=False)]
+        likely = (self.likely(slot, texts) if len(found) > 1 else []) or [
+            0.0
+        ]  # what it cannot read is judged by its sound
+        scores = [
+            score + LM_SHARE * (p + LM_WORD * len(way))
+            for (way, score), p in zip(found, likely, strict=False)
+        ]
         best = max(range(len(scores)), key=scores.__getitem__, default=None)
         before = [piece for _, piece in session.written]
-        if best is None or not texts[best] or len(texts[best]) > CONSIDERED and texts[best] == before:
+        if (
+            best is None
+            or not texts[best]
+            or len(texts[best]) > CONSIDERED
+            and texts[best] == before
+        ):
             return
-        kept = len(os.path.commonprefix([before, texts[best][:-1]])) if len(texts[best]) > CONSIDERED else 0
+        kept = (
+            len(os.path.commonprefix([before, texts[best][:-1]]))
+            if len(texts[best]) > CONSIDERED
+            else 0
+        )
         if len(texts[best]) - kept > CONSIDERED:  # too much for one call beside a tick
             return
         self.read_waiting(slot)
-        count = lm.take_back(self.lm_state, slot, [position for position, _ in session.written[kept:]], len(session.ticks))
+        count = lm.take_back(
+            self.lm_state,
+            slot,
+            [position for position, _ in session.written[kept:]],
+            len(session.ticks),
+        )
         begin = int(self.lm_state.next_position[slot])
         session.written = session.written[:kept] + list(enumerate(texts[best][kept:], begin))
         silence = session.ticks[len(session.ticks) - count :]
@@ -424,7 +562,10 @@ class Agent:
             return []
         scores = self.lm.logits(hidden)[:, FIRST_TEXT_ID:].log_softmax(-1).cpu()
         read = itertools.takewhile(lambda text: text[:-1] in places or len(text) == 1, texts)
-        return [sum(float(scores[places[t[:i]], t[i] - FIRST_TEXT_ID]) for i in range(1, len(t))) for t in read]
+        return [
+            sum(float(scores[places[t[:i]], t[i] - FIRST_TEXT_ID]) for i in range(1, len(t)))
+            for t in read
+        ]
 
     def read_ahead(
         self, slot: int, texts: list[tuple[int, ...]], after: str, tick: torch.Tensor | None = None
@@ -434,7 +575,10 @@ class Agent:
 
         -> {beginning of a text: its place}, hidden states [N, D]; both empty if not even the first text fits
         """
-        room, places = min(CONSIDERED, int((self.lm_state.position[slot] < 0).sum())), {} if tick is None else {(): 0}
+        room, places = (
+            min(CONSIDERED, int((self.lm_state.position[slot] < 0).sum())),
+            {} if tick is None else {(): 0},
+        )
         for text in texts:
             new = [text[:end] for end in range(1, len(text) + 1) if text[:end] not in places]
             if len(places) + len(new) > room:
@@ -446,16 +590,27 @@ class Agent:
         x = self.row(tokens)[0]
         x = x if tick is None else torch.cat([tick[None].to(x.dtype), x])
         begun = time.perf_counter()
-        hidden = lm.consider(self.lm, x, [places.get(part[:-1], -1) if part else -1 for part in places], self.lm_state, slot, after)
+        hidden = lm.consider(
+            self.lm,
+            x,
+            [places.get(part[:-1], -1) if part else -1 for part in places],
+            self.lm_state,
+            slot,
+            after,
+        )
         self.counted(begun)
         return places, hidden
 
-    def due(self, rows: dict[int, Row], deciding: set[int], events: list[list[Event]]) -> dict[int, Row]:
+    def due(
+        self, rows: dict[int, Row], deciding: set[int], events: list[list[Event]]
+    ) -> dict[int, Row]:
         """What to feed in this tick: each slot all that was put off, and its row. Nothing while nobody has anything to decide; a
         call for one is nearly one for all."""
         for slot, row in rows.items():
             self.sessions[slot].put_off.append(row)
-        waits = {s: self.contained(events[s], lambda s: s in deciding and self.idle(s), s) for s in rows}
+        waits = {
+            s: self.contained(events[s], lambda s: s in deciding and self.idle(s), s) for s in rows
+        }
         if all(waits.values()) and sum(len(self.sessions[s].put_off) for s in rows) < PUT_OFF_TICKS:
             return {}
         return {slot: self.joined(slot) for slot, wait in waits.items() if wait is not None}
@@ -474,7 +629,9 @@ class Agent:
         """Whether a session can only wait now, whatever the LM says."""
         session = self.sessions[slot]
         mask = turns.narrowed(session, self.settings, self.choices(slot))
-        return session.wish is None and bool(mask[NEXT]) and int(mask[: FIRST_TEXT_ID + 1].sum()) == 1  # no end is left alone
+        return (
+            session.wish is None and bool(mask[NEXT]) and int(mask[: FIRST_TEXT_ID + 1].sum()) == 1
+        )  # no end is left alone
 
     def most_symbols(self, slot: int, session: Session) -> int:
         """How many symbols a session's tick may have: the beginning of an answer waits for nobody (as in duplex.training.scenes.sequence)."""
@@ -514,14 +671,30 @@ class Agent:
         if not self.settings.guess:
             return {slot: [] for slot in rows}
         left = {slot: self.sessions[slot].most - self.sessions[slot].asked - 1 for slot in rows}
-        guesses = {slot: self.sessions[slot].foreseen if self.sessions[slot].asked == 0 else [] for slot in rows}
-        asked = {slot: self.asked(slot, rows[slot][0]) for slot in rows if left[slot] > 0 and not guesses[slot]}
+        guesses = {
+            slot: self.sessions[slot].foreseen if self.sessions[slot].asked == 0 else []
+            for slot in rows
+        }
+        asked = {
+            slot: self.asked(slot, rows[slot][0])
+            for slot in rows
+            if left[slot] > 0 and not guesses[slot]
+        }
         if self.draft is None or self.counts.draft_off or not asked:
             return guesses
         begun = time.perf_counter()
         try:
-            drafted = propose(self.draft, self.lm, asked, max(left.values()), self.settings.next_penalty, self.settings.draft_least)
-        except Exception:  # guesses only save time: without them every session draws the same symbols
+            drafted = propose(
+                self.draft,
+                self.lm,
+                asked,
+                max(left.values()),
+                self.settings.next_penalty,
+                self.settings.draft_least,
+            )
+        except (
+            Exception
+        ):  # guesses only save time: without them every session draws the same symbols
             log.exception("the draft failed; it is off from now on")
             self.counts.draft_off = True
             return guesses
@@ -532,12 +705,24 @@ class Agent:
 
     def asked(self, slot: int, inputs: torch.Tensor) -> Asked:
         queued = self.talking.queued_seconds(self.talker_state, slot)
-        return Asked(self.hidden[slot], inputs, self.sessions[slot].grammar, queued <= LEAD_SECONDS, queued > 0)
+        return Asked(
+            self.hidden[slot],
+            inputs,
+            self.sessions[slot].grammar,
+            queued <= LEAD_SECONDS,
+            queued > 0,
+        )
 
-    def score(self, hidden: dict[int, torch.Tensor], events: list[list[Event]]) -> dict[int, torch.Tensor]:
+    def score(
+        self, hidden: dict[int, torch.Tensor], events: list[list[Event]]
+    ) -> dict[int, torch.Tensor]:
         """hidden [1 + guesses, D] of some slots -> scores of what comes first. Text's only where text may come, in one pass
         over the vocabulary for all of them."""
-        masks = {s: mask for s in hidden if (mask := self.contained(events[s], self.choices, s)) is not None}
+        masks = {
+            s: mask
+            for s in hidden
+            if (mask := self.contained(events[s], self.choices, s)) is not None
+        }
         scores = {}
         for text in (False, True):
             slots = [s for s in masks if bool(masks[s][FIRST_TEXT_ID]) == text]
@@ -558,13 +743,17 @@ class Agent:
         for place, state in enumerate(hidden):
             if session.asked == session.most:
                 return False
-            if place == 1:  # the first guess was right: one pass over the vocabulary for all that follow
+            if (
+                place == 1
+            ):  # the first guess was right: one pass over the vocabulary for all that follow
                 later = self.lm.logits(hidden[1:]).cpu()
             symbol = self.draw(slot, later[place - 1] if place else scores)
             right = place < len(guesses) and symbol == guesses[place]
             if place < len(guesses):
                 whose = "draft" if drafted else "foreseen"
-                self.counts.outcomes[whose, kind(guesses[place], session.grammar), place, right] += 1
+                self.counts.outcomes[
+                    whose, kind(guesses[place], session.grammar), place, right
+                ] += 1
             if not right:
                 lm.rollback(self.lm_state, slot, len(guesses) - place)
                 self.hidden[slot] = state
@@ -596,7 +785,9 @@ class Agent:
         words = len(self.tokenizer.decode([piece for _, piece in session.written]).split())
         return turns.draw(session, self.settings, scores, mask, words)
 
-    def note(self, slot: int, symbol: int, before: Grammar, position: int, events: list[Event]) -> None:
+    def note(
+        self, slot: int, symbol: int, before: Grammar, position: int, events: list[Event]
+    ) -> None:
         """What a symbol means to the outside: events, and text for the talker."""
         session = self.sessions[slot]
 
@@ -611,7 +802,9 @@ class Agent:
         elif symbol in (USER_END, ASIDE):
             session.awaiting |= symbol == USER_END
             session.answer, session.written = [], []
-            session.pure = not session.hearing.unwritten  # what was not written in its own turn will stand in the next
+            session.pure = (
+                not session.hearing.unwritten
+            )  # what was not written in its own turn will stand in the next
             lexicon.commit(session.words_heard, lexicon.LONGEST_TURN)
             hearing.turn_ended(session.hearing, symbol == USER_END)
             emit("user_ended", to="agent" if symbol == USER_END else "other")
@@ -648,10 +841,15 @@ class Agent:
         session, state = self.sessions[slot], self.talker_state
         if state.slots[slot].held:
             session.held += 1
-            over = session.hearing.far_ticks >= GONE_TICKS and not lexicon.undecided(session.words_heard)
+            over = session.hearing.far_ticks >= GONE_TICKS and not lexicon.undecided(
+                session.words_heard
+            )
             if session.held > self.settings.hold_ticks or over:
                 self.talking.go_on(state, slot)
-        elif session.held < min(1, self.settings.hold_ticks) and session.hearing.near_ticks >= NEAR_TICKS:
+        elif (
+            session.held < min(1, self.settings.hold_ticks)
+            and session.hearing.near_ticks >= NEAR_TICKS
+        ):
             if self.talking.sounding(state, slot):
                 session.held = 1
                 self.talking.hold(state, slot)
@@ -678,7 +876,10 @@ class Agent:
         lm.drop(self.lm_state, slot, unsaid)
         events.append(Event("agent_stopped", session.tick, session.turn_text[kept:]))
         session.words.clear()
-        tokens, voiced = session.tokens, session.voiced  # a later `truncate` may take more of this turn away
+        tokens, voiced = (
+            session.tokens,
+            session.voiced,
+        )  # a later `truncate` may take more of this turn away
         self.begin_turn(session)
         session.tokens = [token for token in tokens if token[1] < kept]
         session.voiced = [word for word in voiced if word[0] < kept]
@@ -688,8 +889,14 @@ class Agent:
         codes, self.talker_state, spoken = self.talking.step(self.talker_state)
         for slot in active:
             self.contained(events[slot], self.tell_spoken, slot, spoken[slot], events[slot])
-        silent = (codes == self.talking.talker.silence_codes[: codes.shape[1], None]).all(dim=(1, 2)).tolist()
-        self.at_rest = [ticks + 1 if quiet else 0 for ticks, quiet in zip(self.at_rest, silent, strict=True)]
+        silent = (
+            (codes == self.talking.talker.silence_codes[: codes.shape[1], None])
+            .all(dim=(1, 2))
+            .tolist()
+        )
+        self.at_rest = [
+            ticks + 1 if quiet else 0 for ticks, quiet in zip(self.at_rest, silent, strict=True)
+        ]
         sound = np.zeros((self.slots, TICK_SAMPLES), np.float32)
         if sounding := [slot for slot in range(self.slots) if self.at_rest[slot] < REST_TICKS]:
             state = codec_module.rows(self.decode_state, sounding)
@@ -698,7 +905,9 @@ class Agent:
             sound[sounding] = wave.float().clamp(-1, 1).cpu().numpy()
         return sound
 
-    def tell_spoken(self, slot: int, words: list[tuple[int, int, int]], events: list[Event]) -> None:
+    def tell_spoken(
+        self, slot: int, words: list[tuple[int, int, int]], events: list[Event]
+    ) -> None:
         session = self.sessions[slot]
         for word, first, end in words:
             said = session.words.pop(word, None)
@@ -714,11 +923,20 @@ class Agent:
 
     def voice_ms(self, frame: int) -> int:
         """When codec frame `frame` of a session is heard, in ms of its clock."""
-        return round(1000 * (frame / CODEC_FRAME_RATE + self.codec.decoder_delay_samples / SAMPLE_RATE))
+        return round(
+            1000 * (frame / CODEC_FRAME_RATE + self.codec.decoder_delay_samples / SAMPLE_RATE)
+        )
 
 
 def load_agent(
-    folder=None, slots=1, device="cpu", dtype=None, offline=False, settings=None, backbone=None, threads: int | None = None
+    folder=None,
+    slots=1,
+    device="cpu",
+    dtype=None,
+    offline=False,
+    settings=None,
+    backbone=None,
+    threads: int | None = None,
 ) -> Agent:
     """The agent in `folder` (default: the one that ships), with its backbone from the platform's cache, or the GGUF file or
     folder that it was trained on.
@@ -744,11 +962,15 @@ def load_agent(
     talker.load_state_dict(load_tensors(folder / "talker"))
     model, (sizes, tensors) = lm.LM(load_config(lm.LMConfig, folder / "lm")), read(backbone)
     if other := [name for name, size in sizes.items() if getattr(model.config, name) != size]:
-        raise BackboneError(f"{folder / 'lm'} was trained on another backbone than {backbone}: {', '.join(other)} differ")
+        raise BackboneError(
+            f"{folder / 'lm'} was trained on another backbone than {backbone}: {', '.join(other)} differ"
+        )
     fill(model, tensors)
     del tensors
     model.load_state_dict(load_tensors(folder / "lm"), strict=False)
-    model = model.merge().to(device, torch.bfloat16 if dtype == "bfloat16" else torch.float32).eval()
+    model = (
+        model.merge().to(device, torch.bfloat16 if dtype == "bfloat16" else torch.float32).eval()
+    )
     codec = load_codec(folder / "codec")
     draft = None
     if (folder / "draft").is_dir():
@@ -775,7 +997,18 @@ def load_agent(
     if dtype == "int8" and (threads or sharing.cores()) > 1:
         kernels.help_out()  # compiled here, not when its help is needed
         helped = partial(sharing.helped, kernels.help_out)
-    agent = Agent(model, encoder.eval(), words, talker.eval(), codec, tokenizer, slots, settings, draft, helped)
+    agent = Agent(
+        model,
+        encoder.eval(),
+        words,
+        talker.eval(),
+        codec,
+        tokenizer,
+        slots,
+        settings,
+        draft,
+        helped,
+    )
     if device == "cpu":
         agent.rehearse()
     torch.set_num_threads(of_torch)

@@ -11,7 +11,13 @@ SURELY_HEARD = 0.5  # share of the hypotheses' probability (duplex.model.lexicon
 REFUSED_TICKS = 4  # what waits longer the LM does not believe
 FORGOTTEN_TICKS = 12  # what the LM has not written down by then it never will
 # A tick is loud when it is well above the noise and not far below the speaker, both followed with a slow return (dB a tick).
-QUIETEST_DB, ABOVE_NOISE_DB, BELOW_SPEECH_DB, NOISE_RISES_DB, SPEECH_FALLS_DB = -65.0, 9.0, 18.0, 0.3, 0.15
+QUIETEST_DB, ABOVE_NOISE_DB, BELOW_SPEECH_DB, NOISE_RISES_DB, SPEECH_FALLS_DB = (
+    -65.0,
+    9.0,
+    18.0,
+    0.3,
+    0.15,
+)
 # Somebody is near who is about as loud as the user was: no television, nobody at the room's other end. Who goes on talking from
 # afar is taken for the user in the end (dB a turn).
 BELOW_USER_DB, FAR_FALLS_DB = 6.0, 1.0
@@ -21,7 +27,9 @@ ECHO_LETTERS = 4  # of the beginning of an own word are taken for the word
 
 @dataclass
 class Hearing:
-    unwritten: list[tuple[int, int, float]] = field(default_factory=list)  # (tick, token, how sure), oldest first
+    unwritten: list[tuple[int, int, float]] = field(
+        default_factory=list
+    )  # (tick, token, how sure), oldest first
     surest: float | None = None  # piece of the open turn that was written down
     noise_db: float = 0.0  # what the quietest ticks are like, and the loudest
     speech_db: float = QUIETEST_DB
@@ -49,7 +57,9 @@ def weigh(hearing: Hearing, level_db: float) -> None:
     hearing.stretch_db = level_db if begins else max(level_db, hearing.stretch_db)
     hearing.stretch_ticks = 0 if begins else hearing.stretch_ticks + 1
     near = loud and hearing.user_db is not None and level_db > hearing.user_db - BELOW_USER_DB
-    hearing.near_ticks, hearing.far_ticks = (hearing.near_ticks + 1, 0) if near else (0, hearing.far_ticks + 1)
+    hearing.near_ticks, hearing.far_ticks = (
+        (hearing.near_ticks + 1, 0) if near else (0, hearing.far_ticks + 1)
+    )
 
 
 def turn_ended(hearing: Hearing, for_the_agent: bool) -> None:
@@ -57,7 +67,9 @@ def turn_ended(hearing: Hearing, for_the_agent: bool) -> None:
     hearing.surest = None
     if for_the_agent:
         before = hearing.stretch_db if hearing.user_db is None else hearing.user_db
-        hearing.user_db = (before + hearing.stretch_db) / 2  # one loud turn does not make all others far
+        hearing.user_db = (
+            before + hearing.stretch_db
+        ) / 2  # one loud turn does not make all others far
     elif far(hearing):
         hearing.user_db -= FAR_FALLS_DB
 
@@ -77,7 +89,9 @@ def of_its_own(heard: str, words: list[str]) -> bool:
     """Whether a word is one of those that the agent has just said or is saying: its voice, back from a loudspeaker."""
     heard = _letters(heard)
     own = [word for word in map(_letters, words) if word]
-    return heard in own or len(heard) >= ECHO_LETTERS and any(word.startswith(heard) for word in own)
+    return (
+        heard in own or len(heard) >= ECHO_LETTERS and any(word.startswith(heard) for word in own)
+    )
 
 
 def _letters(text: str) -> str:
@@ -101,7 +115,10 @@ def sure(hearing: Hearing) -> list[int]:
 
 def awaits(hearing: Hearing, tick: int) -> bool:
     """Whether a piece was surely heard so lately that the LM will yet write it down."""
-    return any(share >= SURELY_HEARD and heard > tick - REFUSED_TICKS for heard, _, share in hearing.unwritten)
+    return any(
+        share >= SURELY_HEARD and heard > tick - REFUSED_TICKS
+        for heard, _, share in hearing.unwritten
+    )
 
 
 def written(hearing: Hearing, symbol: int) -> None:

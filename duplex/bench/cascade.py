@@ -53,7 +53,9 @@ class Parts:
 
     detector: Callable[[], Callable[[np.ndarray], float]]
     recognise: Callable[[np.ndarray], str]  # float32 [N], 24 kHz
-    reply: Callable[[list[tuple[str, str]]], tuple[str, int]]  # (role, text) of each message -> text, tokens
+    reply: Callable[
+        [list[tuple[str, str]]], tuple[str, int]
+    ]  # (role, text) of each message -> text, tokens
     speak: Callable[[str], np.ndarray]  # -> float32 [N], 24 kHz
 
 
@@ -90,8 +92,12 @@ class Cascade:
         self.stage_seconds: list[dict[str, float]] = []  # of each thought, in order
         self._worker = ThreadPoolExecutor(1, "thinking")
 
-    def open(self, slot: int, seed=0, instructions: str | None = None, temperature=None, gradually=False) -> None:
-        self.sessions[slot] = Slot(self.parts.detector(), [("system", instructions or INSTRUCTIONS)])
+    def open(
+        self, slot: int, seed=0, instructions: str | None = None, temperature=None, gradually=False
+    ) -> None:
+        self.sessions[slot] = Slot(
+            self.parts.detector(), [("system", instructions or INSTRUCTIONS)]
+        )
 
     def close(self, slot: int) -> None:
         self.sessions.pop(slot, None)
@@ -99,7 +105,9 @@ class Cascade:
     def reading(self, slot: int) -> bool:
         return False
 
-    def step(self, audio: np.ndarray, active: list[int], voice: bool = True) -> tuple[np.ndarray, list[list[Event]]]:
+    def step(
+        self, audio: np.ndarray, active: list[int], voice: bool = True
+    ) -> tuple[np.ndarray, list[list[Event]]]:
         """[B, 1920] in, [B, 1920] and the events of each slot out."""
         played = np.zeros((self.slots, TICK_SAMPLES), np.float32)
         events: list[list[Event]] = [[] for _ in range(self.slots)]
@@ -131,13 +139,23 @@ class Cascade:
     def _think(self, session: Slot) -> None:
         wave, messages = np.concatenate(session.heard), list(session.messages)
         if self.costs is None:
-            session.thinking, session.ready_tick = self._worker.submit(self.think, wave, messages), session.tick
+            session.thinking, session.ready_tick = (
+                self._worker.submit(self.think, wave, messages),
+                session.tick,
+            )
             return
         thought, costs = self.think(wave, messages), self.costs
         seconds = costs.recogniser
         if thought.question:
-            seconds += costs.prompt + costs.token * thought.tokens + costs.voice * len(thought.wave) / SAMPLE_RATE
-        session.thinking, session.ready_tick = thought, session.tick + int(np.ceil(1000 * seconds / TICK_MS))
+            seconds += (
+                costs.prompt
+                + costs.token * thought.tokens
+                + costs.voice * len(thought.wave) / SAMPLE_RATE
+            )
+        session.thinking, session.ready_tick = (
+            thought,
+            session.tick + int(np.ceil(1000 * seconds / TICK_MS)),
+        )
 
     def think(self, wave: np.ndarray, messages: list[tuple[str, str]]) -> Thought:
         """From the user's turn, float32 [N], to the sound of the answer."""
@@ -167,9 +185,16 @@ class Cascade:
         if not len(thought.wave):
             return
         session.messages += [("user", thought.question), ("assistant", thought.answer)]
-        session.wave, session.answer, session.length = thought.wave, thought.answer, len(thought.wave)
+        session.wave, session.answer, session.length = (
+            thought.wave,
+            thought.answer,
+            len(thought.wave),
+        )
         events.append(Event("heard", session.tick, " " + thought.question))
-        events += [Event("agent_started", session.tick), Event("said", session.tick, " " + thought.answer)]
+        events += [
+            Event("agent_started", session.tick),
+            Event("said", session.tick, " " + thought.answer),
+        ]
 
     def _say(self, session: Slot, events: list[Event]) -> np.ndarray:
         tick = np.zeros(TICK_SAMPLES, np.float32)
@@ -183,7 +208,9 @@ class Cascade:
 
     def _stop(self, session: Slot, events: list[Event]) -> None:
         """Fall silent; the conversation keeps what was said, by its share of the sound."""
-        kept = session.answer[: round(len(session.answer) * (1 - len(session.wave) / session.length))]
+        kept = session.answer[
+            : round(len(session.answer) * (1 - len(session.wave) / session.length))
+        ]
         session.messages[-1] = ("assistant", kept)
         events.append(Event("agent_stopped", session.tick, session.answer[len(kept) :]))
         session.wave = None
@@ -195,7 +222,10 @@ def detector() -> Callable[[np.ndarray], float]:
     import torch
     from silero_vad import load_silero_vad
 
-    network, convert = load_silero_vad(onnx=True), soxr.ResampleStream(SAMPLE_RATE, DETECTOR_RATE, 1, dtype="float32")
+    network, convert = (
+        load_silero_vad(onnx=True),
+        soxr.ResampleStream(SAMPLE_RATE, DETECTOR_RATE, 1, dtype="float32"),
+    )
     rest = np.zeros(0, np.float32)
 
     def detect(tick: np.ndarray) -> float:
@@ -222,11 +252,20 @@ def real_parts(language_model, offline: bool = False, threads: int = 1) -> Parts
 
     torch.set_num_threads(threads)
 
-    recogniser = WhisperModel(str(weights.whisper_tiny(offline)), compute_type="int8", cpu_threads=threads)
+    recogniser = WhisperModel(
+        str(weights.whisper_tiny(offline)), compute_type="int8", cpu_threads=threads
+    )
     voice = Hibari(threads=threads)
 
     def recognise(wave: np.ndarray) -> str:
-        segments, _ = recogniser.transcribe(soxr.resample(wave, SAMPLE_RATE, 16_000), language="en", beam_size=1)
+        segments, _ = recogniser.transcribe(
+            soxr.resample(wave, SAMPLE_RATE, 16_000), language="en", beam_size=1
+        )
         return " ".join(segment.text.strip() for segment in segments).strip()
 
-    return Parts(detector, recognise, language_model.reply, lambda text: voice(LONG_NUMBER.sub(_digits, text), seed=0))
+    return Parts(
+        detector,
+        recognise,
+        language_model.reply,
+        lambda text: voice(LONG_NUMBER.sub(_digits, text), seed=0),
+    )

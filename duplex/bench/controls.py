@@ -21,7 +21,9 @@ class Silent:
     def __init__(self, slots: int):
         self.slots = slots
 
-    def open(self, slot: int, seed=0, instructions: str | None = None, temperature=None, gradually=False) -> None:
+    def open(
+        self, slot: int, seed=0, instructions: str | None = None, temperature=None, gradually=False
+    ) -> None:
         pass
 
     def close(self, slot: int) -> None:
@@ -30,7 +32,9 @@ class Silent:
     def reading(self, slot: int) -> bool:
         return False
 
-    def step(self, audio: np.ndarray, active: list[int], voice: bool = True) -> tuple[np.ndarray, list[list[Event]]]:
+    def step(
+        self, audio: np.ndarray, active: list[int], voice: bool = True
+    ) -> tuple[np.ndarray, list[list[Event]]]:
         """[B, 1920] in, [B, 1920] and no events out."""
         return np.zeros((self.slots, TICK_SAMPLES), np.float32), [[] for _ in range(self.slots)]
 
@@ -43,13 +47,19 @@ class Talking(Silent):
         self.speech = speech
         self.said = [0] * slots  # samples
 
-    def open(self, slot: int, seed=0, instructions: str | None = None, temperature=None, gradually=False) -> None:
+    def open(
+        self, slot: int, seed=0, instructions: str | None = None, temperature=None, gradually=False
+    ) -> None:
         self.said[slot] = 0
 
-    def step(self, audio: np.ndarray, active: list[int], voice: bool = True) -> tuple[np.ndarray, list[list[Event]]]:
+    def step(
+        self, audio: np.ndarray, active: list[int], voice: bool = True
+    ) -> tuple[np.ndarray, list[list[Event]]]:
         played, events = super().step(audio, active)
         for slot in active:
-            played[slot] = np.take(self.speech, np.arange(TICK_SAMPLES) + self.said[slot], mode="wrap")
+            played[slot] = np.take(
+                self.speech, np.arange(TICK_SAMPLES) + self.said[slot], mode="wrap"
+            )
             self.said[slot] += TICK_SAMPLES
         return played, events
 
@@ -64,6 +74,8 @@ def talk() -> np.ndarray:
 def without_pauses(wave: np.ndarray) -> np.ndarray:
     """Only what is near a loud sample, [M] of [N]: in a pause between two sentences it would seem to yield."""
     near = round(BREATH_S / 2 * SAMPLE_RATE)
-    loud = np.concatenate([[0], np.cumsum(np.abs(wave) > QUIET * np.abs(wave).max())])  # how many before each sample
+    loud = np.concatenate(
+        [[0], np.cumsum(np.abs(wave) > QUIET * np.abs(wave).max())]
+    )  # how many before each sample
     at = np.arange(len(wave))
     return wave[loud[np.minimum(at + near, len(wave))] > loud[np.maximum(at - near, 0)]]

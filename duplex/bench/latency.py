@@ -35,8 +35,19 @@ def spread(seconds: list[float]) -> dict | None:
         return None
     values = np.array(seconds) * 1000
     counts, edges = np.histogram(values, BINS)
-    percentiles = dict(zip(("p50", "p95", "p99", "max"), np.percentile(values, [50, 95, 99, 100]).round(1).tolist(), strict=True))
-    return {"count": len(values), **percentiles, "edges": edges.round(1).tolist(), "counts": counts.tolist()}
+    percentiles = dict(
+        zip(
+            ("p50", "p95", "p99", "max"),
+            np.percentile(values, [50, 95, 99, 100]).round(1).tolist(),
+            strict=True,
+        )
+    )
+    return {
+        "count": len(values),
+        **percentiles,
+        "edges": edges.round(1).tolist(),
+        "counts": counts.tolist(),
+    }
 
 
 def sounding(wave: np.ndarray) -> list[tuple[float, float]]:
@@ -121,8 +132,17 @@ async def measure(agent, scenes: list[Scene], seed: int) -> dict:
     names = sorted({name for tick in ticks for name in tick}, key=lambda name: name == "tick")
     per_tick = {name: spread([tick[name] for tick in ticks if name in tick]) for name in names}
     thoughts = getattr(agent, "stage_seconds", [])
-    per_answer = {name: spread([t[name] for t in thoughts if name in t]) for name in ("recogniser", "LM", "voice") if thoughts}
-    return {**_reactions(takes), "per_tick": per_tick, "per_answer": per_answer, "engine": waits[-1] if waits else None}
+    per_answer = {
+        name: spread([t[name] for t in thoughts if name in t])
+        for name in ("recogniser", "LM", "voice")
+        if thoughts
+    }
+    return {
+        **_reactions(takes),
+        "per_tick": per_tick,
+        "per_answer": per_answer,
+        "engine": waits[-1] if waits else None,
+    }
 
 
 async def measure_remote(
@@ -131,10 +151,14 @@ async def measure_remote(
     """The same of a server; what happens inside it is what its /v1/stats tells, where it has that."""
     takes = []
     for number, scene in enumerate(probes(scenes)):
-        takes.append(_take(await play_remote(url, scene, seed + number, dialect, api_key), scene.kind))
+        takes.append(
+            _take(await play_remote(url, scene, seed + number, dialect, api_key), scene.kind)
+        )
     stats = await asyncio.to_thread(server_stats, url)
     # elsewhere a connection is a session, and a server of one place has none for a ping
-    wire = {"wire, there and back": spread(await pings(url, api_key))} if dialect == "duplex" else {}
+    wire = (
+        {"wire, there and back": spread(await pings(url, api_key))} if dialect == "duplex" else {}
+    )
     return {**_reactions(takes), "per_tick": wire, "per_answer": {}, "engine": stats}
 
 

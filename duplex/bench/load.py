@@ -51,7 +51,9 @@ def user_line(questions: list[np.ndarray], user: int) -> tuple[np.ndarray, list[
     return line, ends
 
 
-async def talk(session, line: np.ndarray, now: Callable[[], float] = time.monotonic) -> tuple[list[float], list[np.ndarray], float]:
+async def talk(
+    session, line: np.ndarray, now: Callable[[], float] = time.monotonic
+) -> tuple[list[float], list[np.ndarray], float]:
     """Sends the line in real time -> when each tick of the agent came, the ticks, and when the line began."""
     arrivals, ticks = [], []
 
@@ -71,17 +73,27 @@ async def talk(session, line: np.ndarray, now: Callable[[], float] = time.monoto
     return arrivals, ticks, begun
 
 
-def first_audio(arrivals: list[float], ticks: list[np.ndarray], begun: float, ends: list[float]) -> list[float]:
+def first_audio(
+    arrivals: list[float], ticks: list[np.ndarray], begun: float, ends: list[float]
+) -> list[float]:
     """Seconds from the end of each question to the arrival of the first audible tick after it; unanswered ones are left out."""
-    audible = [t - begun for t, tick in zip(arrivals, ticks, strict=True) if np.abs(tick).max(initial=0.0) > AUDIBLE]
+    audible = [
+        t - begun
+        for t, tick in zip(arrivals, ticks, strict=True)
+        if np.abs(tick).max(initial=0.0) > AUDIBLE
+    ]
     found = [next((t - end for t in audible if end <= t < end + PAUSE_S), None) for end in ends]
     return [seconds for seconds in found if seconds is not None]
 
 
-def judge(results: list[tuple[list[float], list[np.ndarray], float]], ends: list[list[float]]) -> dict:
+def judge(
+    results: list[tuple[list[float], list[np.ndarray], float]], ends: list[list[float]]
+) -> dict:
     """One step of the ramp: how many sessions were held, and the figures over all of them."""
     late = [lateness(arrivals) for arrivals, _, _ in results]
-    answers = [s for (a, t, b), e in zip(results, ends, strict=True) for s in first_audio(a, t, b, e)]
+    answers = [
+        s for (a, t, b), e in zip(results, ends, strict=True) for s in first_audio(a, t, b, e)
+    ]
     return {
         "users": len(results),
         "held": sum(len(one) > 0 and float(np.percentile(one, 99)) < TICK_S for one in late),
@@ -93,7 +105,9 @@ def judge(results: list[tuple[list[float], list[np.ndarray], float]], ends: list
 
 async def level(sessions: list, questions: list[np.ndarray]) -> dict:
     lines = [user_line(questions, user) for user in range(len(sessions))]
-    results = await asyncio.gather(*(talk(s, line) for s, (line, _) in zip(sessions, lines, strict=True)))
+    results = await asyncio.gather(
+        *(talk(s, line) for s, (line, _) in zip(sessions, lines, strict=True))
+    )
     return judge(results, [ends for _, ends in lines])
 
 
@@ -114,7 +128,9 @@ async def ramp(load: Callable[[int], object], scenes: list[Scene], most: int = R
     return _result(levels)
 
 
-async def ramp_remote(url: str, scenes: list[Scene], most: int = RAMP[-1], api_key: str | None = None) -> dict:
+async def ramp_remote(
+    url: str, scenes: list[Scene], most: int = RAMP[-1], api_key: str | None = None
+) -> dict:
     """Goes on until a step is not held by all, or the server is full."""
     levels, full = [], None
     for users in [n for n in RAMP if n <= most]:
@@ -150,14 +166,22 @@ class EngineUser:
 
 
 def questions_of(scenes: list[Scene]) -> list[np.ndarray]:
-    return [piece.samples for scene in scenes if scene.kind == "turn" for piece in scene.pieces if piece.role == "question"]
+    return [
+        piece.samples
+        for scene in scenes
+        if scene.kind == "turn"
+        for piece in scene.pieces
+        if piece.role == "question"
+    ]
 
 
 def _result(levels: list[dict]) -> dict:
     first, last = levels[0], levels[-1]
     per_session = None
     if "resident_mb" in last and len(levels) > 1:
-        per_session = round((last["resident_mb"] - first["resident_mb"]) / (last["users"] - first["users"]), 1)
+        per_session = round(
+            (last["resident_mb"] - first["resident_mb"]) / (last["users"] - first["users"]), 1
+        )
     held = max((one["users"] for one in levels if one["held"] == one["users"]), default=0)
     return {"held": held, "memory_per_session_mb": per_session, "levels": levels}
 

@@ -26,7 +26,9 @@ class Played:
 
     def channel(self, which: str) -> np.ndarray:
         """float32 [N] of the "user" or the "agent"."""
-        return self.recording.stereo()[:, ("user", "agent").index(which)].astype(np.float32) / 32768.0
+        return (
+            self.recording.stereo()[:, ("user", "agent").index(which)].astype(np.float32) / 32768.0
+        )
 
     def times(self, kind: str) -> list[float]:
         return [event["time_s"] for event in self.recording.events if event["type"] == kind]
@@ -51,6 +53,8 @@ async def play_fast(agent, scene: Scene, seed: int) -> Played:
     return await play(LockstepSession(agent, seed), scene, Lockstep())
 
 
-async def play_remote(url: str, scene: Scene, seed: int, dialect: str = "duplex", api_key: str | None = None) -> Played:
+async def play_remote(
+    url: str, scene: Scene, seed: int, dialect: str = "duplex", api_key: str | None = None
+) -> Played:
     """In real time."""
     return await play(await open_session(url, dialect, seed, api_key), scene, RealTime())

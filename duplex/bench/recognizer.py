@@ -54,10 +54,18 @@ class Ears:
         return [(round(one["start"] / RATE, 3), round(one["end"] / RATE, 3)) for one in found]
 
     def _words(self, wave: np.ndarray, begin: float) -> list[Word]:
-        options = {"language": "en", "beam_size": 1, "temperature": 0.0, "condition_on_previous_text": False}
+        options = {
+            "language": "en",
+            "beam_size": 1,
+            "temperature": 0.0,
+            "condition_on_previous_text": False,
+        }
         segments, _ = self._recogniser.transcribe(wave, word_timestamps=True, **options)
         words = [word for segment in segments for word in segment.words]
-        return [Word(w.word.strip(), round(begin + float(w.start), 3), round(begin + float(w.end), 3)) for w in words]
+        return [
+            Word(w.word.strip(), round(begin + float(w.start), 3), round(begin + float(w.end), 3))
+            for w in words
+        ]
 
 
 def joined(segments: list[tuple[float, float]], gap_s: float) -> list[tuple[float, float]]:

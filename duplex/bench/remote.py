@@ -69,7 +69,9 @@ class Realtime:
         match fields.get("type"):
             case "input_audio_buffer.speech_started":
                 # an answer being made is cancelled by the server, or not; one already sent in full is cut by the client
-                return [{"type": "user_started"}] + [{"type": "agent_stopped", "text": ""}] * (not self.answering)
+                return [{"type": "user_started"}] + [{"type": "agent_stopped", "text": ""}] * (
+                    not self.answering
+                )
             case "input_audio_buffer.speech_stopped":
                 return [{"type": "user_ended"}]
             case "conversation.item.input_audio_transcription.delta":
@@ -77,7 +79,9 @@ class Realtime:
                 return [{"type": "heard", "text": str(fields.get("delta", ""))}]
             case "conversation.item.input_audio_transcription.completed":
                 known = str(fields.get("item_id")) in self._transcribed
-                return [] if known else [{"type": "heard", "text": str(fields.get("transcript", ""))}]
+                return (
+                    [] if known else [{"type": "heard", "text": str(fields.get("transcript", ""))}]
+                )
             case "response.created":
                 self.answering = True
                 return [{"type": "agent_started"}]
@@ -129,29 +133,45 @@ class Moshi:
         if kind == moshi.TEXT:
             return [{"type": "said", "text": rest.decode()}]
         if kind == moshi.ERROR:
-            return [{"type": "error", "code": "server", "text": _sentence(rest.decode(errors="replace"))}]
+            return [
+                {
+                    "type": "error",
+                    "code": "server",
+                    "text": _sentence(rest.decode(errors="replace")),
+                }
+            ]
         return []
 
 
 class PacedSession:
     def __init__(self, connection: ClientConnection, dialect: Realtime | Moshi):
         self._connection, self._dialect = connection, dialect
-        self._line: deque[np.ndarray | dict] = deque()  # the answer, in order, as it is to be played
+        self._line: deque[np.ndarray | dict] = (
+            deque()
+        )  # the answer, in order, as it is to be played
         self._news: deque[dict] = deque()  # what does not wait for the sound before it
         self._due = 0.0  # when the sound handed out has been played
         self._over = False
 
     @classmethod
-    async def open(cls, url: str, dialect: Realtime | Moshi, api_key: str | None = None) -> "PacedSession":
+    async def open(
+        cls, url: str, dialect: Realtime | Moshi, api_key: str | None = None
+    ) -> "PacedSession":
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         try:
             connection = await connect(
-                url, additional_headers=headers, open_timeout=OPEN_S, max_size=LONGEST_MESSAGE, compression=None
+                url,
+                additional_headers=headers,
+                open_timeout=OPEN_S,
+                max_size=LONGEST_MESSAGE,
+                compression=None,
             )
         except (OSError, TimeoutError, InvalidHandshake, InvalidURI, ValueError) as error:
             refused = getattr(getattr(error, "response", None), "status_code", None) in (401, 403)
             hint = "; give the right key with --api-key" if refused else ""
-            raise ClientError(f"no such server answers at {url} ({_sentence(str(error)) or type(error).__name__}){hint}") from error
+            raise ClientError(
+                f"no such server answers at {url} ({_sentence(str(error)) or type(error).__name__}){hint}"
+            ) from error
         try:
             async with asyncio.timeout(OPEN_S):
                 while not dialect.opened(await connection.recv()):
@@ -201,7 +221,10 @@ class PacedSession:
                 if not self._over:
                     await self._break("lost", "the connection to the server was lost")
             except ValueError as error:
-                await self._break("bad_message", f"the server sent what no such server sends: {_sentence(str(error))}")
+                await self._break(
+                    "bad_message",
+                    f"the server sent what no such server sends: {_sentence(str(error))}",
+                )
 
     def _next(self) -> tuple[np.ndarray, list[dict]]:
         item = self._line.popleft()
@@ -210,7 +233,9 @@ class PacedSession:
         if len(item) > TICK_SAMPLES:
             self._line.appendleft(item[TICK_SAMPLES:])
             item = item[:TICK_SAMPLES]
-        self._due = max(self._due, time.monotonic() - TICK_S) + len(item) / SAMPLE_RATE  # a tick late is made up for
+        self._due = (
+            max(self._due, time.monotonic() - TICK_S) + len(item) / SAMPLE_RATE
+        )  # a tick late is made up for
         return item, []
 
     async def _take(self, item: np.ndarray | dict) -> None:
@@ -242,7 +267,9 @@ def address(url: str, dialect: str) -> str:
     return url if parts.path not in ("", "/") else urlunsplit(parts._replace(path=path))
 
 
-async def open_session(url: str, dialect: str, seed: int, api_key: str | None) -> RemoteSession | PacedSession:
+async def open_session(
+    url: str, dialect: str, seed: int, api_key: str | None
+) -> RemoteSession | PacedSession:
     """Raises ClientError. A seed is for the dialects that have one."""
     url = address(url, dialect)
     if dialect == "duplex":
@@ -259,7 +286,11 @@ def _ending(response) -> dict:
     response = response if isinstance(response, dict) else {}
     details = response.get("status_details")
     if response.get("status") == "failed":
-        return {"type": "error", "code": "server", "text": _told(details.get("error") if isinstance(details, dict) else None)}
+        return {
+            "type": "error",
+            "code": "server",
+            "text": _told(details.get("error") if isinstance(details, dict) else None),
+        }
     if response.get("status") == "cancelled":
         return {"type": "agent_stopped", "text": "", "cancelled": True}
     return {"type": "agent_ended"}
@@ -276,7 +307,9 @@ def _object(message: bytes | str) -> dict:
 
 def _told(error) -> str:
     """The sentence in an error of OpenAI's form."""
-    return _sentence(str(error.get("message", "an error"))) if isinstance(error, dict) else "an error"
+    return (
+        _sentence(str(error.get("message", "an error"))) if isinstance(error, dict) else "an error"
+    )
 
 
 def _sentence(text: str) -> str:

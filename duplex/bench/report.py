@@ -40,7 +40,13 @@ path.mark{stroke-width:2}path.mark.user{stroke:var(--user)}path.mark.agent{strok
 """
 WIDTH, LEFT = 1080, 48  # px of a picture, and of its labels
 LETTER = 6.6  # px, about
-MARKED = ("agent_started", "agent_ended", "agent_stopped", "user_started", "user_ended")  # events drawn in a time line
+MARKED = (
+    "agent_started",
+    "agent_ended",
+    "agent_stopped",
+    "user_started",
+    "user_ended",
+)  # events drawn in a time line
 
 
 def table(report: dict) -> str:
@@ -51,14 +57,31 @@ def table(report: dict) -> str:
         rows = [["kind", "figure", "by", *agents]]
         for kind, name, cells in _figures(report["behaviour"]):
             figure = FIGURES[name]
-            rows.append([kind, f"{figure.title} {ARROWS[figure.better]}{_unit(figure.unit)}", figure.by, *cells])
-        rows.append(["", "discernment (see report) ↑", "mended", *(_number(report["behaviour"][a]["discernment"]) for a in agents)])
+            rows.append(
+                [
+                    kind,
+                    f"{figure.title} {ARROWS[figure.better]}{_unit(figure.unit)}",
+                    figure.by,
+                    *cells,
+                ]
+            )
+        rows.append(
+            [
+                "",
+                "discernment (see report) ↑",
+                "mended",
+                *(_number(report["behaviour"][a]["discernment"]) for a in agents),
+            ]
+        )
         lines += _columns(rows)
     for agent, found in report.get("latency", {}).items():
         lines += ["", f"latency of {agent}, ms"]
         lines += _columns([["", "count", "p50", "p95", "p99", "max"], *_spreads(found)])
     for agent, found in report.get("load", {}).items():
-        lines += ["", f"load on {agent}: {found['held']} sessions held; memory per session {_memory(found)}"]
+        lines += [
+            "",
+            f"load on {agent}: {found['held']} sessions held; memory per session {_memory(found)}",
+        ]
         lines += _columns(_levels(found))
     return "\n".join(lines)
 
@@ -114,30 +137,57 @@ def _unit(unit: str) -> str:
 
 def _columns(rows: list[list[str]]) -> list[str]:
     widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     return [lines[0], "-" * len(lines[0]), *lines[1:]]
 
 
 def _spreads(found: dict) -> list[list]:
-    named = {"end of speech to first sample": found["first_sample"], "interruption to silence": found["silence"]}
+    named = {
+        "end of speech to first sample": found["first_sample"],
+        "interruption to silence": found["silence"],
+    }
     named |= {f"a tick: {name}": value for name, value in found["per_tick"].items()}
     named |= {f"an answer: {name}": value for name, value in found["per_answer"].items()}
-    return [[name, *(value[k] for k in ("count", "p50", "p95", "p99", "max"))] for name, value in named.items() if value]
+    return [
+        [name, *(value[k] for k in ("count", "p50", "p95", "p99", "max"))]
+        for name, value in named.items()
+        if value
+    ]
 
 
 def _levels(found: dict) -> list[list]:
-    rows = [["users", "held", "late p50 ms", "late p99 ms", "answers", "first sample p50 ms", "p99 ms", "resident MB"]]
+    rows = [
+        [
+            "users",
+            "held",
+            "late p50 ms",
+            "late p99 ms",
+            "answers",
+            "first sample p50 ms",
+            "p99 ms",
+            "resident MB",
+        ]
+    ]
     for one in found["levels"]:
         late, first = one["lateness"] or {}, one["first_sample"] or {}
         answers = f"{first.get('count', 0)} of {one['asked']}"
         times = [first.get("p50", "–"), first.get("p99", "–")]
         beat = [late.get("p50", "–"), late.get("p99", "–")]
-        rows.append([one["users"], one["held"], *beat, answers, *times, one.get("resident_mb", "–")])
+        rows.append(
+            [one["users"], one["held"], *beat, answers, *times, one.get("resident_mb", "–")]
+        )
     return rows
 
 
 def _memory(found: dict) -> str:
-    return "not visible from here" if found["memory_per_session_mb"] is None else f"{found['memory_per_session_mb']} MB"
+    return (
+        "not visible from here"
+        if found["memory_per_session_mb"] is None
+        else f"{found['memory_per_session_mb']} MB"
+    )
 
 
 def _table(rows: list[list], left: int = 1) -> str:
@@ -145,7 +195,10 @@ def _table(rows: list[list], left: int = 1) -> str:
     out = []
     for number, row in enumerate(rows):
         tag = "td" if number else "th"
-        cells = [f"<{tag}{' class=l' if i < left else ''}>{escape(str(cell))}</{tag}>" for i, cell in enumerate(row)]
+        cells = [
+            f"<{tag}{' class=l' if i < left else ''}>{escape(str(cell))}</{tag}>"
+            for i, cell in enumerate(row)
+        ]
         out.append(f"<tr>{''.join(cells)}</tr>")
     return f"<div class=wide><table>{''.join(out)}</table></div>"
 
@@ -161,10 +214,14 @@ def _behaviour(behaviour: dict) -> str:
         title = escape(f"{figure.title} {ARROWS[figure.better]}{_unit(figure.unit)}")
         values = "".join(f"<td>{cell}</td>" for cell in cells)
         shown = kind.replace("_", " ") if kind != last else ""
-        out.append(f"<tr class='{style}'><td class=l>{shown}</td><td class=l>{title}</td><td class=l>{figure.by}</td>{values}</tr>")
+        out.append(
+            f"<tr class='{style}'><td class=l>{shown}</td><td class=l>{title}</td><td class=l>{figure.by}</td>{values}</tr>"
+        )
         last = kind
     values = "".join(f"<td>{_number(found['discernment'])}</td>" for found in behaviour.values())
-    out.append(f"<tr class=first><td></td><td class=l>discernment ↑</td><td class=l>mended</td>{values}</tr></table></div>")
+    out.append(
+        f"<tr class=first><td></td><td class=l>discernment ↑</td><td class=l>mended</td>{values}</tr></table></div>"
+    )
     out.append(
         "<p class=note>In brackets: the scenes that could tell. Silence and continuous talk score well by some of FDB's rules; "
         "“handled” asks for all a scene wants at once. Discernment is the yield rate at interruptions minus the share of "
@@ -182,7 +239,9 @@ def _published(behaviour: dict) -> str:
     for agent, found in behaviour.items():
         values = [found["summary"].get(at[0], {}).get(at[1]) if at else None for at in SAME_RULES]
         rows.append([agent, HERE, *(_digits(value and value["mean"]) for value in values)])
-    rows += [[name, THERE, *(_digits(value) for value in values)] for name, values in PUBLISHED.items()]
+    rows += [
+        [name, THERE, *(_digits(value) for value in values)] for name, values in PUBLISHED.items()
+    ]
     note = (
         "<p class=note>FDB v1's own rules on both sides, so the weaknesses above are in both; our scenes are few, synthetic and "
         "not theirs, and their judge is a paid one. Read it for orders of magnitude.</p>"
@@ -193,7 +252,10 @@ def _published(behaviour: dict) -> str:
 def _latency(latency: dict) -> str:
     out = ["<h2>Latency</h2><p class=note>Real time, on the wall's clock; milliseconds.</p>"]
     for agent, found in latency.items():
-        out.append(f"<h3>{escape(agent)}</h3>" + _table([["", "count", "p50", "p95", "p99", "max"], *_spreads(found)]))
+        out.append(
+            f"<h3>{escape(agent)}</h3>"
+            + _table([["", "count", "p50", "p95", "p99", "max"], *_spreads(found)])
+        )
         engine = found["engine"] or {}
         if "tick_ms" in engine and "step_ms" in engine:
             rows = [["engine", "p50", "p99", "max"]]
@@ -202,9 +264,14 @@ def _latency(latency: dict) -> str:
             out.append(_table(rows))
         answered = (found["first_sample"] or {}).get("count", 0)
         yielded = (found["silence"] or {}).get("count", 0)
-        stops = f"{yielded} of {found['interrupted']} interruptions found it speaking and saw it stop"
+        stops = (
+            f"{yielded} of {found['interrupted']} interruptions found it speaking and saw it stop"
+        )
         out.append(f"<p>{answered} of {found['asked']} questions answered in time, {stops}.</p>")
-        named = {"end of speech to first sample": found["first_sample"], "interruption to silence": found["silence"]}
+        named = {
+            "end of speech to first sample": found["first_sample"],
+            "interruption to silence": found["silence"],
+        }
         named |= {"tick": found["per_tick"].get("tick")}
         out += [_histogram(name, spread) for name, spread in named.items() if spread]
     return "".join(out)
@@ -219,7 +286,8 @@ def _histogram(name: str, spread: dict) -> str:
         for i, c in enumerate(counts)
     )
     labels = "".join(
-        f"<text x={10 + i * width} y={height + 14} class=pale>{edges[i]:.0f}</text>" for i in range(0, len(counts) + 1, 5)
+        f"<text x={10 + i * width} y={height + 14} class=pale>{edges[i]:.0f}</text>"
+        for i in range(0, len(counts) + 1, 5)
     )
     total = 20 + width * len(counts)
     most_text = f"<text x={total} y=26 class=pale>{most}</text>"  # what the highest bar counts
@@ -228,9 +296,13 @@ def _histogram(name: str, spread: dict) -> str:
 
 
 def _load(load: dict) -> str:
-    out = ["<h2>Load</h2><p class=note>Held: 99 % of a session's ticks came less than one tick (80 ms) after their beat.</p>"]
+    out = [
+        "<h2>Load</h2><p class=note>Held: 99 % of a session's ticks came less than one tick (80 ms) after their beat.</p>"
+    ]
     for agent, found in load.items():
-        out.append(f"<h3>{escape(agent)}: {found['held']} sessions held, memory per session {_memory(found)}</h3>")
+        out.append(
+            f"<h3>{escape(agent)}: {found['held']} sessions held, memory per session {_memory(found)}</h3>"
+        )
         out.append(_table(_levels(found)))
         if found.get("full"):
             out.append(f"<p>{escape(found['full'])}</p>")
@@ -241,14 +313,20 @@ def _scenes(behaviour: dict) -> str:
     note = "The user above, the agent below; grey: voice as silero-vad finds it; words as Whisper heard them; small marks: when "
     note += "the agent says that it or the user began or ended (point at one to read it)."
     out = [f"<h2>Scenes</h2><p class=note>{note}</p>"]
-    names = list(dict.fromkeys(row["name"] for found in behaviour.values() for row in found["scenes"]))
+    names = list(
+        dict.fromkeys(row["name"] for found in behaviour.values() for row in found["scenes"])
+    )
     for name in names:
         out.append(f"<details open><summary><b>{escape(name)}</b></summary>")
         for agent, found in behaviour.items():
             for row in found["scenes"]:
                 if row["name"] == name:
-                    figures = " · ".join(f"{FIGURES[k].title}: {_number(v)}" for k, v in row["figures"].items())
-                    out.append(f"<h3>{escape(agent)} <small>{escape(figures)}</small></h3><div class=wide>{time_line(row)}</div>")
+                    figures = " · ".join(
+                        f"{FIGURES[k].title}: {_number(v)}" for k, v in row["figures"].items()
+                    )
+                    out.append(
+                        f"<h3>{escape(agent)} <small>{escape(figures)}</small></h3><div class=wide>{time_line(row)}</div>"
+                    )
         out.append("</details>")
     return "".join(out)
 
@@ -273,10 +351,14 @@ def time_line(row: dict) -> str:
         free = at + LETTER * (len(text) + 1)
         out.append(f"<text x={at:.1f} y=12 class=user>{escape(text)}</text>")
     for start, end in row["voice"]:
-        out.append(f"<rect x={x(start)} y=76 width={(end - start) * scale:.1f} height=56 class=pale opacity=.2 />")
+        out.append(
+            f"<rect x={x(start)} y=76 width={(end - start) * scale:.1f} height=56 class=pale opacity=.2 />"
+        )
     for channel, middle in (("user", 44), ("agent", 104)):
         out.append(f"<text x=4 y={middle + 4} class={channel}>{channel}</text>")
-        out.append(f"<path d='{_outline(row['waves'][channel], row['seconds'], scale, middle)}' class={channel} />")
+        out.append(
+            f"<path d='{_outline(row['waves'][channel], row['seconds'], scale, middle)}' class={channel} />"
+        )
     lanes = [0.0] * 3  # where each line of words is free again
     for text, start, _ in row["words"]:
         lane = next((i for i, end in enumerate(lanes) if end <= start), lanes.index(min(lanes)))
@@ -286,7 +368,9 @@ def time_line(row: dict) -> str:
         if event["type"] in MARKED:
             who, level = ("user", 74) if event["type"].startswith("user") else ("agent", 84)
             title = escape(f"{event['time_s']:.2f} s {event['type']} {event.get('text', '')}")
-            out.append(f"<path d='M{x(event['time_s'])} {level}v-9' class='mark {who}'><title>{title}</title></path>")
+            out.append(
+                f"<path d='M{x(event['time_s'])} {level}v-9' class='mark {who}'><title>{title}</title></path>"
+            )
     return "".join(out) + "</svg>"
 
 
@@ -294,8 +378,18 @@ def _outline(columns: list[int], seconds: float, scale: float, middle: int) -> s
     """The closed outline of a waveform from its largest samples in percent; runs of silence are one line."""
     loudest = max(20, *columns)
     step = seconds * scale / len(columns)
-    shown = [i for i, c in enumerate(columns) if c or (i and columns[i - 1]) or (i + 1 < len(columns) and columns[i + 1])]
+    shown = [
+        i
+        for i, c in enumerate(columns)
+        if c or (i and columns[i - 1]) or (i + 1 < len(columns) and columns[i + 1])
+    ]
     top = [f"{LEFT + i * step:.1f} {middle - 0.5 - 26 * columns[i] / loudest:.1f}" for i in shown]
-    bottom = [f"{LEFT + i * step:.1f} {middle + 26 * columns[i] / loudest + 0.5:.1f}" for i in reversed(shown)]
-    left, right = [f"{LEFT} {middle + 0.5}", f"{LEFT} {middle - 0.5}"], [f"{WIDTH} {middle - 0.5}", f"{WIDTH} {middle + 0.5}"]
+    bottom = [
+        f"{LEFT + i * step:.1f} {middle + 26 * columns[i] / loudest + 0.5:.1f}"
+        for i in reversed(shown)
+    ]
+    left, right = (
+        [f"{LEFT} {middle + 0.5}", f"{LEFT} {middle - 0.5}"],
+        [f"{WIDTH} {middle - 0.5}", f"{WIDTH} {middle + 0.5}"],
+    )
     return f"M{'L'.join([*left, *top, *right, *bottom])}Z"

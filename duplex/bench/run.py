@@ -88,17 +88,36 @@ def run(args, default: Callable[[int], object]) -> None:
     names = [REMOTE] if args.url else args.agents.split(",")
     for name in names:
         if name not in (REMOTE, *AGENTS):
-            raise BenchError(f"there is no agent {name!r} to measure; --agents takes some of {','.join(AGENTS)}")
-    missing = [module for module in NEEDED if args.what in ("behaviour", "all") and not installed(module)]
+            raise BenchError(
+                f"there is no agent {name!r} to measure; --agents takes some of {','.join(AGENTS)}"
+            )
+    missing = [
+        module for module in NEEDED if args.what in ("behaviour", "all") and not installed(module)
+    ]
     if missing:
-        raise BenchError(f"{' and '.join(missing)} not installed; pip install 'duplex[bench]' brings what the bench needs")
+        raise BenchError(
+            f"{' and '.join(missing)} not installed; pip install 'duplex[bench]' brings what the bench needs"
+        )
     if args.url and args.dialect != "duplex" and args.what in ("load", "all"):
-        raise BenchError(f"load is measured in our own dialect only; ask for behaviour or latency of a {args.dialect} server")
-    scenes, loader = bench_scenes.load(args.scenes), Loader(default, args.offline, args.threads or 1)
+        raise BenchError(
+            f"load is measured in our own dialect only; ask for behaviour or latency of a {args.dialect} server"
+        )
+    scenes, loader = (
+        bench_scenes.load(args.scenes),
+        Loader(default, args.offline, args.threads or 1),
+    )
     args.out.mkdir(parents=True, exist_ok=True)
-    report = {"version": __version__, "seed": args.seed, "url": args.url, "machine": machine(), "scenes": len(scenes)}
+    report = {
+        "version": __version__,
+        "seed": args.seed,
+        "url": args.url,
+        "machine": machine(),
+        "scenes": len(scenes),
+    }
     if args.what == "draft":
-        _measure_guesses(default, bench_load.questions_of(scenes)[:QUESTIONS], args.out / "draft.json")
+        _measure_guesses(
+            default, bench_load.questions_of(scenes)[:QUESTIONS], args.out / "draft.json"
+        )
         return
     parts = ("behaviour", "latency", "load") if args.what == "all" else (args.what,)
     for part in parts:
@@ -109,7 +128,9 @@ def run(args, default: Callable[[int], object]) -> None:
             print(f"{part} of {name} …", file=sys.stderr, flush=True)
             report[part][name] = asyncio.run(_measure(part, name, args, scenes, loader))
             gc.collect()
-    (args.out / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    (args.out / "report.json").write_text(
+        json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+    )
     (args.out / "report.html").write_text(bench_report.html(report), encoding="utf-8")
     print(bench_report.table(report))
     print(f"wrote {args.out / 'report.json'}, {args.out / 'report.html'}", file=sys.stderr)
@@ -123,9 +144,17 @@ def installed(module: str) -> bool:
 
 def _measure_guesses(load: Callable[[int], object], questions: list, file: Path) -> None:
     """Prints each part when it is there; `file` has all of them."""
-    parts = {f"batch {slots}": lambda slots=slots: bench_draft.measure(load, questions, slots) for slots in bench_draft.BATCHES}
-    parts[f"after a stall of {bench_draft.STALL_S:g} s"] = lambda: asyncio.run(bench_draft.catch_up(load, questions[:2]))
-    parts |= {f"voice, batch {slots}": lambda slots=slots: bench_draft.voice(load, slots) for slots in bench_draft.BATCHES}
+    parts = {
+        f"batch {slots}": lambda slots=slots: bench_draft.measure(load, questions, slots)
+        for slots in bench_draft.BATCHES
+    }
+    parts[f"after a stall of {bench_draft.STALL_S:g} s"] = lambda: asyncio.run(
+        bench_draft.catch_up(load, questions[:2])
+    )
+    parts |= {
+        f"voice, batch {slots}": lambda slots=slots: bench_draft.voice(load, slots)
+        for slots in bench_draft.BATCHES
+    }
     parts["a billion"] = bench_draft.billion
     measured = {}
     for name, measure in parts.items():
@@ -139,20 +168,26 @@ async def _measure(part: str, name: str, args, scenes: list[Scene], loader: Load
         ears, likelihood = loader.ears(), loader.language_model().log_likelihood
         folder = args.out / "recordings" / name
         if args.url:
-            play = partial(bench_play.play_remote, args.url, dialect=args.dialect, api_key=args.api_key)
+            play = partial(
+                bench_play.play_remote, args.url, dialect=args.dialect, api_key=args.api_key
+            )
             return await behaviour(play, scenes, args.seed, ears, likelihood, folder, clock=True)
         play = partial(bench_play.play_fast, loader.agent(name, clock=False))
         return await behaviour(play, scenes, args.seed, ears, likelihood, folder)
     if part == "latency":
         if args.url:
-            return await bench_latency.measure_remote(args.url, scenes, args.seed, args.dialect, args.api_key)
+            return await bench_latency.measure_remote(
+                args.url, scenes, args.seed, args.dialect, args.api_key
+            )
         return await bench_latency.measure(loader.agent(name), scenes, args.seed)
     if args.url:
         return await bench_load.ramp_remote(args.url, scenes, api_key=args.api_key)
     return await bench_load.ramp(lambda slots: loader.agent(name, slots), scenes)
 
 
-async def behaviour(play, scenes: list[Scene], seed: int, ears, likelihood, folder: Path | None = None, clock=False) -> dict:
+async def behaviour(
+    play, scenes: list[Scene], seed: int, ears, likelihood, folder: Path | None = None, clock=False
+) -> dict:
     """Every scene once. `play(scene, seed)` awaits a bench_play.Played, `ears(wave)` gives bench_listen.Heard,
     `likelihood(question, answer)` a log-probability. Recordings go to `folder`. A scene is listened to while the next is
     played, but not with a `clock`: the server may be on this machine."""
@@ -163,19 +198,31 @@ async def behaviour(play, scenes: list[Scene], seed: int, ears, likelihood, fold
             if clock:
                 await asyncio.wrap_future(heard[-1])
     takes, rows = zip(*(one.result() for one in heard), strict=True)
-    texts = {number: found for number, take in enumerate(takes) if (found := bench_score.answer_text(take))}
+    texts = {
+        number: found
+        for number, take in enumerate(takes)
+        if (found := bench_score.answer_text(take))
+    }
     fits = bench_score.relevance(list(texts.values()), likelihood)
     for number, value in zip(texts, fits, strict=True):
         rows[number]["figures"]["relevance"] = None if value is None else round(value, 4)
     summary = bench_score.summary([(row["kind"], row["figures"]) for row in rows])
-    return {"summary": summary, "discernment": bench_score.discernment(summary), "scenes": list(rows)}
+    return {
+        "summary": summary,
+        "discernment": bench_score.discernment(summary),
+        "scenes": list(rows),
+    }
 
 
 def hear(scene: Scene, played: Played, ears, folder: Path | None) -> tuple[bench_score.Take, dict]:
     """One scene as the ears hear it, and its row of the report."""
     if folder:
         save(played, folder / f"{scene.name}.flac")
-    human = None if scene.partner is None else [s for s in ears(scene.partner).voice if s[1] - s[0] < bench_score.SHORT_S]
+    human = (
+        None
+        if scene.partner is None
+        else [s for s in ears(scene.partner).voice if s[1] - s[0] < bench_score.SHORT_S]
+    )
     take = played.take(scene.kind, ears(played.channel("agent")), human)
     row = scene_row(scene, played, take)
     print(f"  {scene.name}: {row['figures']}", file=sys.stderr, flush=True)
@@ -184,7 +231,10 @@ def hear(scene: Scene, played: Played, ears, folder: Path | None) -> tuple[bench
 
 def scene_row(scene: Scene, played: Played, take: bench_score.Take) -> dict:
     """What the report keeps of one scene."""
-    marks = [{"role": m.role, "text": m.text, "start_s": round(m.start_s, 3), "end_s": round(m.end_s, 3)} for m in take.marks]
+    marks = [
+        {"role": m.role, "text": m.text, "start_s": round(m.start_s, 3), "end_s": round(m.end_s, 3)}
+        for m in take.marks
+    ]
     return {
         "name": scene.name,
         "kind": scene.kind,
@@ -193,7 +243,9 @@ def scene_row(scene: Scene, played: Played, take: bench_score.Take) -> dict:
         "marks": marks,
         "voice": take.heard.voice,
         "words": [[word.text, word.start_s, word.end_s] for word in take.heard.words],
-        "events": [{k: e[k] for k in ("time_s", "type", "text") if k in e} for e in played.recording.events],
+        "events": [
+            {k: e[k] for k in ("time_s", "type", "text") if k in e} for e in played.recording.events
+        ],
         "waves": {channel: envelope(played.channel(channel)) for channel in ("user", "agent")},
     }
 
@@ -216,7 +268,9 @@ def machine() -> dict:
     """What a figure of time depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        name = next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
     return {"processor": name, "cores": os.cpu_count(), "python": platform.python_version()}

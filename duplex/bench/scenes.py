@@ -94,9 +94,13 @@ def load(folder: Path | None = None) -> list[Scene]:
         entries = json.loads((folder / "scenes.json").read_text(encoding="utf-8"))
         return [_scene(folder, entry) for entry in entries]
     except (OSError, ValueError) as error:
-        raise SceneError(f"there are no scenes in {folder} ({getattr(error, 'strerror', None) or error})") from error
+        raise SceneError(
+            f"there are no scenes in {folder} ({getattr(error, 'strerror', None) or error})"
+        ) from error
     except (KeyError, TypeError) as error:
-        raise SceneError(f"{folder / 'scenes.json'} is not as duplex/bench/scenes.py describes it ({error!r})") from error
+        raise SceneError(
+            f"{folder / 'scenes.json'} is not as duplex/bench/scenes.py describes it ({error!r})"
+        ) from error
 
 
 def _scene(folder: Path, entry: dict) -> Scene:
@@ -104,10 +108,14 @@ def _scene(folder: Path, entry: dict) -> Scene:
     import soxr
 
     if entry["kind"] not in KINDS:
-        raise ValueError(f"scene {entry['name']}: its kind {entry['kind']!r} is none of {', '.join(KINDS)}")
+        raise ValueError(
+            f"scene {entry['name']}: its kind {entry['kind']!r} is none of {', '.join(KINDS)}"
+        )
     needed = NEEDED.get(entry["kind"])
     if needed and all(item["role"] != needed for item in entry["pieces"]):
-        raise ValueError(f"scene {entry['name']}: kind {entry['kind']!r} needs a piece of role {needed!r}")
+        raise ValueError(
+            f"scene {entry['name']}: kind {entry['kind']!r} needs a piece of role {needed!r}"
+        )
     try:
         sound, rate = soundfile.read(folder / entry["file"], dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
@@ -130,7 +138,11 @@ def _piece(sound: np.ndarray, item: dict) -> Piece:
     if item["role"] not in ROLES:
         raise ValueError(f"the role {item['role']!r} is none of {', '.join(ROLES)}")
     begin = item["begin_s"]
-    due = {name: item[name] for name in ("after_s", "after_voice_s", "latest_s", "at_s") if name in item}
+    due = {
+        name: item[name]
+        for name in ("after_s", "after_voice_s", "latest_s", "at_s")
+        if name in item
+    }
     words = [Word(text, start - begin, end - begin) for text, start, end in item.get("words", [])]
     samples = sound[round(begin * SAMPLE_RATE) : round(item["end_s"] * SAMPLE_RATE)]
     return Piece(item["role"], item.get("text", ""), samples, words, **(due or {"at_s": begin}))
@@ -147,7 +159,9 @@ class Player:
         for piece, at_s in self._playing:
             self._mark(piece, at_s)
         self._line_end_s = 0.0  # when the last piece of the line has ended
-        self._end_s = max((at + len(piece.samples) / SAMPLE_RATE for piece, at in self._playing), default=0.0)
+        self._end_s = max(
+            (at + len(piece.samples) / SAMPLE_RATE for piece, at in self._playing), default=0.0
+        )
         self._voiced_since: float | None = None
         # played, not yet heard again; what is played at the end of a tick sounds during the next
         self._echo = np.zeros(TICK_SAMPLES + round(scene.echo_delay_s * SAMPLE_RATE), np.float32)
@@ -157,7 +171,11 @@ class Player:
 
     def notice_sound(self, samples: np.ndarray, now_s: float) -> None:
         """What the loudspeaker played in the tick."""
-        if self._voiced_since is None and now_s >= self._line_end_s and np.abs(samples).max(initial=0.0) > AUDIBLE:
+        if (
+            self._voiced_since is None
+            and now_s >= self._line_end_s
+            and np.abs(samples).max(initial=0.0) > AUDIBLE
+        ):
             self._voiced_since = now_s
         if self.scene.echo_gain:
             self._echo = np.concatenate([self._echo, self.scene.echo_gain * samples])
@@ -172,10 +190,16 @@ class Player:
             self._end_s = max(self._end_s, self._line_end_s)
         if not self._line and now_s + ROUNDING_S >= self._end_s + self.scene.listen_s:
             return None
-        tick = self._echo[:TICK_SAMPLES] if len(self._echo) >= TICK_SAMPLES else np.zeros(TICK_SAMPLES, np.float32)
+        tick = (
+            self._echo[:TICK_SAMPLES]
+            if len(self._echo) >= TICK_SAMPLES
+            else np.zeros(TICK_SAMPLES, np.float32)
+        )
         tick, self._echo = tick.copy(), self._echo[TICK_SAMPLES:]
         for piece, start_s in self._playing:
-            first = round((now_s - start_s) * SAMPLE_RATE)  # negative when the piece begins within the tick
+            first = round(
+                (now_s - start_s) * SAMPLE_RATE
+            )  # negative when the piece begins within the tick
             heard = piece.samples[max(0, first) : max(0, first + TICK_SAMPLES)]
             at = max(0, -first)
             tick[at : at + len(heard)] += heard[: TICK_SAMPLES - at]
@@ -186,10 +210,14 @@ class Player:
         waited = now_s - self._line_end_s
         if piece.after_voice_s is None:
             return waited >= piece.after_s
-        voiced = self._voiced_since is not None and now_s - self._voiced_since >= piece.after_voice_s
+        voiced = (
+            self._voiced_since is not None and now_s - self._voiced_since >= piece.after_voice_s
+        )
         return waited >= TICK_S and (voiced or waited >= piece.latest_s)
 
     def _mark(self, piece: Piece, start_s: float) -> None:
         end_s = start_s + len(piece.samples) / SAMPLE_RATE
-        words = [Word(word.text, start_s + word.start_s, start_s + word.end_s) for word in piece.words]
+        words = [
+            Word(word.text, start_s + word.start_s, start_s + word.end_s) for word in piece.words
+        ]
         self.marks.append(Mark(piece.role, piece.text, start_s, end_s, words))

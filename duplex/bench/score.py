@@ -76,7 +76,9 @@ FIGURES = {
 
 def takes_over(words: list[Word]) -> bool:
     """v1: whether there is more than a word or two; span under a second and at most three words is none."""
-    return bool(words) and not (words[-1].end_s - words[0].start_s < SHORT_S and len(words) <= SHORT_WORDS)
+    return bool(words) and not (
+        words[-1].end_s - words[0].start_s < SHORT_S and len(words) <= SHORT_WORDS
+    )
 
 
 def clipped_latency(words: list[Word], end_s: float) -> float:
@@ -110,7 +112,9 @@ def histogram(segments: list[Stretch], seconds: float) -> np.ndarray:
     edges = np.arange(int(np.ceil(seconds / BIN_S))) * BIN_S
     covered = np.zeros(len(edges))
     for start, end in segments:
-        covered += np.clip(np.minimum(edges + BIN_S, end) - np.maximum(edges, start), 0, None) / BIN_S
+        covered += (
+            np.clip(np.minimum(edges + BIN_S, end) - np.maximum(edges, start), 0, None) / BIN_S
+        )
     return covered
 
 
@@ -138,19 +142,27 @@ def stretches(heard: Heard) -> list[Stretch]:
 
 def brief(stretch: Stretch, heard: Heard) -> bool:
     """Short enough to be a back-channel."""
-    return stretch[1] - stretch[0] < SHORT_S and len(within(heard.words, *stretch)) <= BACK_CHANNEL_WORDS
+    return (
+        stretch[1] - stretch[0] < SHORT_S
+        and len(within(heard.words, *stretch)) <= BACK_CHANNEL_WORDS
+    )
 
 
 def speaks_into(heard: Heard, start_s: float, end_s: float) -> bool:
     """Whether more than a back-channel sounds while the user speaks, or in the pauses of what the user says."""
-    return any(s < end_s - EARLY_S and e > start_s and not brief((s, e), heard) for s, e in stretches(heard))
+    return any(
+        s < end_s - EARLY_S and e > start_s and not brief((s, e), heard)
+        for s, e in stretches(heard)
+    )
 
 
 def turn_latency(heard: Heard, start_s: float, end_s: float) -> float | None:
     """Signed seconds from the end of what the user said to the answer's beginning; None: spoken into, or not answered in time."""
     if speaks_into(heard, start_s, end_s):
         return None
-    return next((s - end_s for s, _ in stretches(heard) if end_s - EARLY_S <= s <= end_s + PATIENCE_S), None)
+    return next(
+        (s - end_s for s, _ in stretches(heard) if end_s - EARLY_S <= s <= end_s + PATIENCE_S), None
+    )
 
 
 def speaking(heard: Heard, time_s: float) -> Stretch | None:
@@ -160,7 +172,9 @@ def speaking(heard: Heard, time_s: float) -> Stretch | None:
 
 def over_anyway(take: Take, mark: Mark, end_s: float) -> bool:
     """The agent said itself that it had finished just then: silence after it proves nothing."""
-    return any(mark.start_s - BY_ITSELF_S <= t and abs(t - end_s) <= BY_ITSELF_S for t in take.ended_s)
+    return any(
+        mark.start_s - BY_ITSELF_S <= t and abs(t - end_s) <= BY_ITSELF_S for t in take.ended_s
+    )
 
 
 def outcome(take: Take, mark: Mark) -> str:
@@ -168,7 +182,11 @@ def outcome(take: Take, mark: Mark) -> str:
     than SAME_STRETCH_S), "stopped", "responded" (stopped and spoke again) or "ended" (was over anyway). While it did not speak:
     "held" or "responded"."""
     stretch = speaking(take.heard, mark.start_s)
-    later = [s for s in stretches(take.heard) if mark.start_s < s[0] <= mark.end_s + PATIENCE_S and not brief(s, take.heard)]
+    later = [
+        s
+        for s in stretches(take.heard)
+        if mark.start_s < s[0] <= mark.end_s + PATIENCE_S and not brief(s, take.heard)
+    ]
     if stretch is None:
         return "responded" if later else "held"
     if stretch[1] > mark.end_s + SAME_STRETCH_S:
@@ -185,7 +203,9 @@ def score(take: Take) -> dict[str, float | None]:
         "side_talk": _overlap, "background": _overlap, "noise": _quiet, "silence": _quiet, "echo": _echo,
     }  # fmt: skip
     figures = scorers[take.kind](take)
-    return {name: None if value is None else round(float(value), 4) for name, value in figures.items()}
+    return {
+        name: None if value is None else round(float(value), 4) for name, value in figures.items()
+    }
 
 
 def asked(take: Take) -> tuple[float, float] | None:
@@ -202,12 +222,22 @@ def answered(take: Take) -> float | None:
 
 def answer_text(take: Take) -> tuple[str, str] | None:
     """The last request and what the agent said after it, for a judge; None where it said nothing."""
-    request = next((m for m in reversed(take.marks) if m.role in ("question", "interruption")), None)
+    request = next(
+        (m for m in reversed(take.marks) if m.role in ("question", "interruption")), None
+    )
     if request is None or take.kind not in ("turn", "pause", "interruption"):
         return None
-    question = " ".join(m.text for m in take.marks if m.role == "part") if request.role == "question" else ""
+    question = (
+        " ".join(m.text for m in take.marks if m.role == "part")
+        if request.role == "question"
+        else ""
+    )
     words = within(take.heard.words, request.end_s - EARLY_S, take.seconds)
-    return (f"{question} {request.text}".strip(), " ".join(word.text for word in words)) if takes_over(words) else None
+    return (
+        (f"{question} {request.text}".strip(), " ".join(word.text for word in words))
+        if takes_over(words)
+        else None
+    )
 
 
 def _pause(take: Take) -> dict:
@@ -242,9 +272,14 @@ def _interruption(take: Take) -> dict:
     }
     chance = spoken is not None and not over_anyway(take, mark, spoken[1])
     # who breathes in and talks on has not yielded, however long the breath
-    on = chance and any(spoken[1] < s < mark.end_s - EARLY_S and not brief((s, e), take.heard) for s, e in voice)
+    on = chance and any(
+        spoken[1] < s < mark.end_s - EARLY_S and not brief((s, e), take.heard) for s, e in voice
+    )
     yields = chance and not on and spoken[1] - mark.start_s <= YIELD_S
-    answers = next((s - mark.end_s for s, _ in voice if mark.end_s - EARLY_S <= s <= mark.end_s + PATIENCE_S), None)
+    answers = next(
+        (s - mark.end_s for s, _ in voice if mark.end_s - EARLY_S <= s <= mark.end_s + PATIENCE_S),
+        None,
+    )
     figures["yielded"] = yields if chance else None
     figures["stop_s"] = spoken[1] - mark.start_s if yields else None
     figures["latency_s"] = answers if yields else None
@@ -260,7 +295,9 @@ def _overlap(take: Take) -> dict:
     seen = [(speaking(take.heard, m.start_s) is not None, outcome(take, m)) for m in others]
     during = [found == "resumed" for spoke, found in seen if spoke and found != "ended"]
     idle = [found == "responded" for spoke, found in seen if not spoke]
-    handled = answered(take) is not None and all(found in ("resumed", "held", "ended") for _, found in seen)
+    handled = answered(take) is not None and all(
+        found in ("resumed", "held", "ended") for _, found in seen
+    )
     if handled and take.kind == "back_channel" and not during:
         handled = None  # it had finished: there was nothing to go on with
     return {
@@ -275,7 +312,9 @@ def _listening(take: Take) -> dict:
     heard = Heard([s for s in take.heard.voice if s[0] < end_s - EARLY_S], take.heard.words)
     took_over, collected = back_channels(heard)
     reference = take.human if take.human is not None else pauses(take.marks)
-    distance = js_distance(histogram(collected, end_s), histogram(reference, end_s)) if collected else 1.0
+    distance = (
+        js_distance(histogram(collected, end_s), histogram(reference, end_s)) if collected else 1.0
+    )
     return {
         "take_over": took_over,
         "back_channels_per_s": len(collected) / (end_s - start_s),
@@ -288,7 +327,10 @@ def _listening(take: Take) -> dict:
 def pauses(marks: list[Mark]) -> list[Stretch]:
     """Where a person would most likely say mhm: the pauses between phrases. A model of human timing, not a measurement."""
     parts = [m for m in marks if m.role in ("part", "question")]
-    return [(a.end_s, min(b.start_s, a.end_s + HUMAN_DELAY_S)) for a, b in zip(parts, parts[1:], strict=False)]
+    return [
+        (a.end_s, min(b.start_s, a.end_s + HUMAN_DELAY_S))
+        for a, b in zip(parts, parts[1:], strict=False)
+    ]
 
 
 def _quiet(take: Take) -> dict:
@@ -322,11 +364,16 @@ def summary(rows: list[tuple[str, dict[str, float | None]]]) -> dict[str, dict]:
         for name in FIGURES:
             values = [row[name] for row in figures if row.get(name) is not None]
             if any(name in row for row in figures):
-                table[kind][name] = {"mean": round(float(np.mean(values)), 4) if values else None, "of": len(values)}
+                table[kind][name] = {
+                    "mean": round(float(np.mean(values)), 4) if values else None,
+                    "of": len(values),
+                }
     return table
 
 
-def relevance(pairs: list[tuple[str, str]], log_likelihood: Callable[[str, str], float]) -> list[float | None]:
+def relevance(
+    pairs: list[tuple[str, str]], log_likelihood: Callable[[str, str], float]
+) -> list[float | None]:
     """For each (question, answer): the share of the run's other questions after which the answer is less likely. 1: it fits its
     own best; 0.5: chance. Ranks, so that neither fluency nor length pays. None where there is no other question."""
     questions = sorted({question for question, _ in pairs})
@@ -342,7 +389,10 @@ def discernment(table: dict[str, dict]) -> float | None:
     """Yield rate at interruptions minus the share of back-channels that stop it: 0 for one that always yields and for one that
     never does. None where one of the two could not be seen."""
     try:
-        yields, resumes = table["interruption"]["yielded"]["mean"], table["back_channel"]["resumed"]["mean"]
+        yields, resumes = (
+            table["interruption"]["yielded"]["mean"],
+            table["back_channel"]["resumed"]["mean"],
+        )
     except KeyError:
         return None
     return None if yields is None or resumes is None else round(yields + resumes - 1, 4)

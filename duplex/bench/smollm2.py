@@ -13,7 +13,9 @@ BEGIN, END = "<|im_start|>", "<|im_end|>"
 
 def prompt(messages: Sequence[tuple[str, str]]) -> str:
     """(role, text) of each message in the model's own chat form, up to where the assistant is to speak."""
-    return "".join(f"{BEGIN}{role}\n{text}{END}\n" for role, text in messages) + f"{BEGIN}assistant\n"
+    return (
+        "".join(f"{BEGIN}{role}\n{text}{END}\n" for role, text in messages) + f"{BEGIN}assistant\n"
+    )
 
 
 class SmolLM2:
@@ -42,7 +44,12 @@ class SmolLM2:
         """The greedy answer and how many tokens it took."""
         ids = torch.tensor([self.encode(prompt(messages))])
         mask = torch.ones_like(ids)
-        options = {"do_sample": False, "eos_token_id": self.end, "pad_token_id": self.end, "max_new_tokens": LONGEST_ANSWER}
+        options = {
+            "do_sample": False,
+            "eos_token_id": self.end,
+            "pad_token_id": self.end,
+            "max_new_tokens": LONGEST_ANSWER,
+        }
         new = self.model.generate(ids, attention_mask=mask, **options)[0, ids.shape[1] :]
         return self.tokenizer.decode(new.tolist()).strip(), len(new)
 
@@ -50,5 +57,7 @@ class SmolLM2:
     def log_likelihood(self, question: str, answer: str) -> float:
         """Natural logarithm of the probability of the answer after the question."""
         before, after = self.encode(prompt([("user", question)])), self.encode(answer)
-        scores = self.model(torch.tensor([before + after])).logits[0, len(before) - 1 : -1].float()  # [answer, vocabulary]
+        scores = (
+            self.model(torch.tensor([before + after])).logits[0, len(before) - 1 : -1].float()
+        )  # [answer, vocabulary]
         return float(scores.log_softmax(-1).gather(1, torch.tensor(after)[:, None]).sum())

@@ -29,7 +29,9 @@ from duplex.serving import native as protocol
 from duplex.serving.engine import Engine
 
 PLACES = 4  # of the server in this process
-GROWTH_MB = 30.0  # of resident memory, from after the warm-up to the end: beyond, the soak has failed
+GROWTH_MB = (
+    30.0  # of resident memory, from after the warm-up to the end: beyond, the soak has failed
+)
 WARM_UP = 0.25  # of the time
 STAY_S = 30.0  # of a user, on average
 LONGEST_S = 120.0
@@ -75,14 +77,18 @@ def plan(seed: int, seconds: float, places: int) -> list[Visit]:
 def user_line(questions: list[np.ndarray], visit: Visit) -> np.ndarray:
     """What a user says, float32 [N]: questions in random order with pauses."""
     rng = random.Random(visit.seed)
-    silence = np.zeros(round((INTERRUPTING_S if visit.kind == "interrupts" else PAUSE_S) * SAMPLE_RATE), np.float32)
+    silence = np.zeros(
+        round((INTERRUPTING_S if visit.kind == "interrupts" else PAUSE_S) * SAMPLE_RATE), np.float32
+    )
     samples, pieces = round(visit.stays_s * SAMPLE_RATE), []
     while sum(map(len, pieces)) < samples:
         pieces += [rng.choice(questions), silence]
     return np.concatenate([*pieces, np.zeros(0, np.float32)])[:samples]
 
 
-async def be(url: str, visit: Visit, questions: list[np.ndarray], seen: Counter, api_key: str | None = None) -> None:
+async def be(
+    url: str, visit: Visit, questions: list[np.ndarray], seen: Counter, api_key: str | None = None
+) -> None:
     """One user, from coming to leaving; what happened is counted in `seen`."""
     await asyncio.sleep(visit.at_s)
     try:
@@ -122,10 +128,16 @@ def read(url: str, api_key: str | None = None) -> dict[str, float]:
     address = url.replace("ws", "http", 1).removesuffix(protocol.PATH) + "/metrics"
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        text = urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=20).read().decode()
+        text = (
+            urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=20)
+            .read()
+            .decode()
+        )
     except (OSError, urllib.error.URLError) as error:
         raise ClientError(f"no figures come from {address} ({error})") from error
-    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    samples = [
+        sample for family in text_string_to_metric_families(text) for sample in family.samples
+    ]
     return {READ[sample.name]: sample.value for sample in samples if sample.name in READ}
 
 
@@ -139,16 +151,28 @@ async def quiet(url: str, api_key: str | None = None) -> dict[str, float]:
     return await asyncio.to_thread(read, url, api_key)
 
 
-async def soak(url: str, minutes: float, questions: list[np.ndarray], seed: int = 0, api_key: str | None = None) -> dict:
+async def soak(
+    url: str, minutes: float, questions: list[np.ndarray], seed: int = 0, api_key: str | None = None
+) -> dict:
     """The figures of the three quiet moments, what users saw, and `faults`: sentences; none when all is well."""
     figures, seen = [await quiet(url, api_key)], Counter()
     for part, seconds in enumerate((60 * minutes * WARM_UP, 60 * minutes * (1 - WARM_UP))):
-        print(f"{'warm-up' if part == 0 else 'soak'} of {seconds:.0f} s …", file=sys.stderr, flush=True)
+        print(
+            f"{'warm-up' if part == 0 else 'soak'} of {seconds:.0f} s …",
+            file=sys.stderr,
+            flush=True,
+        )
         visits = plan(seed + part, seconds, round(figures[0]["places"]))
         await asyncio.gather(*(be(url, visit, questions, seen, api_key) for visit in visits))
         figures.append(await quiet(url, api_key))
     moments = dict(zip(("start", "warm", "end"), figures, strict=True))
-    return {"minutes": minutes, "seed": seed, **moments, "seen": dict(seen), "faults": faults(figures[1], figures[2], seen)}
+    return {
+        "minutes": minutes,
+        "seed": seed,
+        **moments,
+        "seen": dict(seen),
+        "faults": faults(figures[1], figures[2], seen),
+    }
 
 
 def faults(warm: dict[str, float], end: dict[str, float], seen: Counter) -> list[str]:
@@ -168,7 +192,9 @@ def faults(warm: dict[str, float], end: dict[str, float], seen: Counter) -> list
     return found
 
 
-async def soak_here(agent, slots: int, minutes: float, questions: list[np.ndarray], seed: int = 0) -> dict:
+async def soak_here(
+    agent, slots: int, minutes: float, questions: list[np.ndarray], seed: int = 0
+) -> dict:
     """The same with a server in this process; users and server share its memory, threads and tasks."""
     from duplex.serving.server import address, bind, serving
 

@@ -43,7 +43,9 @@ SENTENCES = (
 def conversation(questions: list[np.ndarray]) -> np.ndarray:
     """[ticks, TICK_SAMPLES]: a second of silence, then every question and a pause."""
     silence = np.zeros(int(PAUSE_S * SAMPLE_RATE), np.float32)
-    wave = np.concatenate([silence[:SAMPLE_RATE], *(part for question in questions for part in (question, silence))])
+    wave = np.concatenate(
+        [silence[:SAMPLE_RATE], *(part for question in questions for part in (question, silence))]
+    )
     return np.pad(wave, (0, -len(wave) % TICK_SAMPLES)).reshape(-1, TICK_SAMPLES)
 
 
@@ -51,7 +53,10 @@ def hold(agents: dict, sound: np.ndarray) -> dict[str, dict]:
     """Play `sound` to every slot of every agent -> events; per tick seconds, calls of the LM, whether text came, whether a turn
     began. The agents take turns tick by tick, so that whatever else the machine does falls on all of them."""
     slots = next(iter(agents.values())).slots
-    silence, held = np.zeros(TICK_SAMPLES, np.float32), {name: {"events": [], "rows": []} for name in agents}
+    silence, held = (
+        np.zeros(TICK_SAMPLES, np.float32),
+        {name: {"events": [], "rows": []} for name in agents},
+    )
     onset = dict.fromkeys(agents, 0)
     for agent in agents.values():
         for slot in range(slots):
@@ -68,9 +73,16 @@ def hold(agents: dict, sound: np.ndarray) -> dict[str, dict]:
             seconds = time.perf_counter() - begun
             kinds = [event.kind for slot in news for event in slot]
             onset[name] = ONSET_TICKS if "agent_started" in kinds else onset[name] - 1
-            row = (seconds, agent.counts.lm_calls - calls, any(kind in TEXT for kind in kinds), onset[name] > 0)
+            row = (
+                seconds,
+                agent.counts.lm_calls - calls,
+                any(kind in TEXT for kind in kinds),
+                onset[name] > 0,
+            )
             held[name]["rows"].append(row)
-            held[name]["events"].append([[(event.kind, event.text, event.tick) for event in slot] for slot in news])
+            held[name]["events"].append(
+                [[(event.kind, event.text, event.tick) for event in slot] for slot in news]
+            )
     for agent in agents.values():
         for slot in range(slots):
             agent.close(slot)
@@ -82,10 +94,18 @@ def figures(rows: np.ndarray) -> dict:
     seconds, calls, text, onset = rows.T
     milliseconds = seconds * 1000
     return {
-        "LM calls a tick with text, mean": round(float(calls[text > 0].mean()), 3) if text.any() else None,
-        "LM calls at the onset of answers, median": float(np.median(calls[onset > 0])) if onset.any() else None,
+        "LM calls a tick with text, mean": round(float(calls[text > 0].mean()), 3)
+        if text.any()
+        else None,
+        "LM calls at the onset of answers, median": float(np.median(calls[onset > 0]))
+        if onset.any()
+        else None,
         "tick ms p50, p99": np.percentile(milliseconds, [50, 99]).round(1).tolist(),
-        "tick ms at onset p50, p99": np.percentile(milliseconds[onset > 0], [50, 99]).round(1).tolist() if onset.any() else None,
+        "tick ms at onset p50, p99": np.percentile(milliseconds[onset > 0], [50, 99])
+        .round(1)
+        .tolist()
+        if onset.any()
+        else None,
         "seconds": round(float(seconds.sum()), 2),
     }
 
@@ -95,7 +115,10 @@ def accepted(outcomes) -> dict:
     found: dict = {}
     for whose, kind, place in sorted({key[:3] for key in outcomes}):
         right, wrong = (outcomes[whose, kind, place, agreed] for agreed in (True, False))
-        found.setdefault(f"{whose}: {kind}", {})[f"place {place + 1}"] = [round(right / (right + wrong), 3), right + wrong]
+        found.setdefault(f"{whose}: {kind}", {})[f"place {place + 1}"] = [
+            round(right / (right + wrong), 3),
+            right + wrong,
+        ]
     return found
 
 
@@ -109,16 +132,26 @@ def measure(load, questions: list[np.ndarray], slots: int) -> dict:
         del agents["drafted"]
     agents["foreseen"].draft = agents["plain"].draft = None
     agents["plain"].settings.guess = False
-    for agent in agents.values():  # whose voice nobody hears: what its last bits change comes back to no agent's ears
+    for agent in (
+        agents.values()
+    ):  # whose voice nobody hears: what its last bits change comes back to no agent's ears
         agent.settings.cancel_echo = False
     runs = [hold(agents, conversation(questions)) for _ in range(TIMES)]
-    found = {name: figures(np.median([run[name]["rows"] for run in runs], axis=0)) for name in agents}
+    found = {
+        name: figures(np.median([run[name]["rows"] for run in runs], axis=0)) for name in agents
+    }
     plain = found["plain"]
     return {
-        "the same events": all(one["events"] == runs[0]["plain"]["events"] for run in runs for one in run.values()),
+        "the same events": all(
+            one["events"] == runs[0]["plain"]["events"] for run in runs for one in run.values()
+        ),
         **found,
-        "plain / foreseen, p99 ms at onset": ratio(plain, found["foreseen"], "tick ms at onset p50, p99"),
-        "time with / without": {name: round(of["seconds"] / plain["seconds"], 3) for name, of in found.items()},
+        "plain / foreseen, p99 ms at onset": ratio(
+            plain, found["foreseen"], "tick ms at onset p50, p99"
+        ),
+        "time with / without": {
+            name: round(of["seconds"] / plain["seconds"], 3) for name, of in found.items()
+        },
         "guesses right": {name: accepted(agent.counts.outcomes) for name, agent in agents.items()},
         "draft turned off by itself": any(agent.counts.draft_off for agent in agents.values()),
     }
@@ -153,7 +186,11 @@ async def catch_up(load, questions: list[np.ndarray]) -> dict:
     async def listen():
         return [event async for event in events_of(session)]
 
-    watching, listening, begun = asyncio.create_task(watch()), asyncio.create_task(listen()), time.monotonic()
+    watching, listening, begun = (
+        asyncio.create_task(watch()),
+        asyncio.create_task(listen()),
+        time.monotonic(),
+    )
     for number, tick in enumerate(sound):
         await asyncio.sleep(max(0.0, begun + (number + 1) * TICK_S - time.monotonic()))
         session.push(tick)
@@ -165,10 +202,14 @@ async def catch_up(load, questions: list[np.ndarray]) -> dict:
         transcript.note(event)
     await asyncio.to_thread(engine.stop)
     after = [(at, ms) for at, ms in behind if at > stall_ended[0]]
-    first_late = next((place for place, (_, ms) in enumerate(after) if ms >= TICK_MS), len(after))  # told when its tick begins
+    first_late = next(
+        (place for place, (_, ms) in enumerate(after) if ms >= TICK_MS), len(after)
+    )  # told when its tick begins
     in_time = next((at for at, ms in after[first_late:] if ms < TICK_MS), None)
     return {
-        "s from the end of the stall until in time": None if in_time is None else round(in_time - stall_ended[0], 3),
+        "s from the end of the stall until in time": None
+        if in_time is None
+        else round(in_time - stall_ended[0], 3),
         "largest ms behind": max(ms for _, ms in behind),
         "user audio dropped, ms": dropped_ms,
         "heard": transcript.text,
@@ -198,7 +239,11 @@ def voice(load, slots: int) -> dict:
             for number, (_, phones) in enumerate(words):
                 way.push(states[guess], slot, number, phones)
             way.finish(states[guess], slot)
-    while any(way.queued_seconds(states[guess], slot) for guess, way in ways.items() for slot in range(slots)):
+    while any(
+        way.queued_seconds(states[guess], slot)
+        for guess, way in ways.items()
+        for slot in range(slots)
+    ):
         for guess, way in ways.items():
             begun = time.perf_counter()
             frames, states[guess], _ = way.step(states[guess])
@@ -206,10 +251,18 @@ def voice(load, slots: int) -> dict:
             codes[guess].append(frames)
     counts = {guess: way.counts for guess, way in ways.items()}
     return {
-        "the same codes": all(torch.equal(a, b) for a, b in zip(codes["exact"], codes["off"], strict=True)),
-        "calls a tick": {guess: round(count.calls / count.ticks, 3) for guess, count in counts.items()},
-        "patches guessed right": {guess: [count.right, count.guessed] for guess, count in counts.items()},
-        "ms a tick, median": {guess: round(1000 * float(np.median(seconds)), 2) for guess, seconds in times.items()},
+        "the same codes": all(
+            torch.equal(a, b) for a, b in zip(codes["exact"], codes["off"], strict=True)
+        ),
+        "calls a tick": {
+            guess: round(count.calls / count.ticks, 3) for guess, count in counts.items()
+        },
+        "patches guessed right": {
+            guess: [count.right, count.guessed] for guess, count in counts.items()
+        },
+        "ms a tick, median": {
+            guess: round(1000 * float(np.median(seconds)), 2) for guess, seconds in times.items()
+        },
     }
 
 
@@ -231,13 +284,22 @@ def billion() -> dict:
         return round(1000 * float(np.median(times)), 1)
 
     def call(count: int):
-        return lambda: lm_module.step(model, torch.randn(1, count, config.width), [count], np.zeros((1, count), bool), state)
+        return lambda: lm_module.step(
+            model, torch.randn(1, count, config.width), [count], np.zeros((1, count), bool), state
+        )
 
     def guess():
         hidden = torch.randn(1, config.width)
         for _ in range(3):
             hidden = draft(hidden, model.embed(model.logits(hidden).argmax(-1)))
 
-    weights = sum(p.numel() for p in LM(LMConfig(**{**BILLION, "layers": 1})).blocks.parameters()) * config.layers
-    times = {"1 position": median(call(1)), "3 positions": median(call(3)), "3 guesses": median(guess)}
+    weights = (
+        sum(p.numel() for p in LM(LMConfig(**{**BILLION, "layers": 1})).blocks.parameters())
+        * config.layers
+    )
+    times = {
+        "1 position": median(call(1)),
+        "3 positions": median(call(3)),
+        "3 guesses": median(guess),
+    }
     return {"weights in blocks": weights, "ms": times}

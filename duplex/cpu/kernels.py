@@ -47,7 +47,12 @@ _sources = b"".join(path.read_bytes() for path in _parts)
 COMPILED = cache_folder() / "compiled" / hashlib.sha256(_sources).hexdigest()[:16]
 numba.config.CACHE_DIR = str(COMPILED)
 
-OPTIONS = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
+OPTIONS = {
+    "nogil": True,
+    "cache": True,
+    "fastmath": {"reassoc", "contract"},
+    "error_model": "numpy",
+}
 LANES = 16  # rows of weights that are multiplied at once
 GROUP = 4  # weights of each of them
 AHEAD = 4096  # bytes of weights that are fetched before they are used
@@ -57,9 +62,14 @@ WORDS_OF_WORK = 13  # that describe it, at most
 SHARED_BYTES = 65_536  # of weights, below which that takes longer
 IDLE = 1000  # looks for work in vain, after which another process may have the core
 # 2^x for x from 0 to 1: the polynomial through its Chebyshev points, highest power first
-EXP2 = tuple(np.float32(c) for c in (1.893754e-3, 8.9495908e-3, 5.5860337e-2, 0.24014182, 0.69315451, 0.99999988))
+EXP2 = tuple(
+    np.float32(c)
+    for c in (1.893754e-3, 8.9495908e-3, 5.5860337e-2, 0.24014182, 0.69315451, 0.99999988)
+)
 # of the error function, Abramowitz and Stegun, 7.1.26
-ERF = tuple(np.float32(c) for c in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592))
+ERF = tuple(
+    np.float32(c) for c in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
+)
 HAS_VNNI = bool(binding.get_host_cpu_features().get("avx512vnni"))
 
 
@@ -83,7 +93,11 @@ def pack(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Weights:
     whole[:rows, :columns] = weight.detach()
     scale = whole.abs().amax(1).clamp_(min=1e-8).div_(127)
     digits = whole.div_(scale[:, None]).round_().add_(128).to(torch.uint8)
-    digits = digits.view(blocks, LANES, groups, GROUP).transpose(1, 2).reshape(blocks, groups, LANES * GROUP)
+    digits = (
+        digits.view(blocks, LANES, groups, GROUP)
+        .transpose(1, 2)
+        .reshape(blocks, groups, LANES * GROUP)
+    )
     added = torch.zeros(blocks * LANES)
     if bias is not None:
         added[:rows] = bias.detach()
@@ -94,8 +108,13 @@ def stack(weights: list[torch.Tensor], biases: list[torch.Tensor] | None = None)
     """The same for matrices of one shape, of which `layer` takes one. ValueError: their rows do not fill whole LANES."""
     rows = weights[0].shape[0]
     if rows % LANES:
-        raise ValueError(f"{rows} rows of weights are no multiple of {LANES}: such a network runs with dtype float32")
-    packed = [pack(weight, bias) for weight, bias in zip(weights, biases or [None] * len(weights), strict=True)]
+        raise ValueError(
+            f"{rows} rows of weights are no multiple of {LANES}: such a network runs with dtype float32"
+        )
+    packed = [
+        pack(weight, bias)
+        for weight, bias in zip(weights, biases or [None] * len(weights), strict=True)
+    ]
     return Weights(*(np.stack(part) for part in zip(*packed, strict=True)))
 
 
@@ -106,13 +125,19 @@ def make_sums(rows: int, instruction: bool):
     With `instruction` by the processor's own for sums of four such products; else LLVM finds that for sums of two, if there is one.
     """
     i8, i32 = ir.IntType(8), ir.IntType(32)
-    weights_t, lanes_t, group_t = ir.VectorType(i8, LANES * GROUP), ir.VectorType(i32, LANES), ir.VectorType(i8, GROUP)
+    weights_t, lanes_t, group_t = (
+        ir.VectorType(i8, LANES * GROUP),
+        ir.VectorType(i32, LANES),
+        ir.VectorType(i8, GROUP),
+    )
 
     @intrinsic
     def sums(typingctx, x, at, w, block, totals):
         def codegen(context, builder, signature, args):
             def function(result, given, name):
-                return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, given), name)
+                return cgutils.get_or_insert_function(
+                    builder.module, ir.FunctionType(result, given), name
+                )
 
             def pointer(place):
                 return context.make_array(signature.args[place])(context, builder, args[place]).data
@@ -124,8 +149,14 @@ def make_sums(rows: int, instruction: bool):
 
             def pairs(vector, count):
                 """[2 count] -> the sums of neighbours [count]."""
-                even, odd = (ir.Constant(ir.VectorType(i32, count), [2 * n + side for n in range(count)]) for side in (0, 1))
-                return builder.add(builder.shuffle_vector(vector, vector, even), builder.shuffle_vector(vector, vector, odd))
+                even, odd = (
+                    ir.Constant(ir.VectorType(i32, count), [2 * n + side for n in range(count)])
+                    for side in (0, 1)
+                )
+                return builder.add(
+                    builder.shuffle_vector(vector, vector, even),
+                    builder.shuffle_vector(vector, vector, odd),
+                )
 
             def add(total, weights, group):
                 if instruction:
@@ -133,11 +164,16 @@ def make_sums(rows: int, instruction: bool):
                     one = builder.insert_element(nothing, builder.bitcast(group, i32), first)
                     every = builder.shuffle_vector(one, one, ir.Constant(lanes_t, [0] * LANES))
                     given = [total, builder.bitcast(weights, lanes_t), every]
-                    return builder.call(function(lanes_t, [lanes_t] * 3, "llvm.x86.avx512.vpdpbusd.512"), given)
+                    return builder.call(
+                        function(lanes_t, [lanes_t] * 3, "llvm.x86.avx512.vpdpbusd.512"), given
+                    )
                 wide = ir.VectorType(i32, LANES * GROUP)
                 turns = ir.Constant(wide, [n % GROUP for n in range(LANES * GROUP)])
                 every = builder.sext(builder.shuffle_vector(group, group, turns), wide)
-                return builder.add(total, pairs(builder.mul(builder.zext(weights, wide), every), LANES * GROUP // 2))
+                return builder.add(
+                    total,
+                    pairs(builder.mul(builder.zext(weights, wide), every), LANES * GROUP // 2),
+                )
 
             shape = context.make_array(signature.args[2])(context, builder, args[2]).shape
             groups = builder.extract_value(shape, 1)
@@ -146,14 +182,20 @@ def make_sums(rows: int, instruction: bool):
             own = builder.gep(pointer(2), [builder.mul(args[3], builder.mul(groups, step))])
             given = builder.gep(pointer(0), [args[1]])
             total_t = lanes_t if instruction else ir.VectorType(i32, LANES * GROUP // 2)
-            found = [cgutils.alloca_once_value(builder, ir.Constant(total_t, None)) for _ in range(rows)]
+            found = [
+                cgutils.alloca_once_value(builder, ir.Constant(total_t, None)) for _ in range(rows)
+            ]
             prefetch = function(ir.VoidType(), [i8.as_pointer(), i32, i32, i32], "llvm.prefetch.p0")
             with cgutils.for_range(builder, groups) as loop:
                 here = builder.gep(own, [builder.mul(loop.index, step)])
                 later = builder.gep(here, [ir.Constant(size, AHEAD)])
-                builder.call(prefetch, [later, ir.Constant(i32, 0), ir.Constant(i32, 3), ir.Constant(i32, 1)])
+                builder.call(
+                    prefetch, [later, ir.Constant(i32, 0), ir.Constant(i32, 3), ir.Constant(i32, 1)]
+                )
                 weights = load(here, weights_t)
-                digits = builder.gep(given, [builder.mul(loop.index, ir.Constant(size, rows * GROUP))])
+                digits = builder.gep(
+                    given, [builder.mul(loop.index, ir.Constant(size, rows * GROUP))]
+                )
                 for r, total in enumerate(found):
                     group = load(builder.gep(digits, [ir.Constant(size, r * GROUP)]), group_t)
                     builder.store(add(builder.load(total), weights, group), total)
@@ -215,7 +257,9 @@ def split(x, digits, unit, total):
             for i in range(columns):
                 scaled = row[i] * per + np.float32(128)
                 whole = np.int32(scaled + np.float32(0.5))
-                rest = np.int32((scaled - np.float32(whole)) * np.float32(FINE) + np.float32(128.5)) - np.int32(128)
+                rest = np.int32(
+                    (scaled - np.float32(whole)) * np.float32(FINE) + np.float32(128.5)
+                ) - np.int32(128)
                 whole -= np.int32(128)
                 both[0, i], both[1, i] = whole, rest
                 sum_coarse, sum_fine = np.int32(sum_coarse + whole), np.int32(sum_fine + rest)
@@ -249,7 +293,9 @@ def blocks(begin, end, w, digits, unit, total, sums, y):
                 out, coarse, fine = y[n, lane : lane + LANES], sums[2 * m], sums[2 * m + 1]
                 less_coarse, less_fine, by = total[2 * n], total[2 * n + 1], unit[n]
                 for i in range(LANES):
-                    found = np.float32(coarse[i] - less_coarse) * np.float32(FINE) + np.float32(fine[i] - less_fine)
+                    found = np.float32(coarse[i] - less_coarse) * np.float32(FINE) + np.float32(
+                        fine[i] - less_fine
+                    )
                     out[i] = found * (by * scale[i]) + bias[i]
             first += many
 
@@ -279,7 +325,9 @@ def multiply(x, w, digits, unit, total, sums, y):
     offer(number, pieces, 0)
     own, piece = 0, claim(number, pieces)
     while piece >= 0:
-        blocks(piece * count // pieces, (piece + 1) * count // pieces, w, digits, unit, total, sums, y)
+        blocks(
+            piece * count // pieces, (piece + 1) * count // pieces, w, digits, unit, total, sums, y
+        )
         own, piece = own + 1, claim(number, pieces)
     finish(pieces - own)
 
@@ -289,7 +337,13 @@ def room(rows, w):
     """Space for `multiply` with so many rows of x; the last of it is y."""
     digits = np.zeros(2 * (rows + 7) * GROUP * w.weight.shape[1], np.int8)
     y = np.empty((rows, w.scale.shape[0]), np.float32)
-    return digits, np.empty(rows, np.float32), np.empty(2 * rows, np.int32), np.empty((16, LANES), np.int32), y
+    return (
+        digits,
+        np.empty(rows, np.float32),
+        np.empty(2 * rows, np.int32),
+        np.empty((16, LANES), np.int32),
+        y,
+    )
 
 
 @njit(**OPTIONS)
@@ -379,7 +433,10 @@ def gelu(x):
         for i in range(x.shape[1]):
             value = x[n, i]
             far = abs(value) * np.float32(0.5**0.5)
-            near, total = np.float32(1) / (np.float32(1) + np.float32(0.3275911) * far), np.float32(0)
+            near, total = (
+                np.float32(1) / (np.float32(1) + np.float32(0.3275911) * far),
+                np.float32(0),
+            )
             for factor in ERF:
                 total = (total + factor) * near
             tail = np.float32(0.5) * total * exp(-far * far)
@@ -450,7 +507,9 @@ def in_memory(keys: torch.Tensor, values: torch.Tensor) -> tuple[np.ndarray, np.
     """A cache's keys and values [layers, B, kv_heads, C, W] float32 or bfloat16 as `attend_cells` has them, bfloat16 as the upper
     halves of float32. The keys lie cell beside cell in the same memory, [..., W, C]: many cells' scores are made at once."""
     keys = keys.view(*keys.shape[:3], keys.shape[4], keys.shape[3])
-    keys, values = (part.view(torch.uint16) if part.dtype == torch.bfloat16 else part for part in (keys, values))
+    keys, values = (
+        part.view(torch.uint16) if part.dtype == torch.bfloat16 else part for part in (keys, values)
+    )
     return keys.numpy(), values.numpy()
 
 
@@ -490,7 +549,9 @@ def attend_one(q, keys, values, hidden, scores, y):
             a, b, c, d = keys[i], keys[i + 1], keys[i + 2], keys[i + 3]
             by_a, by_b, by_c, by_d = query[i], query[i + 1], query[i + 2], query[i + 3]
             for j in range(cells):
-                scores[j] += by_a * wide(a[j]) + by_b * wide(b[j]) + by_c * wide(c[j]) + by_d * wide(d[j])
+                scores[j] += (
+                    by_a * wide(a[j]) + by_b * wide(b[j]) + by_c * wide(c[j]) + by_d * wide(d[j])
+                )
         total = weigh(scores, np.float32(width**-0.5), hidden, cells)
         mixed[:] = 0
         fours = cells // 4 * 4
@@ -498,7 +559,9 @@ def attend_one(q, keys, values, hidden, scores, y):
             a, b, c, d = values[j], values[j + 1], values[j + 2], values[j + 3]
             of_a, of_b, of_c, of_d = scores[j], scores[j + 1], scores[j + 2], scores[j + 3]
             for i in range(width):
-                mixed[i] += of_a * wide(a[i]) + of_b * wide(b[i]) + of_c * wide(c[i]) + of_d * wide(d[i])
+                mixed[i] += (
+                    of_a * wide(a[i]) + of_b * wide(b[i]) + of_c * wide(c[i]) + of_d * wide(d[i])
+                )
         for j in range(fours, cells):
             for i in range(width):
                 mixed[i] += scores[j] * wide(values[j, i])
@@ -555,7 +618,9 @@ def help_out():
     while load(NEEDED):
         ticket = load(TICKET)
         number = ticket >> 32
-        if ticket & CLOSED == CLOSED or number == over:  # who looks at more than that slows the other thread down
+        if (
+            ticket & CLOSED == CLOSED or number == over
+        ):  # who looks at more than that slows the other thread down
             pause()
             idle += 1
             if idle % IDLE == 0:
@@ -564,7 +629,9 @@ def help_out():
         for i in range(words.size):
             words[i] = load(WORK + i)
         pieces, kind = load(PIECES), load(KIND)
-        piece = claim(number, pieces)  # the ticket was open before all that was read, so if there is one, that is of this work
+        piece = claim(
+            number, pieces
+        )  # the ticket was open before all that was read, so if there is one, that is of this work
         over = number
         if piece < 0:
             continue
@@ -576,20 +643,43 @@ def help_out():
                 carray(pointer(words[2]), (count * LANES,), np.float32),
             )
             digits = carray(pointer(words[3]), (2 * (rows + 7) * GROUP * groups,), np.int8)
-            unit, total = carray(pointer(words[4]), (rows,), np.float32), carray(pointer(words[5]), (2 * rows,), np.int32)
+            unit, total = (
+                carray(pointer(words[4]), (rows,), np.float32),
+                carray(pointer(words[5]), (2 * rows,), np.int32),
+            )
             y = carray(pointer(words[6]), (rows, width), np.float32)
             while piece >= 0:
-                blocks(piece * count // pieces, (piece + 1) * count // pieces, w, digits, unit, total, sums, y)
+                blocks(
+                    piece * count // pieces,
+                    (piece + 1) * count // pieces,
+                    w,
+                    digits,
+                    unit,
+                    total,
+                    sums,
+                    y,
+                )
                 add(DONE, 1)
                 piece = claim(number, pieces)
             continue
-        rows, heads, width, batch, kv_heads, cells, seen = words[6], words[7], words[8], words[9], words[10], words[11], words[12]
+        rows, heads, width, batch, kv_heads, cells, seen = (
+            words[6],
+            words[7],
+            words[8],
+            words[9],
+            words[10],
+            words[11],
+            words[12],
+        )
         if scores.size < cells:
             scores = np.empty(cells, np.float32)
         qkv = carray(pointer(words[0]), (rows, heads + 2 * kv_heads, width), np.float32)
         keys = carray(pointer(words[1]), (batch, kv_heads, width, cells), np.uint16)
         values = carray(pointer(words[2]), (batch, kv_heads, cells, width), np.uint16)
-        slots, hidden = carray(pointer(words[3]), (rows,), np.int64), carray(pointer(words[4]), (rows, seen), np.float32)
+        slots, hidden = (
+            carray(pointer(words[3]), (rows,), np.int64),
+            carray(pointer(words[4]), (rows, seen), np.float32),
+        )
         y = carray(pointer(words[5]), (rows, heads, width), np.float32)
         while piece >= 0:
             attend_piece(piece, qkv, keys, values, slots, hidden, scores, y)

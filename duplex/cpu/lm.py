@@ -90,15 +90,32 @@ def compile_lm(lm: LM) -> LM:
     """Replace a merged LM's call with a cache, and its output layer, by compiled ones with copies of the weights in 8 bits."""
     config, blocks = lm.config, lm.blocks
     products = {name: stack([getattr(block, name).weight for block in blocks]) for name in PRODUCTS}
-    norms = {name: torch.stack([getattr(b, name).data for b in blocks]).float().numpy() for name in ("attention_norm", "mlp_norm")}
+    norms = {
+        name: torch.stack([getattr(b, name).data for b in blocks]).float().numpy()
+        for name in ("attention_norm", "mlp_norm")
+    }
     parts = Parts(**norms, norm=lm.norm.detach().float().numpy(), **products)
     half = config.head_width // 2
     angles = config.rope_theta ** (-np.arange(half, dtype=np.float32) / half)
 
     def forward(x, positions, visible, keys, values, slots, cells, place):
         turns = positions.numpy()[:, None].astype(np.float32) * angles
-        arrays = visible.numpy(), *in_memory(keys, values), *(tensor.numpy() for tensor in (slots, cells, place))
-        return torch.from_numpy(call(x.numpy().copy(), np.cos(turns), np.sin(turns), *arrays, parts, config.heads, config.norm_eps))
+        arrays = (
+            visible.numpy(),
+            *in_memory(keys, values),
+            *(tensor.numpy() for tensor in (slots, cells, place)),
+        )
+        return torch.from_numpy(
+            call(
+                x.numpy().copy(),
+                np.cos(turns),
+                np.sin(turns),
+                *arrays,
+                parts,
+                config.heads,
+                config.norm_eps,
+            )
+        )
 
     for block in blocks:
         for name in PRODUCTS:

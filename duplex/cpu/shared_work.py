@@ -23,7 +23,9 @@ OWNER, TICKET, DONE, NEEDED, PIECES = (LINE * n for n in range(5))
 KIND, WORK = PIECES + 1, PIECES + 2  # WORK and on: what is to be done
 CLOSED = 2**32 - 1  # the lower half of a ticket while nothing may be taken
 WORDS = (ctypes.c_int64 * (PIECES + 3 * LINE))()
-binding.add_symbol("duplex_words", ctypes.addressof(WORDS))  # by name: compiled code is kept on disk
+binding.add_symbol(
+    "duplex_words", ctypes.addressof(WORDS)
+)  # by name: compiled code is kept on disk
 
 _wake, _lock = threading.Event(), threading.Lock()
 _thread: threading.Thread | None = None
@@ -33,7 +35,9 @@ _users = 0
 def _word(builder, index):
     """A pointer to one of the WORDS."""
     words_t = ir.ArrayType(I64, len(WORDS))
-    words = builder.module.globals.get("duplex_words") or ir.GlobalVariable(builder.module, words_t, "duplex_words")
+    words = builder.module.globals.get("duplex_words") or ir.GlobalVariable(
+        builder.module, words_t, "duplex_words"
+    )
     return builder.gep(words, [I64(0), index])
 
 
@@ -82,7 +86,9 @@ def pause(typingctx):
     def codegen(context, builder, signature, args):
         if binding.get_process_triple().startswith("x86_64"):
             nothing = ir.FunctionType(ir.VoidType(), [])
-            builder.call(cgutils.get_or_insert_function(builder.module, nothing, "llvm.x86.sse2.pause"), [])
+            builder.call(
+                cgutils.get_or_insert_function(builder.module, nothing, "llvm.x86.sse2.pause"), []
+            )
         return context.get_dummy_value()
 
     return types.void(), codegen
@@ -94,7 +100,12 @@ def give_way(typingctx):
 
     def codegen(context, builder, signature, args):
         if sys.platform != "win32":
-            builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.IntType(32), []), "sched_yield"), [])
+            builder.call(
+                cgutils.get_or_insert_function(
+                    builder.module, ir.FunctionType(ir.IntType(32), []), "sched_yield"
+                ),
+                [],
+            )
         return context.get_dummy_value()
 
     return types.void(), codegen

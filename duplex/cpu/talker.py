@@ -98,9 +98,16 @@ def states(history, conditions, forced, table, keys, values, visible, places, pa
     layers, _, heads, head_width, ring = keys.shape
     speaking = np.array([slot for slot in range(slots) if not forced[slot].all()])
     rows = speaking.size * patches  # a slot's patches one behind the other
-    given = np.concatenate((history[speaking].copy().reshape(rows, -1), conditions[speaking].copy().reshape(rows, -1)), 1)
+    given = np.concatenate(
+        (history[speaking].copy().reshape(rows, -1), conditions[speaking].copy().reshape(rows, -1)),
+        1,
+    )
     x = product(given, layer(parts.input, 0))
-    ones, normed, scores = np.ones(x.shape[1], np.float32), np.empty_like(x), np.empty(ring, np.float32)
+    ones, normed, scores = (
+        np.ones(x.shape[1], np.float32),
+        np.empty_like(x),
+        np.empty(ring, np.float32),
+    )
     slot_of = np.repeat(speaking, patches)
     hidden = hide(visible[:, 0], slot_of * patches + np.arange(rows) % patches)
     mixed = np.empty((rows, heads, head_width), np.float32)
@@ -112,7 +119,11 @@ def states(history, conditions, forced, table, keys, values, visible, places, pa
         multiply(normed, layer(parts.qkv, i), *qkv_room)
         qkv = qkv_room[-1].reshape(rows, 3 * heads, head_width)
         for n in range(rows):
-            rotate(qkv[n, : 2 * heads], table[n % patches, : head_width // 2], table[n % patches, head_width // 2 :])
+            rotate(
+                qkv[n, : 2 * heads],
+                table[n % patches, : head_width // 2],
+                table[n % patches, head_width // 2 :],
+            )
             keep(qkv[n], keys[i, slot_of[n]], values[i, slot_of[n]], places[n % patches])
         attend_cells(qkv, keys[i], values[i], slot_of, hidden, scores, mixed)
         multiply(mixed.reshape(rows, heads * head_width), layer(parts.out, i), *out_room)
@@ -140,12 +151,17 @@ def draws(x, conditions, uniform, forced, guess, groups, parts, top_k):
     rms_norm(x[rows], np.ones(x.shape[1], np.float32), EPSILON, wide)
     hidden = product(wide, layer(parts.head_in, 0)).reshape(rows.size, frames, width)
     ones, normed = np.ones(width, np.float32), np.empty((rows.size, width), np.float32)
-    inner_room, outer_room = room(rows.size, layer(parts.inner, 0)), room(rows.size, layer(parts.outer, 0))
+    inner_room, outer_room = (
+        room(rows.size, layer(parts.inner, 0)),
+        room(rows.size, layer(parts.outer, 0)),
+    )
     best = np.empty(top_k, np.int64)
     for frame in range(frames):
         y = hidden[:, frame] + product(conditions[rows, frame], layer(parts.head_condition, 0))
         if frame:
-            y += product(sums[rows, (frame - 1) * width : frame * width], layer(parts.head_previous, 0))
+            y += product(
+                sums[rows, (frame - 1) * width : frame * width], layer(parts.head_previous, 0)
+            )
         for k in range(codebooks):
             rms_norm(y, ones, EPSILON, normed)
             multiply(normed, layer(parts.inner, k), *inner_room)
@@ -154,7 +170,13 @@ def draws(x, conditions, uniform, forced, guess, groups, parts, top_k):
                     inner_room[-1][n, i] = silu(inner_room[-1][n, i])
             multiply(inner_room[-1], layer(parts.outer, k), *outer_room)
             for n, slot in enumerate(rows):
-                code = draw(outer_room[-1][n, :size], parts.temperature[k], top_k, uniform[slot, frame, k], best)
+                code = draw(
+                    outer_room[-1][n, :size],
+                    parts.temperature[k],
+                    top_k,
+                    uniform[slot, frame, k],
+                    best,
+                )
                 guessed = guess[slot, frame, k]
                 right[slot] &= guessed >= 0 and groups[k, code] == groups[k, guessed]
                 code = guessed if right[slot] else code
@@ -172,8 +194,13 @@ def draws(x, conditions, uniform, forced, guess, groups, parts, top_k):
 def compile_talker(talker: Talker) -> Talker:
     """Replace `states` and `draw_patch` by compiled ones with copies of the weights in 8 bits."""
     config, head, drawn = talker.config, talker.head, slice(talker.config.drawn)
-    blocks = {name: stack([getattr(b, name).weight for b in talker.blocks]) for name in ("qkv", "out", "gate_up", "down")}
-    table = talker.codes.data.float().view(config.codebooks, config.codebook_size, config.code_width)
+    blocks = {
+        name: stack([getattr(b, name).weight for b in talker.blocks])
+        for name in ("qkv", "out", "gate_up", "down")
+    }
+    table = talker.codes.data.float().view(
+        config.codebooks, config.codebook_size, config.code_width
+    )
     parts = Parts(
         input=stack([torch.cat([talker.history_in.weight, talker.condition_in.weight], 1)]),
         **blocks,
@@ -189,8 +216,12 @@ def compile_talker(talker: Talker) -> Talker:
     top_k = min(config.top_k, config.codebook_size)
 
     def compiled_states(history, conditions, forced, table, keys, values, visible, places):
-        given = (np.ascontiguousarray(part.numpy()) for part in (history, conditions, forced, table))
-        return torch.from_numpy(states(*given, *in_memory(keys, values), visible.numpy(), places.numpy(), parts))
+        given = (
+            np.ascontiguousarray(part.numpy()) for part in (history, conditions, forced, table)
+        )
+        return torch.from_numpy(
+            states(*given, *in_memory(keys, values), visible.numpy(), places.numpy(), parts)
+        )
 
     def compiled_draw(*given):
         codes, sums = draws(*(np.ascontiguousarray(part.numpy()) for part in given), parts, top_k)

@@ -6,7 +6,18 @@ import numpy as np
 import torch
 from numba import njit
 
-from duplex.cpu.kernels import OPTIONS, Weights, gelu, layer, layer_norm, multiply, pack, product, room, stack
+from duplex.cpu.kernels import (
+    OPTIONS,
+    Weights,
+    gelu,
+    layer,
+    layer_norm,
+    multiply,
+    pack,
+    product,
+    room,
+    stack,
+)
 from duplex.model.vocoder import FrameDecoder
 
 
@@ -77,7 +88,10 @@ def compile_vocoder(decoder: FrameDecoder) -> FrameDecoder:
         norm=above([pair(block.norm) for block in blocks]).numpy(),
         up=stack([block.up.weight for block in blocks], [block.up.bias for block in blocks]),
         down=stack(
-            [scale[:, None] * block.down.weight for scale, block in zip(scaled, blocks, strict=True)],
+            [
+                scale[:, None] * block.down.weight
+                for scale, block in zip(scaled, blocks, strict=True)
+            ],
             [scale * block.down.bias for scale, block in zip(scaled, blocks, strict=True)],
         ),
         last_norm=pair(decoder.norm).numpy(),
@@ -88,8 +102,14 @@ def compile_vocoder(decoder: FrameDecoder) -> FrameDecoder:
         first, *others = histories
         given = np.ascontiguousarray(latent.numpy()), first.numpy(), torch.stack(others).numpy()
         x, spectrum, first, others = call(*given, parts)
-        x, spectrum = (torch.from_numpy(found).view(*latent.shape[:2], -1) for found in (x, spectrum))
-        return x, spectrum[..., : decoder.to_spectrum.out_features], [torch.from_numpy(first), *torch.from_numpy(others)]
+        x, spectrum = (
+            torch.from_numpy(found).view(*latent.shape[:2], -1) for found in (x, spectrum)
+        )
+        return (
+            x,
+            spectrum[..., : decoder.to_spectrum.out_features],
+            [torch.from_numpy(first), *torch.from_numpy(others)],
+        )
 
     object.__setattr__(decoder, "network", network)
     return decoder

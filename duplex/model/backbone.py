@@ -12,7 +12,18 @@ import torch
 from safetensors.torch import load_file
 
 from duplex.model.lm import LM
-from duplex.model.tokens import AGENT, ASIDE, BACK, CONTROL_IDS, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END
+from duplex.model.tokens import (
+    AGENT,
+    ASIDE,
+    BACK,
+    CONTROL_IDS,
+    END,
+    FIRST_TEXT_ID,
+    NEXT,
+    STOP,
+    USER,
+    USER_END,
+)
 
 SIZES = {  # field of LMConfig -> metadata of a Llama GGUF file, key of a `transformers` config.json
     "width": ("embedding_length", "hidden_size"),
@@ -57,13 +68,17 @@ def read_folder(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
         raise BackboneError(f"{path} holds a {config.get('model_type')!r} model, not a Llama")
     rope = {**config, **(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
     if rope.get("rope_type", "default") != "default":
-        raise BackboneError(f"{path} scales its rotary positions ({rope['rope_type']}); only plain ones are supported")
+        raise BackboneError(
+            f"{path} scales its rotary positions ({rope['rope_type']}); only plain ones are supported"
+        )
     sizes = {field: rope[name] for field, (_, name) in SIZES.items()}
     parts = [load_file(file) for file in sorted(path.glob("*.safetensors"))]
     if not parts:
         raise BackboneError(f"{path} has no .safetensors files")
     tensors = {name.removeprefix("model."): value for part in parts for name, value in part.items()}
-    return sizes, checked(path, tensors, config.get("head_dim", sizes["width"] // sizes["heads"]), sizes)
+    return sizes, checked(
+        path, tensors, config.get("head_dim", sizes["width"] // sizes["heads"]), sizes
+    )
 
 
 def gguf_sizes(path: Path, fields: dict) -> dict:
@@ -72,15 +87,24 @@ def gguf_sizes(path: Path, fields: dict) -> dict:
     if kind != "llama":
         raise BackboneError(f"{path} holds a {kind!r} model, not a Llama")
     sizes = {field: fields[f"llama.{name}"].contents() for field, (name, _) in SIZES.items()}
-    return {field: float(f"{size:.6g}") if isinstance(size, float) else size for field, size in sizes.items()}  # stored in 32 bits
+    return {
+        field: float(f"{size:.6g}") if isinstance(size, float) else size
+        for field, size in sizes.items()
+    }  # stored in 32 bits
 
 
-def checked(path: Path, tensors: dict[str, torch.Tensor], head_width: int, sizes: dict) -> dict[str, torch.Tensor]:
+def checked(
+    path: Path, tensors: dict[str, torch.Tensor], head_width: int, sizes: dict
+) -> dict[str, torch.Tensor]:
     if head_width * sizes["heads"] != sizes["width"]:
-        raise BackboneError(f"{path} has heads of {head_width}, not its width divided by their number")
+        raise BackboneError(
+            f"{path} has heads of {head_width}, not its width divided by their number"
+        )
     output = tensors.pop("lm_head.weight", None)
     if output is not None and not torch.equal(output, tensors["embed_tokens.weight"]):
-        raise BackboneError(f"the output layer of {path} is not its embedding; only tied ones are supported")
+        raise BackboneError(
+            f"the output layer of {path} is not its embedding; only tied ones are supported"
+        )
     return tensors
 
 
@@ -96,12 +120,20 @@ def read_gguf(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
         value = torch.from_numpy(dequantize(item.data, item.tensor_type).copy())
         parts = item.name.split(".")
         if parts[0] == "blk":
-            if parts[2] in ("attn_q", "attn_k"):  # llama.cpp interleaves the two halves of each head's rotary pairs
+            if parts[2] in (
+                "attn_q",
+                "attn_k",
+            ):  # llama.cpp interleaves the two halves of each head's rotary pairs
                 heads = value.shape[0] // head_width
-                value = value.view(heads, head_width // 2, 2, -1).transpose(1, 2).reshape(value.shape)
+                value = (
+                    value.view(heads, head_width // 2, 2, -1).transpose(1, 2).reshape(value.shape)
+                )
             tensors[f"layers.{parts[1]}.{GGUF_NAMES[parts[2]]}.weight"] = value
         else:
-            tensors[{"token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head"}[parts[0]] + ".weight"] = value
+            tensors[
+                {"token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head"}[parts[0]]
+                + ".weight"
+            ] = value
     return sizes, checked(path, tensors, head_width, sizes)
 
 
@@ -112,7 +144,11 @@ def fill(lm: LM, tensors: dict[str, torch.Tensor]) -> LM:
     lm.norm.copy_(tensors["norm.weight"])
     for i, block in enumerate(lm.blocks):
         prefix = f"layers.{i}."
-        part = {k.removeprefix(prefix).removesuffix(".weight"): v for k, v in tensors.items() if k.startswith(prefix)}
+        part = {
+            k.removeprefix(prefix).removesuffix(".weight"): v
+            for k, v in tensors.items()
+            if k.startswith(prefix)
+        }
         block.attention_norm.copy_(part["input_layernorm"])
         block.qkv.weight.copy_(torch.cat([part[f"self_attn.{n}_proj"] for n in "qkv"]))
         block.out.weight.copy_(part["self_attn.o_proj"])
@@ -124,7 +160,11 @@ def fill(lm: LM, tensors: dict[str, torch.Tensor]) -> LM:
 
 def check_tokenizer(tokenizer) -> None:
     """Raises BackboneError where a control token would take the place of text."""
-    taken = [name for i in CONTROL_IDS if not re.fullmatch(r"<.+>", name := tokenizer.id_to_token(i) or "<none>")]
+    taken = [
+        name
+        for i in CONTROL_IDS
+        if not re.fullmatch(r"<.+>", name := tokenizer.id_to_token(i) or "<none>")
+    ]
     if taken:
         raise BackboneError(f"positions {CONTROL_IDS[0]} to {CONTROL_IDS[-1]} of the vocabulary hold text ({' '.join(taken)}); "
                             "they are to become the control tokens")  # fmt: skip
@@ -140,8 +180,19 @@ def start_controls(lm: LM, tokenizer) -> None:
 
     lm.control_in.copy_(table[:FIRST_TEXT_ID])
     lm.control_out.copy_(table[:FIRST_TEXT_ID])
-    meaning = {USER: "<|im_start|>user", USER_END: "<|im_end|>", AGENT: "<|im_start|>assistant", END: "<|im_end|>"}
-    for control, text in {**meaning, ASIDE: "<|im_end|>", STOP: "<|im_end|>", BACK: " okay", NEXT: " "}.items():
+    meaning = {
+        USER: "<|im_start|>user",
+        USER_END: "<|im_end|>",
+        AGENT: "<|im_start|>assistant",
+        END: "<|im_end|>",
+    }
+    for control, text in {
+        **meaning,
+        ASIDE: "<|im_end|>",
+        STOP: "<|im_end|>",
+        BACK: " okay",
+        NEXT: " ",
+    }.items():
         lm.control_in[control] = mean(text)
         lm.control_out[control] = mean(text)
     lm.blank.copy_(mean(" ...") * 0.5)

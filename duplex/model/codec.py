@@ -28,11 +28,22 @@ from duplex.model.seanet import SeanetCodec, SeanetConfig, SeanetState
 from duplex.model.vocoder import DecodeState, FrameDecoder
 
 ENCODER_WINDOW_SAMPLES = 2 * CODEC_FRAME_SAMPLES  # the frame itself and the one before
-LONG_WINDOW_SAMPLES = 4 * CODEC_FRAME_SAMPLES  # tells harmonics apart; the short ones tell when a sound begins
-WINDOWS_AND_BANDS = {LONG_WINDOW_SAMPLES: 80, ENCODER_WINDOW_SAMPLES: 64, CODEC_FRAME_SAMPLES: 40, CODEC_FRAME_SAMPLES // 2: 24}
+LONG_WINDOW_SAMPLES = (
+    4 * CODEC_FRAME_SAMPLES
+)  # tells harmonics apart; the short ones tell when a sound begins
+WINDOWS_AND_BANDS = {
+    LONG_WINDOW_SAMPLES: 80,
+    ENCODER_WINDOW_SAMPLES: 64,
+    CODEC_FRAME_SAMPLES: 40,
+    CODEC_FRAME_SAMPLES // 2: 24,
+}
 LOWEST_BAND_HZ = 30.0
 PAST_SAMPLES = LONG_WINDOW_SAMPLES - CODEC_FRAME_SAMPLES
-CODEBOOK_AVERAGES = ("cluster_size", "embed_avg", "inited")  # the package's buffers needed only in training
+CODEBOOK_AVERAGES = (
+    "cluster_size",
+    "embed_avg",
+    "inited",
+)  # the package's buffers needed only in training
 
 
 @dataclass(frozen=True)
@@ -66,14 +77,23 @@ def reset(state: EncodeState | DecodeState | SeanetState, slots: list[int]) -> N
 def rows(state: DecodeState | SeanetState, slots: list[int]) -> DecodeState | SeanetState:
     """A state of these rows alone, copied."""
     parts = ((name.name, getattr(state, name.name)) for name in fields(state))
-    return type(state)(**{name: [t[slots] for t in part] if isinstance(part, list) else part[slots] for name, part in parts})
+    return type(state)(
+        **{
+            name: [t[slots] for t in part] if isinstance(part, list) else part[slots]
+            for name, part in parts
+        }
+    )
 
 
-def put(state: DecodeState | SeanetState, slots: list[int], part: DecodeState | SeanetState) -> None:
+def put(
+    state: DecodeState | SeanetState, slots: list[int], part: DecodeState | SeanetState
+) -> None:
     """Set these rows, in place."""
     for name in (field.name for field in fields(state)):
         whole, new = getattr(state, name), getattr(part, name)
-        for to, value in zip(whole, new, strict=True) if isinstance(whole, list) else [(whole, new)]:
+        for to, value in (
+            zip(whole, new, strict=True) if isinstance(whole, list) else [(whole, new)]
+        ):
             to[slots] = value
 
 
@@ -88,21 +108,35 @@ class FrameEncoder(nn.Module):
         width = config.encoder_width
         self.from_samples = nn.Linear(ENCODER_WINDOW_SAMPLES, width)
         self.from_spectrum = nn.Linear(ENCODER_WINDOW_SAMPLES // 2 + 1, width)
-        self.from_bands = nn.Linear(sum(number * windows_looking(samples) for samples, number in WINDOWS_AND_BANDS.items()), width)
-        for fine in (self.from_samples, self.from_spectrum):  # their many numbers would drown the bands': what is of use is learned
+        self.from_bands = nn.Linear(
+            sum(number * windows_looking(samples) for samples, number in WINDOWS_AND_BANDS.items()),
+            width,
+        )
+        for fine in (
+            self.from_samples,
+            self.from_spectrum,
+        ):  # their many numbers would drown the bands': what is of use is learned
             nn.init.zeros_(fine.weight)
-        self.blocks = nn.ModuleList(Block(width, config.kernel_frames) for _ in range(config.encoder_blocks))
+        self.blocks = nn.ModuleList(
+            Block(width, config.kernel_frames) for _ in range(config.encoder_blocks)
+        )
         self.norm = nn.LayerNorm(width)
         self.to_latent = nn.Linear(width, config.latent_width)
         for samples, number in WINDOWS_AND_BANDS.items():
             self.register_buffer(f"hann{samples}", torch.hann_window(samples), persistent=False)
-            bank = melscale_fbanks(samples // 2 + 1, LOWEST_BAND_HZ, SAMPLE_RATE / 2, number, SAMPLE_RATE)
-            self.register_buffer(f"bank{samples}", bank / bank.sum(0).clamp(min=1e-3), persistent=False)
+            bank = melscale_fbanks(
+                samples // 2 + 1, LOWEST_BAND_HZ, SAMPLE_RATE / 2, number, SAMPLE_RATE
+            )
+            self.register_buffer(
+                f"bank{samples}", bank / bank.sum(0).clamp(min=1e-3), persistent=False
+            )
         self.history_shape = (config.kernel_frames - 1, width)
 
     def initial_state(self, batch: int) -> EncodeState:
         zeros = self.to_latent.weight.new_zeros
-        return EncodeState(zeros(batch, PAST_SAMPLES), [zeros(batch, *self.history_shape) for _ in self.blocks])
+        return EncodeState(
+            zeros(batch, PAST_SAMPLES), [zeros(batch, *self.history_shape) for _ in self.blocks]
+        )
 
     def step(self, wave: Tensor, state: EncodeState) -> tuple[Tensor, EncodeState]:
         """wave [B, T * CODEC_FRAME_SAMPLES] -> latent [B, T, D], state."""
@@ -111,16 +145,26 @@ class FrameEncoder(nn.Module):
         windows = longs[..., -ENCODER_WINDOW_SAMPLES:]
         spectra, bands = {}, []
         for size in WINDOWS_AND_BANDS:
-            looking = longs[..., -max(size, ENCODER_WINDOW_SAMPLES) :].unfold(2, size, size // 2)  # [B, T, windows, size]
+            looking = longs[..., -max(size, ENCODER_WINDOW_SAMPLES) :].unfold(
+                2, size, size // 2
+            )  # [B, T, windows, size]
             spectra[size] = torch.fft.rfft(looking * getattr(self, f"hann{size}")).abs()
-            bands.append(log_scaled((spectra[size].square() @ getattr(self, f"bank{size}") + 1e-8).sqrt()).flatten(2))
-        x = self.from_samples(windows) + self.from_spectrum(log_scaled(spectra[ENCODER_WINDOW_SAMPLES][:, :, 0]))
+            bands.append(
+                log_scaled(
+                    (spectra[size].square() @ getattr(self, f"bank{size}") + 1e-8).sqrt()
+                ).flatten(2)
+            )
+        x = self.from_samples(windows) + self.from_spectrum(
+            log_scaled(spectra[ENCODER_WINDOW_SAMPLES][:, :, 0])
+        )
         x = x + self.from_bands(torch.cat(bands, -1))
         histories = []
         for block, history in zip(self.blocks, state.histories, strict=True):
             x, history = block.step(x, history)
             histories.append(history)
-        return self.to_latent(self.norm(x)), EncodeState(samples[:, -PAST_SAMPLES:].clone(), histories)
+        return self.to_latent(self.norm(x)), EncodeState(
+            samples[:, -PAST_SAMPLES:].clone(), histories
+        )
 
 
 def windows_looking(samples: int) -> int:
@@ -167,7 +211,9 @@ class Codec(nn.Module):
 
     def dequantize(self, codes: Tensor) -> Tensor:
         """codes [B, K, T] -> latent [B, T, D]; K may be smaller than the number of codebooks."""
-        assert codes.shape[1] <= self.config.codebooks, f"{codes.shape[1]} codebooks, have {self.config.codebooks}"
+        assert codes.shape[1] <= self.config.codebooks, (
+            f"{codes.shape[1]} codebooks, have {self.config.codebooks}"
+        )
         return self.quantizer.decode(codes.transpose(0, 1)).transpose(1, 2)
 
     @torch.no_grad()
@@ -180,7 +226,9 @@ class Codec(nn.Module):
         self, wave: Tensor, state: EncodeState, codebooks: int | None = None
     ) -> tuple[Tensor, EncodeState]:
         """wave [B, 1, T * CODEC_FRAME_SAMPLES] -> codes [B, K, T], state."""
-        assert wave.shape[-1] % CODEC_FRAME_SAMPLES == 0, f"{wave.shape[-1]} samples are no whole number of frames"
+        assert wave.shape[-1] % CODEC_FRAME_SAMPLES == 0, (
+            f"{wave.shape[-1]} samples are no whole number of frames"
+        )
         latent, state = self.encoder.step(wave[:, 0], state)
         return self.quantize(latent, codebooks), state
 
@@ -196,13 +244,21 @@ class Codec(nn.Module):
 
     def silence_codes(self) -> Tensor:
         """The codes of a frame of lasting silence [K]."""
-        frames = 1 + self.config.encoder_blocks * (self.config.kernel_frames - 1)  # until zeros are all it remembers
-        silence = self.encoder.to_latent.weight.new_zeros(1, 1, frames * CODEC_FRAME_SAMPLES + PAST_SAMPLES)
+        frames = 1 + self.config.encoder_blocks * (
+            self.config.kernel_frames - 1
+        )  # until zeros are all it remembers
+        silence = self.encoder.to_latent.weight.new_zeros(
+            1, 1, frames * CODEC_FRAME_SAMPLES + PAST_SAMPLES
+        )
         return self.encode(silence)[0, :, -1]
 
 
 def save_codec(codec: Codec | SeanetCodec, folder: Path, dtype: torch.dtype | None = None) -> None:
-    tensors = {name: value for name, value in codec.state_dict().items() if not name.endswith(CODEBOOK_AVERAGES)}
+    tensors = {
+        name: value
+        for name, value in codec.state_dict().items()
+        if not name.endswith(CODEBOOK_AVERAGES)
+    }
     checkpoint.save(tensors, codec.config, folder, dtype)
 
 

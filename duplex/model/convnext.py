@@ -22,7 +22,9 @@ class FrameConv(nn.Module):
     def step(self, x: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, T, inputs], history [B, kernel - 1, inputs] -> y [B, T, outputs], history."""
         x, history = join(x, history)
-        return self.linear(x.unfold(1, self.kernel, 1).flatten(2)), history  # [B, T, inputs * kernel]
+        return self.linear(
+            x.unfold(1, self.kernel, 1).flatten(2)
+        ), history  # [B, T, inputs * kernel]
 
 
 class ChannelConv(nn.Module):

@@ -50,7 +50,9 @@ class Asked:
 
 
 @torch.inference_mode()
-def propose(draft: Draft, lm, asked: dict[int, Asked], most: int, next_penalty: float, least: float) -> dict[int, list[int]]:
+def propose(
+    draft: Draft, lm, asked: dict[int, Asked], most: int, next_penalty: float, least: float
+) -> dict[int, list[int]]:
     """Guess, for every session, the symbols up to <next> -> at most `most` each, as long as each is likelier than `least`.
 
     <stop> is never guessed: it makes the LM forget what was not said, and must itself be read without that.
@@ -66,10 +68,15 @@ def propose(draft: Draft, lm, asked: dict[int, Asked], most: int, next_penalty: 
         if not hidden:
             break
         slots = list(hidden)
-        rules = [allowed(grammar[s], lm.config.vocabulary, asked[s].speaking_allowed, asked[s].audible) for s in slots]
+        rules = [
+            allowed(grammar[s], lm.config.vocabulary, asked[s].speaking_allowed, asked[s].audible)
+            for s in slots
+        ]
         text = any(bool(rule[FIRST_TEXT_ID]) for rule in rules)
         scores = lm.logits(torch.stack([hidden[s] for s in slots]), text=text)
-        scores = scores.masked_fill(~torch.stack(rules).to(scores.device)[:, : scores.shape[1]], float("-inf"))
+        scores = scores.masked_fill(
+            ~torch.stack(rules).to(scores.device)[:, : scores.shape[1]], float("-inf")
+        )
         scores[:, NEXT] -= next_penalty
         sure, symbols = scores.softmax(-1).max(-1)
         going_on = {}
@@ -81,7 +88,9 @@ def propose(draft: Draft, lm, asked: dict[int, Asked], most: int, next_penalty: 
             if step + 1 < most:
                 going_on[slot] = symbol
         if going_on:
-            x = lm.embed(torch.tensor(list(going_on.values()), device=scores.device)).to(scores.dtype)
+            x = lm.embed(torch.tensor(list(going_on.values()), device=scores.device)).to(
+                scores.dtype
+            )
             state = draft(torch.stack([hidden[s] for s in going_on]), x)
             hidden = dict(zip(going_on, state, strict=True))
         else:

@@ -23,7 +23,9 @@ PHONES = " AIOWYbdfhijklmnpstuvwzæðŋɑɔəɛɜɡɪɹʃʊʌʒʤʧθ"  # Hibari
 BLANK = 0  # index of the CTC blank
 WORD_END = PHONES.index(" ") + 1
 CONV1_HISTORY = 2  # mel frames before the present one
-CONV2_HISTORY = 1  # output t sees inputs 2t-1, 2t, 2t+1: the newer two are both there at the end of their 20 ms
+CONV2_HISTORY = (
+    1  # output t sees inputs 2t-1, 2t, 2t+1: the newer two are both there at the end of their 20 ms
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ class EncoderConfig:
     window: int = 256  # frames of 20 ms a frame can attend to: 5.1 s
 
     def __post_init__(self) -> None:
-        assert self.window % ENCODER_FRAMES_PER_TICK == 0, f"window {self.window} must be whole ticks"
+        assert self.window % ENCODER_FRAMES_PER_TICK == 0, (
+            f"window {self.window} must be whole ticks"
+        )
 
     @property
     def features(self) -> int:
@@ -81,18 +85,26 @@ class Block(nn.Module):
         self.up = nn.Linear(config.width, 4 * config.width)
         self.down = nn.Linear(4 * config.width, config.width)
         slopes = 2.0 ** -torch.arange(1, config.heads + 1)
-        self.distance_bias = nn.Parameter(-slopes[:, None] * torch.arange(config.window))  # [heads, window]
+        self.distance_bias = nn.Parameter(
+            -slopes[:, None] * torch.arange(config.window)
+        )  # [heads, window]
 
     def project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """x [B, T, C] -> queries, keys, values, each [B, heads, T, head_dim]."""
-        qkv = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1))  # [B, T, 3, heads, head_dim]
+        qkv = self.qkv(self.norm1(x)).unflatten(
+            -1, (3, self.heads, -1)
+        )  # [B, T, 3, heads, head_dim]
         return qkv.permute(2, 0, 3, 1, 4).unbind(0)
 
     def attend(self, x: torch.Tensor, q, k, v, bias: torch.Tensor) -> torch.Tensor:
         """x [B, T, C], bias [B or 1, heads, T, S] (-inf: a hidden key) -> x after attention and MLP [B, T, C]."""
-        with torch.autocast(x.device.type, enabled=False):  # or the softmax would run, and be kept, in float32
+        with torch.autocast(
+            x.device.type, enabled=False
+        ):  # or the softmax would run, and be kept, in float32
             logits = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3) + bias.to(q.dtype)
-            mixed = logits.softmax(-1) @ v  # on a CPU twice as fast as the fused attention with its gradient
+            mixed = (
+                logits.softmax(-1) @ v
+            )  # on a CPU twice as fast as the fused attention with its gradient
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
         return x + self.down(F.gelu(self.up(self.norm2(x))))
 
@@ -101,12 +113,16 @@ class Block(nn.Module):
         near = self.distance_bias[:, :frames]
         hidden = near.new_full((self.heads, frames), -torch.inf)
         # line[k] is the bias at distance T-1-k; row i of the matrix is the line's stretch that begins at T-1-i
-        line = torch.cat([hidden[:, near.shape[1] :], near.flip(1), hidden[:, 1:]], 1)  # [heads, 2T-1]
+        line = torch.cat(
+            [hidden[:, near.shape[1] :], near.flip(1), hidden[:, 1:]], 1
+        )  # [heads, 2T-1]
         return line.unfold(1, frames, 1).flip(1)[None]
 
     def ring_bias(self, distance: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """distance [T, ring] of each ring position, hidden [B, T, ring] -> [B, heads, T, ring]."""
-        bias = self.distance_bias[:, distance.clamp(max=self.distance_bias.shape[1] - 1)]  # [heads, T, ring]
+        bias = self.distance_bias[
+            :, distance.clamp(max=self.distance_bias.shape[1] - 1)
+        ]  # [heads, T, ring]
         return bias[None].masked_fill(hidden[:, None], -torch.inf)
 
 
@@ -116,7 +132,9 @@ class Encoder(nn.Module):
         self.config = config
         self.conv1 = nn.Conv1d(BANDS, config.width, 3)
         self.conv2 = nn.Conv1d(config.width, config.width, 3, stride=2)
-        self.offset = nn.Parameter(torch.zeros(config.width))  # all that is left of Whisper's positions: their mean
+        self.offset = nn.Parameter(
+            torch.zeros(config.width)
+        )  # all that is left of Whisper's positions: their mean
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.phones = nn.Linear(config.width, len(PHONES) + 1)
@@ -149,7 +167,9 @@ class Encoder(nn.Module):
 
     def listen(self, mel: torch.Tensor) -> torch.Tensor:
         """Whole clips, mel [B, 8n, 80] -> features [B, n, 4C]."""
-        assert mel.shape[1] % MEL_FRAMES_PER_TICK == 0, f"mel must be whole ticks, got {list(mel.shape)}"
+        assert mel.shape[1] % MEL_FRAMES_PER_TICK == 0, (
+            f"mel must be whole ticks, got {list(mel.shape)}"
+        )
         start = self.initial_state(mel.shape[0], ring=0)
         x, _, _ = self._convolve(start.mel_tail, mel, start.conv_tail)
         for block in self.blocks:
@@ -168,7 +188,9 @@ class Encoder(nn.Module):
 
     def step(self, mel: torch.Tensor, state: EncoderState):
         """mel [B, 8n, 80] -> (features [B, n, 4C], CTC log-probabilities [B, 4n, 1 + phones]), state (updated in place)."""
-        assert mel.shape[1] % MEL_FRAMES_PER_TICK == 0, f"mel must be whole ticks, got {list(mel.shape)}"
+        assert mel.shape[1] % MEL_FRAMES_PER_TICK == 0, (
+            f"mel must be whole ticks, got {list(mel.shape)}"
+        )
         frames = [self._tick(tick, state) for tick in mel.split(MEL_FRAMES_PER_TICK, 1)]
         features = self._stack(torch.cat(frames, 1))
         return (features, self.phone(features)), state
@@ -187,9 +209,15 @@ class Encoder(nn.Module):
         config, device = self.config, mel.device
         x, mel_tail, conv_tail = self._convolve(mel_tail, mel, conv_tail)
         row = torch.arange(x.shape[1], device=device)
-        distance = (cursor + row[:, None] - torch.arange(config.ring, device=device)) % config.ring  # [4, ring]
-        reach = (filled[:, None] + row + 1).clamp(max=config.window)  # [B, 4] frames each may look at
-        hidden = distance >= reach[..., None]  # [B, 4, ring]; frames still to come are the farthest in the ring
+        distance = (
+            cursor + row[:, None] - torch.arange(config.ring, device=device)
+        ) % config.ring  # [4, ring]
+        reach = (filled[:, None] + row + 1).clamp(
+            max=config.window
+        )  # [B, 4] frames each may look at
+        hidden = (
+            distance >= reach[..., None]
+        )  # [B, 4, ring]; frames still to come are the farthest in the ring
         here = cursor + row  # never wraps: the ring is whole ticks
         for i, block in enumerate(self.blocks):
             q, k, v = block.project(x)

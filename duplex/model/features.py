@@ -17,12 +17,16 @@ from duplex.audio import MEL_HOP_SAMPLES, MEL_RATE, MEL_WINDOW_SAMPLES
 BANDS = 80
 BINS = 201  # 0 to 8000 Hz in steps of 40 Hz
 WHISPER_WINDOW_SAMPLES = 400  # at 16 kHz: sets the scale of Whisper's power values
-TAIL_SAMPLES = MEL_WINDOW_SAMPLES - MEL_HOP_SAMPLES  # 360, what a frame needs from before its own hop
+TAIL_SAMPLES = (
+    MEL_WINDOW_SAMPLES - MEL_HOP_SAMPLES
+)  # 360, what a frame needs from before its own hop
 
 LOWEST_POWER = 1e-10
 DYNAMIC_RANGE = 8.0  # powers of ten below the peak that stay visible, as in Whisper
 PEAK_DECAY = 0.2 / MEL_RATE  # powers of ten per frame: 2 dB each second
-PEAK_FLOOR = -0.5  # about 30 dB below full scale: silence and faint noise are not blown up beyond this
+PEAK_FLOOR = (
+    -0.5
+)  # about 30 dB below full scale: silence and faint noise are not blown up beyond this
 USUAL_PEAK = 1.5  # where the peak of a loud recording lies in Whisper's own values
 
 
@@ -51,8 +55,12 @@ def _window_and_filters(device: torch.device) -> tuple[torch.Tensor, torch.Tenso
 
 
 def _make_window_and_filters(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    window = torch.hann_window(MEL_WINDOW_SAMPLES, device=device) * (WHISPER_WINDOW_SAMPLES / MEL_WINDOW_SAMPLES)
-    filters = torchaudio.functional.melscale_fbanks(BINS, 0.0, 8000.0, BANDS, 16_000, norm="slaney", mel_scale="slaney")
+    window = torch.hann_window(MEL_WINDOW_SAMPLES, device=device) * (
+        WHISPER_WINDOW_SAMPLES / MEL_WINDOW_SAMPLES
+    )
+    filters = torchaudio.functional.melscale_fbanks(
+        BINS, 0.0, 8000.0, BANDS, 16_000, norm="slaney", mel_scale="slaney"
+    )
     return window, filters.to(device)
 
 
@@ -80,8 +88,12 @@ def normalise(power: torch.Tensor, peak: torch.Tensor) -> torch.Tensor:
 
 def log_mel(wave: torch.Tensor, state: FeatureState) -> tuple[torch.Tensor, FeatureState]:
     """wave [B, N*240] -> mel [B, N, 80]."""
-    assert wave.dim() == 2 and wave.shape[1] % MEL_HOP_SAMPLES == 0, f"wave must be [B, N*240], got {list(wave.shape)}"
+    assert wave.dim() == 2 and wave.shape[1] % MEL_HOP_SAMPLES == 0, (
+        f"wave must be [B, N*240], got {list(wave.shape)}"
+    )
     joined = torch.cat([state.tail, wave.float()], 1)
     power = log_power(joined)
     peak = running_peak(power.amax(-1), state.peak)
-    return normalise(power, peak), FeatureState(joined[:, -TAIL_SAMPLES:].clone(), peak[:, -1].clone())
+    return normalise(power, peak), FeatureState(
+        joined[:, -TAIL_SAMPLES:].clone(), peak[:, -1].clone()
+    )

@@ -16,9 +16,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-PAD, SPACE = 0, 16  # ids of Hibari's alphabet: silence at both ends of a turn; the space between words
+PAD, SPACE = (
+    0,
+    16,
+)  # ids of Hibari's alphabet: silence at both ends of a turn; the space between words
 SENTENCE_END = re.compile(r"[.!?…][\"”’')\]]*$")
-WAITS = re.compile(r"\d(?:[\d.,:/-]*\d)?$|^[$£€]\d\S*\d$|^[$£€]\d$|^(?:Mr|Mrs|Ms|Dr|Prof|St|Mt|Ft|No)\.?$")
+WAITS = re.compile(
+    r"\d(?:[\d.,:/-]*\d)?$|^[$£€]\d\S*\d$|^[$£€]\d$|^(?:Mr|Mrs|Ms|Dr|Prof|St|Mt|Ft|No)\.?$"
+)
 MONTH = re.compile(r"^(?:Jan|Feb|Mar|Apr|May|June?|July?|Aug|Sept?|Oct|Nov|Dec)[a-z]*\.?$")
 MARKDOWN = str.maketrans("", "", "*_`#~")
 GROUP_WORDS = 4  # the longest group read together
@@ -43,12 +48,16 @@ class Pronounce:
 
         self.g2p = hibari.g2p.G2P()
         self.normalize = normalize
-        self.alphabet = json.loads((Path(hibari.g2p.ASSETS) / "vocab.json").read_text(encoding="utf-8"))
+        self.alphabet = json.loads(
+            (Path(hibari.g2p.ASSETS) / "vocab.json").read_text(encoding="utf-8")
+        )
 
     def initial_state(self) -> PronounceState:
         return PronounceState()
 
-    def push(self, piece: str, state: PronounceState) -> tuple[list[tuple[str, list[int]]], PronounceState]:
+    def push(
+        self, piece: str, state: PronounceState
+    ) -> tuple[list[tuple[str, list[int]]], PronounceState]:
         """Take the next piece of text; give the words it completes, each with its phones and the space after it."""
         words = []
         for character in piece:  # one by one, so that the way the text is cut cannot matter
@@ -67,7 +76,9 @@ class Pronounce:
             words += self.read_group("", state)
         return words, PronounceState()
 
-    def complete(self, word: str, following: str, state: PronounceState) -> list[tuple[str, list[int]]]:
+    def complete(
+        self, word: str, following: str, state: PronounceState
+    ) -> list[tuple[str, list[int]]]:
         """A word has ended and `following` is the first character of the next: read it, or let it wait."""
         state.group += (word,)
         waits = WAITS.search(word) or (MONTH.match(word) and following.isdigit())
@@ -78,7 +89,11 @@ class Pronounce:
     def read_group(self, following: str, state: PronounceState) -> list[tuple[str, list[int]]]:
         text = " ".join(state.group)
         phones = self.phones(text, state.context, following)
-        ends = SENTENCE_END.search(text) and not following.islower() and not WAITS.search(state.group[-1])
+        ends = (
+            SENTENCE_END.search(text)
+            and not following.islower()
+            and not WAITS.search(state.group[-1])
+        )
         state.context = () if ends else (*state.context, *state.group)[-CONTEXT_WORDS:]
         state.group = ()
         return [(text, [*phones, SPACE] if phones and following else phones)]
@@ -88,13 +103,17 @@ class Pronounce:
         left = self.normalize(" ".join(context).translate(MARKDOWN))
         both = self.normalize(" ".join((*context, text)).translate(MARKDOWN))
         if left and both.startswith(left + " "):
-            right = both[len(left) + 1 :]  # what the text adds: "5" was said, "5 km" adds "kilometers"
+            right = both[
+                len(left) + 1 :
+            ]  # what the text adds: "5" was said, "5 km" adds "kilometers"
         else:
             left, right = "", self.normalize(text.translate(MARKDOWN))
         if not right:
             return []
         tokens = self.tokens(left, right, following)
-        spelled = "".join((t.phonemes or "") + (" " if t.whitespace else "") for t in tokens).strip()
+        spelled = "".join(
+            (t.phonemes or "") + (" " if t.whitespace else "") for t in tokens
+        ).strip()
         return [self.alphabet[p] for p in spelled if p in self.alphabet]
 
     def tokens(self, left: str, right: str, following: str) -> list:
@@ -108,5 +127,7 @@ class Pronounce:
         if not following:
             return self.g2p.phonemize_tokens(tokens)
         tokens[-1].whitespace = " "
-        sound = "ə" if following.lower() in "aeio8" else "b"  # "u": more often "the United" than "the uncle"
+        sound = (
+            "ə" if following.lower() in "aeio8" else "b"
+        )  # "u": more often "the United" than "the uncle"
         return self.g2p.phonemize_tokens([*tokens, Tok(following, "NN", phonemes=sound)])[:-1]

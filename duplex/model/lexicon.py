@@ -22,7 +22,9 @@ HYPOTHESES = 192
 SCORE_WIDTH = 25.0  # below the best one's score a hypothesis is given up
 LEAST_PHONE = -10.0  # log-probability of a phone worth trying
 LM_WEIGHT = 1.0  # the trigram's share in a score
-PHONE_BONUS = 2.5  # what makes up for the CTC's preference for blanks, and the trigram's for few words
+PHONE_BONUS = (
+    2.5  # what makes up for the CTC's preference for blanks, and the trigram's for few words
+)
 DOUBTED = 1.5  # of that is not counted in how sure a word is: faint phones in noise would become sure words
 SURE = 0.9  # of the hypotheses' probability agrees on a word: it is given
 OLD_FRAMES = 20  # after its end it is given in any case
@@ -30,7 +32,10 @@ QUIET_FRAMES = 8  # without a phone: all words of the best hypothesis are given
 REST_FRAMES = 25  # without a phone: what is left has ended too, and a sentence may have
 AFTER_ALL = np.iinfo(np.int64).max  # a key behind all others, so that every search ends at one
 UNMARKED_END = -6.0  # score of a word whose end the CTC has not marked when a rest begins
-LONGEST_TURN, COMMITTED = 64, 32  # words that a hypothesis holds, and how many of them are settled for good when they are many
+LONGEST_TURN, COMMITTED = (
+    64,
+    32,
+)  # words that a hypothesis holds, and how many of them are settled for good when they are many
 # The number of what was said is that of the words before, times this, plus the last word. With 64 bits a word counts until eight
 # others have followed; two hypotheses that differ only in still older ones become one.
 PATH = 1_000_003 << 8
@@ -39,7 +44,9 @@ PATH = 1_000_003 << 8
 @dataclass(frozen=True)
 class Lexicon:
     words: list[str]  # as they are written inside a sentence; word 0 is SENTENCE
-    child: np.ndarray  # [nodes, 1 + phones] the node after a node and a phone; 0: no word goes on so
+    child: (
+        np.ndarray
+    )  # [nodes, 1 + phones] the node after a node and a phone; 0: no word goes on so
     outlook: np.ndarray  # [nodes] the best unigram score of a word below; of the root: 0
     ending: np.ndarray  # words by the node they end at
     first_ending: np.ndarray  # [nodes] where a node's words begin in `ending`
@@ -58,13 +65,21 @@ class Reading:
     """What one stream may have said in this turn; the arrays are [hypotheses], what was said [hypotheses, LONGEST_TURN]."""
 
     node: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
-    label: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))  # the phone that goes on, BLANK: none
-    context: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))  # the last two words: first * V + second
+    label: np.ndarray = field(
+        default_factory=lambda: np.zeros(1, np.int64)
+    )  # the phone that goes on, BLANK: none
+    context: np.ndarray = field(
+        default_factory=lambda: np.zeros(1, np.int64)
+    )  # the last two words: first * V + second
     score: np.ndarray = field(default_factory=lambda: np.zeros(1))
     phones: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))  # how many were said
-    path: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))  # what was said, as one number
+    path: np.ndarray = field(
+        default_factory=lambda: np.zeros(1, np.int64)
+    )  # what was said, as one number
     words: np.ndarray = field(default_factory=lambda: np.zeros((1, LONGEST_TURN), np.int32))
-    frames: np.ndarray = field(default_factory=lambda: np.zeros((1, LONGEST_TURN), np.int32))  # at which they ended
+    frames: np.ndarray = field(
+        default_factory=lambda: np.zeros((1, LONGEST_TURN), np.int32)
+    )  # at which they ended
     count: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))  # of words
     given: list[int] = field(default_factory=list)  # words
     given_frame: int = 0  # at which the last of them ended
@@ -90,11 +105,22 @@ def unpack(stored: dict[str, np.ndarray]) -> Lexicon:
     """Tensors as in the file, see duplex.training.lexicon.pack -> the lexicon."""
     words = ["", *stored["words"].tobytes().decode().split("\n")]
     size = len(words)
-    bigram_keys = np.repeat(np.arange(size), stored["bigram_counts"]) * size + stored["bigram_words"]
+    bigram_keys = (
+        np.repeat(np.arange(size), stored["bigram_counts"]) * size + stored["bigram_words"]
+    )
     trigram_keys = np.repeat(bigram_keys, stored["trigram_counts"]) * size + stored["trigram_words"]
-    scores = {name: stored[name].astype(np.float32) for name in ("unigrams", "backoffs", "bigrams", "bigram_backoffs", "trigrams")}
-    scores |= {name: np.append(scores[name], np.float32(0)) for name in ("bigrams", "bigram_backoffs", "trigrams")}
-    keys = {"bigram_keys": np.append(bigram_keys, AFTER_ALL), "trigram_keys": np.append(trigram_keys, AFTER_ALL)}
+    scores = {
+        name: stored[name].astype(np.float32)
+        for name in ("unigrams", "backoffs", "bigrams", "bigram_backoffs", "trigrams")
+    }
+    scores |= {
+        name: np.append(scores[name], np.float32(0))
+        for name in ("bigrams", "bigram_backoffs", "trigrams")
+    }
+    keys = {
+        "bigram_keys": np.append(bigram_keys, AFTER_ALL),
+        "trigram_keys": np.append(trigram_keys, AFTER_ALL),
+    }
     return Lexicon(words=words, **keys, **scores, **grow(stored["phones"], scores["unigrams"]))
 
 
@@ -127,10 +153,16 @@ def expected(lexicon: Lexicon, context: np.ndarray, word: np.ndarray) -> np.ndar
     size = len(lexicon.words)
     last = context % size
     bigram, known = find(lexicon.bigram_keys, last * size + word)
-    lower = np.where(known, lexicon.bigrams[bigram], lexicon.backoffs[last] + lexicon.unigrams[word])
+    lower = np.where(
+        known, lexicon.bigrams[bigram], lexicon.backoffs[last] + lexicon.unigrams[word]
+    )
     before, seen = find(lexicon.bigram_keys, context)
     trigram, known = find(lexicon.trigram_keys, context * size + word)
-    return np.where(known, lexicon.trigrams[trigram], np.where(seen, lexicon.bigram_backoffs[before], 0.0) + lower)
+    return np.where(
+        known,
+        lexicon.trigrams[trigram],
+        np.where(seen, lexicon.bigram_backoffs[before], 0.0) + lower,
+    )
 
 
 def find(keys: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -159,18 +191,43 @@ def hear(lexicon: Lexicon, now: Reading, log_probs: np.ndarray) -> None:
     everyone = np.arange(len(now.node))
     moves = [(everyone, now.node, 0 * now.label, now.context, now.score + log_probs[BLANK], None)]
     held = np.flatnonzero(now.label)
-    moves.append((held, now.node[held], now.label[held], now.context[held], now.score[held] + log_probs[now.label[held]], None))
+    moves.append(
+        (
+            held,
+            now.node[held],
+            now.label[held],
+            now.context[held],
+            now.score[held] + log_probs[now.label[held]],
+            None,
+        )
+    )
     child = lexicon.child[now.node[:, None], phones]
     who, which = np.nonzero((child > 0) & (now.label[:, None] != phones))
     node, phone = child[who, which].astype(np.int64), phones[which]
-    score = now.score[who] + log_probs[phone] + LM_WEIGHT * (lexicon.outlook[node] - lexicon.outlook[now.node[who]]) + PHONE_BONUS
+    score = (
+        now.score[who]
+        + log_probs[phone]
+        + LM_WEIGHT * (lexicon.outlook[node] - lexicon.outlook[now.node[who]])
+        + PHONE_BONUS
+    )
     moves.append((who, node, phone, now.context[who], score, None))
     if end_is_likely:
         idle = np.flatnonzero((now.node == 0) & (now.label != WORD_END))
         mark = np.full_like(now.label, WORD_END)
-        moves.append((idle, now.node[idle], mark[idle], now.context[idle], now.score[idle] + log_probs[WORD_END], None))
+        moves.append(
+            (
+                idle,
+                now.node[idle],
+                mark[idle],
+                now.context[idle],
+                now.score[idle] + log_probs[WORD_END],
+                None,
+            )
+        )
         who, word, context, score = ended(lexicon, now)
-        moves.append((who, 0 * word, 0 * word + WORD_END, context, score + log_probs[WORD_END], word))
+        moves.append(
+            (who, 0 * word, 0 * word + WORD_END, context, score + log_probs[WORD_END], word)
+        )
     keep(now, len(lexicon.child), moves)
 
 
@@ -189,7 +246,9 @@ def keep(now: Reading, nodes: int, moves: list[tuple]) -> None:
     """Put together what has come to the same place after the same words, and keep the best. A move: hypotheses, their nodes (of so
     many), labels, contexts, scores, and words that end with it."""
     word = np.concatenate([np.full(len(m[0]), -1) if m[5] is None else m[5] for m in moves])
-    who, node, label, context, score = (np.concatenate(column) for column in list(zip(*moves, strict=True))[:5])
+    who, node, label, context, score = (
+        np.concatenate(column) for column in list(zip(*moves, strict=True))[:5]
+    )
     path = np.where(word < 0, now.path[who], now.path[who] * PATH + word)
     best = score.max()
     near = np.flatnonzero(score > best - SCORE_WIDTH)
@@ -199,8 +258,15 @@ def keep(now: Reading, nodes: int, moves: list[tuple]) -> None:
     total = np.bincount(same, np.exp(score[near] - best))
     chosen = np.argsort(-total, kind="stable")[:HYPOTHESES]
     found = near[first[chosen]]
-    now.phones = now.phones[who[found]] + ((node[found] > 0) & (node[found] != now.node[who[found]]))
-    now.node, now.label, now.context, now.path = node[found], label[found], context[found], path[found]
+    now.phones = now.phones[who[found]] + (
+        (node[found] > 0) & (node[found] != now.node[who[found]])
+    )
+    now.node, now.label, now.context, now.path = (
+        node[found],
+        label[found],
+        context[found],
+        path[found],
+    )
     now.score = np.log(total[chosen])  # the best one stays near 0 in a stream without end
     say(now, who[found], word[found])
 
@@ -271,7 +337,10 @@ def ways(lexicon: Lexicon, now: Reading, most: int) -> list[tuple[list[str], flo
     who, word, context, score = ended(lexicon, now)
     idle = np.flatnonzero(now.node == 0)
     who, word = np.concatenate([idle, who]), np.concatenate([np.full(len(idle), -1), word])
-    context, score = np.concatenate([now.context[idle], context]), np.concatenate([now.score[idle], score + UNMARKED_END])
+    context, score = (
+        np.concatenate([now.context[idle], context]),
+        np.concatenate([now.score[idle], score + UNMARKED_END]),
+    )
     score = score + LM_WEIGHT * expected(lexicon, context, np.full(len(who), SENTENCE))
     found: dict[tuple[int, ...], float] = {}
     for i in range(len(who)):
@@ -293,7 +362,9 @@ def rest(lexicon: Lexicon, now: Reading) -> None:
     idle = np.flatnonzero(now.node == 0)
     who, word, context, score = ended(lexicon, now)
     if not len(idle) + len(who):
-        idle = np.arange(len(now.node))  # all are within a word that nobody has finished: it was none
+        idle = np.arange(
+            len(now.node)
+        )  # all are within a word that nobody has finished: it was none
     keep(now, 1, [still(now, idle), (who, 0 * word, 0 * word, context, score + UNMARKED_END, word)])
     everyone = np.arange(len(now.node))
     over = np.full(len(everyone), SENTENCE)

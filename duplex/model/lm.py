@@ -18,7 +18,9 @@ from torch.nn import functional as F
 from duplex.model.tokens import FIRST_TEXT_ID
 
 CALL_CELLS = 64  # positions of one call that always find room in the cache
-TEXT = np.iinfo(np.int32).max  # stands for the tick of a text position: text does not grow old with the ticks
+TEXT = np.iinfo(
+    np.int32
+).max  # stands for the tick of a text position: text does not grow old with the ticks
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ class AdaptedLinear(nn.Module):
     @torch.no_grad()
     def merge(self) -> None:
         if self.lora_a is not None:
-            self.weight += (self.lora_b.float() @ self.lora_a.float() * self.scale).to(self.weight.dtype)
+            self.weight += (self.lora_b.float() @ self.lora_a.float() * self.scale).to(
+                self.weight.dtype
+            )
             self.lora_a = self.lora_b = None
 
 
@@ -110,14 +114,18 @@ class Block(nn.Module):
             for all_cells, new in ((keys, k), (values, v)):
                 all_cells.transpose(1, 2).index_put_((slots, cells), new)
             k, v = keys[:, :, : mask.shape[-1]], values[:, :, : mask.shape[-1]]
-            padded = q.new_zeros(mask.shape[0] * mask.shape[2] * c.kv_heads // c.heads, c.heads, c.head_width)
+            padded = q.new_zeros(
+                mask.shape[0] * mask.shape[2] * c.kv_heads // c.heads, c.heads, c.head_width
+            )
             q = padded.index_copy_(0, place, q).view(batch, -1, c.heads, c.head_width)
         # the queries that share a key head are laid side by side: [B, kv_heads, group * L, W]
         q = q.transpose(1, 2).reshape(batch, c.kv_heads, -1, c.head_width)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         y = y.view(batch, c.heads, -1, c.head_width).transpose(1, 2).flatten(2)
         x = x + self.out(y if cache is None else y.flatten(0, 1)[place])
-        gate, up = self.gate_up(F.rms_norm(x, (c.width,), self.mlp_norm, c.norm_eps)).chunk(2, dim=-1)
+        gate, up = self.gate_up(F.rms_norm(x, (c.width,), self.mlp_norm, c.norm_eps)).chunk(
+            2, dim=-1
+        )
         return x + self.down(F.silu(gate) * up)
 
 
@@ -125,13 +133,19 @@ class LM(nn.Module):
     def __init__(self, config: LMConfig):
         super().__init__()
         self.config = config
-        self.embedding = nn.Parameter(torch.randn(config.vocabulary, config.width) * 0.02, requires_grad=False)
+        self.embedding = nn.Parameter(
+            torch.randn(config.vocabulary, config.width) * 0.02, requires_grad=False
+        )
         self.control_in = nn.Parameter(torch.randn(FIRST_TEXT_ID, config.width) * 0.02)
         self.control_out = nn.Parameter(torch.randn(FIRST_TEXT_ID, config.width) * 0.02)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.Parameter(torch.ones(config.width), requires_grad=False)
-        self.text_out = self.cache_dtype = None  # of a compiled one: the tied embedding as an output layer, see lm_cpu.py
-        self.blank = nn.Parameter(torch.randn(config.width) * 0.02)  # what a tick without a new word looks like
+        self.text_out = self.cache_dtype = (
+            None  # of a compiled one: the tied embedding as an output layer, see lm_cpu.py
+        )
+        self.blank = nn.Parameter(
+            torch.randn(config.width) * 0.02
+        )  # what a tick without a new word looks like
         self.residual = nn.Linear(config.feature_width, config.width)
         nn.init.zeros_(self.residual.weight)
         nn.init.zeros_(self.residual.bias)
@@ -142,31 +156,51 @@ class LM(nn.Module):
         control = F.embedding(tokens.clamp(max=FIRST_TEXT_ID - 1), self.control_in)
         return torch.where(tokens[..., None] < FIRST_TEXT_ID, control.to(base.dtype), base)
 
-    def project(self, features: torch.Tensor | None, heard: list[list[tuple[int, float]]]) -> torch.Tensor:
+    def project(
+        self, features: torch.Tensor | None, heard: list[list[tuple[int, float]]]
+    ) -> torch.Tensor:
         """The input of N ticks: the LM's own embeddings of the pieces that were heard, plus a residual.
 
         features [N, feature_width] (None: the residual is left out), the tokens of each tick with how sure they are -> [N, D].
         A tick's pieces are mixed, and with the blank as far as they are unsure: after LegoSLM (arXiv 2505.11352).
         """
-        found = [(tick, token, sure / len(pieces)) for tick, pieces in enumerate(heard) for token, sure in pieces]
+        found = [
+            (tick, token, sure / len(pieces))
+            for tick, pieces in enumerate(heard)
+            for token, sure in pieces
+        ]
         mixed = self.blank.to(self.embedding.dtype).expand(len(heard), -1)
         if found:
-            ticks, tokens, shares = (torch.tensor(column, device=mixed.device) for column in zip(*found, strict=True))
-            mixed = mixed.index_add(0, ticks, shares[:, None].to(mixed.dtype) * (self.embedding[tokens] - mixed[:1]))
-        return mixed if features is None else mixed + self.residual(features.to(self.residual.weight.dtype)).to(mixed.dtype)
+            ticks, tokens, shares = (
+                torch.tensor(column, device=mixed.device) for column in zip(*found, strict=True)
+            )
+            mixed = mixed.index_add(
+                0, ticks, shares[:, None].to(mixed.dtype) * (self.embedding[tokens] - mixed[:1])
+            )
+        return (
+            mixed
+            if features is None
+            else mixed + self.residual(features.to(self.residual.weight.dtype)).to(mixed.dtype)
+        )
 
-    def forward(self, x, positions, visible, keys=None, values=None, slots=None, cells=None, place=None):
+    def forward(
+        self, x, positions, visible, keys=None, values=None, slots=None, cells=None, place=None
+    ):
         """Inputs x [B, L, D], positions [B, L], visible bool [B, L, S] -> hidden states [B, L, D] after the last norm.
 
         With a cache (keys, values: see LMState) x is [N, D] and positions [N]: only the positions in use, N of the B L. The S
         are the first cells, `slots` and `cells` [N] are where to put this call's, `place` [N] which of the B L each is.
         """
         c = self.config
-        mask = torch.zeros(visible.shape, dtype=x.dtype, device=x.device).masked_fill_(~visible, float("-inf"))
+        mask = torch.zeros(visible.shape, dtype=x.dtype, device=x.device).masked_fill_(
+            ~visible, float("-inf")
+        )
         mask = mask[:, None].repeat(1, 1, c.heads // c.kv_heads, 1)  # [B, 1, G L, S]
         rope = rope_table(c, positions)
         for i, block in enumerate(self.blocks):
-            x = block(x, rope, mask, None if keys is None else (keys[i], values[i], slots, cells, place))
+            x = block(
+                x, rope, mask, None if keys is None else (keys[i], values[i], slots, cells, place)
+            )
         return F.rms_norm(x, (c.width,), self.norm, c.norm_eps)
 
     def logits(self, hidden: torch.Tensor, text: bool = True) -> torch.Tensor:
@@ -174,7 +208,9 @@ class LM(nn.Module):
         controls = F.linear(hidden, self.control_out.to(hidden.dtype)).float()
         if not text:
             return controls
-        scores = F.linear(hidden, self.embedding) if self.text_out is None else self.text_out(hidden)
+        scores = (
+            F.linear(hidden, self.embedding) if self.text_out is None else self.text_out(hidden)
+        )
         return torch.cat([controls, scores.float()[..., FIRST_TEXT_ID:]], dim=-1)
 
     def merge(self) -> "LM":
@@ -199,7 +235,9 @@ class LMState:
     tick_position: np.ndarray  # [B] int64, where it stands
 
 
-def initial_state(config: LMConfig, slots: int, prompt_cells: int = 128, device="cpu", dtype=torch.float32) -> LMState:
+def initial_state(
+    config: LMConfig, slots: int, prompt_cells: int = 128, device="cpu", dtype=torch.float32
+) -> LMState:
     cells = config.tick_window + config.text_window + prompt_cells + CALL_CELLS
     shape = (config.layers, slots, config.kv_heads, cells, config.head_width)
     return LMState(
@@ -241,7 +279,9 @@ def rollback(state: LMState, slot: int, count: int) -> None:
     state.position[slot, state.position[slot] >= state.next_position[slot]] = -1
 
 
-def evict(config: LMConfig, state: LMState, slot: int, is_tick: np.ndarray, now: np.ndarray) -> None:
+def evict(
+    config: LMConfig, state: LMState, slot: int, is_tick: np.ndarray, now: np.ndarray
+) -> None:
     """Before a call is fed, is_tick and now [its positions]: free the cells that none of them may see, and hide the oldest text
     beyond its window from each tick on.
 
@@ -249,18 +289,24 @@ def evict(config: LMConfig, state: LMState, slot: int, is_tick: np.ndarray, now:
     """
     used = state.position[slot] >= 0
     state.position[slot, used & (state.tick[slot] <= now[0] - config.tick_window)] = -1
-    text = np.flatnonzero((state.position[slot] >= 0) & (state.tick[slot] == TEXT) & ~state.pinned[slot])
+    text = np.flatnonzero(
+        (state.position[slot] >= 0) & (state.tick[slot] == TEXT) & ~state.pinned[slot]
+    )
     text = text[np.argsort(state.position[slot, text])]
     counted, hidden = int((state.position[slot, text] < state.tick_position[slot]).sum()), 0
     for tick in np.flatnonzero(is_tick):
         if counted - config.text_window > hidden:
             oldest = text[hidden : counted - config.text_window]
-            state.tick[slot, oldest] = now[tick] - config.tick_window  # like a tick that leaves its window now
+            state.tick[slot, oldest] = (
+                now[tick] - config.tick_window
+            )  # like a tick that leaves its window now
             hidden = counted - config.text_window
         counted = len(text) + int((~is_tick[:tick]).sum())
 
 
-def visible_cells(config: LMConfig, cell_position, cell_tick, query_position, query_now) -> np.ndarray:
+def visible_cells(
+    config: LMConfig, cell_position, cell_tick, query_position, query_now
+) -> np.ndarray:
     """bool [..., L, C]: a query sees used cells of no later position whose tick is inside the window at its time."""
     cell_position, cell_tick = cell_position[..., None, :], cell_tick[..., None, :].astype(np.int64)
     fresh = cell_tick > (query_now[..., :, None].astype(np.int64) - config.tick_window)
@@ -268,16 +314,23 @@ def visible_cells(config: LMConfig, cell_position, cell_tick, query_position, qu
 
 
 @torch.no_grad()
-def step(lm: LM, x: torch.Tensor, counts: list[int], is_tick: np.ndarray, state: LMState, pin=False):
+def step(
+    lm: LM, x: torch.Tensor, counts: list[int], is_tick: np.ndarray, state: LMState, pin=False
+):
     """Feed `counts[b]` positions of slot b (0: none), all slots in one call.
 
     x [B, L, D] padded on the right; is_tick bool [B, L]. -> hidden states [B, L, D] (rows past the count mean nothing), state.
     """
     config, (batch, length, _) = lm.config, x.shape
     cells = state.position.shape[1]
-    assert len(counts) == batch == len(state.position), f"{len(counts)} counts and {batch} rows for {len(state.position)} slots"
+    assert len(counts) == batch == len(state.position), (
+        f"{len(counts)} counts and {batch} rows for {len(state.position)} slots"
+    )
     cell = np.zeros((batch, length), np.int64)
-    query_position, query_now = np.zeros((batch, length), np.int64), np.zeros((batch, length), np.int32)
+    query_position, query_now = (
+        np.zeros((batch, length), np.int64),
+        np.zeros((batch, length), np.int32),
+    )
     for b, count in enumerate(counts):
         if not count:
             continue
@@ -287,7 +340,9 @@ def step(lm: LM, x: torch.Tensor, counts: list[int], is_tick: np.ndarray, state:
         if ticks.any():
             evict(config, state, b, ticks, query_now[b, :count])
         free = np.flatnonzero(state.position[b] < 0)[:count]
-        assert len(free) == count, f"slot {b}: {count} positions do not fit into the cache of {cells} cells"
+        assert len(free) == count, (
+            f"slot {b}: {count} positions do not fit into the cache of {cells} cells"
+        )
         query_position[b, :count] = state.next_position[b] + np.arange(count)
         state.next_position[b] += count
         if ticks.any():
@@ -297,19 +352,27 @@ def step(lm: LM, x: torch.Tensor, counts: list[int], is_tick: np.ndarray, state:
         state.tick[b, free] = np.where(ticks, query_now[b, :count], TEXT)
         state.pinned[b, free] = pin
     used = int(np.flatnonzero((state.position >= 0).any(0)).max(initial=0)) + 1
-    visible = visible_cells(config, state.position[:, :used], state.tick[:, :used], query_position, query_now)
+    visible = visible_cells(
+        config, state.position[:, :used], state.tick[:, :used], query_position, query_now
+    )
     in_use = np.arange(length) < np.array(counts)[:, None]
     visible[~in_use] = True  # nothing to see is not a softmax
     place = np.flatnonzero(in_use)
     arrays = query_position[in_use], visible, place // length, cell[in_use], place
-    positions, visible, slots, cell, place = (torch.from_numpy(array).to(x.device) for array in arrays)
+    positions, visible, slots, cell, place = (
+        torch.from_numpy(array).to(x.device) for array in arrays
+    )
     hidden = torch.zeros_like(x).flatten(0, 1)
-    hidden[place] = lm(x.flatten(0, 1)[place], positions, visible, state.keys, state.values, slots, cell, place).to(x.dtype)
+    hidden[place] = lm(
+        x.flatten(0, 1)[place], positions, visible, state.keys, state.values, slots, cell, place
+    ).to(x.dtype)
     return hidden.view_as(x), state
 
 
 @torch.no_grad()
-def consider(lm: LM, x: torch.Tensor, parents: list[int], state: LMState, slot: int, after: str) -> torch.Tensor:
+def consider(
+    lm: LM, x: torch.Tensor, parents: list[int], state: LMState, slot: int, after: str
+) -> torch.Tensor:
     """Hidden states [N, D] of a tree of text after the "prompt" of a slot and nothing else, or after "all" that it was fed.
 
     x [N, D], parents: the place of what each follows, before its own; -1: nothing of the tree. N at most CALL_CELLS. The
@@ -322,15 +385,26 @@ def consider(lm: LM, x: torch.Tensor, parents: list[int], state: LMState, slot: 
         begin = positions[before].max(initial=-1) + 1
     else:
         begin = state.next_position[slot]
-        before = visible_cells(lm.config, positions, state.tick[slot], begin[None], state.now[slot, None])[0]
-    used = max(int(np.flatnonzero((state.position >= 0).any(0)).max(initial=0)), int(cells.max())) + 1
+        before = visible_cells(
+            lm.config, positions, state.tick[slot], begin[None], state.now[slot, None]
+        )[0]
+    used = (
+        max(int(np.flatnonzero((state.position >= 0).any(0)).max(initial=0)), int(cells.max())) + 1
+    )
     before = before[:used]
-    visible = np.ones((len(state.position), len(x), used), bool)  # rows of the other slots mean nothing
+    visible = np.ones(
+        (len(state.position), len(x), used), bool
+    )  # rows of the other slots mean nothing
     position = np.zeros(len(x), np.int64)
     for place, (parent, cell) in enumerate(zip(parents, cells, strict=True)):
-        visible[slot, place], position[place] = (before, begin) if parent < 0 else (visible[slot, parent], position[parent] + 1)
+        visible[slot, place], position[place] = (
+            (before, begin) if parent < 0 else (visible[slot, parent], position[parent] + 1)
+        )
         visible[slot, place, cell] = True
     place = slot * len(x) + np.arange(len(x))
-    arrays = (torch.from_numpy(array).to(x.device) for array in (position, visible, np.full(len(x), slot), cells, place))
+    arrays = (
+        torch.from_numpy(array).to(x.device)
+        for array in (position, visible, np.full(len(x), slot), cells, place)
+    )
     positions, visible, slots, cells, place = arrays
     return lm(x, positions, visible, state.keys, state.values, slots, cells, place).to(x.dtype)

@@ -3,7 +3,13 @@
 import torch
 
 
-def sample(scores: torch.Tensor, mask: torch.Tensor, temperature: float, top_k: int, generator: torch.Generator) -> int:
+def sample(
+    scores: torch.Tensor,
+    mask: torch.Tensor,
+    temperature: float,
+    top_k: int,
+    generator: torch.Generator,
+) -> int:
     """scores [V] float32, mask bool [V] of the symbols allowed -> a symbol. temperature 0: the best one."""
     scores = scores.masked_fill(~mask, float("-inf"))
     if temperature == 0:

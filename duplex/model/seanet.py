@@ -47,10 +47,15 @@ def initial_layers(layer: nn.Module, batch: int) -> list[Tensor]:
             return [conv.bias.new_zeros(batch, conv.in_channels, conv_past(layer))]
         case SConvTranspose1d():
             conv = layer.convtr.convtr
-            return [conv.bias.new_zeros(batch, conv.out_channels, conv.kernel_size[0] - conv.stride[0])]
+            return [
+                conv.bias.new_zeros(batch, conv.out_channels, conv.kernel_size[0] - conv.stride[0])
+            ]
         case SLSTM():
             lstm = layer.lstm
-            return [lstm.bias_ih_l0.new_zeros(batch, lstm.num_layers, lstm.hidden_size) for _ in ("hidden", "cell")]
+            return [
+                lstm.bias_ih_l0.new_zeros(batch, lstm.num_layers, lstm.hidden_size)
+                for _ in ("hidden", "cell")
+            ]
         case SEANetResnetBlock():
             return initial_layers(layer.block, batch) + initial_layers(layer.shortcut, batch)
         case nn.Sequential():
@@ -101,7 +106,12 @@ class SeanetCodec(nn.Module):
     def __init__(self, config: SeanetConfig):
         super().__init__()
         self.config = config
-        sizes = {"n_filters": config.filters, "dimension": config.latent_width, "norm": "weight_norm", "causal": True}
+        sizes = {
+            "n_filters": config.filters,
+            "dimension": config.latent_width,
+            "norm": "weight_norm",
+            "causal": True,
+        }
         self.encoder, self.decoder = SEANetEncoder(**sizes), SEANetDecoder(**sizes)
         self.quantizer = ResidualVectorQuantizer(
             config.latent_width, config.codebooks, config.codebook_size, kmeans_init=False
@@ -122,7 +132,9 @@ class SeanetCodec(nn.Module):
     @torch.no_grad()
     def encode_step(self, wave: Tensor, state: SeanetState, codebooks: int | None = None):
         """wave [B, 1, T * CODEC_FRAME_SAMPLES] -> codes [B, K, T], state."""
-        assert wave.shape[-1] % CODEC_FRAME_SAMPLES == 0, f"{wave.shape[-1]} samples are no whole number of frames"
+        assert wave.shape[-1] % CODEC_FRAME_SAMPLES == 0, (
+            f"{wave.shape[-1]} samples are no whole number of frames"
+        )
         after: list[Tensor] = []
         latent = run(self.encoder.model, wave, iter(state.layers), after)
         return self.quantizer.vq.encode(latent, n_q=codebooks).transpose(0, 1), SeanetState(after)
@@ -135,9 +147,16 @@ class SeanetCodec(nn.Module):
     @torch.no_grad()
     def decode_step(self, codes: Tensor, state: SeanetState) -> tuple[Tensor, SeanetState]:
         """codes [B, K, T] -> wave [B, T * CODEC_FRAME_SAMPLES], state."""
-        assert codes.shape[1] <= self.config.codebooks, f"{codes.shape[1]} codebooks, have {self.config.codebooks}"
+        assert codes.shape[1] <= self.config.codebooks, (
+            f"{codes.shape[1]} codebooks, have {self.config.codebooks}"
+        )
         after: list[Tensor] = []
-        wave = run(self.decoder.model, self.quantizer.decode(codes.transpose(0, 1)), iter(state.layers), after)
+        wave = run(
+            self.decoder.model,
+            self.quantizer.decode(codes.transpose(0, 1)),
+            iter(state.layers),
+            after,
+        )
         return wave[:, 0], SeanetState(after)
 
     def silence_codes(self) -> Tensor:

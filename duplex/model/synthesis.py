@@ -23,7 +23,13 @@ from torch import Tensor
 
 from duplex.audio import CODEC_FRAME_RATE, CODEC_FRAMES_PER_TICK
 from duplex.model.g2p import PAD, SPACE
-from duplex.model.talker import LOOKAHEAD, POSITION_FEATURES, PhoneEncoder, Talker, position_features
+from duplex.model.talker import (
+    LOOKAHEAD,
+    POSITION_FEATURES,
+    PhoneEncoder,
+    Talker,
+    position_features,
+)
 
 FULL_STOP = 4  # Hibari's id; ids up to SPACE are pads, punctuation and spaces, the rest is heard
 MAX_PHONE_FRAMES = 75.0
@@ -48,7 +54,9 @@ class Utterance:
     rate: float = 1.0
     phones: list[int] = field(default_factory=list)
     words: list[Word] = field(default_factory=list)  # not yet reported
-    conditions: list[Tensor] = field(default_factory=list)  # [C] per phone, as far as they are final
+    conditions: list[Tensor] = field(
+        default_factory=list
+    )  # [C] per phone, as far as they are final
     ends: list[float] = field(default_factory=list)  # of the final phones, in spoken frames
     pending_frames: float = 0.0  # predicted length of the phones not yet final
     encoded: int = 0  # phones the encoder has seen
@@ -97,10 +105,14 @@ class Talking:
         self.ring = self.config.window + self.patches - 1
         own, size = torch.arange(self.config.codebook_size), self.config.codebook_size
         entries = talker.codes.detach().float().split(size)[: self.config.drawn]
-        self.groups = torch.stack([similar(of_book, GROUPS) if guess == "coarse" else own for of_book in entries])  # [K, N]
+        self.groups = torch.stack(
+            [similar(of_book, GROUPS) if guess == "coarse" else own for of_book in entries]
+        )  # [K, N]
         self.counts = Counts()
         self.voice = torch.tensor([voice])
-        self.silence_sums = talker.silence_sum().detach().repeat(self.config.patch_frames)  # [p * C]
+        self.silence_sums = (
+            talker.silence_sum().detach().repeat(self.config.patch_frames)
+        )  # [p * C]
 
     def initial_state(self, slots: int) -> TalkerState:
         config, like = self.config, self.silence_sums
@@ -114,7 +126,9 @@ class Talking:
             slots=[Utterance(np.random.default_rng(slot)) for slot in range(slots)],
         )
 
-    def reset(self, state: TalkerState, slots: list[int], seed: int = 0, rate: float = 1.0) -> TalkerState:
+    def reset(
+        self, state: TalkerState, slots: list[int], seed: int = 0, rate: float = 1.0
+    ) -> TalkerState:
         """New sessions in these slots: nothing queued, clock 0, the draws of `seed`, speaking `rate` times as fast."""
         for slot in slots:
             state.slots[slot] = Utterance(np.random.default_rng(seed), rate)
@@ -177,7 +191,9 @@ class Talking:
             return
         begin = max(0, len(u.ends) - PhoneEncoder.LEFT_CONTEXT)
         phones = torch.tensor([u.phones[begin:]])
-        conditions, log_frames = self.talker.phone_encoder(phones, torch.tensor([phones.shape[1]]), self.voice)
+        conditions, log_frames = self.talker.phone_encoder(
+            phones, torch.tensor([phones.shape[1]]), self.voice
+        )
         frames = (log_frames[0].float().exp() / u.rate).clamp(0.3, MAX_PHONE_FRAMES).tolist()
         if begin == 0:
             frames[0] = float(self.config.lead_frames)
@@ -192,7 +208,9 @@ class Talking:
         frames, spoken = [], []
         self.encode(u)
         if not u.speaking and not u.held:  # starting, or going on after the text ran dry
-            u.speaking = bool(u.ends) and (len(u.ends) - u.phone >= self.config.start_phones or not u.turn_open)
+            u.speaking = bool(u.ends) and (
+                len(u.ends) - u.phone >= self.config.start_phones or not u.turn_open
+            )
         for i in range(CODEC_FRAMES_PER_TICK):
             while u.speaking and u.phone < len(u.ends) and round(u.ends[u.phone]) <= u.frame:
                 u.phone += 1
@@ -203,7 +221,9 @@ class Talking:
                 frames.append(None)
                 continue
             start = round(u.ends[u.phone - 1]) if u.phone else 0
-            frames.append((u.conditions[u.phone], position_features(u.frame, start, round(u.ends[u.phone]))))
+            frames.append(
+                (u.conditions[u.phone], position_features(u.frame, start, round(u.ends[u.phone])))
+            )
             u.frame += 1
         u.clock += CODEC_FRAMES_PER_TICK
         if u.phones and not u.turn_open and u.phone >= len(u.phones):
@@ -223,19 +243,31 @@ class Talking:
             u.words.pop(0)
 
     @torch.inference_mode()
-    def step(self, state: TalkerState) -> tuple[Tensor, TalkerState, list[list[tuple[int, int, int]]]]:
+    def step(
+        self, state: TalkerState
+    ) -> tuple[Tensor, TalkerState, list[list[tuple[int, int, int]]]]:
         """One tick of every slot -> codes [B, K, 6] (the drawn codebooks), state, words spoken to their end in it."""
         spoke = [u.speaking for u in state.slots]
         plans, spoken = zip(*(self.plan(u) for u in state.slots), strict=True)
         B, p = len(plans), self.config.patch_frames
-        silence = self.talker.silence_codes[: self.config.drawn, None].expand(B, -1, CODEC_FRAMES_PER_TICK)
+        silence = self.talker.silence_codes[: self.config.drawn, None].expand(
+            B, -1, CODEC_FRAMES_PER_TICK
+        )
         if not any(frame for plan in plans for frame in plan):
             return silence, state, list(spoken)
         for slot, plan in enumerate(plans):
             if plan[0] and not spoke[slot]:  # a voice begins with a tick
-                state.visible[slot], state.sums[slot], state.hidden[slot] = False, self.silence_sums, 0
+                state.visible[slot], state.sums[slot], state.hidden[slot] = (
+                    False,
+                    self.silence_sums,
+                    0,
+                )
         phones, positions, uniform, forced = self.gather(state, plans)
-        parts = self.talker.condition(phones, positions), uniform, forced  # [B, 6, C], [B, 6, K], [B, 6]
+        parts = (
+            self.talker.condition(phones, positions),
+            uniform,
+            forced,
+        )  # [B, 6, C], [B, 6, K], [B, 6]
         parts = tuple(part.unflatten(1, (self.patches, p)) for part in parts)
         codes: list[Tensor] = []
         while len(codes) < self.patches:
@@ -245,7 +277,10 @@ class Talking:
 
     def gather(self, state: TalkerState, plans: tuple) -> tuple:
         """Plans of all slots -> phones [B, 6, C], positions [B, 6, 4], uniform draws [B, 6, K], forced silence."""
-        nothing = (torch.zeros_like(self.silence_sums[: self.config.code_width]), (0.0,) * POSITION_FEATURES)
+        nothing = (
+            torch.zeros_like(self.silence_sums[: self.config.code_width]),
+            (0.0,) * POSITION_FEATURES,
+        )
         rows = [frame or nothing for plan in plans for frame in plan]
         shape = (len(plans), CODEC_FRAMES_PER_TICK)
         phones = torch.stack([row[0] for row in rows]).view(*shape, -1)
@@ -258,7 +293,9 @@ class Talking:
                 uniform[slot] = state.slots[slot].generator.random(uniform.shape[1:], np.float32)
         return phones, positions, torch.from_numpy(uniform), forced
 
-    def draw(self, state: TalkerState, conditions: Tensor, uniform: Tensor, forced: Tensor) -> list[Tensor]:
+    def draw(
+        self, state: TalkerState, conditions: Tensor, uniform: Tensor, forced: Tensor
+    ) -> list[Tensor]:
         """The codes [B, p, K] of the next patches, as many as one call of the transformer decides.
 
         Of all that are wanted: conditions [B, n, p, C], uniform draws [B, n, p, K], forced silence [B, n, p].
@@ -270,20 +307,30 @@ class Talking:
         for part in given[:-1]:  # the last one would be nobody's history
             codes, sums = self.talker.draw_patch(state.hidden, *part, nothing, self.groups)
             guesses, histories = [*guesses, codes], [*histories, sums]
-        hidden, visible = self.see(state, torch.stack(histories, 1), conditions[:, :n], forced[:, :n])
+        hidden, visible = self.see(
+            state, torch.stack(histories, 1), conditions[:, :n], forced[:, :n]
+        )
         decided: list[Tensor] = []
         for i, (part, guess) in enumerate(zip(given, [*guesses, nothing], strict=True)):
             codes, state.sums = self.talker.draw_patch(hidden[:, i], *part, guess, self.groups)
             decided.append(codes)
             if not torch.equal(codes, guess):
                 break
-        state.hidden, state.visible = hidden[:, i], visible[i]  # the cells of what was not right will be written again
+        state.hidden, state.visible = (
+            hidden[:, i],
+            visible[i],
+        )  # the cells of what was not right will be written again
         state.position += len(decided)
         self.counts.calls += 1
-        self.counts.guessed, self.counts.right = self.counts.guessed + n - 1, self.counts.right + len(decided) - 1
+        self.counts.guessed, self.counts.right = (
+            self.counts.guessed + n - 1,
+            self.counts.right + len(decided) - 1,
+        )
         return decided
 
-    def see(self, state: TalkerState, histories: Tensor, conditions: Tensor, forced: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def see(
+        self, state: TalkerState, histories: Tensor, conditions: Tensor, forced: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
         """The transformer over n patches, histories [B, n, p * C] -> its states [B, n, W]; what each can see, [B, 1, ring]."""
         positions = torch.arange(state.position, state.position + histories.shape[1])
         visible = []

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, pad, rms_norm, scaled_dot_product_attention, silu
 
-LOOKAHEAD = 4  # phones to the right of one that its frames may depend on, its neighbour's encoding included
+LOOKAHEAD = (
+    4  # phones to the right of one that its frames may depend on, its neighbour's encoding included
+)
 POSITION_FEATURES = 4  # of a frame within its phone
 ROTARY_PERIOD = 4096  # patches: every rotary frequency turns a whole number of times in it, so positions may wrap
 
@@ -31,11 +33,15 @@ class TalkerConfig:
     code_width: int = 256  # of code embeddings and of the head
     codebooks: int = 8
     codebook_size: int = 1024
-    drawn_codebooks: int = 4  # at run time; the codec decodes any leading subset, and fewer are faster
+    drawn_codebooks: int = (
+        4  # at run time; the codec decodes any leading subset, and fewer are faster
+    )
     patch_frames: int = 2
     window_frames: int = 192  # 2.56 s of history
     lead_frames: int = 4  # silence before the first phone of a turn
-    start_phones: int = 3  # encoded phones wanted before a turn starts, so that it does not falter at once
+    start_phones: int = (
+        3  # encoded phones wanted before a turn starts, so that it does not falter at once
+    )
     temperature_first: float = 0.5
     temperature_rest: float = 0.5
     top_k: int = 30
@@ -55,13 +61,20 @@ class TalkerConfig:
 def position_features(frame: int, start: int, end: int) -> tuple[float, ...]:
     """Where codec frame `frame` stands in a phone that lasts from `start` to `end`."""
     frames, done = max(1, end - start), frame - start
-    return (done + 0.5) / frames, math.log(frames) / 2, min(done, 20) / 10, min(frames - done, 20) / 10
+    return (
+        (done + 0.5) / frames,
+        math.log(frames) / 2,
+        min(done, 20) / 10,
+        min(frames - done, 20) / 10,
+    )
 
 
 def rotary_table(head_width: int) -> Tensor:
     """[ROTARY_PERIOD, head_width] cosines, then sines; whole turns per period, about geometrically spaced."""
     half = head_width // 2
-    turns = torch.unique((ROTARY_PERIOD / 6.3 * 400 ** -(torch.arange(half) / half)).round().clamp(min=1))
+    turns = torch.unique(
+        (ROTARY_PERIOD / 6.3 * 400 ** -(torch.arange(half) / half)).round().clamp(min=1)
+    )
     turns = torch.cat([turns, turns[-1:].expand(half - len(turns))])
     angles = 2 * math.pi * torch.outer(torch.arange(ROTARY_PERIOD), turns) / ROTARY_PERIOD
     return torch.cat([angles.cos(), angles.sin()], 1)
@@ -122,13 +135,19 @@ class Block(nn.Module):
     def forward(self, x: Tensor, table: Tensor, mask: Tensor, cache=None) -> Tensor:
         """x [B, T, W], rotary rows [T, D], mask [T, T], or [B, 1, T, ring] with a cache: keys, values, places in the ring [T]."""
         B, T, W = x.shape
-        qkv = self.qkv(rms_norm(x, (W,))).view(B, T, 3 * self.heads, -1).transpose(1, 2)  # [B, 3 H, T, D]
+        qkv = (
+            self.qkv(rms_norm(x, (W,))).view(B, T, 3 * self.heads, -1).transpose(1, 2)
+        )  # [B, 3 H, T, D]
         qk, v = qkv.split([2 * self.heads, self.heads], 1)
         q, k = rotate(qk, table).chunk(2, 1)
         if cache is not None:
             keys, values, places = cache  # [B, H, ring, D], [T]
             k, v = keys.index_copy_(2, places, k), values.index_copy_(2, places, v)
-        y = scaled_dot_product_attention(q, k, v, attn_mask=mask) if cache is not None else attend(q, k, v, mask)
+        y = (
+            scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            if cache is not None
+            else attend(q, k, v, mask)
+        )
         x = x + self.out(y.transpose(1, 2).reshape(B, T, W))
         gate, up = self.gate_up(rms_norm(x, (W,))).chunk(2, -1)
         return x + self.down(silu(gate) * up)
@@ -216,7 +235,9 @@ class Talker(nn.Module):
         mask = (age >= 0) & (age < self.config.window)
         for block in self.blocks:
             x = block(x, self.rotary[:T], mask)
-        before = pad(sums, (0, 0, 1, 0))[:, :-1] * (torch.arange(F) % p > 0)[:, None]  # the frame before, of this patch
+        before = (
+            pad(sums, (0, 0, 1, 0))[:, :-1] * (torch.arange(F) % p > 0)[:, None]
+        )  # the frame before, of this patch
         base = self.head_base(x, conditions, before)  # [B, F, C]
         inputs = [base]
         for own in self.embed(codes).unbind(2)[:-1]:
@@ -255,7 +276,12 @@ class Talker(nn.Module):
             y = hidden[:, frame] + self.head_previous(sums[-1]) if sums else hidden[:, frame]
             drawn = []
             for k in range(config.drawn):
-                code = draw(self.head.one(y, k), config.temperature(k), config.top_k, uniform[:, frame, k : k + 1])
+                code = draw(
+                    self.head.one(y, k),
+                    config.temperature(k),
+                    config.top_k,
+                    uniform[:, frame, k : k + 1],
+                )
                 guessed = guess[:, frame, k : k + 1]
                 right = right & (guessed >= 0) & (groups[k][code] == groups[k][guessed])
                 code = torch.where(right, guessed, code)

@@ -26,9 +26,14 @@ BACK = 9  # a short back-channel follows (reserved)
 SOUND = 10  # a sound that is not speech (reserved)
 TOOL = 11  # a call, JSON follows (reserved)
 OTHER = 12  # after <user>: another speaker (reserved)
-ASIDE = 13  # instead of </user>: it was for somebody else, or mere assent; nobody waits for an answer
+ASIDE = (
+    13  # instead of </user>: it was for somebody else, or mere assent; nobody waits for an answer
+)
 
-ONSET_SYMBOLS, SILENT_SYMBOLS = 6, 2  # in one tick at most: where the agent's turn begins, and until its voice is heard
+ONSET_SYMBOLS, SILENT_SYMBOLS = (
+    6,
+    2,
+)  # in one tick at most: where the agent's turn begins, and until its voice is heard
 LEAD_SECONDS = 1.2  # text may run ahead of the voice by so much; then speaking waits
 
 CONTROL_NAMES = {
@@ -87,7 +92,9 @@ def kind(symbol: int, grammar: Grammar) -> str:
     return "hearing" if grammar.stream == USER else "speaking"
 
 
-def allowed(grammar: Grammar, vocabulary: int, speaking_allowed: bool, audible: bool) -> torch.Tensor:
+def allowed(
+    grammar: Grammar, vocabulary: int, speaking_allowed: bool, audible: bool
+) -> torch.Tensor:
     """bool [vocabulary]: the symbols that may come next.
 
     speaking_allowed: False while the text's lead over the voice is used up, or speaking is off altogether.

@@ -57,7 +57,9 @@ class FrameDecoder(nn.Module):
         self.to_spectrum = nn.Linear(width, PARTS * BINS)
         self.to_pitch = nn.Parameter(torch.zeros(width))
         self.pitch_bias = nn.Parameter(torch.zeros(()))
-        noise = F.normalize(torch.randn(NOISE_FRAMES, BINS, 2, generator=torch.Generator().manual_seed(0)), dim=-1)
+        noise = F.normalize(
+            torch.randn(NOISE_FRAMES, BINS, 2, generator=torch.Generator().manual_seed(0)), dim=-1
+        )
         self.register_buffer("noise", noise, persistent=False)
         self.register_buffer("window", torch.hann_window(WINDOW_SAMPLES), persistent=False)
         self.history_shapes = [(kernel - 1, inputs)] + [(kernel - 1, width)] * blocks
@@ -83,13 +85,21 @@ class FrameDecoder(nn.Module):
         state.histories = histories
         return wave, state
 
-    def controls(self, latent: Tensor, histories: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def controls(
+        self, latent: Tensor, histories: list[Tensor]
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """latent [B, T, D] -> the PARTS of the spectra of frames before [B, T, PARTS * BINS], log of Hz [B, T] at frames' ends."""
         x, spectrum, histories = self.network(latent, histories)
-        log_hz = (x.float() * self.to_pitch).sum(-1) + self.pitch_bias + torch.log(torch.tensor(MIDDLE_HZ))
+        log_hz = (
+            (x.float() * self.to_pitch).sum(-1)
+            + self.pitch_bias
+            + torch.log(torch.tensor(MIDDLE_HZ))
+        )
         return spectrum.float().clamp(max=MAX_LOG_MAGNITUDE), log_hz, histories
 
-    def network(self, latent: Tensor, histories: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def network(
+        self, latent: Tensor, histories: list[Tensor]
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """latent [B, T, D] -> frames [B, T, C], what becomes their spectrum [B, T, PARTS * BINS], histories."""
         x, history = self.from_latent.step(latent, histories[0])
         x, new = self.first_norm(x), [history]
@@ -99,7 +109,9 @@ class FrameDecoder(nn.Module):
         x = self.norm(x)
         return x, self.to_spectrum(x), new
 
-    def sound(self, spectrum: Tensor, log_hz: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
+    def sound(
+        self, spectrum: Tensor, log_hz: Tensor, state: DecodeState
+    ) -> tuple[Tensor, DecodeState]:
         """What `controls` gives -> wave [B, T * CODEC_FRAME_SAMPLES], state."""
         frames = log_hz.shape[1]
         log_noise, log_harmonic, *turn = spectrum.chunk(PARTS, dim=-1)
@@ -108,23 +120,31 @@ class FrameDecoder(nn.Module):
             pulses, cycles = pulse_train(hz, state.hz, state.cycles)
             pulses = torch.cat([state.pulses.flatten(1), pulses], dim=1)
             windows = pulses.unfold(1, WINDOW_SAMPLES, CODEC_FRAME_SAMPLES) * self.window
-            source = torch.fft.rfft(windows) * (2 / self.window.sum())  # a harmonic's peak has magnitude 1
+            source = torch.fft.rfft(windows) * (
+                2 / self.window.sum()
+            )  # a harmonic's peak has magnitude 1
             positions = state.position[:, None] + torch.arange(frames, device=hz.device)
             noise = torch.view_as_complex(self.noise[positions % NOISE_FRAMES])
         sound = source * minimum_phase(log_harmonic) * unit(*turn) + noise * torch.exp(log_noise)
         windows = torch.fft.irfft(sound, n=WINDOW_SAMPLES) * (OVERLAP_GAIN * self.window)
         wave, tail = overlap_add(windows, state.tail)
-        pulses = pulses[:, frames * CODEC_FRAME_SAMPLES :].unflatten(1, (OVERLAP_FRAMES - 1, -1)).clone()
+        pulses = (
+            pulses[:, frames * CODEC_FRAME_SAMPLES :].unflatten(1, (OVERLAP_FRAMES - 1, -1)).clone()
+        )
         position = (state.position + frames) % NOISE_FRAMES
         pitch_and_tract = state.log_pitch, state.log_tract
-        return wave, DecodeState(tail, pulses, hz[:, -1], cycles, position, *pitch_and_tract, state.histories)
+        return wave, DecodeState(
+            tail, pulses, hz[:, -1], cycles, position, *pitch_and_tract, state.histories
+        )
 
 
 def warp(spectrum: Tensor, log_tract: Tensor) -> Tensor:
     """What `controls` gives [B, T, PARTS * BINS] with all resonances exp(log_tract) [B] times as high; 0 changes nothing."""
     if not log_tract.any():
         return spectrum
-    place = (torch.arange(BINS, device=spectrum.device) / log_tract.exp()[:, None]).clamp(max=BINS - 1)
+    place = (torch.arange(BINS, device=spectrum.device) / log_tract.exp()[:, None]).clamp(
+        max=BINS - 1
+    )
     below = place.floor().clamp(max=BINS - 2)
     share, below = (place - below)[:, None, None], below.long()[:, None, None]
     both = spectrum.unflatten(-1, (PARTS, BINS))
@@ -148,7 +168,9 @@ def pulse_train(hz: Tensor, before: Tensor, cycles: Tensor) -> tuple[Tensor, Ten
     whole = number.floor()
     below = 2 * torch.sin(turn)
     at_pulse = below < 2e-3
-    sums = torch.where(at_pulse, whole + 0.5, torch.sin((2 * whole + 1) * turn) / below.masked_fill(at_pulse, 1.0))
+    sums = torch.where(
+        at_pulse, whole + 0.5, torch.sin((2 * whole + 1) * turn) / below.masked_fill(at_pulse, 1.0)
+    )
     return sums - 0.5 + (number - whole) * torch.cos(2 * (whole + 1) * turn), cycles
 
 

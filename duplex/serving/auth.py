@@ -4,8 +4,14 @@ import hmac
 import ipaddress
 from urllib.parse import urlsplit
 
-KEY_SUBPROTOCOLS = ("bearer.", "openai-insecure-api-key.")  # browsers cannot set headers on a websocket
-BYTES_PER_S, BYTES_BURST = 1 << 20, 4 << 20  # twenty times the pace of PCM16; base64 and a lively sender fit
+KEY_SUBPROTOCOLS = (
+    "bearer.",
+    "openai-insecure-api-key.",
+)  # browsers cannot set headers on a websocket
+BYTES_PER_S, BYTES_BURST = (
+    1 << 20,
+    4 << 20,
+)  # twenty times the pace of PCM16; base64 and a lively sender fit
 MESSAGES_PER_S, MESSAGES_BURST = 500, 2_000
 
 
@@ -23,7 +29,12 @@ def knows_key(api_key: str | None, headers, subprotocols: list[str]) -> bool:
         return True
     scheme, _, token = headers.get("Authorization", "").partition(" ")
     offered = [token.strip()] if scheme.lower() == "bearer" else []
-    offered += [name.removeprefix(prefix) for name in subprotocols for prefix in KEY_SUBPROTOCOLS if name.startswith(prefix)]
+    offered += [
+        name.removeprefix(prefix)
+        for name in subprotocols
+        for prefix in KEY_SUBPROTOCOLS
+        if name.startswith(prefix)
+    ]
     return any([hmac.compare_digest(key.encode(), api_key.encode()) for key in offered])
 
 
@@ -40,7 +51,11 @@ def may_connect(origin: str | None, host: str, allowed: tuple[str, ...], has_key
         name = parts.hostname or ""
     except ValueError:
         return False
-    return parts.scheme in ("http", "https") and parts.netloc == host and (has_key or is_loopback(name))
+    return (
+        parts.scheme in ("http", "https")
+        and parts.netloc == host
+        and (has_key or is_loopback(name))
+    )
 
 
 class Allowance:

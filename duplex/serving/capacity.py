@@ -31,7 +31,9 @@ def step_seconds(agent, slots: int, now: Callable[[], float] = time.perf_counter
     return float(np.quantile(times[SETTLING_TICKS:], 0.9))
 
 
-def largest(load: Callable[[int], object], now: Callable[[], float] = time.perf_counter) -> tuple[object, int]:
+def largest(
+    load: Callable[[int], object], now: Callable[[], float] = time.perf_counter
+) -> tuple[object, int]:
     """The agent with the most places of CANDIDATES that keep real time here, and how many those are; it is loaded once."""
     agent = load(CANDIDATES[0])
     for slots in CANDIDATES:

@@ -72,7 +72,9 @@ class Engine:
     [B, 1920], active, voice=), and for the wishes of clients stop, answer, write, speak_as, played and truncate; see duplex.agent.
     It may have metrics(), figures by name that stats() passes on."""
 
-    def __init__(self, agent, slots: int, clock=None, idle_s: float = 0, longest_s: float = 0, recorder=None):
+    def __init__(
+        self, agent, slots: int, clock=None, idle_s: float = 0, longest_s: float = 0, recorder=None
+    ):
         """idle_s, longest_s: 0 is for ever; recorder: see recorder.py."""
         self.agent = agent
         self.slots = slots
@@ -80,15 +82,30 @@ class Engine:
         self.idle_s, self.longest_s, self.recorder = idle_s, longest_s, recorder
         self._drain_text: str | None = None
         self._late: deque[bool] = deque(maxlen=OVERLOAD_TICKS)
-        self._waited: list[float] = []  # seconds, of the audio that waited least in each tick since the beat last moved
+        self._waited: list[
+            float
+        ] = []  # seconds, of the audio that waited least in each tick since the beat last moved
         self._sessions: dict[int, Session] = {}  # by slot; changed by the model thread alone
         self._joining: deque[tuple[Session, asyncio.Future]] = deque()
         self._wake = threading.Event()  # someone joined or left, or the engine shall stop
         self._stopping = threading.Event()
         self._lock = threading.Lock()  # guards the counts below
-        self._times: deque[tuple[float, float]] = deque(maxlen=TIMED_TICKS)  # (due to done, step alone) in seconds
-        self._counts = {"ticks": 0, "late_ticks": 0, "skipped_ticks": 0, "model_errors": 0, "sessions_opened": 0, "refused": 0}
-        self._gone = {"silence_ms": 0, "dropped_ms": 0, "unread_ticks": 0}  # counts of sessions that have left
+        self._times: deque[tuple[float, float]] = deque(
+            maxlen=TIMED_TICKS
+        )  # (due to done, step alone) in seconds
+        self._counts = {
+            "ticks": 0,
+            "late_ticks": 0,
+            "skipped_ticks": 0,
+            "model_errors": 0,
+            "sessions_opened": 0,
+            "refused": 0,
+        }
+        self._gone = {
+            "silence_ms": 0,
+            "dropped_ms": 0,
+            "unread_ticks": 0,
+        }  # counts of sessions that have left
         self._behind_s = 0.0  # at the beginning of the last tick
         self._catching_up = False
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
@@ -129,7 +146,9 @@ class Engine:
         joined = loop.create_future()
         seed = secrets.randbits(31) if seed is None else seed
         options = {"seed": seed, "instructions": instructions, "temperature": temperature}
-        self._joining.append((Session(loop, self._wake, self.clock.now, options, early_ticks), joined))
+        self._joining.append(
+            (Session(loop, self._wake, self.clock.now, options, early_ticks), joined)
+        )
         self._wake.set()
         if self._stopping.is_set():
             self._refuse_all()
@@ -150,7 +169,10 @@ class Engine:
     def stats(self) -> dict:
         """Counts since the start and, over the last ticks, how long after its due time a tick was done."""
         with self._lock:
-            times, stats = np.array(self._times).reshape(-1, 2) * 1000, {**self._counts, **self._gone}
+            times, stats = (
+                np.array(self._times).reshape(-1, 2) * 1000,
+                {**self._counts, **self._gone},
+            )
         sessions = list(self._sessions.values())
         stats["sessions"], stats["slots"] = len(sessions), self.slots
         stats["behind_ms"] = round(1000 * self._behind_s)
@@ -160,8 +182,12 @@ class Engine:
         if hasattr(self.agent, "metrics"):
             stats["agent"] = self.agent.metrics()
         for name, column in (("tick_ms", 0), ("step_ms", 1)):
-            values = np.percentile(times[:, column], [50, 90, 99, 100]) if len(times) else np.zeros(4)
-            stats[name] = dict(zip(("p50", "p90", "p99", "max"), values.round(1).tolist(), strict=True))
+            values = (
+                np.percentile(times[:, column], [50, 90, 99, 100]) if len(times) else np.zeros(4)
+            )
+            stats[name] = dict(
+                zip(("p50", "p90", "p99", "max"), values.round(1).tolist(), strict=True)
+            )
         return stats
 
     # From here on everything runs in the model thread.
@@ -199,7 +225,9 @@ class Engine:
             return 0.0
         least, usual = min(self._waited), statistics.median(self._waited)
         self._waited.clear()
-        return min(max(0.0, least - max(NEEDED_S, usual - least)), TICK_S / 2)  # a step has to fit between two ticks
+        return min(
+            max(0.0, least - max(NEEDED_S, usual - least)), TICK_S / 2
+        )  # a step has to fit between two ticks
 
     def _end_some(self) -> None:
         now = self.clock.now()
@@ -266,7 +294,9 @@ class Engine:
 
     def _tick(self, due: float) -> None:
         self._behind_s = self.clock.now() - due
-        self._catching_up = self._behind_s > (TICK_S if self._catching_up else BEHIND_TICKS * TICK_S)
+        self._catching_up = self._behind_s > (
+            TICK_S if self._catching_up else BEHIND_TICKS * TICK_S
+        )
         heard = np.zeros((self.slots, TICK_SAMPLES), np.float32)
         listening = {}  # the others still read their instructions
         for slot, session in self._sessions.items():
@@ -281,7 +311,9 @@ class Engine:
             self._waited.clear()
         started = self.clock.now()
         try:
-            played, events = self.agent.step(heard, sorted(self._sessions), voice=not self._catching_up)
+            played, events = self.agent.step(
+                heard, sorted(self._sessions), voice=not self._catching_up
+            )
         except Exception as error:
             self._fail(error)
             return
@@ -295,14 +327,18 @@ class Engine:
         for slot, session in self._sessions.items():
             fault = next((event for event in events[slot] if event.kind == "error"), None)
             if fault is None and not np.isfinite(played[slot]).all():
-                fault = Error("model", "the model gave samples that are not numbers; this session is over")
+                fault = Error(
+                    "model", "the model gave samples that are not numbers; this session is over"
+                )
             if fault is not None:  # this slot is broken, its neighbours are not
                 self._count_error()
                 session.fail(fault)
                 continue
             if slot not in listening:
                 continue
-            audio = np.zeros(0, np.float32) if self._catching_up else np.array(played[slot], np.float32)
+            audio = (
+                np.zeros(0, np.float32) if self._catching_up else np.array(played[slot], np.float32)
+            )
             session.give(audio, list(events[slot]), late)
             if self.recorder is not None:
                 self.recorder.tick(session.id, heard[slot], played[slot], events[slot])
@@ -322,7 +358,12 @@ class Engine:
             except Exception as error:
                 log.exception("%s in slot %d", method, slot)
                 self._count_error()
-                session.fail(Error("model", f"the model failed ({type(error).__name__}: {error}); this session is over"))
+                session.fail(
+                    Error(
+                        "model",
+                        f"the model failed ({type(error).__name__}: {error}); this session is over",
+                    )
+                )
 
     def _instruct(self, slot: int, session: Session, instructions: str) -> None:
         if not session.unheard:
@@ -345,7 +386,12 @@ class Engine:
         self._count_error()
         log.error("the model failed; %d sessions end", len(self._sessions), exc_info=error)
         for session in self._sessions.values():
-            session.fail(Error("model", f"the model failed ({type(error).__name__}: {error}); this session is over"))
+            session.fail(
+                Error(
+                    "model",
+                    f"the model failed ({type(error).__name__}: {error}); this session is over",
+                )
+            )
 
     def _count_error(self) -> None:
         with self._lock:

@@ -32,7 +32,9 @@ def compress(samples: np.ndarray, law: str) -> bytes:
     levels = LEVELS[law]
     order = np.argsort(levels, kind="stable")
     middles = (levels[order][1:] + levels[order][:-1]) / 2
-    return order[np.searchsorted(middles, np.clip(samples, -1, 1) * 32768)].astype(np.uint8).tobytes()
+    return (
+        order[np.searchsorted(middles, np.clip(samples, -1, 1) * 32768)].astype(np.uint8).tobytes()
+    )
 
 
 def expand(codes: bytes, law: str) -> np.ndarray:
@@ -44,7 +46,10 @@ class Decoder:
     """Telephone bytes to 24 kHz samples."""
 
     def __init__(self, law: str):
-        self._law, self._resample = law, soxr.ResampleStream(TELEPHONE_RATE, SAMPLE_RATE, 1, "float32", "LQ")
+        self._law, self._resample = (
+            law,
+            soxr.ResampleStream(TELEPHONE_RATE, SAMPLE_RATE, 1, "float32", "LQ"),
+        )
 
     def decode(self, codes: bytes) -> np.ndarray:
         return self._resample.resample_chunk(expand(codes, self._law))
@@ -54,7 +59,10 @@ class Encoder:
     """24 kHz samples to telephone bytes."""
 
     def __init__(self, law: str):
-        self._law, self._resample = law, soxr.ResampleStream(SAMPLE_RATE, TELEPHONE_RATE, 1, "float32", "LQ")
+        self._law, self._resample = (
+            law,
+            soxr.ResampleStream(SAMPLE_RATE, TELEPHONE_RATE, 1, "float32", "LQ"),
+        )
 
     def encode(self, samples: np.ndarray) -> bytes:
         return compress(self._resample.resample_chunk(samples.astype(np.float32)), self._law)

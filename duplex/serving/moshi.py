@@ -30,7 +30,11 @@ class Moshi:
 
     def __init__(self, query: dict[str, str]):
         seed = query.get("text_seed", "")
-        self.start = Start(seed=int(seed) % 2**31 if seed.isascii() and seed.isdecimal() and len(seed) < 20 else None)
+        self.start = Start(
+            seed=int(seed) % 2**31
+            if seed.isascii() and seed.isdecimal() and len(seed) < 20
+            else None
+        )
         self._decoder, self._encoder = opus.Decoder(), opus.Encoder()
 
     def receive(self, message: bytes | str) -> tuple[list, list]:

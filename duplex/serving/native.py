@@ -91,14 +91,19 @@ def encode_audio(samples: np.ndarray) -> bytes:
 def decode_audio(message: bytes) -> np.ndarray:
     """PCM16 little endian -> float32 [N]."""
     if len(message) % 2:
-        raise ProtocolError(f"audio is 16 bit, so {len(message)} bytes cannot be a whole number of samples")
+        raise ProtocolError(
+            f"audio is 16 bit, so {len(message)} bytes cannot be a whole number of samples"
+        )
     return np.frombuffer(message, "<i2").astype(np.float32) / 32768.0
 
 
 def event_fields(event) -> dict:
     """An event record as the object that goes over the wire: `kind` becomes `type`, empty fields are left out."""
     fields = dataclasses.asdict(event)
-    return {"type": fields.pop("kind"), **{name: value for name, value in fields.items() if value not in (None, "")}}
+    return {
+        "type": fields.pop("kind"),
+        **{name: value for name, value in fields.items() if value not in (None, "")},
+    }
 
 
 def encode_event(event) -> str:
@@ -131,7 +136,9 @@ def encode_start(
 ) -> str:
     options = {"instructions": instructions, "seed": seed, "temperature": temperature}
     options |= {"voice": voice, "speed": speed, "audio": audio}
-    return encode_object({"type": "session.start", **{k: v for k, v in options.items() if v is not None}})
+    return encode_object(
+        {"type": "session.start", **{k: v for k, v in options.items() if v is not None}}
+    )
 
 
 def encode_end() -> str:
@@ -146,7 +153,9 @@ def encode_playback(played_ms: int) -> str:
     return encode_object({"type": "playback", "played_ms": played_ms})
 
 
-def decode_client(message: bytes | str) -> Audio | Start | Resume | Played | Stop | Answer | Write | End:
+def decode_client(
+    message: bytes | str,
+) -> Audio | Start | Resume | Played | Stop | Answer | Write | End:
     """What a client sent, binary messages as PCM16, or ProtocolError."""
     if isinstance(message, bytes):
         return Audio(decode_audio(message))
@@ -158,7 +167,9 @@ def decode_client(message: bytes | str) -> Audio | Start | Resume | Played | Sto
             _only(fields, "token", "received")
             token, received = fields.get("token"), fields.get("received")
             if not isinstance(token, str) or type(received) is not int or received < 0:
-                raise ProtocolError("session.resume has a token and the whole number of events received")
+                raise ProtocolError(
+                    "session.resume has a token and the whole number of events received"
+                )
             return Resume(token, received)
         case "playback":
             _only(fields, "played_ms")
@@ -169,8 +180,13 @@ def decode_client(message: bytes | str) -> Audio | Start | Resume | Played | Sto
         case "text":
             _only(fields, "text", "role")
             text, role = fields.get("text"), fields.get("role", "user")
-            if not (isinstance(text, str) and 0 < len(text) <= MAX_TEXT) or role not in ("user", "system"):
-                raise ProtocolError(f"text has 1 to {MAX_TEXT} characters and the role user or system")
+            if not (isinstance(text, str) and 0 < len(text) <= MAX_TEXT) or role not in (
+                "user",
+                "system",
+            ):
+                raise ProtocolError(
+                    f"text has 1 to {MAX_TEXT} characters and the role user or system"
+                )
             return Write(role, text)
         case "agent.stop":
             return Stop()
@@ -179,7 +195,9 @@ def decode_client(message: bytes | str) -> Audio | Start | Resume | Played | Sto
         case "session.end":
             return End()
         case other:
-            raise ProtocolError(f"a client sends binary audio or one of the types in the table, not {other!r:.80}")
+            raise ProtocolError(
+                f"a client sends binary audio or one of the types in the table, not {other!r:.80}"
+            )
 
 
 class Native:
@@ -204,7 +222,9 @@ class Native:
                 raise ProtocolError(str(error)) from None
         command = decode_client(message)
         if isinstance(command, Start | Resume) and self.started:
-            raise ProtocolError("session.start and session.resume come once, before everything else")
+            raise ProtocolError(
+                "session.start and session.resume come once, before everything else"
+            )
         if isinstance(command, Played | Stop | Answer | Write) and not self.started:
             raise ProtocolError("the session is not open yet; session.start opens it")
         self.started = True
@@ -255,18 +275,28 @@ def json_object(message: str) -> dict:
 
 
 def _start(fields: dict) -> Start:
-    instructions, seed, temperature = fields.get("instructions"), fields.get("seed"), fields.get("temperature")
+    instructions, seed, temperature = (
+        fields.get("instructions"),
+        fields.get("seed"),
+        fields.get("temperature"),
+    )
     voice, speed = fields.get("voice"), fields.get("speed")
     _only(fields, "instructions", "seed", "temperature", "voice", "speed", "audio")
-    if instructions is not None and not (isinstance(instructions, str) and len(instructions) <= MAX_INSTRUCTIONS):
+    if instructions is not None and not (
+        isinstance(instructions, str) and len(instructions) <= MAX_INSTRUCTIONS
+    ):
         raise ProtocolError(f"instructions is a text of at most {MAX_INSTRUCTIONS} characters")
     if seed is not None and not (type(seed) is int and 0 <= seed < 2**31):
         raise ProtocolError("seed is a whole number from 0 to 2147483647")
-    if temperature is not None and not (type(temperature) in (int, float) and 0 <= temperature <= 2):
+    if temperature is not None and not (
+        type(temperature) in (int, float) and 0 <= temperature <= 2
+    ):
         raise ProtocolError("temperature is a number from 0 to 2")
     if voice is not None and voice not in list(voices.VOICES):
         raise ProtocolError(f"voice is one of {', '.join(voices.VOICES)}")
-    if speed is not None and not (type(speed) in (int, float) and voices.SPEEDS[0] <= speed <= voices.SPEEDS[1]):
+    if speed is not None and not (
+        type(speed) in (int, float) and voices.SPEEDS[0] <= speed <= voices.SPEEDS[1]
+    ):
         raise ProtocolError(f"speed is a number from {voices.SPEEDS[0]} to {voices.SPEEDS[1]}")
     if fields.get("audio", "pcm16") not in ("pcm16", "opus"):
         raise ProtocolError("audio is pcm16 or opus")

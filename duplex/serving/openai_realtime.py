@@ -24,14 +24,38 @@ from duplex import voices
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.events import Error
 from duplex.serving import g711
-from duplex.serving.commands import Answer, Audio, Clear, Configure, Played, SpeakAs, Start, Stop, Truncate, Write
-from duplex.serving.native import MAX_INSTRUCTIONS, MAX_TEXT, ProtocolError, decode_audio, encode_audio, json_object
+from duplex.serving.commands import (
+    Answer,
+    Audio,
+    Clear,
+    Configure,
+    Played,
+    SpeakAs,
+    Start,
+    Stop,
+    Truncate,
+    Write,
+)
+from duplex.serving.native import (
+    MAX_INSTRUCTIONS,
+    MAX_TEXT,
+    ProtocolError,
+    decode_audio,
+    encode_audio,
+    json_object,
+)
 
 PATH = "/v1/realtime"
 SUBPROTOCOL = "realtime"
 EARLY_TICKS = 375  # 30 s of audio may be appended ahead
 MODEL = "duplex"
-MENS_VOICES = ("ash", "ballad", "cedar", "echo", "verse")  # names that clients of the API know; the others are women's
+MENS_VOICES = (
+    "ash",
+    "ballad",
+    "cedar",
+    "echo",
+    "verse",
+)  # names that clients of the API know; the others are women's
 MAX_ITEMS = 1_000  # remembered for retrieve and truncate; older ones are unknown
 TEXT_KINDS = ("input_text", "text", "output_text")
 
@@ -75,7 +99,9 @@ class Realtime:
         self._user: dict | None = None  # the item of the user's turn going on
         self._agent: dict | None = None  # the item of the response going on
         self._response: dict | None = None
-        self._spoken: dict[str, tuple[int, int]] = {}  # of the last response's item: first and last ms of its audio
+        self._spoken: dict[
+            str, tuple[int, int]
+        ] = {}  # of the last response's item: first and last ms of its audio
         self._cancelled_by = "turn_detected"
 
     # From the client
@@ -90,7 +116,10 @@ class Realtime:
             "session.update": self._update,
             "input_audio_buffer.append": self._append,
             "input_audio_buffer.commit": self._commit,
-            "input_audio_buffer.clear": lambda fields: ([Clear()], [self._event("input_audio_buffer.cleared")]),
+            "input_audio_buffer.clear": lambda fields: (
+                [Clear()],
+                [self._event("input_audio_buffer.cleared")],
+            ),
             "conversation.item.create": self._create_item,
             "conversation.item.retrieve": self._retrieve,
             "conversation.item.delete": self._delete,
@@ -101,10 +130,19 @@ class Realtime:
         kind = fields.get("type")
         try:
             if not isinstance(kind, str) or kind not in handlers:
-                raise Refused("unknown_event", f"there is no client event of the type {kind!r:.80}", "type")
+                raise Refused(
+                    "unknown_event", f"there is no client event of the type {kind!r:.80}", "type"
+                )
             return handlers[kind](fields)
         except Refused as error:
-            return [], [self._error(error.code, str(error), error.param, event_id if isinstance(event_id, str) else None)]
+            return [], [
+                self._error(
+                    error.code,
+                    str(error),
+                    error.param,
+                    event_id if isinstance(event_id, str) else None,
+                )
+            ]
 
     def _update(self, fields: dict) -> tuple[list, list]:
         session = _object(fields, "session")
@@ -113,17 +151,27 @@ class Realtime:
         if session.get("tools"):
             raise Refused("unsupported", "this agent has no tools", "session.tools")
         instructions = session.get("instructions")
-        if instructions is not None and not (isinstance(instructions, str) and len(instructions) <= MAX_INSTRUCTIONS):
+        if instructions is not None and not (
+            isinstance(instructions, str) and len(instructions) <= MAX_INSTRUCTIONS
+        ):
             text = f"instructions is a text of at most {MAX_INSTRUCTIONS} characters"
             raise Refused("invalid_value", text, "session.instructions")
         modalities = session.get("output_modalities", [self._modality])
         if modalities not in (["audio"], ["text"]):
-            raise Refused("invalid_value", 'output_modalities is ["audio"] or ["text"]', "session.output_modalities")
+            raise Refused(
+                "invalid_value",
+                'output_modalities is ["audio"] or ["text"]',
+                "session.output_modalities",
+            )
         audio, formats = _object(session, "audio", {}), dict(self._formats)
         for side in formats:
             wanted = _object(_object(audio, side, {}), "format", {"type": formats[side]})
             rate = wanted.get("rate", SAMPLE_RATE)
-            if wanted.get("type") not in ("audio/pcm", *g711.LEVELS) or wanted["type"] == "audio/pcm" and rate != SAMPLE_RATE:
+            if (
+                wanted.get("type") not in ("audio/pcm", *g711.LEVELS)
+                or wanted["type"] == "audio/pcm"
+                and rate != SAMPLE_RATE
+            ):
                 raise Refused("invalid_value", f"formats are audio/pcm at {SAMPLE_RATE} Hz, audio/pcmu and audio/pcma",
                               f"session.audio.{side}.format")  # fmt: skip
             formats[side] = wanted["type"]
@@ -135,9 +183,13 @@ class Realtime:
             text = f"speed is a number from {voices.SPEEDS[0]} to {voices.SPEEDS[1]}"
             raise Refused("invalid_value", text, "session.audio.output.speed")
         if formats["input"] != self._formats["input"]:
-            self._decoder = g711.Decoder(formats["input"]) if formats["input"] in g711.LEVELS else Pcm
+            self._decoder = (
+                g711.Decoder(formats["input"]) if formats["input"] in g711.LEVELS else Pcm
+            )
         if formats["output"] != self._formats["output"]:
-            self._encoder = g711.Encoder(formats["output"]) if formats["output"] in g711.LEVELS else Pcm
+            self._encoder = (
+                g711.Encoder(formats["output"]) if formats["output"] in g711.LEVELS else Pcm
+            )
         self._formats, self._modality = formats, modalities[0]
         commands = []
         if instructions is not None and instructions != self._instructions:
@@ -157,11 +209,17 @@ class Realtime:
         try:
             return self._decoder.decode(base64.b64decode(text, validate=True))
         except (TypeError, ValueError, binascii.Error) as error:
-            raise Refused("invalid_value", f"audio is base64 of {self._formats['input']} ({error})"[:200], param) from None
+            raise Refused(
+                "invalid_value",
+                f"audio is base64 of {self._formats['input']} ({error})"[:200],
+                param,
+            ) from None
 
     def _commit(self, fields: dict) -> tuple[list, list]:
         if not self._appended:
-            raise Refused("input_audio_buffer_commit_empty", "no audio was appended since the last commit")
+            raise Refused(
+                "input_audio_buffer_commit_empty", "no audio was appended since the last commit"
+            )
         self._appended = False
         if self._user is None:
             self._user = self._new_item("user", {"type": "input_audio", "transcript": None})
@@ -170,25 +228,47 @@ class Realtime:
     def _create_item(self, fields: dict) -> tuple[list, list]:
         wanted = _object(fields, "item")
         role, content = wanted.get("role"), wanted.get("content")
-        if wanted.get("type") != "message" or role not in ("user", "system", "assistant") or not isinstance(content, list):
-            raise Refused("unsupported", "items are messages of the roles user, system or assistant", "item")
+        if (
+            wanted.get("type") != "message"
+            or role not in ("user", "system", "assistant")
+            or not isinstance(content, list)
+        ):
+            raise Refused(
+                "unsupported", "items are messages of the roles user, system or assistant", "item"
+            )
         if role == "assistant" and self._response:
-            raise Refused("unsupported", "the agent speaks; give its earlier words before", "item.role")
+            raise Refused(
+                "unsupported", "the agent speaks; give its earlier words before", "item.role"
+            )
         commands = []
         for number, part in enumerate(content):
             param = f"item.content[{number}]"
             if not isinstance(part, dict):
                 raise Refused("invalid_value", "content is a list of objects", param)
             text = part.get("text")
-            if part.get("type") in TEXT_KINDS and isinstance(text, str) and 0 < len(text) <= MAX_TEXT:
+            if (
+                part.get("type") in TEXT_KINDS
+                and isinstance(text, str)
+                and 0 < len(text) <= MAX_TEXT
+            ):
                 commands.append(Write(role, text))
             elif part.get("type") == "input_audio" and role == "user":
                 commands.append(Audio(self._samples(part.get("audio"), param)))
             else:
-                raise Refused("invalid_value", f"content is input_audio, or text of 1 to {MAX_TEXT} characters", param)
+                raise Refused(
+                    "invalid_value",
+                    f"content is input_audio, or text of 1 to {MAX_TEXT} characters",
+                    param,
+                )
         item_id = wanted.get("id")
-        if item_id is not None and not (isinstance(item_id, str) and 0 < len(item_id) <= 64) or item_id in self._items:
-            raise Refused("invalid_value", "item.id is a new text of at most 64 characters", "item.id")
+        if (
+            item_id is not None
+            and not (isinstance(item_id, str) and 0 < len(item_id) <= 64)
+            or item_id in self._items
+        ):
+            raise Refused(
+                "invalid_value", "item.id is a new text of at most 64 characters", "item.id"
+            )
         kept = [{name: part[name] for name in ("type", "text") if name in part} for part in content]
         item = self._new_item(role, *kept, status="completed", item_id=item_id)
         return commands, self._added(item, done=True)
@@ -198,28 +278,46 @@ class Realtime:
 
     def _delete(self, fields: dict) -> tuple[list, list]:
         self._known(fields)
-        raise Refused("unsupported", "what was heard and said cannot be deleted; conversation.item.truncate shortens an answer")
+        raise Refused(
+            "unsupported",
+            "what was heard and said cannot be deleted; conversation.item.truncate shortens an answer",
+        )
 
     def _truncate(self, fields: dict) -> tuple[list, list]:
         item, end_ms = self._known(fields), fields.get("audio_end_ms")
         if item["id"] not in self._spoken:
-            raise Refused("invalid_value", "only the agent's last answer can be truncated", "item_id")
+            raise Refused(
+                "invalid_value", "only the agent's last answer can be truncated", "item_id"
+            )
         first, last = self._spoken[item["id"]]
         if type(end_ms) is not int or not 0 <= end_ms <= last - first:
-            raise Refused("invalid_value", f"audio_end_ms is from 0 to {last - first}", "audio_end_ms")
-        answer = self._event("conversation.item.truncated", item_id=item["id"], content_index=0, audio_end_ms=end_ms)
-        if self._response and self._agent is item:  # still speaking: it yields, and keeps what was heard
+            raise Refused(
+                "invalid_value", f"audio_end_ms is from 0 to {last - first}", "audio_end_ms"
+            )
+        answer = self._event(
+            "conversation.item.truncated", item_id=item["id"], content_index=0, audio_end_ms=end_ms
+        )
+        if (
+            self._response and self._agent is item
+        ):  # still speaking: it yields, and keeps what was heard
             return [Played(first + end_ms), Stop()], [answer]
         return [Truncate(first + end_ms)], [answer]
 
     def _create_response(self, fields: dict) -> tuple[list, list]:
         if self._response:
-            raise Refused("conversation_already_has_active_response", "a response is going on; cancel it first")
+            raise Refused(
+                "conversation_already_has_active_response",
+                "a response is going on; cancel it first",
+            )
         instructions = _object(fields, "response", {}).get("instructions")
         if instructions is None:
             return [Answer()], []
         if not (isinstance(instructions, str) and 0 < len(instructions) <= MAX_TEXT):
-            raise Refused("invalid_value", f"instructions of a response have 1 to {MAX_TEXT} characters", "response.instructions")
+            raise Refused(
+                "invalid_value",
+                f"instructions of a response have 1 to {MAX_TEXT} characters",
+                "response.instructions",
+            )
         return [Write("system", instructions), Answer()], []
 
     def _cancel(self, fields: dict) -> tuple[list, list]:
@@ -230,9 +328,13 @@ class Realtime:
         return [Stop()], []
 
     def _known(self, fields: dict) -> dict:
-        item = self._items.get(fields["item_id"]) if isinstance(fields.get("item_id"), str) else None
+        item = (
+            self._items.get(fields["item_id"]) if isinstance(fields.get("item_id"), str) else None
+        )
         if item is None:
-            raise Refused("item_not_found", f"there is no item {fields.get('item_id')!r:.80}", "item_id")
+            raise Refused(
+                "item_not_found", f"there is no item {fields.get('item_id')!r:.80}", "item_id"
+            )
         return item
 
     # To the client
@@ -271,13 +373,25 @@ class Realtime:
         return messages
 
     def refused(self, error: Error) -> list:
-        codes = {"full": "session_limit_exceeded", "idle": "session_expired", "model": "server_error"}
+        codes = {
+            "full": "session_limit_exceeded",
+            "idle": "session_expired",
+            "model": "server_error",
+        }
         return [self._error(codes.get(error.code, error.code), error.text)]
 
     def _user_started(self, event) -> list:
-        self._user = self._user or self._new_item("user", {"type": "input_audio", "transcript": None})
+        self._user = self._user or self._new_item(
+            "user", {"type": "input_audio", "transcript": None}
+        )
         start_ms = event.start_ms if event.start_ms is not None else event.tick * TICK_MS
-        return [self._event("input_audio_buffer.speech_started", audio_start_ms=start_ms, item_id=self._user["id"])]
+        return [
+            self._event(
+                "input_audio_buffer.speech_started",
+                audio_start_ms=start_ms,
+                item_id=self._user["id"],
+            )
+        ]
 
     def _heard(self, event) -> list:
         if self._user is None:
@@ -296,14 +410,26 @@ class Realtime:
     def _user_ended(self, event) -> list:
         if self._user is None:
             return []
-        item, end_ms = self._user, event.end_ms if event.end_ms is not None else event.tick * TICK_MS
-        messages = [self._event("input_audio_buffer.speech_stopped", audio_end_ms=end_ms, item_id=item["id"])]
+        item, end_ms = (
+            self._user,
+            event.end_ms if event.end_ms is not None else event.tick * TICK_MS,
+        )
+        messages = [
+            self._event(
+                "input_audio_buffer.speech_stopped", audio_end_ms=end_ms, item_id=item["id"]
+            )
+        ]
         messages += self._committed()
         transcript = (item["content"][0]["transcript"] or "").strip()
         item["content"][0]["transcript"], self._user, self._appended = transcript, None, False
         usage = {"type": "duration", "seconds": 0}
         kind = "conversation.item.input_audio_transcription.completed"
-        return [*messages, self._event(kind, item_id=item["id"], content_index=0, transcript=transcript, usage=usage)]
+        return [
+            *messages,
+            self._event(
+                kind, item_id=item["id"], content_index=0, transcript=transcript, usage=usage
+            ),
+        ]
 
     def _committed(self) -> list:
         """The user's item enters the conversation; once only."""
@@ -312,11 +438,17 @@ class Realtime:
             return []
         item["status"] = "completed"
         before = self._last_item
-        committed = self._event("input_audio_buffer.committed", previous_item_id=before, item_id=item["id"])
+        committed = self._event(
+            "input_audio_buffer.committed", previous_item_id=before, item_id=item["id"]
+        )
         return [committed, *self._added(item, done=True)]
 
     def _agent_started(self, event) -> list:
-        part = {"type": "output_audio", "transcript": ""} if self._modality == "audio" else {"type": "output_text", "text": ""}
+        part = (
+            {"type": "output_audio", "transcript": ""}
+            if self._modality == "audio"
+            else {"type": "output_text", "text": ""}
+        )
         self._agent = self._new_item("assistant", part)
         self._spoken, self._cancelled_by = {}, "turn_detected"
         self._response = {
@@ -328,7 +460,12 @@ class Realtime:
         part_type = "audio" if self._modality == "audio" else "text"
         return [
             self._event("response.created", response=self._response),
-            self._event("response.output_item.added", response_id=self._response["id"], output_index=0, item=item),
+            self._event(
+                "response.output_item.added",
+                response_id=self._response["id"],
+                output_index=0,
+                item=item,
+            ),
             *self._added(self._agent, done=False, shown=item),
             self._part("response.content_part.added", part={**part, "type": part_type}),
         ]
@@ -339,7 +476,11 @@ class Realtime:
         part = self._agent["content"][0]
         name = "transcript" if part["type"] == "output_audio" else "text"
         part[name] += event.text
-        kind = "response.output_audio_transcript.delta" if name == "transcript" else "response.output_text.delta"
+        kind = (
+            "response.output_audio_transcript.delta"
+            if name == "transcript"
+            else "response.output_text.delta"
+        )
         return [self._part(kind, delta=event.text)]
 
     def _agent_ended(self, event) -> list:
@@ -354,22 +495,38 @@ class Realtime:
         messages = []
         if name == "transcript":
             messages.append(self._part("response.output_audio.done"))
-            messages.append(self._part("response.output_audio_transcript.done", transcript=part[name]))
+            messages.append(
+                self._part("response.output_audio_transcript.done", transcript=part[name])
+            )
         else:
             messages.append(self._part("response.output_text.done", text=part[name]))
         shown = {**part, "type": "audio" if name == "transcript" else "text"}
         messages.append(self._part("response.content_part.done", part=shown))
         response, self._response = self._response, None
-        response |= {"status": "cancelled" if stopped else "completed", "status_details": details, "output": [item]}
+        response |= {
+            "status": "cancelled" if stopped else "completed",
+            "status_details": details,
+            "output": [item],
+        }
         return [
             *messages,
-            self._event("response.output_item.done", response_id=response["id"], output_index=0, item=item),
+            self._event(
+                "response.output_item.done", response_id=response["id"], output_index=0, item=item
+            ),
             self._event("conversation.item.done", previous_item_id=item["previous"], item=item),
             self._event("response.done", response=response),
         ]
 
-    def _new_item(self, role: str, *content: dict, status: str = "in_progress", item_id: str | None = None) -> dict:
-        item = {"id": item_id or _id("item"), "object": "realtime.item", "type": "message", "status": status, "role": role}
+    def _new_item(
+        self, role: str, *content: dict, status: str = "in_progress", item_id: str | None = None
+    ) -> dict:
+        item = {
+            "id": item_id or _id("item"),
+            "object": "realtime.item",
+            "type": "message",
+            "status": status,
+            "role": role,
+        }
         item |= {"content": list(content), "previous": None}
         self._items[item["id"]] = item
         if len(self._items) > MAX_ITEMS:
@@ -379,17 +536,35 @@ class Realtime:
     def _added(self, item: dict, done: bool, shown: dict | None = None) -> list:
         item["previous"], self._last_item = self._last_item, item["id"]
         kinds = ["conversation.item.added"] + ["conversation.item.done"] * done
-        return [self._event(kind, previous_item_id=item["previous"], item=shown or item) for kind in kinds]
+        return [
+            self._event(kind, previous_item_id=item["previous"], item=shown or item)
+            for kind in kinds
+        ]
 
     def _part(self, kind: str, **fields) -> str:
-        where = {"response_id": self._response["id"], "item_id": self._agent["id"], "output_index": 0, "content_index": 0}
+        where = {
+            "response_id": self._response["id"],
+            "item_id": self._agent["id"],
+            "output_index": 0,
+            "content_index": 0,
+        }
         return self._event(kind, **where, **fields)
 
     def _session(self) -> dict:
         formats = {side: {"type": kind} | ({"rate": SAMPLE_RATE} if kind == "audio/pcm" else {})
                    for side, kind in self._formats.items()}  # fmt: skip
-        turns = {"type": "semantic_vad", "eagerness": "auto", "create_response": True, "interrupt_response": True}
-        hearing = {"format": formats["input"], "transcription": None, "noise_reduction": None, "turn_detection": turns}
+        turns = {
+            "type": "semantic_vad",
+            "eagerness": "auto",
+            "create_response": True,
+            "interrupt_response": True,
+        }
+        hearing = {
+            "format": formats["input"],
+            "transcription": None,
+            "noise_reduction": None,
+            "turn_detection": turns,
+        }
         return {
             "type": "realtime", "object": "realtime.session", "id": self._session_id, "model": MODEL,
             "instructions": self._instructions, "output_modalities": [self._modality], "tools": [], "tool_choice": "auto",
@@ -399,11 +574,26 @@ class Realtime:
 
     def _event(self, kind: str, **fields) -> str:
         fields = {name: _public(value) for name, value in fields.items()}
-        return json.dumps({"type": kind, "event_id": _id("event"), **fields}, ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(
+            {"type": kind, "event_id": _id("event"), **fields},
+            ensure_ascii=False,
+            separators=(",", ":"),
+        )
 
-    def _error(self, code: str, text: str, param: str | None = None, event_id: str | None = None) -> str:
+    def _error(
+        self, code: str, text: str, param: str | None = None, event_id: str | None = None
+    ) -> str:
         kind = "server_error" if code == "server_error" else "invalid_request_error"
-        return self._event("error", error={"type": kind, "code": code, "message": text, "param": param, "event_id": event_id})
+        return self._event(
+            "error",
+            error={
+                "type": kind,
+                "code": code,
+                "message": text,
+                "param": param,
+                "event_id": event_id,
+            },
+        )
 
 
 def _public(value):

@@ -5,7 +5,9 @@ import sphn
 
 from duplex.audio import SAMPLE_RATE
 
-MAX_BYTES = 1 << 14  # of one message: 80 ms are a few hundred; packets of one byte could claim minutes of silence
+MAX_BYTES = (
+    1 << 14
+)  # of one message: 80 ms are a few hundred; packets of one byte could claim minutes of silence
 
 
 class OpusError(ValueError):

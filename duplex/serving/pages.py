@@ -30,7 +30,9 @@ def _file(name: str) -> bytes:
     return files(PACKAGE).joinpath(name).read_bytes()
 
 
-def answer(path: str, ready: bool, stats: Callable[[], dict]) -> tuple[http.HTTPStatus, str, bytes] | None:
+def answer(
+    path: str, ready: bool, stats: Callable[[], dict]
+) -> tuple[http.HTTPStatus, str, bytes] | None:
     """-> status, content type, body; None: there is no such page."""
     if path in FILES:
         name, kind = FILES[path]
@@ -41,7 +43,11 @@ def answer(path: str, ready: bool, stats: Callable[[], dict]) -> tuple[http.HTTP
         status = http.HTTPStatus.OK if ready else http.HTTPStatus.SERVICE_UNAVAILABLE
         return status, "text/plain", b"ready\n" if ready else b"not taking sessions\n"
     if path == "/metrics":
-        return http.HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", metrics.exposition(stats())
+        return (
+            http.HTTPStatus.OK,
+            "text/plain; version=0.0.4; charset=utf-8",
+            metrics.exposition(stats()),
+        )
     if path == STATS_PATH:
         return http.HTTPStatus.OK, "application/json", (json.dumps(stats()) + "\n").encode()
     return None

@@ -28,7 +28,9 @@ class Recorder:
         self.folder, self.limit_bytes = Path(folder), limit_bytes
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.dropped_ticks = 0
-        self._open: dict[str, tuple[soundfile.SoundFile, object, int]] = {}  # by session: sound, lines, ticks
+        self._open: dict[
+            str, tuple[soundfile.SoundFile, object, int]
+        ] = {}  # by session: sound, lines, ticks
         self._queue: queue.Queue = queue.Queue(WAITING_TICKS)
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
@@ -66,11 +68,21 @@ class Recorder:
             self._delete_oldest()
             stem = str(self.folder / f"{PREFIX}{session_id}")
             lines = open(stem + ".jsonl", "w", encoding="utf-8")  # noqa: SIM115, closed in _close
-            self._open[session_id] = (soundfile.SoundFile(stem + ".flac", "w", SAMPLE_RATE, 2, "PCM_16"), lines, 0)
+            self._open[session_id] = (
+                soundfile.SoundFile(stem + ".flac", "w", SAMPLE_RATE, 2, "PCM_16"),
+                lines,
+                0,
+            )
         flac, lines, ticks = self._open[session_id]
         flac.write(sound)
         for event in events:
-            lines.write(json.dumps({"time_s": round(ticks * TICK_MS / 1000, 2), **event_fields(event)}, ensure_ascii=False) + "\n")
+            lines.write(
+                json.dumps(
+                    {"time_s": round(ticks * TICK_MS / 1000, 2), **event_fields(event)},
+                    ensure_ascii=False,
+                )
+                + "\n"
+            )
         self._open[session_id] = (flac, lines, ticks + 1)
 
     def _close(self, session_id: str) -> None:
@@ -80,9 +92,15 @@ class Recorder:
         self._delete_oldest()
 
     def _delete_oldest(self) -> None:
-        kept = [path for path in self.folder.glob(PREFIX + "*") if path.stem.removeprefix(PREFIX) not in self._open]
+        kept = [
+            path
+            for path in self.folder.glob(PREFIX + "*")
+            if path.stem.removeprefix(PREFIX) not in self._open
+        ]
         kept.sort(key=lambda path: path.stat().st_mtime)
-        surplus = sum(path.stat().st_size for path in self.folder.glob(PREFIX + "*")) - self.limit_bytes
+        surplus = (
+            sum(path.stat().st_size for path in self.folder.glob(PREFIX + "*")) - self.limit_bytes
+        )
         for path in kept:
             if surplus <= 0:
                 return

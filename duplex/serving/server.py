@@ -33,7 +33,20 @@ from duplex.serving import auth as security
 from duplex.serving import capacity, moshi, pages
 from duplex.serving import native as protocol
 from duplex.serving import openai_realtime as realtime
-from duplex.serving.commands import Answer, Audio, Clear, Configure, End, Played, Resume, SpeakAs, Start, Stop, Truncate, Write
+from duplex.serving.commands import (
+    Answer,
+    Audio,
+    Clear,
+    Configure,
+    End,
+    Played,
+    Resume,
+    SpeakAs,
+    Start,
+    Stop,
+    Truncate,
+    Write,
+)
 from duplex.serving.engine import Engine, EngineFull, EngineStopped
 from duplex.serving.pages import STATS_PATH  # noqa: F401, where it has always been found
 from duplex.serving.session import BEHIND_TICKS, Session
@@ -48,8 +61,16 @@ MAX_CONNECTIONS = 256  # with or without a session
 SHUTTING_DOWN = "the server is shutting down"
 LOST = "the connection was lost"
 DIALECTS = {protocol.PATH: 0, realtime.PATH: 0, moshi.PATH: 0}
-CLOSE_CODES = {"full": protocol.CLOSE_FULL, "stopped": protocol.CLOSE_GOING_AWAY, "model": protocol.CLOSE_FAILED}
-CLOSE_CODES |= {"idle": protocol.CLOSE_ABUSE, "gone": protocol.CLOSE_ENDED, "refused": protocol.CLOSE_ABUSE}
+CLOSE_CODES = {
+    "full": protocol.CLOSE_FULL,
+    "stopped": protocol.CLOSE_GOING_AWAY,
+    "model": protocol.CLOSE_FAILED,
+}
+CLOSE_CODES |= {
+    "idle": protocol.CLOSE_ABUSE,
+    "gone": protocol.CLOSE_ENDED,
+    "refused": protocol.CLOSE_ABUSE,
+}
 
 
 class ServerError(Exception):
@@ -69,7 +90,9 @@ class Access:
     def check(self, host: str) -> None:
         """Raises ServerError: it would be open to everybody by mistake."""
         if not (security.is_loopback(host) or self.api_key or self.open_to_all):
-            raise ServerError(f"{host} can be reached by others; give --api-key, or --open if everybody may come in")
+            raise ServerError(
+                f"{host} can be reached by others; give --api-key, or --open if everybody may come in"
+            )
 
     def tls(self) -> ssl.SSLContext | None:
         if not self.certificate:
@@ -79,20 +102,26 @@ class Access:
             context.load_cert_chain(self.certificate, self.private_key)
         except (OSError, ssl.SSLError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise ServerError(f"cannot use the certificate {self.certificate} ({reason})") from error
+            raise ServerError(
+                f"cannot use the certificate {self.certificate} ({reason})"
+            ) from error
         return context
 
 
 def bind(host: str, port: int) -> socket.socket:
     """A bound socket that does not listen yet: a busy port is found before the model is loaded."""
     try:
-        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[
+            0
+        ]
         listener = socket.socket(family, kind, number)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
         reason = error.strerror or error
-        raise ServerError(f"cannot serve on {host} port {port} ({reason}); choose another with --port") from error
+        raise ServerError(
+            f"cannot serve on {host} port {port} ({reason}); choose another with --port"
+        ) from error
     return listener
 
 
@@ -121,20 +150,30 @@ def run(
         log.info("stopped; %s", json.dumps(engine.stats()))
 
 
-async def _until_signal(engine: Engine, listener: socket.socket, access: Access, grace_s: float) -> None:
+async def _until_signal(
+    engine: Engine, listener: socket.socket, access: Access, grace_s: float
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with serving(engine, listener, access, grace_s) as server:
-        print(f"listening on {address(server)} ({engine.slots} sessions at most)", file=sys.stderr, flush=True)
+        print(
+            f"listening on {address(server)} ({engine.slots} sessions at most)",
+            file=sys.stderr,
+            flush=True,
+        )
         await stop.wait()
         log.info(SHUTTING_DOWN)
 
 
 def address(server: Server) -> str:
     host, port = server.sockets[0].getsockname()[:2]
-    return f"ws://[{host}]:{port}{protocol.PATH}" if ":" in host else f"ws://{host}:{port}{protocol.PATH}"
+    return (
+        f"ws://[{host}]:{port}{protocol.PATH}"
+        if ":" in host
+        else f"ws://{host}:{port}{protocol.PATH}"
+    )
 
 
 def _dialect(path: str, query: str):
@@ -151,19 +190,30 @@ def _path(connection: ServerConnection) -> str:
 
 def _subprotocol(connection: ServerConnection, offered: list[str]) -> str | None:
     """The name of the dialect, if it was offered; never the one that carries the key."""
-    return next((name for name in offered if name in (protocol.SUBPROTOCOL, realtime.SUBPROTOCOL)), None)
+    return next(
+        (name for name in offered if name in (protocol.SUBPROTOCOL, realtime.SUBPROTOCOL)), None
+    )
 
 
 class serving:  # noqa: N801, used like a function: `async with serving(engine, socket) as server`
     """Serves on a bound socket; on the way out lets the sessions finish their turns, `grace_s` at most, and tells each."""
 
-    def __init__(self, engine: Engine, listener: socket.socket, access: Access | None = None, grace_s: float = 0.0):
+    def __init__(
+        self,
+        engine: Engine,
+        listener: socket.socket,
+        access: Access | None = None,
+        grace_s: float = 0.0,
+    ):
         self.engine = engine
         self.listener = listener
         self.access = access or Access()
         self.grace_s = grace_s
         self.connections = 0
-        self.opened, self.busy = Counter(DIALECTS), Counter(DIALECTS)  # by path: sessions so far, clients that talk now
+        self.opened, self.busy = (
+            Counter(DIALECTS),
+            Counter(DIALECTS),
+        )  # by path: sessions so far, clients that talk now
         self.talking: set[asyncio.Task] = set()
         self.live: dict[str, tuple[ServerConnection, asyncio.Task]] = {}  # by token
         self.lost: dict[str, tuple[Session, protocol.Native, asyncio.TimerHandle]] = {}  # by token
@@ -199,30 +249,53 @@ class serving:  # noqa: N801, used like a function: `async with serving(engine, 
     def stats(self) -> dict:
         """Those of the engine, and what only the server knows."""
         paths = {"opened": dict(self.opened), "talking": dict(self.busy)}
-        return {**self.engine.stats(), "paths": paths, "threads": threading.active_count(), "tasks": len(asyncio.all_tasks())}
+        return {
+            **self.engine.stats(),
+            "paths": paths,
+            "threads": threading.active_count(),
+            "tasks": len(asyncio.all_tasks()),
+        }
 
     def _answer_http(self, connection: ServerConnection, request: Request) -> Response | None:
         path, _, query = request.path.partition("?")
         dialect = _dialect(path, query)
         if dialect is None:
             return self._page(path, request)
-        subprotocols = [name.strip() for line in request.headers.get_all("Sec-WebSocket-Protocol") for name in line.split(",")]
+        subprotocols = [
+            name.strip()
+            for line in request.headers.get_all("Sec-WebSocket-Protocol")
+            for name in line.split(",")
+        ]
         if not security.knows_key(self.access.api_key, request.headers, subprotocols):
-            return _response(http.HTTPStatus.UNAUTHORIZED, "text/plain", b"the key is missing or wrong\n")
+            return _response(
+                http.HTTPStatus.UNAUTHORIZED, "text/plain", b"the key is missing or wrong\n"
+            )
         origin, host = request.headers.get("Origin"), request.headers.get("Host", "")
         if not security.may_connect(origin, host, self.access.origins, bool(self.access.api_key)):
-            return _response(http.HTTPStatus.FORBIDDEN, "text/plain", b"pages of this origin may not connect\n")
+            return _response(
+                http.HTTPStatus.FORBIDDEN, "text/plain", b"pages of this origin may not connect\n"
+            )
         if self.connections >= MAX_CONNECTIONS:
-            return _response(http.HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"too many connections\n")
+            return _response(
+                http.HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"too many connections\n"
+            )
         connection.dialect = dialect
         return None
 
     def _page(self, path: str, request: Request) -> Response:
-        if path in pages.PRIVATE and not security.knows_key(self.access.api_key, request.headers, []):
-            return _response(http.HTTPStatus.UNAUTHORIZED, "text/plain", b"the key is missing or wrong\n")
+        if path in pages.PRIVATE and not security.knows_key(
+            self.access.api_key, request.headers, []
+        ):
+            return _response(
+                http.HTTPStatus.UNAUTHORIZED, "text/plain", b"the key is missing or wrong\n"
+            )
         found = pages.answer(path, self.engine.accepting, self.stats)
         if found is None:
-            return _response(http.HTTPStatus.NOT_FOUND, "text/plain", f"the agent is at {protocol.PATH}\n".encode())
+            return _response(
+                http.HTTPStatus.NOT_FOUND,
+                "text/plain",
+                f"the agent is at {protocol.PATH}\n".encode(),
+            )
         return _response(*found)
 
     async def _handle(self, connection: ServerConnection) -> None:
@@ -238,21 +311,27 @@ class serving:  # noqa: N801, used like a function: `async with serving(engine, 
             self.connections -= 1
 
     async def _talk(self, connection: ServerConnection, dialect) -> None:
-        first = [dialect.start] if dialect.opens_at_once else await _first_commands(connection, dialect)
+        first = (
+            [dialect.start] if dialect.opens_at_once else await _first_commands(connection, dialect)
+        )
         if not first:
             return
         if isinstance(first[0], End):
             await connection.close(protocol.CLOSE_ENDED)
             return
         if isinstance(first[0], Resume):
-            if first[0].token in self.live:  # the client knows sooner than the server that the old connection is dead
+            if (
+                first[0].token in self.live
+            ):  # the client knows sooner than the server that the old connection is dead
                 old, task = self.live[first[0].token]
                 old.transport.abort()
                 await asyncio.wait([task], timeout=FAREWELL_S)
             found = self.lost.pop(first[0].token, None)
             answer = found and found[1].resumed(found[0].id, first[0].received)
             if not answer:
-                await _refuse(connection, dialect, Error("gone", "there is no such session to go on with"))
+                await _refuse(
+                    connection, dialect, Error("gone", "there is no such session to go on with")
+                )
                 return
             session, dialect, timer = found
             timer.cancel()
@@ -270,9 +349,13 @@ class serving:  # noqa: N801, used like a function: `async with serving(engine, 
     async def _open(self, connection: ServerConnection, dialect, start: Start) -> Session | None:
         if dialect.resumable:
             dialect.token = secrets.token_urlsafe(24)
-        early_ticks = realtime.EARLY_TICKS if isinstance(dialect, realtime.Realtime) else BEHIND_TICKS
+        early_ticks = (
+            realtime.EARLY_TICKS if isinstance(dialect, realtime.Realtime) else BEHIND_TICKS
+        )
         try:
-            session = await self.engine.open(start.seed, start.instructions, start.temperature, early_ticks)
+            session = await self.engine.open(
+                start.seed, start.instructions, start.temperature, early_ticks
+            )
             if start.voice or start.speed:
                 session.wish("speak_as", start.voice or voices.DEFAULT, start.speed or 1.0)
             self.opened[_path(connection)] += 1
@@ -282,23 +365,31 @@ class serving:  # noqa: N801, used like a function: `async with serving(engine, 
         except EngineStopped:
             await _refuse(connection, dialect, Error("stopped", SHUTTING_DOWN))
         except ValueError as error:
-            await _refuse(connection, dialect, Error("model", f"the session could not be opened: {error}"))
+            await _refuse(
+                connection, dialect, Error("model", f"the session could not be opened: {error}")
+            )
         except Exception as error:
             text = f"the session could not be opened ({type(error).__name__}: {error})"
             await _refuse(connection, dialect, Error("model", text))
         return None
 
-    async def _converse(self, connection: ServerConnection, dialect, session: Session, answer: list) -> None:
+    async def _converse(
+        self, connection: ServerConnection, dialect, session: Session, answer: list
+    ) -> None:
         """Both directions until the session ends; a lost connection leaves a resumable session waiting."""
         if dialect.resumable:
             self.live[dialect.token] = connection, asyncio.current_task()
         self.busy[_path(connection)] += 1
-        speaking = asyncio.create_task(_speak(connection, dialect, session, answer), name=f"speak {session.id}")
+        speaking = asyncio.create_task(
+            _speak(connection, dialect, session, answer), name=f"speak {session.id}"
+        )
         try:
             lost = await _hear(connection, dialect, session)
             over = speaking.done() or session.closing
             if lost and dialect.resumable and not over and self.engine.accepting:
-                timer = asyncio.get_running_loop().call_later(RESUME_S, self._give_up, dialect.token)
+                timer = asyncio.get_running_loop().call_later(
+                    RESUME_S, self._give_up, dialect.token
+                )
                 self.lost[dialect.token] = session, dialect, timer
                 session = None
         finally:
@@ -317,7 +408,12 @@ class serving:  # noqa: N801, used like a function: `async with serving(engine, 
 
 
 def _response(status: http.HTTPStatus, kind: str, body: bytes) -> Response:
-    headers = {"Content-Type": kind, "Content-Length": str(len(body)), "Connection": "close", **pages.SAFE}
+    headers = {
+        "Content-Type": kind,
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+        **pages.SAFE,
+    }
     if status == http.HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     return Response(status.value, status.phrase, Headers(headers), body)
@@ -333,7 +429,9 @@ async def _first_commands(connection: ServerConnection, dialect) -> list:
                 except protocol.ProtocolError as error:
                     await _send(connection, dialect.refused(Error("bad_message", str(error))))
     except TimeoutError:
-        error = Error("idle", f"nothing came within {FIRST_MESSAGE_S} s, neither session.start nor audio")
+        error = Error(
+            "idle", f"nothing came within {FIRST_MESSAGE_S} s, neither session.start nor audio"
+        )
         await _refuse(connection, dialect, error)
         return []
     await connection.close(protocol.CLOSE_ABUSE, "too many bad messages")
@@ -391,7 +489,9 @@ async def _hear(connection: ServerConnection, dialect, session: Session) -> bool
                 commands, replies = dialect.receive(message)
                 for command in commands:
                     if not carry_out(session, command):
-                        raise protocol.ProtocolError("too much is asked for at once; this message is ignored")
+                        raise protocol.ProtocolError(
+                            "too much is asked for at once; this message is ignored"
+                        )
             except protocol.ProtocolError as error:
                 bad += 1
                 replies = dialect.refused(Error("bad_message", str(error)))
@@ -412,7 +512,10 @@ async def _speak(connection: ServerConnection, dialect, session: Session, answer
         for event in tick[1]:
             if event.kind == "error" and event.code == "model":
                 code = protocol.CLOSE_FAILED
-            elif event.kind == "session.ended" and event.text in (SHUTTING_DOWN, "the engine has stopped"):
+            elif event.kind == "session.ended" and event.text in (
+                SHUTTING_DOWN,
+                "the engine has stopped",
+            ):
                 code = protocol.CLOSE_GOING_AWAY
         await _send(connection, dialect.tick(*tick))
     await connection.close(code)

@@ -12,12 +12,16 @@ from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES, TICKS_PER_SECOND
 from duplex.events import Ended, Error, Lag
 
 BEHIND_TICKS = 8  # how far anything may fall behind the clock: 640 ms
-STALLED_TICKS = 30  # 2.4 s behind, an engine lets the time go: whoever waited so long has begun again
+STALLED_TICKS = (
+    30  # 2.4 s behind, an engine lets the time go: whoever waited so long has begun again
+)
 QUIET = 0.01  # of full scale: below it a tick may be skipped to catch up
 WISHES = 64  # a client's wishes that may wait for the next tick
 UNREAD_TICKS = 25  # two seconds of output
 LIVE_TICKS = 2  # more whole ones do not wait when somebody speaks in real time
-CUSHION_S = TICK_MS / 2000  # the first audio waits half a tick, so a sender whose beat wavers by less is never late
+CUSHION_S = (
+    TICK_MS / 2000
+)  # the first audio waits half a tick, so a sender whose beat wavers by less is never late
 LAG_TICKS = round(TICKS_PER_SECOND)  # at most one Lag event a second
 
 
@@ -55,7 +59,9 @@ class Session:
         self._first_audio_at: float | None = None  # before it there is nothing to be late
         self._due: float | None = None  # when the last tick that was taken should have been
         self._complete_at: deque[float] = deque()  # when each whole tick that waits became whole
-        self.waited_s: float | None = None  # from then until the last tick was due; None: none, or a recording at once
+        self.waited_s: float | None = (
+            None  # from then until the last tick was due; None: none, or a recording at once
+        )
         self._ready: deque[tuple[np.ndarray, list]] = deque()
         self._news = asyncio.Event()  # set from the model thread through the loop
         self._finished = False
@@ -69,7 +75,12 @@ class Session:
             if self._first_audio_at is None:
                 self._first_audio_at = self.touched_at
             waiting = np.concatenate([self._waiting, samples])
-            surplus = max(0, len(waiting) - self._early_samples - self._overdue_ticks(self.touched_at) * TICK_SAMPLES)
+            surplus = max(
+                0,
+                len(waiting)
+                - self._early_samples
+                - self._overdue_ticks(self.touched_at) * TICK_SAMPLES,
+            )
             new = len(waiting) // TICK_SAMPLES - len(self._complete_at)
             self._complete_at.extend([self.touched_at] * new)
             self._keep(waiting[surplus:])
@@ -83,7 +94,11 @@ class Session:
 
     def _overdue_ticks(self, now: float) -> int:
         """Ticks that the engine should have taken by now, besides the one whose turn it is."""
-        return 0 if self._due is None else min(STALLED_TICKS, max(0, int((now - self._due) * 1000 / TICK_MS) - 1))
+        return (
+            0
+            if self._due is None
+            else min(STALLED_TICKS, max(0, int((now - self._due) * 1000 / TICK_MS) - 1))
+        )
 
     def clear(self) -> None:
         """User audio that waits is not heard."""
@@ -141,7 +156,9 @@ class Session:
             self.waited_s = None
             if flows and len(self._waiting) >= TICK_SAMPLES:
                 self._heard, tick = True, self._waiting[:TICK_SAMPLES]
-                self.waited_s = due - self._complete_at[0] if len(self._complete_at) <= LIVE_TICKS else None
+                self.waited_s = (
+                    due - self._complete_at[0] if len(self._complete_at) <= LIVE_TICKS else None
+                )
                 self._keep(self._waiting[TICK_SAMPLES:])
                 return tick
             if flows:

@@ -7,18 +7,43 @@ import torch
 from duplex.agent import agent as agent_module
 from duplex.agent.agent import CONSIDERED, PONDERED, REREAD_TICKS, Agent
 from duplex.agent.speech_activity import REFUSED_TICKS, turn_ended, weigh, written
-from duplex.agent.turn_policy import ECHO_TICKS, HASTY_TICKS, LATE_TICKS, QUIET_TICKS, REPLY_TICKS, Said, Session, Settings
+from duplex.agent.turn_policy import (
+    ECHO_TICKS,
+    HASTY_TICKS,
+    LATE_TICKS,
+    QUIET_TICKS,
+    REPLY_TICKS,
+    Said,
+    Session,
+    Settings,
+)
 from duplex.audio import TICK_SAMPLES
 from duplex.events import Transcript
 from duplex.model.encoder import BLANK
 from duplex.model.lm import TEXT
-from duplex.model.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, Grammar
+from duplex.model.tokens import (
+    AGENT,
+    ASIDE,
+    END,
+    FIRST_TEXT_ID,
+    NEXT,
+    STOP,
+    USER,
+    USER_END,
+    Grammar,
+)
 from tests.tiny_speech_agent import LETTERS, tiny_agent
 
 LIVELY = Settings(symbols_per_tick=2, temperature=1.0)
 
 
-def run(agent, sounds: dict[int, np.ndarray], ticks: range, seeds: dict[int, int], starts: dict[int, int]):
+def run(
+    agent,
+    sounds: dict[int, np.ndarray],
+    ticks: range,
+    seeds: dict[int, int],
+    starts: dict[int, int],
+):
     """Play each slot's sound from its start -> per slot audio [ticks, samples] and events."""
     audio, events = {s: [] for s in sounds}, {s: [] for s in sounds}
     for tick in ticks:
@@ -45,13 +70,18 @@ def sounds() -> list[np.ndarray]:
 
 def test_two_sessions_in_one_batch_equal_each_alone(sounds):
     """Another session that joins in the middle changes neither the symbols nor, beyond rounding, the sound."""
-    alone = [run(tiny_agent(1, LIVELY, cancel_echo=True), {0: s}, range(26), {0: i}, {0: 0}) for i, s in enumerate(sounds)]
+    alone = [
+        run(tiny_agent(1, LIVELY, cancel_echo=True), {0: s}, range(26), {0: i}, {0: 0})
+        for i, s in enumerate(sounds)
+    ]
     many = tiny_agent(3, LIVELY, cancel_echo=True)
     both, events = run(many, {0: sounds[0], 2: sounds[1]}, range(26), {0: 0, 2: 1}, {0: 0, 2: 5})
     assert events[0] == alone[0][1][0]
     assert events[2] == [e for e in alone[1][1][0] if e.tick < 21]
     np.testing.assert_allclose(np.concatenate(both[0]), np.concatenate(alone[0][0][0]), atol=1e-4)
-    np.testing.assert_allclose(np.concatenate(both[2]), np.concatenate(alone[1][0][0][:21]), atol=1e-4)
+    np.testing.assert_allclose(
+        np.concatenate(both[2]), np.concatenate(alone[1][0][0][:21]), atol=1e-4
+    )
 
 
 def test_a_reused_slot_knows_nothing_of_the_last_session(sounds):
@@ -67,13 +97,21 @@ def test_a_reused_slot_knows_nothing_of_the_last_session(sounds):
 def test_what_is_put_off_or_foreseen_changes_no_symbol(monkeypatch, slots):
     """Events and sound are those of an agent that asks the LM in every tick, and once for every symbol."""
     rng = np.random.default_rng(0)
-    sound = rng.normal(0, 0.2, (120, TICK_SAMPLES)).astype(np.float32) * (np.arange(120) % 40 < 20)[:, None]
+    sound = (
+        rng.normal(0, 0.2, (120, TICK_SAMPLES)).astype(np.float32)
+        * (np.arange(120) % 40 < 20)[:, None]
+    )
     results, calls = [], []
 
     def talk() -> None:
-        lively = Settings(symbols_per_tick=2, temperature=1.0, next_penalty=2.0, answer_least_noise=0.0)
+        lively = Settings(
+            symbols_per_tick=2, temperature=1.0, next_penalty=2.0, answer_least_noise=0.0
+        )
         agent = tiny_agent(slots, lively)
-        sounds, begin = {slot: np.roll(sound, 7 * slot, 0) for slot in range(slots)}, dict.fromkeys(range(slots), 0)
+        sounds, begin = (
+            {slot: np.roll(sound, 7 * slot, 0) for slot in range(slots)},
+            dict.fromkeys(range(slots), 0),
+        )
         results.append(run(agent, sounds, range(120), begin, begin))
         calls.append(agent.counts.lm_calls)
 
@@ -87,7 +125,9 @@ def test_what_is_put_off_or_foreseen_changes_no_symbol(monkeypatch, slots):
     for audio, events in results:
         assert events == slow_events and {"heard", "agent_started"} <= {e.kind for e in events[0]}
         for slot in range(slots):
-            np.testing.assert_allclose(np.concatenate(audio[slot]), np.concatenate(slow_audio[slot]), atol=1e-5)
+            np.testing.assert_allclose(
+                np.concatenate(audio[slot]), np.concatenate(slow_audio[slot]), atol=1e-5
+            )
     assert calls[1] <= calls[0] < 0.95 * calls[2]
 
 
@@ -99,7 +139,11 @@ def pondering(monkeypatch, symbols: list[int]) -> tuple[Agent, Session]:
     agent.open(0)
     agent.counts.lm_calls = 0  # without those for the instructions
     session = agent.sessions[0]
-    session.grammar, session.hearing.quiet_ticks, session.awaiting = Grammar(USER, True, False), QUIET_TICKS, True
+    session.grammar, session.hearing.quiet_ticks, session.awaiting = (
+        Grammar(USER, True, False),
+        QUIET_TICKS,
+        True,
+    )
     session.hearing.speech_db = 0.0
     monkeypatch.setattr(Agent, "draw", lambda self, slot, scores: symbols.pop(0))
     return agent, session
@@ -109,7 +153,9 @@ def test_an_answer_that_was_thought_of_needs_one_call(monkeypatch):
     agent, session = pondering(monkeypatch, symbols := [NEXT])
     silence = np.zeros((1, TICK_SAMPLES), np.float32)
     agent.step(silence, [0])
-    assert len(session.answer) == PONDERED and agent.counts.lm_calls >= PONDERED  # one of them costs nothing
+    assert (
+        len(session.answer) == PONDERED and agent.counts.lm_calls >= PONDERED
+    )  # one of them costs nothing
     position, calls = int(agent.lm_state.next_position[0]), agent.counts.lm_calls
     said = [USER_END, AGENT, *session.answer]
     symbols[:] = [*said, NEXT]
@@ -122,7 +168,11 @@ def test_an_answer_that_was_thought_of_needs_one_call(monkeypatch):
 def test_it_is_the_answer_of_the_next_tick(monkeypatch):
     """What would be said if the turn ended then and that tick were like this one; while words are to come it costs no call."""
     agent, session = pondering(monkeypatch, symbols := [NEXT, USER_END, AGENT, NEXT])
-    silence, vector, listen = np.zeros((1, TICK_SAMPLES), np.float32), torch.randn(1, agent.lm.config.width), Agent.listen
+    silence, vector, listen = (
+        np.zeros((1, TICK_SAMPLES), np.float32),
+        torch.randn(1, agent.lm.config.width),
+        Agent.listen,
+    )
     monkeypatch.setattr(Agent, "listen", lambda self, *what: listen(self, *what) * 0 + vector)
     agent.step(silence, [0])
     thought = session.answer
@@ -151,13 +201,18 @@ def test_what_would_be_said_otherwise_by_now_is_thought_of_anew(monkeypatch, bes
     scores[range(3), symbols(best)] = 1.0
     monkeypatch.setattr(agent.lm, "logits", lambda hidden: scores)
     session.answer = symbols("ab")
-    agent.ponder(0, torch.zeros(3, agent.lm.config.width), torch.zeros(agent.lm.config.width), until=0.0)
+    agent.ponder(
+        0, torch.zeros(3, agent.lm.config.width), torch.zeros(agent.lm.config.width), until=0.0
+    )
     assert session.answer == symbols(thought)
 
 
 def test_another_number_of_slots_says_the_same():
     sound = np.random.default_rng(0).normal(0, 0.2, (30, TICK_SAMPLES)).astype(np.float32)
-    runs = [run(agent, {0: sound}, range(30), {0: 0}, {0: 0}) for agent in (tiny_agent(2), tiny_agent(1).with_slots(2))]
+    runs = [
+        run(agent, {0: sound}, range(30), {0: 0}, {0: 0})
+        for agent in (tiny_agent(2), tiny_agent(1).with_slots(2))
+    ]
     assert runs[0][1] == runs[1][1]
     np.testing.assert_array_equal(np.concatenate(runs[0][0][0]), np.concatenate(runs[1][0][0]))
 
@@ -169,9 +224,14 @@ def test_without_its_voice_a_tick_leaves_the_voice_where_it_was():
         agent.open(0)
         agent.talking.push(agent.talker_state, 0, 0, [20, 21, 22, 23])
         agent.talking.finish(agent.talker_state, 0)
-        ticks = [agent.step(silence, [0], voice=tick not in still)[0][0] for tick in range(15 + len(still))]
+        ticks = [
+            agent.step(silence, [0], voice=tick not in still)[0][0]
+            for tick in range(15 + len(still))
+        ]
         assert all(not ticks[tick].any() for tick in still)
-        sounds.append(np.concatenate([sound for tick, sound in enumerate(ticks) if tick not in still]))
+        sounds.append(
+            np.concatenate([sound for tick, sound in enumerate(ticks) if tick not in still])
+        )
     assert np.abs(sounds[0]).max() > 1e-4
     np.testing.assert_allclose(sounds[1], sounds[0], atol=1e-6)
 
@@ -188,7 +248,10 @@ class Script:
 
     def __init__(self, agent, symbols: list[int]):
         self.symbols, self.size = list(symbols), agent.lm.config.vocabulary
-        agent.lm.logits, agent.settings.guess = self, False  # each symbol is asked for once, in its turn
+        agent.lm.logits, agent.settings.guess = (
+            self,
+            False,
+        )  # each symbol is asked for once, in its turn
         for least in ("answer_least", "answer_least_first", "answer_least_noise"):
             setattr(agent.settings, least, 0.0)  # and may be written as soon as it is wanted
         agent.encoder.phones.bias.data[BLANK] = 99.0  # nothing is heard
@@ -216,7 +279,9 @@ def silent_run(agent, ticks: int, faint: bool = True, asked: bool = False):
     agent.sessions[0].awaiting = asked
     loud = []
     for tick in range(ticks):
-        agent.sessions[0].hearing.unwritten += [(tick, symbol, 0.3) for symbol in agent.lm.logits.symbols[:4] * faint]
+        agent.sessions[0].hearing.unwritten += [
+            (tick, symbol, 0.3) for symbol in agent.lm.logits.symbols[:4] * faint
+        ]
         voice, said = agent.step(np.zeros((1, TICK_SAMPLES), np.float32), [0])
         events += said[0]
         loud.append(float(np.abs(voice).max()))
@@ -225,13 +290,23 @@ def silent_run(agent, ticks: int, faint: bool = True, asked: bool = False):
 
 def test_a_turn_is_heard_answered_and_spoken():
     agent = tiny_agent(1, Settings(symbols_per_tick=2))
-    Script(agent, [USER, *text(" hi"), *[NEXT] * QUIET_TICKS, USER_END, AGENT, *text("Good day."), END])
+    Script(
+        agent, [USER, *text(" hi"), *[NEXT] * QUIET_TICKS, USER_END, AGENT, *text("Good day."), END]
+    )
     events, _ = silent_run(agent, 60)
     kinds = [e.kind for e in events]
     assert "".join(e.text for e in events if e.kind == "heard") == " hi"
     assert "".join(e.text for e in events if e.kind == "said") == "Good day."
     assert [e.text for e in events if e.kind == "spoken"] == ["Good", "day."]
-    order = ["user_started", "heard", "user_ended", "agent_started", "said", "spoken", "agent_ended"]
+    order = [
+        "user_started",
+        "heard",
+        "user_ended",
+        "agent_started",
+        "said",
+        "spoken",
+        "agent_ended",
+    ]
     assert [kinds.index(kind) for kind in order] == sorted(kinds.index(kind) for kind in order)
     for event in events:
         if event.kind == "spoken":
@@ -256,7 +331,10 @@ def test_yielding_falls_silent_and_forgets_the_unsaid():
 @pytest.mark.parametrize(("loudness", "most", "waits"), [(0.1, 12, 12), (0.03, 12, 0), (0.1, 0, 0)])
 def test_the_voice_waits_once_while_somebody_near_talks_over_it(loudness, most, waits):
     """The LM wants nothing all the while; who is 10 dB farther than the user was is not waited for."""
-    agent, noise = tiny_agent(1), np.random.default_rng(0).normal(0, 1, (1, TICK_SAMPLES)).astype(np.float32)
+    agent, noise = (
+        tiny_agent(1),
+        np.random.default_rng(0).normal(0, 1, (1, TICK_SAMPLES)).astype(np.float32),
+    )
     agent.settings.hold_ticks = most
     Script(agent, [])
     agent.open(0)
@@ -272,7 +350,9 @@ def test_the_voice_waits_once_while_somebody_near_talks_over_it(loudness, most, 
         agent.step(loudness * noise * (5 <= tick), [0])
         silent.append(not agent.talking.sounding(agent.talker_state, 0))
     first = 5 + agent_module.NEAR_TICKS - 1
-    assert [tick for tick, still in enumerate(silent) if still and tick > 1] == list(range(first, first + waits))
+    assert [tick for tick, still in enumerate(silent) if still and tick > 1] == list(
+        range(first, first + waits)
+    )
 
 
 @pytest.mark.parametrize(("level", "to"), [(-20.0, "agent"), (-30.0, "other")])
@@ -280,10 +360,16 @@ def test_who_is_far_is_answered_only_if_the_model_is_very_sure(level, to):
     agent = tiny_agent(1)
     agent.open(0)
     session = agent.sessions[0]
-    session.grammar, session.hearing.user_db, session.hearing.stretch_db = Grammar(stream=USER, user_open=True), -20.0, level
+    session.grammar, session.hearing.user_db, session.hearing.stretch_db = (
+        Grammar(stream=USER, user_open=True),
+        -20.0,
+        level,
+    )
     scores = torch.zeros(agent.lm.config.vocabulary)
     scores[USER_END], scores[ASIDE] = 5.0, 2.0
-    agent.choices = lambda slot: torch.isin(torch.arange(len(scores)), torch.tensor([USER_END, ASIDE]))
+    agent.choices = lambda slot: torch.isin(
+        torch.arange(len(scores)), torch.tensor([USER_END, ASIDE])
+    )
     session.hearing.quiet_ticks, session.hearing.surest = QUIET_TICKS, 1.0
     assert agent.draw(0, scores) == (USER_END if to == "agent" else ASIDE)
 
@@ -302,12 +388,17 @@ def test_an_unsure_end_of_a_turn_is_left_to_a_longer_quiet(quiet, symbol, end):
     assert agent.draw(0, scores) == (end if symbol == USER_END else NEXT)
 
 
-@pytest.mark.parametrize(("words", "symbol"), [(" right", NEXT), (" oh hey", NEXT), (" right wait no", STOP)])
+@pytest.mark.parametrize(
+    ("words", "symbol"), [(" right", NEXT), (" oh hey", NEXT), (" right wait no", STOP)]
+)
 def test_few_words_must_be_a_plainer_interruption(words, symbol):
     agent = tiny_agent(1, Settings(next_penalty=0.0, stop_penalty=2.5))
     agent.open(0)
     session, scores = agent.sessions[0], torch.zeros(agent.lm.config.vocabulary)
-    session.grammar, session.written = Grammar(stream=USER, user_open=True, agent_open=True), list(enumerate(text(words)))
+    session.grammar, session.written = (
+        Grammar(stream=USER, user_open=True, agent_open=True),
+        list(enumerate(text(words))),
+    )
     scores[STOP] = 2.0
     agent.choices = lambda slot: torch.isin(torch.arange(len(scores)), torch.tensor([STOP, NEXT]))
     assert agent.draw(0, scores) == symbol
@@ -319,10 +410,15 @@ def test_what_is_said_to_the_agent_while_it_speaks_interrupts_it(words, symbol):
     agent = tiny_agent(1, Settings(next_penalty=0.0, stop_penalty=2.5))
     agent.open(0)
     session, scores = agent.sessions[0], torch.zeros(agent.lm.config.vocabulary)
-    session.grammar, session.written = Grammar(stream=USER, user_open=True, agent_open=True), list(enumerate(text(words)))
+    session.grammar, session.written = (
+        Grammar(stream=USER, user_open=True, agent_open=True),
+        list(enumerate(text(words))),
+    )
     session.hearing.quiet_ticks, session.hearing.surest = QUIET_TICKS, 1.0
     scores[USER_END], scores[ASIDE] = 4.0, 2.0
-    agent.choices = lambda slot: torch.isin(torch.arange(len(scores)), torch.tensor([STOP, USER_END, ASIDE, NEXT]))
+    agent.choices = lambda slot: torch.isin(
+        torch.arange(len(scores)), torch.tensor([STOP, USER_END, ASIDE, NEXT])
+    )
     assert agent.draw(0, scores) == symbol
 
 
@@ -339,10 +435,31 @@ def test_a_turn_that_can_only_end_as_an_aside_is_not_put_off():
 def test_what_is_not_for_the_agent_is_heard_and_not_answered():
     agent = tiny_agent(1, Settings(symbols_per_tick=2, next_penalty=0.0))
     wait = [NEXT] * QUIET_TICKS
-    Script(agent, [USER, *text(" mum"), *wait, ASIDE, AGENT, AGENT, USER, *text(" hi"), *wait, USER_END, AGENT, *text("Yes."), END])
+    Script(
+        agent,
+        [
+            USER,
+            *text(" mum"),
+            *wait,
+            ASIDE,
+            AGENT,
+            AGENT,
+            USER,
+            *text(" hi"),
+            *wait,
+            USER_END,
+            AGENT,
+            *text("Yes."),
+            END,
+        ],
+    )
     events, _ = silent_run(agent, 40)
     assert [e.to for e in events if e.kind == "user_ended"] == ["other", "agent"]
-    assert [e.kind for e in events if e.kind in ("user_ended", "agent_started")] == ["user_ended", "user_ended", "agent_started"]
+    assert [e.kind for e in events if e.kind in ("user_ended", "agent_started")] == [
+        "user_ended",
+        "user_ended",
+        "agent_started",
+    ]
 
 
 @pytest.mark.parametrize(("speech", "expected"), [(0.001, 8), (0.1, 15 + QUIET_TICKS - 1)])
@@ -399,7 +516,9 @@ def test_who_was_never_surely_heard_is_not_answered(shares, spoke, quiet, to):
     session.tick = session.heard_tick = 2 * REPLY_TICKS
     session.lately = [] if spoke is None else [("so", session.tick - spoke)]
     session.grammar, session.hearing.quiet_ticks = Grammar(stream=USER, user_open=True), quiet
-    session.hearing.unwritten = [(0, letter, share) for letter, share in zip(letters, shares, strict=False)]
+    session.hearing.unwritten = [
+        (0, letter, share) for letter, share in zip(letters, shares, strict=False)
+    ]
     scores = torch.zeros(agent.lm.config.vocabulary)
     scores[USER_END], scores[ASIDE] = 9.0, 2.0
     for letter in letters[: len(shares)]:
@@ -420,13 +539,20 @@ def test_patience_ends_a_turn_that_the_model_would_leave_open():
     assert [e.tick for e in events if e.kind == "user_ended"] == [last + 6]
 
 
-@pytest.mark.parametrize(("begins", "waited", "symbol"), [(8, 20, NEXT), (8, 21, USER_END), (-5, 11, USER_END), (0, 10, NEXT)])
+@pytest.mark.parametrize(
+    ("begins", "waited", "symbol"),
+    [(8, 20, NEXT), (8, 21, USER_END), (-5, 11, USER_END), (0, 10, NEXT)],
+)
 def test_patience_lasts_until_the_words_of_who_goes_on_can_have_been_heard(begins, waited, symbol):
     """The user's last word came in tick 0; somebody speaks on from tick 8, or a noise goes on from before it."""
     agent = tiny_agent(1, Settings(patience_ticks=10))
     agent.open(0)
     session = agent.sessions[0]
-    session.grammar, session.hearing.surest, session.tick = Grammar(stream=USER, user_open=True), 1.0, waited
+    session.grammar, session.hearing.surest, session.tick = (
+        Grammar(stream=USER, user_open=True),
+        1.0,
+        waited,
+    )
     for tick in range(-12, waited):
         weigh(session.hearing, -20.0 if tick >= begins else -60.0)
     assert agent.draw(0, torch.zeros(agent.lm.config.vocabulary)) == symbol
@@ -438,7 +564,9 @@ def test_the_lm_tells_how_likely_texts_are():
     agent.open(1, instructions="be kind")
     agent.step(np.zeros((2, TICK_SAMPLES), np.float32), [1])
     texts, found = [text(" so we go"), text(" so we go now"), text(" so hi")], []
-    prompt = agent.tokenizer.encode("<|im_start|>system\nbe kind<|im_end|>\n", add_special_tokens=False).ids
+    prompt = agent.tokenizer.encode(
+        "<|im_start|>system\nbe kind<|im_end|>\n", add_special_tokens=False
+    ).ids
     for tokens in texts:
         tokens = torch.tensor([[*prompt, USER, *tokens]])
         causal = torch.ones(1, tokens.shape[1], tokens.shape[1], dtype=torch.bool).tril()
@@ -446,26 +574,48 @@ def test_the_lm_tells_how_likely_texts_are():
             hidden = agent.lm(agent.lm.embed(tokens), torch.arange(tokens.shape[1])[None], causal)
             scores = agent.lm.logits(hidden)[0, :, FIRST_TEXT_ID:].log_softmax(-1)
         first = len(prompt) + 1
-        found.append(sum(float(scores[at - 1, tokens[0, at] - FIRST_TEXT_ID]) for at in range(first, tokens.shape[1])))
+        found.append(
+            sum(
+                float(scores[at - 1, tokens[0, at] - FIRST_TEXT_ID])
+                for at in range(first, tokens.shape[1])
+            )
+        )
     assert agent.likely(1, texts) == pytest.approx(found, rel=1e-5)
-    assert agent.likely(1, [texts[0], CONSIDERED * text("x"), texts[2]]) == pytest.approx(found[:1], rel=1e-5)
+    assert agent.likely(1, [texts[0], CONSIDERED * text("x"), texts[2]]) == pytest.approx(
+        found[:1], rel=1e-5
+    )
     assert agent.likely(1, [(CONSIDERED + 1) * text("x")]) == []
 
 
-def reviewed(monkeypatch, likely, own=False, cut=False, first="hi you", other="hi now", refused: int | None = None):
+def reviewed(
+    monkeypatch,
+    likely,
+    own=False,
+    cut=False,
+    first="hi you",
+    other="hi now",
+    refused: int | None = None,
+):
     """A user's turn is written as "hi you"; "hi now" sounds as likely -> agent, events, positions of what was written first.
 
     refused: for so many ticks a piece waits that was surely heard and that the LM does not write.
     """
-    agent, positions = tiny_agent(1, Settings(symbols_per_tick=2, fusion=0.0, patience_ticks=99)), []
-    monkeypatch.setattr(agent_module.lexicon, "ways", lambda *given: [(first.split(), -1.0), (other.split(), -1.0)])
+    agent, positions = (
+        tiny_agent(1, Settings(symbols_per_tick=2, fusion=0.0, patience_ticks=99)),
+        [],
+    )
+    monkeypatch.setattr(
+        agent_module.lexicon, "ways", lambda *given: [(first.split(), -1.0), (other.split(), -1.0)]
+    )
     monkeypatch.setattr(agent, "likely", lambda slot, texts: likely)
     Script(agent, [USER, *text(" " + first)])
     agent.open(0)
     session, events = agent.sessions[0], []
     for tick in range(9 + len(first) // 2):  # the LM writes two letters or more a tick
         session.words_heard.cut = cut
-        session.hearing.unwritten = [(tick, symbol, 0.3) for symbol in agent.lm.logits.symbols[:4] if symbol != USER]
+        session.hearing.unwritten = [
+            (tick, symbol, 0.3) for symbol in agent.lm.logits.symbols[:4] if symbol != USER
+        ]
         session.reviewed, session.pure = bool(agent.lm.logits.symbols) or session.reviewed, not own
         if tick and not agent.lm.logits.symbols and not positions:
             positions, session.reviewed = [position for position, _ in session.written], False
@@ -476,20 +626,28 @@ def reviewed(monkeypatch, likely, own=False, cut=False, first="hi you", other="h
     return agent, events, positions
 
 
-@pytest.mark.parametrize(("likely", "read"), [([-9.0, -2.0], " hi now"), ([-2.0, -9.0], " hi you"), ([], " hi you")])
+@pytest.mark.parametrize(
+    ("likely", "read"), [([-9.0, -2.0], " hi now"), ([-2.0, -9.0], " hi you"), ([], " hi you")]
+)
 def test_a_turn_is_read_once_more_in_one_piece(monkeypatch, likely, read):
     """In the likelier way, or in that which sounds best; the LM's cache holds it in place of what was written."""
     agent, events, before = reviewed(monkeypatch, likely)
     transcript = Transcript()
     for event in events:
         transcript.note(event)
-    assert [e.text for e in events if e.kind == "corrected"] == [read] * (read != " hi you") and transcript.text == read
+    assert [e.text for e in events if e.kind == "corrected"] == [read] * (
+        read != " hi you"
+    ) and transcript.text == read
     positions, symbols = zip(*agent.sessions[0].written, strict=True)
-    assert list(symbols) == text(read) and list(positions) == [*range(positions[0], positions[0] + len(text(read)))]
+    assert list(symbols) == text(read) and list(positions) == [
+        *range(positions[0], positions[0] + len(text(read)))
+    ]
     state = agent.lm_state
     ticks = state.tick[0, state.position[0].argsort()]
     ticks = ticks[(np.sort(state.position[0]) >= 0) & (ticks != TEXT)]
-    assert (np.diff(ticks) == 1).all() and ticks[-1] == state.now[0]  # those that were read again are counted once
+    assert (np.diff(ticks) == 1).all() and ticks[-1] == state.now[
+        0
+    ]  # those that were read again are counted once
     assert ((state.position[0] > positions[-1]) & (state.tick[0] != TEXT)).sum() > REREAD_TICKS
     cells = set(state.position[0].tolist())
     assert cells >= set(positions) and not cells & set(before) and positions[0] > max(before)
@@ -497,12 +655,16 @@ def test_a_turn_is_read_once_more_in_one_piece(monkeypatch, likely, read):
 
 def test_a_long_turn_is_read_once_more_from_the_first_difference_on(monkeypatch):
     begins = "hi" + " so" * (CONSIDERED // 3)
-    agent, events, before = reviewed(monkeypatch, [-9.0, -2.0], first=begins + " you", other=begins + " now")
+    agent, events, before = reviewed(
+        monkeypatch, [-9.0, -2.0], first=begins + " you", other=begins + " now"
+    )
     assert [e.text for e in events if e.kind == "corrected"] == [f" {begins} now"]
     positions, symbols = zip(*agent.sessions[0].written, strict=True)
     kept, cells = len(text(f" {begins} ")), set(agent.lm_state.position[0].tolist())
     assert list(symbols) == text(f" {begins} now") and list(positions[:kept]) == before[:kept]
-    assert cells >= set(positions) and not cells & set(before[kept:]) and positions[kept] > before[-1]
+    assert (
+        cells >= set(positions) and not cells & set(before[kept:]) and positions[kept] > before[-1]
+    )
 
 
 @pytest.mark.parametrize(("ticks", "read"), [(REFUSED_TICKS - 1, False), (REFUSED_TICKS, True)])
@@ -515,12 +677,17 @@ def test_a_turn_is_read_with_the_words_that_the_lm_would_not_write(monkeypatch, 
 LONG = "hi" + " so" * CONSIDERED
 
 
-@pytest.mark.parametrize("options", [{"own": True}, {"cut": True}, {"other": LONG}, {"first": LONG, "likely": []}])
+@pytest.mark.parametrize(
+    "options", [{"own": True}, {"cut": True}, {"other": LONG}, {"first": LONG, "likely": []}]
+)
 def test_a_turn_stays_as_it_was_written(monkeypatch, options):
     """Some of it was the agent's own voice, or it or the likelier reading is too long, or it is long and as it should be."""
     agent, events, before = reviewed(monkeypatch, **{"likely": [-99.0, -2.0]} | options)
     said = " " + options.get("first", "hi you")
-    assert not any(e.kind == "corrected" for e in events) and "".join(e.text for e in events if e.kind == "heard") == said
+    assert (
+        not any(e.kind == "corrected" for e in events)
+        and "".join(e.text for e in events if e.kind == "heard") == said
+    )
     assert [position for position, _ in agent.sessions[0].written] == before
 
 
@@ -565,7 +732,9 @@ def test_an_echo_of_its_own_words_is_not_the_user(monkeypatch, word, own, lately
     agent.sessions[0].words, agent.sessions[0].lately = own, lately
     with torch.inference_mode():
         agent.listen(torch.zeros(1, TICK_SAMPLES), [[]])
-    assert [token for _, token, _ in agent.sessions[0].hearing.unwritten] == (text(f" {word}") if waits else [])
+    assert [token for _, token, _ in agent.sessions[0].hearing.unwritten] == (
+        text(f" {word}") if waits else []
+    )
 
 
 def test_it_yields_only_to_somebody():

@@ -54,7 +54,9 @@ def test_its_voice_can_be_understood(conversation):
     recogniser = WhisperModel(str(weights.whisper_base()), compute_type="int8", cpu_threads=2)
     pairs = []
     for row in conversation:
-        segments, _ = recogniser.transcribe(soxr.resample(row["voice"], SAMPLE_RATE, 16_000), language="en")
+        segments, _ = recogniser.transcribe(
+            soxr.resample(row["voice"], SAMPLE_RATE, 16_000), language="en"
+        )
         pairs.append((row["said"], " ".join(segment.text for segment in segments)))
         assert np.abs(row["voice"][: SAMPLE_RATE // 4]).max() < 0.05
     assert rate(pairs) <= 0.35  # three short answers: a single word weighs a lot
@@ -67,11 +69,17 @@ def test_its_own_voice_is_not_the_users():
 
     agent, answers, powers = load_agent(slots=1), [], []
     listen = agent.listen
-    agent.listen = lambda audio, events: powers.append(float(audio.square().mean())) or listen(audio, events)
+    agent.listen = lambda audio, events: (
+        powers.append(float(audio.square().mean())) or listen(audio, events)
+    )
     agent.open(0, seed=0)
     air = [np.zeros((1, TICK_SAMPLES), np.float32)] * 2
     rng = np.random.default_rng(0)
-    for question in ("How are you today?", "Can you tell me a joke?", "What is the capital of Italy?"):
+    for question in (
+        "How are you today?",
+        "Can you tell me a joke?",
+        "What is the capital of Italy?",
+    ):
         agent.write(0, "user", question)
         agent.answer(0)
         kinds, came = [], []
@@ -95,5 +103,7 @@ def test_its_silence_is_silent():
     from duplex.weights import DEFAULT_AGENT
 
     codec = load_codec(DEFAULT_AGENT / "codec")
-    wave = codec.decode(codec.silence_codes()[None, :, None].expand(1, -1, CODEC_FRAMES_PER_TICK * 2 * REST_TICKS))
+    wave = codec.decode(
+        codec.silence_codes()[None, :, None].expand(1, -1, CODEC_FRAMES_PER_TICK * 2 * REST_TICKS)
+    )
     assert wave[:, REST_TICKS * TICK_SAMPLES :].abs().max() < 2**-16

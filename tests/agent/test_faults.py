@@ -81,8 +81,12 @@ def test_random_messages_on_every_path(messages):
         for path in PATHS:
             with contextlib.suppress(ConnectionClosed):
                 async with connect(url.replace(protocol.PATH, path)) as connection:
-                    for prefix, message in zip((b"", b"\x01", b"\x01OggS") * 40, messages, strict=False):
-                        await connection.send(prefix + message if isinstance(message, bytes) else message)
+                    for prefix, message in zip(
+                        (b"", b"\x01", b"\x01OggS") * 40, messages, strict=False
+                    ):
+                        await connection.send(
+                            prefix + message if isinstance(message, bytes) else message
+                        )
                     await connection.close()
             await settled(engine)
         assert engine.stats()["model_errors"] == 0
@@ -90,7 +94,11 @@ def test_random_messages_on_every_path(messages):
     drive(test, TinyAgent(1))
 
 
-@given(st.lists(st.binary(max_size=300), max_size=20), st.integers(0, 2000), st.binary(min_size=1, max_size=8))
+@given(
+    st.lists(st.binary(max_size=300), max_size=20),
+    st.integers(0, 2000),
+    st.binary(min_size=1, max_size=8),
+)
 def test_no_bytes_break_the_opus_decoder(pieces, at, noise):
     decoder, encoder = opus.Decoder(), opus.Encoder()
     good = encoder.encode(tone(1)) + encoder.encode(tone(1))
@@ -193,7 +201,15 @@ def test_a_lost_connection_is_taken_up_again_without_losing_an_event():
             got += (await session.get())[1]
             await session.push(np.zeros(TICK_SAMPLES, np.float32))
         kinds = [event["type"] for event in got if event["type"] != "lag"]
-        assert kinds == ["user_started", "heard", "heard", "user_ended", "agent_started", *["said", "spoken"] * 2, "agent_ended"]
+        assert kinds == [
+            "user_started",
+            "heard",
+            "heard",
+            "user_ended",
+            "agent_started",
+            *["said", "spoken"] * 2,
+            "agent_ended",
+        ]
         await session.close()
         while await session.get():
             pass
@@ -210,7 +226,9 @@ def test_sigterm_lets_an_answer_finish():
         "from duplex.serving import server; from tests.tiny_agent import TinyAgent;"
         "server.run(TinyAgent, '127.0.0.1', 0, 2, grace_s=60)"
     )
-    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
 
     async def talk(url) -> list:
         async with asyncio.timeout(PATIENCE_S), connect(url) as connection:
@@ -224,7 +242,11 @@ def test_sigterm_lets_an_answer_finish():
         messages = asyncio.run(talk(url))
         kinds = [message["type"] for message in messages if isinstance(message, dict)]
         assert "session.ending" in kinds and kinds[-2:] == ["agent_ended", "session.ended"]
-        loud = [message for message in messages if not isinstance(message, dict) and np.abs(message).max() > 0.01]
+        loud = [
+            message
+            for message in messages
+            if not isinstance(message, dict) and np.abs(message).max() > 0.01
+        ]
         assert len(loud) == 3  # what was left of the answer, whole
         assert process.wait(PATIENCE_S) == 0
     finally:
@@ -233,7 +255,9 @@ def test_sigterm_lets_an_answer_finish():
 
 
 @pytest.mark.parametrize("fault", ["decision", "input"])
-def test_a_part_of_the_real_agent_that_raises_ends_one_session_and_moves_no_sample_of_the_others(fault):
+def test_a_part_of_the_real_agent_that_raises_ends_one_session_and_moves_no_sample_of_the_others(
+    fault,
+):
     """Every real part at tiny size: in one of two runs slot 1 cannot decide, or be fed what it decided, from its tick 12 on."""
     noise = np.random.default_rng(0).normal(0, 0.2, (30, TICK_SAMPLES)).astype(np.float32)
     runs = []

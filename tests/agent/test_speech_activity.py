@@ -102,7 +102,15 @@ def test_levels_of_a_batch():
 
 @pytest.mark.parametrize(
     ("word", "own"),
-    [("the", True), ("capital", True), ("capi", True), ("cap", False), ("i'm", False), ("tokyo", False), ("", False)],
+    [
+        ("the", True),
+        ("capital", True),
+        ("capi", True),
+        ("cap", False),
+        ("i'm", False),
+        ("tokyo", False),
+        ("", False),
+    ],
 )
 def test_the_agents_own_words_are_its_echo(word, own):
     assert of_its_own(word, ["The", "capital", "is", "Paris."]) == own

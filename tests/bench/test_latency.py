@@ -22,16 +22,29 @@ QUIET = np.zeros(TICK_SAMPLES, np.float32)
 
 def test_spread():
     found = spread([0.001 * n for n in range(101)])
-    assert (found["count"], found["p50"], found["p95"], found["p99"], found["max"]) == (101, 50.0, 95.0, 99.0, 100.0)
+    assert (found["count"], found["p50"], found["p95"], found["p99"], found["max"]) == (
+        101,
+        50.0,
+        95.0,
+        99.0,
+        100.0,
+    )
     assert sum(found["counts"]) == 101 and (found["edges"][0], found["edges"][-1]) == (0.0, 100.0)
     assert spread([]) is None
 
 
 def test_sounding_is_exact_to_the_sample():
     wave = np.zeros(3 * SAMPLE_RATE, np.float32)
-    for first, last in ((1000, 2000), (5000, 6000), (40_000, 41_000)):  # the second gap is longer than SILENCE_S
+    for first, last in (
+        (1000, 2000),
+        (5000, 6000),
+        (40_000, 41_000),
+    ):  # the second gap is longer than SILENCE_S
         wave[[first, last]] = 0.5
-    assert sounding(wave) == [(1000 / SAMPLE_RATE, 6000 / SAMPLE_RATE), (40_000 / SAMPLE_RATE, 41_000 / SAMPLE_RATE)]
+    assert sounding(wave) == [
+        (1000 / SAMPLE_RATE, 6000 / SAMPLE_RATE),
+        (40_000 / SAMPLE_RATE, 41_000 / SAMPLE_RATE),
+    ]
     assert sounding(np.zeros(100, np.float32)) == []
 
 
@@ -47,8 +60,12 @@ def test_sounding_is_exact_to_the_sample():
     ],
 )
 def test_reactions(kind, voice, ended, expected):
-    marks = [Mark("question", "", 1.0, 3.0)] + [Mark("interruption", "", 5.0, 6.0)] * (kind == "interruption")
-    assert reaction(Take(kind, marks, Heard(voice), 20.0, ended)) == (expected and (expected[0], pytest.approx(expected[1])))
+    marks = [Mark("question", "", 1.0, 3.0)] + [Mark("interruption", "", 5.0, 6.0)] * (
+        kind == "interruption"
+    )
+    assert reaction(Take(kind, marks, Heard(voice), 20.0, ended)) == (
+        expected and (expected[0], pytest.approx(expected[1]))
+    )
 
 
 def test_timers_are_taken_off_again():
@@ -86,7 +103,9 @@ def test_lateness_is_against_the_beat_of_the_first_second():
     assert lateness(beat.tolist()) == pytest.approx(np.zeros(30 - FIRST_TICKS))
     late = beat + np.where(at == 20, 0.1, 0.0) + np.where(at == 2, -0.01, 0.0)
     assert lateness(late.tolist()) == pytest.approx(np.where(at == 20, 0.11, 0.01)[FIRST_TICKS:])
-    waiting = np.maximum(beat, beat[3])  # nobody fetched the first ones in time: that is not the engine's fault
+    waiting = np.maximum(
+        beat, beat[3]
+    )  # nobody fetched the first ones in time: that is not the engine's fault
     assert lateness(waiting.tolist()) == pytest.approx(np.zeros(30 - FIRST_TICKS))
 
 
@@ -100,7 +119,9 @@ def test_a_session_is_held_while_its_ticks_are_on_the_beat():
     on_time = (np.arange(200) * TICK_S).tolist()
     slow = (np.arange(200) * TICK_S * 1.01).tolist()  # 1 % too slow is late in the end
     cut_off = on_time[: FIRST_TICKS // 2]
-    found = judge([(one, [QUIET] * len(one), 0.0) for one in (on_time, slow, cut_off)], [[1.0], [1.0], []])
+    found = judge(
+        [(one, [QUIET] * len(one), 0.0) for one in (on_time, slow, cut_off)], [[1.0], [1.0], []]
+    )
     assert (found["users"], found["held"], found["asked"], found["first_sample"]) == (3, 1, 2, None)
 
 
@@ -115,12 +136,16 @@ def test_users_do_not_speak_in_chorus():
 
 
 def question(kind: str) -> Scene:
-    return Scene(f"{kind}-1", kind, [Piece("question", "", np.tile(TONE, 8), [], after_s=0.4)], listen_s=0.8)
+    return Scene(
+        f"{kind}-1", kind, [Piece("question", "", np.tile(TONE, 8), [], after_s=0.4)], listen_s=0.8
+    )
 
 
 def test_latency_in_real_time():
     """Only what does not depend on the speed of the machine."""
-    found = asyncio.run(bench_latency.measure(Silent(1), [question("turn"), question("silence")], seed=0))
+    found = asyncio.run(
+        bench_latency.measure(Silent(1), [question("turn"), question("silence")], seed=0)
+    )
     assert (found["asked"], found["interrupted"], found["first_sample"]) == (1, 0, None)
     assert found["per_tick"]["tick"]["count"] > 10 and found["engine"]["ticks"] > 10
 
@@ -129,11 +154,19 @@ def test_load_in_real_time(monkeypatch):
     monkeypatch.setattr(bench_load, "LEVEL_S", 3.0)
     monkeypatch.setattr(bench_load, "RAMP", (2,))
     slots = []
-    found = asyncio.run(bench_load.ramp(lambda n: slots.append(n) or Talking(n, TONE), [question("turn")], most=2))
+    found = asyncio.run(
+        bench_load.ramp(lambda n: slots.append(n) or Talking(n, TONE), [question("turn")], most=2)
+    )
     assert slots == [2]
     [level] = found["levels"]
-    assert level["users"] == 2 and level["lateness"]["count"] > 2 * FIRST_TICKS and 0 <= level["held"] <= 2
-    assert found["held"] == (2 if level["held"] == 2 else 0) and found["memory_per_session_mb"] is None
+    assert (
+        level["users"] == 2
+        and level["lateness"]["count"] > 2 * FIRST_TICKS
+        and 0 <= level["held"] <= 2
+    )
+    assert (
+        found["held"] == (2 if level["held"] == 2 else 0) and found["memory_per_session_mb"] is None
+    )
 
 
 def test_latency_of_a_server(server_url):
@@ -144,24 +177,53 @@ def test_latency_of_a_server(server_url):
 
 def test_load_on_a_server_ends_where_it_is_full(server_url, monkeypatch):
     monkeypatch.setattr(bench_load, "LEVEL_S", 3.0)
-    monkeypatch.setattr(bench_load, "judge", lambda results, ends: {"users": len(results), "held": len(results)})
+    monkeypatch.setattr(
+        bench_load, "judge", lambda results, ends: {"users": len(results), "held": len(results)}
+    )
     found = asyncio.run(bench_load.ramp_remote(server_url, [question("turn")]))
-    assert found["held"] == 1 and [one["users"] for one in found["levels"]] == [1]  # the server has one place
+    assert found["held"] == 1 and [one["users"] for one in found["levels"]] == [
+        1
+    ]  # the server has one place
     assert "places are taken" in found["full"]
 
 
 def test_the_report_shows_latency_and_load():
     late = judge([((np.arange(200) * TICK_S).tolist(), [QUIET] * 200, 0.0)] * 2, [[1.0], [1.0]])
-    load = {"held": 2, "memory_per_session_mb": None, "levels": [late], "full": "all <2> places are taken"}
+    load = {
+        "held": 2,
+        "memory_per_session_mb": None,
+        "levels": [late],
+        "full": "all <2> places are taken",
+    }
     ticks = {"LM": spread([0.020] * 9 + [0.030]), "tick": spread([0.040] * 10)}
-    latency = {"asked": 6, "interrupted": 4, "first_sample": spread([0.5, 0.7, 0.9]), "silence": None, "engine": None}
+    latency = {
+        "asked": 6,
+        "interrupted": 4,
+        "first_sample": spread([0.5, 0.7, 0.9]),
+        "silence": None,
+        "engine": None,
+    }
     machine = {"processor": "some <processor>", "cores": 2, "python": "3"}
     report = {"version": "0", "seed": 0, "url": "ws://x", "machine": machine, "scenes": 10}
-    report |= {"latency": {"remote": {**latency, "per_tick": ticks, "per_answer": {}}}, "load": {"remote": load}}
+    report |= {
+        "latency": {"remote": {**latency, "per_tick": ticks, "per_answer": {}}},
+        "load": {"remote": load},
+    }
     lines = bench_report.table(report).splitlines()
-    assert [line.split()[-5:] for line in lines if line.startswith("end of speech")] == [["3", "700.0", "880.0", "896.0", "900.0"]]
-    assert [line.split()[-5:] for line in lines if line.startswith("a tick: LM")] == [["10", "20.0", "25.5", "29.1", "30.0"]]
+    assert [line.split()[-5:] for line in lines if line.startswith("end of speech")] == [
+        ["3", "700.0", "880.0", "896.0", "900.0"]
+    ]
+    assert [line.split()[-5:] for line in lines if line.startswith("a tick: LM")] == [
+        ["10", "20.0", "25.5", "29.1", "30.0"]
+    ]
     assert "load on remote: 2 sessions held; memory per session not visible from here" in lines
     page = bench_report.html(report)
-    assert "3 of 6 questions answered in time, 0 of 4 interruptions" in page and page.count("<svg") == 2
-    assert "<td>700.0</td><td>880.0</td>" in page and "all &lt;2&gt; places are taken" in page and "some &lt;processor&gt;" in page
+    assert (
+        "3 of 6 questions answered in time, 0 of 4 interruptions" in page
+        and page.count("<svg") == 2
+    )
+    assert (
+        "<td>700.0</td><td>880.0</td>" in page
+        and "all &lt;2&gt; places are taken" in page
+        and "some &lt;processor&gt;" in page
+    )

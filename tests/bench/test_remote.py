@@ -24,7 +24,9 @@ CREATED = json.dumps({"type": "session.created", "session": {"id": "sess_1"}})
 
 
 def scene() -> Scene:
-    return Scene("turn-1", "turn", [Piece("question", "so?", tone(8), [], after_s=0.4)], listen_s=2.0)
+    return Scene(
+        "turn-1", "turn", [Piece("question", "so?", tone(8), [], after_s=0.4)], listen_s=2.0
+    )
 
 
 @pytest.mark.parametrize("dialect", ["realtime", "moshi"])
@@ -33,11 +35,24 @@ def test_a_scene_and_its_latency(server_url, dialect):
     played = asyncio.run(play_remote(url, scene(), 0, dialect))
     sound = np.flatnonzero(np.abs(played.channel("agent")) > 0.05) / SAMPLE_RATE
     end_s = played.marks[0].end_s
-    assert end_s + 0.1 < sound[0] < end_s + 1.5 and len(sound) / SAMPLE_RATE > 0.4  # half of 0.64 s of a tone lies above
+    assert (
+        end_s + 0.1 < sound[0] < end_s + 1.5 and len(sound) / SAMPLE_RATE > 0.4
+    )  # half of 0.64 s of a tone lies above
     if dialect == "realtime":
         kinds = [event["type"] for event in played.recording.events]
-        assert kinds == ["user_started", "heard", "heard", "user_ended", "agent_started", "said", "said", "agent_ended"]
-    assert "".join(e["text"] for e in played.recording.events if e["type"] == "said").startswith(" echo0 echo1")
+        assert kinds == [
+            "user_started",
+            "heard",
+            "heard",
+            "user_ended",
+            "agent_started",
+            "said",
+            "said",
+            "agent_ended",
+        ]
+    assert "".join(e["text"] for e in played.recording.events if e["type"] == "said").startswith(
+        " echo0 echo1"
+    )
     found = asyncio.run(measure_remote(url, [scene()], 0, dialect))
     assert found["first_sample"]["count"] == found["asked"] == 1 and found["engine"] is not None
 
@@ -93,27 +108,46 @@ def session(messages: list) -> list:
 
 
 def test_sound_that_comes_at_once_is_played_in_real_time():
-    found = session([event("response.created"), delta(10), event("response.done", response={"status": "completed"})])
+    found = session(
+        [
+            event("response.created"),
+            delta(10),
+            event("response.done", response={"status": "completed"}),
+        ]
+    )
     times = [seconds for seconds, (audio, _) in found if len(audio)]
-    assert len(times) == 10 and times[-1] - times[0] > 7 * TICK_MS / 1000  # one tick may be made up for
+    assert (
+        len(times) == 10 and times[-1] - times[0] > 7 * TICK_MS / 1000
+    )  # one tick may be made up for
     kinds = [one["type"] for _, (_, events) in found for one in events]
-    assert kinds == ["agent_started", "agent_ended"] and found[-1][0] >= times[-1]  # ended when it has been played
+    assert (
+        kinds == ["agent_started", "agent_ended"] and found[-1][0] >= times[-1]
+    )  # ended when it has been played
 
 
 @pytest.mark.parametrize("done", [True, False])
 def test_an_interruption_drops_what_was_not_played(done):
     """Whether the server had sent the whole answer, and only the client can stop it, or cancels it itself."""
-    whole, cut = event("response.done", response={"status": "completed"}), event("response.done", response={"status": "cancelled"})
+    whole, cut = (
+        event("response.done", response={"status": "completed"}),
+        event("response.done", response={"status": "cancelled"}),
+    )
     started = event("input_audio_buffer.speech_started")
     messages = [whole, 0.3, started] if done else [0.3, started, cut]
     found = session([event("response.created"), delta(100), *messages])
     audio = sum(len(audio) for _, (audio, _) in found)
     assert 2 * TICK_SAMPLES <= audio <= 9 * TICK_SAMPLES
-    assert [one["type"] for _, (_, events) in found for one in events] == ["agent_started", "user_started", "agent_stopped"]
+    assert [one["type"] for _, (_, events) in found for one in events] == [
+        "agent_started",
+        "user_started",
+        "agent_stopped",
+    ]
 
 
 def test_a_back_channel_does_not_cut_an_answer_the_server_goes_on_with():
-    found = session([event("response.created"), delta(6), event("input_audio_buffer.speech_started")])
+    found = session(
+        [event("response.created"), delta(6), event("input_audio_buffer.speech_started")]
+    )
     assert sum(len(audio) for _, (audio, _) in found) == 6 * TICK_SAMPLES
 
 

@@ -50,7 +50,12 @@ SCENES = [
     scene("turn", ASK),
     scene("interruption", ASK, during("interruption", 1.2)),
     scene("back_channel", ASK, during("back_channel", 0.4)),
-    scene("listening", piece("part", after_s=0.8), piece("part", after_s=0.4), piece("question", after_s=0.4)),
+    scene(
+        "listening",
+        piece("part", after_s=0.8),
+        piece("part", after_s=0.4),
+        piece("question", after_s=0.4),
+    ),
     scene("side_talk", ASK, during("side", 1.2)),
     scene("background", ASK, during("television", 1.2)),
     scene("noise", piece("noise", 2.0, level=0.02, at_s=0.5), piece("question", after_s=4.0)),
@@ -79,11 +84,18 @@ def parts(questions: list | None = None) -> Parts:
     def detector():
         return lambda tick: float(np.sqrt(np.square(tick).mean()) > 0.05)
 
-    return Parts(detector, lambda wave: f"{len(wave) / SAMPLE_RATE:.2f} s", reply, lambda text: sound(ANSWER_S))
+    return Parts(
+        detector,
+        lambda wave: f"{len(wave) / SAMPLE_RATE:.2f} s",
+        reply,
+        lambda text: sound(ANSWER_S),
+    )
 
 
 def measure(agent, scenes: list[Scene] = SCENES, seed: int = 0) -> dict:
-    return asyncio.run(bench.behaviour(lambda s, n: play_fast(agent, s, n), scenes, seed, ears, likelihood))
+    return asyncio.run(
+        bench.behaviour(lambda s, n: play_fast(agent, s, n), scenes, seed, ears, likelihood)
+    )
 
 
 def figures(found: dict) -> dict[str, dict]:
@@ -93,18 +105,26 @@ def figures(found: dict) -> dict[str, dict]:
 def test_one_that_is_always_silent():
     found = figures(measure(Silent(1)))
     assert {kind: row["handled"] for kind, row in found.items()} == dict.fromkeys(KINDS, 0.0)
-    assert found["pause"]["take_over"] == found["listening"]["take_over"] == 0.0  # flawless by the rules of v1
+    assert (
+        found["pause"]["take_over"] == found["listening"]["take_over"] == 0.0
+    )  # flawless by the rules of v1
     assert found["turn"]["take_over"] == found["interruption"]["take_over"] == 0.0
-    assert found["interruption"]["yielded"] is None and found["back_channel"]["resumed"] is None  # never had the chance
+    assert (
+        found["interruption"]["yielded"] is None and found["back_channel"]["resumed"] is None
+    )  # never had the chance
 
 
 def test_one_that_always_talks():
     found = measure(Talking(1, sound(1.0)))
     rows = figures(found)
     assert {kind: row["handled"] for kind, row in rows.items()} == dict.fromkeys(KINDS, 0.0)
-    assert rows["turn"]["take_over"] == rows["interruption"]["take_over"] == 1.0  # flawless and at once by the rules of v1
+    assert (
+        rows["turn"]["take_over"] == rows["interruption"]["take_over"] == 1.0
+    )  # flawless and at once by the rules of v1
     assert rows["turn"]["latency_clipped_s"] == 0.0 and rows["turn"]["latency_s"] is None
-    assert rows["interruption"]["latency_clipped_s"] < 0.4 and rows["interruption"]["yielded"] == 0.0
+    assert (
+        rows["interruption"]["latency_clipped_s"] < 0.4 and rows["interruption"]["yielded"] == 0.0
+    )
     assert rows["pause"]["cut_in"] == rows["silence"]["cut_in"] == 1.0
     assert found["discernment"] == 0.0
 
@@ -112,20 +132,28 @@ def test_one_that_always_talks():
 def test_what_always_talks_has_no_pauses():
     """With the pauses between its sentences it seemed to yield to every interruption."""
     rhythm = np.concatenate([sound(0.5), sound(1.0, 0.0), sound(0.5), sound(0.1, 0.0), sound(0.5)])
-    assert len(without_pauses(rhythm)) / SAMPLE_RATE == pytest.approx(1.5 + BREATH_S + 0.1, abs=0.001)
+    assert len(without_pauses(rhythm)) / SAMPLE_RATE == pytest.approx(
+        1.5 + BREATH_S + 0.1, abs=0.001
+    )
 
 
 def test_a_cascade_does_what_its_detector_says():
     found = measure(Cascade(1, parts(), COSTS))
     rows = figures(found)
     assert rows["turn"]["handled"] == rows["noise"]["handled"] == rows["silence"]["handled"] == 1.0
-    waits = QUIET_TICKS * TICK_SAMPLES / SAMPLE_RATE + COSTS.recogniser + ANSWER_TOKENS * COSTS.token
-    assert waits <= rows["turn"]["latency_s"] <= waits + 0.32  # whole ticks, and one each for hearing and playing
+    waits = (
+        QUIET_TICKS * TICK_SAMPLES / SAMPLE_RATE + COSTS.recogniser + ANSWER_TOKENS * COSTS.token
+    )
+    assert (
+        waits <= rows["turn"]["latency_s"] <= waits + 0.32
+    )  # whole ticks, and one each for hearing and playing
     assert rows["pause"]["cut_in"] == 1.0  # it cannot tell a pause from the end
     assert rows["listening"]["cut_in"] == 0.0  # pauses shorter than its patience
     assert rows["interruption"]["yielded"] == 1.0 and 0.24 <= rows["interruption"]["stop_s"] <= 0.56
     assert rows["interruption"]["handled"] == 1.0
-    assert rows["back_channel"]["resumed"] == rows["side_talk"]["resumed"] == 0.0  # anything loud stops it
+    assert (
+        rows["back_channel"]["resumed"] == rows["side_talk"]["resumed"] == 0.0
+    )  # anything loud stops it
     assert rows["echo"]["self_stopped"] == 1.0 and rows["echo"]["handled"] == 0.0  # even itself
     assert found["discernment"] == 0.0
 
@@ -165,8 +193,18 @@ class Babbler(Silent):
 
 
 def report(seed: int) -> dict:
-    found = {name: measure(agent, seed=seed) for name, agent in (("talking", Talking(1, sound(1.0))), ("<babbler>", Babbler(1)))}
-    return {"version": "0", "seed": seed, "url": None, "machine": bench.machine(), "scenes": len(SCENES), "behaviour": found}
+    found = {
+        name: measure(agent, seed=seed)
+        for name, agent in (("talking", Talking(1, sound(1.0))), ("<babbler>", Babbler(1)))
+    }
+    return {
+        "version": "0",
+        "seed": seed,
+        "url": None,
+        "machine": bench.machine(),
+        "scenes": len(SCENES),
+        "behaviour": found,
+    }
 
 
 def test_the_same_seed_gives_the_same_report():
@@ -183,26 +221,48 @@ def test_the_page_needs_nothing_else():
         assert outside not in page
     assert "<babbler>" not in page and "&lt;babbler&gt;" in page
     for model in ("Moshi", "PersonaPlex", "Freeze-Omni", "Gemini Live 2.0", "GPT-Realtime"):
-        assert f"<td class=l>{model}</td><td class=l>published (other data, other machine)</td>" in page
+        assert (
+            f"<td class=l>{model}</td><td class=l>published (other data, other machine)</td>"
+            in page
+        )
     assert page.count("<td class=l>measured here</td>") == 2
 
 
 def test_every_published_number_has_its_column():
     columns = len(bench_report.PUBLISHED_COLUMNS)
-    assert {len(values) for values in bench_report.PUBLISHED.values()} == {columns} == {len(bench_report.SAME_RULES)}
-    assert all(at is None or (at[0] in KINDS and at[1] in FIGURES) for at in bench_report.SAME_RULES)
+    assert (
+        {len(values) for values in bench_report.PUBLISHED.values()}
+        == {columns}
+        == {len(bench_report.SAME_RULES)}
+    )
+    assert all(
+        at is None or (at[0] in KINDS and at[1] in FIGURES) for at in bench_report.SAME_RULES
+    )
 
 
 def test_relevance_ranks_an_answer_among_the_questions_of_the_run():
-    table = {("a", "x"): -1.0, ("b", "x"): -2.0, ("c", "x"): -0.5, ("b", "y"): -1.0, ("a", "y"): -9.0, ("c", "y"): -9.0}
-    assert relevance([("a", "x"), ("b", "y"), ("c", "x")], lambda q, a: table[q, a]) == [0.5, 1.0, 1.0]
+    table = {
+        ("a", "x"): -1.0,
+        ("b", "x"): -2.0,
+        ("c", "x"): -0.5,
+        ("b", "y"): -1.0,
+        ("a", "y"): -9.0,
+        ("c", "y"): -9.0,
+    }
+    assert relevance([("a", "x"), ("b", "y"), ("c", "x")], lambda q, a: table[q, a]) == [
+        0.5,
+        1.0,
+        1.0,
+    ]
     assert relevance([("a", "x")], lambda q, a: 0.0) == [None]
 
 
 @pytest.fixture
 def without_models(monkeypatch):
     monkeypatch.setattr("duplex.bench.recognizer.Ears", lambda offline, threads: ears)
-    monkeypatch.setattr(bench.Loader, "language_model", lambda self: argparse.Namespace(log_likelihood=likelihood))
+    monkeypatch.setattr(
+        bench.Loader, "language_model", lambda self: argparse.Namespace(log_likelihood=likelihood)
+    )
     monkeypatch.setattr(bench, "installed", lambda module: True)
     monkeypatch.setattr("duplex.bench.controls.talk", lambda: sound(1.0))
     monkeypatch.setattr("duplex.bench.scenes.load", lambda folder: SCENES[:3])
@@ -225,15 +285,21 @@ def refused(capsys, *arguments: str) -> str:
     with pytest.raises(SystemExit) as caught:
         cli.main(["bench", *arguments])
     assert caught.value.code == 2
-    [sentence] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("duplex: ")]
+    [sentence] = [
+        line for line in capsys.readouterr().err.splitlines() if line.startswith("duplex: ")
+    ]
     return sentence
 
 
 def test_mistakes_are_told_in_a_sentence(without_models, tmp_path, capsys, monkeypatch):
-    assert "no agent 'moshi'" in refused(capsys, "behaviour", "--agents", "default,moshi", "--out", str(tmp_path))
+    assert "no agent 'moshi'" in refused(
+        capsys, "behaviour", "--agents", "default,moshi", "--out", str(tmp_path)
+    )
     monkeypatch.setattr(bench, "installed", lambda module: module != "silero_vad")
     assert "pip install 'duplex[bench]'" in refused(capsys, "all", "--out", str(tmp_path))
     elsewhere = ("load", "--url", "ws://localhost:1", "--dialect", "moshi", "--out", str(tmp_path))
     assert "load is measured in our own dialect only" in refused(capsys, *elsewhere)
     monkeypatch.undo()
-    assert "there are no scenes in" in refused(capsys, "load", "--scenes", str(tmp_path), "--out", str(tmp_path))
+    assert "there are no scenes in" in refused(
+        capsys, "load", "--scenes", str(tmp_path), "--out", str(tmp_path)
+    )

@@ -17,7 +17,13 @@ TICK_S = TICK_SAMPLES / SAMPLE_RATE
 
 
 def piece(role: str, seconds: float, level: float = 0.3, **due) -> Piece:
-    return Piece(role, role, np.full(round(seconds * SAMPLE_RATE), level, np.float32), [Word("one", 0.1, 0.3)], **due)
+    return Piece(
+        role,
+        role,
+        np.full(round(seconds * SAMPLE_RATE), level, np.float32),
+        [Word("one", 0.1, 0.3)],
+        **due,
+    )
 
 
 def perform(scene: Scene, voice) -> tuple[Player, np.ndarray]:
@@ -25,12 +31,19 @@ def perform(scene: Scene, voice) -> tuple[Player, np.ndarray]:
     player, line = Player(scene), []
     while (step := player.next_tick(len(line) * TICK_S)) is not None:
         line.append(step[0])
-        player.notice_sound(np.full(TICK_SAMPLES, voice(len(line) - 1), np.float32), (len(line) - 1) * TICK_S)
+        player.notice_sound(
+            np.full(TICK_SAMPLES, voice(len(line) - 1), np.float32), (len(line) - 1) * TICK_S
+        )
     return player, np.concatenate(line)
 
 
 def test_pieces_follow_each_other():
-    scene = Scene("s", "pause", [piece("part", 0.8, after_s=0.4), piece("question", 0.4, after_s=0.24)], listen_s=0.4)
+    scene = Scene(
+        "s",
+        "pause",
+        [piece("part", 0.8, after_s=0.4), piece("question", 0.4, after_s=0.24)],
+        listen_s=0.4,
+    )
     player, line = perform(scene, lambda tick: 0.0)
     assert [(m.role, round(m.start_s, 2), round(m.end_s, 2)) for m in player.marks] == [
         ("part", 0.4, 1.2),
@@ -43,7 +56,10 @@ def test_pieces_follow_each_other():
 
 
 def test_an_interruption_waits_for_the_agent_to_speak():
-    pieces = [piece("question", 0.8, after_s=0.0), piece("interruption", 0.4, after_voice_s=0.4, latest_s=3.0)]
+    pieces = [
+        piece("question", 0.8, after_s=0.0),
+        piece("interruption", 0.4, after_voice_s=0.4, latest_s=3.0),
+    ]
     player, _ = perform(Scene("s", "interruption", pieces), lambda tick: 0.1 * (tick >= 20))
     assert player.marks[1].start_s == pytest.approx(20 * TICK_S + 0.4)
     player, _ = perform(Scene("s", "interruption", pieces), lambda tick: 0.0)
@@ -52,7 +68,10 @@ def test_an_interruption_waits_for_the_agent_to_speak():
 
 def test_voice_during_the_question_is_not_the_answer():
     """An agent that talked over the question and fell silent is not interrupted in nothing."""
-    pieces = [piece("question", 0.8, after_s=0.0), piece("interruption", 0.4, after_voice_s=0.4, latest_s=3.0)]
+    pieces = [
+        piece("question", 0.8, after_s=0.0),
+        piece("interruption", 0.4, after_voice_s=0.4, latest_s=3.0),
+    ]
     player, _ = perform(Scene("s", "interruption", pieces), lambda tick: 0.1 * (tick < 5))
     assert player.marks[1].start_s == pytest.approx(0.8 + 3.0, abs=TICK_S)
 
@@ -60,13 +79,22 @@ def test_voice_during_the_question_is_not_the_answer():
 def test_noise_lies_under_the_rest():
     pieces = [piece("noise", 1.0, level=0.1, at_s=0.04), piece("question", 0.4, after_s=0.4)]
     _, line = perform(Scene("s", "noise", pieces, listen_s=0.0), lambda tick: 0.0)
-    assert line[round(0.04 * SAMPLE_RATE) - 1] == 0.0 and line[round(0.04 * SAMPLE_RATE)] == np.float32(0.1)
+    assert line[round(0.04 * SAMPLE_RATE) - 1] == 0.0 and line[
+        round(0.04 * SAMPLE_RATE)
+    ] == np.float32(0.1)
     assert line[round(0.5 * SAMPLE_RATE)] == pytest.approx(0.4)
     assert np.count_nonzero(line) == SAMPLE_RATE
 
 
 def test_an_echo_is_the_loudspeaker_again():
-    scene = Scene("s", "echo", [piece("question", 0.4, after_s=0.0)], listen_s=2.0, echo_delay_s=0.16, echo_gain=0.5)
+    scene = Scene(
+        "s",
+        "echo",
+        [piece("question", 0.4, after_s=0.0)],
+        listen_s=2.0,
+        echo_delay_s=0.16,
+        echo_gain=0.5,
+    )
     _, line = perform(scene, lambda tick: 0.2 * (tick == 10))
     again = np.flatnonzero(line[SAMPLE_RATE // 2 :]) + SAMPLE_RATE // 2
     assert line[again] == pytest.approx(0.1)
@@ -84,7 +112,10 @@ def test_the_scenes_that_come_with_the_bench():
         assert len(player.marks) == len(scene.pieces) and len(line) < 40 * SAMPLE_RATE
         for one in scene.pieces:
             assert 0.003 < np.sqrt(np.square(one.samples).mean()) < 0.2, (scene.name, one.role)
-        assert score(Take(scene.kind, player.marks, Heard(), len(line) / SAMPLE_RATE))["handled"] == 0.0  # silence handles nothing
+        assert (
+            score(Take(scene.kind, player.marks, Heard(), len(line) / SAMPLE_RATE))["handled"]
+            == 0.0
+        )  # silence handles nothing
 
 
 def folder(tmp_path, scene: dict, rate: int = SAMPLE_RATE) -> list[Scene]:
@@ -98,25 +129,41 @@ OWN = {
     "name": "own",
     "kind": "listening",
     "file": "own.wav",
-    "pieces": [{"role": "question", "begin_s": 0.5, "end_s": 1.5, "text": "so?", "words": [["so", 0.7, 1.0]]}],
+    "pieces": [
+        {
+            "role": "question",
+            "begin_s": 0.5,
+            "end_s": 1.5,
+            "text": "so?",
+            "words": [["so", 0.7, 1.0]],
+        }
+    ],
 }
 
 
 def test_scenes_of_ones_own(tmp_path):
     """A stereo file: the user left, a person in the agent's place right; a piece without a time is played where it lies."""
     [scene] = folder(tmp_path, OWN, rate=16_000)
-    assert len(scene.partner) == 2 * SAMPLE_RATE and scene.partner.mean() == pytest.approx(0.2, abs=0.01)
+    assert len(scene.partner) == 2 * SAMPLE_RATE and scene.partner.mean() == pytest.approx(
+        0.2, abs=0.01
+    )
     player, line = perform(scene, lambda tick: 0.0)
     [mark] = player.marks
     assert (mark.start_s, mark.end_s) == (0.5, 1.5) and mark.words[0].start_s == pytest.approx(0.7)
-    assert line[round(1.0 * SAMPLE_RATE)] == pytest.approx(0.1, abs=0.01) and line[round(0.4 * SAMPLE_RATE)] == 0.0
+    assert (
+        line[round(1.0 * SAMPLE_RATE)] == pytest.approx(0.1, abs=0.01)
+        and line[round(0.4 * SAMPLE_RATE)] == 0.0
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"kind": "opera"}, "its kind 'opera' is none of pause"),
-        ({"kind": "noise", "pieces": [{"role": "soprano", "begin_s": 0, "end_s": 1}]}, "the role 'soprano' is none of question"),
+        (
+            {"kind": "noise", "pieces": [{"role": "soprano", "begin_s": 0, "end_s": 1}]},
+            "the role 'soprano' is none of question",
+        ),
         ({"kind": "interruption"}, "kind 'interruption' needs a piece of role 'interruption'"),
         ({"file": "missing.wav"}, "missing.wav"),
         ({"pieces": [{"role": "question"}]}, "begin_s"),
@@ -138,7 +185,8 @@ def made(seed: int) -> list[tuple[str, dict, bench_make.Tape]]:
     scenes = []
     for number, (kind, fill) in enumerate(bench_make.compose()):
         tape = bench_make.Tape(
-            lambda wave: Heard(words=[Word("one", 0.6, 0.8)]), lambda text, voice: np.full(2400 * len(text), 0.1)
+            lambda wave: Heard(words=[Word("one", 0.6, 0.8)]),
+            lambda text, voice: np.full(2400 * len(text), 0.1),
         )
         scenes.append((kind, fill(tape=tape, rng=np.random.default_rng([seed, number])), tape))
     return scenes
@@ -147,21 +195,33 @@ def made(seed: int) -> list[tuple[str, dict, bench_make.Tape]]:
 def test_the_generator_makes_every_kind_and_the_same_from_the_same_seed():
     once, again, other = made(1), made(1), made(2)
     assert {kind for kind, _, _ in once} == set(KINDS)
-    sounds = [[np.concatenate(tape.waves) for _, _, tape in scenes] for scenes in (once, again, other)]
+    sounds = [
+        [np.concatenate(tape.waves) for _, _, tape in scenes] for scenes in (once, again, other)
+    ]
     assert all(np.array_equal(a, b) for a, b in zip(sounds[0], sounds[1], strict=True))
-    changed = {kind for (kind, _, _), a, b in zip(once, sounds[0], sounds[2], strict=True) if not np.array_equal(a, b)}
+    changed = {
+        kind
+        for (kind, _, _), a, b in zip(once, sounds[0], sounds[2], strict=True)
+        if not np.array_equal(a, b)
+    }
     assert changed == {"noise"}
     for _, _, tape in once:
         wave = np.concatenate(tape.waves)
         for one in tape.pieces:  # pieces are where their sound is, words where their piece is
             assert wave[round(one["begin_s"] * SAMPLE_RATE) + 1] != 0 or one["role"] == "noise"
             assert not wave[round(one["end_s"] * SAMPLE_RATE) :][: SAMPLE_RATE // 20].any()
-            assert all(w[1] == pytest.approx(one["begin_s"] + 0.1, abs=0.01) for w in one.get("words", []))
+            assert all(
+                w[1] == pytest.approx(one["begin_s"] + 0.1, abs=0.01) for w in one.get("words", [])
+            )
 
 
 def test_noises_are_as_loud_as_asked():
     rng = np.random.default_rng(0)
     for wave in (bench_make.hiss(rng, 3.0, 1.0, 0.02), bench_make.knocks(rng, 3.0, 0.02)):
-        assert len(wave) == 3 * SAMPLE_RATE and np.sqrt(np.square(wave).mean()) == pytest.approx(0.02, rel=1e-3)
+        assert len(wave) == 3 * SAMPLE_RATE and np.sqrt(np.square(wave).mean()) == pytest.approx(
+            0.02, rel=1e-3
+        )
     power = np.abs(np.fft.rfft(bench_make.hiss(rng, 3.0, 2.0, 0.02))) ** 2  # [hertz / (1/3)]
-    assert power[300:600].mean() / power[3000:6000].mean() == pytest.approx(100, rel=0.3)  # brown: 20 dB a decade
+    assert power[300:600].mean() / power[3000:6000].mean() == pytest.approx(
+        100, rel=0.3
+    )  # brown: 20 dB a decade

@@ -16,12 +16,22 @@ def words(*times: float, length: float = 0.3) -> list[Word]:
 
 def heard(*voice: tuple[float, float]) -> Heard:
     """Voice with a word every 0.4 s of it."""
-    spoken = [Word("word", float(t), float(t) + 0.3) for s, e in voice for t in np.arange(s, e - 0.25, 0.4)]
+    spoken = [
+        Word("word", float(t), float(t) + 0.3)
+        for s, e in voice
+        for t in np.arange(s, e - 0.25, 0.4)
+    ]
     return Heard(list(voice), spoken)
 
 
 def take(kind: str, marks: list[tuple[str, float, float]], agent: Heard, **more) -> Take:
-    return Take(kind, [Mark(role, f"{role} at {start}", start, end) for role, start, end in marks], agent, 20.0, **more)
+    return Take(
+        kind,
+        [Mark(role, f"{role} at {start}", start, end) for role, start, end in marks],
+        agent,
+        20.0,
+        **more,
+    )
 
 
 QUESTION = ("question", 1.0, 3.0)
@@ -68,7 +78,9 @@ def test_one_that_never_stops_takes_every_turn_by_v1_and_none_here():
 
 def test_a_back_channel_in_the_question_does_not_spoil_the_answer():
     found = score(take("turn", [QUESTION], heard((1.9, 2.2), (3.4, 6.0))))
-    assert found["latency_s"] == 0.4 and found["latency_clipped_s"] == 0.0  # v1 takes the first word whatever it is
+    assert (
+        found["latency_s"] == 0.4 and found["latency_clipped_s"] == 0.0
+    )  # v1 takes the first word whatever it is
 
 
 PAUSED = [("part", 1.0, 2.0), ("question", 3.2, 4.5)]
@@ -93,7 +105,15 @@ INTERRUPTED = [QUESTION, ("interruption", 5.0, 6.5)]
 
 
 def test_an_interruption_that_is_yielded_to_and_answered():
-    found = score(take("interruption", INTERRUPTED, heard((3.5, 5.4), (7.0, 9.0)), ended_s=[9.0], stopped_s=[5.4]))
+    found = score(
+        take(
+            "interruption",
+            INTERRUPTED,
+            heard((3.5, 5.4), (7.0, 9.0)),
+            ended_s=[9.0],
+            stopped_s=[5.4],
+        )
+    )
     assert found == {
         "take_over": 1.0,
         "latency_clipped_s": 0.5,
@@ -110,13 +130,20 @@ def test_an_interruption_talked_over():
     """By v1 the take-over is perfect and at once: the words after the interruption belong to the answer before it."""
     found = score(take("interruption", INTERRUPTED, heard((3.5, 9.0))))
     assert (found["take_over"], found["latency_clipped_s"]) == (1.0, pytest.approx(0.2, abs=0.2))
-    assert (found["overlap_s"], found["yielded"], found["stop_s"], found["handled"]) == (1.5, 0.0, None, 0.0)
+    assert (found["overlap_s"], found["yielded"], found["stop_s"], found["handled"]) == (
+        1.5,
+        0.0,
+        None,
+        0.0,
+    )
 
 
 def test_a_breath_during_the_interruption_is_no_yielding():
     found = score(take("interruption", INTERRUPTED, heard((3.5, 5.2), (5.8, 9.0))))
     assert (found["yielded"], found["stop_s"], found["handled"]) == (0.0, None, 0.0)
-    found = score(take("interruption", INTERRUPTED, heard((3.5, 5.2), (6.2, 9.0))))  # a little early, but an answer
+    found = score(
+        take("interruption", INTERRUPTED, heard((3.5, 5.2), (6.2, 9.0)))
+    )  # a little early, but an answer
     assert (found["yielded"], found["stop_s"], found["latency_s"]) == (1.0, 0.2, -0.3)
 
 
@@ -124,7 +151,9 @@ def test_an_answer_that_was_over_anyway_is_no_yielding():
     """The agent says itself, with agent_ended, that it had finished: nothing is learned about yielding."""
     found = score(take("interruption", INTERRUPTED, heard((3.5, 5.4), (7.0, 9.0)), ended_s=[5.3]))
     assert (found["yielded"], found["stop_s"], found["handled"]) == (None, None, None)
-    assert score(take("interruption", INTERRUPTED, SILENT))["handled"] == 0.0  # never answered: not excused
+    assert (
+        score(take("interruption", INTERRUPTED, SILENT))["handled"] == 0.0
+    )  # never answered: not excused
 
 
 MHM = [QUESTION, ("back_channel", 5.0, 5.4)]
@@ -165,7 +194,12 @@ def test_talk_that_is_not_for_the_agent(kind, role, agent, resumed, responded, h
 
 @pytest.mark.parametrize(
     ("agent", "take_over", "cut_in", "handled"),
-    [(heard((9.6, 12.0)), 0, 0, 1), (heard((3.0, 5.0), (9.6, 12.0)), 1, 1, 0), (SILENT, 0, 0, 0), (TALKING, 1, 1, 0)],
+    [
+        (heard((9.6, 12.0)), 0, 0, 1),
+        (heard((3.0, 5.0), (9.6, 12.0)), 1, 1, 0),
+        (SILENT, 0, 0, 0),
+        (TALKING, 1, 1, 0),
+    ],
 )
 def test_noise_before_a_question(agent, take_over, cut_in, handled):
     found = score(take("noise", [("noise", 0.5, 6.0), ("question", 7.0, 9.0)], agent))
@@ -183,7 +217,11 @@ def test_noise_before_a_question(agent, take_over, cut_in, handled):
 )
 def test_its_own_echo(agent, more, stopped, answered, handled):
     found = score(take("echo", [QUESTION], agent, **more))
-    assert (found["self_stopped"], found["self_answered"], found["handled"]) == (stopped, answered, handled)
+    assert (found["self_stopped"], found["self_answered"], found["handled"]) == (
+        stopped,
+        answered,
+        handled,
+    )
 
 
 STORY = [("part", 1.0, 3.0), ("part", 4.0, 6.0), ("question", 7.0, 9.0)]
@@ -194,20 +232,28 @@ def test_back_channels_of_the_agent_where_a_person_would_say_them():
     assert found["take_over"] == 0.0 and found["handled"] == 1.0
     assert found["back_channels_per_s"] == 0.25  # two in the eight seconds of the story
     there = found["js_distance"]
-    elsewhere = score(take("listening", STORY, heard((1.2, 1.9), (4.4, 5.1), (9.5, 12.0))))["js_distance"]
+    elsewhere = score(take("listening", STORY, heard((1.2, 1.9), (4.4, 5.1), (9.5, 12.0))))[
+        "js_distance"
+    ]
     assert there < 0.4 and elsewhere == pytest.approx(1.0, abs=0.01)
 
 
 def test_back_channels_are_measured_against_a_recorded_person_where_there_is_one():
     agent = heard((1.2, 1.9), (4.4, 5.1), (9.5, 12.0))
-    assert score(take("listening", STORY, agent, human=[(1.2, 1.9), (4.4, 5.1)]))["js_distance"] == 0.0
+    assert (
+        score(take("listening", STORY, agent, human=[(1.2, 1.9), (4.4, 5.1)]))["js_distance"] == 0.0
+    )
 
 
 def test_listening_of_the_controls():
     assert score(take("listening", STORY, SILENT))["js_distance"] == 1.0
     assert score(take("listening", STORY, SILENT))["handled"] == 0.0
     talking = score(take("listening", STORY, TALKING))
-    assert (talking["take_over"], talking["back_channels_per_s"], talking["handled"]) == (1.0, 0.0, 0.0)
+    assert (talking["take_over"], talking["back_channels_per_s"], talking["handled"]) == (
+        1.0,
+        0.0,
+        0.0,
+    )
 
 
 def test_js_distance_is_scipys():
@@ -234,8 +280,16 @@ def test_summary_leaves_out_scenes_that_could_not_tell():
     }
 
 
-@pytest.mark.parametrize(("yields", "resumes", "expected"), [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (1.0, 1.0, 1.0), (None, 1.0, None)])
-def test_discernment_is_for_those_who_can_tell_an_interruption_from_a_back_channel(yields, resumes, expected):
-    table = {"interruption": {"yielded": {"mean": yields, "of": 3}}, "back_channel": {"resumed": {"mean": resumes, "of": 3}}}
+@pytest.mark.parametrize(
+    ("yields", "resumes", "expected"),
+    [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (1.0, 1.0, 1.0), (None, 1.0, None)],
+)
+def test_discernment_is_for_those_who_can_tell_an_interruption_from_a_back_channel(
+    yields, resumes, expected
+):
+    table = {
+        "interruption": {"yielded": {"mean": yields, "of": 3}},
+        "back_channel": {"resumed": {"mean": resumes, "of": 3}},
+    }
     assert discernment(table) == expected
     assert discernment({}) is None

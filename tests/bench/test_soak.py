@@ -11,7 +11,14 @@ from duplex.bench.soak import GROWTH_MB, KINDS, Visit, faults, plan, user_line
 from tests.conftest import tone
 from tests.tiny_agent import TinyAgent
 
-CALM = {"sessions": 0, "model_errors": 0, "threads": 3, "tasks": 2, "open_files": 9, "resident_bytes": 2**30}
+CALM = {
+    "sessions": 0,
+    "model_errors": 0,
+    "threads": 3,
+    "tasks": 2,
+    "open_files": 9,
+    "resident_bytes": 2**30,
+}
 
 
 def test_the_plan_is_one_for_each_seed_and_fills_the_places():
@@ -26,7 +33,9 @@ def test_the_plan_is_one_for_each_seed_and_fills_the_places():
 
 def test_what_is_a_fault():
     assert faults(CALM, CALM, Counter(ends=3, refused=2)) == []
-    [sentence] = faults(CALM, {**CALM, "resident_bytes": 2**30 + (GROWTH_MB + 1) * 2**20}, Counter())
+    [sentence] = faults(
+        CALM, {**CALM, "resident_bytes": 2**30 + (GROWTH_MB + 1) * 2**20}, Counter()
+    )
     assert "memory grew by 31.0 MB" in sentence
     broken = {**CALM, "sessions": 1, "tasks": 5, "model_errors": 2}
     assert len(faults(CALM, broken, Counter({"error: lost": 1}))) == 4

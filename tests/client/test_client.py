@@ -12,13 +12,28 @@ import numpy as np
 import pytest
 import soundfile
 from duplex.client.display import Display
-from duplex.client.jitter_buffer import BLOCK_MS, BLOCK_SAMPLES, HELD_TICKS, LATELY_SAMPLES, Playback
+from duplex.client.jitter_buffer import (
+    BLOCK_MS,
+    BLOCK_SAMPLES,
+    HELD_TICKS,
+    LATELY_SAMPLES,
+    Playback,
+)
 from duplex.client.local import LockstepSession
 from duplex.client.recording import Recording
 from duplex.client.remote import RemoteSession
 from duplex.client.terminal import SoundCard, live
 from duplex.client.timeline import draw, heard_words, spoken_words
-from duplex.client.wav import LEAD_IN_S, NO_ANSWER_S, PAUSE_S, Question, RealTime, Script, converse, read_wave
+from duplex.client.wav import (
+    LEAD_IN_S,
+    NO_ANSWER_S,
+    PAUSE_S,
+    Question,
+    RealTime,
+    Script,
+    converse,
+    read_wave,
+)
 
 from duplex import cli
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
@@ -40,7 +55,9 @@ def refused(capsys, *arguments: str) -> str:
     with pytest.raises(SystemExit) as caught:
         cli.main(list(arguments))
     assert caught.value.code == 2
-    sentences = [line for line in capsys.readouterr().err.splitlines() if line.startswith("duplex: ")]
+    sentences = [
+        line for line in capsys.readouterr().err.splitlines() if line.startswith("duplex: ")
+    ]
     assert len(sentences) == 1
     return sentences[0]
 
@@ -57,7 +74,9 @@ def check_outputs(wave: Path, transcript: Path, picture: Path) -> list[dict]:
 
 def test_talk_with_a_server(server_url, tmp_path, capsys):
     question = write(tmp_path / "q.wav", tone(8))
-    cli.main(["talk", "--server", server_url, "--input", question, "--output", str(tmp_path / "a.wav")])
+    cli.main(
+        ["talk", "--server", server_url, "--input", question, "--output", str(tmp_path / "a.wav")]
+    )
     shown = capsys.readouterr()
     assert shown.out == "you>  word0 word1\nagent> echo0 echo1\n"
     assert "q.wav: answered after" in shown.err
@@ -74,7 +93,9 @@ def test_the_server_is_told_what_was_played():
 
     async def test(url, engine):
         session, out = await RemoteSession.open(url), io.StringIO()
-        recording = await converse(session, Script([Question("q", tone(8))]), RealTime(), Display(out))
+        recording = await converse(
+            session, Script([Question("q", tone(8))]), RealTime(), Display(out)
+        )
         told = [ms for kind, _, ms in engine.agent.wishes if kind == "played"]
         sent_ms = recording.events[-1]["ticks"] * TICK_MS
         assert told == sorted(told) and sent_ms / 2 < told[-1] < sent_ms
@@ -88,7 +109,11 @@ def test_audio_lost_on_the_way_moves_the_clock_of_what_was_played():
 
     class Wire:
         sent = []
-        come = [b"\0\0" * TICK_SAMPLES, '{"type":"said","tick":0,"text":"a"}', '{"type":"said","tick":4,"text":"b"}']
+        come = [
+            b"\0\0" * TICK_SAMPLES,
+            '{"type":"said","tick":0,"text":"a"}',
+            '{"type":"said","tick":4,"text":"b"}',
+        ]
 
         async def recv(self):
             return self.come.pop(0)
@@ -114,12 +139,19 @@ def test_the_sound_card_has_played_what_has_left_the_loudspeaker():
 
     async def run():
         card = SoundCard.__new__(SoundCard)  # without PortAudio
-        card.playback, card.heard, card.played_ms, card.dropped_ticks = Playback(), queue.Queue(8), 0, 0
+        card.playback, card.heard, card.played_ms, card.dropped_ticks = (
+            Playback(),
+            queue.Queue(8),
+            0,
+            0,
+        )
         card._blocks, card._arrived, card._loop = [], asyncio.Event(), asyncio.get_running_loop()
         card.playback.push(tone(4))
         played = []
         for _ in range(4):
-            card._exchange(np.zeros((TICK_SAMPLES, 1)), np.zeros((TICK_SAMPLES, 1)), TICK_SAMPLES, Time, None)
+            card._exchange(
+                np.zeros((TICK_SAMPLES, 1)), np.zeros((TICK_SAMPLES, 1)), TICK_SAMPLES, Time, None
+            )
             played.append(card.played_ms)
         return played
 
@@ -133,7 +165,9 @@ def test_words_are_where_their_sound_is(server_url, tmp_path, capsys):
     events = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     word = next(event for event in events if event["type"] == "spoken")
     agent = soundfile.read(tmp_path / "a.wav")[0][:, 1]
-    assert np.flatnonzero(np.abs(agent) > 0.01)[0] / SAMPLE_RATE == pytest.approx(word["start_s"], abs=0.005)
+    assert np.flatnonzero(np.abs(agent) > 0.01)[0] / SAMPLE_RATE == pytest.approx(
+        word["start_s"], abs=0.005
+    )
 
 
 def test_talk_in_one_process(tmp_path, monkeypatch, capsys):
@@ -152,7 +186,9 @@ def test_recorded_questions_without_a_sound_card(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cli, "_recorded_questions", lambda: paths)
     monkeypatch.chdir(tmp_path)
     cli.main(["talk", "--fast"])
-    events = check_outputs(Path("talk/conversation.wav"), Path("talk/transcript"), Path("talk/timeline.png"))
+    events = check_outputs(
+        Path("talk/conversation.wav"), Path("talk/transcript"), Path("talk/timeline.png")
+    )
     assert [event["type"] for event in events].count("agent_ended") == 3
     questions = [event["time_s"] for event in events if event["type"] == "question"]
     ends = [event["time_s"] for event in events if event["type"] == "agent_ended"]
@@ -185,16 +221,26 @@ def test_bad_files_are_one_sentence(tmp_path, capsys):
 def test_other_mistakes_are_one_sentence(tmp_path, capsys):
     question = write(tmp_path / "q.wav", tone(1))
     nobody = "ws://127.0.0.1:9"
-    assert "no duplex server answers" in refused(capsys, "talk", "--server", nobody, "--input", question)
-    assert "no duplex server answers" in refused(capsys, "talk", "--server", "nonsense", "--input", question)
-    assert "leave --server out" in refused(capsys, "talk", "--server", nobody, "--fast", "--input", question)
-    assert "there is no agent in" in refused(capsys, "talk", "--agent", str(tmp_path / "no"), "--input", question)
+    assert "no duplex server answers" in refused(
+        capsys, "talk", "--server", nobody, "--input", question
+    )
+    assert "no duplex server answers" in refused(
+        capsys, "talk", "--server", "nonsense", "--input", question
+    )
+    assert "leave --server out" in refused(
+        capsys, "talk", "--server", nobody, "--fast", "--input", question
+    )
+    assert "there is no agent in" in refused(
+        capsys, "talk", "--agent", str(tmp_path / "no"), "--input", question
+    )
     assert "at least 1" in refused(capsys, "serve", "--slots", "0")
     assert "no such device" in refused(capsys, "talk", "--device", "no such device").lower()
 
 
 @pytest.mark.parametrize("name", ["conversation", "conversation.mp4", "folder.wav"])
-def test_a_recording_that_could_not_be_written_is_told_before_the_conversation(name, tmp_path, capsys):
+def test_a_recording_that_could_not_be_written_is_told_before_the_conversation(
+    name, tmp_path, capsys
+):
     (tmp_path / "folder.wav").mkdir()
     with pytest.raises(SystemExit):
         cli.main(["talk", "--recorded", "--output", str(tmp_path / name)])
@@ -209,7 +255,18 @@ def test_a_busy_port_is_one_sentence(server_url, capsys):
 def test_a_full_server_is_one_sentence(server_url, tmp_path, capsys):
     question = write(tmp_path / "q.wav", tone(30))
     other = subprocess.Popen(
-        [sys.executable, "-m", "duplex", "talk", "--server", server_url, "--input", question, "--output", "other.wav"],
+        [
+            sys.executable,
+            "-m",
+            "duplex",
+            "talk",
+            "--server",
+            server_url,
+            "--input",
+            question,
+            "--output",
+            "other.wav",
+        ],
         cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
         stdout=subprocess.PIPE,
@@ -218,7 +275,9 @@ def test_a_full_server_is_one_sentence(server_url, tmp_path, capsys):
     )
     try:
         other.stdout.read(1)  # it is being heard
-        assert "places are taken" in refused(capsys, "talk", "--server", server_url, "--input", question)
+        assert "places are taken" in refused(
+            capsys, "talk", "--server", server_url, "--input", question
+        )
     finally:
         other.kill()
         other.communicate()
@@ -227,7 +286,9 @@ def test_a_full_server_is_one_sentence(server_url, tmp_path, capsys):
 def test_help_is_instant():
     """No torch, no matplotlib, no sound library until they are needed."""
     program = "import sys, duplex.cli; print([m for m in ('torch', 'numpy', 'websockets') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -253,7 +314,9 @@ def test_script_does_not_take_a_false_start_for_the_answer():
     first = int(LEAD_IN_S / TICK_S) + 1
     say(script, first + 5)
     script.notice({"type": "agent_started"}, (first + 5) * TICK_S)
-    script.notice({"type": "agent_stopped"}, (first + 6) * TICK_S)  # yields, as the question goes on
+    script.notice(
+        {"type": "agent_stopped"}, (first + 6) * TICK_S
+    )  # yields, as the question goes on
     steps = say(script, 40, first + 5)
     assert all(step is not None and step[1] is None for step in steps)
 
@@ -280,7 +343,11 @@ def test_playback_bridges_a_gap_and_keeps_the_cushion():
 def test_a_gap_in_silence_is_none():
     playback = Playback()
     playback.push(np.zeros(TICK_SAMPLES, np.float32))
-    assert not playback.pull(TICK_SAMPLES).any() and not playback.pull(TICK_SAMPLES).any() and playback.gaps == 0
+    assert (
+        not playback.pull(TICK_SAMPLES).any()
+        and not playback.pull(TICK_SAMPLES).any()
+        and playback.gaps == 0
+    )
 
 
 @pytest.mark.parametrize("held", [0.0, 0.1])
@@ -302,7 +369,9 @@ def test_playback_is_bounded():
     sound = tone(HELD_TICKS + 3)
     playback.push(sound)
     assert playback.dropped_ms == 3 * TICK_MS
-    np.testing.assert_array_equal(playback.pull(TICK_SAMPLES), sound[3 * TICK_SAMPLES : 4 * TICK_SAMPLES])
+    np.testing.assert_array_equal(
+        playback.pull(TICK_SAMPLES), sound[3 * TICK_SAMPLES : 4 * TICK_SAMPLES]
+    )
     assert playback.passed_ms == 4 * TICK_MS
 
 
@@ -332,7 +401,11 @@ def conversation() -> Recording:
 def test_turns_and_times():
     recording = conversation()
     first, second = recording.turns()
-    assert (first.who, first.text.strip(), first.start_s) == ("you", "what is the capital of france", 1.1)
+    assert (first.who, first.text.strip(), first.start_s) == (
+        "you",
+        "what is the capital of france",
+        1.1,
+    )
     assert (second.who, second.text.strip()) == ("agent", "The capital of France is Paris and …")
     assert spoken_words(recording.events)[0] == (4.12, "The")
     assert heard_words(recording.events)[3] == (2.4, "capital")
@@ -344,15 +417,29 @@ def test_a_corrected_turn_has_the_words_it_has_now():
     """In the transcript, in the picture at the times of those they replace, and on the terminal behind what was written first."""
     recording = conversation()
     at = next(i for i, event in enumerate(recording.events) if event["type"] == "user_ended")
-    recording.events.insert(at, {"time_s": 3.45, "type": "corrected", "tick": 0, "text": " what is the capitol in france now"})
-    assert recording.turns()[0].text.strip() == "what is the capitol in france now" and recording.turns()[0].end_s == 3.5
+    recording.events.insert(
+        at,
+        {
+            "time_s": 3.45,
+            "type": "corrected",
+            "tick": 0,
+            "text": " what is the capitol in france now",
+        },
+    )
+    assert (
+        recording.turns()[0].text.strip() == "what is the capitol in france now"
+        and recording.turns()[0].end_s == 3.5
+    )
     words = heard_words(recording.events)
     assert words[3:] == [(2.4, "capitol"), (3.0, "in"), (3.3, "france"), (3.3, "now")]
     out = io.StringIO()
     display = Display(out)
     for event in recording.events:
         display.show(event)
-    assert "you>  what is the capital of france → what is the capitol in france now\n" in out.getvalue()
+    assert (
+        "you>  what is the capital of france → what is the capitol in france now\n"
+        in out.getvalue()
+    )
 
 
 def test_the_time_line_is_a_picture(tmp_path):
@@ -378,7 +465,10 @@ def test_display_grows_lines():
     ):
         display.show({"type": kind, "text": text})
     display.finish()
-    assert out.getvalue() == "you>  hello\nagent> Good\nyou>  there\nagent> day. [stopped, not said: day.]\n"
+    assert (
+        out.getvalue()
+        == "you>  hello\nagent> Good\nyou>  there\nagent> day. [stopped, not said: day.]\n"
+    )
     assert errors.getvalue() == "note: broken\n"
 
 
@@ -405,7 +495,9 @@ def test_live_conversation():
         stop = asyncio.Event()
         room = Room(np.concatenate([tone(6), np.zeros(20 * TICK_SAMPLES, np.float32)]), stop)
         async with asyncio.timeout(20):
-            return await live(LockstepSession(TinyAgent(1)), room, Display(io.StringIO()), stop, keep=True)
+            return await live(
+                LockstepSession(TinyAgent(1)), room, Display(io.StringIO()), stop, keep=True
+            )
 
     recording = asyncio.run(run())
     kinds = [event["type"] for event in recording.events]

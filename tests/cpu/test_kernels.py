@@ -24,7 +24,11 @@ def rounded(module: torch.nn.Module, names: tuple[str, ...]) -> torch.nn.Module:
     module = copy.deepcopy(module)
     for name, parameter in module.named_parameters():
         if parameter.ndim > 1 and any(part in name for part in names):
-            matrix = parameter.data.flatten(1) if parameter.ndim == 3 and "conv" in name else parameter.data
+            matrix = (
+                parameter.data.flatten(1)
+                if parameter.ndim == 3 and "conv" in name
+                else parameter.data
+            )
             step = matrix.abs().amax(-1, keepdim=True).clamp(min=1e-8) / 127
             parameter.data.copy_((torch.round(matrix / step) * step).view_as(parameter))
     return module
@@ -51,7 +55,9 @@ def test_sums_are_whole_numbers(instruction, rows):
 
     totals = np.zeros((3, rows, 16), np.int32)
     run(digits.reshape(-1), weights, totals)
-    expected = np.einsum("grk,bglk->brl", digits[1].astype(int), weights.reshape(3, 40, 16, 4).astype(int))
+    expected = np.einsum(
+        "grk,bglk->brl", digits[1].astype(int), weights.reshape(3, 40, 16, 4).astype(int)
+    )
     assert np.array_equal(totals, expected)
 
 
@@ -66,11 +72,16 @@ def test_a_product_is_that_of_the_rounded_weights(rows):
     assert y.shape == (rows, 48)
     np.testing.assert_allclose(y[:, :37], expected, atol=2e-3 * float(expected.std()))
     for row in range(rows):  # whoever else is in the batch
-        assert np.array_equal(kernels.product(x[row : row + 1].numpy(), kernels.pack(layer.weight, layer.bias)), y[row : row + 1])
+        assert np.array_equal(
+            kernels.product(x[row : row + 1].numpy(), kernels.pack(layer.weight, layer.bias)),
+            y[row : row + 1],
+        )
 
 
 def test_zeros_are_zeros():
-    y = kernels.product(np.zeros((2, 16), np.float32), kernels.pack(torch.randn(16, 16), torch.ones(16)))
+    y = kernels.product(
+        np.zeros((2, 16), np.float32), kernels.pack(torch.randn(16, 16), torch.ones(16))
+    )
     assert np.array_equal(y, np.ones((2, 16)))
 
 
@@ -107,13 +118,21 @@ def test_lm(cache, least):
     compiled, found = compile_lm(copy.deepcopy(model)), []
     for one in (plain, compiled):
         torch.manual_seed(1)
-        state, hidden = lm.initial_state(config, 3, 16, dtype=cache if one is compiled else torch.float32), []
+        state, hidden = (
+            lm.initial_state(config, 3, 16, dtype=cache if one is compiled else torch.float32),
+            [],
+        )
         for counts in ([1, 0, 0], [2, 3, 1], *[[1, 5, 1]] * 6, [0, 0, 1]):
-            x, is_tick = torch.randn(3, max(counts), config.width), np.arange(max(counts))[None].repeat(3, 0) % 2 == 0
+            x, is_tick = (
+                torch.randn(3, max(counts), config.width),
+                np.arange(max(counts))[None].repeat(3, 0) % 2 == 0,
+            )
             h, state = lm.step(one, x, counts, is_tick, state)
             hidden += [h[slot, :count] for slot, count in enumerate(counts)]
         for after in ("prompt", "all"):
-            hidden.append(lm.consider(one, torch.randn(3, config.width), [-1, 0, 0], state, 1, after))
+            hidden.append(
+                lm.consider(one, torch.randn(3, config.width), [-1, 0, 0], state, 1, after)
+            )
         found.append((torch.cat(hidden), one.logits(torch.cat(hidden)).detach()))
     close(found[1][0], found[0][0], least)
     close(found[1][1], found[0][1], least)
@@ -151,7 +170,8 @@ def test_encoder():
 
 
 @pytest.mark.parametrize(
-    ("temperature", "cache", "least"), [(0.0, torch.float32, 1e-3), (0.6, torch.float32, 1e-3), (0.6, torch.bfloat16, 2e-2)]
+    ("temperature", "cache", "least"),
+    [(0.0, torch.float32, 1e-3), (0.6, torch.float32, 1e-3), (0.6, torch.bfloat16, 2e-2)],
 )
 def test_talker(temperature, cache, least):
     """The same codes from the same random numbers, and silence where it is forced."""
@@ -169,32 +189,60 @@ def test_talker(temperature, cache, least):
         parameter.data = torch.round(parameter.data / step) * step
     joined = torch.cat([plain.history_in.weight, plain.condition_in.weight], 1).data
     step = joined.abs().amax(1, keepdim=True) / 127
-    plain.history_in.weight.data, plain.condition_in.weight.data = (torch.round(joined / step) * step).chunk(2, 1)
-    plain = rounded(plain, ("qkv", "out.", "gate_up", "down", "head_in", "head_condition", "head_previous"))
+    plain.history_in.weight.data, plain.condition_in.weight.data = (
+        torch.round(joined / step) * step
+    ).chunk(2, 1)
+    plain = rounded(
+        plain, ("qkv", "out.", "gate_up", "down", "head_in", "head_condition", "head_previous")
+    )
     ring = config.window + 1
     shape = (config.layers, 3, config.heads, ring, config.width // config.heads)
-    caches = [(torch.zeros(shape, dtype=kind), torch.zeros(shape, dtype=kind)) for kind in (torch.float32, cache)]
-    visible, histories, same = torch.zeros(3, 1, 2, ring, dtype=torch.bool), torch.zeros(3, 2, 2 * config.code_width), []
+    caches = [
+        (torch.zeros(shape, dtype=kind), torch.zeros(shape, dtype=kind))
+        for kind in (torch.float32, cache)
+    ]
+    visible, histories, same = (
+        torch.zeros(3, 1, 2, ring, dtype=torch.bool),
+        torch.zeros(3, 2, 2 * config.code_width),
+        [],
+    )
     groups = torch.arange(config.codebook_size).expand(3, -1) // 6
     for step in range(0, 30, 2):  # two patches at once
         places = torch.tensor([step, step + 1]) % ring
-        visible[..., places[0]], visible[:, :, 1, places[1]], visible[:, :, 0, places[1]] = True, True, False
+        visible[..., places[0]], visible[:, :, 1, places[1]], visible[:, :, 0, places[1]] = (
+            True,
+            True,
+            False,
+        )
         forced = torch.tensor([[False, False], [step % 3 == 0, False], [True, True]])
         forced_both = forced[:, None].expand(3, 2, 2).contiguous()
-        conditions, uniform = torch.randn(3, 2, 2, config.code_width), torch.rand(3, 2, config.drawn)
+        conditions, uniform = (
+            torch.randn(3, 2, 2, config.code_width),
+            torch.rand(3, 2, config.drawn),
+        )
         guess = torch.randint(-1, config.codebook_size, (3, 2, config.drawn))
         with torch.no_grad():
-            given, rows = (histories, conditions, forced_both, plain.rotary[step : step + 2]), (visible, places)
-            hidden, our_hidden = (of.states(*given, *both, *rows) for of, both in zip((plain, compiled), caches, strict=True))
+            given, rows = (
+                (histories, conditions, forced_both, plain.rotary[step : step + 2]),
+                (visible, places),
+            )
+            hidden, our_hidden = (
+                of.states(*given, *both, *rows)
+                for of, both in zip((plain, compiled), caches, strict=True)
+            )
             close(our_hidden[:2], hidden[:2], least)
             given = hidden[:, 1], conditions[:, 1], uniform, forced, guess, groups
-            (codes, sums), (our_codes, our_sums) = (of.draw_patch(*given) for of in (plain, compiled))
+            (codes, sums), (our_codes, our_sums) = (
+                of.draw_patch(*given) for of in (plain, compiled)
+            )
         same.append((codes == our_codes).all(-1))
         assert torch.equal(our_codes[forced], model.silence_codes[:3].expand(int(forced.sum()), 3))
         torch.testing.assert_close(our_sums.view(3, 2, -1), model.embed(our_codes).sum(2))
         histories = torch.stack([histories[:, 1], sums], 1)  # both go on from the same
     assert torch.stack(same).float().mean() > 0.95  # a draw on a border may fall to the other side
-    keys = caches[1][0].view(*shape[:3], shape[4], ring).transpose(-1, -2)  # cell beside cell in the compiled one's memory
+    keys = (
+        caches[1][0].view(*shape[:3], shape[4], ring).transpose(-1, -2)
+    )  # cell beside cell in the compiled one's memory
     close(keys[:, :2], caches[0][0][:, :2], least)
     close(caches[1][1][:, :2], caches[0][1][:, :2], least)
 
@@ -204,13 +252,32 @@ def test_draws_are_those_of_the_whole_list(kind):
     """Whatever the logits are like, looking at the best alone draws what sorting all of them does."""
     rng = np.random.default_rng(0)
     logits = (rng.standard_normal((200, 300)) * rng.uniform(0.1, 9, (200, 1))).astype(np.float32)
-    logits = {"spread": logits, "ties": logits.round(), "equal": np.ones_like(logits), "below zero": logits - 50}[kind]
+    logits = {
+        "spread": logits,
+        "ties": logits.round(),
+        "equal": np.ones_like(logits),
+        "below zero": logits - 50,
+    }[kind]
     uniform, best = rng.random(200, np.float32), np.empty(30, np.int64)
-    ours = [draw(row, np.float32(0.7), 30, share, best) for row, share in zip(logits, uniform, strict=True)]
+    ours = [
+        draw(row, np.float32(0.7), 30, share, best)
+        for row, share in zip(logits, uniform, strict=True)
+    ]
     order = np.argsort(-logits, axis=1, kind="stable")[:, :30]  # of equal ones the first
-    shares = torch.from_numpy(np.take_along_axis(logits, order, 1)).div(0.7).softmax(-1).cumsum(-1).numpy()
-    expected = [row[(share < u * share[-1]).sum()] for row, share, u in zip(order, shares, uniform, strict=True)]
-    assert np.mean(np.array(ours) == expected) > 0.98  # a draw on a border may fall to the other side
+    shares = (
+        torch.from_numpy(np.take_along_axis(logits, order, 1))
+        .div(0.7)
+        .softmax(-1)
+        .cumsum(-1)
+        .numpy()
+    )
+    expected = [
+        row[(share < u * share[-1]).sum()]
+        for row, share, u in zip(order, shares, uniform, strict=True)
+    ]
+    assert (
+        np.mean(np.array(ours) == expected) > 0.98
+    )  # a draw on a border may fall to the other side
 
 
 def test_vocoder():

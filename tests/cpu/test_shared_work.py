@@ -24,7 +24,10 @@ def product(request):
     """Activations [N, I], weights, what one thread makes of them."""
     rows, inputs, outputs = request.param
     torch.manual_seed(0)
-    x, w = torch.randn(rows, inputs).numpy(), kernels.pack(torch.randn(outputs, inputs), torch.randn(outputs))
+    x, w = (
+        torch.randn(rows, inputs).numpy(),
+        kernels.pack(torch.randn(outputs, inputs), torch.randn(outputs)),
+    )
     assert w.weight.size >= kernels.SHARED_BYTES, "too small to be shared"
     return x, w, kernels.product(x, w)
 
@@ -38,10 +41,21 @@ def attention(dtype: torch.dtype):
     visible = torch.rand(5, seen) < 0.5
     visible[:, 0] = True
     whole = [part[slots, :, :seen].float().repeat_interleave(3, 1) for part in (keys, values)]
-    y = F.scaled_dot_product_attention(qkv[:, :6, None], *whole, attn_mask=visible[:, None, None])[:, :, 0]
+    y = F.scaled_dot_product_attention(qkv[:, :6, None], *whole, attn_mask=visible[:, None, None])[
+        :, :, 0
+    ]
     hidden = torch.zeros(5, seen).masked_fill(~visible, -torch.inf)
-    there = [part.view(torch.uint16) if dtype == torch.bfloat16 else part for part in (keys.transpose(2, 3).contiguous(), values)]
-    return [qkv.numpy(), *(part.numpy() for part in there), slots, hidden.numpy(), np.empty(cells, np.float32)], y.numpy()
+    there = [
+        part.view(torch.uint16) if dtype == torch.bfloat16 else part
+        for part in (keys.transpose(2, 3).contiguous(), values)
+    ]
+    return [
+        qkv.numpy(),
+        *(part.numpy() for part in there),
+        slots,
+        hidden.numpy(),
+        np.empty(cells, np.float32),
+    ], y.numpy()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -53,7 +67,9 @@ def test_attention_is_that_of_torch(dtype):
 
 
 def test_sixteen_bits_are_those_of_bfloat16():
-    x = torch.cat([torch.randn(1000) * 100, torch.tensor([0.0, 1.00390625, 1.01171875, -3e38, 1e-30])])  # two are half-way
+    x = torch.cat(
+        [torch.randn(1000) * 100, torch.tensor([0.0, 1.00390625, 1.01171875, -3e38, 1e-30])]
+    )  # two are half-way
     y = np.array([round_trip(value) for value in x.numpy()])
     assert np.array_equal(y, x.bfloat16().float().numpy())
 

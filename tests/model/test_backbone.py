@@ -14,7 +14,16 @@ from duplex.model.backbone import BackboneError, check_tokenizer, fill, read
 from duplex.model.lm import LM, LMConfig
 from tests.tiny_speech_agent import tiny_tokenizer
 
-SIZES = dict(width=128, layers=2, heads=2, kv_heads=1, hidden=48, vocabulary=64, rope_theta=5000.0, norm_eps=1e-5)
+SIZES = dict(
+    width=128,
+    layers=2,
+    heads=2,
+    kv_heads=1,
+    hidden=48,
+    vocabulary=64,
+    rope_theta=5000.0,
+    norm_eps=1e-5,
+)
 
 
 def llama(**changes) -> LlamaForCausalLM:
@@ -41,7 +50,9 @@ def write_gguf(model: LlamaForCausalLM, path) -> None:
         if "q_proj" in name or "k_proj" in name:
             heads = len(value) // 64
             value = value.reshape(heads, 2, 32, -1).swapaxes(1, 2).reshape(value.shape)
-        writer.add_tensor(names.get_name(name, (".weight",)), np.ascontiguousarray(value, dtype=np.float32))
+        writer.add_tensor(
+            names.get_name(name, (".weight",)), np.ascontiguousarray(value, dtype=np.float32)
+        )
     writer.write_header_to_file(), writer.write_kv_data_to_file(), writer.write_tensors_to_file()
     writer.close()
 
@@ -85,7 +96,13 @@ def test_what_cannot_work_is_refused(tmp_path):
 def test_a_vocabulary_with_text_where_the_controls_go_is_refused():
     check_tokenizer(tiny_tokenizer())
     with pytest.raises(BackboneError, match="hold text"):
-        check_tokenizer(Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate("abcdefghijklmnopqrstu")}, merges=[])))
+        check_tokenizer(
+            Tokenizer(
+                models.BPE(
+                    vocab={letter: i for i, letter in enumerate("abcdefghijklmnopqrstu")}, merges=[]
+                )
+            )
+        )
 
 
 def test_an_agent_is_not_put_on_another_backbone_than_its_own(tmp_path):

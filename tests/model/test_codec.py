@@ -16,11 +16,22 @@ from duplex.training.objectives.spectral import heard_distance
 
 from duplex.audio import CODEC_FRAME_SAMPLES, CODEC_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
 from duplex.model.codec import Codec, CodecConfig, load_codec, reset, save_codec
-from duplex.model.vocoder import OVERLAP_FRAMES, WINDOW_SAMPLES, minimum_phase, overlap_add, pulse_train
+from duplex.model.vocoder import (
+    OVERLAP_FRAMES,
+    WINDOW_SAMPLES,
+    minimum_phase,
+    overlap_add,
+    pulse_train,
+)
 from tests.tiny_speech_agent import tiny_encoder
 
 CONFIG = CodecConfig(
-    codebook_size=32, latent_width=16, encoder_width=24, encoder_blocks=2, decoder_width=32, decoder_blocks=2
+    codebook_size=32,
+    latent_width=16,
+    encoder_width=24,
+    encoder_blocks=2,
+    decoder_width=32,
+    decoder_blocks=2,
 )
 FRAMES = 4 * CODEC_FRAMES_PER_TICK
 SPLITS = ([1] * FRAMES, [CODEC_FRAMES_PER_TICK] * 4, [2, 9, 1, 12])
@@ -39,7 +50,9 @@ def codec() -> Codec:
 
 @pytest.fixture
 def wave() -> torch.Tensor:
-    return 0.1 * torch.randn(2, 1, FRAMES * CODEC_FRAME_SAMPLES, generator=torch.Generator().manual_seed(1))
+    return 0.1 * torch.randn(
+        2, 1, FRAMES * CODEC_FRAME_SAMPLES, generator=torch.Generator().manual_seed(1)
+    )
 
 
 def relative(ours: torch.Tensor, true: torch.Tensor) -> float:
@@ -73,7 +86,9 @@ def test_encode_stream_is_whole(codec, wave, split):
         piece, other = codec.encode_step(part, other)
         codes.append(piece)
     assert relative(torch.cat(latents, dim=1), codec.encode_latent(wave)) <= 1e-5
-    assert (torch.cat(codes, dim=2) == codec.encode(wave)).float().mean() > 0.99  # a tie may fall either way
+    assert (
+        torch.cat(codes, dim=2) == codec.encode(wave)
+    ).float().mean() > 0.99  # a tie may fall either way
 
 
 def test_encode_fills_up_the_last_frame(codec, wave):
@@ -100,7 +115,9 @@ def test_decoder_sees_no_later_frame(codec):
     latent = torch.randn(1, FRAMES, CONFIG.latent_width, requires_grad=True)
     wave, _ = codec.decoder.step(latent, codec.initial_decode_state(1))
     frame = 7
-    wave[:, frame * CODEC_FRAME_SAMPLES : (frame + 1) * CODEC_FRAME_SAMPLES].square().sum().backward()
+    wave[
+        :, frame * CODEC_FRAME_SAMPLES : (frame + 1) * CODEC_FRAME_SAMPLES
+    ].square().sum().backward()
     assert latent.grad[:, frame + 1 :].abs().max() == 0
     assert latent.grad[:, frame].abs().max() > 0
 
@@ -117,10 +134,14 @@ def test_overlap_add_is_the_plain_sum():
 def test_pulses_are_the_sum_of_harmonics_in_pieces_too():
     hz = torch.tensor([[200.0, 210.0, 230.0, 190.0]])
     whole, _ = pulse_train(hz, torch.tensor([200.0]), torch.zeros(1, dtype=torch.float64))
-    first, cycles = pulse_train(hz[:, :1], torch.tensor([200.0]), torch.zeros(1, dtype=torch.float64))
+    first, cycles = pulse_train(
+        hz[:, :1], torch.tensor([200.0]), torch.zeros(1, dtype=torch.float64)
+    )
     second, _ = pulse_train(hz[:, 1:], hz[:, 0], cycles)
     assert relative(torch.cat([first, second], dim=1), whole) < 1e-5
-    time = torch.arange(1, CODEC_FRAME_SAMPLES + 1, dtype=torch.float64) / SAMPLE_RATE  # the first frame: 200 Hz
+    time = (
+        torch.arange(1, CODEC_FRAME_SAMPLES + 1, dtype=torch.float64) / SAMPLE_RATE
+    )  # the first frame: 200 Hz
     plain = sum(torch.cos(2 * torch.pi * 200 * harmonic * time) for harmonic in range(1, 56))
     assert relative(first[0].double(), plain) < 1e-3
 
@@ -150,7 +171,9 @@ def test_reset_of_one_slot(codec, wave):
     _, kept = codec.decode_step(begin, codec.initial_decode_state(2))
     _, state = codec.decode_step(begin, codec.initial_decode_state(2))
     reset(state, [1])
-    assert state.tail[1].abs().max() == 0 and all(history[1].abs().max() == 0 for history in state.histories)
+    assert state.tail[1].abs().max() == 0 and all(
+        history[1].abs().max() == 0 for history in state.histories
+    )
     ours, _ = codec.decode_step(rest, state)
     undisturbed, _ = codec.decode_step(rest, kept)
     torch.testing.assert_close(ours[0], undisturbed[0])
@@ -174,7 +197,9 @@ def test_silence_codes_are_what_lasting_silence_becomes(codec):
 def test_saved_and_loaded_it_is_the_same(codec, wave, tmp_path):
     save_codec(codec, tmp_path)
     loaded, codes = load_codec(tmp_path), codec.encode(wave)
-    assert torch.equal(loaded.encode(wave), codes) and torch.equal(loaded.decode(codes), codec.decode(codes))
+    assert torch.equal(loaded.encode(wave), codes) and torch.equal(
+        loaded.decode(codes), codec.decode(codes)
+    )
 
 
 def test_quantize_in_training_is_the_package_quantizer(codec, wave):
@@ -207,10 +232,14 @@ def test_training_goes_on_where_it_stopped(adversary_at, tmp_path, monkeypatch):
     """Two steps, stop, two more is the same as four; the first run is short enough to freeze nothing."""
     monkeypatch.setattr(training, "WARM_UP_STEPS", 1)
     monkeypatch.setattr(training, "ALONE_STEPS", 1)
-    crop = 0.1 * torch.randn(4, 1, 8 * CODEC_FRAME_SAMPLES, generator=torch.Generator().manual_seed(2))
+    crop = 0.1 * torch.randn(
+        4, 1, 8 * CODEC_FRAME_SAMPLES, generator=torch.Generator().manual_seed(2)
+    )
 
     def trainer() -> training.Trainer:
-        return training.Trainer(CONFIG, seed=1, minutes=1, freeze_at=0.4, rate=1e-3, adversary_at=adversary_at)
+        return training.Trainer(
+            CONFIG, seed=1, minutes=1, freeze_at=0.4, rate=1e-3, adversary_at=adversary_at
+        )
 
     straight, first, second = trainer(), trainer(), trainer()
     for _ in range(4):
@@ -221,11 +250,16 @@ def test_training_goes_on_where_it_stopped(adversary_at, tmp_path, monkeypatch):
     second.load(tmp_path)
     for _ in range(2):
         second.step(crop)
-    for whole, parted in ((straight.codec, second.codec), (straight.discriminator, second.discriminator)):
+    for whole, parted in (
+        (straight.codec, second.codec),
+        (straight.discriminator, second.discriminator),
+    ):
         for name, value in whole.state_dict().items():
             torch.testing.assert_close(parted.state_dict()[name], value)
     assert straight.progress.adversary == (0 if adversary_at else 4)
-    assert json.loads((tmp_path / "config.json").read_text())["codebook_size"] == CONFIG.codebook_size
+    assert (
+        json.loads((tmp_path / "config.json").read_text())["codebook_size"] == CONFIG.codebook_size
+    )
 
 
 def test_an_encoder_that_learns_on_leaves_the_codes_their_meaning(monkeypatch):
@@ -234,14 +268,20 @@ def test_an_encoder_that_learns_on_leaves_the_codes_their_meaning(monkeypatch):
     trainer.progress.frozen, trainer.progress.step = True, training.WARM_UP_STEPS + 1
     trainer.relearn(copy.deepcopy(trainer.codec))
     trainer.ears = tiny_encoder().requires_grad_(False)
-    wave = 0.1 * torch.randn(2, 1, 12 * CODEC_FRAME_SAMPLES, generator=torch.Generator().manual_seed(2))
+    wave = 0.1 * torch.randn(
+        2, 1, 12 * CODEC_FRAME_SAMPLES, generator=torch.Generator().manual_seed(2)
+    )
     controls = torch.zeros(2, 12, NUMBERS)
 
     def changed(*what) -> set[str]:
         before = {name: value.clone() for name, value in trainer.codec.state_dict().items()}
         trainer.step(*what)
         now = trainer.codec.state_dict()
-        return {name.split(".")[0] for name, value in before.items() if not torch.equal(value, now[name])}
+        return {
+            name.split(".")[0]
+            for name, value in before.items()
+            if not torch.equal(value, now[name])
+        }
 
     everything = {"encoder", "quantizer", "decoder"}
     assert changed(wave) == changed(wave) == everything and trainer.sums["ears"][-1] > 0
@@ -272,7 +312,9 @@ def test_a_deeper_codec_begins_as_the_one_it_starts_from(codec, wave, tmp_path):
     trainer = training.Trainer(config, seed=1, minutes=1, freeze_at=1.0, rate=1e-3)
     trainer.begin_from(tmp_path)
     assert torch.equal(trainer.codec.encode(wave), codec.encode(wave))
-    torch.testing.assert_close(trainer.codec.eval().decode(codec.encode(wave)), codec.decode(codec.encode(wave)))
+    torch.testing.assert_close(
+        trainer.codec.eval().decode(codec.encode(wave)), codec.decode(codec.encode(wave))
+    )
     trainer.progress.frozen, trainer.progress.step = True, training.WARM_UP_STEPS + 1
     trainer.step(wave)
     assert trainer.codec.decoder.blocks[3].layer_scale.abs().max() > 0, "what is new learns"
@@ -283,7 +325,9 @@ def test_an_encoder_can_begin_anew_for_a_decoder_that_stays(codec, wave, tmp_pat
     trainer = training.Trainer(CONFIG, seed=1, minutes=1, freeze_at=1.0, rate=1e-3)
     trainer.begin_from(tmp_path, new_encoder=True)
     assert not torch.equal(trainer.codec.encode(wave), codec.encode(wave))
-    torch.testing.assert_close(trainer.codec.eval().decode(codec.encode(wave)), codec.decode(codec.encode(wave)))
+    torch.testing.assert_close(
+        trainer.codec.eval().decode(codec.encode(wave)), codec.decode(codec.encode(wave))
+    )
 
 
 def test_ears_hear_no_difference_between_a_sound_and_itself():

@@ -58,13 +58,20 @@ def test_the_draft_changes_no_symbol(slots, temperature):
     assert talk(plain, 160, joins, leaves) == talk(drafted, 160, joins, leaves)
     counts = drafted.counts
     assert 0 < counts.right < counts.guesses and counts.lm_calls < plain.counts.lm_calls
-    assert plain.counts.lm_calls - counts.lm_calls <= counts.calls_saved  # calls are shared by a batch
-    assert int(plain.lm_state.next_position.max()) > plain.lm.config.text_window + plain.lm.config.tick_window
+    assert (
+        plain.counts.lm_calls - counts.lm_calls <= counts.calls_saved
+    )  # calls are shared by a batch
+    assert (
+        int(plain.lm_state.next_position.max())
+        > plain.lm.config.text_window + plain.lm.config.tick_window
+    )
 
 
 def test_sampled_symbols_keep_their_distribution():
     """All pairs of first symbols of a turn, 4 choices each: the draws against the probabilities worked out by hand."""
-    settings = Settings(symbols_per_tick=2, temperature=1.0, next_penalty=50.0, top_k=4, draft_least=0.0)
+    settings = Settings(
+        symbols_per_tick=2, temperature=1.0, next_penalty=50.0, top_k=4, draft_least=0.0
+    )
     agent = with_draft(tiny_agent(1, settings, seed=3), 0.02)
     heard, draws = np.zeros((1, TICK_SAMPLES), np.float32), Counter()
     exact = {}
@@ -75,7 +82,9 @@ def test_sampled_symbols_keep_their_distribution():
             exact = pair_probabilities(agent, heard)
         first = int(agent.lm_state.next_position[0]) + 1  # after the tick
         fed = []
-        agent.note = lambda slot, symbol, before, position, events, fed=fed: fed.append((position, symbol))
+        agent.note = lambda slot, symbol, before, position, events, fed=fed: fed.append(
+            (position, symbol)
+        )
         agent.step(heard, [0])
         agent.close(0)
         assert [position for position, _ in fed] == [first, first + 1]
@@ -97,7 +106,9 @@ def pair_probabilities(agent, heard) -> dict:
         scores = agent.lm.logits(hidden[None])[0]
         scores[NEXT] -= agent.settings.next_penalty
         values, symbols = scores.masked_fill(~mask, -torch.inf).topk(agent.settings.top_k)
-        assert (symbols >= FIRST_TEXT_ID).all(), "a control among the likeliest would change the rules: choose another seed"
+        assert (symbols >= FIRST_TEXT_ID).all(), (
+            "a control among the likeliest would change the rules: choose another seed"
+        )
         return dict(zip(symbols.tolist(), values.softmax(-1).tolist(), strict=True))
 
     vector = agent.listen(torch.from_numpy(heard), [[]])[0]
@@ -112,7 +123,9 @@ def pair_probabilities(agent, heard) -> dict:
 
 def test_a_draft_that_does_not_gain_is_turned_off(monkeypatch):
     monkeypatch.setattr("duplex.agent.agent.WEIGH_TICKS", 10)
-    agent = with_draft(tiny_agent(1, Settings(symbols_per_tick=3, draft_least=0.0), seed=1), 5.0)  # always wrong
+    agent = with_draft(
+        tiny_agent(1, Settings(symbols_per_tick=3, draft_least=0.0), seed=1), 5.0
+    )  # always wrong
     talk(agent, 12, {0: 0}, {})
     assert agent.counts.draft_off and agent.counts.calls_saved == 0
     guesses = agent.counts.guesses
@@ -135,7 +148,13 @@ def test_nothing_is_guessed_beyond_the_rules():
                 speaking_allowed=False,
                 audible=True,
             ),
-            1: Asked(torch.randn(width).double(), torch.randn(1, width).double(), Grammar(AGENT, False, True), True, True),
+            1: Asked(
+                torch.randn(width).double(),
+                torch.randn(1, width).double(),
+                Grammar(AGENT, False, True),
+                True,
+                True,
+            ),
         }
         guesses = propose(agent.draft, agent.lm, asked, 3, 0.0, 0.0)
         assert all(len(g) <= 3 and not {NEXT, STOP} & set(g) for g in guesses.values())
@@ -144,27 +163,48 @@ def test_nothing_is_guessed_beyond_the_rules():
 
 def test_bench_compares_the_same_conversation():
     def load(slots):
-        agent = with_draft(tiny_agent(slots, Settings(symbols_per_tick=3, next_penalty=2.0, draft_least=0.0)), 0.02)
+        agent = with_draft(
+            tiny_agent(slots, Settings(symbols_per_tick=3, next_penalty=2.0, draft_least=0.0)), 0.02
+        )
         step = agent.encoder.step
 
-        def rounded(mel, state):  # the last bits differ from run to run, and to a random encoder many words are all but as likely
+        def rounded(
+            mel, state
+        ):  # the last bits differ from run to run, and to a random encoder many words are all but as likely
             (vectors, phones), state = step(mel, state)
             return (vectors, phones.round(decimals=2)), state
 
         agent.encoder.step = rounded
         return agent
 
-    questions = [np.random.default_rng(i).normal(0, 0.3, 12_000).astype(np.float32) for i in range(2)]
+    questions = [
+        np.random.default_rng(i).normal(0, 0.3, 12_000).astype(np.float32) for i in range(2)
+    ]
     for slots in (1, 2):
         found = bench_draft.measure(load, questions, slots)
         assert found["the same events"]
-        calls = [found[name]["LM calls a tick with text, mean"] for name in ("drafted", "foreseen", "plain")]
-        assert 1 <= calls[0] < calls[1] <= calls[2] <= 6  # a symbol each and <next>; a turn that is read anew takes two
-        assert not found["guesses right"]["plain"] and found["time with / without"].keys() == {"plain", "foreseen", "drafted"}
-        shares = [share for places in found["guesses right"]["drafted"].values() for share, _ in places.values()]
+        calls = [
+            found[name]["LM calls a tick with text, mean"]
+            for name in ("drafted", "foreseen", "plain")
+        ]
+        assert (
+            1 <= calls[0] < calls[1] <= calls[2] <= 6
+        )  # a symbol each and <next>; a turn that is read anew takes two
+        assert not found["guesses right"]["plain"] and found["time with / without"].keys() == {
+            "plain",
+            "foreseen",
+            "drafted",
+        }
+        shares = [
+            share
+            for places in found["guesses right"]["drafted"].values()
+            for share, _ in places.values()
+        ]
         assert min(shares) < 1 and max(shares) > 0
     settings = Settings(symbols_per_tick=3, next_penalty=2.0)
-    assert "drafted" not in bench_draft.measure(lambda slots: tiny_agent(slots, settings), questions, 1)
+    assert "drafted" not in bench_draft.measure(
+        lambda slots: tiny_agent(slots, settings), questions, 1
+    )
 
 
 def test_bench_of_a_large_model_times_its_calls(monkeypatch):
@@ -190,8 +230,13 @@ def test_bench_of_a_stall_hears_all_of_it(monkeypatch):
     monkeypatch.setattr(bench_draft, "STALL_TICK", 5)
     monkeypatch.setattr(bench_draft, "PAUSE_S", 5.0)
     questions = [np.random.default_rng(0).normal(0, 0.3, 12_000).astype(np.float32)]
-    found = asyncio.run(bench_draft.catch_up(lambda slots: tiny_agent(slots, Settings(next_penalty=2.0)), questions))
-    assert found["largest ms behind"] > 600 and found["s from the end of the stall until in time"] is not None
+    found = asyncio.run(
+        bench_draft.catch_up(lambda slots: tiny_agent(slots, Settings(next_penalty=2.0)), questions)
+    )
+    assert (
+        found["largest ms behind"] > 600
+        and found["s from the end of the stall until in time"] is not None
+    )
     assert found["user audio dropped, ms"] == 0 and found["heard"]
 
 
@@ -212,13 +257,22 @@ def test_a_draft_that_fails_is_turned_off_and_nobody_notices(monkeypatch):
 
 
 def test_what_the_draft_does_is_in_the_metrics():
-    agent = with_draft(tiny_agent(1, Settings(symbols_per_tick=3, next_penalty=2.0, draft_least=0.0)), 0.02)
+    agent = with_draft(
+        tiny_agent(1, Settings(symbols_per_tick=3, next_penalty=2.0, draft_least=0.0)), 0.02
+    )
     talk(agent, 40, {0: 0}, {})
     figures = agent.metrics()
     assert figures["talker_calls"] == agent.talking.counts.calls
-    assert agent.counts.right <= sum(figures["guesses_right"].values()) < sum(figures["guesses"].values())
+    assert (
+        agent.counts.right
+        <= sum(figures["guesses_right"].values())
+        < sum(figures["guesses"].values())
+    )
     of_server = {"paths": {"opened": {}, "talking": {}}, "threads": 1, "tasks": 1}
     text = metrics.exposition({**Engine(agent, 1).stats(), **of_server}).decode()
     for kind, number in figures["guesses"].items():
         assert f'duplex_draft_guesses_total{{kind="{kind}"}} {number}.0\n' in text
-    assert "duplex_draft_on 1.0\n" in text and f"duplex_lm_calls_total {agent.counts.lm_calls}.0\n" in text
+    assert (
+        "duplex_draft_on 1.0\n" in text
+        and f"duplex_lm_calls_total {agent.counts.lm_calls}.0\n" in text
+    )

@@ -17,17 +17,23 @@ TINY = EncoderConfig(width=24, layers=2, heads=3, window=16)  # 4 ticks of windo
 def encoder() -> Encoder:
     torch.manual_seed(0)
     encoder = Encoder(TINY).eval()
-    for block in encoder.blocks:  # every distance its own bias, or mistakes in distance would not show
+    for (
+        block
+    ) in encoder.blocks:  # every distance its own bias, or mistakes in distance would not show
         torch.nn.init.normal_(block.distance_bias)
     return encoder
 
 
 def mel(batch: int, ticks: int, seed: int = 1) -> torch.Tensor:
-    return torch.randn(batch, ticks * MEL_FRAMES_PER_TICK, 80, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        batch, ticks * MEL_FRAMES_PER_TICK, 80, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 @torch.no_grad()
-def run(encoder: Encoder, sound: torch.Tensor, chunks: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+def run(
+    encoder: Encoder, sound: torch.Tensor, chunks: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Features and CTC log-probabilities of a stream that comes in chunks of so many ticks."""
     state, parts = encoder.initial_state(len(sound)), []
     for part in sound.split([n * MEL_FRAMES_PER_TICK for n in chunks], 1):
@@ -59,7 +65,9 @@ def test_no_tick_depends_on_later_sound(encoder):
     _, log_probs = encoder(sound)
     for tick in range(6):
         frames = slice(4 * tick, 4 * tick + 4)
-        (gradient,) = torch.autograd.grad(log_probs[:, frames].square().sum(), sound, retain_graph=True)
+        (gradient,) = torch.autograd.grad(
+            log_probs[:, frames].square().sum(), sound, retain_graph=True
+        )
         per_tick = gradient.abs().unflatten(1, (6, -1)).amax((0, 2, 3))
         assert per_tick[tick] > 0 and not per_tick[tick + 1 :].any()
 
@@ -86,7 +94,9 @@ def test_reset_of_one_slot_leaves_the_others(encoder):
     assert torch.allclose(features[[0, 2]], undisturbed[[0, 2], 7:], atol=1e-5)
     assert torch.allclose(log_probs[[0, 2]], heard[[0, 2], 28:], atol=1e-4)
     fresh, heard = run(encoder, sound[1:2, 7 * MEL_FRAMES_PER_TICK :], [7])
-    assert torch.allclose(features[1], fresh[0], atol=1e-5) and torch.allclose(log_probs[1], heard[0], atol=1e-4)
+    assert torch.allclose(features[1], fresh[0], atol=1e-5) and torch.allclose(
+        log_probs[1], heard[0], atol=1e-4
+    )
 
 
 def test_ctranslate2_reader(tmp_path):
@@ -108,4 +118,6 @@ def test_ctranslate2_reader(tmp_path):
     (tmp_path / "model.bin").write_bytes(data + struct.pack("<I", 0))
     tensors = read_tensors(tmp_path / "model.bin", "encoder/")
     assert tensors.keys() == {"encoder/a", "encoder/heads"}
-    assert np.array_equal(tensors["encoder/a"], arrays["encoder/a"]) and tensors["encoder/heads"] == 6
+    assert (
+        np.array_equal(tensors["encoder/a"], arrays["encoder/a"]) and tensors["encoder/heads"] == 6
+    )

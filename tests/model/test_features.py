@@ -6,13 +6,27 @@ import torchaudio
 from transformers import WhisperFeatureExtractor
 
 from duplex.audio import MEL_HOP_SAMPLES, SAMPLE_RATE
-from duplex.model.features import BINS, PEAK_DECAY, PEAK_FLOOR, TAIL_SAMPLES, initial_state, log_mel, log_power, reset, running_peak
+from duplex.model.features import (
+    BINS,
+    PEAK_DECAY,
+    PEAK_FLOOR,
+    TAIL_SAMPLES,
+    initial_state,
+    log_mel,
+    log_power,
+    reset,
+    running_peak,
+)
 
 
 def noise(batch: int, frames: int) -> torch.Tensor:
     """Noise whose level goes up and down, so that the peak matters."""
     loudness = torch.linspace(0, 9, frames * MEL_HOP_SAMPLES).sin().square()
-    return 0.3 * loudness * torch.randn(batch, frames * MEL_HOP_SAMPLES, generator=torch.Generator().manual_seed(0))
+    return (
+        0.3
+        * loudness
+        * torch.randn(batch, frames * MEL_HOP_SAMPLES, generator=torch.Generator().manual_seed(0))
+    )
 
 
 @pytest.mark.parametrize("chunks", [[1] * 30, [8, 8, 8, 6], [3, 1, 17, 9], [29, 1]])
@@ -36,17 +50,30 @@ def test_no_frame_depends_on_later_samples():
 
 
 def test_filters_are_whispers():
-    ours = torchaudio.functional.melscale_fbanks(BINS, 0.0, 8000.0, 80, 16_000, norm="slaney", mel_scale="slaney")
-    assert (ours - torch.from_numpy(WhisperFeatureExtractor(feature_size=80).mel_filters)).abs().max() < 1e-6
+    ours = torchaudio.functional.melscale_fbanks(
+        BINS, 0.0, 8000.0, 80, 16_000, norm="slaney", mel_scale="slaney"
+    )
+    assert (
+        ours - torch.from_numpy(WhisperFeatureExtractor(feature_size=80).mel_filters)
+    ).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("hz", [200, 1000, 3400])
 def test_a_tone_has_whispers_values(hz):
     """The same tone at both rates; compared in steady frames and before the level handling, where both are plain."""
-    tone = [0.4 * torch.sin(2 * torch.pi * hz * torch.arange(rate) / rate) for rate in (SAMPLE_RATE, 16_000)]
+    tone = [
+        0.4 * torch.sin(2 * torch.pi * hz * torch.arange(rate) / rate)
+        for rate in (SAMPLE_RATE, 16_000)
+    ]
     ours = log_power(torch.cat([torch.zeros(TAIL_SAMPLES), tone[0]])[None])[0, 50]
     extractor = WhisperFeatureExtractor(feature_size=80)
-    theirs = extractor(tone[1].numpy(), sampling_rate=16_000, return_tensors="pt").input_features[0, :, 50] * 4 - 4
+    theirs = (
+        extractor(tone[1].numpy(), sampling_rate=16_000, return_tensors="pt").input_features[
+            0, :, 50
+        ]
+        * 4
+        - 4
+    )
     audible = theirs > theirs.max() - 6  # Whisper cuts at 8 below; rounding rules the bottom
     assert (ours - theirs)[audible].abs().max() < 0.02
 
@@ -62,7 +89,9 @@ def test_peak_is_a_slow_maximum():
 
 
 def test_level_hardly_matters_and_silence_stays_low():
-    tone = 0.5 * torch.sin(torch.arange(20 * MEL_HOP_SAMPLES) * 2 * torch.pi * 600 / SAMPLE_RATE)[None]
+    tone = (
+        0.5 * torch.sin(torch.arange(20 * MEL_HOP_SAMPLES) * 2 * torch.pi * 600 / SAMPLE_RATE)[None]
+    )
     loud, _ = log_mel(tone, initial_state(1))
     soft, _ = log_mel(tone * 0.1, initial_state(1))
     audible = loud[:, 2:] > loud.max() - 1.5  # from the frame on whose window is full
@@ -75,4 +104,8 @@ def test_reset_of_one_slot():
     _, state = log_mel(noise(3, 10), initial_state(3))
     kept = state.tail[[0, 2]].clone()
     reset(state, [1])
-    assert torch.equal(state.tail[[0, 2]], kept) and not state.tail[1].any() and state.peak[1] == PEAK_FLOOR
+    assert (
+        torch.equal(state.tail[[0, 2]], kept)
+        and not state.tail[1].any()
+        and state.peak[1] == PEAK_FLOOR
+    )

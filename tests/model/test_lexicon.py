@@ -27,7 +27,16 @@ from duplex.model.lexicon import (
     written,
 )
 
-SENTENCES = ["i see a tree", "i see you", "you see a tree", "a tree", "we see a bee", "i see a bee", "bee a tree", "see you"]
+SENTENCES = [
+    "i see a tree",
+    "i see you",
+    "you see a tree",
+    "a tree",
+    "we see a bee",
+    "i see a bee",
+    "bee a tree",
+    "see you",
+]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +59,9 @@ def heard(words: lexicon.Lexicon, log_probs: np.ndarray) -> list[tuple[str, int]
     """Words with the frame after which each was given."""
     reading, given = Reading(), []
     for first in range(0, len(log_probs) - 3, 4):
-        given += [(word, first + 4) for word, _ in read(words, reading, log_probs[first : first + 4])]
+        given += [
+            (word, first + 4) for word, _ in read(words, reading, log_probs[first : first + 4])
+        ]
     return given
 
 
@@ -65,12 +76,16 @@ def test_what_is_said_is_heard_word_by_word(words):
 
 def read_all(words, log_probs) -> tuple[list[str], Reading]:
     reading = Reading()
-    given = [word for tick in log_probs.reshape(-1, 2, 1 + len(PHONES)) for word, _ in read(words, reading, tick)]
+    given = [
+        word
+        for tick in log_probs.reshape(-1, 2, 1 + len(PHONES))
+        for word, _ in read(words, reading, tick)
+    ]
     return given, reading
 
 
 def test_all_ways_to_read_a_turn_live_on_beside_what_was_given(words):
-    """"see" and "sea" sound alike: the trigram's choice is given, the other is another way, in a long turn as well."""
+    """ "see" and "sea" sound alike: the trigram's choice is given, the other is another way, in a long turn as well."""
     given, reading = read_all(words, spoken("i sea a tree see you", sure=0.99))
     found = ways(words, reading, 8)
     assert given == "i see a tree see you".split() == found[0][0] and len(found) == 8
@@ -111,7 +126,12 @@ def test_a_faint_word_is_given_and_not_sure(words, monkeypatch):
     """In half of the probability nobody speaks; the bonus for its phones makes it the best way, not a sure one."""
     log_probs = np.exp(spoken("see you", sure=0.5))
     log_probs[:, BLANK] = np.maximum(log_probs[:, BLANK], 0.5)
-    ticks, shares = np.log(log_probs / log_probs.sum(1, keepdims=True)).astype(np.float32).reshape(-1, 2, 1 + len(PHONES)), []
+    ticks, shares = (
+        np.log(log_probs / log_probs.sum(1, keepdims=True))
+        .astype(np.float32)
+        .reshape(-1, 2, 1 + len(PHONES)),
+        [],
+    )
     for doubted in (lexicon.DOUBTED, 0.0):
         monkeypatch.setattr(lexicon, "DOUBTED", doubted)
         reading = Reading()
@@ -127,7 +147,12 @@ def test_until_a_word_is_given_it_is_undecided(words):
         given += read(words, reading, tick)
         undecided.append(lexicon.undecided(reading))
     begun, over = undecided.index(True), len(undecided) - undecided[::-1].index(True)
-    assert given and begun < over < len(undecided) and all(undecided[begun:over]) and not lexicon.undecided(Reading())
+    assert (
+        given
+        and begun < over < len(undecided)
+        and all(undecided[begun:over])
+        and not lexicon.undecided(Reading())
+    )
 
 
 def test_a_word_whose_end_is_not_marked_is_given_in_a_rest(words):
@@ -142,11 +167,19 @@ def test_after_a_rest_a_sentence_may_begin_or_the_last_go_on(words):
     while not (reading.resting and reading.frame > REST_FRAMES):
         read(words, reading, next(ticks))
     size, said = len(words.words), [words.words.index(word) for word in ("i", "see")]
-    both = [i for i in range(len(reading.node)) if reading.words[i, : reading.count[i]].tolist() == said]
+    both = [
+        i for i in range(len(reading.node)) if reading.words[i, : reading.count[i]].tolist() == said
+    ]
     going_on, over = sorted(both, key=lambda i: -reading.context[i])
-    assert len(both) == 2 and reading.context[[going_on, over]].tolist() == [said[0] * size + said[1], 0] and not reading.node.any()
+    assert (
+        len(both) == 2
+        and reading.context[[going_on, over]].tolist() == [said[0] * size + said[1], 0]
+        and not reading.node.any()
+    )
     ends = expected(words, reading.context[[going_on]], np.array([0]))[0]
-    assert reading.score[over] - reading.score[going_on] == pytest.approx(LM_WEIGHT * ends, rel=1e-5)
+    assert reading.score[over] - reading.score[going_on] == pytest.approx(
+        LM_WEIGHT * ends, rel=1e-5
+    )
 
 
 def test_a_word_that_nobody_finishes_is_none(words):
@@ -154,8 +187,17 @@ def test_a_word_that_nobody_finishes_is_none(words):
     log_probs = np.full((60, 1 + len(PHONES)), -99.0, np.float32)
     log_probs[np.arange(60), [phones("tree")[0]] + [BLANK] * 59] = 0.0
     reading = Reading()
-    given = [word for tick in log_probs.reshape(-1, 4, 1 + len(PHONES)) for word, _ in read(words, reading, tick)]
-    assert given == [] and reading.resting and not reading.node.any() and not lexicon.undecided(reading)
+    given = [
+        word
+        for tick in log_probs.reshape(-1, 4, 1 + len(PHONES))
+        for word, _ in read(words, reading, tick)
+    ]
+    assert (
+        given == []
+        and reading.resting
+        and not reading.node.any()
+        and not lexicon.undecided(reading)
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -169,7 +211,9 @@ def test_a_hypothesis_has_the_probability_of_all_its_paths(seed, monkeypatch):
     monkeypatch.setattr(lexicon, "SCORE_WIDTH", np.inf)
     monkeypatch.setattr(lexicon, "HYPOTHESES", 10**6)
     frames = 8
-    log_probs = torch.randn(frames, 1 + len(PHONES), generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
+    log_probs = torch.randn(
+        frames, 1 + len(PHONES), generator=torch.Generator().manual_seed(seed)
+    ).log_softmax(-1)
     reading = Reading()
     for frame in log_probs.numpy():
         lexicon.hear(words, reading, frame)
@@ -191,12 +235,19 @@ def test_a_hypothesis_has_the_probability_of_all_its_paths(seed, monkeypatch):
             target = [*gaps[0], *written[0], *gaps[1], *written[1], *gaps[2]]
             if len(target) + sum(a == b for a, b in itertools.pairwise(target)) <= frames:
                 lengths = torch.tensor([frames]), torch.tensor([len(target)])
-                loss = torch.nn.functional.ctc_loss(log_probs[:, None], torch.tensor([target]), *lengths, reduction="sum")
+                loss = torch.nn.functional.ctc_loss(
+                    log_probs[:, None], torch.tensor([target]), *lengths, reduction="sum"
+                )
                 ways.append(-float(loss))
         contexts = np.array([0, pair[0]])
-        prior = LM_WEIGHT * float(expected(words, contexts, np.array(pair)).sum()) + PHONE_BONUS * said[pair]
+        prior = (
+            LM_WEIGHT * float(expected(words, contexts, np.array(pair)).sum())
+            + PHONE_BONUS * said[pair]
+        )
         differences.append(np.logaddexp.reduce(ways) + prior - np.logaddexp.reduce(found[pair]))
-    assert len(differences) > 3 and np.ptp(differences) < 1e-3, "all by the same: the best score is taken off in every frame"
+    assert len(differences) > 3 and np.ptp(differences) < 1e-3, (
+        "all by the same: the best score is taken off in every frame"
+    )
 
 
 def test_the_trigram_is_that_of_the_counts(words):
@@ -206,9 +257,15 @@ def test_the_trigram_is_that_of_the_counts(words):
     everything = np.arange(size)
     for first, second in [("i", "see"), ("see", "a"), ("a", "tree"), ("tree", "you"), ("", "i")]:
         context = np.full(size, index[first] * size + index[second])
-        assert np.exp(expected(words, context, everything)).sum() == pytest.approx(1, abs=0.01)  # stored in 16 bits
+        assert np.exp(expected(words, context, everything)).sum() == pytest.approx(
+            1, abs=0.01
+        )  # stored in 16 bits
     ends = [["", *sentence.split(), ""] for sentence in SENTENCES]
-    counts = [Counter(zip(*(said[i:] for said in [line] for i in range(n)), strict=False)) for line in ends for n in (2, 3)]
+    counts = [
+        Counter(zip(*(said[i:] for said in [line] for i in range(n)), strict=False))
+        for line in ends
+        for n in (2, 3)
+    ]
     pairs, triples = sum(counts[::2], Counter()), sum(counts[1::2], Counter())
     singles = Counter(word for line in ends for word in line[1:])
     total = sum(singles.values()) + 2 * 0.2
@@ -224,7 +281,12 @@ def test_the_trigram_is_that_of_the_counts(words):
 
 def test_words_are_written_as_they_stand_inside_sentences(words):
     """At a sentence's beginning, and in lines all of one size, capitals mean nothing; the list is asked last."""
-    lines = ["Where is Paris, Tom? Paris I know.", "The march to Rome was long. March on!", "paris rome", "WHERE IS THE MARCH"]
+    lines = [
+        "Where is Paris, Tom? Paris I know.",
+        "The march to Rome was long. March on!",
+        "paris rome",
+        "WHERE IS THE MARCH",
+    ]
     listed = ["Eleanor", "Polish", "polish", "Rome"]
     asked = ["paris", "tom", "i", "march", "rome", "where", "eleanor", "polish", "zzz"]
     found = ["Paris", "Tom", "I", "march", "Rome", "where", "Eleanor", "polish", "zzz"]
@@ -240,16 +302,28 @@ def test_a_long_stream_costs_no_more_than_a_short_one(words):
     reading, given = Reading(), 0
     for _ in range(500):
         noise = rng.normal(0, 2, (4, 1 + len(PHONES)))
-        given += len(read(words, reading, (noise - np.log(np.exp(noise).sum(1, keepdims=True))).astype(np.float32)))
+        given += len(
+            read(
+                words,
+                reading,
+                (noise - np.log(np.exp(noise).sum(1, keepdims=True))).astype(np.float32),
+            )
+        )
         assert len(reading.node) <= lexicon.HYPOTHESES and np.isfinite(reading.score).all()
-        assert reading.words.shape[1] == LONGEST_TURN and reading.count.max() <= LONGEST_TURN > len(reading.given)
+        assert reading.words.shape[1] == LONGEST_TURN and reading.count.max() <= LONGEST_TURN > len(
+            reading.given
+        )
     assert given > 10
 
 
 def test_a_long_turn_is_cut(words):
     """Until it is committed as a whole, which it is over then."""
     given, reading = read_all(words, spoken("i see you " * 17))
-    assert given == ["i", "see", "you"] * 17 and reading.cut and len(reading.given) == 51 - lexicon.COMMITTED
+    assert (
+        given == ["i", "see", "you"] * 17
+        and reading.cut
+        and len(reading.given) == 51 - lexicon.COMMITTED
+    )
     commit(reading, LONGEST_TURN)
     assert not reading.cut and not reading.given
 

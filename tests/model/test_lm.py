@@ -7,7 +7,18 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from duplex.model import lm as lm_module
 from duplex.model.backbone import fill
-from duplex.model.lm import LM, TEXT, LMConfig, consider, drop, initial_state, reset, rollback, step, visible_cells
+from duplex.model.lm import (
+    LM,
+    TEXT,
+    LMConfig,
+    consider,
+    drop,
+    initial_state,
+    reset,
+    rollback,
+    step,
+    visible_cells,
+)
 
 TINY = LMConfig(
     width=32, layers=3, heads=4, kv_heads=2, hidden=48, vocabulary=64, rope_theta=1000.0, lora_rank=4, feature_width=12,
@@ -81,7 +92,10 @@ def test_equals_transformers_llama():
 @pytest.mark.parametrize("splits", [(1,), (2,), (3, 1, 2), (5,)])
 def test_cache_equals_uncached_with_eviction(model, splits):
     """Ticks older than the window are forgotten in the same way, whatever the calls were."""
-    x, is_tick = torch.randn(40, TINY.width), np.arange(40) % 5 != 4  # 8 text positions: inside the text window
+    x, is_tick = (
+        torch.randn(40, TINY.width),
+        np.arange(40) % 5 != 4,
+    )  # 8 text positions: inside the text window
     state = initial_state(TINY, 1)
     got = feed(model, x, state, splits=splits, is_tick=is_tick)
     torch.testing.assert_close(got, uncached(model, x, is_tick), rtol=1e-4, atol=1e-5)
@@ -91,8 +105,12 @@ def test_memory_is_bounded(model):
     state, text = initial_state(TINY, 1, prompt_cells=4), np.arange(400) % 3 == 0
     feed(model, torch.randn(400, TINY.width), state, splits=(2,), is_tick=~text)
     used = state.position[0] >= 0
-    assert (used & (state.tick[0] == TEXT)).sum() <= TINY.text_window + 2  # and the positions of the last call
-    assert (used & (state.tick[0] != TEXT)).sum() <= TINY.tick_window + 2  # and text that is about to leave
+    assert (
+        used & (state.tick[0] == TEXT)
+    ).sum() <= TINY.text_window + 2  # and the positions of the last call
+    assert (
+        used & (state.tick[0] != TEXT)
+    ).sum() <= TINY.tick_window + 2  # and text that is about to leave
 
 
 def test_rollback_is_exact(model):
@@ -166,7 +184,9 @@ def test_slots_do_not_see_each_other(model):
     batch = torch.zeros(2, 2, TINY.width)
     batch[0], batch[1] = a[5:], b[3:]
     last, state = step(model, batch, [2, 2], np.zeros((2, 2), bool), state)
-    torch.testing.assert_close(torch.cat([first, both[0, :2], last[0]]), alone[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        torch.cat([first, both[0, :2], last[0]]), alone[0], rtol=1e-4, atol=1e-5
+    )
     torch.testing.assert_close(torch.cat([both[1], last[1]]), alone[1], rtol=1e-4, atol=1e-5)
 
 
@@ -184,19 +204,25 @@ def test_merged_adapters_change_nothing(model):
     with torch.no_grad():
         expected = model.logits(model(x, positions, visible))
         merged = model.merge()
-        torch.testing.assert_close(merged.logits(merged(x, positions, visible)), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            merged.logits(merged(x, positions, visible)), expected, rtol=1e-4, atol=1e-4
+        )
 
 
 def test_projector_speaks_the_embeddings(model):
     """A tick with one sure piece looks like that piece's own embedding, with two like their mean; features add a residual."""
     with torch.no_grad():
-        one, none, two, unsure = model.project(torch.randn(4, 12), [[(24, 1.0)], [], [(24, 1.0), (30, 1.0)], [(24, 0.25)]])
+        one, none, two, unsure = model.project(
+            torch.randn(4, 12), [[(24, 1.0)], [], [(24, 1.0), (30, 1.0)], [(24, 0.25)]]
+        )
     torch.testing.assert_close(one, model.embedding[24])
     torch.testing.assert_close(none, model.blank)
     torch.testing.assert_close(two, model.embedding[[24, 30]].mean(0))
     torch.testing.assert_close(unsure, 0.25 * model.embedding[24] + 0.75 * model.blank)
     torch.nn.init.normal_(model.residual.weight)
-    assert not torch.allclose(model.project(torch.randn(1, 12), [[(24, 1.0)]])[0], model.embedding[24])
+    assert not torch.allclose(
+        model.project(torch.randn(1, 12), [[(24, 1.0)]])[0], model.embedding[24]
+    )
 
 
 def test_too_many_positions_is_a_clear_error(model):

@@ -29,7 +29,9 @@ def codes() -> torch.Tensor:
 
 @pytest.fixture
 def wave() -> torch.Tensor:
-    return 0.1 * torch.randn(2, 1, FRAMES * CODEC_FRAME_SAMPLES, generator=torch.Generator().manual_seed(2))
+    return 0.1 * torch.randn(
+        2, 1, FRAMES * CODEC_FRAME_SAMPLES, generator=torch.Generator().manual_seed(2)
+    )
 
 
 def decode_pieces(codec, codes, split):
@@ -45,7 +47,9 @@ def decode_pieces(codec, codes, split):
 @pytest.mark.parametrize("number", [2, 4, 8])
 def test_decode_stream_is_whole(codec, codes, split, number):
     codes = codes[:, :number]
-    torch.testing.assert_close(decode_pieces(codec, codes, split), codec.decode(codes), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        decode_pieces(codec, codes, split), codec.decode(codes), rtol=0, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -62,7 +66,9 @@ def test_after_the_start_it_is_the_package(codec, codes, wave):
         theirs = codec.decoder(codec.quantizer.decode(codes.transpose(0, 1)))[:, 0]
         latent = codec.encoder(wave)
     ours, start = codec.decode(codes), START * CODEC_FRAME_SAMPLES
-    assert (ours - theirs)[:, :start].abs().max() > 1e-3  # the package reflects what a stream cannot know
+    assert (ours - theirs)[
+        :, :start
+    ].abs().max() > 1e-3  # the package reflects what a stream cannot know
     torch.testing.assert_close(ours[:, start:], theirs[:, start:], rtol=0, atol=1e-5)
     theirs = codec.quantizer.vq.encode(latent).transpose(0, 1)
     assert (codec.encode(wave) == theirs)[:, :, START:].float().mean() > 0.99
@@ -74,7 +80,10 @@ def test_decoder_sees_no_later_frame(codec, codes):
     before = 20 * CODEC_FRAME_SAMPLES
     ours, changed = codec.decode(codes), codec.decode(later)
     torch.testing.assert_close(ours[:, :before], changed[:, :before], rtol=0, atol=1e-6)
-    assert not torch.equal(ours[:, before : before + CODEC_FRAME_SAMPLES], changed[:, before : before + CODEC_FRAME_SAMPLES])
+    assert not torch.equal(
+        ours[:, before : before + CODEC_FRAME_SAMPLES],
+        changed[:, before : before + CODEC_FRAME_SAMPLES],
+    )
 
 
 def test_reset_of_one_slot(codec, codes):
@@ -88,7 +97,9 @@ def test_reset_of_one_slot(codec, codes):
 def test_saved_and_loaded_it_is_the_same(codec, codes, wave, tmp_path):
     codecs.save_codec(codec, tmp_path)
     loaded = codecs.load_codec(tmp_path)
-    assert torch.equal(loaded.decode(codes), codec.decode(codes)) and torch.equal(loaded.encode(wave), codec.encode(wave))
+    assert torch.equal(loaded.decode(codes), codec.decode(codes)) and torch.equal(
+        loaded.encode(wave), codec.encode(wave)
+    )
     assert loaded.silence_codes().shape == (8,)
 
 
@@ -116,7 +127,9 @@ def test_weights_that_cannot_be_fetched_are_an_error(monkeypatch):
 def test_an_agent_speaks_with_it():
     """And it has one voice."""
     torch.manual_seed(0)
-    agent = tiny_agent(2, codec=SeanetCodec(SeanetConfig(filters=4, codebook_size=16, latent_width=8)))
+    agent = tiny_agent(
+        2, codec=SeanetCodec(SeanetConfig(filters=4, codebook_size=16, latent_width=8))
+    )
     agent.open(1)
     agent.talking.push(agent.talker_state, 1, 0, [20, 21, 22])
     wave = np.stack([agent.step(np.zeros((2, TICK_SAMPLES), np.float32), [1])[0] for _ in range(6)])

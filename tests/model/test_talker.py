@@ -15,8 +15,19 @@ SPACE = 16
 def tiny(patch_frames: int = 2, **options) -> Talker:
     """A real talker of 16 channels, in float64 so that rounding cannot turn a draw."""
     torch.manual_seed(0)
-    sizes = dict(phone_width=16, width=16, layers=2, heads=2, hidden=24, code_width=16, codebooks=3, codebook_size=32)
-    talker = Talker(TalkerConfig(**{**sizes, "patch_frames": patch_frames, "window_frames": 24, **options})).double()
+    sizes = dict(
+        phone_width=16,
+        width=16,
+        layers=2,
+        heads=2,
+        hidden=24,
+        code_width=16,
+        codebooks=3,
+        codebook_size=32,
+    )
+    talker = Talker(
+        TalkerConfig(**{**sizes, "patch_frames": patch_frames, "window_frames": 24, **options})
+    ).double()
     talker.silence_codes.copy_(torch.tensor([3, 1, 2]))
     with torch.no_grad():
         for parameter in talker.parameters():
@@ -58,7 +69,9 @@ def whole(talker, talking, sentence, codes) -> torch.Tensor:
     say(talking, state, 0, sentence)
     u = state.slots[0]
     phones = torch.tensor([u.phones])
-    encoded, log_frames = talker.phone_encoder(phones, torch.tensor([len(u.phones)]), torch.tensor([0]))
+    encoded, log_frames = talker.phone_encoder(
+        phones, torch.tensor([len(u.phones)]), torch.tensor([0])
+    )
     frames = log_frames[0].exp()
     frames[0] = talker.config.lead_frames
     ends = [round(float(end)) for end in frames.cumsum(0)]
@@ -105,7 +118,9 @@ def test_phones_look_no_further_than_promised():
     talker = tiny()
     embedded = []
     talker.phone_encoder.embedding.register_forward_hook(lambda *call: embedded.append(call[2]))
-    encoded, _ = talker.phone_encoder(torch.randint(20, 100, (1, 30)), torch.tensor([30]), torch.tensor([0]))
+    encoded, _ = talker.phone_encoder(
+        torch.randint(20, 100, (1, 30)), torch.tensor([30]), torch.tensor([0])
+    )
     (gradient,) = torch.autograd.grad(encoded[0, 12].sum(), embedded[0])
     reach = gradient[0].abs().sum(-1).nonzero()[:, 0]
     assert reach.max() == 12 + LOOKAHEAD
@@ -248,7 +263,9 @@ def test_rate_makes_it_faster():
     talking.reset(state, [1], rate=2.0)
     for slot in (0, 1):
         say(talking, state, slot, words(10))
-    assert talking.queued_seconds(state, 1) == pytest.approx(talking.queued_seconds(state, 0) / 2, rel=0.1)
+    assert talking.queued_seconds(state, 1) == pytest.approx(
+        talking.queued_seconds(state, 0) / 2, rel=0.1
+    )
 
 
 def together(talking, ticks: int = 60) -> torch.Tensor:
@@ -290,13 +307,19 @@ def test_exact_guesses_change_no_code(patch_frames, temperature):
 
 def test_coarse_guesses_keep_the_distribution_of_groups():
     """Chi-square at a level of 0.1 %: 40 000 draws of a code, its guess drawn with the same random number from another state."""
-    talker, draws = tiny(temperature_first=1.0, temperature_rest=1.0, codebook_size=8, drawn_codebooks=1), 40_000
+    talker, draws = (
+        tiny(temperature_first=1.0, temperature_rest=1.0, codebook_size=8, drawn_codebooks=1),
+        40_000,
+    )
     talker.silence_codes.zero_()
     torch.manual_seed(1)
     groups = torch.tensor([[0, 0, 1, 1, 1, 2, 2, 3]])
     state, other = torch.randn(2, 1, 16, dtype=torch.float64)
     conditions = torch.randn(1, 2, 16, dtype=torch.float64)
-    uniform, quiet = torch.rand(draws, 2, 1, dtype=torch.float64), torch.zeros(draws, 2, dtype=torch.bool)
+    uniform, quiet = (
+        torch.rand(draws, 2, 1, dtype=torch.float64),
+        torch.zeros(draws, 2, dtype=torch.bool),
+    )
 
     def draw(x, guess):
         given = x.expand(draws, -1), conditions.expand(draws, -1, -1), uniform, quiet, guess, groups
@@ -307,11 +330,17 @@ def test_coarse_guesses_keep_the_distribution_of_groups():
     guess = draw(other, nothing)
     kept, own = draw(state, guess[:, None, None].expand(-1, 2, 1)), draw(state, nothing)
     with torch.no_grad():
-        hidden = talker.head_in(torch.nn.functional.rms_norm(state, (16,))).view(1, 2, 16) + talker.head_condition(conditions)
+        hidden = talker.head_in(torch.nn.functional.rms_norm(state, (16,))).view(
+            1, 2, 16
+        ) + talker.head_condition(conditions)
         chances = talker.head.one(hidden[:, 0], 0)[0].softmax(0)
     expected = draws * torch.zeros(4, dtype=torch.float64).index_add_(0, groups[0], chances)
-    assert scipy.stats.chisquare(torch.bincount(groups[0][kept], minlength=4), expected).pvalue > 0.001
-    assert ((kept == guess) == (groups[0][own] == groups[0][guess])).all(), "a guess of the same group stands for what is drawn"
+    assert (
+        scipy.stats.chisquare(torch.bincount(groups[0][kept], minlength=4), expected).pvalue > 0.001
+    )
+    assert ((kept == guess) == (groups[0][own] == groups[0][guess])).all(), (
+        "a guess of the same group stands for what is drawn"
+    )
     assert (kept != own).any() and (kept != guess).any()
 
 

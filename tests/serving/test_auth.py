@@ -29,11 +29,18 @@ PATHS = (protocol.PATH, realtime.PATH, moshi.PATH)
 
 def test_loopback():
     assert all(map(security.is_loopback, ("127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost")))
-    assert not any(map(security.is_loopback, ("0.0.0.0", "::", "10.0.0.1", "example.com", "localhost.example.com", "")))
+    assert not any(
+        map(
+            security.is_loopback,
+            ("0.0.0.0", "::", "10.0.0.1", "example.com", "localhost.example.com", ""),
+        )
+    )
 
 
 def test_keys():
-    assert security.knows_key(None, {}, []) and security.knows_key("k", {"Authorization": "Bearer k"}, [])
+    assert security.knows_key(None, {}, []) and security.knows_key(
+        "k", {"Authorization": "Bearer k"}, []
+    )
     assert security.knows_key("k", {}, ["duplex", "bearer.k"])
     assert security.knows_key("k", {}, ["realtime", "openai-insecure-api-key.k"])
     for headers, subprotocols in (({}, []), ({"Authorization": "Bearer no"}, []), ({"Authorization": "Basic k"}, []),
@@ -57,7 +64,9 @@ def test_the_allowance_comes_back_with_time():
     assert allowance.take(security.BYTES_BURST, 0.0) and not allowance.take(1000, 0.0)
     assert allowance.take(1000, 1.0)
     allowance = security.Allowance(0.0)
-    assert all(allowance.take(1, 0.0) for _ in range(security.MESSAGES_BURST)) and not allowance.take(1, 0.0)
+    assert all(
+        allowance.take(1, 0.0) for _ in range(security.MESSAGES_BURST)
+    ) and not allowance.take(1, 0.0)
 
 
 def test_binding_beyond_this_machine_needs_a_key_or_a_word(capsys):
@@ -80,7 +89,9 @@ def test_every_path_wants_the_key():
             for headers in ({}, {"Authorization": "Bearer wrong"}):
                 with pytest.raises(InvalidStatus, match="401"):
                     await connect(base + path, additional_headers=headers)
-        async with connect(url, subprotocols=["duplex", "bearer.the key".replace(" ", "-")]) as connection:
+        async with connect(
+            url, subprotocols=["duplex", "bearer.the key".replace(" ", "-")]
+        ) as connection:
             assert connection.subprotocol == "duplex"  # the key is not sent back
         with pytest.raises(ClientError, match="--api-key"):
             await RemoteSession.open(url)
@@ -106,7 +117,9 @@ def test_pages_from_elsewhere_may_not_connect():
     async def test(url, engine):
         with pytest.raises(InvalidStatus, match="403"):
             await connect(url, origin="https://evil.example")
-        async with connect(url, origin=url.replace("ws:", "http:").removesuffix(protocol.PATH)) as connection:
+        async with connect(
+            url, origin=url.replace("ws:", "http:").removesuffix(protocol.PATH)
+        ) as connection:
             await connection.send(protocol.encode_start())
             await next_event(connection, "session.created")
 
@@ -137,13 +150,21 @@ def test_pages_health_and_metrics():
             await next_event(connection, "session.created")
             metrics, _ = await asyncio.to_thread(fetch, "/metrics")
             stats = json.loads((await asyncio.to_thread(fetch, "/v1/stats"))[0])
-        assert "duplex_sessions 1.0\n" in metrics and "duplex_sessions_opened_total 1.0\n" in metrics
+        assert (
+            "duplex_sessions 1.0\n" in metrics and "duplex_sessions_opened_total 1.0\n" in metrics
+        )
         assert 'duplex_tick_seconds{quantile="0.99"}' in metrics and stats["slots"] == 1
         assert 'duplex_dialect_talking{path="/v1/duplex"} 1.0' in metrics
         assert 'duplex_dialect_sessions_total{path="/api/chat"} 0.0' in metrics
         assert "duplex_threads" in metrics and "duplex_tasks" in metrics and "draft" not in metrics
         assert "process_resident_memory_bytes" in metrics or not sys.platform.startswith("linux")
-        for path in ("/app.js/", "/../duplex/cli.py", "/%2e%2e/pyproject.toml", "/client/remote.py", "//etc/passwd"):
+        for path in (
+            "/app.js/",
+            "/../duplex/cli.py",
+            "/%2e%2e/pyproject.toml",
+            "/client/remote.py",
+            "//etc/passwd",
+        ):
             assert await asyncio.to_thread(get, base + path) == 404
         engine.drain("bye", 1)
         assert await asyncio.to_thread(get, base + "/readyz") == 503
@@ -157,7 +178,9 @@ def test_tls(tmp_path):
     pem = tmp_path / "both.pem"
     command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
     try:
-        made = subprocess.run([*command.split(), "-keyout", pem, "-out", tmp_path / "cert.pem"], capture_output=True)
+        made = subprocess.run(
+            [*command.split(), "-keyout", pem, "-out", tmp_path / "cert.pem"], capture_output=True
+        )
     except FileNotFoundError:
         pytest.skip("no openssl to make a certificate with")
     assert made.returncode == 0, made.stderr

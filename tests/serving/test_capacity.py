@@ -8,7 +8,9 @@ from tests.conftest import HandClock
 from tests.tiny_agent import TinyAgent
 
 
-@pytest.mark.parametrize(("ms_a_session", "places"), [(1, 8), (10, 4), (20, 3), (25, 2), (50, 1), (500, 1)])
+@pytest.mark.parametrize(
+    ("ms_a_session", "places"), [(1, 8), (10, 4), (20, 3), (25, 2), (50, 1), (500, 1)]
+)
 def test_as_many_places_as_keep_real_time(clock: HandClock, ms_a_session, places):
     class Timed(TinyAgent):
         def step(self, audio, active, voice=True):
@@ -24,5 +26,9 @@ def test_as_many_places_as_keep_real_time(clock: HandClock, ms_a_session, places
     assert (agent, slots, agent.slots) == (loaded[-1], places, places)
     assert slots == 1 or ms_a_session * slots <= SHARE * TICK_MS
     assert [agent.slots for agent in loaded] == [n for n in (*CANDIDATES, 1) if n >= places]
-    assert all(sorted(agent.closed) == list(range(agent.slots)) for agent in loaded if agent.slots > 1)
-    assert all(("answer", 0) in agent.wishes for agent in loaded if agent.slots > 1)  # timed while it speaks, too
+    assert all(
+        sorted(agent.closed) == list(range(agent.slots)) for agent in loaded if agent.slots > 1
+    )
+    assert all(
+        ("answer", 0) in agent.wishes for agent in loaded if agent.slots > 1
+    )  # timed while it speaks, too

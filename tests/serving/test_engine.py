@@ -8,7 +8,14 @@ import pytest
 
 from duplex.audio import TICK_MS, TICK_SAMPLES
 from duplex.events import Error
-from duplex.serving.engine import OVERLOAD_LATE, TICK_S, WAITED_TICKS, Engine, EngineFull, EngineStopped
+from duplex.serving.engine import (
+    OVERLOAD_LATE,
+    TICK_S,
+    WAITED_TICKS,
+    Engine,
+    EngineFull,
+    EngineStopped,
+)
 from duplex.serving.session import BEHIND_TICKS, STALLED_TICKS, UNREAD_TICKS, WISHES
 from tests.conftest import HandClock, tone
 from tests.tiny_agent import QUIET_TICKS, TinyAgent
@@ -59,13 +66,22 @@ def test_one_session_hears_and_answers(clock):
         audio, events = await speak(clock, session, sound)
         assert kinds(events)[:4] == ["user_started", "heard", "heard", "user_ended"]
         assert kinds(events)[-1] == "agent_ended"
-        assert [event.text for event in events if event.kind == "said"] == [" hello", " echo0", " echo1"]
-        answer = audio.reshape(-1, TICK_SAMPLES)[np.abs(audio.reshape(-1, TICK_SAMPLES)).max(axis=1) > 0]
+        assert [event.text for event in events if event.kind == "said"] == [
+            " hello",
+            " echo0",
+            " echo1",
+        ]
+        answer = audio.reshape(-1, TICK_SAMPLES)[
+            np.abs(audio.reshape(-1, TICK_SAMPLES)).max(axis=1) > 0
+        ]
         np.testing.assert_allclose(answer.reshape(-1), 0.5 * tone(8), atol=1e-6)
         session.close()
         while (tick := await session.get()) is not None:
             last = tick
-        assert kinds(last[1]) == ["session.ended"] and last[1][0].silence_ms == last[1][0].dropped_ms == 0
+        assert (
+            kinds(last[1]) == ["session.ended"]
+            and last[1][0].silence_ms == last[1][0].dropped_ms == 0
+        )
 
     agent = TinyAgent(1)
     drive(test, agent, clock)
@@ -99,7 +115,9 @@ def test_sessions_at_different_times_do_not_touch_each_other(clock):
                 got[number].append(told)
         for number in (0, 1):
             audio, events = expected[number]
-            np.testing.assert_array_equal(np.concatenate([tick[0] for tick in got[number]])[: len(audio)], audio)
+            np.testing.assert_array_equal(
+                np.concatenate([tick[0] for tick in got[number]])[: len(audio)], audio
+            )
             assert [event for tick in got[number][:30] for event in tick[1]] == events
 
     drive(both, TinyAgent(2), clock)
@@ -151,7 +169,10 @@ def test_the_beat_moves_towards_audio_that_always_waits_for_it(clock):
             await session.get()
             waited.append(round(session.waited_s, 3))
             clock.advance(0.004 - late)
-        assert set(waited[:WAITED_TICKS]) == {0.05, 0.048} and set(waited[WAITED_TICKS + 1 :]) == {0.032, 0.03}
+        assert set(waited[:WAITED_TICKS]) == {0.05, 0.048} and set(waited[WAITED_TICKS + 1 :]) == {
+            0.032,
+            0.03,
+        }
         assert session.silence_ms == session.dropped_ms == 0
 
     drive(test, TinyAgent(1), clock)
@@ -168,7 +189,11 @@ def test_a_tick_too_many_is_made_up_for_by_the_beat(clock):
             session.push(tone(1))
             await beat(clock, session)
             waited.append(round(session.waited_s, 3))
-        assert waited[1] == 2 * TICK_S and waited[-1] == TICK_S / 2 and waited == [waited[0], *sorted(waited[1:], reverse=True)]
+        assert (
+            waited[1] == 2 * TICK_S
+            and waited[-1] == TICK_S / 2
+            and waited == [waited[0], *sorted(waited[1:], reverse=True)]
+        )
         assert session.silence_ms == session.dropped_ms == 0
 
     drive(test, TinyAgent(1), clock)
@@ -245,7 +270,9 @@ def test_after_a_stall_of_two_seconds_all_is_heard_and_the_voice_goes_on_where_i
                 self.stalls = False
                 for _ in range(stalled):
                     clock.advance(TICK_S)
-                    self.session.push(np.full(TICK_SAMPLES, 0.005, np.float32))  # not silence, and no speech
+                    self.session.push(
+                        np.full(TICK_SAMPLES, 0.005, np.float32)
+                    )  # not silence, and no speech
             return super().step(audio, active, voice)
 
     sounds = []
@@ -262,7 +289,10 @@ def test_after_a_stall_of_two_seconds_all_is_heard_and_the_voice_goes_on_where_i
                     stalls = False
                     for _ in range(stalled):  # the rest follows without any move of the clock
                         got.append(await agent.session.get())
-            assert agent.session.dropped_ms == agent.session.silence_ms == 0 and engine.stats()["skipped_ticks"] == 0
+            assert (
+                agent.session.dropped_ms == agent.session.silence_ms == 0
+                and engine.stats()["skipped_ticks"] == 0
+            )
             assert sum(len(audio) == 0 for audio, _ in got) == agent.voices.count(False)
             sounds.append(np.concatenate([audio for audio, _ in got]))
 
@@ -503,7 +533,9 @@ def test_new_instructions_begin_anew_only_while_nothing_was_heard(clock):
         await beat(clock, session)
         session.wish("instruct", "be long")
         await beat(clock, session)
-        assert agent.opened[-1] == (0, 4, "be brief") and agent.wishes == [("write", 0, "system", "be long")]
+        assert agent.opened[-1] == (0, 4, "be brief") and agent.wishes == [
+            ("write", 0, "system", "be long")
+        ]
 
     drive(test, agent, clock)
 
@@ -562,7 +594,9 @@ def test_slots_forget(clock):
         await speak(clock, first, tone(8))
         first.close()
         second = await engine.open()
-        _, events = await speak(clock, second, np.concatenate([tone(1), np.zeros(10 * TICK_SAMPLES, np.float32)]))
+        _, events = await speak(
+            clock, second, np.concatenate([tone(1), np.zeros(10 * TICK_SAMPLES, np.float32)])
+        )
         assert not any("secret" in getattr(event, "text", "") for event in events)
         assert not agent.memory[0, 1:].any()
 

@@ -12,12 +12,20 @@ with warnings.catch_warnings():
     audioop = pytest.importorskip("audioop")
 
 
-@pytest.mark.parametrize(("law", "expand"), [("audio/pcmu", audioop.ulaw2lin), ("audio/pcma", audioop.alaw2lin)])
+@pytest.mark.parametrize(
+    ("law", "expand"), [("audio/pcmu", audioop.ulaw2lin), ("audio/pcma", audioop.alaw2lin)]
+)
 def test_every_code_means_what_it_should(law, expand):
     codes = bytes(range(256))
     expected = np.frombuffer(expand(codes, 2), "<i2")
     np.testing.assert_array_equal(g711.LEVELS[law], expected)
-    assert len(set(expected) - set(np.rint(g711.expand(g711.compress(expected / 32768, law), law) * 32768))) == 0
+    assert (
+        len(
+            set(expected)
+            - set(np.rint(g711.expand(g711.compress(expected / 32768, law), law) * 32768))
+        )
+        == 0
+    )
 
 
 @pytest.mark.parametrize("law", g711.LEVELS)

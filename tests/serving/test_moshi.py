@@ -19,7 +19,9 @@ from tests.tiny_agent import TinyAgent
 def test_golden_bytes():
     dialect = moshi.Moshi({})
     assert dialect.opened("0123") == [b"\x00"]
-    audio, *text = dialect.tick(np.zeros(TICK_SAMPLES, np.float32), [Event("said", 3, " café"), Event("heard", 3, " no")])
+    audio, *text = dialect.tick(
+        np.zeros(TICK_SAMPLES, np.float32), [Event("said", 3, " café"), Event("heard", 3, " no")]
+    )
     assert audio[:5] == b"\x01OggS" and b"OpusHead" in audio and b"OpusTags" in audio
     assert text == [b"\x02 caf\xc3\xa9"]
     assert dialect.tick(np.zeros(TICK_SAMPLES, np.float32), [])[0][:5] == b"\x01OggS"
@@ -47,9 +49,13 @@ def test_only_the_seed_of_the_query_counts():
 def test_a_moshi_client_holds_a_conversation():
     async def test(url, engine):
         encoder, decoder = opus.Encoder(), opus.Decoder()
-        async with connect(url.replace(protocol.PATH, moshi.PATH) + "?text_seed=3&text_temperature=0.7") as connection:
+        async with connect(
+            url.replace(protocol.PATH, moshi.PATH) + "?text_seed=3&text_temperature=0.7"
+        ) as connection:
             assert await connection.recv() == b"\x00"
-            for tick in np.concatenate([tone(8), np.zeros(16 * TICK_SAMPLES, np.float32)]).reshape(-1, TICK_SAMPLES):
+            for tick in np.concatenate([tone(8), np.zeros(16 * TICK_SAMPLES, np.float32)]).reshape(
+                -1, TICK_SAMPLES
+            ):
                 await connection.send(b"\x01" + encoder.encode(tick))
                 await asyncio.sleep(TICK_S)
             engine.close_all("enough")

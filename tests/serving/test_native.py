@@ -25,7 +25,9 @@ SERVER_TEXT = {
     "spoken": lambda: protocol.encode_event(Event("spoken", 34, "The", 2720, 2880)),
     "agent_ended": lambda: protocol.encode_event(Event("agent_ended", 60)),
     "agent_stopped": lambda: protocol.encode_event(Event("agent_stopped", 50, " is Paris.")),
-    "lag": lambda: protocol.encode_event(Lag(61, silence_ms=160, dropped_ms=0, late_ticks=1, unread_ticks=0)),
+    "lag": lambda: protocol.encode_event(
+        Lag(61, silence_ms=160, dropped_ms=0, late_ticks=1, unread_ticks=0)
+    ),
     "error": lambda: protocol.encode_event(Error("full", "all 4 places are taken")),
     "created_to_resume": lambda: protocol.encode_object(protocol.created("0123456789ab", "abc")),
     "resumed": lambda: protocol.Native().resumed("0123456789ab", 0)[0].replace("0}", "2}"),
@@ -68,9 +70,13 @@ def test_every_golden_message_is_tested():
 
 
 def test_client_messages_are_read_back():
-    assert protocol.decode_client(protocol.encode_start("Be brief.", 7)) == protocol.Start("Be brief.", 7)
+    assert protocol.decode_client(protocol.encode_start("Be brief.", 7)) == protocol.Start(
+        "Be brief.", 7
+    )
     assert protocol.decode_client(protocol.encode_start()) == protocol.Start()
-    assert protocol.decode_client(protocol.encode_start(voice="oak", speed=1.2)) == protocol.Start(voice="oak", speed=1.2)
+    assert protocol.decode_client(protocol.encode_start(voice="oak", speed=1.2)) == protocol.Start(
+        voice="oak", speed=1.2
+    )
     assert protocol.decode_client(protocol.encode_end()) == protocol.End()
     for name, command in {
         "start_opus": protocol.Start(temperature=0.7, audio="opus"),
@@ -91,12 +97,19 @@ def test_a_client_that_comes_back_gets_what_it_missed():
         sent += native.tick(np.zeros(4, np.float32), [Event("heard", tick, f" w{tick}")])[1:]
     for received in range(6):
         answer, *missed = native.resumed("0123456789ab", received)
-        assert json.loads(answer) == {"type": "session.resumed", "id": "0123456789ab", "missed": 5 - received}
+        assert json.loads(answer) == {
+            "type": "session.resumed",
+            "id": "0123456789ab",
+            "missed": 5 - received,
+        }
         assert missed == sent[received:]
     assert native.resumed("0123456789ab", 6) is None
     for tick in range(protocol.MISSED_EVENTS):
         native.tick(np.zeros(0, np.float32), [Event("heard", tick, "x")])
-    assert native.resumed("0123456789ab", 4) is None and len(native.resumed("0123456789ab", 5)) == protocol.MISSED_EVENTS + 1
+    assert (
+        native.resumed("0123456789ab", 4) is None
+        and len(native.resumed("0123456789ab", 5)) == protocol.MISSED_EVENTS + 1
+    )
 
 
 def test_order_of_native_messages():
@@ -113,12 +126,19 @@ def test_order_of_native_messages():
 def test_opus_both_ways():
     server, times = protocol.Native(), np.arange(24_000) / 24_000
     server.receive(GOLDEN["client"]["start_opus"])
-    sound = (0.3 * np.sin(2 * np.pi * 440 * times)).astype(np.float32)[: 12 * 1920].reshape(-1, 1920)
+    sound = (
+        (0.3 * np.sin(2 * np.pi * 440 * times)).astype(np.float32)[: 12 * 1920].reshape(-1, 1920)
+    )
     pages = [server.tick(tick, [])[0] for tick in sound]
-    assert pages[0].startswith(b"OggS") and sum(map(len, pages)) < sound.size  # PCM16 would be twice that
+    assert (
+        pages[0].startswith(b"OggS") and sum(map(len, pages)) < sound.size
+    )  # PCM16 would be twice that
     heard = [server.receive(page)[0][0].samples for page in pages]
     heard = np.concatenate(heard)
-    assert 0.8 < np.corrcoef(heard[9600:19200], np.roll(heard, 600)[9600:19200])[0, 1] and 0.15 < heard[9600:].std() < 0.25
+    assert (
+        0.8 < np.corrcoef(heard[9600:19200], np.roll(heard, 600)[9600:19200])[0, 1]
+        and 0.15 < heard[9600:].std() < 0.25
+    )
     with pytest.raises(protocol.ProtocolError, match="no Ogg-Opus"):
         server.receive(b"noise" * 40)
 

@@ -19,7 +19,12 @@ def test_both_sides_and_the_events_are_kept(tmp_path):
 
     async def test(engine):
         session = await engine.open()
-        sessions.append((session.id, await speak(engine.clock, session, np.concatenate([tone(8), 0 * tone(16)]))))
+        sessions.append(
+            (
+                session.id,
+                await speak(engine.clock, session, np.concatenate([tone(8), 0 * tone(16)])),
+            )
+        )
 
     drive(test, TinyAgent(1), HandClock(), recorder=recorder)
     [(name, (audio, events))] = sessions
@@ -27,7 +32,9 @@ def test_both_sides_and_the_events_are_kept(tmp_path):
     assert rate == SAMPLE_RATE and sound.shape == (24 * TICK_SAMPLES, 2)
     np.testing.assert_allclose(sound[: 8 * TICK_SAMPLES, 0], tone(8), atol=1e-4)
     np.testing.assert_allclose(sound[:, 1], audio, atol=1e-4)
-    lines = [json.loads(line) for line in (tmp_path / f"session-{name}.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / f"session-{name}.jsonl").read_text().splitlines()
+    ]
     assert [line["type"] for line in lines] == [event.kind for event in events]
     assert lines[0]["time_s"] == 0 and lines[-1]["time_s"] > 1 and lines[1]["text"] == " word0"
     assert recorder.dropped_ticks == 0
@@ -43,7 +50,11 @@ def test_the_oldest_go_and_nothing_else(tmp_path):
         recorder.end(f"{number:012x}")
     recorder.stop()
     kept = sorted(path.name for path in tmp_path.iterdir())
-    assert "diary.txt" in kept and f"session-{4:012x}.flac" in kept and f"session-{0:012x}.flac" not in kept
+    assert (
+        "diary.txt" in kept
+        and f"session-{4:012x}.flac" in kept
+        and f"session-{0:012x}.flac" not in kept
+    )
     assert sum(path.stat().st_size for path in tmp_path.glob("session-*")) <= 50_000
 
 

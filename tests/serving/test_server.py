@@ -36,7 +36,10 @@ def drive(test, agent, access=None, **limits) -> None:
         engine = Engine(agent, agent.slots, **limits)
         engine.start()
         try:
-            async with asyncio.timeout(PATIENCE_S), serving(engine, bind("127.0.0.1", 0), access) as server:
+            async with (
+                asyncio.timeout(PATIENCE_S),
+                serving(engine, bind("127.0.0.1", 0), access) as server,
+            ):
                 await test(address(server), engine)
         finally:
             await asyncio.to_thread(engine.stop)
@@ -104,9 +107,20 @@ def test_audio_comes_every_tick_and_events_keep_their_order():
             await send_ticks(connection, [TICK * 5] + [QUIET] * 17)
             await connection.send(protocol.encode_end())
             messages = await rest(connection)
-        kinds = [message["type"] for message in messages if isinstance(message, dict) and message["type"] != "lag"]
+        kinds = [
+            message["type"]
+            for message in messages
+            if isinstance(message, dict) and message["type"] != "lag"
+        ]
         heard, said = ["user_started", "heard", "heard", "user_ended"], ["said", "spoken"] * 2
-        assert kinds == ["session.created", *heard, "agent_started", *said, "agent_ended", "session.ended"]
+        assert kinds == [
+            "session.created",
+            *heard,
+            "agent_started",
+            *said,
+            "agent_ended",
+            "session.ended",
+        ]
         audio = [message for message in messages if not isinstance(message, dict)]
         assert all(len(samples) == TICK_SAMPLES for samples in audio)
         assert len(audio) == messages[-1]["ticks"] >= 18
@@ -206,7 +220,9 @@ def test_a_failing_model_is_told():
             agent.broken = "raise"
             messages = [message for message in await rest(connection) if isinstance(message, dict)]
             assert [message["type"] for message in messages][-2:] == ["error", "session.ended"]
-            assert messages[-2]["code"] == "model" and connection.close_code == protocol.CLOSE_FAILED
+            assert (
+                messages[-2]["code"] == "model" and connection.close_code == protocol.CLOSE_FAILED
+            )
 
     drive(test, agent)
 
@@ -214,7 +230,9 @@ def test_a_failing_model_is_told():
 def test_other_paths():
     async def test(url, engine):
         plain = url.replace("ws://", "http://").removesuffix(protocol.PATH)
-        stats = await asyncio.to_thread(lambda: json.load(urllib.request.urlopen(plain + STATS_PATH)))
+        stats = await asyncio.to_thread(
+            lambda: json.load(urllib.request.urlopen(plain + STATS_PATH))
+        )
         assert stats["ticks"] == 0 and stats["tick_ms"]["p99"] == 0
         with pytest.raises(InvalidStatus, match="404"):
             await connect(url + "/elsewhere")
@@ -245,7 +263,9 @@ def test_signals_end_the_process_cleanly(number):
         "from duplex.serving import server; from tests.tiny_agent import TinyAgent;"
         "server.run(TinyAgent, '127.0.0.1', 0, 2)"
     )
-    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
 
     async def talk(url) -> tuple[list, int]:
         async with asyncio.timeout(PATIENCE_S), connect(url) as connection:

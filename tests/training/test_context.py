@@ -19,8 +19,17 @@ def test_every_answer_has_been_told_in_the_way_it_should(mode):
         said = " ".join(user for user, _ in turns[: len(turns) - len(asked)])
         answers = {answer for _, answer in turns[len(turns) - len(asked) :]}
         by_text = [one for one in asked if one.matter.note.replace("$v", one.value) in note]
-        by_voice = [one for one in asked if any(form.replace("$v", one.value) in said for form in one.matter.said)]
-        ways = {"text": (len(asked), 0), "voice": (0, len(asked)), "both": (1, 1), "unknown": (0, 0)}
+        by_voice = [
+            one
+            for one in asked
+            if any(form.replace("$v", one.value) in said for form in one.matter.said)
+        ]
+        ways = {
+            "text": (len(asked), 0),
+            "voice": (0, len(asked)),
+            "both": (1, 1),
+            "unknown": (0, 0),
+        }
         assert (len(by_text), len(by_voice)) == ways[mode]
         if mode == "unknown":
             assert answers <= set(UNKNOWN)
@@ -30,22 +39,37 @@ def test_every_answer_has_been_told_in_the_way_it_should(mode):
 
 def test_held_out_values_are_in_no_training_dialogue():
     dialogues = write_context(2000, 3)
-    kept = {split: [as_json(d) for d in dialogues if d.split == split] for split in ("train", "valid")}
+    kept = {
+        split: [as_json(d) for d in dialogues if d.split == split] for split in ("train", "valid")
+    }
     assert len(kept["train"]) > 1800 and len(kept["valid"]) >= 5
     notes = {note for d in dialogues if d.split == "valid" for note in d.note.split(". ") if note}
-    assert notes and not any(note.rstrip(".") + "." in line for note in notes for line in kept["train"])
+    assert notes and not any(
+        note.rstrip(".") + "." in line for note in notes for line in kept["train"]
+    )
 
 
 def test_a_note_is_read_and_never_learned():
     def encode(text):
         return [(100 + ord(letter), letter) for letter in text]
 
-    turns = [{"role": "system", "text": "A note."}, {"role": "user", "text": "why"}, {"role": "agent", "text": "So."}]
-    sequence = lay_out_text(turns, [1, 2], encode, lambda word: [100 + ord(letter) for letter in word])
+    turns = [
+        {"role": "system", "text": "A note."},
+        {"role": "user", "text": "why"},
+        {"role": "agent", "text": "So."},
+    ]
+    sequence = lay_out_text(
+        turns, [1, 2], encode, lambda word: [100 + ord(letter) for letter in word]
+    )
     note = [token for token, _ in encode(system_text("A note."))]
     assert sequence.token[2 : 2 + len(note)].tolist() == note
-    assert (sequence.label[: 2 + len(note)] == IGNORE).all() and (sequence.label[2 + len(note) :] != IGNORE).any()
-    assert with_note(Scene(1.0, instructions="Be kind."), {"note": "A note."}).instructions == "Be kind. A note."
+    assert (sequence.label[: 2 + len(note)] == IGNORE).all() and (
+        sequence.label[2 + len(note) :] != IGNORE
+    ).any()
+    assert (
+        with_note(Scene(1.0, instructions="Be kind."), {"note": "A note."}).instructions
+        == "Be kind. A note."
+    )
     assert with_note(Scene(1.0, instructions="Be kind."), {}).instructions == "Be kind."
 
 
@@ -53,8 +77,13 @@ def test_the_same_facts_are_asked_in_every_mode():
     talks = conversations(16, 0)
     assert [talk["mode"] for talk in talks] == [mode for mode in MODES for _ in range(4)]
     by_mode = {mode: [talk for talk in talks if talk["mode"] == mode] for mode in MODES}
-    assert all(talk["note"] and len(talk["user"]) == len(talk["wanted"]) for talk in by_mode["text"])
-    assert all(not talk["note"] and len(talk["user"]) == 2 * len(talk["wanted"]) for talk in by_mode["voice"])
+    assert all(
+        talk["note"] and len(talk["user"]) == len(talk["wanted"]) for talk in by_mode["text"]
+    )
+    assert all(
+        not talk["note"] and len(talk["user"]) == 2 * len(talk["wanted"])
+        for talk in by_mode["voice"]
+    )
     assert all(talk["note"] and len(talk["user"]) == 3 for talk in by_mode["both"])
     for text, voice, both in zip(by_mode["text"], by_mode["voice"], by_mode["both"], strict=True):
         values = [{value for [value] in talk["wanted"]} for talk in (text, voice, both)]
@@ -62,7 +91,18 @@ def test_the_same_facts_are_asked_in_every_mode():
 
 
 def test_what_is_right_is_counted_for_the_questions_alone():
-    turns = [{"said": "Good to know, Rex."}, {"said": "Your dog is called Rex."}, {"said": "You live in Rome."}]
+    turns = [
+        {"said": "Good to know, Rex."},
+        {"said": "Your dog is called Rex."},
+        {"said": "You live in Rome."},
+    ]
     record = {"mode": "voice", "turns": turns, "wanted": [["Rex"], ["Paris"]]}
-    told = {"mode": "unknown", "turns": [{"said": "I'm sorry, you haven't told me that."}], "wanted": [NOT_TOLD]}
-    assert score([record, told]) == {"voice": {"asked": 2, "right": 1}, "unknown": {"asked": 1, "right": 1}}
+    told = {
+        "mode": "unknown",
+        "turns": [{"said": "I'm sorry, you haven't told me that."}],
+        "wanted": [NOT_TOLD],
+    }
+    assert score([record, told]) == {
+        "voice": {"asked": 2, "right": 1},
+        "unknown": {"asked": 1, "right": 1},
+    }

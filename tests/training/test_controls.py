@@ -28,7 +28,13 @@ def power_db(wave: np.ndarray) -> float:
 
 
 def write(folder, hours: float, voices: str = "many") -> None:
-    write_pool(lambda first: controls.controlled(["Good day, how are you today?", "Yes."], voices, 1, first), folder, hours)
+    write_pool(
+        lambda first: controls.controlled(
+            ["Good day, how are you today?", "Yes."], voices, 1, first
+        ),
+        folder,
+        hours,
+    )
 
 
 def test_a_pool_with_controls_is_resumed(tmp_path):
@@ -52,21 +58,35 @@ def test_controls_are_the_voice_they_were_taken_from(recorded, tmp_path):
     folder = tmp_path / "again" if recorded else tmp_path
     if recorded:
         write_pool(lambda first: controls.recorded(tmp_path, None, first), folder, 1)
-    pool, rows, known = Pool(folder), controls.ControlPool(folder).numbers, controls.ControlPool(tmp_path).numbers
+    pool, rows, known = (
+        Pool(folder),
+        controls.ControlPool(folder).numbers,
+        controls.ControlPool(tmp_path).numbers,
+    )
     wave, hz, true = pool.wave(0), rows[:, -1].astype(float), known[:, -1].astype(float)
     assert rows.shape == known.shape and len(rows) == len(wave) // CODEC_FRAME_SAMPLES
     both = (hz > 0) & (true > 0)
-    assert ((hz > 0) == (true > 0)).mean() > 0.8 and np.median(np.abs(np.log(hz[both] / true[both]))) < 0.02
+    assert ((hz > 0) == (true > 0)).mean() > 0.8 and np.median(
+        np.abs(np.log(hz[both] / true[both]))
+    ) < 0.02
     wanted = torch.from_numpy(rows.astype(np.float32))[None]
     codec = Codec(CodecConfig(decoder_blocks=1, encoder_blocks=1))
     log_hz = wanted[..., -1].clamp(min=60).log()
     made, _ = codec.decoder.sound(spectrum_of(wanted), log_hz, codec.initial_decode_state(1))
-    made, true = made[0, codec.decoder_delay_samples :].numpy(), wave[: -codec.decoder_delay_samples]
+    made, true = (
+        made[0, codec.decoder_delay_samples :].numpy(),
+        wave[: -codec.decoder_delay_samples],
+    )
     voiced = np.repeat(rows[1:-1, -1] > 0, CODEC_FRAME_SAMPLES)  # by the end of a frame's window
     for part in (voiced, ~voiced):
-        assert abs(power_db(made[part]) - power_db(true[part])) < 2.5  # the random noise of a few frames
+        assert (
+            abs(power_db(made[part]) - power_db(true[part])) < 2.5
+        )  # the random noise of a few frames
     losses = Losses()
-    mels = [losses.log_mel(losses.magnitude(torch.from_numpy(w)[None], 1024), 1024) for w in (made, true, 0 * true + 1e-3)]
+    mels = [
+        losses.log_mel(losses.magnitude(torch.from_numpy(w)[None], 1024), 1024)
+        for w in (made, true, 0 * true + 1e-3)
+    ]
     distance, without = ((mel - mels[1]).abs().mean() for mel in (mels[0], mels[2]))
     assert distance < 0.5 < 0.25 * without
 
@@ -74,7 +94,9 @@ def test_controls_are_the_voice_they_were_taken_from(recorded, tmp_path):
 def test_the_distance_is_none_for_the_controls_themselves_and_some_for_others():
     rng = torch.Generator().manual_seed(0)
     noise, harmonic = torch.randn(1, 4, BINS, generator=rng), torch.randn(1, 4, BINS, generator=rng)
-    wanted = torch.cat([noise, harmonic, torch.rand(1, 4, BINS, generator=rng), torch.full((1, 4, 1), 200.0)], -1)
+    wanted = torch.cat(
+        [noise, harmonic, torch.rand(1, 4, BINS, generator=rng), torch.full((1, 4, 1), 200.0)], -1
+    )
     spectrum, log_hz = spectrum_of(wanted), torch.full((1, 4), 200.0).log()
     terms = controls.control_terms(spectrum, log_hz, wanted)
     assert all(abs(term) < 1e-4 for term in terms.values())
@@ -90,7 +112,10 @@ def test_the_distance_is_none_for_the_controls_themselves_and_some_for_others():
 def test_below_the_floor_all_is_one_but_digital_silence():
     floor, lower = torch.tensor(controls.FLOOR), torch.tensor(controls.DIGITAL_SILENCE)
     assert controls.told_apart(floor - 1, floor) == 0 and controls.told_apart(floor + 1, floor) == 1
-    assert controls.told_apart(floor, lower) == floor - lower and controls.told_apart(lower, lower) == 0
+    assert (
+        controls.told_apart(floor, lower) == floor - lower
+        and controls.told_apart(lower, lower) == 0
+    )
 
 
 def test_a_codec_says_how_pulses_and_noise_are_mixed_and_each_band_stays_as_loud():
@@ -100,11 +125,16 @@ def test_a_codec_says_how_pulses_and_noise_are_mixed_and_each_band_stays_as_loud
     rows = controls.taken_apart(wave)
     mixed = controls.mixed_by(codec, wave, rows)
     assert mixed.shape == rows.shape
-    wanted, ours = (controls.log_bands(*torch.from_numpy(part[:, : 2 * BINS]).chunk(2, -1)) for part in (rows, mixed))
+    wanted, ours = (
+        controls.log_bands(*torch.from_numpy(part[:, : 2 * BINS]).chunk(2, -1))
+        for part in (rows, mixed)
+    )
     assert (ours - wanted).abs().mean() < 0.1
     with torch.no_grad():
         latent = codec.dequantize(codec.encode(torch.from_numpy(wave)[None, None]))
-        noise, harmonic = codec.decoder.controls(latent, codec.initial_decode_state(1).histories)[0][0].chunk(PARTS, -1)[:2]
+        noise, harmonic = codec.decoder.controls(latent, codec.initial_decode_state(1).histories)[
+            0
+        ][0].chunk(PARTS, -1)[:2]
     louder = torch.from_numpy(mixed[:, BINS : 2 * BINS] - mixed[:, :BINS])
     torch.testing.assert_close(louder[:-1], (harmonic - noise)[1:], atol=1e-4, rtol=0)
 
@@ -116,7 +146,9 @@ def test_crops_with_controls_fit_their_sound(tmp_path):
     frames = wave.unflatten(-1, (-1, CODEC_FRAME_SAMPLES)).square().mean(-1)[:, 0]
     assert wanted.shape == (*frames.shape, controls.NUMBERS)
     levels = wanted[..., : 2 * BINS].amax(-1)
-    assert ((levels == controls.DIGITAL_SILENCE) <= (frames == 0)).all() and (levels == controls.DIGITAL_SILENCE).any()
+    assert ((levels == controls.DIGITAL_SILENCE) <= (frames == 0)).all() and (
+        levels == controls.DIGITAL_SILENCE
+    ).any()
     loud, voiced = frames > 1e-3, wanted[..., -1] > 0
     assert (loud & voiced).sum() > 0.7 * loud.sum()  # what is loud is a vowel, nearly always
     assert torch.equal(crops.batch(3, 4)[1], wanted)
@@ -128,7 +160,10 @@ def test_a_finished_codec_has_the_pitch_and_the_spectrum_of_its_pool(tmp_path, m
     monkeypatch.setattr(finish, "STEPS", 400)
     write(tmp_path, 0.002, "heart")
     torch.manual_seed(0)
-    codec, pool = Codec(CodecConfig(decoder_blocks=1, encoder_blocks=1)), controls.ControlPool(tmp_path)
+    codec, pool = (
+        Codec(CodecConfig(decoder_blocks=1, encoder_blocks=1)),
+        controls.ControlPool(tmp_path),
+    )
     for codebook in codec.quantizer.vq.layers:
         codebook._codebook.embed.normal_()  # random codes still tell the frames apart
     before, after = finish.fit_pitch(codec, pool)

@@ -19,7 +19,9 @@ def data(tmp_path):
     """A data folder with a handful of sentences and countries."""
     (tmp_path / "text").mkdir()
     row = {"city": "Apia", "currency_name": "Samoan Tala", "continent": "Oceania"}
-    (tmp_path / "text" / "countries.json").write_text(json.dumps({"Samoa": row, "France": row | {"city": "Nowhere"}}))
+    (tmp_path / "text" / "countries.json").write_text(
+        json.dumps({"Samoa": row, "France": row | {"city": "Nowhere"}})
+    )
     with gzip.open(tmp_path / "text" / "tatoeba-en-fr.tsv.gz", "wt", encoding="utf-8") as file:
         for i in range(100):
             file.write(f"I can see {number_words(i)} green trees.\tx\n")
@@ -38,8 +40,15 @@ def test_number_words():
 
 def test_answers_of_sums_are_right():
     rng = random.Random(0)
-    operations = {"plus": int.__add__, "minus": int.__sub__, "times": int.__mul__, "divided by": int.__floordiv__}
-    form = re.compile(r"([\w -]+?) (plus|minus|times|divided by) ([\w -]+?) (?:is|makes|leaves) ([\w -]+)\.")
+    operations = {
+        "plus": int.__add__,
+        "minus": int.__sub__,
+        "times": int.__mul__,
+        "divided by": int.__floordiv__,
+    }
+    form = re.compile(
+        r"([\w -]+?) (plus|minus|times|divided by) ([\w -]+?) (?:is|makes|leaves) ([\w -]+)\."
+    )
     checked = 0
     for _ in range(3000):
         for _, answer in number_exchange(rng)[1]:
@@ -53,7 +62,9 @@ def test_answers_of_sums_are_right():
 def test_expand_fills_every_choice_and_slot():
     rng = random.Random(0)
     found = {expand("{is|was} $x {a {big|small} dog|}?", rng, {"x": "it"}) for _ in range(100)}
-    assert found == {f"{verb} it{rest}?" for verb in ("Is", "Was") for rest in ("", " a big dog", " a small dog")}
+    assert found == {
+        f"{verb} it{rest}?" for verb in ("Is", "Was") for rest in ("", " a big dog", " a small dog")
+    }
 
 
 @pytest.mark.parametrize("name", ["social", "opinion", "smalltalk", "fact_tables"])
@@ -75,7 +86,10 @@ def test_same_seed_same_corpus(data):
 
 def test_splits_share_no_first_question(data):
     dialogues = write(data, count=3000)
-    first = {split: {d.turns[0][0] for d in dialogues if d.split == split} for split in ("train", "valid")}
+    first = {
+        split: {d.turns[0][0] for d in dialogues if d.split == split}
+        for split in ("train", "valid")
+    }
     assert first["valid"] and not first["train"] & first["valid"]
     assert len({d.turns for d in dialogues}) == len(dialogues)
 
@@ -88,24 +102,37 @@ def test_dialogues_are_short_and_of_every_kind(data):
 
 
 def test_what_is_said_to_somebody_else_has_no_answer(data):
-    asides = [turn for d in write(data) for turn in json.loads(as_json(d))["turns"] if turn.get("aside")]
+    asides = [
+        turn for d in write(data) for turn in json.loads(as_json(d))["turns"] if turn.get("aside")
+    ]
     assert len(asides) > 20 and all(turn["role"] == "user" for turn in asides)
     for dialogue in write(data):
-        roles = [(turn["role"], bool(turn.get("aside"))) for turn in json.loads(as_json(dialogue))["turns"]]
+        roles = [
+            (turn["role"], bool(turn.get("aside")))
+            for turn in json.loads(as_json(dialogue))["turns"]
+        ]
         answered = [i for i, (role, aside) in enumerate(roles) if role == "user" and not aside]
-        assert all(roles[i + 1][0] == "agent" for i in answered) and ("aside" in dialogue.kind) == any(a for _, a in roles)
+        assert all(roles[i + 1][0] == "agent" for i in answered) and (
+            "aside" in dialogue.kind
+        ) == any(a for _, a in roles)
 
 
 def test_repeat_request_gives_the_last_answer(data):
     for dialogue in write(data):
-        if dialogue.kind.endswith("+repeat") and dialogue.kind.count("+") == 1 and len(dialogue.turns) == 2:
+        if (
+            dialogue.kind.endswith("+repeat")
+            and dialogue.kind.count("+") == 1
+            and len(dialogue.turns) == 2
+        ):
             (_, answer), (user, again) = dialogue.turns
             if ":" not in user:
                 assert again.lower().endswith(answer.lower())
 
 
 def test_base_answers_are_mixed_in(data):
-    rows = [{"question": f"What is {n}?", "answer": f"A number, {n}.", "score": -n} for n in range(900)]
+    rows = [
+        {"question": f"What is {n}?", "answer": f"A number, {n}.", "score": -n} for n in range(900)
+    ]
     (data / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     questions = [user for d in write(data) if d.kind == "answer" for user, _ in d.turns]
     assert questions and "What is 899?" not in questions
@@ -117,16 +144,31 @@ def test_sentences_to_be_spoken_say_rare_words_often(data, tmp_path, monkeypatch
     draws = [sentences.rare_often(lines, 10, random.Random(seed)) for seed in range(200)]
     often = sum("owls" in line for draw in draws for line in draw) / len(draws)
     assert often > 0.4 and all(len(draw) == 10 for draw in draws)  # 0.2 at random
-    rows = {"chitchat": {"turns": [["a", "So do I, every day!"]]}, "webquestions-train": {"question": "who is he?"}}
+    rows = {
+        "chitchat": {"turns": [["a", "So do I, every day!"]]},
+        "webquestions-train": {"question": "who is he?"},
+    }
     for name, row in rows.items():
         with gzip.open(data / "text" / f"{name}.jsonl.gz", "wt", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
     words, out = tmp_path / "words", tmp_path / "sentences.txt"
     words.write_text("gnocchi\nwharf\nthyme\nit's\nox\n")
-    given = ["sentences", "--data", str(data), "--words", str(words), "--rare", "20", "--out", str(out)]
+    given = [
+        "sentences",
+        "--data",
+        str(data),
+        "--words",
+        str(words),
+        "--rare",
+        "20",
+        "--out",
+        str(out),
+    ]
     monkeypatch.setattr("sys.argv", given)
     sentences.main()
     written = out.read_text().splitlines()
-    assert {"So do I, every day!", "who is he?", "I can see seven green trees."} <= set(written) and len(written) == 122
+    assert {"So do I, every day!", "who is he?", "I can see seven green trees."} <= set(
+        written
+    ) and len(written) == 122
     named = [len(re.findall("gnocchi|wharf|thyme", line)) for line in written[102:]]
     assert set(named) == {2, 3} and not re.search(r"\$|\box\b", " ".join(written[102:]))

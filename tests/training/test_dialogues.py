@@ -37,9 +37,20 @@ def written(tmp_path):
         turns = [{"role": "user", "text": texts[n]}, {"role": "agent", "text": ANSWER}]
         turns += [{"role": "user", "text": texts[n + 8]}, {"role": "agent", "text": "Yes."}]
         lines.append({"kind": "test", "split": "train", "turns": turns})
-    lines.append({"kind": "test", "split": "train", "turns": [{"role": "user", "text": "Nobody says this."}]})
+    lines.append(
+        {"kind": "test", "split": "train", "turns": [{"role": "user", "text": "Nobody says this."}]}
+    )
     (tmp_path / "dialogues.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    told = ["--corpus", tmp_path / "dialogues.jsonl", "--pool", tmp_path / "pool", "--count", 12, "--out", tmp_path / "out"]
+    told = [
+        "--corpus",
+        tmp_path / "dialogues.jsonl",
+        "--pool",
+        tmp_path / "pool",
+        "--count",
+        12,
+        "--out",
+        tmp_path / "out",
+    ]
     assert dialogues.run(dialogues.parse_arguments([str(a) for a in told]), say) == 12
     return tmp_path / "out"
 
@@ -48,7 +59,11 @@ def scenes(folder):
     for line in (folder / "data.jsonl").read_text().splitlines():
         item = json.loads(line)
         wave, rate = soundfile.read(folder / item["path"], dtype="float32")
-        assert rate == SAMPLE_RATE and wave.shape[1] == 2 and abs(len(wave) / rate - item["duration"]) < 0.01
+        assert (
+            rate == SAMPLE_RATE
+            and wave.shape[1] == 2
+            and abs(len(wave) / rate - item["duration"]) < 0.01
+        )
         yield wave.T, json.loads((folder / item["path"]).with_suffix(".json").read_text())
 
 
@@ -59,13 +74,18 @@ def loudness(wave: np.ndarray, start: float, end: float) -> float:
 def test_sound_is_where_the_words_are(written):
     known = {heard_form(word) for word in WORDS}
     for (agent, user), told in scenes(written):
-        words = [(word, start, end, agent if who == "SPEAKER_MAIN" else user) for word, (start, end), who in told["alignments"]]
+        words = [
+            (word, start, end, agent if who == "SPEAKER_MAIN" else user)
+            for word, (start, end), who in told["alignments"]
+        ]
         assert [start for _, start, _, _ in words] == sorted(start for _, start, _, _ in words)
         for word, start, end, wave in words:
             assert loudness(wave, start, end) > 3 * loudness(wave, 0.0, 0.15), word
         heard = [word for word, _, _, wave in words if wave is user]
         assert heard and set(heard) <= known  # back-channels have no sound in this pool
-        assert len(told["user_turns"]) == 2 and all(turn["for_the_agent"] for turn in told["user_turns"])
+        assert len(told["user_turns"]) == 2 and all(
+            turn["for_the_agent"] for turn in told["user_turns"]
+        )
 
 
 def test_whoever_is_interrupted_falls_silent(written):
@@ -74,7 +94,11 @@ def test_whoever_is_interrupted_falls_silent(written):
         for stop in told["agent_stops"]:
             stopped += 1
             assert loudness(agent, stop + 0.01, stop + 0.2) == 0.0
-            words = [word for word, (_, end), who in told["alignments"] if who == "SPEAKER_MAIN" and end <= stop]
+            words = [
+                word
+                for word, (_, end), who in told["alignments"]
+                if who == "SPEAKER_MAIN" and end <= stop
+            ]
             assert len(words) < len(ANSWER.split())
     assert 1 <= stopped < 12
 
@@ -89,6 +113,13 @@ def test_a_corpus_that_nobody_can_say_is_told(tmp_path):
     write_pool(tmp_path / "pool", 4)
     line = {"kind": "test", "split": "train", "turns": [{"role": "user", "text": BACK_CHANNELS[0]}]}
     (tmp_path / "dialogues.jsonl").write_text(json.dumps(line) + "\n")
-    told = ["--corpus", tmp_path / "dialogues.jsonl", "--pool", tmp_path / "pool", "--out", tmp_path / "out"]
+    told = [
+        "--corpus",
+        tmp_path / "dialogues.jsonl",
+        "--pool",
+        tmp_path / "pool",
+        "--out",
+        tmp_path / "out",
+    ]
     with pytest.raises(SystemExit, match="can be spoken"):
         dialogues.run(dialogues.parse_arguments([str(a) for a in told]), say)

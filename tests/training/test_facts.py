@@ -7,7 +7,15 @@ import pytest
 from duplex.training import evaluate
 from duplex.training.data.normalize import heard_form
 from duplex.training.evaluation import facts as evaluate_facts
-from duplex.training.evaluation.facts import Asking, by_chance, converse, questions, right, score, typed
+from duplex.training.evaluation.facts import (
+    Asking,
+    by_chance,
+    converse,
+    questions,
+    right,
+    score,
+    typed,
+)
 
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.events import Event
@@ -38,21 +46,57 @@ def test_score():
     for n in range(8):
         said = {way: {"Y": "Yes.", "N": "No."}[row[n]] for way, row in ways.items()}
         heard = "is it so" if n else "is it"  # one word in 24 is lost
-        records.append({"topic": "abc"[n // 3], "question": "Is it so?", "answers": ["yes"], "heard": heard, **said})
+        records.append(
+            {
+                "topic": "abc"[n // 3],
+                "question": "Is it so?",
+                "answers": ["yes"],
+                "heard": heard,
+                **said,
+            }
+        )
     found = score(records)
-    assert (found["voice / text"], found["typed / text"], found["voice / typed"]) == (0.6, 0.8, 0.75)
+    assert (found["voice / text"], found["typed / text"], found["voice / typed"]) == (
+        0.6,
+        0.8,
+        0.75,
+    )
     assert found["of the right in text, right by voice"] == 0.4
     assert found["transcript WER"] == round(1 / 24, 3)
     low, high = found["95 % of draws"]
     assert 0 <= low < 0.6 < high
-    assert found["right"]["all"] == {"questions": 8, "text": 5, "typed": 4, "voice": 3, "voice / text": 0.6}
-    assert found["right"]["c"] == {"questions": 2, "text": 0, "typed": 0, "voice": 1, "voice / text": None}
-    assert evaluate_facts.table(found["right"]).splitlines()[-1].split() == ["c", "2", "0", "0", "1", "-"]
+    assert found["right"]["all"] == {
+        "questions": 8,
+        "text": 5,
+        "typed": 4,
+        "voice": 3,
+        "voice / text": 0.6,
+    }
+    assert found["right"]["c"] == {
+        "questions": 2,
+        "text": 0,
+        "typed": 0,
+        "voice": 1,
+        "voice / text": None,
+    }
+    assert evaluate_facts.table(found["right"]).splitlines()[-1].split() == [
+        "c",
+        "2",
+        "0",
+        "0",
+        "1",
+        "-",
+    ]
 
 
 def test_by_chance():
     """Six ordered pairs on one topic, of which "It's Rome." fits two and "Paris." one; other topics don't count."""
-    rows = [("a", ["Paris"], "It's Rome."), ("a", ["Rome"], "Paris."), ("a", ["Rome", "Lima"], "Oslo."), ("b", ["Oslo"], "Lima.")]
+    rows = [
+        ("a", ["Paris"], "It's Rome."),
+        ("a", ["Rome"], "Paris."),
+        ("a", ["Rome", "Lima"], "Oslo."),
+        ("b", ["Oslo"], "Lima."),
+    ]
     records = [{"topic": topic, "answers": answers, "voice": said} for topic, answers, said in rows]
     assert by_chance(records, "voice") == 0.5
     assert by_chance(records[2:], "voice") is None
@@ -68,7 +112,9 @@ def test_every_question_has_its_own_record(slots):
         return np.tile(loud, 4 * words[number])
 
     found = converse(agent, ask, len(words))
-    assert [row["heard"].split() for row in found] == [[f"word{i}" for i in range(n)] for n in words]
+    assert [row["heard"].split() for row in found] == [
+        [f"word{i}" for i in range(n)] for n in words
+    ]
     assert [row["said"].split() for row in found] == [[f"echo{i}" for i in range(n)] for n in words]
     assert len(agent.opened) == len(agent.closed) == len(words)
 
@@ -77,7 +123,11 @@ def test_typed_questions_are_written_as_they_would_be_heard():
     agent = TinyAgent(2)
     agent.lexicon = SimpleNamespace(words=["", "who", "Rome"])
     assert typed(agent, ["Who is it?", "Is it 9?", "Where's Rome?"], seed=1) == ["echo0"] * 3
-    assert sorted(wish[3] for wish in agent.wishes if wish[0] == "write") == ["is it nine", "where's Rome", "who is it"]
+    assert sorted(wish[3] for wish in agent.wishes if wish[0] == "write") == [
+        "is it nine",
+        "where's Rome",
+        "who is it",
+    ]
 
 
 def test_a_question_without_an_answer_ends():
@@ -89,10 +139,17 @@ def test_a_question_without_an_answer_ends():
 
 
 def test_an_answer_that_began_too_early_is_not_the_end():
-    one, events = Asking(0, np.zeros(9 * TICK_SAMPLES, np.float32)), {2: "agent_started", 4: "agent_ended", 8: "user_started"}
+    one, events = (
+        Asking(0, np.zeros(9 * TICK_SAMPLES, np.float32)),
+        {2: "agent_started", 4: "agent_ended", 8: "user_started"},
+    )
     events |= {12: "user_ended", 30: "agent_started", 60: "agent_ended"}
     while not one.over():
-        one.note([Event(events[one.tick], one.tick), Event("said", one.tick, "It")] if one.tick in events else [])
+        one.note(
+            [Event(events[one.tick], one.tick), Event("said", one.tick, "It")]
+            if one.tick in events
+            else []
+        )
     assert one.tick == 60 + evaluate_facts.MORE_TICKS
     assert one.said == " ItItItIt ItIt"  # a turn's pieces belong together, two turns don't
 
@@ -115,7 +172,10 @@ def test_only_missing_sound_is_made(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate_facts, "Kokoro", Voice)
     monkeypatch.setattr(evaluate_facts.weights, "folder", lambda found: tmp_path)
     evaluate_facts.make_sound(rows, tmp_path)
-    assert asked == [("Question 0?", 0), ("Question 2?", 0)] and (tmp_path / "q1.wav").read_bytes() == b"made before"
+    assert (
+        asked == [("Question 0?", 0), ("Question 2?", 0)]
+        and (tmp_path / "q1.wav").read_bytes() == b"made before"
+    )
     assert len(evaluate_facts.wave_of(tmp_path / "q2.wav")) == evaluate_facts.LEAD_IN_SAMPLES + 2400
     evaluate_facts.make_sound(rows, tmp_path)
     assert len(asked) == 2
@@ -123,11 +183,18 @@ def test_only_missing_sound_is_made(tmp_path, monkeypatch):
 
 def test_the_questions():
     rows = questions(1000)
-    assert len(rows) == 300 and len({heard_form(row["question"]) for row in rows}) == len({row["id"] for row in rows}) == 300
+    assert (
+        len(rows) == 300
+        and len({heard_form(row["question"]) for row in rows})
+        == len({row["id"] for row in rows})
+        == 300
+    )
     for row in rows:
         assert len(row["question"].split()) <= 9 and row["answers"], row
         assert all(heard_form(answer) for answer in row["answers"]), row
-        assert not right(row["answers"], row["question"]), row  # repeating the question is no answer
+        assert not right(row["answers"], row["question"]), (
+            row
+        )  # repeating the question is no answer
 
 
 def test_a_long_conversation_counts_what_is_answered_at_its_beginning_and_at_its_end(monkeypatch):

@@ -60,9 +60,13 @@ def test_influence_is_the_norm_of_the_jacobian(encoder, monkeypatch):
     def last(x: torch.Tensor) -> torch.Tensor:
         return block.attend(x, *block.project(x), block.clip_bias(x.shape[1]))[0, -1]
 
-    jacobian = torch.autograd.functional.jacobian(last, probe.convolved(encoder, mel).detach())  # [C, 1, T, C]
+    jacobian = torch.autograd.functional.jacobian(
+        last, probe.convolved(encoder, mel).detach()
+    )  # [C, 1, T, C]
     exact = jacobian.square().sum((0, 1, 3)).sqrt().flip(0)  # [T]
-    found = torch.stack([probe.influence(encoder, mel)[0] for _ in range(100)]).mean(0)[: len(exact)]
+    found = torch.stack([probe.influence(encoder, mel)[0] for _ in range(100)]).mean(0)[
+        : len(exact)
+    ]
     assert torch.allclose(found, exact, rtol=0.2, atol=1e-3)
 
 
@@ -77,7 +81,9 @@ def test_idle_units_show(encoder):
     smaller = probe.with_fewer_units(encoder, units, 1 - idle / (4 * TINY.width))
     with torch.no_grad():
         assert torch.allclose(smaller(mels[0])[0], encoder(mels[0])[0], atol=1e-5)
-        assert not torch.allclose(probe.with_fewer_units(encoder, units, 0.25)(mels[0])[0], encoder(mels[0])[0], atol=1e-3)
+        assert not torch.allclose(
+            probe.with_fewer_units(encoder, units, 0.25)(mels[0])[0], encoder(mels[0])[0], atol=1e-3
+        )
 
 
 def test_effective_rank():
@@ -102,30 +108,48 @@ class Echo:
     def step(self, heard: np.ndarray, active: list[int]):
         events = [[], []]
         for slot in active:
-            self.late[slot].append(f" {round(float(heard[slot].max()))}" if heard[slot].any() else "")
+            self.late[slot].append(
+                f" {round(float(heard[slot].max()))}" if heard[slot].any() else ""
+            )
             events[slot].append(Event("heard", 0, self.late[slot].pop(0)))
         return heard, events
 
 
 def test_clips_side_by_side_come_back_in_their_order():
-    waves = [np.full(ticks * TICK_SAMPLES - 7, level, np.float32) for ticks, level in ((3, 1), (1, 2), (2, 3))]
-    assert [text.split() for text in evaluate_ears.written(Echo(), waves)] == [["1"] * 3, ["2"], ["3"] * 2]
+    waves = [
+        np.full(ticks * TICK_SAMPLES - 7, level, np.float32)
+        for ticks, level in ((3, 1), (1, 2), (2, 3))
+    ]
+    assert [text.split() for text in evaluate_ears.written(Echo(), waves)] == [
+        ["1"] * 3,
+        ["2"],
+        ["3"] * 2,
+    ]
 
 
 def test_the_teacher_hears_no_sound_twice(tmp_path, monkeypatch):
     heard = []
-    monkeypatch.setattr(evaluate_ears, "recognise", lambda model, waves: heard.extend(waves) or ["so it is"])
+    monkeypatch.setattr(
+        evaluate_ears, "recognise", lambda model, waves: heard.extend(waves) or ["so it is"]
+    )
     monkeypatch.setattr("faster_whisper.WhisperModel", lambda *_, **__: None)
     monkeypatch.setattr("duplex.weights.whisper_tiny", lambda: "")
     for _ in range(2):  # the second reads what the first has kept
         teacher = evaluate_ears.Offline(tmp_path / "teacher.jsonl", 1)
-        assert [teacher.transcribe(np.full(9, level, np.float32)) for level in (0.1, 0.2, 0.1)] == ["so it is"] * 3
+        assert [teacher.transcribe(np.full(9, level, np.float32)) for level in (0.1, 0.2, 0.1)] == [
+            "so it is"
+        ] * 3
     assert len(heard) == 2
 
 
 def test_plot_of_a_training(tmp_path):
-    lines = [{"minutes": m, "pool": p, "phone_errors": w} for m, p, w in ((5, "a", 0.9), (5, "b", 0.8), (10, "a", 0.5))]
-    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [{"minutes": 1, "ctc": 3.0}, *lines]))
+    lines = [
+        {"minutes": m, "pool": p, "phone_errors": w}
+        for m, p, w in ((5, "a", 0.9), (5, "b", 0.8), (10, "a", 0.5))
+    ]
+    (tmp_path / "log.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in [{"minutes": 1, "ctc": 3.0}, *lines])
+    )
     args = Namespace(plot=tmp_path / "log.jsonl", result=tmp_path / "training.json")
     assert evaluate_ears.plot_training(args) == {"a": [10, 0.5], "b": [5, 0.8]}
     assert (tmp_path / "training.png").stat().st_size > 1000
@@ -134,5 +158,7 @@ def test_plot_of_a_training(tmp_path):
 def test_wordless_sound_and_its_rate():
     noises = [np.random.default_rng(1).integers(-9000, 9000, 48_000).astype(np.int16)]
     waves = evaluate_ears.wordless(noises, 5 / 3, np.random.default_rng(0))
-    assert len(waves) == 5 and not waves[0].any() and all(0 < np.abs(wave).max() for wave in waves[1:])
+    assert (
+        len(waves) == 5 and not waves[0].any() and all(0 < np.abs(wave).max() for wave in waves[1:])
+    )
     assert evaluate_ears.words_a_minute(["so it is", "", "", "", ""], waves) == pytest.approx(1.8)

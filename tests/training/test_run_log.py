@@ -18,11 +18,16 @@ def test_a_report_is_a_line_and_a_point(tmp_path, capsys):
     for step in (25, 50):
         log(tmp_path / "run", {"step": step, "train": {"stop": [step / 3, 1.0]}, "heard": "words"})
     lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
-    assert lines == [{"step": s, "train": {"stop": [round(s / 3, 4), 1.0]}, "heard": "words"} for s in (25, 50)]
+    assert lines == [
+        {"step": s, "train": {"stop": [round(s / 3, 4), 1.0]}, "heard": "words"} for s in (25, 50)
+    ]
     assert capsys.readouterr().out.count("\n") == 2
     board = EventAccumulator(str(tmp_path / "run/tensorboard"))
     board.Reload()
-    assert [(point.step, round(point.value, 3)) for point in board.Scalars("train/stop/0")] == [(25, 8.333), (50, 16.667)]
+    assert [(point.step, round(point.value, 3)) for point in board.Scalars("train/stop/0")] == [
+        (25, 8.333),
+        (50, 16.667),
+    ]
     described = json.loads((tmp_path / "run/run.json").read_text())
     assert described["program"] == "training.test" and described["arguments"]["lr"] == 1e-3
     assert described["versions"]["torch"] == torch.__version__

@@ -81,7 +81,12 @@ def test_layout_obeys_the_runtime(seed, cap):
     for token, label in zip(sequence.token[2:], sequence.label[2:], strict=True):
         if token < 0:
             open_ticks = open_ticks + 1 if grammar.agent_open else 0  # after two of them it sounds
-            in_tick, most = 0, (cap if open_ticks > 2 else max(cap, SILENT_SYMBOLS)) if grammar.agent_open else ONSET_SYMBOLS
+            in_tick, most = (
+                0,
+                (cap if open_ticks > 2 else max(cap, SILENT_SYMBOLS))
+                if grammar.agent_open
+                else ONSET_SYMBOLS,
+            )
         else:
             in_tick += 1
             assert allowed(grammar, 512, True, True)[token]
@@ -90,7 +95,9 @@ def test_layout_obeys_the_runtime(seed, cap):
         assert label == IGNORE or allowed(grammar, 512, True, True)[label]
     pieces = [s for _, s in heard if s >= FIRST_TEXT_ID]
     got = [t for t in sequence.token if 100 <= t < 300]
-    assert got == pieces[: len(got)] and len(got) >= len(pieces) - 3  # the scene's end may cut the last
+    assert (
+        got == pieces[: len(got)] and len(got) >= len(pieces) - 3
+    )  # the scene's end may cut the last
     assert (sequence.token == USER_END).sum() == sum(turn.answered for turn in scene.user)
     assert (sequence.token == ASIDE).sum() == sum(not turn.answered for turn in scene.user)
 
@@ -107,8 +114,15 @@ def test_labels_are_the_next_symbol_of_the_tick():
 
 
 def test_barge_in_drops_what_was_not_said():
-    greeting, order = UserTurn([Word("hi", 0.2, 0.5)]), UserTurn([Word("yeah", 1.8, 2.0), Word("stop", 2.0, 2.3)])
-    scene = Scene(6.0, [greeting, order], [AgentTurn("one two three four five six seven eight nine ten", 0.5, greeting, order)])
+    greeting, order = (
+        UserTurn([Word("hi", 0.2, 0.5)]),
+        UserTurn([Word("yeah", 1.8, 2.0), Word("stop", 2.0, 2.3)]),
+    )
+    scene = Scene(
+        6.0,
+        [greeting, order],
+        [AgentTurn("one two three four five six seven eight nine ten", 0.5, greeting, order)],
+    )
     due = [[5], [25, 26, 28, 29]]
     follow(scene, due, spell)
     sequence = lay_out(scene, heard_symbols(scene, due, spell), [], encode, 1)
@@ -137,7 +151,9 @@ def test_an_utterance_is_performed_as_it_was_spoken(monkeypatch):
     monkeypatch.setattr(dialogues, "augment", lambda wave, *_: wave)
     times = [["Good", 0.5, 0.7], ["day.", 0.75, 1.0]]
     wave = np.random.default_rng(0).normal(0, 0.1, int(1.2 * SAMPLE_RATE)).astype(np.float32)
-    words = [replace(w, start=w.start + 1.0, end=w.end + 1.0) for w in dialogues.voiced(wave, times)]
+    words = [
+        replace(w, start=w.start + 1.0, end=w.end + 1.0) for w in dialogues.voiced(wave, times)
+    ]
     channel = dialogues.perform(Scene(3.2, [UserTurn(words)]), [], None)
     begin = round((0.5 - dialogues.ONSET_SECONDS) * SAMPLE_RATE)
     shifted = np.zeros_like(channel)
@@ -161,5 +177,7 @@ def test_text_alone_teaches_what_the_agent_says():
     said = [token for token, _ in encode(turns[1]["text"])]
     assert sequence.label[begin : begin + len(said) + 1].tolist() == [*said, END]
     assert sequence.token[begin + 1 : -1].tolist() == said and sequence.token[-1] == END
-    assert (sequence.label[:begin] == IGNORE).all() and sequence.label[-1] == IGNORE  # nothing else can be known without ticks
+    assert (sequence.label[:begin] == IGNORE).all() and sequence.label[
+        -1
+    ] == IGNORE  # nothing else can be known without ticks
     assert (sequence.token >= 0).all()

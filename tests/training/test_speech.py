@@ -57,18 +57,28 @@ class ToneKokoro:
 
 def test_kokoro_speaks_with_one_voice_or_a_mixture_of_another_size(tmp_path):
     voice = KokoroVoice.__new__(KokoroVoice)
-    voice.kokoro, voice.voices = ToneKokoro(), {"a": np.full((510, 256), 0.2), "b": np.full((510, 256), 0.4)}
+    voice.kokoro, voice.voices = (
+        ToneKokoro(),
+        {"a": np.full((510, 256), 0.2), "b": np.full((510, 256), 0.4)},
+    )
     names = set()
     for seed in range(12):
         wave, entry = voice.say(TEXT, np.random.default_rng(seed))
         size = len(wave) / (DURATIONS.sum() * FRAME)
-        assert float(entry["voice"].split("size=")[1]) == pytest.approx(size, abs=6e-3) and 0.87 < size < 1.15
+        assert (
+            float(entry["voice"].split("size=")[1]) == pytest.approx(size, abs=6e-3)
+            and 0.87 < size < 1.15
+        )
         (_, begin, _), (_, _, end) = entry["words"]
         assert begin == pytest.approx(4 * HIBARI_FRAME_SECONDS * size, abs=2e-3)
         assert end == pytest.approx(19 * HIBARI_FRAME_SECONDS * size, abs=2e-3)
         names.add("+" in entry["voice"])
         loudness = np.sqrt(2 * np.square(wave).mean())
-        assert 0.22 < loudness < 0.38 if "+" in entry["voice"] else loudness == pytest.approx(0.2, rel=0.05) or loudness > 0.38
+        assert (
+            0.22 < loudness < 0.38
+            if "+" in entry["voice"]
+            else loudness == pytest.approx(0.2, rel=0.05) or loudness > 0.38
+        )
     assert names == {True, False}
 
 
@@ -76,15 +86,22 @@ def test_an_interrupted_pool_goes_on_with_the_same_utterances(tmp_path):
     texts = [f"sentence {i}" for i in range(30)]
 
     def speak(text, rng):
-        return rng.normal(0, 0.1, 1000 + 10 * int(text.split()[1])).astype(np.float32), {"voice": "noise", "words": []}
+        return rng.normal(0, 0.1, 1000 + 10 * int(text.split()[1])).astype(np.float32), {
+            "voice": "noise",
+            "words": [],
+        }
 
     hours = 40_000 / SAMPLE_RATE / 3600
     write_pool(lambda first: synthetic_utterances(texts, speak, 7, first), tmp_path / "once", hours)
-    write_pool(lambda first: synthetic_utterances(texts, speak, 7, first), tmp_path / "twice", hours / 2)
+    write_pool(
+        lambda first: synthetic_utterances(texts, speak, 7, first), tmp_path / "twice", hours / 2
+    )
     lines = (tmp_path / "twice" / "index.jsonl").read_text()
     with open(tmp_path / "twice" / "audio.i16", "ab") as audio:
         audio.write(b"\0" * 999)  # a wave whose line was not written any more
-    write_pool(lambda first: synthetic_utterances(texts, speak, 7, first), tmp_path / "twice", hours)
+    write_pool(
+        lambda first: synthetic_utterances(texts, speak, 7, first), tmp_path / "twice", hours
+    )
     once, twice = Pool(tmp_path / "once"), Pool(tmp_path / "twice")
     assert once.entries == twice.entries and len(once) > len(lines.splitlines()) > 10
     assert np.array_equal(once.audio, twice.audio)

@@ -24,7 +24,10 @@ class Patient:
 
     def step(self, audio, active):
         assert set(active) == set(self.sessions)
-        voice, events = np.zeros((self.slots, TICK_SAMPLES), np.float32), [[] for _ in range(self.slots)]
+        voice, events = (
+            np.zeros((self.slots, TICK_SAMPLES), np.float32),
+            [[] for _ in range(self.slots)],
+        )
         for slot, own in self.sessions.items():
             loudest = np.abs(audio[slot]).max()
             if own["left"] and loudest > self.bar:
@@ -50,11 +53,24 @@ def sound(ticks: int, level: float) -> np.ndarray:
 
 def test_who_is_spoken_into_stops_or_goes_on():
     """Six talks in two slots; the second sound begins with a tick, so long after the voice began."""
-    talks = [Talk(sound(3 + n, 0.1), sound(2, level), 0.4) for n, level in enumerate([0.9, 0.2, 0.9])]
-    talks += [Talk(sound(4, 0.1)), Talk(sound(2, 0.0)), Talk(sound(3, 0.1), sound(2, 0.9), after_s=3.0)]
+    talks = [
+        Talk(sound(3 + n, 0.1), sound(2, level), 0.4) for n, level in enumerate([0.9, 0.2, 0.9])
+    ]
+    talks += [
+        Talk(sound(4, 0.1)),
+        Talk(sound(2, 0.0)),
+        Talk(sound(3, 0.1), sound(2, 0.9), after_s=3.0),
+    ]
     assert hold(Patient(2), talks, seed=0) is talks
     assert [talk.stopped for talk in talks] == [True, False, True, False, False, False]
-    assert [talk.into_voice for talk in talks] == [True, True, True, False, False, False]  # the last came after the answer
+    assert [talk.into_voice for talk in talks] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]  # the last came after the answer
     for talk in (talks[0], talks[1], talks[2], talks[3]):
         assert talk.voice_at == len(talk.sound) + 4 * TICK_SAMPLES  # the fifth quiet tick
     assert talks[4].voice_at is None
@@ -62,7 +78,10 @@ def test_who_is_spoken_into_stops_or_goes_on():
 
 
 def test_a_pause_is_put_between_two_words():
-    wave, words = np.full(SAMPLE_RATE, 0.5, np.float32), [("a", 0.1, 0.3), ("b", 0.5, 0.6), ("c", 0.7, 0.9)]
+    wave, words = (
+        np.full(SAMPLE_RATE, 0.5, np.float32),
+        [("a", 0.1, 0.3), ("b", 0.5, 0.6), ("c", 0.7, 0.9)],
+    )
     paused, end = with_pause(wave, words, 1, 1.0)
     lead = SAMPLE_RATE // 2
     assert len(paused) == lead + 2 * SAMPLE_RATE and end == lead + round(1.9 * SAMPLE_RATE)
@@ -77,5 +96,14 @@ def test_scenes_and_noise():
         found = said_into(Patient(3, patience=10, bar=2.0, writes=writes), count=4, seed=0)
         assert [found[row] for row in INTO_KINDS.values()] == ["0 of 4", "0 of 4"]
         assert [*found.values()][1::2] == ([0, 0] if writes else [4, 4])
-    found = in_noise(Patient(2), [np.random.default_rng(0).standard_normal(SAMPLE_RATE).astype(np.float32)], 2.0, seed=0)
-    assert found["minutes"] == 2.0 and found["words written a minute"] == 0 and found["times it spoke"] > 0
+    found = in_noise(
+        Patient(2),
+        [np.random.default_rng(0).standard_normal(SAMPLE_RATE).astype(np.float32)],
+        2.0,
+        seed=0,
+    )
+    assert (
+        found["minutes"] == 2.0
+        and found["words written a minute"] == 0
+        and found["times it spoke"] > 0
+    )

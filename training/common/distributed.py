@@ -21,7 +21,9 @@ def average_gradients(accelerator: Accelerator, parameters: list[torch.nn.Parame
         return
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     mean = accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean")
-    for parameter, part in zip(parameters, mean.split([p.numel() for p in parameters]), strict=True):
+    for parameter, part in zip(
+        parameters, mean.split([p.numel() for p in parameters]), strict=True
+    ):
         parameter.grad = part.view_as(parameter)
 
 
@@ -29,7 +31,9 @@ def agreed(accelerator: Accelerator, number: float) -> float:
     """The first process's number, in all: their clocks differ."""
     if accelerator.num_processes == 1:
         return number
-    return float(broadcast(torch.tensor([number], dtype=torch.float64, device=accelerator.device))[0])
+    return float(
+        broadcast(torch.tensor([number], dtype=torch.float64, device=accelerator.device))[0]
+    )
 
 
 def collected(accelerator: Accelerator, value) -> list:
@@ -41,4 +45,6 @@ def check_together(accelerator: Accelerator, parameters: list[torch.nn.Parameter
     """RuntimeError: the processes have come to hold different models."""
     sums = collected(accelerator, sum(float(p.detach().double().abs().sum()) for p in parameters))
     if any(abs(one - sums[0]) > 1e-6 * abs(sums[0]) for one in sums):
-        raise RuntimeError(f"the processes' models differ (sums of weights {sums}); start again from the last save")
+        raise RuntimeError(
+            f"the processes' models differ (sums of weights {sums}); start again from the last save"
+        )

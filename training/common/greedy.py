@@ -11,7 +11,9 @@ from duplex.model.tokens import END, FIRST_TEXT_ID, NEXT, USER_END, Grammar, adv
 
 
 @torch.no_grad()
-def greedy(lm: LM, begun: list[torch.Tensor], ticks: list[torch.Tensor], grammar: Grammar, cap: int) -> list[list[int]]:
+def greedy(
+    lm: LM, begun: list[torch.Tensor], ticks: list[torch.Tensor], grammar: Grammar, cap: int
+) -> list[list[int]]:
     """The likeliest symbols of every row, at most `cap` a tick, up to its <end> or </user>.
 
     begun: inputs to start from, each [n, D]; ticks: each [T, D], or none at all where text alone is answered.
@@ -33,12 +35,18 @@ def greedy(lm: LM, begun: list[torch.Tensor], ticks: list[torch.Tensor], grammar
         hidden = feed(dict(enumerate(begun)), False)
         for tick in range(max(map(len, ticks), default=1)):
             if ticks:
-                here = {row: ticks[row][tick : tick + 1] for row in open_rows if tick < len(ticks[row])}
+                here = {
+                    row: ticks[row][tick : tick + 1] for row in open_rows if tick < len(ticks[row])
+                }
                 hidden = feed(here, True) if here else {}
             for _ in range(cap):
                 chosen = {}
                 for row, state_after in hidden.items():
-                    symbol = int(lm.logits(state_after).masked_fill(~answerable(lm, grammars[row]), -torch.inf).argmax())
+                    symbol = int(
+                        lm.logits(state_after)
+                        .masked_fill(~answerable(lm, grammars[row]), -torch.inf)
+                        .argmax()
+                    )
                     if symbol != NEXT:
                         chosen[row] = lm.embed(torch.tensor([symbol]))
                         said[row].append(symbol)

@@ -12,7 +12,11 @@ def fast_dtype(device: str = "cpu") -> torch.dtype:
     if device != "cpu":
         return torch.bfloat16
     known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return torch.bfloat16 if known.get("avx512_bf16") or known.get("amx_bf16") or known.get("bf16") else torch.float32
+    return (
+        torch.bfloat16
+        if known.get("avx512_bf16") or known.get("amx_bf16") or known.get("bf16")
+        else torch.float32
+    )
 
 
 def mixed(device: str = "cpu") -> torch.autocast:

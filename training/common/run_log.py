@@ -15,8 +15,13 @@ import torchaudio
 def describe_run(args, program: str) -> None:
     """run.json beside the result: all that is needed to have it again, without the repository's history."""
     args.out.mkdir(parents=True, exist_ok=True)
-    versions = {"python": platform.python_version(), **{m.__name__: m.__version__ for m in (torch, torchaudio, np)}}
-    text = json.dumps({"program": program, "arguments": vars(args), "versions": versions}, indent=1, default=str)
+    versions = {
+        "python": platform.python_version(),
+        **{m.__name__: m.__version__ for m in (torch, torchaudio, np)},
+    }
+    text = json.dumps(
+        {"program": program, "arguments": vars(args), "versions": versions}, indent=1, default=str
+    )
     (args.out / "run.json").write_text(text + "\n")
 
 
@@ -27,7 +32,9 @@ def log(out: Path, line: dict) -> None:
     with open(out / "log.jsonl", "a", encoding="utf-8") as file:
         file.write(text + "\n")
     if writer := board(out):
-        for name, number in numbers({name: value for name, value in line.items() if name != "step"}):
+        for name, number in numbers(
+            {name: value for name, value in line.items() if name != "step"}
+        ):
             writer.add_scalar(name, number, line["step"])
         writer.flush()
 

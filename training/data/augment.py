@@ -23,7 +23,10 @@ HISS_SHARE = 0.5
 NOISE_SNR_DB = (0.0, 30.0)
 HISS_DB = (-85.0, -50.0)
 OTHER_SHARE = 0.15
-OTHER_DB = (-30.0, -8.0)  # another talker, a television or the agent's own voice from the loudspeaker, beside the speaker
+OTHER_DB = (
+    -30.0,
+    -8.0,
+)  # another talker, a television or the agent's own voice from the loudspeaker, beside the speaker
 LOST_SHARE = 0.06
 GAIN_DB = (-45.0, 0.0)
 CLIPPED_SHARE = 0.05
@@ -109,7 +112,14 @@ def lose_packets(wave: np.ndarray, rng: np.random.Generator) -> None:
         wave[at : at + rng.integers(1, 4) * SAMPLE_RATE // 50] = 0
 
 
-def augment(clean: np.ndarray, power: float, noises: list[np.ndarray], rng: np.random.Generator, share=1.0, other=None):
+def augment(
+    clean: np.ndarray,
+    power: float,
+    noises: list[np.ndarray],
+    rng: np.random.Generator,
+    share=1.0,
+    other=None,
+):
     """clean [samples] with speech of mean square `power` -> what a microphone might have brought [samples].
 
     Only a `share` of all clips meets rooms, telephones and noises (early in training less is learned from them).
@@ -128,5 +138,7 @@ def augment(clean: np.ndarray, power: float, noises: list[np.ndarray], rng: np.r
     gain = rng.uniform(*(CLIPPED_DB if rng.random() < CLIPPED_SHARE else GAIN_DB))
     wave *= 10 ** (gain / 20) / (np.abs(wave).max() + 1e-6)
     if rng.random() < HISS_SHARE:  # a microphone's own noise, in dB of full scale
-        wave += 10 ** (rng.uniform(*HISS_DB) / 20) * rng.standard_normal(len(wave), dtype=np.float32)
+        wave += 10 ** (rng.uniform(*HISS_DB) / 20) * rng.standard_normal(
+            len(wave), dtype=np.float32
+        )
     return wave.clip(-1, 1)

@@ -73,7 +73,9 @@ def add_utterance(clip: Clip, source: Source, i: int, rng: np.random.Generator) 
     if speed != 1.0:
         wave = change_speed(wave, speed)
     clip.power = 1e-2
-    clip.parts.append(wave * np.sqrt(clip.power / active_power(wave)) * 10 ** (rng.uniform(-3, 3) / 20))
+    clip.parts.append(
+        wave * np.sqrt(clip.power / active_power(wave)) * 10 ** (rng.uniform(-3, 3) / 20)
+    )
     clip.target = clip.target + source.targets[i]
 
 
@@ -99,10 +101,15 @@ def draw_clip(sources: list[Source], rng: np.random.Generator) -> Clip:
     return clip
 
 
-def draw_batches(sources: list[Source], noises: list, hard_share: float, rng: np.random.Generator, seconds: float):
+def draw_batches(
+    sources: list[Source], noises: list, hard_share: float, rng: np.random.Generator, seconds: float
+):
     """Draw some clips and yield them as batches of similar length, each at most `seconds` with its padding."""
     drawn = [draw_clip(sources, rng) for _ in range(CLIPS_AT_ONCE)]
-    drawn = sorted((c for c in drawn if frames_needed(c.target) <= c.ticks * ENCODER_FRAMES_PER_TICK), key=lambda clip: clip.ticks)
+    drawn = sorted(
+        (c for c in drawn if frames_needed(c.target) <= c.ticks * ENCODER_FRAMES_PER_TICK),
+        key=lambda clip: clip.ticks,
+    )
     groups: list[list[Clip]] = [[]]
     for clip in drawn:
         if groups[-1] and clip.ticks * TICK_SAMPLES * (len(groups[-1]) + 1) > seconds * SAMPLE_RATE:
@@ -119,7 +126,11 @@ def collate(clips: list[Clip], noises: list, hard_share: float, rng: np.random.G
     wave = torch.zeros_like(clean)
     sounds = [np.concatenate(clip.parts) for clip in clips]
     for row, (clip, samples) in enumerate(zip(clips, sounds, strict=True)):
-        other = sounds[row - 1] if len(clips) > 1 and clip.target else None  # alone he would be the speaker
+        other = (
+            sounds[row - 1] if len(clips) > 1 and clip.target else None
+        )  # alone he would be the speaker
         clean[row, : len(samples)] = torch.from_numpy(samples)
-        wave[row, : len(samples)] = torch.from_numpy(augment(samples, clip.power, noises, rng, hard_share, other))
+        wave[row, : len(samples)] = torch.from_numpy(
+            augment(samples, clip.power, noises, rng, hard_share, other)
+        )
     return Batch(clean, wave, ticks, [clip.target for clip in clips])

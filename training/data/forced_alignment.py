@@ -15,16 +15,23 @@ from duplex.model import features
 from duplex.model.encoder import BLANK, WORD_END, Encoder
 
 FRAME_S = TICK_MS / 1000 / ENCODER_FRAMES_PER_TICK
-AFTER_START_S, AFTER_END_S = 0.21, 0.15  # from a word's first sound to its first spike, from its last sound to its last
+AFTER_START_S, AFTER_END_S = (
+    0.21,
+    0.15,
+)  # from a word's first sound to its first spike, from its last sound to its last
 SHORTEST_WORD_S = 0.02
 TAIL_TICKS = 6  # of silence after the sound: the last spikes come late
 
 
 def spike_frames(log_probs: torch.Tensor, targets: list[int]) -> list[int] | None:
     """log_probs [T, 1 + phones]: the frame at which each target first stands, by forced alignment; None where it cannot."""
-    if len(targets) + sum(a == b for a, b in zip(targets, targets[1:], strict=False)) > len(log_probs):
+    if len(targets) + sum(a == b for a, b in zip(targets, targets[1:], strict=False)) > len(
+        log_probs
+    ):
         return None
-    path, _ = torchaudio.functional.forced_align(log_probs[None], torch.tensor([targets], dtype=torch.int32), blank=BLANK)
+    path, _ = torchaudio.functional.forced_align(
+        log_probs[None], torch.tensor([targets], dtype=torch.int32), blank=BLANK
+    )
     path = path[0].tolist()
     return [t for t, p in enumerate(path) if p and (t == 0 or path[t - 1] != p)]
 
@@ -40,7 +47,10 @@ def spans(log_probs: torch.Tensor, words: list[list[int]]) -> list[tuple[float, 
     found, before, first = [], 0.0, 0
     for word in words:
         own = zip(frames[first : first + len(word)], word, strict=True)
-        spikes, first = [frame * FRAME_S for frame, phone in own if phone != WORD_END], first + len(word)
+        spikes, first = (
+            [frame * FRAME_S for frame, phone in own if phone != WORD_END],
+            first + len(word),
+        )
         end = max(spikes[-1] - AFTER_END_S, before + SHORTEST_WORD_S)
         start = min(max(before, spikes[0] - AFTER_START_S), end - SHORTEST_WORD_S)
         found.append((start, end))
@@ -51,7 +61,9 @@ def spans(log_probs: torch.Tensor, words: list[list[int]]) -> list[tuple[float, 
 @torch.no_grad()
 def hear(encoder: Encoder, wave: np.ndarray) -> torch.Tensor:
     """wave float32 [N] -> log-probabilities [T, 1 + phones], as a stream, so however long it is it costs no more memory."""
-    padded = F.pad(torch.from_numpy(wave), (0, TAIL_TICKS * TICK_SAMPLES + -len(wave) % TICK_SAMPLES))[None]
+    padded = F.pad(
+        torch.from_numpy(wave), (0, TAIL_TICKS * TICK_SAMPLES + -len(wave) % TICK_SAMPLES)
+    )[None]
     mel, _ = features.log_mel(padded, features.initial_state(1))
     (_, log_probs), _ = encoder.step(mel, encoder.initial_state(1))
     return log_probs[0]
@@ -69,4 +81,7 @@ def forced_align(wave: np.ndarray, text: str, encoder: Encoder) -> list[list]:
     length = len(wave) / SAMPLE_RATE
     if found is None:
         raise ValueError(f"{len(said)} words do not fit into {length:.1f} s of sound")
-    return [[w, round(min(a, length), 3), round(min(b, length), 3)] for (w, _), (a, b) in zip(said, found, strict=True)]
+    return [
+        [w, round(min(a, length), 3), round(min(b, length), 3)]
+        for (w, _), (a, b) in zip(said, found, strict=True)
+    ]

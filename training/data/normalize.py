@@ -40,7 +40,11 @@ def _number(match: re.Match) -> str:
 
 
 def _decade(match: re.Match) -> str:
-    words = numbers.year(int(match.group(1))) if len(match.group(1)) == 4 else numbers.cardinal(int(match.group(1)))
+    words = (
+        numbers.year(int(match.group(1)))
+        if len(match.group(1)) == 4
+        else numbers.cardinal(int(match.group(1)))
+    )
     return words[:-1] + "ies" if words.endswith("y") else words + "s"
 
 
@@ -69,7 +73,9 @@ def front() -> Pronounce:
 def word_phones(word: str) -> tuple[int, ...]:
     """How a heard word is said, by itself: indices of the encoder's CTC over phones."""
     symbols = {number: symbol for symbol, number in front().alphabet.items()}
-    said = "".join(SAME_PHONES.get(p, p) for p in (symbols[number] for number in front().phones(word, (), "b")))
+    said = "".join(
+        SAME_PHONES.get(p, p) for p in (symbols[number] for number in front().phones(word, (), "b"))
+    )
     return tuple(PHONES.index(p) + 1 for p in said if p in PHONES.strip())
 
 

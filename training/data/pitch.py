@@ -22,13 +22,19 @@ def pitch(wave: Tensor) -> tuple[Tensor, Tensor]:
     windows = padded.unfold(1, reach, CODEC_FRAME_SAMPLES)  # [B, T, reach], the frame in the middle
     size = 2048
     first = torch.fft.rfft(windows[..., :SPAN], n=size)
-    product = torch.fft.irfft(first.conj() * torch.fft.rfft(windows, n=size), n=size)[..., : LONGEST + 1]
+    product = torch.fft.irfft(first.conj() * torch.fft.rfft(windows, n=size), n=size)[
+        ..., : LONGEST + 1
+    ]
     sums = F.pad(windows.square().cumsum(-1), (1, 0))
-    energy = sums[..., SPAN : SPAN + LONGEST + 1] - sums[..., : LONGEST + 1]  # of the samples a period later
+    energy = (
+        sums[..., SPAN : SPAN + LONGEST + 1] - sums[..., : LONGEST + 1]
+    )  # of the samples a period later
     correlation = product / (energy[..., :1] * energy + 1e-6).clamp(min=1e-12).sqrt()
     cost = LONG_PERIOD_COST * torch.arange(LONGEST + 1) / LONGEST
     best = (correlation - cost)[..., SHORTEST:LONGEST].argmax(-1, keepdim=True) + SHORTEST
     left, peak, right = (correlation.gather(-1, best + d)[..., 0] for d in (-1, 0, 1))
-    shift = 0.5 * (left - right) / (left - 2 * peak + right).clamp(max=-1e-4)  # top of the parabola through the three
+    shift = (
+        0.5 * (left - right) / (left - 2 * peak + right).clamp(max=-1e-4)
+    )  # top of the parabola through the three
     voiced = (peak > VOICED_CORRELATION) & ((energy[..., 0] / SPAN).sqrt() > VOICED_LEVEL)
     return SAMPLE_RATE / (best[..., 0] + shift.clamp(-0.5, 0.5)), voiced

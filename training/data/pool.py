@@ -31,4 +31,7 @@ class Pool:
         """Utterance `i`, float32 [samples], or the part of it from `start` (cut at its end)."""
         entry = self.entries[i]
         end = entry["samples"] if samples is None else min(entry["samples"], start + samples)
-        return self.audio[entry["offset"] + start : entry["offset"] + end].astype(np.float32) * INT16_SCALE
+        return (
+            self.audio[entry["offset"] + start : entry["offset"] + end].astype(np.float32)
+            * INT16_SCALE
+        )

@@ -36,14 +36,21 @@ class Utterances:
     def __init__(self, folder: Path, codec: Codec | SeanetCodec, cache: Path):
         """`folder` is the pool; what is encoded stays in `cache`, so the pool may grow between runs."""
         self.pool, self.codec, self.silence = Pool(folder), codec, codec.silence_codes()
-        self.codebooks = torch.stack([layer._codebook.embed for layer in codec.quantizer.vq.layers])  # [K, N, D]
-        self.starts = np.cumsum([0, *(-(-entry["samples"] // CODEC_FRAME_SAMPLES) for entry in self.pool.entries)])
+        self.codebooks = torch.stack(
+            [layer._codebook.embed for layer in codec.quantizer.vq.layers]
+        )  # [K, N, D]
+        self.starts = np.cumsum(
+            [0, *(-(-entry["samples"] // CODEC_FRAME_SAMPLES) for entry in self.pool.entries)]
+        )
         shape = (self.starts[-1], codec.config.codebooks)
         with open(cache / "codes.u16", "ab") as file:
             file.truncate(2 * shape[0] * shape[1])  # zeros where nothing was written yet
         self.codes = np.memmap(cache / "codes.u16", np.uint16, "r+", shape=shape)
         usable = [i for i, entry in enumerate(self.pool.entries) if "durations" in entry]
-        self.split = {name: [i for i in usable if self.pool.entries[i]["split"] == name] for name in ("train", "valid")}
+        self.split = {
+            name: [i for i in usable if self.pool.entries[i]["split"] == name]
+            for name in ("train", "valid")
+        }
 
     def encode(self, group: list[int]) -> None:
         """Fill in the codes of those utterances of the group that have none yet, each from a fresh state."""
@@ -55,14 +62,18 @@ class Utterances:
         for row, i in zip(waves, group, strict=True):
             row[0, : self.pool.entries[i]["samples"]] = torch.from_numpy(self.pool.wave(i))
         for i, codes in zip(group, self.codec.encode(waves), strict=True):
-            self.codes[self.starts[i] : self.starts[i + 1]] = codes.T[: self.starts[i + 1] - self.starts[i]].numpy()
+            self.codes[self.starts[i] : self.starts[i + 1]] = codes.T[
+                : self.starts[i + 1] - self.starts[i]
+            ].numpy()
 
     def hours(self, split: str) -> float:
         return sum(self.pool.entries[i]["samples"] for i in self.split[split]) / SAMPLE_RATE / 3600
 
     def groups(self, split: str, seconds: float, rng: np.random.Generator) -> list[list[int]]:
         """The split once, in random groups of about `seconds` of speech, within a group of about one length."""
-        length = {i: self.pool.entries[i]["samples"] * (1 + 0.1 * rng.random()) for i in self.split[split]}
+        length = {
+            i: self.pool.entries[i]["samples"] * (1 + 0.1 * rng.random()) for i in self.split[split]
+        }
         groups, group = [], []
         for i in sorted(length, key=length.get):
             if group and (len(group) + 1) * length[i] > seconds * SAMPLE_RATE:
@@ -104,7 +115,9 @@ class Utterances:
             batch.frames[b, : len(phones)] = torch.from_numpy((ends - begins).astype(np.float32))
         return batch
 
-    def row(self, i: int, rng: np.random.Generator) -> tuple[np.ndarray, list[int], np.ndarray, np.ndarray]:
+    def row(
+        self, i: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, list[int], np.ndarray, np.ndarray]:
         """Codes [n, K], phones, phone ends in frames, position features [n, 4]; most of the first silence is cut."""
         ends, phones = self.ends(i), self.pool.entries[i]["phones"]
         cut = max(0, ends[0] - int(rng.integers(*SHORT_LEAD_FRAMES)))

@@ -12,7 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from duplex.training.align import Answers, Utterance, Utterances, clouds, consistency, frozen_copy, heard_vectors
+from duplex.training.align import (
+    Answers,
+    Utterance,
+    Utterances,
+    clouds,
+    consistency,
+    frozen_copy,
+    heard_vectors,
+)
 from duplex.training.common.greedy import greedy
 from duplex.training.data.normalize import word_errors
 from duplex.training.duplex import VALID_SEED, Tokenizer, build_ears, build_lm, losses
@@ -43,7 +51,9 @@ def distances(speech: torch.Tensor, text: torch.Tensor) -> dict:
     """Both clouds [N, D] -> how far apart they are, and how often an utterance's nearest neighbours hold its other form."""
     spread = torch.cat([(cloud - cloud.mean(0)).norm(dim=-1) for cloud in (speech, text)]).mean()
     near = F.normalize(speech, dim=-1) @ F.normalize(text, dim=-1).T
-    found = {"gap between centroids, in mean spreads": (speech.mean(0) - text.mean(0)).norm() / spread}
+    found = {
+        "gap between centroids, in mean spreads": (speech.mean(0) - text.mean(0)).norm() / spread
+    }
     for way, scores in (("text by speech", near), ("speech by text", near.T)):
         rank = (scores > scores.diagonal()[:, None]).sum(1)
         found |= {f"recall at {k}, {way}": (rank < k).float().mean() for k in (1, 10)}
@@ -55,17 +65,29 @@ def measure(lm: LM, answers: Answers, batch: list[Utterance], text_of) -> dict:
     """All that the LM must run for. text_of: tokens -> text."""
     divergence, right, pairs = [], [], []
     for group in (batch[n : n + GROUP] for n in range(0, len(batch), GROUP)):
-        divergence.append(len(group) * float(consistency(lm, answers.frozen, group, answers(group), answers.prompt)))
+        divergence.append(
+            len(group)
+            * float(consistency(lm, answers.frozen, group, answers(group), answers.prompt))
+        )
         _, correct, kinds = losses(lm, [u.drawn for u in group], np.random.default_rng(0), 1.0)
         right.append(correct.numpy()[kinds == "hearing"])
         begun = [lm.embed(torch.tensor(answers.prompt)) for _ in group]
         heard = greedy(lm, begun, [heard_vectors(lm, u) for u in group], Grammar(), 3)
         for utterance, said in zip(group, heard, strict=True):
-            pairs.append((text_of(utterance.pieces), text_of([token for token in said if token >= FIRST_TEXT_ID])))
+            pairs.append(
+                (
+                    text_of(utterance.pieces),
+                    text_of([token for token in said if token >= FIRST_TEXT_ID]),
+                )
+            )
     return {
         "KL, nats a token of the answer": round(sum(divergence) / len(batch), 3),
-        "wrong pieces of the transcript, teacher-forced": round(1 - float(np.concatenate(right).mean()), 3),
-        "transcript WER, greedy": round(sum(word_errors(*pair) for pair in pairs) / sum(len(a.split()) for a, _ in pairs), 3),
+        "wrong pieces of the transcript, teacher-forced": round(
+            1 - float(np.concatenate(right).mean()), 3
+        ),
+        "transcript WER, greedy": round(
+            sum(word_errors(*pair) for pair in pairs) / sum(len(a.split()) for a, _ in pairs), 3
+        ),
     }
 
 
@@ -79,7 +101,9 @@ def draw(path: Path, pairs: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> Non
     directions = torch.linalg.svd(points - center, full_matrices=False).Vh[:2].T  # [D, 2]
     figure = Figure(figsize=(5 * len(pairs), 5), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (title, pair) in zip(figure.subplots(1, len(pairs), sharex=True, sharey=True), pairs.items(), strict=True):
+    for axes, (title, pair) in zip(
+        figure.subplots(1, len(pairs), sharex=True, sharey=True), pairs.items(), strict=True
+    ):
         for cloud, name in zip(pair, ("speech", "text"), strict=True):
             axes.scatter(*((cloud - center) @ directions).T.numpy(), s=9, alpha=0.6, label=name)
         axes.set_title(title)
@@ -90,12 +114,16 @@ def draw(path: Path, pairs: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> Non
 @torch.no_grad()
 def evaluate_align(args) -> dict:
     if not args.run:
-        raise SystemExit("There is nothing to measure: give --run, a folder of duplex.training.align, once or more.")
+        raise SystemExit(
+            "There is nothing to measure: give --run, a folder of duplex.training.align, once or more."
+        )
     runs = {folder: run_arguments(folder) for folder in args.run}
     first = runs[args.run[0]]
     for folder, other in runs.items():
         if differing := [name for name in SAME if getattr(first, name) != getattr(other, name)]:
-            raise SystemExit(f"{folder} did not begin as {args.run[0]} did: --{differing[0]} differs.")
+            raise SystemExit(
+                f"{folder} did not begin as {args.run[0]} did: --{differing[0]} differs."
+            )
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     lm = build_lm(first)
@@ -110,8 +138,14 @@ def evaluate_align(args) -> dict:
             lm.load_state_dict(load_tensors(folder), strict=False)
         now = clouds(lm, batch)
         start = start or now
-        heard = measure(lm, answers, batch[: args.clips], lambda tokens: tokenizer.lm.decode(tokens).strip())
-        table[name] = {"utterances matched, heard": [len(batch), len(batch[: args.clips])], **distances(*now), **heard}
+        heard = measure(
+            lm, answers, batch[: args.clips], lambda tokens: tokenizer.lm.decode(tokens).strip()
+        )
+        table[name] = {
+            "utterances matched, heard": [len(batch), len(batch[: args.clips])],
+            **distances(*now),
+            **heard,
+        }
         print(json.dumps({name: table[name]}), flush=True)
         if folder:
             draw(folder / "clouds.png", {"before": start, "after": now})

@@ -31,9 +31,13 @@ def conversations(count: int, seed: int) -> list[dict]:
     matters, found = read_matters(), []
     for mode in MODES:
         for number in range(count // len(MODES)):
-            _, asked, note, turns = context_exchange(matters, random.Random(f"{seed} {number}"), mode)
+            _, asked, note, turns = context_exchange(
+                matters, random.Random(f"{seed} {number}"), mode
+            )
             values = [[one.value] for one in asked] if mode != "unknown" else [NOT_TOLD]
-            found.append({"mode": mode, "note": note, "user": [user for user, _ in turns], "wanted": values})
+            found.append(
+                {"mode": mode, "note": note, "user": [user for user, _ in turns], "wanted": values}
+            )
     return found
 
 
@@ -46,7 +50,13 @@ def sound_of(text: str, folder: Path, voices: list) -> np.ndarray:
         if not voices:
             voices.append(Kokoro(weights.folder(KOKORO)))
         voice = int(name, 16) % len(voices[0].voices)
-        soundfile.write(path.with_suffix(".part"), voices[0].say(text, voice), SAMPLE_RATE, "PCM_16", format="WAV")
+        soundfile.write(
+            path.with_suffix(".part"),
+            voices[0].say(text, voice),
+            SAMPLE_RATE,
+            "PCM_16",
+            format="WAV",
+        )
         path.with_suffix(".part").rename(path)
     return wave_of(path)
 
@@ -75,11 +85,15 @@ def score(records: list[dict]) -> dict:
 
 def evaluate_context(args) -> dict:
     if not args.questions_audio:
-        raise SystemExit("Name the folder of the spoken sentences with --questions-audio; what is missing there is made.")
+        raise SystemExit(
+            "Name the folder of the spoken sentences with --questions-audio; what is missing there is made."
+        )
     agent, voices, records = load_agent(args.agent), [], []
     for talk in conversations(args.count, args.seed):
         waves = [sound_of(text, args.questions_audio, voices) for text in talk["user"]]
         records.append({**talk, "turns": hold(agent, talk, waves, args.seed)})
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "context.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (args.out / "context.jsonl").write_text(
+        "".join(json.dumps(record) + "\n" for record in records)
+    )
     return score(records)

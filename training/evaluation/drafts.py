@@ -49,7 +49,9 @@ def kept(p: torch.Tensor, q: torch.Tensor, group: torch.Tensor | None = None) ->
 @torch.no_grad()
 def evaluate_drafts(args) -> dict:
     if len(args.run) != 2 or not args.codec or len(args.pool) != 1:
-        raise SystemExit("drafts needs --run TALKER --run OTHER --codec CODEC and one --pool of the voice")
+        raise SystemExit(
+            "drafts needs --run TALKER --run OTHER --codec CODEC and one --pool of the voice"
+        )
     talker, other = map(load_talker, args.run)
     config, codec = talker.config, load_codec(args.codec)
     with tempfile.TemporaryDirectory() as cache:
@@ -60,12 +62,20 @@ def evaluate_drafts(args) -> dict:
         groups = data.groups("valid", BATCH_SECONDS, np.random.default_rng(0))[:BATCHES]
         for group in groups:
             batch = data.batch(group, config.patch_frames, np.random.default_rng(0))
-            both = [t(batch.codes, batch.codes, conditions(t, batch)[0])[:, batch.inside.flatten()] for t in (talker, other)]
+            both = [
+                t(batch.codes, batch.codes, conditions(t, batch)[0])[:, batch.inside.flatten()]
+                for t in (talker, other)
+            ]
             for k, (p, q) in enumerate(zip(*both, strict=True)):
-                p, q = (drawn_from(logits, config.temperature(k), config.top_k) for logits in (p, q))
+                p, q = (
+                    drawn_from(logits, config.temperature(k), config.top_k) for logits in (p, q)
+                )
                 for way, of_books in ways.items():
                     found[way][k] += kept(p, q, of_books[k]) / len(groups)
     return {
-        way: {"kept, by codebook": share.round(3).tolist(), "whole patch": float(np.prod(share) ** config.patch_frames)}
+        way: {
+            "kept, by codebook": share.round(3).tolist(),
+            "whole patch": float(np.prod(share) ** config.patch_frames),
+        }
         for way, share in found.items()
     }

@@ -72,7 +72,13 @@ def make_sound(rows: list[dict], folder: Path) -> None:
     kokoro, begun = Kokoro(weights.folder(KOKORO)), time.time()
     for done, (n, row) in enumerate(missing, 1):
         part = folder / f"{row['id']}.part"  # whole under its name, or not at all
-        soundfile.write(part, kokoro.say(row["question"], n % len(kokoro.voices)), SAMPLE_RATE, "PCM_16", format="WAV")
+        soundfile.write(
+            part,
+            kokoro.say(row["question"], n % len(kokoro.voices)),
+            SAMPLE_RATE,
+            "PCM_16",
+            format="WAV",
+        )
         part.rename(folder / f"{row['id']}.wav")
         print(f"{done} of {len(missing)} spoken, {time.time() - begun:.0f} s", flush=True)
 
@@ -80,7 +86,9 @@ def make_sound(rows: list[dict], folder: Path) -> None:
 def wave_of(path: Path) -> np.ndarray:
     """[samples] float32 at the agent's rate, after the lead-in."""
     wave, rate_hz = soundfile.read(path, dtype="float32")
-    return np.pad(soxr.resample(wave, rate_hz, SAMPLE_RATE).astype(np.float32), (LEAD_IN_SAMPLES, 0))
+    return np.pad(
+        soxr.resample(wave, rate_hz, SAMPLE_RATE).astype(np.float32), (LEAD_IN_SAMPLES, 0)
+    )
 
 
 @torch.inference_mode()
@@ -90,10 +98,21 @@ def base_answers(texts: list[str]) -> list[str]:
     prefix = tokenizer.encode(chat([("system", INSTRUCTIONS)]), add_special_tokens=False)
     end, found = tokenizer.convert_tokens_to_ids("<|im_end|>"), {}
     for group in batches(texts, tokenizer):
-        ids = torch.tensor([prefix + asked for _, asked in group])  # [B, T]: a group's questions are equally long
-        options = {"max_new_tokens": Settings().turn_tokens, "eos_token_id": end, "pad_token_id": end}
-        out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, **options)[:, ids.shape[1] :]
-        found |= {text: tokenizer.decode(row, skip_special_tokens=True).strip() for (text, _), row in zip(group, out, strict=True)}
+        ids = torch.tensor(
+            [prefix + asked for _, asked in group]
+        )  # [B, T]: a group's questions are equally long
+        options = {
+            "max_new_tokens": Settings().turn_tokens,
+            "eos_token_id": end,
+            "pad_token_id": end,
+        }
+        out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, **options)[
+            :, ids.shape[1] :
+        ]
+        found |= {
+            text: tokenizer.decode(row, skip_special_tokens=True).strip()
+            for (text, _), row in zip(group, out, strict=True)
+        }
     return [found[text] for text in texts]
 
 
@@ -102,13 +121,22 @@ class Asking:
 
     def __init__(self, number: int, wave: np.ndarray):
         ticks = -(-len(wave) // TICK_SAMPLES)
-        self.number, self.sound = number, np.pad(wave, (0, ticks * TICK_SAMPLES - len(wave))).reshape(ticks, TICK_SAMPLES)
-        self.tick = self.waited = 0  # ticks in all, and after the sound without a turn of the agent's
+        self.number, self.sound = (
+            number,
+            np.pad(wave, (0, ticks * TICK_SAMPLES - len(wave))).reshape(ticks, TICK_SAMPLES),
+        )
+        self.tick = self.waited = (
+            0  # ticks in all, and after the sound without a turn of the agent's
+        )
         self.heard, self.said = Transcript(), ""
         self.user_open = self.agent_open = self.answered = self.failed = False
 
     def sound_now(self) -> np.ndarray:
-        return self.sound[self.tick] if self.tick < len(self.sound) else np.zeros(TICK_SAMPLES, np.float32)
+        return (
+            self.sound[self.tick]
+            if self.tick < len(self.sound)
+            else np.zeros(TICK_SAMPLES, np.float32)
+        )
 
     def note(self, events: list) -> None:
         """A tick has gone by."""
@@ -121,7 +149,9 @@ class Asking:
                 self.said += " "  # the last answer may have been broken off within a word
             if event.kind in ("user_started", "user_ended"):
                 self.user_open = event.kind == "user_started"
-                self.answered &= not self.user_open  # the rest of a question that was answered too early
+                self.answered &= (
+                    not self.user_open
+                )  # the rest of a question that was answered too early
             if event.kind in ("agent_started", "agent_stopped", "agent_ended"):
                 self.agent_open = event.kind == "agent_started"
                 self.answered |= event.kind == "agent_ended"
@@ -157,7 +187,11 @@ def converse(agent, ask: Callable[[int, int], np.ndarray], count: int, seed: int
                 found[one.number] = {name: " ".join(text.split()) for name, text in texts.items()}
                 agent.close(slot)
                 del asking[slot]
-                print(f"\r{len(found)} of {count} asked", end="" if len(found) < count else "\n", flush=True)
+                print(
+                    f"\r{len(found)} of {count} asked",
+                    end="" if len(found) < count else "\n",
+                    flush=True,
+                )
     return [found[number] for number in range(count)]
 
 
@@ -166,7 +200,11 @@ def typed(agent, texts: list[str], seed: int) -> list[str]:
     spelling = lexicon.written(agent.lexicon)
 
     def ask(slot: int, number: int) -> np.ndarray:
-        agent.write(slot, "user", " ".join(spelling.get(word, word) for word in heard_form(texts[number]).split()))
+        agent.write(
+            slot,
+            "user",
+            " ".join(spelling.get(word, word) for word in heard_form(texts[number]).split()),
+        )
         agent.answer(slot)
         return np.zeros(0, np.float32)
 
@@ -193,28 +231,55 @@ def interval(above: np.ndarray, below: np.ndarray) -> list[float]:
 def by_chance(records: list[dict], way: str) -> float | None:
     """The share of answers that would be right for another question on the same topic: what a share means that is not above it."""
     said = [(record["topic"], comparable(record[way])) for record in records]
-    accepted = [(record["topic"], [comparable(answer) for answer in record["answers"]]) for record in records]
-    pairs = [(n, i) for n, (topic, _) in enumerate(said) for i, (other, _) in enumerate(accepted) if n != i and topic == other]
-    return round(float(np.mean([any(answer in said[n][1] for answer in accepted[i][1]) for n, i in pairs])), 3) if pairs else None
+    accepted = [
+        (record["topic"], [comparable(answer) for answer in record["answers"]])
+        for record in records
+    ]
+    pairs = [
+        (n, i)
+        for n, (topic, _) in enumerate(said)
+        for i, (other, _) in enumerate(accepted)
+        if n != i and topic == other
+    ]
+    return (
+        round(
+            float(
+                np.mean([any(answer in said[n][1] for answer in accepted[i][1]) for n, i in pairs])
+            ),
+            3,
+        )
+        if pairs
+        else None
+    )
 
 
 def score(records: list[dict]) -> dict:
     """records: {"topic", "question", "answers", "heard", and an answer for each of WAYS} -> the measure, in parts."""
-    verdict = {way: np.array([right(record["answers"], record[way]) for record in records]) for way in WAYS}
+    verdict = {
+        way: np.array([right(record["answers"], record[way]) for record in records]) for way in WAYS
+    }
     topics = np.array([record["topic"] for record in records])
     shares = {}
     for name in ("all", *sorted(set(topics))):
         part = {way: found[(topics == name) | (name == "all")] for way, found in verdict.items()}
         counts = {way: int(found.sum()) for way, found in part.items()}
-        shares[name] = {"questions": len(part["text"]), **counts, "voice / text": ratio(part["voice"], part["text"])}
+        shares[name] = {
+            "questions": len(part["text"]),
+            **counts,
+            "voice / text": ratio(part["voice"], part["text"]),
+        }
     return {
         "voice / text": ratio(verdict["voice"], verdict["text"]),
         "95 % of draws": interval(verdict["voice"], verdict["text"]),
         "bar": BAR,
         "typed / text": ratio(verdict["typed"], verdict["text"]),
         "voice / typed": ratio(verdict["voice"], verdict["typed"]),
-        "of the right in text, right by voice": ratio(verdict["voice"] & verdict["text"], verdict["text"]),
-        "transcript WER": round(error_rate([r["question"] for r in records], [r["heard"] for r in records]), 3),
+        "of the right in text, right by voice": ratio(
+            verdict["voice"] & verdict["text"], verdict["text"]
+        ),
+        "transcript WER": round(
+            error_rate([r["question"] for r in records], [r["heard"] for r in records]), 3
+        ),
         "right by chance": {way: by_chance(records, way) for way in WAYS},
         "no answer by voice": sum(not record["voice"] for record in records),
         "right": shares,
@@ -226,20 +291,29 @@ def table(shares: dict) -> str:
     columns = ("questions", *WAYS, "voice / text")
     lines = [f"{'right':12}" + "".join(f"{column:>14}" for column in columns)]
     for name, row in shares.items():
-        lines.append(f"{name:12}" + "".join(f"{'-' if row[column] is None else row[column]:>14}" for column in columns))
+        lines.append(
+            f"{name:12}"
+            + "".join(f"{'-' if row[column] is None else row[column]:>14}" for column in columns)
+        )
     return "\n".join(lines)
 
 
 def evaluate_facts(args) -> dict:
     if not args.questions_audio:
-        raise SystemExit("Name the folder of the spoken questions with --questions-audio; what is missing there is made.")
+        raise SystemExit(
+            "Name the folder of the spoken questions with --questions-audio; what is missing there is made."
+        )
     rows = questions(args.count)
     make_sound(rows, args.questions_audio)
     texts = [row["question"] for row in rows]
     by_text = base_answers(texts)
-    agent = load_agent(args.agent, slots=args.slots, settings=Settings())  # as one user meets it: here no tick can be late
+    agent = load_agent(
+        args.agent, slots=args.slots, settings=Settings()
+    )  # as one user meets it: here no tick can be late
     by_typing = typed(agent, texts, args.seed)
-    by_voice = spoken(agent, [wave_of(args.questions_audio / f"{row['id']}.wav") for row in rows], args.seed)
+    by_voice = spoken(
+        agent, [wave_of(args.questions_audio / f"{row['id']}.wav") for row in rows], args.seed
+    )
     records = []
     for row, text, written, voice in zip(rows, by_text, by_typing, by_voice, strict=True):
         said = {"text": text, "typed": written, "voice": voice["said"]}
@@ -254,7 +328,12 @@ def evaluate_facts(args) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Have the questions spoken.")
-    parser.add_argument("--questions-audio", type=Path, required=True, help="folder for the wavs; those in it are kept")
+    parser.add_argument(
+        "--questions-audio",
+        type=Path,
+        required=True,
+        help="folder for the wavs; those in it are kept",
+    )
     parser.add_argument("--count", type=int, default=300)
     args = parser.parse_args()
     make_sound(questions(args.count), args.questions_audio)

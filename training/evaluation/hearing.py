@@ -46,7 +46,9 @@ def disturbances(noises: list[np.ndarray]) -> dict:
 
     def noisy(decibel):
         def add(wave, rng):
-            return wave + np.sqrt(active_power(wave) * 10 ** (-decibel / 10)) * noise_stretch(len(wave), noises, rng)
+            return wave + np.sqrt(active_power(wave) * 10 ** (-decibel / 10)) * noise_stretch(
+                len(wave), noises, rng
+            )
 
         return add
 
@@ -58,10 +60,22 @@ def disturbances(noises: list[np.ndarray]) -> dict:
         return np.pad(narrow, (0, max(0, len(wave) - len(narrow))))[: len(wave)].astype(np.float32)
 
     def level(decibel):
-        return lambda wave, rng: (wave * 10 ** (decibel / 20) / (np.abs(wave).max() + 1e-9)).clip(-1, 1).astype(np.float32)
+        return lambda wave, rng: (
+            (wave * 10 ** (decibel / 20) / (np.abs(wave).max() + 1e-9))
+            .clip(-1, 1)
+            .astype(np.float32)
+        )
 
-    table = {"clean": lambda wave, rng: wave, **{name: noisy(decibel) for name, decibel in HARD.items()}}
-    return table | {"room": room, "telephone": telephone, "peak -40 dB": level(-40), "clipped by 12 dB": level(12)}
+    table = {
+        "clean": lambda wave, rng: wave,
+        **{name: noisy(decibel) for name, decibel in HARD.items()},
+    }
+    return table | {
+        "room": room,
+        "telephone": telephone,
+        "peak -40 dB": level(-40),
+        "clipped by 12 dB": level(12),
+    }
 
 
 def open_ears(agent: Path, encoder: Path | None) -> Ears:
@@ -76,7 +90,10 @@ def transcribe(ears: Ears, wave: np.ndarray, turn: bool = True) -> str:
     wave = F.pad(wave, (0, TICK_SAMPLES * AFTER_TICKS + -len(wave) % TICK_SAMPLES))[None]
     mel, _ = features.log_mel(wave, features.initial_state(1))
     reading = Reading()
-    given = [read(ears.lexicon, reading, tick.numpy()) for tick in ears.encoder(mel)[1][0].split(ENCODER_FRAMES_PER_TICK)]
+    given = [
+        read(ears.lexicon, reading, tick.numpy())
+        for tick in ears.encoder(mel)[1][0].split(ENCODER_FRAMES_PER_TICK)
+    ]
     return " ".join(ways(ears.lexicon, reading, 1)[0][0]) if turn else text_of(given)
 
 
@@ -88,8 +105,15 @@ class Offline:
 
         from duplex import weights
 
-        self.path, self.model = path, WhisperModel(str(weights.whisper_tiny()), compute_type="int8", cpu_threads=threads)
-        self.heard = dict(json.loads(line) for line in path.read_text().splitlines()) if path.exists() else {}
+        self.path, self.model = (
+            path,
+            WhisperModel(str(weights.whisper_tiny()), compute_type="int8", cpu_threads=threads),
+        )
+        self.heard = (
+            dict(json.loads(line) for line in path.read_text().splitlines())
+            if path.exists()
+            else {}
+        )
 
     def transcribe(self, wave: np.ndarray) -> str:
         key = hashlib.sha256(wave.tobytes()).hexdigest()[:16]
@@ -102,7 +126,10 @@ class Offline:
 
 def written(agent, waves: list[np.ndarray]) -> list[str]:
     """What the agent's LM writes down of each clip, each in a new session, as many side by side as there are slots."""
-    texts, order = [Transcript() for _ in waves], sorted(range(len(waves)), key=lambda i: len(waves[i]))
+    texts, order = (
+        [Transcript() for _ in waves],
+        sorted(range(len(waves)), key=lambda i: len(waves[i])),
+    )
     for begin in range(0, len(waves), agent.slots):
         group = order[begin : begin + agent.slots]  # of like lengths
         ticks = LEAD_TICKS + -(-len(waves[group[-1]]) // TICK_SAMPLES) + SETTLE_TICKS
@@ -126,7 +153,11 @@ def tick_times(agent) -> list[float]:
 
     Third the median of the processor's time, which other programs lengthen less.
     """
-    mel_state, state, times = features.initial_state(agent.slots), agent.encoder.initial_state(agent.slots), []
+    mel_state, state, times = (
+        features.initial_state(agent.slots),
+        agent.encoder.initial_state(agent.slots),
+        [],
+    )
     readings = [Reading() for _ in range(agent.slots)]
     for _ in range(300):
         wave = 0.05 * torch.randn(agent.slots, TICK_SAMPLES)
@@ -142,7 +173,11 @@ def tick_times(agent) -> list[float]:
 
 def chosen(folder: Path, count: int) -> tuple[list[str], list[np.ndarray]]:
     pool = Pool(folder, split="valid")
-    fit = [i for i, e in enumerate(pool.entries) if len(e["text"].split()) >= 3 and e["samples"] < 12 * SAMPLE_RATE]
+    fit = [
+        i
+        for i, e in enumerate(pool.entries)
+        if len(e["text"].split()) >= 3 and e["samples"] < 12 * SAMPLE_RATE
+    ]
     fit = fit[:: max(1, len(fit) // count)][:count]
     return [pool.entries[i]["text"] for i in fit], [pool.wave(i) for i in fit]
 
@@ -175,15 +210,24 @@ def long_run(ears: Ears, seconds: float, clips: tuple[list[str], list[np.ndarray
 
 
 def state_bytes(state) -> int:
-    return sum(t.numel() * t.element_size() for t in (state.keys, state.values, state.mel_tail, state.conv_tail))
+    return sum(
+        t.numel() * t.element_size()
+        for t in (state.keys, state.values, state.mel_tail, state.conv_tail)
+    )
 
 
 def resident_megabytes() -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
+    line = next(
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmRSS")
+    )
     return int(line.split()[1]) // 1024
 
 
-def wordless(noises: list[np.ndarray], minutes: float, rng: np.random.Generator) -> list[np.ndarray]:
+def wordless(
+    noises: list[np.ndarray], minutes: float, rng: np.random.Generator
+) -> list[np.ndarray]:
     """Stretches of 20 s of noises at many levels, tones and silence."""
     waves, samples = [], SAMPLE_RATE * 20
     for i in range(max(1, round(minutes * 3))):
@@ -191,7 +235,9 @@ def wordless(noises: list[np.ndarray], minutes: float, rng: np.random.Generator)
         if i % 5 == 0:
             wave = np.zeros(samples, np.float32)
         elif i % 5 == 1:  # tones that come and go, as music does
-            steps = np.repeat(220 * 2 ** (rng.integers(0, 25, samples // 6000 + 1) / 12), 6000)[:samples]
+            steps = np.repeat(220 * 2 ** (rng.integers(0, 25, samples // 6000 + 1) / 12), 6000)[
+                :samples
+            ]
             wave = level * np.sin(2 * np.pi * np.cumsum(steps) / SAMPLE_RATE)
         else:
             wave = level * noise_stretch(samples, noises, rng)
@@ -200,7 +246,11 @@ def wordless(noises: list[np.ndarray], minutes: float, rng: np.random.Generator)
 
 
 def words_a_minute(texts: list[str], waves: list[np.ndarray]) -> float:
-    return round(sum(len(heard_form(text).split()) for text in texts) / (sum(map(len, waves)) / SAMPLE_RATE / 60), 2)
+    return round(
+        sum(len(heard_form(text).split()) for text in texts)
+        / (sum(map(len, waves)) / SAMPLE_RATE / 60),
+        2,
+    )
 
 
 def pool_table(args, ears: Ears, teacher: Offline, noises: list[np.ndarray], folder: Path) -> dict:
@@ -208,10 +258,19 @@ def pool_table(args, ears: Ears, teacher: Offline, noises: list[np.ndarray], fol
     texts, waves = chosen(folder, args.clips)
     table = {}
     for name, disturb in disturbances(noises).items():
-        heard = [disturb(wave, np.random.default_rng([args.seed, i])) for i, wave in enumerate(waves)]
-        ours, theirs = [transcribe(ears, wave) for wave in heard], [teacher.transcribe(wave) for wave in heard]
+        heard = [
+            disturb(wave, np.random.default_rng([args.seed, i])) for i, wave in enumerate(waves)
+        ]
+        ours, theirs = (
+            [transcribe(ears, wave) for wave in heard],
+            [teacher.transcribe(wave) for wave in heard],
+        )
         rates = error_rate(texts, ours), error_rate(texts, theirs)
-        table[name] = [round(rates[0], 3), round(rates[1], 3), round(rates[0] / max(rates[1], 1e-3), 2)]
+        table[name] = [
+            round(rates[0], 3),
+            round(rates[1], 3),
+            round(rates[0] / max(rates[1], 1e-3), 2),
+        ]
         print(folder.name, name, table[name], flush=True)
         if name == "clean":
             lines = [" | ".join(line) + "\n" for line in zip(texts, ours, theirs, strict=True)]
@@ -222,7 +281,9 @@ def pool_table(args, ears: Ears, teacher: Offline, noises: list[np.ndarray], fol
 def digest(*folders: Path) -> str:
     """Of all weights in these folders."""
     files = sorted(path for folder in folders for path in folder.rglob("model.safetensors"))
-    return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)).hexdigest()[:12]
+    return hashlib.sha256(
+        b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)
+    ).hexdigest()[:12]
 
 
 def evaluate_ears(args) -> dict:
@@ -247,7 +308,10 @@ def evaluate_ears(args) -> dict:
             print(name, result[name], flush=True)
 
     for pool in args.pool:
-        measure(f"WER on {pool.name}: ours, teacher's, ratio", lambda pool=pool: pool_table(args, ears, teacher, noises, pool))
+        measure(
+            f"WER on {pool.name}: ours, teacher's, ratio",
+            lambda pool=pool: pool_table(args, ears, teacher, noises, pool),
+        )
     quiet = wordless(noises, args.minutes, np.random.default_rng(args.seed))
     measure(
         "words a minute in noise, tones and silence",
@@ -257,7 +321,8 @@ def evaluate_ears(args) -> dict:
     for slots in (1, SLOTS):
         agent = load_agent(args.agent, slots=slots)
         measure(
-            f"ms a tick of features, encoder and lexicon, batch {slots}: median, p99, CPU", lambda agent=agent: tick_times(agent)
+            f"ms a tick of features, encoder and lexicon, batch {slots}: median, p99, CPU",
+            lambda agent=agent: tick_times(agent),
         )
     leak = [wave * 10 ** (LEAK_DB / 20) for wave in speak(agent, sentences("heldout")[:30])]
     measure(
@@ -269,8 +334,14 @@ def evaluate_ears(args) -> dict:
             texts, waves = chosen(pool, args.clips)
             name = f"LM's transcript: WER on {pool.name}, clean"
             measure(name, lambda t=texts, w=waves: round(error_rate(t, written(agent, w)), 3))
-        for name, waves in (("noise, tones and silence", quiet), (f"the agent's voice at {LEAK_DB:.0f} dB", leak)):
-            measure(f"LM's transcript: words a minute in {name}", lambda w=waves: words_a_minute(written(agent, w), w))
+        for name, waves in (
+            ("noise, tones and silence", quiet),
+            (f"the agent's voice at {LEAK_DB:.0f} dB", leak),
+        ):
+            measure(
+                f"LM's transcript: words a minute in {name}",
+                lambda w=waves: words_a_minute(written(agent, w), w),
+            )
     return result
 
 
@@ -285,13 +356,25 @@ def plot_training(args) -> dict:
     from matplotlib import pyplot
 
     logged = [json.loads(line) for line in args.plot.read_text().splitlines()]
-    key, what = ("wer", "words") if any("wer" in line for line in logged) else ("phone_errors", "phones")
+    key, what = (
+        ("wer", "words") if any("wer" in line for line in logged) else ("phone_errors", "phones")
+    )
     lines = [line for line in logged if key in line]
     figure, axis = pyplot.subplots(figsize=(8, 4.5))
     for pool in dict.fromkeys(line["pool"] for line in lines):
         points = [(line["minutes"], 100 * line[key]) for line in lines if line["pool"] == pool]
-        axis.plot(*zip(*points, strict=True), label=f"{pool}: {points[-1][1]:.1f} %", marker=".", markersize=3)
-    axis.set(xlabel="minutes of training", ylabel=f"wrong {what}, %", ylim=(0, 100), title="Clips kept aside")
+        axis.plot(
+            *zip(*points, strict=True),
+            label=f"{pool}: {points[-1][1]:.1f} %",
+            marker=".",
+            markersize=3,
+        )
+    axis.set(
+        xlabel="minutes of training",
+        ylabel=f"wrong {what}, %",
+        ylim=(0, 100),
+        title="Clips kept aside",
+    )
     axis.grid(alpha=0.3)
     axis.legend()
     figure.tight_layout()

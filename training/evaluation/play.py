@@ -41,6 +41,9 @@ def play(agent, wave: np.ndarray) -> dict:
     transcript = Transcript()
     for event in events:
         transcript.note(event)
-    text = {"heard": transcript.text.strip(), "said": "".join(e.text for e in events if e.kind == "said").strip()}
+    text = {
+        "heard": transcript.text.strip(),
+        "said": "".join(e.text for e in events if e.kind == "said").strip(),
+    }
     delay = (after[0] - last_sound(wave)) / SAMPLE_RATE if len(after) else None
     return {**text, "voice": voice, "delay_s": delay, "tick_s": seconds}

@@ -45,7 +45,9 @@ def convolved(encoder: Encoder, mel: torch.Tensor) -> torch.Tensor:
 def attention_by_distance(block: Block, x: torch.Tensor) -> torch.Tensor:
     """x [1, T, C] -> [heads, window] attention over how far back, of those frames that have a whole window behind them."""
     q, k, _ = block.project(x)
-    weights = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3) + block.clip_bias(x.shape[1])).softmax(-1)[0]  # [heads, T, T]
+    weights = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3) + block.clip_bias(x.shape[1])).softmax(
+        -1
+    )[0]  # [heads, T, T]
     window = block.distance_bias.shape[1]
     assert x.shape[1] >= window, f"{x.shape[1]} frames are less than the window of {window}"
     rows = torch.arange(window - 1, x.shape[1])
@@ -65,7 +67,9 @@ def influence(encoder: Encoder, mel: torch.Tensor) -> torch.Tensor:
         x = block.attend(x, *block.project(x), block.clip_bias(x.shape[1]))
         for target in range(x.shape[1] - 1, x.shape[1] - 1 - 25 * TARGETS, -25):
             direction = torch.randn(x.shape[2])
-            (gradient,) = torch.autograd.grad((x[0, target] * direction).sum(), frames, retain_graph=True)
+            (gradient,) = torch.autograd.grad(
+                (x[0, target] * direction).sum(), frames, retain_graph=True
+            )
             norms = gradient[0, : target + 1].norm(dim=1).flip(0)[:reach]
             curve[: len(norms)] += norms
     return curves
@@ -80,7 +84,10 @@ def activity(encoder: Encoder, mels: list[torch.Tensor]) -> tuple:
     readers = [*(block.norm1 for block in encoder.blocks[1:]), encoder.norm]
     looks, units, outputs = ([[] for _ in encoder.blocks] for _ in range(3))
     pairs = zip(encoder.blocks, units, strict=True)
-    hooks = [block.down.register_forward_pre_hook(lambda _, x, seen=seen: seen.append(x[0][0])) for block, seen in pairs]
+    hooks = [
+        block.down.register_forward_pre_hook(lambda _, x, seen=seen: seen.append(x[0][0]))
+        for block, seen in pairs
+    ]
     for mel in mels:
         x = convolved(encoder, mel)
         for n, block in enumerate(encoder.blocks):
@@ -116,7 +123,9 @@ def with_fewer_units(encoder: Encoder, units: list[torch.Tensor], share: float) 
     """The encoder with the least of every layer's units standing still at their mean."""
     encoder = copy.deepcopy(encoder)
     for block, activations in zip(encoder.blocks, units, strict=True):
-        still = contribution(block, activations).argsort()[: round((1 - share) * activations.shape[1])]
+        still = contribution(block, activations).argsort()[
+            : round((1 - share) * activations.shape[1])
+        ]
         weight = block.down.weight.data
         block.down.bias.data += weight[:, still] @ activations.mean(0)[still]
         weight[:, still] = 0
@@ -124,28 +133,45 @@ def with_fewer_units(encoder: Encoder, units: list[torch.Tensor], share: float) 
 
 
 @torch.no_grad()
-def trial(encoder: Encoder, lexicon: Lexicon, streams: list[tuple[str, torch.Tensor]], usual: list[torch.Tensor] | None) -> tuple:
+def trial(
+    encoder: Encoder,
+    lexicon: Lexicon,
+    streams: list[tuple[str, torch.Tensor]],
+    usual: list[torch.Tensor] | None,
+) -> tuple:
     """-> WER, share of frames that hear something else than `usual`, the likeliest phone of every frame of each stream [4n]."""
     log_probs = [encoder(mel)[1][0] for _, mel in streams]
-    wer = error_rate([text for text, _ in streams], [text_of(words_of(lexicon, heard)) for heard in log_probs])
+    wer = error_rate(
+        [text for text, _ in streams], [text_of(words_of(lexicon, heard)) for heard in log_probs]
+    )
     best = [heard.argmax(-1) for heard in log_probs]
     changed = float((torch.cat(best) != torch.cat(usual or best)).float().mean())
     return wer, changed, best
 
 
-def probe_layers(encoder: Encoder, mels: list[torch.Tensor]) -> tuple[list[dict], dict[str, torch.Tensor], list[torch.Tensor]]:
+def probe_layers(
+    encoder: Encoder, mels: list[torch.Tensor]
+) -> tuple[list[dict], dict[str, torch.Tensor], list[torch.Tensor]]:
     """-> a row of figures for every layer, its curves by name [layers, ...], its units' activations."""
     mass, units, outputs = activity(encoder, mels)
     reach = torch.stack([influence(encoder, mel) for mel in mels[:JACOBIANS]]).mean(0)
-    work = torch.stack([contribution(*pair) for pair in zip(encoder.blocks, units, strict=True)]).detach()
+    work = torch.stack(
+        [contribution(*pair) for pair in zip(encoder.blocks, units, strict=True)]
+    ).detach()
     moved = work.square().sort(1, descending=True).values
     rows = []
     for n in range(len(mass)):
         rows.append(
             {
-                "attention s": [round(float(held(mass[n].mean(0), share)) * FRAME_S, 2) for share in SHARES],
-                "each head s": [round(float(frames) * FRAME_S, 2) for frames in held(mass[n], SHARES[0])],
-                "influence s": [round(float(held(reach[n], share)) * FRAME_S, 2) for share in SHARES],
+                "attention s": [
+                    round(float(held(mass[n].mean(0), share)) * FRAME_S, 2) for share in SHARES
+                ],
+                "each head s": [
+                    round(float(frames) * FRAME_S, 2) for frames in held(mass[n], SHARES[0])
+                ],
+                "influence s": [
+                    round(float(held(reach[n], share)) * FRAME_S, 2) for share in SHARES
+                ],
                 "units at work": int((work[n] > AT_WORK * work[n].mean()).sum()),
                 "units that hold": [int(held(moved[n], share)) for share in SHARES],
                 "units": work.shape[1],
@@ -164,7 +190,9 @@ def streams_of(pool: Path, clips: int, seconds: float) -> list[tuple[str, torch.
         sound.append(np.pad(wave, (0, AFTER_TICKS * TICK_SAMPLES)))
         if sum(map(len, sound)) >= seconds * SAMPLE_RATE:
             joined = torch.from_numpy(np.concatenate(sound))
-            mel, _ = features.log_mel(F.pad(joined, (0, -len(joined) % TICK_SAMPLES))[None], features.initial_state(1))
+            mel, _ = features.log_mel(
+                F.pad(joined, (0, -len(joined) % TICK_SAMPLES))[None], features.initial_state(1)
+            )
             streams.append((" ".join(words), mel))
             words, sound = [], []
     assert streams, f"{clips} clips of {pool} are shorter than {seconds:.0f} s: more --clips"
@@ -178,7 +206,11 @@ def draw(curves: dict[str, torch.Tensor], windows: dict[float, list[float]], pat
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 4, figsize=(20, 4.5))
-    scales = {"attention": (FRAME_S, "s back"), "influence": (FRAME_S, "s back"), "units": (1, "units, the busiest first")}
+    scales = {
+        "attention": (FRAME_S, "s back"),
+        "influence": (FRAME_S, "s back"),
+        "units": (1, "units, the busiest first"),
+    }
     for axis, (name, curve) in zip(axes, curves.items(), strict=False):
         scale, label = scales[name]
         for n, line in enumerate(curve.cumsum(1) / curve.sum(1, keepdim=True)):
@@ -186,7 +218,12 @@ def draw(curves: dict[str, torch.Tensor], windows: dict[float, list[float]], pat
         axis.set(title=f"{name}: share held", xlabel=label, ylim=(0, 1.02))
         axis.legend()
     axes[3].plot(windows.keys(), [100 * wer for wer, _ in windows.values()], marker="o")
-    axes[3].set(title="no layer looks farther back than", xlabel="s", xscale="log", ylabel="word error rate, %")
+    axes[3].set(
+        title="no layer looks farther back than",
+        xlabel="s",
+        xscale="log",
+        ylabel="word error rate, %",
+    )
     axes[3].set_xticks([*windows], [f"{seconds:.2f}" for seconds in windows], minor=False)
     axes[3].minorticks_off()
     for axis in axes:
@@ -205,18 +242,35 @@ def probe(args) -> dict:
         streams = streams_of(pool, args.clips, config.layers * config.window * FRAME_S)
         rows, curves, units = probe_layers(encoder, [mel for _, mel in streams])
         wer, _, usual = trial(encoder, ears.lexicon, streams, None)
-        windows, sizes = {config.window * FRAME_S: [round(wer, 3), 0.0]}, {1.0: [round(wer, 3), 0.0]}
+        windows, sizes = (
+            {config.window * FRAME_S: [round(wer, 3), 0.0]},
+            {1.0: [round(wer, 3), 0.0]},
+        )
         for halvings in range(1, 6):
             frames = config.window >> halvings
-            windows[frames * FRAME_S] = [round(x, 3) for x in trial(with_window(encoder, frames), ears.lexicon, streams, usual)[:2]]
+            windows[frames * FRAME_S] = [
+                round(x, 3)
+                for x in trial(with_window(encoder, frames), ears.lexicon, streams, usual)[:2]
+            ]
         for share in KEPT:
-            sizes[share] = [round(x, 3) for x in trial(with_fewer_units(encoder, units, share), ears.lexicon, streams, usual)[:2]]
-        print(f"{pool.name}: {len(streams)} streams, {sum(mel.shape[1] for _, mel in streams) / 100:.0f} s")
+            sizes[share] = [
+                round(x, 3)
+                for x in trial(
+                    with_fewer_units(encoder, units, share), ears.lexicon, streams, usual
+                )[:2]
+            ]
+        print(
+            f"{pool.name}: {len(streams)} streams, {sum(mel.shape[1] for _, mel in streams) / 100:.0f} s"
+        )
         for n, row in enumerate(rows):
             print(n + 1, json.dumps(row))
         for name, table in (("window s", windows), ("share of the units", sizes)):
             for key, (wer, changed) in table.items():
                 print(f"{name} {key:.2f}: WER {wer:.3f}, {changed:.1%} of frames differ")
         draw(curves, windows, args.result.with_name(f"{args.result.stem}-{pool.name}.png"))
-        result[pool.name] = {"layers": rows, "window s: WER, frames that differ": windows, "units: WER, frames that differ": sizes}
+        result[pool.name] = {
+            "layers": rows,
+            "window s: WER, frames that differ": windows,
+            "units: WER, frames that differ": sizes,
+        }
     return result

@@ -26,7 +26,10 @@ PAUSES_S, WORDS = (0.5, 1.5), (5, 16)
 VOICES = ("kokoro", "hibari")  # of a pool's, whose word times are the synthesiser's own
 FADE_SAMPLES = SAMPLE_RATE // 100
 INTO_VOICE_S = (0.4, 1.0)
-INTO_KINDS = {"back_channel": "back-channels that stop it", "interruption": "interruptions it yields to"}
+INTO_KINDS = {
+    "back_channel": "back-channels that stop it",
+    "interruption": "interruptions it yields to",
+}
 WAIT_TICKS = 38  # 3 s for an answer
 WATCH_TICKS = 25  # 2 s after what was said into it
 
@@ -101,11 +104,16 @@ def hold(agent, talks: list[Talk], seed: int) -> list[Talk]:
 
 def with_pause(wave: np.ndarray, words: list, place: int, pause_s: float) -> tuple[np.ndarray, int]:
     """wave [N] with silence before the word at `place`; words: (word, begin, end) in seconds -> sound, where its last word ends."""
-    cut, pause = round((words[place - 1][2] + words[place][1]) / 2 * SAMPLE_RATE), round(pause_s * SAMPLE_RATE)
+    cut, pause = (
+        round((words[place - 1][2] + words[place][1]) / 2 * SAMPLE_RATE),
+        round(pause_s * SAMPLE_RATE),
+    )
     before, after = wave[:cut].astype(np.float32), wave[cut:].astype(np.float32)
     before[-FADE_SAMPLES:] *= np.linspace(1, 0, FADE_SAMPLES, dtype=np.float32)
     after[:FADE_SAMPLES] *= np.linspace(0, 1, FADE_SAMPLES, dtype=np.float32)
-    sound = np.concatenate([np.zeros(LEAD_IN_SAMPLES, np.float32), before, np.zeros(pause, np.float32), after])
+    sound = np.concatenate(
+        [np.zeros(LEAD_IN_SAMPLES, np.float32), before, np.zeros(pause, np.float32), after]
+    )
     return sound, LEAD_IN_SAMPLES + pause + round(words[-1][2] * SAMPLE_RATE)
 
 
@@ -113,34 +121,65 @@ def pauses(agent, pool: Pool, count: int, seed: int) -> dict:
     rng, talks, ends = np.random.default_rng(seed), [], []
     for i in rng.permutation(len(pool)):
         words = pool.entries[i]["words"]
-        if len(talks) < count and WORDS[0] <= len(words) <= WORDS[1] and pool.entries[i]["voice"].startswith(VOICES):
-            sound, end = with_pause(pool.wave(i), words, int(rng.integers(2, len(words) - 1)), rng.uniform(*PAUSES_S))
+        if (
+            len(talks) < count
+            and WORDS[0] <= len(words) <= WORDS[1]
+            and pool.entries[i]["voice"].startswith(VOICES)
+        ):
+            sound, end = with_pause(
+                pool.wave(i), words, int(rng.integers(2, len(words) - 1)), rng.uniform(*PAUSES_S)
+            )
             talks.append(Talk(sound))
             ends.append(end)
     pairs = zip(hold(agent, talks, seed), ends, strict=True)
-    after = np.array([talk.voice_at - end for talk, end in pairs if talk.voice_at is not None]) / SAMPLE_RATE
+    after = (
+        np.array([talk.voice_at - end for talk, end in pairs if talk.voice_at is not None])
+        / SAMPLE_RATE
+    )
     delays = after[after >= 0]
     return {
         "spoken into": f"{len(after) - len(delays)} of {len(talks)}",
         "not answered": len(talks) - len(after),
-        "answered after, s: median, nine in ten within": np.quantile(delays, (0.5, 0.9)).round(2).tolist() if len(delays) else None,
+        "answered after, s: median, nine in ten within": np.quantile(delays, (0.5, 0.9))
+        .round(2)
+        .tolist()
+        if len(delays)
+        else None,
     }
 
 
 def said_into(agent, count: int, seed: int) -> dict:
     scenes, rng = bench_scenes.load(), np.random.default_rng(seed)
     kinds = ("turn", *INTO_KINDS)
-    questions = [piece.samples for scene in scenes if scene.kind in kinds for piece in scene.pieces if piece.role == "question"]
+    questions = [
+        piece.samples
+        for scene in scenes
+        if scene.kind in kinds
+        for piece in scene.pieces
+        if piece.role == "question"
+    ]
     result = {}
     for kind, row in INTO_KINDS.items():
-        seconds = [piece.samples for scene in scenes if scene.kind == kind for piece in scene.pieces if piece.role == kind]
+        seconds = [
+            piece.samples
+            for scene in scenes
+            if scene.kind == kind
+            for piece in scene.pieces
+            if piece.role == kind
+        ]
         pairs = [(q, s, after_s) for q in questions for s in seconds for after_s in INTO_VOICE_S]
         chosen = [pairs[i] for i in rng.permutation(len(pairs))[:count]]
-        talks = hold(agent, [Talk(np.pad(q, (LEAD_IN_SAMPLES, 0)), s, after_s) for q, s, after_s in chosen], seed)
+        talks = hold(
+            agent,
+            [Talk(np.pad(q, (LEAD_IN_SAMPLES, 0)), s, after_s) for q, s, after_s in chosen],
+            seed,
+        )
         talks = [talk for talk in talks if talk.into_voice]
         going_on = [talk for talk in talks if not talk.stopped]
         result[row] = f"{sum(talk.stopped for talk in talks)} of {len(talks)}"
-        result[f"{row}: of the others, all words had been written before"] = sum(not talk.wrote_on for talk in going_on)
+        result[f"{row}: of the others, all words had been written before"] = sum(
+            not talk.wrote_on for talk in going_on
+        )
     return result
 
 
@@ -153,7 +192,9 @@ def in_noise(agent, noises: list[np.ndarray], minutes: float, seed: int) -> dict
     for slot in slots:
         agent.open(slot, seed=slot)
     for tick in range(ticks):
-        _, events = agent.step(np.stack([row[tick * TICK_SAMPLES : (tick + 1) * TICK_SAMPLES] for row in rows]), slots)
+        _, events = agent.step(
+            np.stack([row[tick * TICK_SAMPLES : (tick + 1) * TICK_SAMPLES] for row in rows]), slots
+        )
         for transcript, of_slot in zip(heard, events, strict=True):
             for event in of_slot:
                 transcript.note(event)
@@ -174,7 +215,9 @@ def evaluate_turns(args) -> dict:
 
     agent, result = load_agent(args.agent, slots=args.slots), {}
     for folder in args.pool:
-        result[f"pauses within texts of {folder.name}"] = pauses(agent, Pool(folder, "valid"), args.clips, args.seed)
+        result[f"pauses within texts of {folder.name}"] = pauses(
+            agent, Pool(folder, "valid"), args.clips, args.seed
+        )
     result |= said_into(agent, args.clips, args.seed)
     if args.noise:
         result["noise"] = in_noise(agent, load_noise(args.noise), args.minutes, args.seed)

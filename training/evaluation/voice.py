@@ -41,7 +41,10 @@ def speak(agent, texts: list[str]) -> list[np.ndarray]:
     waves = []
     for begin in range(0, len(texts), agent.slots):
         group = texts[begin : begin + agent.slots]
-        state, decoding = agent.talking.initial_state(agent.slots), agent.codec.initial_decode_state(agent.slots)
+        state, decoding = (
+            agent.talking.initial_state(agent.slots),
+            agent.codec.initial_decode_state(agent.slots),
+        )
         agent.talking.reset(state, [*range(agent.slots)], seed=begin)
         for slot, text in enumerate(group):
             words, front = agent.front.push(text, agent.front.initial_state())
@@ -62,7 +65,9 @@ def speak(agent, texts: list[str]) -> list[np.ndarray]:
 
 def recognise(recogniser, waves: list[np.ndarray]) -> list[str]:
     def text(wave):
-        segments, _ = recogniser.transcribe(soxr.resample(wave, SAMPLE_RATE, WHISPER_RATE), language="en", beam_size=5)
+        segments, _ = recogniser.transcribe(
+            soxr.resample(wave, SAMPLE_RATE, WHISPER_RATE), language="en", beam_size=5
+        )
         return " ".join(segment.text.strip() for segment in segments)
 
     return [text(wave) for wave in waves]
@@ -104,7 +109,9 @@ def quality(waves: list[np.ndarray]) -> float:
     from speechmos import dnsmos
 
     def score(wave):
-        return dnsmos.run(soxr.resample(wave, SAMPLE_RATE, WHISPER_RATE).clip(-1, 1), WHISPER_RATE)["ovrl_mos"]
+        return dnsmos.run(soxr.resample(wave, SAMPLE_RATE, WHISPER_RATE).clip(-1, 1), WHISPER_RATE)[
+            "ovrl_mos"
+        ]
 
     return float(np.mean([score(wave) for wave in waves]))
 
@@ -112,7 +119,11 @@ def quality(waves: list[np.ndarray]) -> float:
 @torch.inference_mode()
 def through(codec, waves: list[np.ndarray], codebooks: int | None = None) -> list[np.ndarray]:
     def pass_one(wave):
-        return codec.decode(codec.encode(torch.from_numpy(wave)[None, None], codebooks))[0].float().numpy()
+        return (
+            codec.decode(codec.encode(torch.from_numpy(wave)[None, None], codebooks))[0]
+            .float()
+            .numpy()
+        )
 
     return [pass_one(wave)[codec.decoder_delay_samples :][: len(wave)] for wave in waves]
 
@@ -121,7 +132,10 @@ def spoken_by_heart(texts: list[str]) -> list[np.ndarray]:
     from duplex.training.speech import HibariVoice
 
     voice = HibariVoice()
-    return [voice.say(text, np.random.default_rng(i))[0].astype(np.float32) for i, text in enumerate(texts)]
+    return [
+        voice.say(text, np.random.default_rng(i))[0].astype(np.float32)
+        for i, text in enumerate(texts)
+    ]
 
 
 def recorded(folder: Path, count: int) -> tuple[list[str], list[np.ndarray]]:
@@ -142,9 +156,14 @@ def tick_times(agent_folder: Path | None = None, ticks: int = 60) -> dict[str, l
     kinds, times = [], {"talker": [[], []], "codec": [[], []]}
     for slots in (1, SLOTS):
         agent = load_agent(agent_folder, slots=slots)
-        state, decoding = agent.talking.initial_state(slots), agent.codec.initial_decode_state(slots)
+        state, decoding = (
+            agent.talking.initial_state(slots),
+            agent.codec.initial_decode_state(slots),
+        )
         for slot in range(slots):
-            words, _ = agent.front.push(" ".join(sentences("heldout")[slot : slot + 12]), agent.front.initial_state())
+            words, _ = agent.front.push(
+                " ".join(sentences("heldout")[slot : slot + 12]), agent.front.initial_state()
+            )
             for number, (_, phones) in enumerate(words):
                 agent.talking.push(state, slot, number, phones)
         kinds.append([agent, state, decoding])
@@ -158,7 +177,9 @@ def tick_times(agent_folder: Path | None = None, ticks: int = 60) -> dict[str, l
             times["codec"][kind].append(time.perf_counter() - between)
             times["talker"][kind].append(between - begun)
             assert all(agent.talking.sounding(state, slot) for slot in range(agent.slots))
-    return {part: [1000 * float(np.median(of_kind)) for of_kind in both] for part, both in times.items()}
+    return {
+        part: [1000 * float(np.median(of_kind)) for of_kind in both] for part, both in times.items()
+    }
 
 
 def page(rows: dict[str, list[np.ndarray]], titles: list[str], path: Path) -> None:
@@ -168,10 +189,20 @@ def page(rows: dict[str, list[np.ndarray]], titles: list[str], path: Path) -> No
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(len(rows), len(titles), figsize=(6 * len(titles), 3 * len(rows)), squeeze=False)
+    figure, axes = pyplot.subplots(
+        len(rows), len(titles), figsize=(6 * len(titles), 3 * len(rows)), squeeze=False
+    )
     for line, (name, waves) in zip(axes, rows.items(), strict=True):
         for axis, wave, title in zip(line, waves, titles, strict=True):
-            axis.specgram(wave + 1e-6, NFFT=1024, noverlap=768, Fs=SAMPLE_RATE, vmin=-140, vmax=-40, cmap="magma")
+            axis.specgram(
+                wave + 1e-6,
+                NFFT=1024,
+                noverlap=768,
+                Fs=SAMPLE_RATE,
+                vmin=-140,
+                vmax=-40,
+                cmap="magma",
+            )
             axis.set_ylim(0, 8000)
             axis.set_title(f"{name}: {title}", fontsize=8)
     figure.tight_layout()
@@ -185,14 +216,19 @@ def evaluate_voice(args) -> dict:
     from duplex.agent.agent import load_agent
 
     args.out.mkdir(parents=True, exist_ok=True)
-    recogniser = WhisperModel(str(weights.whisper_base()), compute_type="int8", cpu_threads=args.threads)
+    recogniser = WhisperModel(
+        str(weights.whisper_base()), compute_type="int8", cpu_threads=args.threads
+    )
     agent = load_agent(args.agent, slots=SLOTS)
     codec = agent.codec
     heldout, hard = sentences("heldout"), sentences("hard")
     result = {}
     spoken = speak(agent, heldout + hard)
     texts = recognise(recogniser, spoken)
-    for name, wanted, heard in (("held-out", heldout, texts[: len(heldout)]), ("hard", hard, texts[len(heldout) :])):
+    for name, wanted, heard in (
+        ("held-out", heldout, texts[: len(heldout)]),
+        ("hard", hard, texts[len(heldout) :]),
+    ):
         row = f"{name} ({len(wanted)} sentences)"
         result[f"talker WER, {row}"] = round(error_rate(wanted, heard), 4)
         result[f"talker WER by sound, {row}"] = round(sound_error_rate(wanted, heard), 4)
@@ -202,7 +238,9 @@ def evaluate_voice(args) -> dict:
         ]
         broken = [f"{a} | {b}" for a, b in zip(wanted, heard, strict=True) if lost(a, b)]
         result[f"talker, {name}: sentences with {LOST_WORDS} words in a row lost or added"] = broken
-    (args.out / "spoken.txt").write_text("".join(f"{a} | {b}\n" for a, b in zip(heldout + hard, texts, strict=True)))
+    (args.out / "spoken.txt").write_text(
+        "".join(f"{a} | {b}\n" for a, b in zip(heldout + hard, texts, strict=True))
+    )
     kinds = {"agent's voice": (heldout[: args.clips], spoken_by_heart(heldout[: args.clips]))}
     for folder in args.pool:
         kinds[f"speakers of {folder.name}"] = recorded(folder, args.clips)
@@ -214,11 +252,23 @@ def evaluate_voice(args) -> dict:
             heard = error_rate(wanted, recognise(recogniser, after))
             result[f"{row}: WER before, after"] = [round(before, 4), round(heard, 4)]
             result[f"{row}: DNSMOS before, after"] = [round(clean, 2), round(quality(after), 2)]
-            print(row, result[f"{row}: WER before, after"], result[f"{row}: DNSMOS before, after"], flush=True)
+            print(
+                row,
+                result[f"{row}: WER before, after"],
+                result[f"{row}: DNSMOS before, after"],
+                flush=True,
+            )
     result["talker: DNSMOS"] = round(quality(spoken[: args.clips]), 2)
     times = tick_times(args.agent)
-    result |= {f"{part}: ms a tick, 1 and {SLOTS} sessions": [round(ms, 1) for ms in both] for part, both in times.items()}
+    result |= {
+        f"{part}: ms a tick, 1 and {SLOTS} sessions": [round(ms, 1) for ms in both]
+        for part, both in times.items()
+    }
     waves = kinds["agent's voice"][1][:3]
-    page({"original": waves, "codec": through(codec, waves), "talker": spoken[:3]}, heldout[:3], args.out / "voice.png")
+    page(
+        {"original": waves, "codec": through(codec, waves), "talker": spoken[:3]},
+        heldout[:3],
+        args.out / "voice.png",
+    )
     soundfile.write(args.out / "voice.wav", np.concatenate(spoken[:10]), SAMPLE_RATE)
     return result

@@ -13,13 +13,18 @@ DEAD_SHARE = 0.03  # a code used less than this share of the mean is given a new
 RESTART_SHARE = 0.3  # and counts as used this much, so that it has time to find its use
 
 
-def quantize(quantizer: ResidualVectorQuantizer, latent: Tensor, used: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def quantize(
+    quantizer: ResidualVectorQuantizer, latent: Tensor, used: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Item b of latent [B, T, D] goes through its first used[b] codebooks; gradients pass straight through and reach the entries.
 
     -> quantized [B, T, D], commitment loss, codes [K, B * T], what each codebook was given [K, B * T, D].
     """
     residual = latent.detach().float().flatten(0, 1)
-    total, commitment = torch.zeros_like(latent, dtype=torch.float32), latent.new_zeros((), dtype=torch.float32)
+    total, commitment = (
+        torch.zeros_like(latent, dtype=torch.float32),
+        latent.new_zeros((), dtype=torch.float32),
+    )
     codes, given = [], []
     for index, layer in enumerate(quantizer.vq.layers):
         given.append(residual)
@@ -29,18 +34,30 @@ def quantize(quantizer: ResidualVectorQuantizer, latent: Tensor, used: Tensor) -
         on = (index < used).float()[:, None, None]
         total = total + on * chosen.view_as(total)
         commitment = commitment + (on * (latent.float() - total).square()).mean()
-    return total + latent - latent.detach(), commitment / len(codes), torch.stack(codes), torch.stack(given)
+    return (
+        total + latent - latent.detach(),
+        commitment / len(codes),
+        torch.stack(codes),
+        torch.stack(given),
+    )
 
 
 def look_up(quantizer: ResidualVectorQuantizer, codes: Tensor, used: Tensor) -> Tensor:
     """What codes [B, K, T] stand for [B, T, D], of item b the first used[b] of each frame; entries may learn from it."""
-    chosen = torch.stack([layer.codebook[own] for layer, own in zip(quantizer.vq.layers, codes.unbind(1), strict=True)])
+    chosen = torch.stack(
+        [
+            layer.codebook[own]
+            for layer, own in zip(quantizer.vq.layers, codes.unbind(1), strict=True)
+        ]
+    )
     on = torch.arange(len(chosen))[:, None] < used  # [K, B]
     return (chosen * on[..., None, None]).sum(0)
 
 
 @torch.no_grad()
-def update(quantizer: ResidualVectorQuantizer, codes: Tensor, given: Tensor, generator: torch.Generator) -> None:
+def update(
+    quantizer: ResidualVectorQuantizer, codes: Tensor, given: Tensor, generator: torch.Generator
+) -> None:
     """Move every codebook towards what it was given; codes [K, N], given [K, N, D]."""
     for layer, layer_codes, vectors in zip(quantizer.vq.layers, codes, given, strict=True):
         book = layer._codebook
@@ -57,17 +74,26 @@ def update(quantizer: ResidualVectorQuantizer, codes: Tensor, given: Tensor, gen
 
 
 @torch.no_grad()
-def start(quantizer: ResidualVectorQuantizer, latent: Tensor, batch: int, generator: torch.Generator) -> None:
+def start(
+    quantizer: ResidualVectorQuantizer, latent: Tensor, batch: int, generator: torch.Generator
+) -> None:
     """Set every codebook by k-means on what the ones before it leave of latent [N, D]; `batch` vectors make a step."""
     residual = latent.float()
     for layer in quantizer.vq.layers:
         book = layer._codebook
-        book.embed.copy_(residual[torch.randperm(len(residual), generator=generator)[: book.codebook_size]])
+        book.embed.copy_(
+            residual[torch.randperm(len(residual), generator=generator)[: book.codebook_size]]
+        )
         for _ in range(10):
             codes = book.quantize(residual)
             counts = torch.bincount(codes, minlength=book.codebook_size).float()
-            means = torch.zeros_like(book.embed).index_add_(0, codes, residual) / counts.clamp(min=1)[:, None]
-            spare = residual[torch.randint(len(residual), (book.codebook_size,), generator=generator)]
+            means = (
+                torch.zeros_like(book.embed).index_add_(0, codes, residual)
+                / counts.clamp(min=1)[:, None]
+            )
+            spare = residual[
+                torch.randint(len(residual), (book.codebook_size,), generator=generator)
+            ]
             book.embed.copy_(torch.where(counts[:, None] > 0, means, spare))
         codes = book.quantize(residual)
         counts = torch.bincount(codes, minlength=book.codebook_size).float()

@@ -27,7 +27,9 @@ def judge(network: nn.Module, wave: Tensor) -> tuple[list[Tensor], list[list[Ten
     """wave [B, N] -> per scale: logits, and the features of every layer."""
     with mixed(wave.device.type):
         logits, features = network(wave[:, None])
-    return [scale.float() for scale in logits], [[layer.float() for layer in scale] for scale in features]
+    return [scale.float() for scale in logits], [
+        [layer.float() for layer in scale] for scale in features
+    ]
 
 
 def telling_loss(network: nn.Module, ours: Tensor, true: Tensor) -> Tensor:
@@ -43,14 +45,24 @@ def fooling_terms(network: nn.Module, ours: Tensor, true: Tensor) -> dict[str, T
         wanted = judge(network, true)[1]
     logits, found = judge(network, ours)
     fooling = torch.stack([F.relu(1 - scale).mean() for scale in logits]).mean()
-    pairs = [(a, b) for layers, goals in zip(found, wanted, strict=True) for a, b in zip(layers, goals, strict=True)]
-    features = torch.stack([(a - b).abs().mean() / b.abs().mean().clamp(min=1e-6) for a, b in pairs]).mean()
+    pairs = [
+        (a, b)
+        for layers, goals in zip(found, wanted, strict=True)
+        for a, b in zip(layers, goals, strict=True)
+    ]
+    features = torch.stack(
+        [(a - b).abs().mean() / b.abs().mean().clamp(min=1e-6) for a, b in pairs]
+    ).mean()
     return {"fooling": fooling, "features": features}
 
 
 def balanced_gradient(terms: dict[str, Tensor], wave: Tensor) -> Tensor:
     """The gradient at the wave, like it: every term has its share of it, however large it is; as long as `spectral`'s alone."""
-    gradients = {name: torch.autograd.grad(terms[name], wave, retain_graph=True)[0] for name in SHARES}
+    gradients = {
+        name: torch.autograd.grad(terms[name], wave, retain_graph=True)[0] for name in SHARES
+    }
     norms = {name: gradient.norm().clamp(min=1e-12) for name, gradient in gradients.items()}
     total = sum(SHARES.values())
-    return norms["spectral"] * sum(SHARES[name] / total * gradients[name] / norms[name] for name in SHARES)
+    return norms["spectral"] * sum(
+        SHARES[name] / total * gradients[name] / norms[name] for name in SHARES
+    )

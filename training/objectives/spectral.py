@@ -33,8 +33,12 @@ class Losses(nn.Module):
         """wave [B, N] -> [B, T, F], scaled so that white noise has magnitudes like its samples."""
         hann = getattr(self, f"hann{window}")
         padded = F.pad(wave, (window // 2, window // 2))
-        result = torch.stft(padded, window, window // 4, window=hann, center=False, return_complex=True).transpose(1, 2)
-        return (result.real.square() + result.imag.square() + 1e-9).sqrt() / hann.square().sum().sqrt()
+        result = torch.stft(
+            padded, window, window // 4, window=hann, center=False, return_complex=True
+        ).transpose(1, 2)
+        return (
+            result.real.square() + result.imag.square() + 1e-9
+        ).sqrt() / hann.square().sum().sqrt()
 
     def log_mel(self, magnitude: Tensor, window: int) -> Tensor:
         return torch.log(magnitude @ getattr(self, f"bank{window}") + LOG_FLOOR)
@@ -60,7 +64,9 @@ def voice_terms(log_hz: Tensor, spectrum: Tensor, wave: Tensor) -> dict[str, Ten
     hz, voiced = pitch(wave)
     distance = (log_hz - hz.log()).abs() / math.log(2)
     noise, harmonic = spectrum.chunk(PARTS, dim=-1)[:2]
-    unvoiced = (F.max_pool1d(voiced.float(), OVERLAP_FRAMES, 1, OVERLAP_FRAMES // 2) == 0)[..., None]
+    unvoiced = (F.max_pool1d(voiced.float(), OVERLAP_FRAMES, 1, OVERLAP_FRAMES // 2) == 0)[
+        ..., None
+    ]
     unvoiced = unvoiced[:, :-1]
     pulses = torch.sigmoid(2 * (harmonic - noise))[:, 1:] * unvoiced
     return {

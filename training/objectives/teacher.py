@@ -34,7 +34,11 @@ def load_whisper(encoder: Encoder, path: str | Path) -> torch.Tensor:
 
     def take(ours: str, theirs: str) -> None:
         for kind, names in (("weight", ("weight", "gamma")), ("bias", ("bias", "beta"))):
-            array = next(tensors[f"encoder/{theirs}/{name}"] for name in names if f"encoder/{theirs}/{name}" in tensors)
+            array = next(
+                tensors[f"encoder/{theirs}/{name}"]
+                for name in names
+                if f"encoder/{theirs}/{name}" in tensors
+            )
             weights[f"{ours}.{kind}"] = torch.from_numpy(array.astype(np.float32))
 
     take("conv1", "conv1"), take("conv2", "conv2"), take("norm", "layer_norm")
@@ -42,7 +46,10 @@ def load_whisper(encoder: Encoder, path: str | Path) -> torch.Tensor:
         for ours, theirs in LAYER_NAMES.items():
             take(f"blocks.{i}.{ours}", f"layer_{i}/{theirs}")
     missing, unexpected = encoder.load_state_dict(weights, strict=False)
-    assert not unexpected and not any("weight" in m and "phones" not in m for m in missing), (missing, unexpected)
+    assert not unexpected and not any("weight" in m and "phones" not in m for m in missing), (
+        missing,
+        unexpected,
+    )
     return torch.from_numpy(tensors["encoder/position_encodings/encodings"].astype(np.float32))
 
 
@@ -60,8 +67,14 @@ class Teacher(nn.Module):
 
     def embed(self, mel: torch.Tensor) -> torch.Tensor:
         """mel [B, 2T, 80] -> frames with positions [B, T, C]."""
-        x = F.gelu(F.conv1d(mel.transpose(1, 2), self.encoder.conv1.weight, self.encoder.conv1.bias, padding=1))
-        x = F.gelu(F.conv1d(x, self.encoder.conv2.weight, self.encoder.conv2.bias, stride=2, padding=1))
+        x = F.gelu(
+            F.conv1d(
+                mel.transpose(1, 2), self.encoder.conv1.weight, self.encoder.conv1.bias, padding=1
+            )
+        )
+        x = F.gelu(
+            F.conv1d(x, self.encoder.conv2.weight, self.encoder.conv2.bias, stride=2, padding=1)
+        )
         return x.transpose(1, 2) + self.positions[: x.shape[2]]
 
     def forward(self, mel: torch.Tensor, ticks: torch.Tensor) -> torch.Tensor:

@@ -38,7 +38,10 @@ def load_ears(encoder: Path, lexicon: Path) -> Ears:
 def words_of(lexicon: Lexicon, log_probs: torch.Tensor) -> Heard:
     """log_probs [4T, 1 + phones] of one stream -> its words by tick."""
     reading = Reading()
-    return [read(lexicon, reading, tick.float().numpy()) for tick in log_probs.split(ENCODER_FRAMES_PER_TICK)]
+    return [
+        read(lexicon, reading, tick.float().numpy())
+        for tick in log_probs.split(ENCODER_FRAMES_PER_TICK)
+    ]
 
 
 def text_of(heard: Heard) -> str:
@@ -61,7 +64,9 @@ def retell(scene: Scene, heard: Heard, spell) -> list[list[int]] | None:
     spell: word -> token ids. A turn of which nothing was heard is left out; None where an answer or a stop hangs on it.
     """
     due, kept = [], []
-    needed = {id(speech.answers) for speech in scene.agent} | {id(speech.stopped_by) for speech in scene.agent}
+    needed = {id(speech.answers) for speech in scene.agent} | {
+        id(speech.stopped_by) for speech in scene.agent
+    }
     for turn, following in zip(scene.user, [*scene.user[1:], None], strict=True):
         until = turn.words[-1].end + LATEST_S
         if following:

@@ -32,7 +32,10 @@ END_HEARD_S = 0.9  # from a turn's last word to its </user> at the latest; less 
 WINDOW_S = 20.0
 SILENCE_S = 0.2  # at least so much of it before the turn that a window begins with
 LEAD_IN_S = 1.0  # at most so much of it
-REACTION_S, YIELD_S = 0.2, 1.5  # an agent that falls silent so long after the user came in was interrupted
+REACTION_S, YIELD_S = (
+    0.2,
+    1.5,
+)  # an agent that falls silent so long after the user came in was interrupted
 ENDINGS = (".", "?", "!", '."', '?"', '!"')
 
 
@@ -43,7 +46,9 @@ class Conversation:
     seconds: float
     user: list[UserTurn] = field(default_factory=list)
     agent: list[AgentTurn] = field(default_factory=list)
-    spans: list[tuple[float, float]] = field(default_factory=list)  # from first to last sound of every turn of both, by start
+    spans: list[tuple[float, float]] = field(
+        default_factory=list
+    )  # from first to last sound of every turn of both, by start
 
 
 def turns(words: list[Word]) -> list[list[Word]]:
@@ -95,7 +100,9 @@ def interrupts(turn: UserTurn, spoken: list[Word]) -> bool:
 
 def window_end(conversation: Conversation, start: float) -> float:
     """The longest window from `start` that holds no part of a user turn; what the agent says may go on beyond it."""
-    end = min(start + WINDOW_S, conversation.seconds + END_HEARD_S + TICK)  # silence may follow the recording
+    end = min(
+        start + WINDOW_S, conversation.seconds + END_HEARD_S + TICK
+    )  # silence may follow the recording
     for turn in reversed(conversation.user):
         if turn.words[0].start < end < turn.words[-1].end + END_HEARD_S:
             end = turn.words[0].start
@@ -124,7 +131,9 @@ def window(conversation: Conversation, start: float) -> Scene:
     """The scene that begins at `start`: whole user turns, and the agent turns that sound in it, on the window's own clock."""
     end = window_end(conversation, start)
     copies = {
-        id(turn): replace(turn, words=[Word(w.text, w.start - start, w.end - start) for w in turn.words])
+        id(turn): replace(
+            turn, words=[Word(w.text, w.start - start, w.end - start) for w in turn.words]
+        )
         for turn in conversation.user
         if start <= turn.words[0].start < end
     }
@@ -147,9 +156,13 @@ def place(scene: Scene, due: list[list[int]], spell) -> None:
     ticks = {id(turn): found for turn, found in zip(scene.user, due, strict=True)}
     for speech in scene.agent:
         if speech.answers:
-            speech.start = max(speech.start, (ticks[id(speech.answers)][-1] + speech.answers.end_ticks) * TICK)
+            speech.start = max(
+                speech.start, (ticks[id(speech.answers)][-1] + speech.answers.end_ticks) * TICK
+            )
         if speech.stopped_by:
-            speech.stop = max(speech.stop, time_to_yield(speech.stopped_by, ticks[id(speech.stopped_by)], spell))
+            speech.stop = max(
+                speech.stop, time_to_yield(speech.stopped_by, ticks[id(speech.stopped_by)], spell)
+            )
 
 
 def hearing_only(sequence: Sequence) -> Sequence:
@@ -169,7 +182,11 @@ class Recordings:
     def __init__(self, folder: str | Path, split: str):
         self.pool = Pool(folder, split)
         self.conversations = [understand(entry) for entry in self.pool.entries]
-        self.starts = [(i, *s) for i, conversation in enumerate(self.conversations) for s in window_starts(conversation)]
+        self.starts = [
+            (i, *s)
+            for i, conversation in enumerate(self.conversations)
+            for s in window_starts(conversation)
+        ]
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -181,4 +198,8 @@ class Recordings:
         scene = window(self.conversations[i], start)
         samples = int(scene.seconds / TICK) * TICK_SAMPLES
         wave = self.pool.wave(i, int(start * SAMPLE_RATE), samples)
-        return scene, np.pad(wave, (0, samples - len(wave))), self.pool.entries[i]["agent"] is not None
+        return (
+            scene,
+            np.pad(wave, (0, samples - len(wave))),
+            self.pool.entries[i]["agent"] is not None,
+        )

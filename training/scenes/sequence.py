@@ -34,10 +34,15 @@ TICK = TICK_MS / 1000
 IGNORE = -100
 NEVER = 1 << 30
 END_OF_TURN_TICKS = 3  # from the last piece heard to </user>: counted from what the model sees, so that it can be sure
-LATE_SHARE, LATEST_TICKS = 0.15, 16  # of the turns end later, or a missed end would never be made good
+LATE_SHARE, LATEST_TICKS = (
+    0.15,
+    16,
+)  # of the turns end later, or a missed end would never be made good
 SLOW_TICKS = 6  # more after what is no question: who tells something may go on
 PHRASE_PAUSE_S = (0.2, 1.1)  # in what is told, where it has commas
-END_OF_TURN_SECONDS = 0.37  # the same from the end of the last word, about, where the pieces' ticks are not known yet
+END_OF_TURN_SECONDS = (
+    0.37  # the same from the end of the last word, about, where the pieces' ticks are not known yet
+)
 VOICE_DELAY_SECONDS = 0.15  # from <agent> to the first sound
 
 BACK_CHANNELS = ["Mhm.", "Yeah.", "Uh huh.", "Right.", "Okay.", "I see.", "Oh."]
@@ -54,14 +59,18 @@ class Word:
     text: str
     start: float  # seconds on the scene's clock
     end: float
-    sound: tuple | None = None  # (wave, first sample, last sample): the word's part of its utterance, up to the next word
+    sound: tuple | None = (
+        None  # (wave, first sample, last sample): the word's part of its utterance, up to the next word
+    )
     comma: bool = False  # after it
 
 
 @dataclass
 class UserTurn:
     words: list[Word]
-    answered: bool = True  # False: a back-channel, or said to somebody else; nobody waits for an answer
+    answered: bool = (
+        True  # False: a back-channel, or said to somebody else; nobody waits for an answer
+    )
     end_ticks: int = END_OF_TURN_TICKS  # from its last piece to </user>
 
 
@@ -105,30 +114,41 @@ def end_of_turn(turn: UserTurn) -> float:
 def converse(turns: list[dict], times, rng: np.random.Generator) -> Scene:
     """Lay a dialogue's turns on a time line. `times(text)` -> words with times from 0."""
     now = float(rng.uniform(0.2, 1.2) if rng.uniform() > 0.05 else rng.uniform(4, 10))
-    scene = Scene(0.0, instructions=INSTRUCTIONS[0] if rng.uniform() < 0.8 else str(rng.choice(INSTRUCTIONS[1:])))
+    scene = Scene(
+        0.0,
+        instructions=INSTRUCTIONS[0] if rng.uniform() < 0.8 else str(rng.choice(INSTRUCTIONS[1:])),
+    )
     question, interrupted = None, False
     for turn, following in zip(turns, [*turns[1:], {}], strict=True):
         if turn["role"] == "user":
             words, slow = at_time(times(turn["text"]), now), turn.get("slow", False)
             pause_after_phrases(words, rng) if slow else pause_in_mid_sentence(words, rng)
             late = int(rng.integers(1, LATEST_TICKS + 1)) if rng.uniform() < LATE_SHARE else 0
-            question = UserTurn(words, not turn.get("aside"), END_OF_TURN_TICKS + SLOW_TICKS * slow + late)
+            question = UserTurn(
+                words, not turn.get("aside"), END_OF_TURN_TICKS + SLOW_TICKS * slow + late
+            )
             scene.user.append(question)
             if interrupted:
                 scene.agent[-1].stopped_by, interrupted = question, False
-            now = end_of_turn(question) + (0.0 if question.answered else float(rng.uniform(0.3, 3.0)))
+            now = end_of_turn(question) + (
+                0.0 if question.answered else float(rng.uniform(0.3, 3.0))
+            )
             continue
         speech = AgentTurn(turn["text"], now, question)
         scene.agent.append(speech)
         voice = VOICE_DELAY_SECONDS + voice_seconds(turn["text"])
         chance = rng.uniform()
-        if chance < 0.4 and following and not following.get("aside"):  # the next question interrupts
+        if (
+            chance < 0.4 and following and not following.get("aside")
+        ):  # the next question interrupts
             now += VOICE_DELAY_SECONDS + float(rng.uniform(0.1, 0.8)) * voice
             interrupted = True
             continue
         if chance > 0.8 and voice > 1.5:
             at = now + VOICE_DELAY_SECONDS + float(rng.uniform(0.2, 0.7)) * voice
-            scene.user.append(UserTurn(at_time(times(str(rng.choice(BACK_CHANNELS))), at), answered=False))
+            scene.user.append(
+                UserTurn(at_time(times(str(rng.choice(BACK_CHANNELS))), at), answered=False)
+            )
         now += voice + float(rng.uniform(0.2, 1.6) if rng.uniform() < 0.85 else rng.uniform(2, 6))
     scene.seconds = now + 0.4
     return scene
@@ -167,7 +187,9 @@ def guess_times(text: str, rng: np.random.Generator) -> list[Word]:
     return words
 
 
-def lay_out(scene: Scene, heard: list[tuple[int, int]], prompt: list[int], encode, cap: int) -> Sequence:
+def lay_out(
+    scene: Scene, heard: list[tuple[int, int]], prompt: list[int], encode, cap: int
+) -> Sequence:
     """The scene as one sequence.
 
     heard: (due tick, symbol) of every piece the user says and of every </user> or <aside>, in order. prompt: token ids.
@@ -207,7 +229,9 @@ def lay_out_text(turns: list[dict], prompt: list[int], encode, spell) -> Sequenc
             rows += [(token, IGNORE) for token, _ in encode(system_text(turn["text"]))]
         elif turn["role"] == "user":
             said = [p for word in turn["text"].split() for p in spell(word)]
-            rows += [(token, IGNORE) for token in (USER, *said, ASIDE if turn.get("aside") else USER_END)]
+            rows += [
+                (token, IGNORE) for token in (USER, *said, ASIDE if turn.get("aside") else USER_END)
+            ]
         else:
             said = [token for token, _ in encode(turn["text"])]
             rows += zip((AGENT, *said), (*said, END), strict=True)
@@ -245,7 +269,11 @@ class Voice:
         if self.cut:
             return []
         starts = np.cumsum([0.0, *self.seconds])[: len(self.rows)]
-        return [row for row, start in zip(self.rows, starts, strict=True) if start > tick * TICK - self.begin]
+        return [
+            row
+            for row, start in zip(self.rows, starts, strict=True)
+            if start > tick * TICK - self.begin
+        ]
 
 
 def next_symbol(grammar: Grammar, heard: deque, voice: Voice | None, tick: int) -> int:
@@ -261,7 +289,9 @@ def next_symbol(grammar: Grammar, heard: deque, voice: Voice | None, tick: int) 
         return NEXT
     if voice.ended:
         return NEXT
-    if grammar.stream == USER and not grammar.agent_open:  # a turn cannot begin while another speaks
+    if (
+        grammar.stream == USER and not grammar.agent_open
+    ):  # a turn cannot begin while another speaks
         voice.begin = (tick + 1) * TICK + VOICE_DELAY_SECONDS
         return NEXT
     if voice.cut and not voice.pieces:

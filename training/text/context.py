@@ -9,8 +9,18 @@ from dataclasses import dataclass
 
 from duplex.training.text.templates import TEXTS
 
-THANKS = ["Good to know.", "Okay, I'll remember that.", "Got it.", "Thanks for telling me.", "Okay, I'll keep that in mind."]
-UNKNOWN = ["You haven't told me yet.", "I don't know, you haven't told me.", "I'm sorry, you haven't told me that."]
+THANKS = [
+    "Good to know.",
+    "Okay, I'll remember that.",
+    "Got it.",
+    "Thanks for telling me.",
+    "Okay, I'll keep that in mind.",
+]
+UNKNOWN = [
+    "You haven't told me yet.",
+    "I don't know, you haven't told me.",
+    "I'm sorry, you haven't told me that.",
+]
 MODES = {"text": 0.3, "voice": 0.3, "both": 0.15, "unknown": 0.25}
 
 
@@ -41,10 +51,16 @@ def read_matters() -> list[Matter]:
     """texts/context.txt"""
     matters = []
     for paragraph in (TEXTS / "context.txt").read_text(encoding="utf-8").split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if line and not line.startswith("#"))
+        fields = dict(
+            line.split(": ", 1)
+            for line in paragraph.splitlines()
+            if line and not line.startswith("#")
+        )
         if fields:
             note = fields.pop("note")
-            matters.append(Matter(note, **{name: text.split(" | ") for name, text in fields.items()}))
+            matters.append(
+                Matter(note, **{name: text.split(" | ") for name, text in fields.items()})
+            )
     return matters
 
 
@@ -55,7 +71,10 @@ def draw_told(matters: list[Matter], count: int, rng: random.Random) -> list[Tol
 def context_exchange(matters: list[Matter], rng: random.Random, mode: str | None = None) -> tuple:
     """-> what is told, what of it is asked for (unless unknown), the note (may be empty), turns [(user, agent), ...]."""
     mode = mode or rng.choices(list(MODES), list(MODES.values()))[0]
-    told, several = draw_told(matters, 2, rng), rng.random() < 0.5  # drawn in every mode, so that the facts are the same
+    told, several = (
+        draw_told(matters, 2, rng),
+        rng.random() < 0.5,
+    )  # drawn in every mode, so that the facts are the same
     told = told if several or mode == "both" else told[:1]
     written = {"text": told, "voice": [], "both": told[:1], "unknown": told[1:]}[mode]
     spoken = {"text": [], "voice": told, "both": told[1:], "unknown": []}[mode]

@@ -12,13 +12,26 @@ from pathlib import Path
 
 from duplex.training.text.templates import expand, read_lines
 
-WITH_ARTICLE = re.compile(r"^(United|Czech|Dominican|Central|Democratic|Republic)|(Islands|Republic|Emirates|States)$")
+WITH_ARTICLE = re.compile(
+    r"^(United|Czech|Dominican|Central|Democratic|Republic)|(Islands|Republic|Emirates|States)$"
+)
 LEFT_OUT = """Burundi|Chad|Christmas Island|Congo|Fiji Islands|French Guiana|Guam|Hong Kong|Israel|Kiribati|Macao
 |Marshall Islands|American Samoa|Mayotte|Monaco|Montserrat|Netherlands Antilles|New Caledonia|Norfolk Island
 |Northern Mariana Islands|Palau|Palestine|Pitcairn|Saint Helena|Saint Pierre and Miquelon|Svalbard and Jan Mayen
 |Tokelau|Wallis and Futuna|Western Sahara|Sri Lanka|Myanmar|San Marino|Djibouti|Gibraltar|Anguilla|Ivory Coast
-|Suriname|Guadeloupe""".replace("\n", "").split("|")  # outdated, cut off or disputed in countries.json
-WITH_ARTICLE_NAMES = {"Netherlands", "Philippines", "Bahamas", "Gambia", "Maldives", "Seychelles", "Comoros", "Vatican"}
+|Suriname|Guadeloupe""".replace("\n", "").split(
+    "|"
+)  # outdated, cut off or disputed in countries.json
+WITH_ARTICLE_NAMES = {
+    "Netherlands",
+    "Philippines",
+    "Bahamas",
+    "Gambia",
+    "Maldives",
+    "Seychelles",
+    "Comoros",
+    "Vatican",
+}
 
 QUESTIONS = {
     "capital": (
@@ -53,7 +66,9 @@ QUESTIONS = {
         "$capital is the capital of $name.|$capital is in $name.|$capital is the capital of $name.",
     ),
 }
-FOLLOW_UP = "{And what about|What about|And|How about|And what about} {$name|$name|the one of $name}?"
+FOLLOW_UP = (
+    "{And what about|What about|And|How about|And what about} {$name|$name|the one of $name}?"
+)
 FULL_ANSWER = {topic: answer.split("|It's")[0] for topic, (_, answer) in QUESTIONS.items()}
 
 
@@ -85,10 +100,17 @@ def load_countries(data: Path) -> list[Country]:
         name, capital, currency, language, continent = (part.strip() for part in line.split("|"))
         countries.append(Country(name, capital, currency, language, continent, known=True))
     names = {country.name.removeprefix("the ") for country in countries}
-    for name, row in sorted(json.loads((data / "text" / "countries.json").read_text(encoding="utf-8")).items()):
+    for name, row in sorted(
+        json.loads((data / "text" / "countries.json").read_text(encoding="utf-8")).items()
+    ):
         capital = (row.get("city") or "").strip()
         plain = name.isascii() and capital.isascii() and not re.search(r"[(),.]", name + capital)
-        if name in names or name in LEFT_OUT or not (plain and capital and row.get("continent")) or len(name) > 25:
+        if (
+            name in names
+            or name in LEFT_OUT
+            or not (plain and capital and row.get("continent"))
+            or len(name) > 25
+        ):
             continue
         countries.append(Country(in_sentence(name), capital, "", "", row["continent"], known=False))
     return countries
@@ -99,7 +121,9 @@ def ask(country: Country, topic: str, rng: random.Random) -> tuple[str, str]:
     return expand(question, rng, country.slots()), expand(answer, rng, country.slots())
 
 
-def country_exchange(countries: list[Country], rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
+def country_exchange(
+    countries: list[Country], rng: random.Random
+) -> tuple[str, list[tuple[str, str]]]:
     """(key that decides the split, turns): one question, now and then the same about another country."""
     known = [country for country in countries if country.known]
     rare = [country for country in countries if not country.known]
@@ -111,6 +135,13 @@ def country_exchange(countries: list[Country], rng: random.Random) -> tuple[str,
     key = turns[0][0] if country.known else country.name
     if country.known and topic != "owner" and rng.random() < 0.15:
         for other in rng.sample([c for c in known if c is not country], rng.choice([1, 1, 2])):
-            follow_up = FOLLOW_UP if topic == "capital" else FOLLOW_UP.replace("|the one of $name", "")
-            turns.append((expand(follow_up, rng, other.slots()), expand(FULL_ANSWER[topic], rng, other.slots())))
+            follow_up = (
+                FOLLOW_UP if topic == "capital" else FOLLOW_UP.replace("|the one of $name", "")
+            )
+            turns.append(
+                (
+                    expand(follow_up, rng, other.slots()),
+                    expand(FULL_ANSWER[topic], rng, other.slots()),
+                )
+            )
     return key, turns

@@ -8,8 +8,12 @@ UNITS = """zero one two three four five six seven eight nine ten eleven twelve t
 seventeen eighteen nineteen""".split()
 TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-MONTHS = "January February March April May June July August September October November December".split()
-ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split()
+MONTHS = (
+    "January February March April May June July August September October November December".split()
+)
+ORDINALS = (
+    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split()
+)
 LETTERS = "A B C D E F G H I J K L M N O P Q R S T U V W X Y Z".split()
 
 SUM = {
@@ -80,7 +84,12 @@ def arithmetic(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
         result = number_words(c + direction * d)
         word = "plus" if sign == "+" else "minus"
         slots = {"c": slots["c"], "d": number_words(d), "e": result}
-        turns.append((expand(template, rng, slots), expand(f"$c {word} $d is $e.|That's $e then.", rng, slots)))
+        turns.append(
+            (
+                expand(template, rng, slots),
+                expand(f"$c {word} $d is $e.|That's $e then.", rng, slots),
+            )
+        )
     return f"{a}{operation}{b}", turns
 
 
@@ -89,18 +98,40 @@ def halves(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
     kind = rng.choice(["half", "double", "after", "before", "bigger", "smaller"])
     n = rng.randint(1, rng.choice([10, 20, 50, 100]))
     m = rng.choice([x for x in range(1, 101) if x != n])
-    result = {"half": n, "double": 2 * n, "after": n + 1, "before": n - 1, "bigger": max(n, m), "smaller": min(n, m)}
+    result = {
+        "half": n,
+        "double": 2 * n,
+        "after": n + 1,
+        "before": n - 1,
+        "bigger": max(n, m),
+        "smaller": min(n, m),
+    }
     asked = 2 * n if kind == "half" else n
     slots = {"a": number_words(asked), "b": number_words(m), "c": number_words(result[kind])}
     slots["d"] = number_words(n + m - result[kind]) if kind in ("bigger", "smaller") else ""
     ask = "{What's|What is|Tell me|Do you know}"
     question, answer = {
         "half": (ask + " half of $a?|How much is half of $a?", "Half of $a is $c.|That's $c."),
-        "double": (ask + " {double $a|twice $a|the double of $a}?", "Twice $a is $c.|Double $a is $c.|That's $c."),
-        "after": ("{What|Which} number comes after $a?|What comes after $a?", "After $a comes $c.|$c comes after $a."),
-        "before": ("{What|Which} number comes before $a?", "Before $a comes $c.|$c comes before $a."),
-        "bigger": ("{Which|What} is {bigger|more|larger}, $a or $b?|Is $a more than $b?", "$c is more than $d."),
-        "smaller": ("{Which|What} is {smaller|less}, $a or $b?|Is $a less than $b?", "$c is less than $d."),
+        "double": (
+            ask + " {double $a|twice $a|the double of $a}?",
+            "Twice $a is $c.|Double $a is $c.|That's $c.",
+        ),
+        "after": (
+            "{What|Which} number comes after $a?|What comes after $a?",
+            "After $a comes $c.|$c comes after $a.",
+        ),
+        "before": (
+            "{What|Which} number comes before $a?",
+            "Before $a comes $c.|$c comes before $a.",
+        ),
+        "bigger": (
+            "{Which|What} is {bigger|more|larger}, $a or $b?|Is $a more than $b?",
+            "$c is more than $d.",
+        ),
+        "smaller": (
+            "{Which|What} is {smaller|less}, $a or $b?|Is $a less than $b?",
+            "$c is less than $d.",
+        ),
     }[kind]
     key = f"{kind} {n} {m}" if slots["d"] else f"{kind}{n}"
     return key, [(expand(question, rng, slots), expand(answer, rng, slots))]
@@ -118,7 +149,9 @@ def counting(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
     else:
         values = list(range(start, start + count + 1))[:: 1 if kind == "up" else -1]
         direction = "{to|up to}" if kind == "up" else "{down to|back to|backwards to}"
-        question = f"{{Count|Please count}} from $a {direction} $b.|Can you count from $a {direction} $b?"
+        question = (
+            f"{{Count|Please count}} from $a {direction} $b.|Can you count from $a {direction} $b?"
+        )
         if kind == "up" and start == 1:
             question += "|{Count|Please count|Can you count} {up |}to $b."
     words = [number_words(value) for value in values]
@@ -144,8 +177,18 @@ def order(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
         forms.append((f"What's the $nth {unit} of the {whole}?|Which {unit} of the {whole} is the $nth?",
                       f"The $nth {unit} of the {whole} is $a.|$a is the $nth {unit} of the {whole}."))  # fmt: skip
     if unit == "day":
-        forms.append(("If today is $a, what day is tomorrow?", "Then tomorrow is $next.|Tomorrow would be $next."))
-        forms.append(("If today is $a, what day was yesterday?", "Then yesterday was $last.|Yesterday was $last."))
+        forms.append(
+            (
+                "If today is $a, what day is tomorrow?",
+                "Then tomorrow is $next.|Tomorrow would be $next.",
+            )
+        )
+        forms.append(
+            (
+                "If today is $a, what day was yesterday?",
+                "Then yesterday was $last.|Yesterday was $last.",
+            )
+        )
     question, answer = rng.choice(forms)
     return f"order{names[i]}", [(expand(question, rng, slots), expand(answer, rng, slots))]
 

@@ -30,7 +30,9 @@ UNKNOWN = (
     "|{I'm not sure|I don't know}, {what do you think|can you tell me more}?|I {can't say|couldn't say}."
 )
 FIRST_PERSON = re.compile(r"(I|I'm|I've|I'd|We|We're|My)\b(?!.*\byour?\b)")
-ABOUT_OTHERS = re.compile(r"(What|Why|Where|When|Who|How|Is|Did|Does|Was|Has)\b.*\b(he|she|they|his|her|their|him)\b")
+ABOUT_OTHERS = re.compile(
+    r"(What|Why|Where|When|Who|How|Is|Did|Does|Was|Has)\b.*\b(he|she|they|his|her|their|him)\b"
+)
 PREFIX = "||||Sure. |I said, |I said, |Of course. |No problem. |Sure, here it is. "
 FUNCTION_WORDS = "That's It's The They People Yes No A In After Before You My Your There Half Twice Not Sure".split()
 UNWANTED = re.compile(

@@ -80,7 +80,9 @@ def read_blocks(name: str) -> list[Block]:
         for line in paragraph.splitlines():
             if line.startswith("@"):
                 slot, items = line[1:].split(":", 1)
-                block.slots[slot] = [[part.strip() for part in item.split(" = ")] for item in items.split("|")]
+                block.slots[slot] = [
+                    [part.strip() for part in item.split(" = ")] for item in items.split("|")
+                ]
             elif line.startswith("W:"):
                 block.weight = int(line[2:])
             elif line[:2] in ("U:", "A:"):
@@ -93,7 +95,9 @@ def read_blocks(name: str) -> list[Block]:
     return blocks
 
 
-def draw(block: Block, rng: random.Random, common: dict[str, str] | None = None) -> list[tuple[str, str]]:
+def draw(
+    block: Block, rng: random.Random, common: dict[str, str] | None = None
+) -> list[tuple[str, str]]:
     """One dialogue of a block: (user text, agent text) pairs. `common` slots serve every block."""
     slots = dict(common or {})
     for name, items in block.slots.items():
