@@ -21,7 +21,6 @@ import soxr
 from duplex.training.data.normalize import heard_form, word_errors
 from duplex.training.evaluation.align import evaluate_align
 from duplex.training.evaluation.context import evaluate_context
-from duplex.training.evaluation.drafts import evaluate_drafts
 from duplex.training.evaluation.facts import evaluate_facts
 from duplex.training.evaluation.hearing import (
     chosen,
@@ -128,16 +127,15 @@ def evaluate_agent(args) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "what", choices=["agent", "ears", "voice", "align", "facts", "context", "turns", "drafts"]
+        "what", choices=["agent", "ears", "voice", "align", "facts", "context", "turns"]
     )
     parser.add_argument(
         "--run",
         type=Path,
         action="append",
         default=[],
-        help="align, drafts: folder of a run, repeatable",
+        help="align: folder of a run, repeatable",
     )
-    parser.add_argument("--codec", type=Path, help="drafts: folder of the talkers' codec")
     parser.add_argument("--agent", type=Path, help="agent folder; the one that ships if not given")
     parser.add_argument(
         "--questions", type=Path, default=Path("client/questions"), help="wavs and questions.json"
@@ -202,7 +200,6 @@ def main() -> None:
         "facts": evaluate_facts,
         "context": evaluate_context,
         "turns": evaluate_turns,
-        "drafts": evaluate_drafts,
     }
     result = ways[args.what](args)
     print(json.dumps(result, indent=1))
