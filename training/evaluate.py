@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
-from duplex.training.data.normalize import heard_form, word_errors
 from duplex.training.evaluation.align import evaluate_align
 from duplex.training.evaluation.context import evaluate_context
+from duplex.training.evaluation.error_rate import error_rate
 from duplex.training.evaluation.facts import evaluate_facts
 from duplex.training.evaluation.hearing import (
     chosen,
@@ -34,12 +34,12 @@ from duplex.training.evaluation.turns import evaluate_turns
 from duplex.training.evaluation.voice import evaluate_voice
 
 from duplex.audio import SAMPLE_RATE, TICK_MS
+from duplex.bench.recognizer import Whisper
 
 
-def rate(pairs: list[tuple[str, str]]) -> float:
-    """Word error rate of (reference, got) pairs in their heard form."""
-    errors = sum(word_errors(heard_form(a), heard_form(b)) for a, b in pairs)
-    return errors / max(1, sum(len(heard_form(a).split()) for a, _ in pairs))
+def column(rows: list[dict], name: str) -> list:
+    """One entry of every row."""
+    return [row[name] for row in rows]
 
 
 def long_talk(agent, waves: list[np.ndarray], minutes: float) -> dict:
@@ -65,14 +65,10 @@ def long_talk(agent, waves: list[np.ndarray], minutes: float) -> dict:
 
 
 def evaluate_agent(args) -> dict:
-    from faster_whisper import WhisperModel
-
     from duplex import weights
     from duplex.agent.agent import load_agent
 
-    recogniser = WhisperModel(
-        str(weights.whisper_base()), compute_type="int8", cpu_threads=args.threads
-    )
+    whisper = Whisper(weights.whisper_base(), args.threads)
     agent = load_agent(args.agent)
     agent.open(0, seed=args.seed)
     texts = json.loads((args.questions / "questions.json").read_text())
@@ -85,12 +81,7 @@ def evaluate_agent(args) -> dict:
         ticks += seconds
         args.out.mkdir(parents=True, exist_ok=True)
         soundfile.write(args.out / f"answer-{name}", voice, SAMPLE_RATE)
-        segments, _ = recogniser.transcribe(
-            soxr.resample(voice, SAMPLE_RATE, 16_000), language="en", beam_size=5
-        )
-        rows.append(
-            {"question": text, **row, "recogniser": " ".join(s.text.strip() for s in segments)}
-        )
+        rows.append({"question": text, **row, "recogniser": whisper.text(voice)})
         print(json.dumps(rows[-1]), flush=True)
     transcripts = {}
     for folder in args.pool:
@@ -99,7 +90,7 @@ def evaluate_agent(args) -> dict:
         texts, waves = chosen(folder, args.clips)
         heard = [play(agent, wave)["heard"] for wave in waves]
         transcripts[f"transcript WER, {folder.name} ({len(texts)} clips)"] = round(
-            rate(list(zip(texts, heard, strict=True))), 3
+            error_rate(texts, heard), 3
         )
         (args.out / f"transcripts-{folder.name}.txt").write_text(
             "".join(f"{a} | {b}\n" for a, b in zip(texts, heard, strict=True))
@@ -111,10 +102,12 @@ def evaluate_agent(args) -> dict:
         talk["long conversation"] = long_talk(agent, questions, args.talk)
     delays = [row["delay_s"] for row in rows if row["delay_s"] is not None]
     return {
-        "user transcript WER": round(rate([(row["question"], row["heard"]) for row in rows]), 3),
+        "user transcript WER": round(
+            error_rate(column(rows, "question"), column(rows, "heard")), 3
+        ),
         **transcripts,
         **talk,
-        "voice WER": round(rate([(row["said"], row["recogniser"]) for row in rows]), 3),
+        "voice WER": round(error_rate(column(rows, "said"), column(rows, "recogniser")), 3),
         "answered": f"{len(delays)} of {len(rows)}",
         "delay median, largest s": [round(float(f(delays)), 2) for f in (np.median, np.max)]
         if delays

@@ -320,7 +320,7 @@ def _tell(phrases: list[str], voice: int, tape: Tape, rng: np.random.Generator) 
 def main() -> None:
     import soundfile
 
-    from duplex.bench.recognizer import Ears
+    from duplex.bench.recognizer import Recognizer, Whisper
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
@@ -349,7 +349,7 @@ def main() -> None:
         if name in done:
             continue
         voice = voice or Kokoro(weights.folder(KOKORO, args.offline))
-        ears = ears or Ears(args.offline)
+        ears = ears or Recognizer(Whisper(weights.whisper_base(args.offline)))
         tape = Tape(ears, voice.say)
         fields = fill(tape=tape, rng=np.random.default_rng([args.seed, number]))
         soundfile.write(

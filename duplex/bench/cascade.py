@@ -15,10 +15,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
+from duplex.bench.recognizer import Whisper
 from duplex.events import Event
 
 LOUD_TICKS = 3  # 0.24 s of voice: somebody speaks
@@ -243,29 +245,17 @@ def detector() -> Callable[[np.ndarray], float]:
 def real_parts(language_model, offline: bool = False, threads: int = 1) -> Parts:
     """`language_model`: a bench_smollm2.SmolLM2. Raises weights.WeightsError."""
     import silero_vad  # noqa: F401  its import sets torch to one thread: it comes first
-    import soxr
     import torch
-    from faster_whisper import WhisperModel
     from hibari import Hibari
 
     from duplex import weights
 
     torch.set_num_threads(threads)
-
-    recogniser = WhisperModel(
-        str(weights.whisper_tiny(offline)), compute_type="int8", cpu_threads=threads
-    )
+    whisper = Whisper(weights.whisper_tiny(offline), threads)
     voice = Hibari(threads=threads)
-
-    def recognise(wave: np.ndarray) -> str:
-        segments, _ = recogniser.transcribe(
-            soxr.resample(wave, SAMPLE_RATE, 16_000), language="en", beam_size=1
-        )
-        return " ".join(segment.text.strip() for segment in segments).strip()
-
     return Parts(
         detector,
-        recognise,
+        partial(whisper.text, beam_size=1),
         language_model.reply,
         lambda text: voice(LONG_NUMBER.sub(_digits, text), seed=0),
     )

@@ -1,9 +1,10 @@
-"""The outside ears of the bench: when somebody speaks (silero-vad) and which words at which times (Whisper base, faster-whisper).
+"""The outside recogniser that judges: Whisper for words, and silero-vad for when somebody speaks.
 
 Both run on a CPU and know nothing of the agent, so that any endpoint is judged by its sound alone.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import soxr
@@ -11,65 +12,97 @@ import soxr
 from duplex.audio import SAMPLE_RATE
 from duplex.bench.scenes import Word
 
-RATE = 16_000  # Hz, of both networks
-ROOM_S = 0.3  # silence kept around what the recogniser is given
-SAME_UTTERANCE_S = 1.0  # stretches of voice closer than this are recognised together
+# Hz, of both networks.
+RECOGNIZER_RATE = 16_000
 
 
 @dataclass
 class Heard:
-    """One channel as the ears hear it, times in seconds."""
+    """One channel as the recogniser hears it, times in seconds."""
 
     voice: list[tuple[float, float]] = field(default_factory=list)
     words: list[Word] = field(default_factory=list)
 
 
-class Ears:
-    def __init__(self, offline: bool = False, threads: int = 1):
+class Whisper:
+    """Whisper for English speech on a CPU, with weights in 8 bits (faster-whisper).
+
+    `folder` is one of duplex.weights.whisper_tiny() and whisper_base().
+    """
+
+    def __init__(self, folder: Path, threads: int = 1):
         from faster_whisper import WhisperModel
+
+        self._model = WhisperModel(str(folder), compute_type="int8", cpu_threads=threads)
+
+    def text(self, wave: np.ndarray, beam_size: int = 5) -> str:
+        """What is said in wave, float32 [N] at 24 kHz."""
+        sound = soxr.resample(wave, SAMPLE_RATE, RECOGNIZER_RATE)
+        segments, _ = self._model.transcribe(sound, language="en", beam_size=beam_size)
+        return " ".join(segment.text.strip() for segment in segments).strip()
+
+    def words(self, wave: np.ndarray, start_s: float = 0.0) -> list[Word]:
+        """The words of wave, float32 [N] at 16 kHz, greedily; their times count from start_s."""
+        segments, _ = self._model.transcribe(
+            wave,
+            language="en",
+            beam_size=1,
+            temperature=0.0,
+            condition_on_previous_text=False,
+            word_timestamps=True,
+        )
+        return [
+            Word(
+                word.word.strip(),
+                round(start_s + float(word.start), 3),
+                round(start_s + float(word.end), 3),
+            )
+            for segment in segments
+            for word in segment.words
+        ]
+
+
+class Recognizer:
+    """The bench's judge: when there is voice in a channel (silero-vad), and its words (Whisper)."""
+
+    def __init__(self, whisper: Whisper):
         from silero_vad import load_silero_vad
 
-        from duplex import weights
-
+        self._whisper = whisper
         self._detector = load_silero_vad(onnx=True)
-        folder = str(weights.whisper_base(offline))
-        self._recogniser = WhisperModel(folder, compute_type="int8", cpu_threads=threads)
 
-    def __call__(self, wave: np.ndarray) -> Heard:
-        """wave float32 [N], 24 kHz -> voice and words. Words are looked for only where there is voice: Whisper invents
-        some in silence."""
-        wave = soxr.resample(wave, SAMPLE_RATE, RATE).astype(np.float32)
+    def __call__(self, wave: np.ndarray, margin_s: float = 0.3, max_gap_s: float = 1.0) -> Heard:
+        """Voice and words of wave, float32 [N] at 24 kHz.
+
+        Words are looked for only where there is voice, since Whisper invents some in silence:
+        segments at most `max_gap_s` apart are recognised together, with `margin_s` around them.
+        """
+        wave = soxr.resample(wave, SAMPLE_RATE, RECOGNIZER_RATE).astype(np.float32)
         voice = self._voice(wave)
         words: list[Word] = []
-        for begin, end in joined(voice, SAME_UTTERANCE_S):
-            begin, end = max(0.0, begin - ROOM_S), end + ROOM_S
-            words += self._words(wave[round(begin * RATE) : round(end * RATE)], begin)
+        for begin_s, end_s in joined(voice, max_gap_s):
+            first_s = max(0.0, begin_s - margin_s)
+            last_s = end_s + margin_s
+            part = wave[round(first_s * RECOGNIZER_RATE) : round(last_s * RECOGNIZER_RATE)]
+            words += self._whisper.words(part, first_s)
         return Heard(voice, words)
 
     def _voice(self, wave: np.ndarray) -> list[tuple[float, float]]:
+        """Where there is voice in wave, float32 [N] at 16 kHz, in seconds."""
         import torch
         from silero_vad import get_speech_timestamps
 
-        found = get_speech_timestamps(torch.from_numpy(wave), self._detector, sampling_rate=RATE)
-        return [(round(one["start"] / RATE, 3), round(one["end"] / RATE, 3)) for one in found]
-
-    def _words(self, wave: np.ndarray, begin: float) -> list[Word]:
-        options = {
-            "language": "en",
-            "beam_size": 1,
-            "temperature": 0.0,
-            "condition_on_previous_text": False,
-        }
-        segments, _ = self._recogniser.transcribe(wave, word_timestamps=True, **options)
-        words = [word for segment in segments for word in segment.words]
+        found = get_speech_timestamps(
+            torch.from_numpy(wave), self._detector, sampling_rate=RECOGNIZER_RATE
+        )
         return [
-            Word(w.word.strip(), round(begin + float(w.start), 3), round(begin + float(w.end), 3))
-            for w in words
+            (round(one["start"] / RECOGNIZER_RATE, 3), round(one["end"] / RECOGNIZER_RATE, 3))
+            for one in found
         ]
 
 
 def joined(segments: list[tuple[float, float]], gap_s: float) -> list[tuple[float, float]]:
-    """Neighbours with at most `gap_s` of silence between them become one."""
+    """Segments in order, where neighbours with at most `gap_s` of silence between become one."""
     merged: list[tuple[float, float]] = []
     for start, end in sorted(segments):
         if merged and start - merged[-1][1] <= gap_s:

@@ -57,9 +57,11 @@ class Loader:
 
     def ears(self):
         if self._ears is None:
-            from duplex.bench.recognizer import Ears
+            from duplex import weights
+            from duplex.bench.recognizer import Recognizer, Whisper
 
-            self._ears = Ears(self.offline, self.threads)
+            whisper = Whisper(weights.whisper_base(self.offline), self.threads)
+            self._ears = Recognizer(whisper)
         return self._ears
 
     def language_model(self):

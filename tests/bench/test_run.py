@@ -259,7 +259,7 @@ def test_relevance_ranks_an_answer_among_the_questions_of_the_run():
 
 @pytest.fixture
 def without_models(monkeypatch):
-    monkeypatch.setattr("duplex.bench.recognizer.Ears", lambda offline, threads: ears)
+    monkeypatch.setattr(bench.Loader, "ears", lambda self: ears)
     monkeypatch.setattr(
         bench.Loader, "language_model", lambda self: argparse.Namespace(log_likelihood=likelihood)
     )

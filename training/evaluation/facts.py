@@ -29,7 +29,8 @@ import soxr
 import torch
 from duplex.training.answers import batches, chat, load
 from duplex.training.data.normalize import heard_form
-from duplex.training.evaluation.voice import TEXTS, error_rate
+from duplex.training.evaluation.error_rate import error_rate
+from duplex.training.evaluation.voice import TEXTS
 from duplex.training.make_scenes import KOKORO, Kokoro
 
 from duplex import weights

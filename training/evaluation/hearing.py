@@ -23,11 +23,13 @@ import torch
 from duplex.training.data.augment import active_power, load_noise, noise_stretch, room_response
 from duplex.training.data.normalize import heard_form
 from duplex.training.data.pool import Pool
-from duplex.training.evaluation.voice import error_rate, recognise, sentences, speak
+from duplex.training.evaluation.error_rate import error_rate
+from duplex.training.evaluation.voice import sentences, speak
 from duplex.training.scenes.recognition import Ears, load_ears, text_of
 from torch.nn import functional as F
 
 from duplex.audio import ENCODER_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
+from duplex.bench.recognizer import Whisper
 from duplex.cpu.encoder import compile_encoder
 from duplex.events import Transcript
 from duplex.model import features
@@ -98,17 +100,12 @@ def transcribe(ears: Ears, wave: np.ndarray, turn: bool = True) -> str:
 
 
 class Offline:
-    """The teacher, Whisper tiny.en on whole clips. A file keeps what it heard, so that it hears no sound twice."""
+    """A recogniser of whole clips, and a file that keeps what it heard: it hears no sound twice."""
 
-    def __init__(self, path: Path, threads: int):
-        from faster_whisper import WhisperModel
-
-        from duplex import weights
-
-        self.path, self.model = (
-            path,
-            WhisperModel(str(weights.whisper_tiny()), compute_type="int8", cpu_threads=threads),
-        )
+    def __init__(self, path: Path, recognise: Callable[[np.ndarray], str]):
+        """recognise: wave float32 [N] at 24 kHz -> its text."""
+        self.path = path
+        self.recognise = recognise
         self.heard = (
             dict(json.loads(line) for line in path.read_text().splitlines())
             if path.exists()
@@ -118,7 +115,7 @@ class Offline:
     def transcribe(self, wave: np.ndarray) -> str:
         key = hashlib.sha256(wave.tobytes()).hexdigest()[:16]
         if key not in self.heard:
-            self.heard[key] = recognise(self.model, [wave])[0]
+            self.heard[key] = self.recognise(wave)
             with open(self.path, "a") as file:
                 file.write(json.dumps([key, self.heard[key]]) + "\n")
         return self.heard[key]
@@ -287,14 +284,15 @@ def digest(*folders: Path) -> str:
 
 
 def evaluate_ears(args) -> dict:
+    from duplex import weights
     from duplex.agent.agent import load_agent
-    from duplex.weights import DEFAULT_AGENT
 
     assert args.pool and args.noise, "ears need --pool and --noise"
-    folder = args.agent or DEFAULT_AGENT
+    folder = args.agent or weights.DEFAULT_AGENT
     ears, noises = open_ears(folder, args.encoder), load_noise(args.noise)
     compile_encoder(ears.encoder)  # as it serves
-    teacher = Offline(args.out / "teacher.jsonl", args.threads)
+    whisper = Whisper(weights.whisper_tiny(), args.threads)
+    teacher = Offline(args.out / "teacher.jsonl", whisper.text)
     setting = {key: getattr(args, key) for key in ("clips", "minutes", "hour", "seed")}
     setting["weights"] = digest(args.encoder or folder)
     result = json.loads(args.result.read_text()) if args.result.exists() else {}

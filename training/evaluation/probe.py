@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from duplex.training.evaluation.error_rate import error_rate
 from duplex.training.evaluation.hearing import AFTER_TICKS, chosen, open_ears
-from duplex.training.evaluation.voice import error_rate
 from duplex.training.scenes.recognition import text_of, words_of
 
 from duplex.audio import ENCODER_FRAMES_PER_TICK, SAMPLE_RATE, TICK_MS, TICK_SAMPLES

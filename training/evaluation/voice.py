@@ -9,26 +9,27 @@
 - Times of a tick with one session and with eight, and a page of spectrograms.
 """
 
-import difflib
-import re
 import time
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
 import torch
-from duplex.training.data.normalize import heard_form, word_errors
 from duplex.training.data.pool import Pool
+from duplex.training.evaluation.error_rate import (
+    MIN_LOST_WORDS,
+    error_rate,
+    has_lost_words,
+    sound_error_rate,
+)
 
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
+from duplex.bench.recognizer import RECOGNIZER_RATE, Whisper
 
 TEXTS = Path(__file__).parents[1] / "texts"
 SLOTS = 8
-LOST_WORDS = 3  # so many words in a row that are missing, or too many, are no mishearing
 TAIL_TICKS = 8
-WHISPER_RATE = 16_000
 
 
 def sentences(name: str) -> list[str]:
@@ -63,55 +64,13 @@ def speak(agent, texts: list[str]) -> list[np.ndarray]:
     return waves
 
 
-def recognise(recogniser, waves: list[np.ndarray]) -> list[str]:
-    def text(wave):
-        segments, _ = recogniser.transcribe(
-            soxr.resample(wave, SAMPLE_RATE, WHISPER_RATE), language="en", beam_size=5
-        )
-        return " ".join(segment.text.strip() for segment in segments)
-
-    return [text(wave) for wave in waves]
-
-
-def error_rate(wanted: list[str], heard: list[str]) -> float:
-    pairs = [(heard_form(a), heard_form(b)) for a, b in zip(wanted, heard, strict=True)]
-    return sum(word_errors(a, b) for a, b in pairs) / max(1, sum(len(a.split()) for a, _ in pairs))
-
-
-def sounds(text: str) -> str:
-    """A text's words as they are spoken, without stress: colonel and kernel are one word, U.S. and US too."""
-    phones = " ".join(voice_to_read().phonemize(text)).replace("-", " ")
-    return " ".join(re.sub(r"[^\w\s]|[ˌˈ]", "", phones).split())
-
-
-@lru_cache(1)
-def voice_to_read():
-    from hibari import Hibari
-
-    return Hibari()
-
-
-def sound_error_rate(wanted: list[str], heard: list[str]) -> float:
-    """`error_rate` by sound: a recogniser's spelling of names and numbers is no mistake of the voice."""
-    pairs = [(sounds(a), sounds(b)) for a, b in zip(wanted, heard, strict=True)]
-    return sum(word_errors(a, b) for a, b in pairs) / max(1, sum(len(a.split()) for a, _ in pairs))
-
-
-def lost(wanted: str, heard: str) -> bool:
-    """Whether words in a row were skipped, repeated or made up."""
-    a, b = heard_form(wanted).split(), heard_form(heard).split()
-    changes = difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
-    return any(abs((i2 - i1) - (j2 - j1)) >= LOST_WORDS for _, i1, i2, j1, j2 in changes)
-
-
 def quality(waves: list[np.ndarray]) -> float:
     """Mean overall DNSMOS (P.835), 1 to 5."""
     from speechmos import dnsmos
 
     def score(wave):
-        return dnsmos.run(soxr.resample(wave, SAMPLE_RATE, WHISPER_RATE).clip(-1, 1), WHISPER_RATE)[
-            "ovrl_mos"
-        ]
+        sound = soxr.resample(wave, SAMPLE_RATE, RECOGNIZER_RATE).clip(-1, 1)
+        return dnsmos.run(sound, RECOGNIZER_RATE)["ovrl_mos"]
 
     return float(np.mean([score(wave) for wave in waves]))
 
@@ -210,21 +169,21 @@ def page(rows: dict[str, list[np.ndarray]], titles: list[str], path: Path) -> No
 
 
 def evaluate_voice(args) -> dict:
-    from faster_whisper import WhisperModel
-
     from duplex import weights
     from duplex.agent.agent import load_agent
 
     args.out.mkdir(parents=True, exist_ok=True)
-    recogniser = WhisperModel(
-        str(weights.whisper_base()), compute_type="int8", cpu_threads=args.threads
-    )
+    whisper = Whisper(weights.whisper_base(), args.threads)
+
+    def recognise(waves: list[np.ndarray]) -> list[str]:
+        return [whisper.text(wave) for wave in waves]
+
     agent = load_agent(args.agent, slots=SLOTS)
     codec = agent.codec
     heldout, hard = sentences("heldout"), sentences("hard")
     result = {}
     spoken = speak(agent, heldout + hard)
-    texts = recognise(recogniser, spoken)
+    texts = recognise(spoken)
     for name, wanted, heard in (
         ("held-out", heldout, texts[: len(heldout)]),
         ("hard", hard, texts[len(heldout) :]),
@@ -232,12 +191,14 @@ def evaluate_voice(args) -> dict:
         row = f"{name} ({len(wanted)} sentences)"
         result[f"talker WER, {row}"] = round(error_rate(wanted, heard), 4)
         result[f"talker WER by sound, {row}"] = round(sound_error_rate(wanted, heard), 4)
-        original = recognise(recogniser, spoken_by_heart(wanted))
+        original = recognise(spoken_by_heart(wanted))
         result[f"the voice it learned from, the same, WER and by sound, {row}"] = [
             round(rate(wanted, original), 4) for rate in (error_rate, sound_error_rate)
         ]
-        broken = [f"{a} | {b}" for a, b in zip(wanted, heard, strict=True) if lost(a, b)]
-        result[f"talker, {name}: sentences with {LOST_WORDS} words in a row lost or added"] = broken
+        broken = [f"{a} | {b}" for a, b in zip(wanted, heard, strict=True) if has_lost_words(a, b)]
+        result[f"talker, {name}: sentences with {MIN_LOST_WORDS} words in a row lost or added"] = (
+            broken
+        )
     (args.out / "spoken.txt").write_text(
         "".join(f"{a} | {b}\n" for a, b in zip(heldout + hard, texts, strict=True))
     )
@@ -245,11 +206,11 @@ def evaluate_voice(args) -> dict:
     for folder in args.pool:
         kinds[f"speakers of {folder.name}"] = recorded(folder, args.clips)
     for name, (wanted, waves) in kinds.items():
-        before, clean = error_rate(wanted, recognise(recogniser, waves)), quality(waves)
+        before, clean = error_rate(wanted, recognise(waves)), quality(waves)
         for codebooks in (8, 4, 2):
             after = through(codec, waves, codebooks)
             row = f"codec, {codebooks} codebooks, {name} ({len(wanted)} clips)"
-            heard = error_rate(wanted, recognise(recogniser, after))
+            heard = error_rate(wanted, recognise(after))
             result[f"{row}: WER before, after"] = [round(before, 4), round(heard, 4)]
             result[f"{row}: DNSMOS before, after"] = [round(clean, 2), round(quality(after), 2)]
             print(
