@@ -2,8 +2,7 @@
 
 First without quantizer, then the codebooks start by k-means. After `--freeze-at` of the time encoder and codebooks stay
 as they are, the file FROZEN appears in the output folder (codes made from then on stay valid), and the decoder goes on
-alone; from `--adversary-at` of the time on against a discriminator (duplex.training.objectives.discriminator), which first learns alone. The
-voice is learned from magnitudes and from the pitch (`duplex.training.data.pitch`), never from the waveform: the codes then need to
+alone. The voice is learned from magnitudes and from the pitch (`duplex.training.data.pitch`), never from the waveform: the codes then need to
 carry no phase and are easier to predict. Where the speech's own synthesiser is known (`duplex.training.controls`, --controlled),
 or what it is made of was found (--analysed), the decoder learns these controls instead, phases too. Runs again with the same --out
 go on where the last one stopped.
@@ -12,7 +11,7 @@ With --relearn FOLDER the encoder of --start learns on as well, so that other vo
 the codebooks' entries, by gradient; codes that the codec in FOLDER (from which the talker learned) makes of the controlled voices
 still mean the same. With --ears what the agent hears in the decoded sound shall be what it hears in the true one.
 
-    python -m duplex.training.codec --out runs/codec --export duplex/pretrained/codec    writes the weights in half precision
+duplex.training.export writes a run's weights in half precision.
 """
 
 import argparse
@@ -31,7 +30,6 @@ from duplex.training.common.run_log import describe_run, log
 from duplex.training.controls import ControlPool, control_terms
 from duplex.training.data.pool import Pool
 from duplex.training.objectives import codebooks
-from duplex.training.objectives import discriminator as adversary
 from duplex.training.objectives.spectral import Losses, heard_distance, late, voice_terms
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -62,8 +60,6 @@ CONTROLS_COMMITMENT_WEIGHT = 1.5
 EARS_WEIGHT = 2.0
 CODEBOOKS_RATE = 0.1  # of the others', in a run with --relearn: entries of the last codebooks are no larger than 0.05
 FIRST_SHARE = 0.5  # of the controlled batches are encoded as before, in a run with --relearn
-ADVERSARY_RATE = 3e-4
-ALONE_STEPS = 150
 LOG_EVERY_STEPS = 250
 VALID_CROPS = 32
 
@@ -128,7 +124,6 @@ class Progress:
     seconds: float = 0.0  # of training, over all runs
     hours_heard: float = 0.0
     frozen: bool = False
-    adversary: int = 0  # steps of the discriminator
 
 
 class Trainer:
@@ -141,14 +136,9 @@ class Trainer:
         minutes: float,
         freeze_at: float,
         rate: float,
-        adversary_at: float = 1.0,
     ):
         torch.manual_seed(seed)
         self.codec, self.losses, self.progress = Codec(config), Losses(), Progress()
-        self.discriminator = adversary.discriminator()
-        self.telling = torch.optim.AdamW(
-            self.discriminator.parameters(), lr=ADVERSARY_RATE, betas=(0.5, 0.9)
-        )
         self.entries = [
             layer.codebook for layer in self.codec.quantizer.vq.layers
         ]  # the optimizer's only after `relearn`
@@ -161,7 +151,6 @@ class Trainer:
             [{"params": g} for g in groups], lr=rate, betas=(0.8, 0.99), fused=True
         )
         self.seed, self.limit, self.freeze_at, self.rate = seed, 60 * minutes, freeze_at, rate
-        self.adversary_at = adversary_at
         self.first: Codec | None = (
             None  # whose codes are to keep their meaning while the encoder learns on
         )
@@ -267,13 +256,6 @@ class Trainer:
         if self.ears:
             terms["ears"] = heard_distance(self.ears, ours, late(wave[:, 0]))
             loss = loss + self.ears_weight * terms["ears"]
-        if self.progress.seconds >= self.adversary_at * self.limit:
-            terms["telling"] = self.tell(ours, late(wave[:, 0]))
-        if self.progress.adversary > ALONE_STEPS:  # what a fresh discriminator says is noise
-            terms |= adversary.fooling_terms(self.discriminator, ours, late(wave[:, 0]))
-            terms["spectral"] = MEL_WEIGHT * terms["mel"] + MAGNITUDE_WEIGHT * terms["magnitude"]
-            ours.backward(adversary.balanced_gradient(terms, ours), retain_graph=True)
-            loss = PITCH_WEIGHT * terms["pitch"] + BUZZ_WEIGHT * terms["buzz"]
         self.finish(wave, loss, terms | {"commitment": commitment})
 
     def finish(self, wave: Tensor, loss: Tensor, terms: dict[str, Tensor]) -> None:
@@ -286,15 +268,6 @@ class Trainer:
         self.summed += 1
         for name, value in (terms | {"loss": loss, "norm": norm}).items():
             self.sums.setdefault(name, []).append(float(value.detach()))
-
-    def tell(self, ours: Tensor, true: Tensor) -> Tensor:
-        """The discriminator's step on waves [B, N] -> its loss."""
-        loss = adversary.telling_loss(self.discriminator, ours, true)
-        self.telling.zero_grad(set_to_none=True)
-        loss.backward()
-        self.telling.step()
-        self.progress.adversary += 1
-        return loss
 
     def start_codebooks(self, crops: Crops) -> None:
         waves = [crops.batch(self.progress.step + i)[0] for i in range(KMEANS_BATCHES)]
@@ -340,11 +313,9 @@ class Trainer:
     def save(self, out: Path) -> None:
         """model.safetensors and config.json for readers; training.safetensors is all of it, to go on from."""
         save_codec(self.codec, out)
-        tensors = {}
-        for name, module, optimizer in self.trained():
-            tensors |= {f"{name}model.{key}": value for key, value in module.state_dict().items()}
-            for index, state in optimizer.state_dict()["state"].items():
-                tensors |= {f"{name}optimizer.{index}.{key}": value for key, value in state.items()}
+        tensors = {f"model.{key}": value for key, value in self.codec.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
         partial = out / "training.safetensors.part"
         safetensors.torch.save_file(
             tensors, partial, {"progress": json.dumps(asdict(self.progress))}
@@ -356,31 +327,23 @@ class Trainer:
         with safe_open(path, "pt") as file:
             self.progress = Progress(**json.loads(file.metadata()["progress"]))
         tensors = safetensors.torch.load_file(path)
-        for name, module, optimizer in self.trained():
-            weights = {
-                key.removeprefix(f"{name}model."): v
-                for key, v in tensors.items()
-                if key.startswith(f"{name}model.")
+        self.codec.load_state_dict(
+            {
+                key.removeprefix("model."): value
+                for key, value in tensors.items()
+                if key.startswith("model.")
             }
-            if not weights:
-                continue  # a run from before the discriminator
-            module.load_state_dict(weights)
-            state = optimizer.state_dict()
-            for key, value in tensors.items():
-                if key.startswith(f"{name}optimizer."):
-                    index, field = key.removeprefix(f"{name}optimizer.").split(".")
-                    state["state"].setdefault(int(index), {})[field] = value
-            optimizer.load_state_dict(state)
-
-    def trained(self) -> tuple:
-        """(first part of its names in training.safetensors, module, optimizer) of all that is learned."""
-        return ("", self.codec, self.optimizer), ("adversary.", self.discriminator, self.telling)
+        )
+        state = self.optimizer.state_dict()
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                index, field = key.removeprefix("optimizer.").split(".")
+                state["state"].setdefault(int(index), {})[field] = value
+        self.optimizer.load_state_dict(state)
 
 
 def train(args: argparse.Namespace) -> None:
-    trainer = Trainer(
-        CodecConfig(), args.seed, args.minutes, args.freeze_at, args.rate, args.adversary_at
-    )
+    trainer = Trainer(CodecConfig(), args.seed, args.minutes, args.freeze_at, args.rate)
     if (args.out / "training.safetensors").exists():
         trainer.load(args.out)
     elif args.start:
@@ -470,22 +433,12 @@ def main() -> None:
     parser.add_argument(
         "--freeze-at", type=float, default=0.4, help="share of the time after which codes are final"
     )
-    listens = "share of the time after which a discriminator listens (never, if not given: it has not helped yet)"
-    parser.add_argument("--adversary-at", type=float, default=1.0, help=listens)
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--save-every", type=float, default=180, help="seconds between checkpoints")
-    parser.add_argument(
-        "--export", type=Path, help="write the weights of --out there in float16 and end"
-    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if args.export:
-        trainer = Trainer(CodecConfig(), args.seed, args.minutes, args.freeze_at, args.rate)
-        trainer.load(args.out)
-        save_codec(trainer.codec, args.export, torch.float16)
-        return
     if args.relearn and not args.start:
         parser.error("--relearn needs --start, the codec whose encoder is to learn on")
     describe_run(args, "duplex.training.codec")
