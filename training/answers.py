@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from duplex.training.text.repeats import UNWANTED
 from duplex.training.text.templates import read_lines
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer
 
-from duplex.model.backbone import read_gguf
+from duplex.bench.smollm2 import load_llama
 
 SYSTEM = (
     "You are Duplex, a friendly voice assistant. You answer in one short spoken sentence of at most fifteen words. "
@@ -74,16 +74,7 @@ def clean(question: str, text: str) -> str:
 def load(path: Path):
     """(model in bfloat16, tokenizer) of a SmolLM2 GGUF file."""
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    config = LlamaConfig(
-        vocab_size=49_152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
-        num_key_value_heads=3, head_dim=64, rms_norm_eps=1e-5, tie_word_embeddings=True,
-        rope_parameters={"rope_type": "default", "rope_theta": 100_000.0}, max_position_embeddings=8192,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config)
-    missing, unexpected = model.model.load_state_dict(read_gguf(path)[1], strict=False)
-    assert not missing and not unexpected, (missing, unexpected)
-    model.tie_weights()
-    return model.to(torch.bfloat16).eval(), tokenizer
+    return load_llama(path), tokenizer
 
 
 @torch.inference_mode()

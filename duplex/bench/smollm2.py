@@ -1,9 +1,11 @@
 """SmolLM2-135M-Instruct as it comes, in `transformers`: the language model of the cascade and the judge of relevance."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
+from duplex import weights
 from duplex.model.backbone import read_gguf
 from duplex.model.tokens import load_tokenizer
 
@@ -18,21 +20,37 @@ def prompt(messages: Sequence[tuple[str, str]]) -> str:
     )
 
 
+def load_llama(path: Path):
+    """A GGUF file of a Llama-family model -> transformers.LlamaForCausalLM, bfloat16, for inference.
+
+    Raises BackboneError.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes, tensors = read_gguf(path)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=sizes["width"],
+            intermediate_size=sizes["hidden"],
+            num_hidden_layers=sizes["layers"],
+            num_attention_heads=sizes["heads"],
+            num_key_value_heads=sizes["kv_heads"],
+            vocab_size=sizes["vocabulary"],
+            rope_parameters={"rope_type": "default", "rope_theta": sizes["rope_theta"]},
+            rms_norm_eps=sizes["norm_eps"],
+            tie_word_embeddings=True,
+        )
+    )
+    model.model.load_state_dict(tensors)
+    return model.to(torch.bfloat16).eval()
+
+
 class SmolLM2:
+    """The model with its tokenizer: replies to conversations, and judges answers."""
+
     def __init__(self, offline: bool = False):
-        from transformers import LlamaConfig, LlamaForCausalLM
-
-        from duplex import weights
-
-        config = LlamaConfig(
-            hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
-            vocab_size=49152, max_position_embeddings=8192, rope_parameters={"rope_type": "default", "rope_theta": 100000.0},
-            rms_norm_eps=1e-5, tie_word_embeddings=True,
-        )  # fmt: skip
-        _, tensors = read_gguf(next(weights.smollm2(offline).glob("*.gguf")))
-        self.model = LlamaForCausalLM(config)
-        self.model.model.load_state_dict(tensors)
-        self.model = self.model.to(torch.bfloat16).eval()
+        """Raises weights.WeightsError."""
+        self.model = load_llama(next(weights.smollm2(offline).glob("*.gguf")))
         self.tokenizer = load_tokenizer(weights.DEFAULT_AGENT)
         self.end = self.tokenizer.token_to_id(END)
 
