@@ -26,7 +26,7 @@ class LocalSession:
         await asyncio.to_thread(engine.start)
         session = await engine.open(seed, instructions)
         if voice or speed:
-            session.wish("speak_as", voice or voices.DEFAULT, speed or 1.0)
+            session.wish("set_voice", voice or voices.DEFAULT, speed or 1.0)
         return cls(engine, session)
 
     def stats(self) -> dict:
@@ -36,8 +36,10 @@ class LocalSession:
         self._session.push(samples)
 
     async def played(self, played_ms: int) -> None:
-        if hasattr(self._engine.agent, "played"):  # those of the bench keep no words to take back
-            self._session.wish("played", played_ms)
+        if hasattr(
+            self._engine.agent, "set_playback_position"
+        ):  # those of the bench keep no words to take back
+            self._session.wish("set_playback_position", played_ms)
 
     async def get(self) -> tuple[np.ndarray, list[dict]] | None:
         tick = await self._session.get()
@@ -58,7 +60,7 @@ class LockstepSession:
         self._ticks: asyncio.Queue[np.ndarray | None] = asyncio.Queue()
         agent.open(0, seed=0 if seed is None else seed, instructions=instructions)
         if voice or speed:
-            agent.speak_as(0, voice or voices.DEFAULT, speed or 1.0)
+            agent.set_voice(0, voice or voices.DEFAULT, speed or 1.0)
 
     async def push(self, samples: np.ndarray) -> None:
         assert len(samples) == TICK_SAMPLES, (

@@ -72,19 +72,19 @@ def test_every_session_has_its_own_voice_and_rate():
         agent = tiny_agent(2)
         for slot in range(2):
             agent.open(slot, seed=slot)
-        agent.speak_as(1, *manner)
+        agent.set_voice(1, *manner)
         results.append(speak(agent))
     (plain, words), (low, low_words) = results
     np.testing.assert_array_equal(plain[0], low[0])
     assert np.abs(plain[1] - low[1]).max() > 1e-3 and words == low_words
-    agent.speak_as(1, "oak", 1.4)
+    agent.set_voice(1, "oak", 1.4)
     assert [u.rate for u in agent.talker_state.slots] == [1.0, 1.4]
 
 
 def test_a_reused_slot_has_the_usual_voice():
     agent = tiny_agent(1)
     agent.open(0)
-    agent.speak_as(0, "oak", 1.2)
+    agent.set_voice(0, "oak", 1.2)
     agent.close(0)
     agent.open(0)
     assert not agent.decode_state.log_pitch.any() and not agent.decode_state.log_tract.any()
@@ -95,10 +95,10 @@ def test_a_reused_slot_has_the_usual_voice():
 def test_what_there_is_not_is_refused_and_changes_nothing(manner):
     agent = tiny_agent(1)
     agent.open(0)
-    agent.speak_as(0, "oak", 1.2)
+    agent.set_voice(0, "oak", 1.2)
     before = agent.decode_state.log_pitch.clone()
     with pytest.raises(ValueError, match="voice|rate"):
-        agent.speak_as(0, *manner)
+        agent.set_voice(0, *manner)
     assert agent.sessions[0].voice == "oak" and torch.equal(agent.decode_state.log_pitch, before)
 
 
@@ -107,14 +107,14 @@ def test_new_instructions_keep_the_voice(clock):
         engine = Engine(TinyAgent(1), 1, clock=clock)
         engine.start()
         session = await engine.open(seed=1)
-        session.wish("speak_as", "oak", 1.2)
+        session.wish("set_voice", "oak", 1.2)
         session.wish("instruct", "Be brief.")
         clock.advance(1.0)
         await session.get()
         engine.stop()
         return engine.agent.wishes
 
-    assert asyncio.run(ask()) == [("speak_as", 0, "oak", 1.2)] * 2
+    assert asyncio.run(ask()) == [("set_voice", 0, "oak", 1.2)] * 2
 
 
 def test_realtime_clients_choose_too():

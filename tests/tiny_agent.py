@@ -61,14 +61,14 @@ class TinyAgent(nn.Module):
     def close(self, slot: int) -> None:
         self.closed.append(slot)
 
-    def reading(self, slot: int) -> bool:
+    def is_prefilling(self, slot: int) -> bool:
         return self.unread[slot] > 0
 
     def write(self, slot: int, role: str, text: str) -> None:
         self.wishes.append(("write", slot, role, text))
 
-    def speak_as(self, slot: int, voice: str, speed: float) -> None:
-        self.wishes.append(("speak_as", slot, voice, speed))
+    def set_voice(self, slot: int, voice: str, speed: float) -> None:
+        self.wishes.append(("set_voice", slot, voice, speed))
 
     def stop(self, slot: int) -> None:
         self.wishes.append(("stop", slot))
@@ -78,8 +78,8 @@ class TinyAgent(nn.Module):
         self.wishes.append(("answer", slot))
         self.states[slot].wish = "answer"
 
-    def played(self, slot: int, heard_ms: int) -> None:
-        self.wishes.append(("played", slot, heard_ms))
+    def set_playback_position(self, slot: int, heard_ms: int) -> None:
+        self.wishes.append(("set_playback_position", slot, heard_ms))
 
     def truncate(self, slot: int, heard_ms: int) -> None:
         self.wishes.append(("truncate", slot, heard_ms))

@@ -154,7 +154,7 @@ class Agent:
         parts = self.lm, self.encoder, self.lexicon, self.talking.talker, self.codec, self.tokenizer
         return Agent(*parts, slots, self.settings, self.draft, self.helped)
 
-    def rehearse(self) -> None:
+    def warm_up(self) -> None:
         """Say something once: what is loaded, allocated or looked up at first use is not to make a session's first answer late."""
         self.open(0)
         self.queue(0, self.front.push("Good day, my friend. ", self.front.initial_state())[0])
@@ -209,9 +209,9 @@ class Agent:
         while prompt and not gradually:
             self.feed({slot: self.row(prompt[: lm.CALL_CELLS])}, pin=True)
             del prompt[: lm.CALL_CELLS]
-        self.begin(slot)
+        self.start_clock(slot)
 
-    def begin(self, slot: int) -> None:
+    def start_clock(self, slot: int) -> None:
         """The session's clock starts: what its slot has heard and said while it was reading does not count."""
         features.reset(self.feature_state, [slot])
         encoder_module.reset(self.encoder_state, [slot])
@@ -220,10 +220,10 @@ class Agent:
         self.talking.reset(self.talker_state, [slot], self.sessions[slot].seed)
         codec_module.reset(self.decode_state, [slot])
         self.at_rest[slot] = 0
-        self.speak_as(slot, self.sessions[slot].voice, self.sessions[slot].speed)
+        self.set_voice(slot, self.sessions[slot].voice, self.sessions[slot].speed)
 
     @torch.inference_mode()
-    def speak_as(self, slot: int, voice: str, speed: float = 1.0) -> None:
+    def set_voice(self, slot: int, voice: str, speed: float = 1.0) -> None:
         """Another voice and speaking rate, from the next tick and word on. ValueError: there is no such voice or rate."""
         found, session, state = voices.find(voice, speed), self.sessions[slot], self.decode_state
         if isinstance(state, DecodeState):
@@ -236,7 +236,7 @@ class Agent:
         session.voice, session.speed = voice, speed
         self.talker_state.slots[slot].rate = speed
 
-    def reading(self, slot: int) -> bool:
+    def is_prefilling(self, slot: int) -> bool:
         """Whether the session's instructions are not read yet."""
         return bool(self.sessions[slot].prompt)
 
@@ -262,7 +262,7 @@ class Agent:
         """The client wants an answer now: the user's turn is over and the agent's begins."""
         self.sessions[slot].wish, self.sessions[slot].awaiting = AGENT, True
 
-    def played(self, slot: int, heard_ms: int) -> None:
+    def set_playback_position(self, slot: int, heard_ms: int) -> None:
         """The user has heard the agent's voice up to this time of the session's clock."""
         self.sessions[slot].heard_ms = heard_ms
 
@@ -356,7 +356,7 @@ class Agent:
         events: list[list[Event]] = [[] for _ in range(self.slots)]
         ponder_until = time.perf_counter() + PONDER_S
         vectors = self.listen(torch.from_numpy(self.without_echo(audio, active)), events)
-        starting = [s for s in active if self.reading(s)]
+        starting = [s for s in active if self.is_prefilling(s)]
         active = [s for s in active if s not in starting]
         reading = {s: (self.sessions[s].prompt[:READ_A_TICK],) for s in starting}
         for slot in active if self.settings.review else ():
@@ -415,7 +415,7 @@ class Agent:
         for slot in starting:
             del self.sessions[slot].prompt[:READ_A_TICK]
             self.lm_state.pinned[slot] = self.lm_state.position[slot] >= 0
-            self.begin(slot)
+            self.start_clock(slot)
         return sound, events
 
     def canceller(self) -> EchoCanceller | None:
@@ -1010,6 +1010,6 @@ def load_agent(
         helped,
     )
     if device == "cpu":
-        agent.rehearse()
+        agent.warm_up()
     torch.set_num_threads(of_torch)
     return agent

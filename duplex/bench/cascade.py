@@ -104,7 +104,7 @@ class Cascade:
     def close(self, slot: int) -> None:
         self.sessions.pop(slot, None)
 
-    def reading(self, slot: int) -> bool:
+    def is_prefilling(self, slot: int) -> bool:
         return False
 
     def step(

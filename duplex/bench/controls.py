@@ -29,7 +29,7 @@ class Silent:
     def close(self, slot: int) -> None:
         pass
 
-    def reading(self, slot: int) -> bool:
+    def is_prefilling(self, slot: int) -> bool:
         return False
 
     def step(

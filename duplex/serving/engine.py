@@ -69,7 +69,8 @@ class WallClock:
 
 class Engine:
     """`agent` needs open(slot, seed=, instructions=, temperature=, gradually=), close(slot), reading(slot), step(audio
-    [B, 1920], active, voice=), and for the wishes of clients stop, answer, write, speak_as, played and truncate; see duplex.agent.
+    [B, 1920], active, voice=), and for the wishes of clients stop, answer, write, set_voice,
+    set_playback_position and truncate; see duplex.agent.
     It may have metrics(), figures by name that stats() passes on."""
 
     def __init__(
@@ -301,7 +302,7 @@ class Engine:
         listening = {}  # the others still read their instructions
         for slot, session in self._sessions.items():
             self._carry_out(slot, session)
-            if not self.agent.reading(slot):
+            if not self.agent.is_prefilling(slot):
                 listening[slot] = session
                 heard[slot] = session.take_tick(self.clock.now(), due)
         waited = [session.waited_s for session in listening.values()]
@@ -351,7 +352,7 @@ class Engine:
                     self._instruct(slot, session, *arguments)
                 else:
                     getattr(self.agent, method)(slot, *arguments)
-                if method == "speak_as":
+                if method == "set_voice":
                     session.manner = arguments
             except ValueError as error:  # what was asked for cannot be; nothing has changed
                 session.tell(Error("refused", str(error)))
@@ -379,7 +380,7 @@ class Engine:
             raise
         finally:
             if session.manner:
-                self.agent.speak_as(slot, *session.manner)
+                self.agent.set_voice(slot, *session.manner)
 
     def _fail(self, error: Exception) -> None:
         """A step is one computation for all slots: when it breaks, the state of none can be trusted."""

@@ -357,7 +357,7 @@ class serving:  # noqa: N801, used like a function: `async with serving(engine, 
                 start.seed, start.instructions, start.temperature, early_ticks
             )
             if start.voice or start.speed:
-                session.wish("speak_as", start.voice or voices.DEFAULT, start.speed or 1.0)
+                session.wish("set_voice", start.voice or voices.DEFAULT, start.speed or 1.0)
             self.opened[_path(connection)] += 1
             return session
         except EngineFull as error:
@@ -458,7 +458,7 @@ def carry_out(session: Session, command) -> bool:
         case Configure(instructions):
             return session.wish("instruct", instructions)
         case SpeakAs(voice, speed):
-            return session.wish("speak_as", voice, speed)
+            return session.wish("set_voice", voice, speed)
         case Write(role, text):
             return session.wish("write", role, text)
         case Stop():
@@ -466,7 +466,7 @@ def carry_out(session: Session, command) -> bool:
         case Answer():
             return session.wish("answer")
         case Played(ms):
-            return session.wish("played", ms)
+            return session.wish("set_playback_position", ms)
         case Truncate(ms):
             return session.wish("truncate", ms)
         case End():

@@ -278,7 +278,7 @@ def test_a_part_of_the_real_agent_that_raises_ends_one_session_and_moves_no_samp
 
         async def test(engine):
             first, second = await engine.open(seed=1), await engine.open(seed=2)
-            while engine.agent.reading(1):
+            while engine.agent.is_prefilling(1):
                 first.push(0 * noise[0])
                 await beat(engine.clock, first)
             for tick in noise:

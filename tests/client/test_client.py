@@ -96,7 +96,7 @@ def test_the_server_is_told_what_was_played():
         recording = await converse(
             session, Script([Question("q", tone(8))]), RealTime(), Display(out)
         )
-        told = [ms for kind, _, ms in engine.agent.wishes if kind == "played"]
+        told = [ms for kind, _, ms in engine.agent.wishes if kind == "set_playback_position"]
         sent_ms = recording.events[-1]["ticks"] * TICK_MS
         assert told == sorted(told) and sent_ms / 2 < told[-1] < sent_ms
         assert len(told) > 20

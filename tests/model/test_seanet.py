@@ -135,4 +135,4 @@ def test_an_agent_speaks_with_it():
     wave = np.stack([agent.step(np.zeros((2, TICK_SAMPLES), np.float32), [1])[0] for _ in range(6)])
     assert np.abs(wave).max() > 1e-4
     with pytest.raises(ValueError, match="SEANet, has no voice"):
-        agent.speak_as(1, "oak")
+        agent.set_voice(1, "oak")

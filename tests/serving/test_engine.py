@@ -505,11 +505,15 @@ def test_wishes_reach_the_slot_that_made_them(clock):
     async def test(engine):
         await engine.open()
         session = await engine.open()
-        for wish in (("write", "user", "hello"), ("played", 160), ("answer",)):
+        for wish in (("write", "user", "hello"), ("set_playback_position", 160), ("answer",)):
             assert session.wish(*wish)
         [(_, events)] = await beat(clock, session)
         assert kinds(events)[0] == "agent_started"
-        assert agent.wishes == [("write", 1, "user", "hello"), ("played", 1, 160), ("answer", 1)]
+        assert agent.wishes == [
+            ("write", 1, "user", "hello"),
+            ("set_playback_position", 1, 160),
+            ("answer", 1),
+        ]
         while session.wish("stop"):
             pass
         assert len(session.take_wishes()) == WISHES  # bounded
