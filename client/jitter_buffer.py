@@ -4,13 +4,12 @@ import threading
 
 import numpy as np
 
-from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
+from duplex.audio import INAUDIBLE, SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 
 BLOCK_SAMPLES, BLOCK_MS = TICK_SAMPLES // 4, TICK_MS // 4  # what a sound card asks for at once
 HELD_TICKS = 8  # at most 640 ms wait to be played; beyond, the oldest is dropped
 SPARE_SAMPLES = SAMPLE_RATE // 50  # the audio may come 20 ms later than it has lately
 LATELY_SAMPLES = 4 * SAMPLE_RATE
-SILENT = 1e-3  # of full scale: what may be left out, or wait, unnoticed
 
 
 class Playback:
@@ -55,7 +54,7 @@ class Playback:
                 self._settle()
             if self._flows and len(self._held) < count:
                 self._flows = False
-                self.gaps += abs(self._last) > SILENT
+                self.gaps += abs(self._last) > INAUDIBLE
             if not self._flows:
                 self._last = 0.0
                 return np.zeros(count, np.float32)
@@ -67,7 +66,7 @@ class Playback:
             if (
                 self._lately >= LATELY_SAMPLES
                 and surplus > 0
-                and np.abs(self._held[:surplus]).max() < SILENT
+                and np.abs(self._held[:surplus]).max() < INAUDIBLE
             ):
                 self._skip(surplus, self._held)
                 self._settle()

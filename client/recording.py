@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 from duplex.client.jitter_buffer import BLOCK_SAMPLES
 
-from duplex.audio import SAMPLE_RATE, TICK_MS
-
-QUIET = 0.005  # of full scale
+from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_MS
 
 
 @dataclass
@@ -84,7 +82,7 @@ class Recording:
 
     def response_times(self) -> list[tuple[str, float | None]]:
         """Per question: its name and the seconds from the end of its sound to the agent's first audible sample."""
-        agent = np.abs(np.concatenate(self.agent).astype(np.int32)) > QUIET * 32768
+        agent = np.abs(np.concatenate(self.agent).astype(np.int32)) > AUDIBLE * 32768
         questions = [event for event in self.events if event["type"] == "question"]
         ends = [question["time_s"] + question["sound_s"] for question in questions]
         limits = [question["time_s"] for question in questions[1:]] + [float("inf")]

@@ -17,14 +17,12 @@ from duplex.client.display import Display
 from duplex.client.jitter_buffer import BLOCK_MS, BLOCK_SAMPLES, Playback
 from duplex.client.recording import Recording
 
-from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
+from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_MS, TICK_S, TICK_SAMPLES
 
-TICK_S = TICK_MS / 1000
 LEAD_IN_S = 1.0  # silence before the first question
 PAUSE_S = 1.0  # between the end of an answer and the next question
 NO_ANSWER_S = 6.0  # then the next question is asked anyway
 LONGEST_ANSWER_S = 30.0
-AUDIBLE = 0.005  # of full scale
 
 
 @dataclass

@@ -59,7 +59,6 @@ from duplex.training.scenes.sequence import (
     IGNORE,
     INSTRUCTIONS,
     NEVER,
-    TICK,
     Scene,
     Sequence,
     UserTurn,
@@ -71,7 +70,7 @@ from duplex.training.scenes.sequence import (
 from torch import nn
 from torch.nn import functional as F
 
-from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
+from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
 from duplex.model.backbone import trained
 from duplex.model.lm import LM
 from duplex.model.tokens import AGENT, USER, USER_END, Grammar
@@ -133,14 +132,14 @@ class Utterances:
         turn = UserTurn([word for word in words if word.text])
         if not turn.words:
             return None
-        ticks = int(turn.words[-1].end / TICK) + LATE_TICKS
+        ticks = int(turn.words[-1].end / TICK_S) + LATE_TICKS
         channel, at = np.zeros(ticks * TICK_SAMPLES, np.float32), int(lead_in * SAMPLE_RATE)
         channel[at : at + len(wave)] = wave[: len(channel) - at]
         if self.noises:
             channel = augment(channel, active_power(channel), self.noises, rng)
         vectors, heard = listen(self.ears, channel)
         said = [piece for word in turn.words for piece in self.tokenizer.spell(word.text)]
-        scene = Scene((ticks + 0.5) * TICK, [turn])
+        scene = Scene((ticks + 0.5) * TICK_S, [turn])
         due = retell(scene, heard, self.tokenizer.spell)
         if not due:
             return None

@@ -23,7 +23,6 @@ from duplex.training.data.augment import active_power, augment, load_noise
 from duplex.training.data.normalize import heard_form
 from duplex.training.data.pool import Pool
 from duplex.training.scenes.sequence import (
-    TICK,
     VOICE_DELAY_SECONDS,
     AgentTurn,
     Scene,
@@ -34,12 +33,11 @@ from duplex.training.scenes.sequence import (
     voice_seconds,
 )
 
-from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
+from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES, VOICE_RMS
 
 ONSET_SECONDS = 0.08  # of sound before an utterance's first word
 SPEEDS = (0.8, 1.3)  # of the agent's voice, to take as long as the scene was laid out for
 FADE_SECONDS = 0.02  # where the agent breaks off
-AGENT_LEVEL = 0.1  # root mean square of its voice
 
 
 class Cast:
@@ -91,7 +89,7 @@ def voiced(wave: np.ndarray, times: list) -> list[Word]:
 
 def perform(scene: Scene, noises, rng) -> np.ndarray:
     """The user's channel [samples]: utterances where the scene puts their words, then noise and a room over everything."""
-    total = int(scene.seconds / TICK) * TICK_SAMPLES
+    total = int(scene.seconds / TICK_S) * TICK_SAMPLES
     channel = np.zeros(total, np.float32)
     for turn in scene.user:
         for i, word in enumerate(turn.words):
@@ -107,7 +105,7 @@ def answer(scene: Scene, say: Callable) -> tuple[np.ndarray, list]:
 
     say(text, speed) -> wave [samples], [[word, start, end], ...] from its beginning.
     """
-    channel, words = np.zeros(int(scene.seconds / TICK) * TICK_SAMPLES, np.float32), []
+    channel, words = np.zeros(int(scene.seconds / TICK_S) * TICK_SAMPLES, np.float32), []
     for speech in scene.agent:
         wave, times = say(speech.text, 1.0)
         speed = float(np.clip(len(wave) / SAMPLE_RATE / voice_seconds(speech.text), *SPEEDS))
@@ -115,7 +113,7 @@ def answer(scene: Scene, say: Callable) -> tuple[np.ndarray, list]:
         begin = speech.start + VOICE_DELAY_SECONDS
         end = min(begin + len(wave) / SAMPLE_RATE, falls_silent(speech), len(channel) / SAMPLE_RATE)
         at, count = int(begin * SAMPLE_RATE), int(max(0.0, end - begin) * SAMPLE_RATE)
-        part = wave[:count] * (AGENT_LEVEL / np.sqrt(active_power(wave)))
+        part = wave[:count] * (VOICE_RMS / np.sqrt(active_power(wave)))
         fade = min(count, int(FADE_SECONDS * SAMPLE_RATE))
         part[count - fade :] *= np.linspace(1.0, 0.0, fade)
         channel[at : at + count] += part

@@ -48,7 +48,6 @@ from duplex.training.scenes.recordings import Recordings, hearing_only, place
 from duplex.training.scenes.sequence import (
     IGNORE,
     INSTRUCTIONS,
-    TICK,
     VOICE_DELAY_SECONDS,
     Scene,
     Sequence,
@@ -68,7 +67,7 @@ from duplex.training.scenes.sequence import (
 )
 from torch.nn import functional as F
 
-from duplex.audio import SAMPLE_RATE
+from duplex.audio import SAMPLE_RATE, TICK_S
 from duplex.checkpoint import load_config, load_tensors
 from duplex.model import backbone
 from duplex.model.backbone import fill, start_controls, trained
@@ -126,11 +125,11 @@ class Tokenizer:
 
 def simulate(scene: Scene, rng: np.random.Generator) -> Heard:
     """The words of a scene without sound, as an encoder and a lexicon might give them."""
-    heard: Heard = [[] for _ in range(int(scene.seconds / TICK))]
+    heard: Heard = [[] for _ in range(int(scene.seconds / TICK_S))]
     last = 0
     for turn in scene.user:
         for word in turn.words:
-            last = max(last, min(int((word.end + rng.uniform(0.05, 0.4)) / TICK), len(heard) - 1))
+            last = max(last, min(int((word.end + rng.uniform(0.05, 0.4)) / TICK_S), len(heard) - 1))
             if rng.uniform() >= NOT_HEARD:
                 heard[last].append((word.text, float(rng.uniform(0.5, 1.0))))
     if rng.uniform() < ECHO_SHARE:
@@ -148,10 +147,10 @@ def leak(scene: Scene, heard: Heard, rng: np.random.Generator) -> None:
             now += voice_seconds(word)
             if (
                 rng.uniform() < share
-                and now < min(end, (len(heard) - 1) * TICK)
+                and now < min(end, (len(heard) - 1) * TICK_S)
                 and heard_form(word)
             ):
-                heard[int(now / TICK)].append((heard_form(word), float(rng.uniform(0.2, 1.0))))
+                heard[int(now / TICK_S)].append((heard_form(word), float(rng.uniform(0.2, 1.0))))
 
 
 def with_note(scene: Scene, dialogue: dict) -> Scene:

@@ -12,7 +12,6 @@ TALK = (
 
 
 BREATH_S = 0.16  # of silence left of each pause
-QUIET = 0.02  # of the loudest sample
 
 
 class Silent:
@@ -71,11 +70,12 @@ def talk() -> np.ndarray:
     return without_pauses(Hibari()(TALK, seed=0))
 
 
-def without_pauses(wave: np.ndarray) -> np.ndarray:
-    """Only what is near a loud sample, [M] of [N]: in a pause between two sentences it would seem to yield."""
+def without_pauses(wave: np.ndarray, quiet_share: float = 0.02) -> np.ndarray:
+    """Only what is near a loud sample, [M] of [N]: in a pause between two sentences it would seem to
+    yield. Loud is what is above `quiet_share` of the loudest sample."""
     near = round(BREATH_S / 2 * SAMPLE_RATE)
     loud = np.concatenate(
-        [[0], np.cumsum(np.abs(wave) > QUIET * np.abs(wave).max())]
+        [[0], np.cumsum(np.abs(wave) > quiet_share * np.abs(wave).max())]
     )  # how many before each sample
     at = np.arange(len(wave))
     return wave[loud[np.minimum(at + near, len(wave))] > loud[np.maximum(at - near, 0)]]

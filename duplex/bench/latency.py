@@ -14,14 +14,14 @@ from urllib.request import urlopen
 
 import numpy as np
 
-from duplex.audio import SAMPLE_RATE
+from duplex.audio import AUDIBLE, SAMPLE_RATE
 from duplex.bench.play import Played, play, play_remote
 from duplex.bench.recognizer import Heard
 from duplex.bench.remote import address
 from duplex.bench.scenes import Scene
 from duplex.bench.score import Take, over_anyway, speaking, turn_latency
 from duplex.client.local import LocalSession
-from duplex.client.wav import AUDIBLE, RealTime
+from duplex.client.wav import RealTime
 
 BINS = 20  # of a histogram
 PROBES = ("turn", "interruption")  # kinds of scenes that are played

@@ -12,18 +12,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES, TICKS_PER_SECOND
+from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_S, TICK_SAMPLES, TICKS_PER_SECOND
 from duplex.bench.latency import spread
 from duplex.bench.scenes import Scene
 from duplex.client import ClientError
 from duplex.client.remote import RemoteSession
-from duplex.client.wav import AUDIBLE
 from duplex.serving.engine import Engine
 
 RAMP = (1, 2, 3, 4, 6, 8, 12, 16)
 LEVEL_S = 24.0  # of every step of the ramp
 FIRST_TICKS = round(TICKS_PER_SECOND)  # a session's first second gives its beat
-TICK_S = TICK_MS / 1000
 PAUSE_S = 5.0  # of a user, for the answer
 
 

@@ -21,10 +21,9 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
-from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
+from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
 from duplex.client import ClientError
 from duplex.client.remote import RemoteSession
-from duplex.client.wav import TICK_S
 from duplex.serving import moshi, opus
 from duplex.serving import native as protocol
 from duplex.serving import openai_realtime as realtime

@@ -18,8 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
-from duplex.client.wav import AUDIBLE, TICK_S
+from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_S, TICK_SAMPLES
 
 SHIPPED = Path(__file__).parent / "scene_set"
 LISTEN_S = 6.0  # after the last piece

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
+from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_S, TICK_SAMPLES
 from duplex.client import ClientError
 from duplex.client.remote import RemoteSession
 from duplex.serving import native as protocol
@@ -39,7 +39,6 @@ CROWD = 1.1  # users per place, on average: now and then one is refused
 QUIET_S = 60.0  # until the last session is gone: those without goodbye are kept for half of it
 KINDS = {"ends": 4, "interrupts": 3, "drops": 2, "returns": 1}  # how often each kind of user comes
 PAUSE_S, INTERRUPTING_S = 4.0, 0.8  # after a question; the second is shorter than an answer
-TICK_S = TICK_MS / 1000
 READ = {  # metric -> what it is called here
     "process_resident_memory_bytes": "resident_bytes",
     "process_open_fds": "open_files",

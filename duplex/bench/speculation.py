@@ -14,14 +14,14 @@ import time
 import numpy as np
 import torch
 
-from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
+from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_S, TICK_SAMPLES
 from duplex.cpu.lm import compile_draft, compile_lm
 from duplex.events import Transcript
 from duplex.model import lm as lm_module
 from duplex.model import synthesis as talking
 from duplex.model.draft import Draft, DraftConfig
 from duplex.model.lm import LM, LMConfig
-from duplex.serving.engine import TICK_S, Engine
+from duplex.serving.engine import Engine
 
 BATCHES = (1, 4, 8)
 TIMES = 3  # a conversation is held

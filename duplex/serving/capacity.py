@@ -5,12 +5,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from duplex.audio import TICK_MS, TICK_SAMPLES
+from duplex.audio import TICK_S, TICK_SAMPLES, VOICE_RMS
 
 CANDIDATES = (8, 4, 3, 2)  # places tried, largest first; one place is never refused
 SETTLING_TICKS, TIMED_TICKS = 6, 20
 SHARE = 0.75  # of a tick that a step may take; the rest is for the sockets and for a bad moment
-LEVEL = 0.1
 
 
 def step_seconds(agent, slots: int, now: Callable[[], float] = time.perf_counter) -> float:
@@ -22,7 +21,7 @@ def step_seconds(agent, slots: int, now: Callable[[], float] = time.perf_counter
         if tick == 2:
             for slot in range(slots):
                 agent.answer(slot)
-        heard = noise.normal(0, LEVEL, (slots, TICK_SAMPLES)).astype(np.float32)
+        heard = noise.normal(0, VOICE_RMS, (slots, TICK_SAMPLES)).astype(np.float32)
         began = now()
         agent.step(heard, list(range(slots)))
         times.append(now() - began)
@@ -38,6 +37,6 @@ def largest(
     agent = load(CANDIDATES[0])
     for slots in CANDIDATES:
         agent = agent if slots == CANDIDATES[0] else agent.with_slots(slots)
-        if step_seconds(agent, slots, now) <= SHARE * TICK_MS / 1000:
+        if step_seconds(agent, slots, now) <= SHARE * TICK_S:
             return agent, slots
     return agent.with_slots(1), 1

@@ -33,13 +33,12 @@ from collections import deque
 
 import numpy as np
 
-from duplex.audio import TICK_MS, TICK_SAMPLES
+from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.events import Ending, Error
 from duplex.serving.session import BEHIND_TICKS, STALLED_TICKS, Session
 
 log = logging.getLogger(__name__)
 
-TICK_S = TICK_MS / 1000
 WARM_UP_TICKS = 3
 TIMED_TICKS = 10_000  # the percentiles of stats() are over the last 13 minutes
 OVERLOAD_TICKS = 25  # the two seconds that tell whether the engine is overloaded

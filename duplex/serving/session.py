@@ -8,14 +8,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES, TICKS_PER_SECOND
+from duplex.audio import SAMPLE_RATE, SPEECH_LEVEL, TICK_MS, TICK_SAMPLES, TICKS_PER_SECOND
 from duplex.events import Ended, Error, Lag
 
 BEHIND_TICKS = 8  # how far anything may fall behind the clock: 640 ms
 STALLED_TICKS = (
     30  # 2.4 s behind, an engine lets the time go: whoever waited so long has begun again
 )
-QUIET = 0.01  # of full scale: below it a tick may be skipped to catch up
 WISHES = 64  # a client's wishes that may wait for the next tick
 UNREAD_TICKS = 25  # two seconds of output
 LIVE_TICKS = 2  # more whole ones do not wait when somebody speaks in real time
@@ -149,7 +148,10 @@ class Session:
         with self._lock:
             self._due = due
             bound = (BEHIND_TICKS + self._overdue_ticks(now)) * TICK_SAMPLES
-            while len(self._waiting) > bound and np.abs(self._waiting[:TICK_SAMPLES]).max() < QUIET:
+            while (
+                len(self._waiting) > bound
+                and np.abs(self._waiting[:TICK_SAMPLES]).max() < SPEECH_LEVEL
+            ):
                 self._keep(self._waiting[TICK_SAMPLES:])
                 self.dropped_ms += TICK_MS
             flows = self._first_audio_at is not None and now >= self._first_audio_at + CUSHION_S

@@ -19,11 +19,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from duplex.agent.turn_policy import Settings
-from duplex.audio import TICK_SAMPLES
+from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.serving import moshi, opus
 from duplex.serving import native as protocol
 from duplex.serving import openai_realtime as realtime
-from duplex.serving.engine import TICK_S
 from tests.conftest import HandClock, tone
 from tests.serving.test_engine import beat
 from tests.serving.test_engine import drive as drive_engine

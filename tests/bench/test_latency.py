@@ -5,13 +5,13 @@ import asyncio
 import numpy as np
 import pytest
 
-from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
+from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
 from duplex.bench import latency as bench_latency
 from duplex.bench import load as bench_load
 from duplex.bench import report as bench_report
 from duplex.bench.controls import Silent, Talking
 from duplex.bench.latency import reaction, sounding, spread, stages, timed
-from duplex.bench.load import FIRST_TICKS, TICK_S, first_audio, judge, lateness, user_line
+from duplex.bench.load import FIRST_TICKS, first_audio, judge, lateness, user_line
 from duplex.bench.recognizer import Heard
 from duplex.bench.scenes import Mark, Piece, Scene
 from duplex.bench.score import Take

@@ -36,13 +36,12 @@ from duplex.client.wav import (
 )
 
 from duplex import cli
-from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
+from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_S, TICK_SAMPLES
 from tests.conftest import tone
 from tests.serving.test_server import drive
 from tests.tiny_agent import TinyAgent
 
 ROOT = Path(__file__).parents[2]
-TICK_S = TICK_MS / 1000
 
 
 def write(path: Path, samples: np.ndarray, rate: int = SAMPLE_RATE) -> str:

@@ -6,16 +6,9 @@ import contextlib
 import numpy as np
 import pytest
 
-from duplex.audio import TICK_MS, TICK_SAMPLES
+from duplex.audio import TICK_MS, TICK_S, TICK_SAMPLES
 from duplex.events import Error
-from duplex.serving.engine import (
-    OVERLOAD_LATE,
-    TICK_S,
-    WAITED_TICKS,
-    Engine,
-    EngineFull,
-    EngineStopped,
-)
+from duplex.serving.engine import OVERLOAD_LATE, WAITED_TICKS, Engine, EngineFull, EngineStopped
 from duplex.serving.session import BEHIND_TICKS, STALLED_TICKS, UNREAD_TICKS, WISHES
 from tests.conftest import HandClock, tone
 from tests.tiny_agent import QUIET_TICKS, TinyAgent
@@ -248,7 +241,7 @@ def test_a_slow_model_is_counted_catches_up_and_then_lets_time_go(clock):
         stats = engine.stats()
         assert stats["ticks"] == 4 and stats["late_ticks"] == 2 and session.late_ticks == 2
         assert stats["tick_ms"]["max"] == stats["step_ms"]["max"] == pytest.approx(200, abs=1)
-        agent.takes_s = [TICK_MS / 1000 * (STALLED_TICKS + 10)]
+        agent.takes_s = [TICK_S * (STALLED_TICKS + 10)]
         await beat(clock, session)
         await session.get()
         assert engine.stats()["skipped_ticks"] > STALLED_TICKS

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from websockets.asyncio.client import connect
 
-from duplex.audio import TICK_SAMPLES
+from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.events import Error, Event
 from duplex.serving import moshi, opus
 from duplex.serving import native as protocol
-from duplex.serving.engine import TICK_S
 from tests.conftest import tone
 from tests.serving.test_server import drive, rest_raw
 from tests.tiny_agent import TinyAgent

@@ -10,13 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 
-from duplex.audio import TICK_SAMPLES
+from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.events import Error, Event, Lag
 from duplex.serving import g711
 from duplex.serving import native as protocol
 from duplex.serving import openai_realtime as realtime
 from duplex.serving.commands import Answer, Audio, Clear, Configure, Played, Stop, Truncate, Write
-from duplex.serving.engine import TICK_S
 from tests.conftest import tone
 from tests.serving.test_server import drive
 from tests.tiny_agent import TinyAgent

@@ -15,9 +15,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from duplex.audio import TICK_SAMPLES
+from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.serving import native as protocol
-from duplex.serving.engine import TICK_S, Engine
+from duplex.serving.engine import Engine
 from duplex.serving.server import STATS_PATH, ServerError, address, bind, serving
 from tests.conftest import tone
 from tests.serving.test_engine import Failing

@@ -32,7 +32,6 @@ from duplex.training.scenes.recordings import (
 from duplex.training.scenes.sequence import (
     IGNORE,
     NEVER,
-    TICK,
     VOICE_DELAY_SECONDS,
     AgentTurn,
     Scene,
@@ -45,7 +44,7 @@ from safetensors.numpy import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from duplex import checkpoint
-from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
+from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
 from duplex.model.encoder import PHONES
 from duplex.model.lm import LM, LMConfig
 from duplex.model.tokens import (
@@ -311,7 +310,7 @@ def test_forced_align_recovers_planted_spikes(monkeypatch):
     found = forced.forced_align(wave, "Hello, eel -- bee it's!", None)
     assert [w for w, _, _ in found] == ["Hello,", "eel", "bee", "it's!"]
     for (_, start, end), (_, true_start, true_end) in zip(found, words, strict=True):
-        assert abs(end - true_end) <= TICK and abs(start - true_start) <= TICK
+        assert abs(end - true_end) <= TICK_S and abs(start - true_start) <= TICK_S
     assert (
         forced.spike_frames(log_probs, targets) == planted
         and forced.spike_frames(log_probs[:10], targets) is None
@@ -414,7 +413,7 @@ def heard_in(scene) -> tuple[list, list]:
         ticks = []
         for word in turn.words:
             for _ in spell(word.text):
-                last = max(int(word.end / TICK) + 2, last + 1)
+                last = max(int(word.end / TICK_S) + 2, last + 1)
                 ticks.append(last)
         due.append(ticks)
     place(scene, due, spell)
@@ -498,24 +497,24 @@ def test_a_cut_turn_stops_and_drops_nothing():
     scene = window(understand(entry(user, agent, 8.0)), 0.0)
     _, heard = heard_in(scene)
     sequence = lay_out(scene, heard, [], encode, 2)
-    assert scene.agent[0].stop == pytest.approx(max(4.9, (int(4.3 / TICK) + 3) * TICK))
+    assert scene.agent[0].stop == pytest.approx(max(4.9, (int(4.3 / TICK_S) + 3) * TICK_S))
     assert (
         (sequence.dropped_at == NEVER).all()
         and END not in sequence.token
         and END not in sequence.label
     )
     stop = sequence.token.tolist().index(STOP)
-    assert sequence.tick[stop] == int(np.ceil(scene.agent[0].stop / TICK))
+    assert sequence.tick[stop] == int(np.ceil(scene.agent[0].stop / TICK_S))
     assert [t for t in sequence.token if t > 300] == [
         t for t, _ in encode("one two three four five six")
     ]
-    waiting = (sequence.tick > 4.2 / TICK) & (sequence.tick < sequence.tick[stop])
+    waiting = (sequence.tick > 4.2 / TICK_S) & (sequence.tick < sequence.tick[stop])
     assert (sequence.label[waiting] == IGNORE).any() and (
         sequence.label[sequence.tick > sequence.tick[stop]] == NEXT
     ).any()
-    start = sequence.tick[sequence.token.tolist().index(AGENT)] * TICK
+    start = sequence.tick[sequence.token.tolist().index(AGENT)] * TICK_S
     assert (
-        0 <= start - (2.0 - VOICE_DELAY_SECONDS) <= TICK
+        0 <= start - (2.0 - VOICE_DELAY_SECONDS) <= TICK_S
     )  # a little before its first sound, as in the recording
 
 

@@ -8,7 +8,6 @@ from duplex.training import dialogues
 from duplex.training.scenes.sequence import (
     IGNORE,
     NEVER,
-    TICK,
     VOICE_DELAY_SECONDS,
     AgentTurn,
     Scene,
@@ -22,7 +21,7 @@ from duplex.training.scenes.sequence import (
     lay_out_text,
 )
 
-from duplex.audio import SAMPLE_RATE
+from duplex.audio import SAMPLE_RATE, TICK_S
 from duplex.model.tokens import (
     AGENT,
     ASIDE,
@@ -64,7 +63,7 @@ def scene_and_due(seed: int):
         ticks = []
         for word in turn.words:
             for _ in spell(word.text):
-                last = max(int(word.end / TICK), last + 1)
+                last = max(int(word.end / TICK_S), last + 1)
                 ticks.append(last)
         due.append(ticks)
     follow(scene, due, spell)
@@ -126,7 +125,7 @@ def test_barge_in_drops_what_was_not_said():
     due = [[5], [25, 26, 28, 29]]
     follow(scene, due, spell)
     sequence = lay_out(scene, heard_symbols(scene, due, spell), [], encode, 1)
-    assert scene.agent[0].stop == 29 * TICK  # not at "yeah"
+    assert scene.agent[0].stop == 29 * TICK_S  # not at "yeah"
     stop = int(np.flatnonzero(sequence.token == STOP)[0])
     dropped = np.flatnonzero(sequence.dropped_at < NEVER)
     assert len(dropped) and (sequence.dropped_at[dropped] == stop).all()
@@ -142,7 +141,7 @@ def test_text_leads_the_voice_by_no_more_than_the_bound():
     for token, tick in zip(sequence.token, sequence.tick, strict=True):
         if token > 300:
             decided += 0.06 * 5 + 0.02
-            assert decided - max(0.0, tick * TICK - VOICE_DELAY_SECONDS) <= LEAD_SECONDS + 0.33
+            assert decided - max(0.0, tick * TICK_S - VOICE_DELAY_SECONDS) <= LEAD_SECONDS + 0.33
     assert (sequence.label == IGNORE).any()  # and while it waits, nothing is asked
 
 

@@ -10,11 +10,14 @@ import torchaudio
 from duplex.training.data.normalize import heard_form, phones
 from torch.nn import functional as F
 
-from duplex.audio import ENCODER_FRAMES_PER_TICK, SAMPLE_RATE, TICK_MS, TICK_SAMPLES
+from duplex.audio import (
+    ENCODER_FRAME_S,
+    SAMPLE_RATE,
+    TICK_SAMPLES,
+)
 from duplex.model import features
 from duplex.model.encoder import BLANK, WORD_END, Encoder
 
-FRAME_S = TICK_MS / 1000 / ENCODER_FRAMES_PER_TICK
 AFTER_START_S, AFTER_END_S = (
     0.21,
     0.15,
@@ -48,7 +51,7 @@ def spans(log_probs: torch.Tensor, words: list[list[int]]) -> list[tuple[float, 
     for word in words:
         own = zip(frames[first : first + len(word)], word, strict=True)
         spikes, first = (
-            [frame * FRAME_S for frame, phone in own if phone != WORD_END],
+            [frame * ENCODER_FRAME_S for frame, phone in own if phone != WORD_END],
             first + len(word),
         )
         end = max(spikes[-1] - AFTER_END_S, before + SHORTEST_WORD_S)

@@ -4,12 +4,11 @@ import time
 
 import numpy as np
 
-from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
+from duplex.audio import SAMPLE_RATE, SPEECH_LEVEL, TICK_SAMPLES
 from duplex.events import Transcript
 
 PATIENCE_TICKS = 75  # 6 s without an answer ends the wait
 LEAD_IN_SAMPLES = SAMPLE_RATE // 2  # silence before a question, as in any room
-AUDIBLE = 0.01  # a sample louder than this is voice
 
 
 def last_sound(wave: np.ndarray) -> int:
@@ -34,9 +33,9 @@ def play(agent, wave: np.ndarray) -> dict:
         voice.append(out[0])
         events += said[0]
         ended = ended or any(e.kind == "agent_ended" for e in said[0])
-        quiet = 0 if tick < ticks or np.abs(out[0]).max() > AUDIBLE else quiet + 1
+        quiet = 0 if tick < ticks or np.abs(out[0]).max() > SPEECH_LEVEL else quiet + 1
     voice = np.concatenate(voice)
-    loud = np.flatnonzero(np.abs(voice) > AUDIBLE)
+    loud = np.flatnonzero(np.abs(voice) > SPEECH_LEVEL)
     after = loud[loud > last_sound(wave)]
     transcript = Transcript()
     for event in events:

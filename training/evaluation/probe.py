@@ -18,12 +18,15 @@ from duplex.training.evaluation.error_rate import error_rate
 from duplex.training.evaluation.hearing import AFTER_TICKS, chosen, open_ears
 from duplex.training.scenes.recognition import text_of, words_of
 
-from duplex.audio import ENCODER_FRAMES_PER_TICK, SAMPLE_RATE, TICK_MS, TICK_SAMPLES
+from duplex.audio import (
+    ENCODER_FRAME_S,
+    SAMPLE_RATE,
+    TICK_SAMPLES,
+)
 from duplex.model import features
 from duplex.model.encoder import Block, Encoder
 from duplex.model.lexicon import Lexicon
 
-FRAME_S = TICK_MS / 1000 / ENCODER_FRAMES_PER_TICK
 SHARES = (0.9, 0.99)
 AT_WORK = 0.1  # of a layer's mean contribution: a unit that moves the output less than so is idle
 JACOBIANS = 4  # streams that are long enough and cheap enough to take gradients of
@@ -164,13 +167,14 @@ def probe_layers(
         rows.append(
             {
                 "attention s": [
-                    round(float(held(mass[n].mean(0), share)) * FRAME_S, 2) for share in SHARES
+                    round(float(held(mass[n].mean(0), share)) * ENCODER_FRAME_S, 2)
+                    for share in SHARES
                 ],
                 "each head s": [
-                    round(float(frames) * FRAME_S, 2) for frames in held(mass[n], SHARES[0])
+                    round(float(frames) * ENCODER_FRAME_S, 2) for frames in held(mass[n], SHARES[0])
                 ],
                 "influence s": [
-                    round(float(held(reach[n], share)) * FRAME_S, 2) for share in SHARES
+                    round(float(held(reach[n], share)) * ENCODER_FRAME_S, 2) for share in SHARES
                 ],
                 "units at work": int((work[n] > AT_WORK * work[n].mean()).sum()),
                 "units that hold": [int(held(moved[n], share)) for share in SHARES],
@@ -207,8 +211,8 @@ def draw(curves: dict[str, torch.Tensor], windows: dict[float, list[float]], pat
 
     figure, axes = pyplot.subplots(1, 4, figsize=(20, 4.5))
     scales = {
-        "attention": (FRAME_S, "s back"),
-        "influence": (FRAME_S, "s back"),
+        "attention": (ENCODER_FRAME_S, "s back"),
+        "influence": (ENCODER_FRAME_S, "s back"),
         "units": (1, "units, the busiest first"),
     }
     for axis, (name, curve) in zip(axes, curves.items(), strict=False):
@@ -239,16 +243,16 @@ def probe(args) -> dict:
     encoder, config, result = ears.encoder, ears.encoder.config, {}
     torch.manual_seed(args.seed)
     for pool in args.pool:
-        streams = streams_of(pool, args.clips, config.layers * config.window * FRAME_S)
+        streams = streams_of(pool, args.clips, config.layers * config.window * ENCODER_FRAME_S)
         rows, curves, units = probe_layers(encoder, [mel for _, mel in streams])
         wer, _, usual = trial(encoder, ears.lexicon, streams, None)
         windows, sizes = (
-            {config.window * FRAME_S: [round(wer, 3), 0.0]},
+            {config.window * ENCODER_FRAME_S: [round(wer, 3), 0.0]},
             {1.0: [round(wer, 3), 0.0]},
         )
         for halvings in range(1, 6):
             frames = config.window >> halvings
-            windows[frames * FRAME_S] = [
+            windows[frames * ENCODER_FRAME_S] = [
                 round(x, 3)
                 for x in trial(with_window(encoder, frames), ears.lexicon, streams, usual)[:2]
             ]

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from duplex.training.data.pool import Pool
 from duplex.training.evaluation.hearing import wordless, words_a_minute
-from duplex.training.evaluation.play import AUDIBLE, LEAD_IN_SAMPLES
+from duplex.training.evaluation.play import LEAD_IN_SAMPLES
 
-from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
+from duplex.audio import SAMPLE_RATE, SPEECH_LEVEL, TICK_SAMPLES
 from duplex.bench import scenes as bench_scenes
 from duplex.events import Transcript
 
@@ -61,7 +61,7 @@ class Talk:
 
     def note(self, voice: np.ndarray, events: list) -> None:
         """What the agent made of it; the second sound begins with a tick."""
-        begin, loud = self.tick * TICK_SAMPLES, np.flatnonzero(np.abs(voice) > AUDIBLE)
+        begin, loud = self.tick * TICK_SAMPLES, np.flatnonzero(np.abs(voice) > SPEECH_LEVEL)
         if self.voice_at is None and len(loud):
             self.voice_at = begin + int(loud[0])
         for event in events if self.second_at is not None else ():

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from duplex.training.common.precision import mixed
-from duplex.training.scenes.sequence import TICK, Scene, Word
+from duplex.training.scenes.sequence import Scene, Word
 
-from duplex.audio import ENCODER_FRAMES_PER_TICK
+from duplex.audio import ENCODER_FRAMES_PER_TICK, TICK_S
 from duplex.checkpoint import load_config, load_tensors
 from duplex.model import features
 from duplex.model.encoder import Encoder, EncoderConfig
@@ -71,10 +71,10 @@ def retell(scene: Scene, heard: Heard, spell) -> list[list[int]] | None:
         until = turn.words[-1].end + LATEST_S
         if following:
             until = min(until, max(following.words[0].start, turn.words[-1].end))
-        ticks = range(int(turn.words[0].start / TICK), min(len(heard), int(until / TICK) + 1))
+        ticks = range(int(turn.words[0].start / TICK_S), min(len(heard), int(until / TICK_S) + 1))
         found = [(tick, word) for tick in ticks for word, _ in heard[tick]]
         if found:
-            turn.words = [Word(word, tick * TICK, tick * TICK) for tick, word in found]
+            turn.words = [Word(word, tick * TICK_S, tick * TICK_S) for tick, word in found]
             due.append([tick for tick, word in found for _ in spell(word)])
             kept.append(turn)
         elif id(turn) in needed:

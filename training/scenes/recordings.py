@@ -13,7 +13,6 @@ from duplex.training.data.normalize import heard_form
 from duplex.training.data.pool import Pool
 from duplex.training.scenes.sequence import (
     IGNORE,
-    TICK,
     TOKENS_OF_ASSENT,
     VOICE_DELAY_SECONDS,
     AgentTurn,
@@ -24,7 +23,7 @@ from duplex.training.scenes.sequence import (
     time_to_yield,
 )
 
-from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
+from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
 from duplex.model.tokens import NEXT, Grammar, advance
 
 GAP_S = 1.0  # a longer silence between two words of one speaker parts two turns
@@ -101,7 +100,7 @@ def interrupts(turn: UserTurn, spoken: list[Word]) -> bool:
 def window_end(conversation: Conversation, start: float) -> float:
     """The longest window from `start` that holds no part of a user turn; what the agent says may go on beyond it."""
     end = min(
-        start + WINDOW_S, conversation.seconds + END_HEARD_S + TICK
+        start + WINDOW_S, conversation.seconds + END_HEARD_S + TICK_S
     )  # silence may follow the recording
     for turn in reversed(conversation.user):
         if turn.words[0].start < end < turn.words[-1].end + END_HEARD_S:
@@ -157,7 +156,7 @@ def place(scene: Scene, due: list[list[int]], spell) -> None:
     for speech in scene.agent:
         if speech.answers:
             speech.start = max(
-                speech.start, (ticks[id(speech.answers)][-1] + speech.answers.end_ticks) * TICK
+                speech.start, (ticks[id(speech.answers)][-1] + speech.answers.end_ticks) * TICK_S
             )
         if speech.stopped_by:
             speech.stop = max(
@@ -196,7 +195,7 @@ class Recordings:
         i, earliest, latest = self.starts[rng.integers(len(self.starts))]
         start = float(rng.uniform(earliest, latest))
         scene = window(self.conversations[i], start)
-        samples = int(scene.seconds / TICK) * TICK_SAMPLES
+        samples = int(scene.seconds / TICK_S) * TICK_SAMPLES
         wave = self.pool.wave(i, int(start * SAMPLE_RATE), samples)
         return (
             scene,

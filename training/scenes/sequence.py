@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from duplex.training.data.normalize import heard_form
 
-from duplex.audio import TICK_MS
+from duplex.audio import TICK_S
 from duplex.model.tokens import (
     AGENT,
     ASIDE,
@@ -30,7 +30,6 @@ from duplex.model.tokens import (
     advance,
 )
 
-TICK = TICK_MS / 1000
 IGNORE = -100
 NEVER = 1 << 30
 END_OF_TURN_TICKS = 3  # from the last piece heard to </user>: counted from what the model sees, so that it can be sure
@@ -108,7 +107,7 @@ def voice_seconds(text: str) -> float:
 
 
 def end_of_turn(turn: UserTurn) -> float:
-    return turn.words[-1].end + END_OF_TURN_SECONDS + TICK * (turn.end_ticks - END_OF_TURN_TICKS)
+    return turn.words[-1].end + END_OF_TURN_SECONDS + TICK_S * (turn.end_ticks - END_OF_TURN_TICKS)
 
 
 def converse(turns: list[dict], times, rng: np.random.Generator) -> Scene:
@@ -197,9 +196,9 @@ def lay_out(
     """
     rows = [[token, -1, IGNORE, NEVER] for token in prompt]
     grammar, heard, turns, voice = Grammar(), deque(heard), deque(scene.agent), None
-    for tick in range(int(scene.seconds / TICK)):
+    for tick in range(int(scene.seconds / TICK_S)):
         rows.append([-1, tick, IGNORE, NEVER])
-        if turns and turns[0].start <= tick * TICK and (voice is None or voice.complete):
+        if turns and turns[0].start <= tick * TICK_S and (voice is None or voice.complete):
             voice = Voice(turns.popleft(), encode, tick)
         for _ in range(most_symbols(grammar, voice, tick, cap)):
             symbol = next_symbol(grammar, heard, voice, tick)
@@ -244,7 +243,7 @@ def most_symbols(grammar: Grammar, voice, tick: int, cap: int) -> int:
     """How many symbols a tick may have: the beginning of an answer waits for nobody."""
     if not grammar.agent_open:
         return ONSET_SYMBOLS if voice is None or voice.lead(tick) <= 0 else cap
-    return cap if tick * TICK >= voice.begin else max(cap, SILENT_SYMBOLS)
+    return cap if tick * TICK_S >= voice.begin else max(cap, SILENT_SYMBOLS)
 
 
 class Voice:
@@ -253,7 +252,7 @@ class Voice:
     def __init__(self, turn: AgentTurn, encode, tick: int):
         self.pieces = deque(encode(turn.text))
         self.seconds = [voice_seconds(text) for _, text in self.pieces]
-        self.stop, self.cut, self.begin = turn.stop, turn.cut, tick * TICK + VOICE_DELAY_SECONDS
+        self.stop, self.cut, self.begin = turn.stop, turn.cut, tick * TICK_S + VOICE_DELAY_SECONDS
         self.rows, self.ended = [], False
 
     @property
@@ -262,7 +261,7 @@ class Voice:
 
     def lead(self, tick: int) -> float:
         """Seconds of decided text that have not sounded yet."""
-        return sum(self.seconds[: len(self.rows)]) - max(0.0, tick * TICK - self.begin)
+        return sum(self.seconds[: len(self.rows)]) - max(0.0, tick * TICK_S - self.begin)
 
     def unsaid(self, tick: int) -> list:
         """Rows of the tokens whose sound had not begun. What was cut out of a recording has sounded, all of it."""
@@ -272,7 +271,7 @@ class Voice:
         return [
             row
             for row, start in zip(self.rows, starts, strict=True)
-            if start > tick * TICK - self.begin
+            if start > tick * TICK_S - self.begin
         ]
 
 
@@ -282,7 +281,7 @@ def next_symbol(grammar: Grammar, heard: deque, voice: Voice | None, tick: int) 
         return heard.popleft()[1] if grammar.stream == USER else USER
     if voice is None or (voice.ended and voice.stop is None):
         return NEXT
-    if voice.stop is not None and tick * TICK >= voice.stop:
+    if voice.stop is not None and tick * TICK_S >= voice.stop:
         if grammar.agent_open or voice.lead(tick) > 0:
             return STOP
         voice.ended = True  # if it had not even begun
@@ -292,7 +291,7 @@ def next_symbol(grammar: Grammar, heard: deque, voice: Voice | None, tick: int) 
     if (
         grammar.stream == USER and not grammar.agent_open
     ):  # a turn cannot begin while another speaks
-        voice.begin = (tick + 1) * TICK + VOICE_DELAY_SECONDS
+        voice.begin = (tick + 1) * TICK_S + VOICE_DELAY_SECONDS
         return NEXT
     if voice.cut and not voice.pieces:
         return IGNORE
@@ -330,7 +329,7 @@ def follow(scene: Scene, due: list[list[int]], spell) -> None:
     """Move the agent's turns to what is heard: one begins with </user> and yields after the first word that is no back-channel."""
     ticks = {id(turn): found for turn, found in zip(scene.user, due, strict=True)}
     for speech in scene.agent:
-        speech.start = (ticks[id(speech.answers)][-1] + speech.answers.end_ticks) * TICK
+        speech.start = (ticks[id(speech.answers)][-1] + speech.answers.end_ticks) * TICK_S
         if speech.stopped_by:
             speech.stop = time_to_yield(speech.stopped_by, ticks[id(speech.stopped_by)], spell)
 
@@ -339,4 +338,4 @@ def time_to_yield(turn: UserTurn, ticks: list[int], spell) -> float:
     """Second in which the first word of an interruption that is no back-channel has been heard; `ticks` are those of its pieces."""
     words = [w.text for w in turn.words for _ in spell(w.text)]
     first = next((word for word in words if word not in TOKENS_OF_ASSENT), words[-1])
-    return ticks[words.index(first) + len(spell(first)) - 1] * TICK
+    return ticks[words.index(first) + len(spell(first)) - 1] * TICK_S
