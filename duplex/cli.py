@@ -45,6 +45,8 @@ def _fail(error: Exception) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from duplex.bench.run import add_arguments as add_bench_arguments
+
     parser = argparse.ArgumentParser(
         prog="duplex", description="A speech agent that listens and speaks at once."
     )
@@ -171,49 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     talk.add_argument("--seed", type=int, help="seed of the agent's sampling")
     talk.set_defaults(run=_talk)
     bench = commands.add_parser("bench", help="measure how an agent converses")
-    bench.add_argument(
-        "what", choices=["behaviour", "latency", "load", "draft", "all"], help="what to measure"
-    )
-    bench.add_argument(
-        "--url",
-        metavar="URL",
-        help="ws://HOST:PORT of a server to measure, instead of agents in this process",
-    )
-    dialects = ("duplex", "realtime", "moshi")
-    bench.add_argument(
-        "--dialect",
-        choices=dialects,
-        default="duplex",
-        help="what that server speaks (default %(default)s)",
-    )
-    bench.add_argument(
-        "--api-key",
-        default=os.environ.get(KEY_VARIABLE),
-        help=f"of that server (default: ${KEY_VARIABLE})",
-    )
-    bench.add_argument(
-        "--agents",
-        default="default,cascade,silent,talking",
-        help="which agents of this process (default %(default)s)",
-    )
-    bench.add_argument(
-        "--seed", type=int, default=0, help="seed of the agents' sampling (default %(default)s)"
-    )
-    bench.add_argument(
-        "--soak",
-        type=float,
-        metavar="MIN",
-        help="with load: users come and go for so long; nothing may grow",
-    )
-    bench.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs/bench"),
-        help="folder of the report (default %(default)s)",
-    )
-    bench.add_argument(
-        "--scenes", type=Path, metavar="DIR", help="scenes of your own: scenes.json and sound files"
-    )
+    add_bench_arguments(bench, KEY_VARIABLE)
     bench.set_defaults(run=_bench)
     for command in (serve, talk, bench):
         command.add_argument(
@@ -343,19 +303,9 @@ def _bench(args: argparse.Namespace) -> None:
     from duplex.bench import run as bench
     from duplex.bench.scenes import SceneError
 
-    if args.soak is not None and (args.what != "load" or args.soak <= 0):
-        raise UsageError("--soak is a number of minutes for duplex bench load")
     try:
-        if args.soak is not None:
-            from duplex.bench import load as bench_load
-            from duplex.bench import scenes as bench_scenes
-            from duplex.bench import soak as bench_soak
-
-            questions = bench_load.questions_of(bench_scenes.load(args.scenes))
-            if not bench_soak.run(args, lambda slots: _load(args, slots), questions):
-                sys.exit(1)
-            return
-        bench.run(args, lambda slots: _load(args, slots))
+        if not bench.run(args, lambda slots: _load(args, slots)):
+            sys.exit(1)
     except (bench.BenchError, SceneError) as error:
         raise UsageError(str(error)) from error
 

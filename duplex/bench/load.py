@@ -14,7 +14,6 @@ import numpy as np
 
 from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_S, TICK_SAMPLES, TICKS_PER_SECOND
 from duplex.bench.latency import spread
-from duplex.bench.scenes import Scene
 from duplex.client import ClientError
 from duplex.client.remote import RemoteSession
 from duplex.serving.engine import Engine
@@ -109,7 +108,9 @@ async def level(sessions: list, questions: list[np.ndarray]) -> dict:
     return judge(results, [ends for _, ends in lines])
 
 
-async def ramp(load: Callable[[int], object], scenes: list[Scene], most: int = RAMP[-1]) -> dict:
+async def ramp(
+    load: Callable[[int], object], questions: list[np.ndarray], most: int = RAMP[-1]
+) -> dict:
     """`load(slots)` makes the agent. Goes on until a step is not held by all; memory is that of this process."""
     levels = []
     for users in [n for n in RAMP if n <= most]:
@@ -117,7 +118,7 @@ async def ramp(load: Callable[[int], object], scenes: list[Scene], most: int = R
         engine = Engine(agent, users)
         await asyncio.to_thread(engine.start)
         sessions = [EngineUser(await engine.open(seed)) for seed in range(users)]
-        levels.append({**await level(sessions, questions_of(scenes)), "resident_mb": resident_mb()})
+        levels.append({**await level(sessions, questions), "resident_mb": resident_mb()})
         await asyncio.to_thread(engine.stop)
         del agent, engine, sessions
         gc.collect()
@@ -127,7 +128,7 @@ async def ramp(load: Callable[[int], object], scenes: list[Scene], most: int = R
 
 
 async def ramp_remote(
-    url: str, scenes: list[Scene], most: int = RAMP[-1], api_key: str | None = None
+    url: str, questions: list[np.ndarray], most: int = RAMP[-1], api_key: str | None = None
 ) -> dict:
     """Goes on until a step is not held by all, or the server is full."""
     levels, full = [], None
@@ -143,7 +144,7 @@ async def ramp_remote(
             for session in sessions:
                 await session.close()
             break
-        levels.append(await level(sessions, questions_of(scenes)))
+        levels.append(await level(sessions, questions))
         if levels[-1]["held"] < users:
             break
     return {**_result(levels), "full": full}
@@ -161,16 +162,6 @@ class EngineUser:
 
     async def close(self) -> None:
         self._session.close()
-
-
-def questions_of(scenes: list[Scene]) -> list[np.ndarray]:
-    return [
-        piece.samples
-        for scene in scenes
-        if scene.kind == "turn"
-        for piece in scene.pieces
-        if piece.role == "question"
-    ]
 
 
 def _result(levels: list[dict]) -> dict:

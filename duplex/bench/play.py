@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from duplex.bench.remote import open_session
-from duplex.bench.scenes import Mark, Player, Scene
-from duplex.bench.score import Take
+from duplex.bench.scenes import Annotation, Player, Scene
+from duplex.bench.score import ScoredScene
 from duplex.client import ClientError
 from duplex.client.display import Display
 from duplex.client.local import LockstepSession
@@ -17,7 +17,7 @@ from duplex.client.wav import Lockstep, RealTime, converse
 
 @dataclass
 class Played:
-    marks: list[Mark]
+    annotations: list[Annotation]
     recording: Recording
 
     @property
@@ -33,9 +33,9 @@ class Played:
     def times(self, kind: str) -> list[float]:
         return [event["time_s"] for event in self.recording.events if event["type"] == kind]
 
-    def take(self, kind: str, heard, human=None) -> Take:
+    def scored(self, kind: str, heard, human=None) -> ScoredScene:
         ended, stopped = self.times("agent_ended"), self.times("agent_stopped")
-        return Take(kind, self.marks, heard, self.seconds, ended, stopped, human)
+        return ScoredScene(kind, self.annotations, heard, self.seconds, ended, stopped, human)
 
 
 async def play(session, scene: Scene, pace: Lockstep | RealTime) -> Played:
@@ -45,7 +45,7 @@ async def play(session, scene: Scene, pace: Lockstep | RealTime) -> Played:
     for event in recording.events:
         if event["type"] == "error":
             raise ClientError(f"scene {scene.name} ended early: {event['text']}")
-    return Played(player.marks, recording)
+    return Played(player.annotations, recording)
 
 
 async def play_fast(agent, scene: Scene, seed: int) -> Played:

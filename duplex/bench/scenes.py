@@ -76,7 +76,7 @@ class Scene:
 
 
 @dataclass
-class Mark:
+class Annotation:
     """A piece where it was played, in seconds of the recording."""
 
     role: str
@@ -100,6 +100,17 @@ def load(folder: Path | None = None) -> list[Scene]:
         raise SceneError(
             f"{folder / 'scenes.json'} is not as duplex/bench/scenes.py describes it ({error!r})"
         ) from error
+
+
+def questions(scenes: list[Scene]) -> list[np.ndarray]:
+    """The sound of the questions of the scenes of kind `turn`, float32 [N] each."""
+    return [
+        piece.samples
+        for scene in scenes
+        if scene.kind == "turn"
+        for piece in scene.pieces
+        if piece.role == "question"
+    ]
 
 
 def _scene(folder: Path, entry: dict) -> Scene:
@@ -148,11 +159,11 @@ def _piece(sound: np.ndarray, item: dict) -> Piece:
 
 
 class Player:
-    """The user's side of one scene, tick by tick, as `client.wav.converse` asks for it; `marks` says what was played when."""
+    """The user's side of one scene, tick by tick, as `client.wav.converse` asks for it; `annotations` says what was played when."""
 
     def __init__(self, scene: Scene):
         self.scene = scene
-        self.marks: list[Mark] = []
+        self.annotations: list[Annotation] = []
         self._line = [piece for piece in scene.pieces if piece.at_s is None]  # one after the other
         self._playing = [(piece, piece.at_s) for piece in scene.pieces if piece.at_s is not None]
         for piece, at_s in self._playing:
@@ -185,7 +196,7 @@ class Player:
             piece = self._line.pop(0)
             self._playing.append((piece, now_s))
             self._mark(piece, now_s)
-            self._line_end_s, self._voiced_since = self.marks[-1].end_s, None
+            self._line_end_s, self._voiced_since = self.annotations[-1].end_s, None
             self._end_s = max(self._end_s, self._line_end_s)
         if not self._line and now_s + ROUNDING_S >= self._end_s + self.scene.listen_s:
             return None
@@ -219,4 +230,4 @@ class Player:
         words = [
             Word(word.text, start_s + word.start_s, start_s + word.end_s) for word in piece.words
         ]
-        self.marks.append(Mark(piece.role, piece.text, start_s, end_s, words))
+        self.annotations.append(Annotation(piece.role, piece.text, start_s, end_s, words))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from duplex.bench.recognizer import Heard, joined
-from duplex.bench.scenes import Mark, Word
+from duplex.bench.scenes import Annotation, Word
 
 # FDB's rules
 SHORT_S, SHORT_WORDS = 1.0, 3  # so little speech is no turn
@@ -31,11 +31,11 @@ Stretch = tuple[float, float]
 
 
 @dataclass
-class Take:
+class ScoredScene:
     """One scene played to one agent."""
 
     kind: str
-    marks: list[Mark]
+    annotations: list[Annotation]
     heard: Heard  # the agent's channel
     seconds: float
     ended_s: list[float] = field(default_factory=list)  # when the agent said it had finished a turn
@@ -170,69 +170,69 @@ def speaking(heard: Heard, time_s: float) -> Stretch | None:
     return next(((s, e) for s, e in stretches(heard) if s <= time_s < e), None)
 
 
-def over_anyway(take: Take, mark: Mark, end_s: float) -> bool:
+def over_anyway(scene: ScoredScene, mark: Annotation, end_s: float) -> bool:
     """The agent said itself that it had finished just then: silence after it proves nothing."""
     return any(
-        mark.start_s - BY_ITSELF_S <= t and abs(t - end_s) <= BY_ITSELF_S for t in take.ended_s
+        mark.start_s - BY_ITSELF_S <= t and abs(t - end_s) <= BY_ITSELF_S for t in scene.ended_s
     )
 
 
-def outcome(take: Take, mark: Mark) -> str:
+def outcome(scene: ScoredScene, mark: Annotation) -> str:
     """What the agent did about something that was not said to it. While it spoke: "resumed" (went on, also after a gap of less
     than SAME_STRETCH_S), "stopped", "responded" (stopped and spoke again) or "ended" (was over anyway). While it did not speak:
     "held" or "responded"."""
-    stretch = speaking(take.heard, mark.start_s)
+    stretch = speaking(scene.heard, mark.start_s)
     later = [
         s
-        for s in stretches(take.heard)
-        if mark.start_s < s[0] <= mark.end_s + PATIENCE_S and not brief(s, take.heard)
+        for s in stretches(scene.heard)
+        if mark.start_s < s[0] <= mark.end_s + PATIENCE_S and not brief(s, scene.heard)
     ]
     if stretch is None:
         return "responded" if later else "held"
     if stretch[1] > mark.end_s + SAME_STRETCH_S:
         return "resumed"
-    if over_anyway(take, mark, stretch[1]):
+    if over_anyway(scene, mark, stretch[1]):
         return "responded" if later else "ended"
     return "responded" if later else "stopped"
 
 
-def score(take: Take) -> dict[str, float | None]:
+def score(scene: ScoredScene) -> dict[str, float | None]:
     """The figures of one scene, by FIGURES' names; None where the scene could not tell."""
     scorers = {
         "pause": _pause, "turn": _turn, "interruption": _interruption, "back_channel": _overlap, "listening": _listening,
         "side_talk": _overlap, "background": _overlap, "noise": _quiet, "silence": _quiet, "echo": _echo,
     }  # fmt: skip
-    figures = scorers[take.kind](take)
+    figures = scorers[scene.kind](scene)
     return {
         name: None if value is None else round(float(value), 4) for name, value in figures.items()
     }
 
 
-def asked(take: Take) -> tuple[float, float] | None:
+def asked(scene: ScoredScene) -> tuple[float, float] | None:
     """From the first word of a request to the end of its last, the pauses within included."""
-    parts = [mark for mark in take.marks if mark.role in ("part", "question")]
+    parts = [mark for mark in scene.annotations if mark.role in ("part", "question")]
     return (parts[0].start_s, parts[-1].end_s) if parts else None
 
 
-def answered(take: Take) -> float | None:
+def answered(scene: ScoredScene) -> float | None:
     """Signed latency of the answer to the scene's question; 0 where the scene has none."""
-    span = asked(take)
-    return turn_latency(take.heard, *span) if span else 0.0
+    span = asked(scene)
+    return turn_latency(scene.heard, *span) if span else 0.0
 
 
-def answer_text(take: Take) -> tuple[str, str] | None:
+def answer_text(scene: ScoredScene) -> tuple[str, str] | None:
     """The last request and what the agent said after it, for a judge; None where it said nothing."""
     request = next(
-        (m for m in reversed(take.marks) if m.role in ("question", "interruption")), None
+        (m for m in reversed(scene.annotations) if m.role in ("question", "interruption")), None
     )
-    if request is None or take.kind not in ("turn", "pause", "interruption"):
+    if request is None or scene.kind not in ("turn", "pause", "interruption"):
         return None
     question = (
-        " ".join(m.text for m in take.marks if m.role == "part")
+        " ".join(m.text for m in scene.annotations if m.role == "part")
         if request.role == "question"
         else ""
     )
-    words = within(take.heard.words, request.end_s - EARLY_S, take.seconds)
+    words = within(scene.heard.words, request.end_s - EARLY_S, scene.seconds)
     return (
         (f"{question} {request.text}".strip(), " ".join(word.text for word in words))
         if takes_over(words)
@@ -240,40 +240,40 @@ def answer_text(take: Take) -> tuple[str, str] | None:
     )
 
 
-def _pause(take: Take) -> dict:
-    start_s, end_s = asked(take)
+def _pause(scene: ScoredScene) -> dict:
+    start_s, end_s = asked(scene)
     return {
-        "take_over": takes_over(within(take.heard.words, 0.0, end_s)),  # FDB's recordings end here
-        "cut_in": speaks_into(take.heard, start_s, end_s),
-        "latency_s": answered(take),
-        "handled": answered(take) is not None,
+        "take_over": takes_over(within(scene.heard.words, 0.0, end_s)),  # FDB's recordings end here
+        "cut_in": speaks_into(scene.heard, start_s, end_s),
+        "latency_s": answered(scene),
+        "handled": answered(scene) is not None,
     }
 
 
-def _turn(take: Take) -> dict:
-    words, (_, end_s) = take.heard.words, asked(take)
+def _turn(scene: ScoredScene) -> dict:
+    words, (_, end_s) = scene.heard.words, asked(scene)
     return {
         "take_over": takes_over(words),
         "latency_clipped_s": clipped_latency(words, end_s) if takes_over(words) else None,
-        "latency_s": answered(take),
-        "handled": answered(take) is not None,
+        "latency_s": answered(scene),
+        "handled": answered(scene) is not None,
     }
 
 
-def _interruption(take: Take) -> dict:
-    mark = next(m for m in take.marks if m.role == "interruption")
-    voice, words = stretches(take.heard), within(take.heard.words, mark.end_s, take.seconds)
-    spoken = speaking(take.heard, mark.start_s)
+def _interruption(scene: ScoredScene) -> dict:
+    mark = next(m for m in scene.annotations if m.role == "interruption")
+    voice, words = stretches(scene.heard), within(scene.heard.words, mark.end_s, scene.seconds)
+    spoken = speaking(scene.heard, mark.start_s)
     figures = {
         "take_over": takes_over(words),
         "latency_clipped_s": clipped_latency(words, mark.end_s) if takes_over(words) else None,
         "overlap_s": overlaps((mark.start_s, mark.end_s), voice) if spoken else None,
         "response_s": response(mark.end_s, voice),
     }
-    chance = spoken is not None and not over_anyway(take, mark, spoken[1])
+    chance = spoken is not None and not over_anyway(scene, mark, spoken[1])
     # who breathes in and talks on has not yielded, however long the breath
     on = chance and any(
-        spoken[1] < s < mark.end_s - EARLY_S and not brief((s, e), take.heard) for s, e in voice
+        spoken[1] < s < mark.end_s - EARLY_S and not brief((s, e), scene.heard) for s, e in voice
     )
     yields = chance and not on and spoken[1] - mark.start_s <= YIELD_S
     answers = next(
@@ -283,22 +283,24 @@ def _interruption(take: Take) -> dict:
     figures["yielded"] = yields if chance else None
     figures["stop_s"] = spoken[1] - mark.start_s if yields else None
     figures["latency_s"] = answers if yields else None
-    if answered(take) is None:
+    if answered(scene) is None:
         figures["handled"] = False
     else:  # an answer that was over before the interruption is no chance to yield
         figures["handled"] = yields and answers is not None if chance else None
     return figures
 
 
-def _overlap(take: Take) -> dict:
-    others = [m for m in take.marks if m.role in ("back_channel", "side", "television", "noise")]
-    seen = [(speaking(take.heard, m.start_s) is not None, outcome(take, m)) for m in others]
+def _overlap(scene: ScoredScene) -> dict:
+    others = [
+        m for m in scene.annotations if m.role in ("back_channel", "side", "television", "noise")
+    ]
+    seen = [(speaking(scene.heard, m.start_s) is not None, outcome(scene, m)) for m in others]
     during = [found == "resumed" for spoke, found in seen if spoke and found != "ended"]
     idle = [found == "responded" for spoke, found in seen if not spoke]
-    handled = answered(take) is not None and all(
+    handled = answered(scene) is not None and all(
         found in ("resumed", "held", "ended") for _, found in seen
     )
-    if handled and take.kind == "back_channel" and not during:
+    if handled and scene.kind == "back_channel" and not during:
         handled = None  # it had finished: there was nothing to go on with
     return {
         "resumed": np.mean(during) if during else None,
@@ -307,11 +309,11 @@ def _overlap(take: Take) -> dict:
     }
 
 
-def _listening(take: Take) -> dict:
-    start_s, end_s = asked(take)
-    heard = Heard([s for s in take.heard.voice if s[0] < end_s - EARLY_S], take.heard.words)
+def _listening(scene: ScoredScene) -> dict:
+    start_s, end_s = asked(scene)
+    heard = Heard([s for s in scene.heard.voice if s[0] < end_s - EARLY_S], scene.heard.words)
     took_over, collected = back_channels(heard)
-    reference = take.human if take.human is not None else pauses(take.marks)
+    reference = scene.human if scene.human is not None else pauses(scene.annotations)
     distance = (
         js_distance(histogram(collected, end_s), histogram(reference, end_s)) if collected else 1.0
     )
@@ -319,12 +321,12 @@ def _listening(take: Take) -> dict:
         "take_over": took_over,
         "back_channels_per_s": len(collected) / (end_s - start_s),
         "js_distance": distance,
-        "cut_in": speaks_into(take.heard, start_s, end_s),
-        "handled": answered(take) is not None,
+        "cut_in": speaks_into(scene.heard, start_s, end_s),
+        "handled": answered(scene) is not None,
     }
 
 
-def pauses(marks: list[Mark]) -> list[Stretch]:
+def pauses(marks: list[Annotation]) -> list[Stretch]:
     """Where a person would most likely say mhm: the pauses between phrases. A model of human timing, not a measurement."""
     parts = [m for m in marks if m.role in ("part", "question")]
     return [
@@ -333,25 +335,26 @@ def pauses(marks: list[Mark]) -> list[Stretch]:
     ]
 
 
-def _quiet(take: Take) -> dict:
-    span = asked(take)
-    end_s = span[0] if span else take.seconds
+def _quiet(scene: ScoredScene) -> dict:
+    span = asked(scene)
+    end_s = span[0] if span else scene.seconds
     return {
-        "take_over": takes_over(within(take.heard.words, 0.0, end_s)),
-        "cut_in": speaks_into(take.heard, 0.0, end_s + EARLY_S),
-        "handled": not speaks_into(take.heard, 0.0, end_s + EARLY_S) and answered(take) is not None,
+        "take_over": takes_over(within(scene.heard.words, 0.0, end_s)),
+        "cut_in": speaks_into(scene.heard, 0.0, end_s + EARLY_S),
+        "handled": not speaks_into(scene.heard, 0.0, end_s + EARLY_S)
+        and answered(scene) is not None,
     }
 
 
-def _echo(take: Take) -> dict:
-    _, end_s = asked(take)
-    after = [s for s in stretches(take.heard) if s[1] > end_s]
-    later = [s for s in after[1:] if not brief(s, take.heard)]
-    stopped = [t for t in take.stopped_s if t > end_s]
+def _echo(scene: ScoredScene) -> dict:
+    _, end_s = asked(scene)
+    after = [s for s in stretches(scene.heard) if s[1] > end_s]
+    later = [s for s in after[1:] if not brief(s, scene.heard)]
+    stopped = [t for t in scene.stopped_s if t > end_s]
     return {
         "self_stopped": bool(stopped) if after else None,
         "self_answered": bool(later) if after else None,
-        "handled": answered(take) is not None and not later and not stopped,
+        "handled": answered(scene) is not None and not later and not stopped,
     }
 
 

@@ -9,7 +9,10 @@ tick cannot afford two. The voice says the answers of the conversation with its 
 
 import asyncio
 import gc
+import json
 import time
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -214,6 +217,20 @@ async def catch_up(load, questions: list[np.ndarray]) -> dict:
         "user audio dropped, ms": dropped_ms,
         "heard": transcript.text,
     }
+
+
+def run(load, questions: list[np.ndarray], file: Path) -> None:
+    """The command: measures each part, prints it, and leaves them all in `file`."""
+    questions = questions[:6]
+    parts = {f"batch {slots}": partial(measure, load, questions, slots) for slots in BATCHES}
+    parts[f"after a stall of {STALL_S:g} s"] = lambda: asyncio.run(catch_up(load, questions[:2]))
+    parts |= {f"voice, batch {slots}": partial(voice, load, slots) for slots in BATCHES}
+    parts["a billion"] = billion
+    measured = {}
+    for name, work in parts.items():
+        measured[name] = work()
+        file.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+        print(json.dumps({name: measured[name]}, indent=1), flush=True)
 
 
 async def events_of(session):

@@ -13,8 +13,8 @@ from duplex.bench.controls import Silent, Talking
 from duplex.bench.latency import reaction, sounding, spread, stages, timed
 from duplex.bench.load import FIRST_TICKS, first_audio, judge, lateness, user_line
 from duplex.bench.recognizer import Heard
-from duplex.bench.scenes import Mark, Piece, Scene
-from duplex.bench.score import Take
+from duplex.bench.scenes import Annotation, Piece, Scene
+from duplex.bench.score import ScoredScene
 
 TONE = np.full(TICK_SAMPLES, 0.3, np.float32)
 QUIET = np.zeros(TICK_SAMPLES, np.float32)
@@ -39,7 +39,7 @@ def test_sounding_is_exact_to_the_sample():
         (1000, 2000),
         (5000, 6000),
         (40_000, 41_000),
-    ):  # the second gap is longer than SILENCE_S
+    ):  # the second gap is longer than max_gap_s
         wave[[first, last]] = 0.5
     assert sounding(wave) == [
         (1000 / SAMPLE_RATE, 6000 / SAMPLE_RATE),
@@ -60,10 +60,10 @@ def test_sounding_is_exact_to_the_sample():
     ],
 )
 def test_reactions(kind, voice, ended, expected):
-    marks = [Mark("question", "", 1.0, 3.0)] + [Mark("interruption", "", 5.0, 6.0)] * (
+    marks = [Annotation("question", "", 1.0, 3.0)] + [Annotation("interruption", "", 5.0, 6.0)] * (
         kind == "interruption"
     )
-    assert reaction(Take(kind, marks, Heard(voice), 20.0, ended)) == (
+    assert reaction(ScoredScene(kind, marks, Heard(voice), 20.0, ended)) == (
         expected and (expected[0], pytest.approx(expected[1]))
     )
 
@@ -155,7 +155,7 @@ def test_load_in_real_time(monkeypatch):
     monkeypatch.setattr(bench_load, "RAMP", (2,))
     slots = []
     found = asyncio.run(
-        bench_load.ramp(lambda n: slots.append(n) or Talking(n, TONE), [question("turn")], most=2)
+        bench_load.ramp(lambda n: slots.append(n) or Talking(n, TONE), [TONE], most=2)
     )
     assert slots == [2]
     [level] = found["levels"]
@@ -172,7 +172,7 @@ def test_load_in_real_time(monkeypatch):
 def test_latency_of_a_server(server_url):
     found = asyncio.run(bench_latency.measure_remote(server_url, [question("turn")], seed=0))
     assert found["asked"] == 1 and found["engine"]["sessions_opened"] == 1
-    assert found["per_tick"]["wire, there and back"]["count"] == bench_latency.PINGS
+    assert found["per_tick"]["wire, there and back"]["count"] == 20
 
 
 def test_load_on_a_server_ends_where_it_is_full(server_url, monkeypatch):
@@ -180,7 +180,7 @@ def test_load_on_a_server_ends_where_it_is_full(server_url, monkeypatch):
     monkeypatch.setattr(
         bench_load, "judge", lambda results, ends: {"users": len(results), "held": len(results)}
     )
-    found = asyncio.run(bench_load.ramp_remote(server_url, [question("turn")]))
+    found = asyncio.run(bench_load.ramp_remote(server_url, [TONE]))
     assert found["held"] == 1 and [one["users"] for one in found["levels"]] == [
         1
     ]  # the server has one place

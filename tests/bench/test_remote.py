@@ -34,7 +34,7 @@ def test_a_scene_and_its_latency(server_url, dialect):
     url = server_url.removesuffix(protocol.PATH)
     played = asyncio.run(play_remote(url, scene(), 0, dialect))
     sound = np.flatnonzero(np.abs(played.channel("agent")) > 0.05) / SAMPLE_RATE
-    end_s = played.marks[0].end_s
+    end_s = played.annotations[0].end_s
     assert (
         end_s + 0.1 < sound[0] < end_s + 1.5 and len(sound) / SAMPLE_RATE > 0.4
     )  # half of 0.64 s of a tone lies above

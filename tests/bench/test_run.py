@@ -4,6 +4,7 @@ same seed gives the same report. Scenes are tones, ears are loudness: nothing is
 import argparse
 import asyncio
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 
 from duplex import cli
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
+from duplex.bench import behaviour
 from duplex.bench import report as bench_report
 from duplex.bench import run as bench
+from duplex.bench.behaviour import Judges
 from duplex.bench.cascade import QUIET_TICKS, Cascade, Costs, Parts
 from duplex.bench.controls import BREATH_S, Silent, Talking, without_pauses
 from duplex.bench.latency import sounding
@@ -94,7 +97,7 @@ def parts(questions: list | None = None) -> Parts:
 
 def measure(agent, scenes: list[Scene] = SCENES, seed: int = 0) -> dict:
     return asyncio.run(
-        bench.behaviour(lambda s, n: play_fast(agent, s, n), scenes, seed, ears, likelihood)
+        behaviour.measure(partial(play_fast, agent), scenes, seed, Judges(ears, likelihood))
     )
 
 
@@ -257,28 +260,29 @@ def test_relevance_ranks_an_answer_among_the_questions_of_the_run():
     assert relevance([("a", "x")], lambda q, a: 0.0) == [None]
 
 
-@pytest.fixture
-def without_models(monkeypatch):
-    monkeypatch.setattr(bench.Loader, "ears", lambda self: ears)
-    monkeypatch.setattr(
-        bench.Loader, "language_model", lambda self: argparse.Namespace(log_likelihood=likelihood)
+def options(*arguments: str) -> argparse.Namespace:
+    """What `duplex bench ARGUMENTS` would be given."""
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser, "DUPLEX_API_KEY")
+    return parser.parse_args(arguments)
+
+
+def test_report_has_every_agent_and_scene(tmp_path, capsys):
+    args = options("behaviour", "--agents", "default,silent", "--out", str(tmp_path))
+    loader = bench.Loader(
+        lambda slots: Talking(slots, sound(1.0)),
+        make_recognizer=lambda offline, threads: ears,
+        make_language_model=lambda offline: argparse.Namespace(log_likelihood=likelihood),
     )
-    monkeypatch.setattr(bench, "installed", lambda module: True)
-    monkeypatch.setattr("duplex.bench.controls.talk", lambda: sound(1.0))
-    monkeypatch.setattr("duplex.bench.scenes.load", lambda folder: SCENES[:3])
-    monkeypatch.setattr(cli, "_load", lambda args, slots: Silent(slots))
-
-
-def test_the_command(without_models, tmp_path, capsys):
-    cli.main(["bench", "behaviour", "--agents", "default,talking", "--out", str(tmp_path)])
+    bench.write_report(bench.measure(args, SCENES[:3], loader), tmp_path)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["kind", "figure", "by", "default", "talking"]
+    assert lines[0].split() == ["kind", "figure", "by", "default", "silent"]
     [turn] = [line.split() for line in lines if line.startswith("turn") and "handled" in line]
     assert turn[-4:] == ["0.00", "(1)", "0.00", "(1)"]
     found = json.loads((tmp_path / "report.json").read_text())
-    assert list(found["behaviour"]) == ["default", "talking"] and found["scenes"] == 3
+    assert list(found["behaviour"]) == ["default", "silent"] and found["scenes"] == 3
     assert (tmp_path / "report.html").read_text() == bench_report.html(found)
-    assert len(list(Path(tmp_path / "recordings" / "talking").glob("*.flac"))) == 3
+    assert len(list(Path(tmp_path / "recordings" / "silent").glob("*.flac"))) == 3
 
 
 def refused(capsys, *arguments: str) -> str:
@@ -291,15 +295,17 @@ def refused(capsys, *arguments: str) -> str:
     return sentence
 
 
-def test_mistakes_are_told_in_a_sentence(without_models, tmp_path, capsys, monkeypatch):
-    assert "no agent 'moshi'" in refused(
-        capsys, "behaviour", "--agents", "default,moshi", "--out", str(tmp_path)
-    )
-    monkeypatch.setattr(bench, "installed", lambda module: module != "silero_vad")
-    assert "pip install 'duplex[bench]'" in refused(capsys, "all", "--out", str(tmp_path))
-    elsewhere = ("load", "--url", "ws://localhost:1", "--dialect", "moshi", "--out", str(tmp_path))
+def test_mistakes_are_told_in_a_sentence(tmp_path, capsys):
+    out = ("--out", str(tmp_path))
+    unknown = refused(capsys, "behaviour", "--agents", "default,moshi", *out)
+    assert "no agent 'moshi'" in unknown
+    elsewhere = ("load", "--url", "ws://localhost:1", "--dialect", "moshi", *out)
     assert "load is measured in our own dialect only" in refused(capsys, *elsewhere)
-    monkeypatch.undo()
-    assert "there are no scenes in" in refused(
-        capsys, "load", "--scenes", str(tmp_path), "--out", str(tmp_path)
-    )
+    empty = refused(capsys, "load", "--scenes", str(tmp_path), *out)
+    assert "there are no scenes in" in empty
+    assert "duplex bench load" in refused(capsys, "latency", "--soak", "1", *out)
+
+
+def test_missing_package_is_told_in_a_sentence():
+    with pytest.raises(bench.BenchError, match="silero_vad not installed; pip install"):
+        bench.check(options("all"), is_installed=lambda module: module != "silero_vad")

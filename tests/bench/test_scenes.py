@@ -11,7 +11,7 @@ from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
 from duplex.bench import scenes as bench_scenes
 from duplex.bench.recognizer import Heard
 from duplex.bench.scenes import KINDS, Piece, Player, Scene, SceneError, Word
-from duplex.bench.score import Take, score
+from duplex.bench.score import ScoredScene, score
 
 
 def piece(role: str, seconds: float, level: float = 0.3, **due) -> Piece:
@@ -43,11 +43,11 @@ def test_pieces_follow_each_other():
         listen_s=0.4,
     )
     player, line = perform(scene, lambda tick: 0.0)
-    assert [(m.role, round(m.start_s, 2), round(m.end_s, 2)) for m in player.marks] == [
+    assert [(m.role, round(m.start_s, 2), round(m.end_s, 2)) for m in player.annotations] == [
         ("part", 0.4, 1.2),
         ("question", 1.44, 1.84),
     ]
-    assert player.marks[1].words[0].start_s == pytest.approx(1.54)
+    assert player.annotations[1].words[0].start_s == pytest.approx(1.54)
     heard = np.flatnonzero(line) / SAMPLE_RATE
     assert heard[0] == pytest.approx(0.4) and len(heard) == round(1.2 * SAMPLE_RATE)
     assert len(line) / SAMPLE_RATE == pytest.approx(1.84 + 0.4, abs=TICK_S)
@@ -59,9 +59,9 @@ def test_an_interruption_waits_for_the_agent_to_speak():
         piece("interruption", 0.4, after_voice_s=0.4, latest_s=3.0),
     ]
     player, _ = perform(Scene("s", "interruption", pieces), lambda tick: 0.1 * (tick >= 20))
-    assert player.marks[1].start_s == pytest.approx(20 * TICK_S + 0.4)
+    assert player.annotations[1].start_s == pytest.approx(20 * TICK_S + 0.4)
     player, _ = perform(Scene("s", "interruption", pieces), lambda tick: 0.0)
-    assert player.marks[1].start_s == pytest.approx(0.8 + 3.0, abs=TICK_S)
+    assert player.annotations[1].start_s == pytest.approx(0.8 + 3.0, abs=TICK_S)
 
 
 def test_voice_during_the_question_is_not_the_answer():
@@ -71,7 +71,7 @@ def test_voice_during_the_question_is_not_the_answer():
         piece("interruption", 0.4, after_voice_s=0.4, latest_s=3.0),
     ]
     player, _ = perform(Scene("s", "interruption", pieces), lambda tick: 0.1 * (tick < 5))
-    assert player.marks[1].start_s == pytest.approx(0.8 + 3.0, abs=TICK_S)
+    assert player.annotations[1].start_s == pytest.approx(0.8 + 3.0, abs=TICK_S)
 
 
 def test_noise_lies_under_the_rest():
@@ -107,11 +107,13 @@ def test_the_scenes_that_come_with_the_bench():
     assert sum(path.stat().st_size for path in bench_scenes.SHIPPED.iterdir()) < 3 << 20
     for scene in scenes:
         player, line = perform(scene, lambda tick: 0.0)
-        assert len(player.marks) == len(scene.pieces) and len(line) < 40 * SAMPLE_RATE
+        assert len(player.annotations) == len(scene.pieces) and len(line) < 40 * SAMPLE_RATE
         for one in scene.pieces:
             assert 0.003 < np.sqrt(np.square(one.samples).mean()) < 0.2, (scene.name, one.role)
         assert (
-            score(Take(scene.kind, player.marks, Heard(), len(line) / SAMPLE_RATE))["handled"]
+            score(ScoredScene(scene.kind, player.annotations, Heard(), len(line) / SAMPLE_RATE))[
+                "handled"
+            ]
             == 0.0
         )  # silence handles nothing
 
@@ -146,8 +148,10 @@ def test_scenes_of_ones_own(tmp_path):
         0.2, abs=0.01
     )
     player, line = perform(scene, lambda tick: 0.0)
-    [mark] = player.marks
-    assert (mark.start_s, mark.end_s) == (0.5, 1.5) and mark.words[0].start_s == pytest.approx(0.7)
+    [annotation] = player.annotations
+    assert (annotation.start_s, annotation.end_s) == (0.5, 1.5) and annotation.words[
+        0
+    ].start_s == pytest.approx(0.7)
     assert (
         line[round(1.0 * SAMPLE_RATE)] == pytest.approx(0.1, abs=0.01)
         and line[round(0.4 * SAMPLE_RATE)] == 0.0

@@ -6,8 +6,8 @@ from scipy.spatial.distance import jensenshannon
 
 from duplex.bench import score as bench_score
 from duplex.bench.recognizer import Heard, joined
-from duplex.bench.scenes import Mark, Word
-from duplex.bench.score import Take, discernment, score, summary, takes_over
+from duplex.bench.scenes import Annotation, Word
+from duplex.bench.score import ScoredScene, discernment, score, summary, takes_over
 
 
 def words(*times: float, length: float = 0.3) -> list[Word]:
@@ -24,10 +24,10 @@ def heard(*voice: tuple[float, float]) -> Heard:
     return Heard(list(voice), spoken)
 
 
-def take(kind: str, marks: list[tuple[str, float, float]], agent: Heard, **more) -> Take:
-    return Take(
+def take(kind: str, marks: list[tuple[str, float, float]], agent: Heard, **more) -> ScoredScene:
+    return ScoredScene(
         kind,
-        [Mark(role, f"{role} at {start}", start, end) for role, start, end in marks],
+        [Annotation(role, f"{role} at {start}", start, end) for role, start, end in marks],
         agent,
         20.0,
         **more,

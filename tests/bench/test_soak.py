@@ -63,9 +63,3 @@ def test_a_session_that_stays_fails_the_command(monkeypatch, tmp_path, capsys):
         cli.main(["bench", "load", "--soak", "0.05", "--out", str(tmp_path)])
     assert caught.value.code == 1
     assert "sessions are left over" in capsys.readouterr().out
-
-
-def test_soak_is_for_load(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["bench", "latency", "--soak", "1"])
-    assert "duplex bench load" in capsys.readouterr().err
