@@ -131,7 +131,7 @@ class Agent:
             helped,
         )
         self.talking, self.front = (
-            talking.Talking(talker, guess=self.settings.talker_guess),
+            talking.Talking(talker),
             Pronounce(),
         )
         self.dtype = model.norm.dtype
@@ -173,7 +173,6 @@ class Agent:
             right[what] += number * agreed
         names = ("lm_calls", "lm_seconds", "calls_saved", "draft_seconds")
         on, voice = self.draft is not None and not counts.draft_off, self.talking.counts
-        guesses["patch"], right["patch"] = voice.guessed, voice.right
         own = {
             "draft_on": int(on),
             "talker_calls": voice.calls,

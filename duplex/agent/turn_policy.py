@@ -83,9 +83,6 @@ class Settings:
     )
     review: bool = True  # let the LM choose, when a turn may be over, among the ways in which all of it may be read
     guess: bool = True  # False: plain decoding, a call of the LM for every symbol; to compare with
-    talker_guess: str = (
-        "off"  # or "exact", "coarse": guess patches of the voice too, see talking.py
-    )
 
 
 @dataclass

@@ -4,7 +4,7 @@ The recorded questions are asked as fast as the agent can take them, in every sl
 the one before. Symbols must be the same; calls of the LM, times of ticks and the guesses are compared. A tick's time is the
 median of several such conversations, for whatever else the machine does would be all of the slowest one's. How soon a session is
 in time again after a stall is measured in real time. A randomly made LM of a billion weights shows what a call costs where a
-tick cannot afford two. The voice says the answers of the conversation with its patches guessed, exactly and coarsely, and without.
+tick cannot afford two.
 """
 
 import asyncio
@@ -21,7 +21,6 @@ from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_S, TICK_SAMPLES
 from duplex.cpu.lm import compile_draft, compile_lm
 from duplex.events import Transcript
 from duplex.model import lm as lm_module
-from duplex.model import synthesis as talking
 from duplex.model.draft import Draft, DraftConfig
 from duplex.model.lm import LM, LMConfig
 from duplex.serving.engine import Engine
@@ -36,11 +35,6 @@ STALL_S = 2.0
 STALL_TICK = 25  # 2 s after the beginning: within the first question
 BILLION = dict(width=2048, layers=18, heads=32, kv_heads=8, hidden=8192, lora_rank=0)
 BILLION_TICKS = 8
-SENTENCES = (
-    "The capital of France is Paris, a city on the river Seine with about two million people.",
-    "I think that a walk in the morning is a good way to begin the day, if it does not rain.",
-    "Once upon a time there was a fox who wanted to learn how to swim across the great lake.",
-)
 
 
 def conversation(questions: list[np.ndarray]) -> np.ndarray:
@@ -224,7 +218,6 @@ def run(load, questions: list[np.ndarray], file: Path) -> None:
     questions = questions[:6]
     parts = {f"batch {slots}": partial(measure, load, questions, slots) for slots in BATCHES}
     parts[f"after a stall of {STALL_S:g} s"] = lambda: asyncio.run(catch_up(load, questions[:2]))
-    parts |= {f"voice, batch {slots}": partial(voice, load, slots) for slots in BATCHES}
     parts["a billion"] = billion
     measured = {}
     for name, work in parts.items():
@@ -237,50 +230,6 @@ async def events_of(session):
     while (message := await session.get()) is not None:
         for event in message[1]:
             yield event
-
-
-def voice(load, slots: int) -> dict:
-    """SENTENCES said in every slot, by each way of guessing in turns, tick by tick.
-
-    -> calls of the talker's transformer, patches that were guessed right, ms a tick; of exact guesses whether codes are the same.
-    """
-    agent = load(slots)
-    ways = {guess: talking.Talking(agent.talking.talker, guess=guess) for guess in talking.GUESSES}
-    words, front = agent.front.push(" ".join(SENTENCES), agent.front.initial_state())
-    words += agent.front.finish(front)[0]
-    states, codes, times = {}, {guess: [] for guess in ways}, {guess: [] for guess in ways}
-    for guess, way in ways.items():
-        states[guess] = way.initial_state(slots)
-        for slot in range(slots):
-            way.reset(states[guess], [slot], seed=slot)
-            for number, (_, phones) in enumerate(words):
-                way.push(states[guess], slot, number, phones)
-            way.finish(states[guess], slot)
-    while any(
-        way.queued_seconds(states[guess], slot)
-        for guess, way in ways.items()
-        for slot in range(slots)
-    ):
-        for guess, way in ways.items():
-            begun = time.perf_counter()
-            frames, states[guess], _ = way.step(states[guess])
-            times[guess].append(time.perf_counter() - begun)
-            codes[guess].append(frames)
-    counts = {guess: way.counts for guess, way in ways.items()}
-    return {
-        "the same codes": all(
-            torch.equal(a, b) for a, b in zip(codes["exact"], codes["off"], strict=True)
-        ),
-        "calls a tick": {
-            guess: round(count.calls / count.ticks, 3) for guess, count in counts.items()
-        },
-        "patches guessed right": {
-            guess: [count.right, count.guessed] for guess, count in counts.items()
-        },
-        "ms a tick, median": {
-            guess: round(1000 * float(np.median(seconds)), 2) for guess, seconds in times.items()
-        },
-    }
 
 
 @torch.inference_mode()

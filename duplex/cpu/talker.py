@@ -139,14 +139,13 @@ def states(history, conditions, forced, table, keys, values, visible, places, pa
 
 
 @njit(**OPTIONS)
-def draws(x, conditions, uniform, forced, guess, groups, parts, top_k):
+def draws(x, conditions, uniform, forced, parts, top_k):
     """See Talker.draw_patch."""
     slots, frames, width = conditions.shape
     codebooks, size = parts.codes.shape[0], parts.codes.shape[1]
     codes = np.empty((slots, frames, codebooks), np.int64)
     sums = np.zeros((slots, frames * width), np.float32)
     rows = np.array([slot for slot in range(slots) if not forced[slot].all()])
-    right = np.ones(slots, np.bool_)
     wide = np.empty((rows.size, x.shape[1]), np.float32)
     rms_norm(x[rows], np.ones(x.shape[1], np.float32), EPSILON, wide)
     hidden = product(wide, layer(parts.head_in, 0)).reshape(rows.size, frames, width)
@@ -177,9 +176,6 @@ def draws(x, conditions, uniform, forced, guess, groups, parts, top_k):
                     uniform[slot, frame, k],
                     best,
                 )
-                guessed = guess[slot, frame, k]
-                right[slot] &= guessed >= 0 and groups[k, code] == groups[k, guessed]
-                code = guessed if right[slot] else code
                 codes[slot, frame, k] = code
                 y[n] += parts.codes[k, code]
         for slot in range(slots):

@@ -7,12 +7,6 @@
 
 A slot with nothing to say gives the constant codes of silence and costs nothing; when it speaks again it starts with an
 empty history, just as utterances start in training.
-
-Several patches can be guessed and checked in one call of the transformer: the head draws them from the transformer's last state
-(a draft without a network), with the random numbers with which they will be drawn. A patch's true state is known once those
-before it were guessed right, so the codes are the same as without guesses ("exact"). "coarse": a guess stands for what is drawn if
-both are of one group of similar codes (principled coarse-grained acceptance, arXiv 2511.13732, with groups that do not overlap): a
-code's group is drawn as the talker would draw it, which member it is may differ. Off by default: see `duplex bench draft`.
 """
 
 from dataclasses import dataclass, field
@@ -34,8 +28,6 @@ from duplex.model.talker import (
 FULL_STOP = 4  # Hibari's id; ids up to SPACE are pads, punctuation and spaces, the rest is heard
 MAX_PHONE_FRAMES = 75.0
 PHONE_FRAMES = 6.0  # about, of one that is not encoded: once a tick is enough
-GUESSES = ("off", "exact", "coarse")
-GROUPS, ROUNDS = 16, 20  # of similar codes, in each codebook; of k-means
 
 
 @dataclass
@@ -74,14 +66,13 @@ class Utterance:
 
 @dataclass
 class TalkerState:
-    """Ring cache of keys and values [layers, B, H, ring, D], with room for a tick's patches beside the window, and what of it each
-    slot may see; of the last patch its sums, and what the transformer made of it."""
+    """Ring cache of keys and values [layers, B, H, ring, D] and what of it each slot may see;
+    the last patch's sums."""
 
     keys: Tensor
     values: Tensor
     visible: Tensor  # [B, 1, ring] bool
     sums: Tensor  # [B, p * C]
-    hidden: Tensor  # [B, W]
     slots: list[Utterance]
     position: int = 0
 
@@ -90,24 +81,14 @@ class TalkerState:
 class Counts:
     """What the talker did since the start."""
 
-    ticks: int = 0  # in which anybody spoke
     calls: int = 0  # of the transformer
-    guessed: int = 0  # patches
-    right: int = 0
 
 
 class Talking:
-    def __init__(self, talker: Talker, voice: int = 0, guess: str = "off"):
-        """guess: one of GUESSES."""
-        assert guess in GUESSES, f"guess {guess!r} is none of {', '.join(GUESSES)}"
-        self.talker, self.config, self.guess = talker.eval(), talker.config, guess
+    def __init__(self, talker: Talker, voice: int = 0):
+        self.talker, self.config = talker.eval(), talker.config
         self.patches = CODEC_FRAMES_PER_TICK // self.config.patch_frames  # of a tick
-        self.ring = self.config.window + self.patches - 1
-        own, size = torch.arange(self.config.codebook_size), self.config.codebook_size
-        entries = talker.codes.detach().float().split(size)[: self.config.drawn]
-        self.groups = torch.stack(
-            [similar(of_book, GROUPS) if guess == "coarse" else own for of_book in entries]
-        )  # [K, N]
+        self.ring = self.config.window + self.patches - 1  # a tick's patches beside the window
         self.counts = Counts()
         self.voice = torch.tensor([voice])
         self.silence_sums = (
@@ -122,7 +103,6 @@ class Talking:
             values=like.new_zeros(shape, dtype=self.talker.cache_dtype),
             visible=torch.zeros(slots, 1, self.ring, dtype=torch.bool),
             sums=like.repeat(slots, 1),
-            hidden=like.new_zeros(slots, config.width),
             slots=[Utterance(np.random.default_rng(slot)) for slot in range(slots)],
         )
 
@@ -257,11 +237,8 @@ class Talking:
             return silence, state, list(spoken)
         for slot, plan in enumerate(plans):
             if plan[0] and not spoke[slot]:  # a voice begins with a tick
-                state.visible[slot], state.sums[slot], state.hidden[slot] = (
-                    False,
-                    self.silence_sums,
-                    0,
-                )
+                state.visible[slot] = False
+                state.sums[slot] = self.silence_sums
         phones, positions, uniform, forced = self.gather(state, plans)
         parts = (
             self.talker.condition(phones, positions),
@@ -269,10 +246,9 @@ class Talking:
             forced,
         )  # [B, 6, C], [B, 6, K], [B, 6]
         parts = tuple(part.unflatten(1, (self.patches, p)) for part in parts)
-        codes: list[Tensor] = []
-        while len(codes) < self.patches:
-            codes += self.draw(state, *(part[:, len(codes) :] for part in parts))
-        self.counts.ticks += 1
+        codes = [
+            self.draw(state, *(part[:, patch] for part in parts)) for patch in range(self.patches)
+        ]
         return torch.cat(codes, 1).transpose(1, 2), state, list(spoken)
 
     def gather(self, state: TalkerState, plans: tuple) -> tuple:
@@ -295,60 +271,21 @@ class Talking:
 
     def draw(
         self, state: TalkerState, conditions: Tensor, uniform: Tensor, forced: Tensor
-    ) -> list[Tensor]:
-        """The codes [B, p, K] of the next patches, as many as one call of the transformer decides.
-
-        Of all that are wanted: conditions [B, n, p, C], uniform draws [B, n, p, K], forced silence [B, n, p].
-        """
-        n = 1 if self.guess == "off" else conditions.shape[1]
-        given = [(conditions[:, i], uniform[:, i], forced[:, i]) for i in range(n)]
-        nothing, histories = torch.full(uniform.shape[:1] + uniform.shape[2:], -1), [state.sums]
-        guesses = []
-        for part in given[:-1]:  # the last one would be nobody's history
-            codes, sums = self.talker.draw_patch(state.hidden, *part, nothing, self.groups)
-            guesses, histories = [*guesses, codes], [*histories, sums]
-        hidden, visible = self.see(
-            state, torch.stack(histories, 1), conditions[:, :n], forced[:, :n]
-        )
-        decided: list[Tensor] = []
-        for i, (part, guess) in enumerate(zip(given, [*guesses, nothing], strict=True)):
-            codes, state.sums = self.talker.draw_patch(hidden[:, i], *part, guess, self.groups)
-            decided.append(codes)
-            if not torch.equal(codes, guess):
-                break
-        state.hidden, state.visible = (
-            hidden[:, i],
-            visible[i],
-        )  # the cells of what was not right will be written again
-        state.position += len(decided)
+    ) -> Tensor:
+        """The codes [B, p, K] of the next patch; conditions [B, p, C], uniform draws [B, p, K], forced silence [B, p]."""
+        hidden = self.see(state, conditions, forced)
+        codes, state.sums = self.talker.draw_patch(hidden, conditions, uniform, forced)
+        state.position += 1
         self.counts.calls += 1
-        self.counts.guessed, self.counts.right = (
-            self.counts.guessed + n - 1,
-            self.counts.right + len(decided) - 1,
-        )
-        return decided
+        return codes
 
-    def see(
-        self, state: TalkerState, histories: Tensor, conditions: Tensor, forced: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
-        """The transformer over n patches, histories [B, n, p * C] -> its states [B, n, W]; what each can see, [B, 1, ring]."""
-        positions = torch.arange(state.position, state.position + histories.shape[1])
-        visible = []
-        for position in positions.tolist():
-            visible.append((visible[-1] if visible else state.visible).clone())
-            visible[-1][..., (position - self.config.window) % self.ring] = False
-            visible[-1][..., position % self.ring] = True
+    def see(self, state: TalkerState, conditions: Tensor, forced: Tensor) -> Tensor:
+        """The transformer over the next patch, as `draw` has it -> its states [B, W]."""
+        positions = torch.tensor([state.position])
+        state.visible[..., (state.position - self.config.window) % self.ring] = False
+        state.visible[..., state.position % self.ring] = True
         table = self.talker.rotary[positions % len(self.talker.rotary)]
-        cache = state.keys, state.values, torch.stack(visible, 2), positions % self.ring
-        return self.talker.states(histories, conditions, forced, table, *cache), visible
-
-
-def similar(entries: Tensor, groups: int) -> Tensor:
-    """entries [N, D] -> the group of each [N], by k-means from the first entries."""
-    centres = entries[:groups].clone()
-    for _ in range(ROUNDS):
-        group = torch.cdist(entries, centres).argmin(1)
-        for i in range(groups):
-            if (group == i).any():
-                centres[i] = entries[group == i].mean(0)
-    return torch.cdist(entries, centres).argmin(1)
+        cache = state.keys, state.values, state.visible[:, :, None], positions % self.ring
+        return self.talker.states(
+            state.sums[:, None], conditions[:, None], forced[:, None], table, *cache
+        )[:, 0]

@@ -260,18 +260,15 @@ class Talker(nn.Module):
             x = block(x, table, visible, (keys[i], values[i], places))
         return x
 
-    def draw_patch(self, x, conditions, uniform, forced, guess, groups) -> tuple[Tensor, Tensor]:
+    def draw_patch(self, x, conditions, uniform, forced) -> tuple[Tensor, Tensor]:
         """Sample one patch; compiled on a CPU as well. x [B, W], conditions [B, p, C], uniform [B, p, K], forced silence [B, p].
 
-        guess [B, p, K]: codes that stand for what is drawn as long as all those before them did and both are of one group
-        (groups [K, codebook size]); -1: there is none. -> codes [B, p, drawn codebooks]; sums [B, p * C] of their
-        embeddings, the next patch's history.
+        -> codes [B, p, drawn codebooks]; sums [B, p * C] of their embeddings, the next patch's history.
         """
         config = self.config
         hidden = self.head_in(rms_norm(x, x.shape[-1:])).view(conditions.shape)
         hidden = hidden + self.head_condition(conditions)
         codes, sums = [], []
-        right = torch.ones_like(forced[:, :1])
         for frame in range(config.patch_frames):
             y = hidden[:, frame] + self.head_previous(sums[-1]) if sums else hidden[:, frame]
             drawn = []
@@ -282,9 +279,6 @@ class Talker(nn.Module):
                     config.top_k,
                     uniform[:, frame, k : k + 1],
                 )
-                guessed = guess[:, frame, k : k + 1]
-                right = right & (guessed >= 0) & (groups[k][code] == groups[k][guessed])
-                code = torch.where(right, guessed, code)
                 drawn.append(code)
                 y = y + embedding(code[:, 0] + k * config.codebook_size, self.codes)
             code = torch.cat(drawn, 1)

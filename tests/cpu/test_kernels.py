@@ -206,7 +206,6 @@ def test_talker(temperature, cache, least):
         torch.zeros(3, 2, 2 * config.code_width),
         [],
     )
-    groups = torch.arange(config.codebook_size).expand(3, -1) // 6
     for step in range(0, 30, 2):  # two patches at once
         places = torch.tensor([step, step + 1]) % ring
         visible[..., places[0]], visible[:, :, 1, places[1]], visible[:, :, 0, places[1]] = (
@@ -220,7 +219,6 @@ def test_talker(temperature, cache, least):
             torch.randn(3, 2, 2, config.code_width),
             torch.rand(3, 2, config.drawn),
         )
-        guess = torch.randint(-1, config.codebook_size, (3, 2, config.drawn))
         with torch.no_grad():
             given, rows = (
                 (histories, conditions, forced_both, plain.rotary[step : step + 2]),
@@ -231,7 +229,7 @@ def test_talker(temperature, cache, least):
                 for of, both in zip((plain, compiled), caches, strict=True)
             )
             close(our_hidden[:2], hidden[:2], least)
-            given = hidden[:, 1], conditions[:, 1], uniform, forced, guess, groups
+            given = hidden[:, 1], conditions[:, 1], uniform, forced
             (codes, sums), (our_codes, our_sums) = (
                 of.draw_patch(*given) for of in (plain, compiled)
             )

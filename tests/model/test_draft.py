@@ -214,16 +214,6 @@ def test_bench_of_a_large_model_times_its_calls(monkeypatch):
     assert found["weights in blocks"] > 0 and all(ms > 0 for ms in found["ms"].values())
 
 
-def test_bench_of_the_voice_counts_calls_and_compares_codes(monkeypatch):
-    monkeypatch.setattr(bench_draft, "SENTENCES", ("hello you", "good day"))
-    found = bench_draft.voice(tiny_agent, 2)
-    assert found["the same codes"]
-    right, guessed = found["patches guessed right"]["exact"]
-    assert found["patches guessed right"]["off"] == [0, 0] and 0 <= right < guessed
-    calls = found["calls a tick"]
-    assert calls["off"] == 3 and 1 <= calls["coarse"] <= 3 and 1 <= calls["exact"] <= 3
-
-
 def test_bench_of_a_stall_hears_all_of_it(monkeypatch):
     """Real time, but no time is asserted: only that the engine was behind and came back, and that nothing was lost."""
     monkeypatch.setattr(bench_draft, "STALL_S", 0.8)

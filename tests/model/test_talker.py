@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-import scipy.stats
 import torch
 
 from duplex.audio import CODEC_FRAMES_PER_TICK
-from duplex.model.synthesis import Talking, similar
+from duplex.model.synthesis import Talking
 from duplex.model.talker import LOOKAHEAD, Talker, TalkerConfig, position_features
 
 SPACE = 16
@@ -266,92 +265,3 @@ def test_rate_makes_it_faster():
     assert talking.queued_seconds(state, 1) == pytest.approx(
         talking.queued_seconds(state, 0) / 2, rel=0.1
     )
-
-
-def together(talking, ticks: int = 60) -> torch.Tensor:
-    """Codes [3, K, frames] of three slots: one speaks from the beginning, one joins, is stopped and begins anew, one is silent."""
-    state, codes = talking.initial_state(3), []
-    for slot in range(3):
-        talking.reset(state, [slot], seed=slot)
-    say(talking, state, 0, words(20, 1))
-    for tick in range(ticks):
-        if tick in (5, 30):
-            say(talking, state, 1, words(9, tick))
-        if tick == 20:
-            talking.stop(state, 1)
-        frames, state, _ = talking.step(state)
-        codes.append(frames)
-    return torch.cat(codes, 2)
-
-
-def steady(patch_frames: int, temperature: float) -> Talker:
-    """A talker whose states change little from patch to patch, so that guesses are right now and then."""
-    talker = tiny(patch_frames, temperature_first=temperature, temperature_rest=temperature)
-    with torch.no_grad():
-        for block in talker.blocks:
-            block.out.weight.mul_(0.02), block.down.weight.mul_(0.02)
-        talker.history_in.weight.mul_(0.1)
-    return talker
-
-
-@pytest.mark.parametrize(("patch_frames", "temperature"), [(1, 0.0), (2, 0.3), (3, 0.0)])
-def test_exact_guesses_change_no_code(patch_frames, temperature):
-    """Beyond the window, with right and wrong guesses among them, so that cells are written again."""
-    talker = steady(patch_frames, temperature)
-    plain, guessing = Talking(talker), Talking(talker, guess="exact")
-    assert torch.equal(together(guessing), together(plain))
-    counts = guessing.counts
-    assert plain.counts.guessed == 0
-    assert 0 < counts.right < counts.guessed and counts.calls + counts.right == plain.counts.calls
-
-
-def test_coarse_guesses_keep_the_distribution_of_groups():
-    """Chi-square at a level of 0.1 %: 40 000 draws of a code, its guess drawn with the same random number from another state."""
-    talker, draws = (
-        tiny(temperature_first=1.0, temperature_rest=1.0, codebook_size=8, drawn_codebooks=1),
-        40_000,
-    )
-    talker.silence_codes.zero_()
-    torch.manual_seed(1)
-    groups = torch.tensor([[0, 0, 1, 1, 1, 2, 2, 3]])
-    state, other = torch.randn(2, 1, 16, dtype=torch.float64)
-    conditions = torch.randn(1, 2, 16, dtype=torch.float64)
-    uniform, quiet = (
-        torch.rand(draws, 2, 1, dtype=torch.float64),
-        torch.zeros(draws, 2, dtype=torch.bool),
-    )
-
-    def draw(x, guess):
-        given = x.expand(draws, -1), conditions.expand(draws, -1, -1), uniform, quiet, guess, groups
-        with torch.no_grad():
-            return talker.draw_patch(*given)[0][:, 0, 0]
-
-    nothing = torch.full((draws, 2, 1), -1)
-    guess = draw(other, nothing)
-    kept, own = draw(state, guess[:, None, None].expand(-1, 2, 1)), draw(state, nothing)
-    with torch.no_grad():
-        hidden = talker.head_in(torch.nn.functional.rms_norm(state, (16,))).view(
-            1, 2, 16
-        ) + talker.head_condition(conditions)
-        chances = talker.head.one(hidden[:, 0], 0)[0].softmax(0)
-    expected = draws * torch.zeros(4, dtype=torch.float64).index_add_(0, groups[0], chances)
-    assert (
-        scipy.stats.chisquare(torch.bincount(groups[0][kept], minlength=4), expected).pvalue > 0.001
-    )
-    assert ((kept == guess) == (groups[0][own] == groups[0][guess])).all(), (
-        "a guess of the same group stands for what is drawn"
-    )
-    assert (kept != own).any() and (kept != guess).any()
-
-
-def test_coarse_groups_are_of_similar_codes_and_more_guesses_are_right(monkeypatch):
-    monkeypatch.setattr("duplex.model.synthesis.GROUPS", 4)
-    talker, right = steady(2, 0.5), {}
-    for guess in ("exact", "coarse"):
-        talking = Talking(talker, guess=guess)
-        state = talking.initial_state(1)
-        say(talking, state, 0, words(40))
-        run(talking, state, 100)
-        right[guess] = talking.counts.right / talking.counts.guessed
-    assert right["coarse"] > 1.2 * right["exact"] > 0
-    assert torch.equal(talking.groups[1], similar(talker.codes[32:64].detach().float(), 4))
