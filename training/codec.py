@@ -27,26 +27,29 @@ import safetensors.torch
 import torch
 from duplex.training.common.precision import mixed
 from duplex.training.common.run_log import describe_run, log
-from duplex.training.controls import ControlPool, control_terms
+from duplex.training.data.crops import Crops
 from duplex.training.data.pool import Pool
+from duplex.training.data.vocoder_targets import ControlPool
 from duplex.training.objectives import codebooks
-from duplex.training.objectives.spectral import Losses, heard_distance, late, voice_terms
+from duplex.training.objectives.spectral import (
+    SpectralDistance,
+    control_terms,
+    delay_as_decoder,
+    feature_distance,
+    voice_terms,
+)
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from duplex import checkpoint
-from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE
+from duplex.audio import SAMPLE_RATE
 from duplex.model.codec import Codec, CodecConfig, load_codec, save_codec
 from duplex.model.encoder import Encoder, EncoderConfig
 from duplex.model.vocoder import NOISE_FRAMES
 
-CROP_SAMPLES = SAMPLE_RATE
-BATCH = 8
 WARM_UP_STEPS = 250  # without quantizer
 KMEANS_BATCHES = 8
 RATE_RISE_STEPS = 100
-SILENT_SHARE = 0.02
-GAIN_DB = (-14.0, 4.0)
 FEW_CODEBOOKS = {2: 0.03, 4: 0.05}  # share of the items that use only so many; the rest use all
 CONTROL_WEIGHTS = {"noise": 1.0, "harmonic": 1.0, "bands": 6.0, "turn": 1.0, "pitch": 4.0}
 MEL_WEIGHT, MAGNITUDE_WEIGHT, PITCH_WEIGHT, BUZZ_WEIGHT, COMMITMENT_WEIGHT = (
@@ -62,60 +65,6 @@ CODEBOOKS_RATE = 0.1  # of the others', in a run with --relearn: entries of the 
 FIRST_SHARE = 0.5  # of the controlled batches are encoded as before, in a run with --relearn
 LOG_EVERY_STEPS = 250
 VALID_CROPS = 32
-
-
-class Crops:
-    """Random crops of random gain from several pools, a few of them silent; the same for the same (seed, step).
-
-    controlled: pools whose controls are known (duplex.training.controls); each makes whole batches, of its share. Its third says whether
-    the talker knows the codes of these voices.
-    """
-
-    def __init__(
-        self,
-        pools: list[tuple[Pool, float]],
-        seed: int,
-        controlled: list[tuple[ControlPool, float, bool]] = (),
-    ):
-        self.pools = [pool for pool, _ in pools]
-        self.shares = np.array([share for _, share in pools]) / sum(share for _, share in pools)
-        self.kinds = [(None, False), *((pool, known) for pool, _, known in controlled)]
-        weights = np.array(
-            [sum(share for _, share in pools), *(share for _, share, _ in controlled)]
-        )
-        self.kind_shares, self.seed = weights / weights.sum(), seed
-
-    def crop(self, rng: np.random.Generator) -> np.ndarray:
-        """One crop [CROP_SAMPLES]; it may begin before or end after the utterance."""
-        crop = np.zeros(CROP_SAMPLES, dtype=np.float32)
-        if rng.random() < SILENT_SHARE:
-            return crop
-        pool = self.pools[rng.choice(len(self.pools), p=self.shares)]
-        i = int(rng.integers(len(pool)))
-        margin = CROP_SAMPLES // 4
-        start = int(
-            rng.integers(-margin, max(1, pool.entries[i]["samples"] - CROP_SAMPLES + margin))
-        )
-        wave = pool.wave(i, max(0, start), CROP_SAMPLES - max(0, -start))
-        crop[max(0, -start) : max(0, -start) + len(wave)] = wave
-        gain = 10 ** (rng.uniform(*GAIN_DB) / 20)
-        return crop * min(gain, 0.99 / max(np.abs(crop).max(), 1e-3))
-
-    def batch(self, step: int, items: int = BATCH) -> tuple[Tensor, Tensor | None, bool]:
-        """-> waves [items, 1, CROP_SAMPLES], their controls or None, whether the talker knows their codes"""
-        rng = np.random.default_rng([self.seed, step])
-        kind, known = self.kinds[rng.choice(len(self.kinds), p=self.kind_shares)]
-        if kind is None:
-            return (
-                torch.from_numpy(np.stack([self.crop(rng) for _ in range(items)]))[:, None],
-                None,
-                known,
-            )
-        crops = [kind.crop(rng, CROP_SAMPLES // CODEC_FRAME_SAMPLES, GAIN_DB) for _ in range(items)]
-        waves, controls = (
-            torch.from_numpy(np.stack(part).astype(np.float32)) for part in zip(*crops, strict=True)
-        )
-        return waves[:, None], controls, known
 
 
 @dataclass
@@ -138,7 +87,7 @@ class Trainer:
         rate: float,
     ):
         torch.manual_seed(seed)
-        self.codec, self.losses, self.progress = Codec(config), Losses(), Progress()
+        self.codec, self.losses, self.progress = Codec(config), SpectralDistance(), Progress()
         self.entries = [
             layer.codebook for layer in self.codec.quantizer.vq.layers
         ]  # the optimizer's only after `relearn`
@@ -246,7 +195,9 @@ class Trainer:
             )
             return
         ours, _ = self.codec.decoder.sound(spectrum, log_hz, state)
-        terms = self.losses(ours, late(wave[:, 0])) | voice_terms(log_hz, spectrum, wave[:, 0])
+        terms = self.losses(ours, delay_as_decoder(wave[:, 0])) | voice_terms(
+            log_hz, spectrum, wave[:, 0]
+        )
         loss = (
             MEL_WEIGHT * terms["mel"]
             + MAGNITUDE_WEIGHT * terms["magnitude"]
@@ -254,7 +205,7 @@ class Trainer:
         )
         loss = loss + BUZZ_WEIGHT * terms["buzz"] + COMMITMENT_WEIGHT * commitment
         if self.ears:
-            terms["ears"] = heard_distance(self.ears, ours, late(wave[:, 0]))
+            terms["ears"] = feature_distance(self.ears, ours, delay_as_decoder(wave[:, 0]))
             loss = loss + self.ears_weight * terms["ears"]
         self.finish(wave, loss, terms | {"commitment": commitment})
 
@@ -279,7 +230,9 @@ class Trainer:
     @torch.no_grad()
     def validate(self, waves: Tensor) -> dict[str, float]:
         """Log-mel distance at the window of 1024 with all, four and two codebooks (or without quantizer)."""
-        target = self.losses.log_mel(self.losses.magnitude(late(waves[:, 0]), 1024), 1024)
+        target = self.losses.log_mel(
+            self.losses.magnitude(delay_as_decoder(waves[:, 0]), 1024), 1024
+        )
         latent, result = self.codec.encode_latent(waves), {}
         for number in (self.codec.config.codebooks, *sorted(FEW_CODEBOOKS, reverse=True)):
             given = latent

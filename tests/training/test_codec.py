@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from duplex.training import codec as training
-from duplex.training.controls import NUMBERS
+from duplex.training.data.crops import CROP_SAMPLES, Crops
 from duplex.training.data.pitch import pitch
+from duplex.training.data.pool import Pool
+from duplex.training.data.vocoder_targets import NUMBERS
 from duplex.training.objectives import codebooks
-from duplex.training.objectives.spectral import heard_distance
+from duplex.training.objectives.spectral import feature_distance
 
 from duplex.audio import CODEC_FRAME_SAMPLES, CODEC_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
 from duplex.model.codec import Codec, CodecConfig, save_codec
@@ -174,18 +176,18 @@ def test_an_encoder_can_begin_anew_for_a_decoder_that_stays(codec, wave, tmp_pat
     )
 
 
-def test_ears_hear_no_difference_between_a_sound_and_itself():
+def test_the_encoder_hears_no_difference_between_a_sound_and_itself():
     wave, ears = 0.1 * torch.randn(2, 3 * TICK_SAMPLES), tiny_encoder()
-    assert heard_distance(ears, wave, wave) == 0 < heard_distance(ears, wave.flip(1), wave)
+    assert feature_distance(ears, wave, wave) == 0 < feature_distance(ears, wave.flip(1), wave)
 
 
 def test_crops_are_repeatable_and_sometimes_silent(tmp_path):
-    samples = 3 * training.CROP_SAMPLES
+    samples = 3 * CROP_SAMPLES
     np.full(samples, 8000, dtype=np.int16).tofile(tmp_path / "audio.i16")
     entry = {"offset": 0, "samples": samples, "split": "train"}
     (tmp_path / "index.jsonl").write_text(json.dumps(entry) + "\n")
-    crops = training.Crops([(training.Pool(tmp_path), 1.0)], seed=3)
+    crops = Crops([(Pool(tmp_path), 1.0)], seed=3)
     batch, controls, _ = crops.batch(7, 200)
-    assert batch.shape == (200, 1, training.CROP_SAMPLES) and batch.abs().max() <= 0.99
+    assert batch.shape == (200, 1, CROP_SAMPLES) and batch.abs().max() <= 0.99
     assert torch.equal(batch, crops.batch(7, 200)[0]) and controls is None
     assert 0 < (batch.abs().amax((1, 2)) == 0).sum() < 20

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from duplex.training.data.synthesizers import KOKORO, Kokoro
 from duplex.training.evaluation.facts import right, wave_of
 from duplex.training.evaluation.play import play
-from duplex.training.make_scenes import KOKORO, Kokoro
 from duplex.training.text.context import MODES, context_exchange, read_matters
 
 from duplex import weights

@@ -11,7 +11,7 @@ The questions are texts/questions.jsonl (WebQuestions' test part), the same for 
 text to typed is what training for conversations has cost, typed to voice what hearing costs. An answer is right if one of the
 accepted ones is in it, word for word. OUT receives facts.json and, with every answer, facts.jsonl.
 
---questions-audio holds QUESTION_ID.wav; what is missing there is spoken first, by Kokoro's voices (duplex.training.make_scenes), which no
+--questions-audio holds QUESTION_ID.wav; what is missing there is spoken first, by Kokoro's voices (duplex.training.data.synthesizers), which no
 training has heard. That takes some seconds a question; to have it done beforehand, going on where an earlier run was ended:
 
     python -m duplex.training.evaluation.facts --questions-audio facts
@@ -29,9 +29,9 @@ import soxr
 import torch
 from duplex.training.answers import batches, chat, load
 from duplex.training.data.normalize import heard_form
+from duplex.training.data.synthesizers import KOKORO, Kokoro
 from duplex.training.evaluation.error_rate import error_rate
 from duplex.training.evaluation.voice import TEXTS
-from duplex.training.make_scenes import KOKORO, Kokoro
 
 from duplex import weights
 from duplex.agent.agent import INSTRUCTIONS, load_agent

@@ -88,7 +88,7 @@ def through(codec, waves: list[np.ndarray], codebooks: int | None = None) -> lis
 
 
 def spoken_by_heart(texts: list[str]) -> list[np.ndarray]:
-    from duplex.training.speech import HibariVoice
+    from duplex.training.data.synthesizers import HibariVoice
 
     voice = HibariVoice()
     return [
