@@ -3,11 +3,11 @@
 import asyncio
 
 import numpy as np
-from duplex.client import ClientError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from duplex.audio import TICK_MS
+from duplex.errors import ClientError, ProtocolError
 from duplex.serving import native as protocol
 
 OPEN_S = 10
@@ -61,7 +61,7 @@ class RemoteSession:
                 protocol.encode_start(instructions, seed, voice=voice, speed=speed)
             )
             answer = protocol.decode_server(await connection.recv())
-        except (ConnectionClosed, protocol.ProtocolError) as error:
+        except (ConnectionClosed, ProtocolError) as error:
             raise ClientError(
                 f"the server at {url} closed the connection at once ({_reason(error)})"
             ) from error
@@ -91,7 +91,7 @@ class RemoteSession:
             if error.rcvd is None and await self._resume():  # not closed by the server, but broken
                 return await self.get()
             message = _error("lost", "the connection to the server was lost")
-        except protocol.ProtocolError as error:
+        except ProtocolError as error:
             message = _error("bad_message", f"the server sent what no duplex server sends: {error}")
         if not isinstance(message, dict):
             self._ticks += 1
@@ -130,7 +130,7 @@ class RemoteSession:
                 TimeoutError,
                 InvalidHandshake,
                 ConnectionClosed,
-                protocol.ProtocolError,
+                ProtocolError,
             ):
                 await asyncio.sleep(wait_s)
                 continue

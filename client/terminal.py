@@ -5,13 +5,13 @@ import contextlib
 import queue
 
 import numpy as np
-from duplex.client import ClientError
 from duplex.client.display import Display
 from duplex.client.jitter_buffer import BLOCK_SAMPLES, Playback
 from duplex.client.recording import Recording
 
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.echo import EchoCanceller
+from duplex.errors import ClientError
 
 HEARD_TICKS = 8  # microphone ticks that may wait to be sent; beyond, they are dropped and counted
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from duplex.client import ClientError
 from duplex.client.display import Display
 from duplex.client.jitter_buffer import BLOCK_MS, BLOCK_SAMPLES, Playback
 from duplex.client.recording import Recording
 
 from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_MS, TICK_S, TICK_SAMPLES
+from duplex.errors import ClientError
 
 LEAD_IN_S = 1.0  # silence before the first question
 PAUSE_S = 1.0  # between the end of an answer and the next question

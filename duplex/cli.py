@@ -15,15 +15,11 @@ import sys
 from pathlib import Path
 
 from duplex import __version__, voices
-from duplex.client import ClientError
-from duplex.weights import DEFAULT_AGENT, WeightsError
+from duplex.errors import ClientError, DuplexError, EchoUnavailable, UsageError
+from duplex.weights import DEFAULT_AGENT
 
 KEY_VARIABLE = "DUPLEX_API_KEY"
 FAILED = 2  # exit code when the sentence on stderr says all
-
-
-class UsageError(Exception):
-    """One sentence about the command line."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -33,15 +29,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     try:
         args.run(args)
-    except (ClientError, WeightsError, UsageError) as error:
-        sys.exit(_fail(error))
+    except DuplexError as error:
+        print(f"duplex: {error}", file=sys.stderr)
+        sys.exit(FAILED)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _fail(error: Exception) -> int:
-    print(f"duplex: {error}", file=sys.stderr)
-    return FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -213,7 +205,6 @@ def _load(args: argparse.Namespace, slots: int, cancel_echo: bool = True):
     import torch
 
     from duplex.agent.agent import load_agent
-    from duplex.model.backbone import BackboneError
 
     in_8_bits = (
         args.dtype or "int8"
@@ -228,8 +219,6 @@ def _load(args: argparse.Namespace, slots: int, cancel_echo: bool = True):
     options["threads"] = args.threads
     try:
         agent = load_agent(args.agent, slots=slots, **options)
-    except BackboneError as error:
-        raise UsageError(str(error)) from error
     except FileNotFoundError as error:
         raise UsageError(
             f"the agent in {args.agent} is not complete: {error.filename or error} is missing"
@@ -248,21 +237,18 @@ def _serve(args: argparse.Namespace) -> None:
     if args.tls_key and not args.tls_cert:
         raise UsageError("--tls-key needs the certificate too; give --tls-cert")
     access = server.Access(args.api_key, tuple(args.origin), args.tls_cert, args.tls_key, args.open)
-    try:
-        access.check(args.host)
-        recorder = _recorder(args)
-        limits = {"idle_s": args.idle, "longest_s": args.longest, "recorder": recorder}
-        server.run(
-            lambda slots: _load(args, slots),
-            args.host,
-            args.port,
-            args.slots,
-            access,
-            args.grace,
-            **limits,
-        )
-    except server.ServerError as error:
-        sys.exit(_fail(error))
+    access.check(args.host)
+    server.run(
+        lambda slots: _load(args, slots),
+        args.host,
+        args.port,
+        args.slots,
+        access,
+        args.grace,
+        idle_s=args.idle,
+        longest_s=args.longest,
+        recorder=_recorder(args),
+    )
 
 
 def _recorder(args: argparse.Namespace):
@@ -301,13 +287,9 @@ def _talk(args: argparse.Namespace) -> None:
 
 def _bench(args: argparse.Namespace) -> None:
     from duplex.bench import run as bench
-    from duplex.bench.scenes import SceneError
 
-    try:
-        if not bench.run(args, lambda slots: _load(args, slots)):
-            sys.exit(1)
-    except (bench.BenchError, SceneError) as error:
-        raise UsageError(str(error)) from error
+    if not bench.run(args, lambda slots: _load(args, slots)):
+        sys.exit(1)
 
 
 def _recorded_questions() -> list[Path]:
@@ -321,10 +303,7 @@ def _recorded_questions() -> list[Path]:
 
 
 async def _open(args: argparse.Namespace):
-    try:
-        voices.find(args.voice or voices.DEFAULT, 1.0 if args.speed is None else args.speed)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    voices.find(args.voice or voices.DEFAULT, 1.0 if args.speed is None else args.speed)
     options = {
         "seed": args.seed,
         "instructions": args.instructions,
@@ -373,7 +352,7 @@ async def _talk_recorded(args: argparse.Namespace, questions: list) -> None:
 
 def _echo_canceller(args: argparse.Namespace):
     """The canceller, or nothing where it is not wanted or not to be had; the note says why."""
-    from duplex.echo import EchoCanceller, EchoUnavailable
+    from duplex.echo import EchoCanceller
 
     if not args.cancel_echo:
         return None

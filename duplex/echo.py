@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from duplex.audio import SAMPLE_RATE
+from duplex.errors import EchoUnavailable
 
 FRAME_SAMPLES = SAMPLE_RATE // 100  # 10 ms, the canceller's step
 LAG_SAMPLES = 223  # by which the canceller's output is later than its input
@@ -28,10 +29,6 @@ SMOOTHING = 0.3  # of the two powers, a frame
 LEAST_POWER = 1e-9
 HISS = 6e-5  # in all, two steps of 16 bits; what dies away in the canceller's filters takes six times as long once it is denormal
 NOISE_RISES = 10**0.003  # a frame, so 3 dB a second; it falls at once
-
-
-class EchoUnavailable(Exception):
-    """The library is not installed, or not made for this system; one sentence."""
 
 
 class EchoCanceller:

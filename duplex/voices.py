@@ -5,6 +5,8 @@ The codec's decoder makes sound from a pitch and from spectra (duplex.model.voco
 
 from dataclasses import dataclass
 
+from duplex.errors import VoiceError
+
 
 @dataclass(frozen=True)
 class Voice:
@@ -18,11 +20,11 @@ SPEEDS = (0.5, 1.5)  # lowest and highest speaking rate, of the learned one
 
 
 def find(name: str, speed: float) -> Voice:
-    """Raises ValueError, with a sentence for the client."""
+    """Raises VoiceError, with a sentence for the client."""
     if name not in VOICES:
-        raise ValueError(f"there is no voice {name!r:.40}; choose one of {', '.join(VOICES)}")
+        raise VoiceError(f"there is no voice {name!r:.40}; choose one of {', '.join(VOICES)}")
     if not SPEEDS[0] <= speed <= SPEEDS[1]:
-        raise ValueError(
+        raise VoiceError(
             f"the speaking rate is {SPEEDS[0]} to {SPEEDS[1]} times the usual one, not {speed:g}"
         )
     return VOICES[name]

@@ -19,12 +19,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from duplex.errors import WeightsError
+
 DEFAULT_AGENT = Path(__file__).parent / "pretrained"  # the agent that ships
 FETCH_TIMEOUT_S = 30  # without a single byte
-
-
-class WeightsError(Exception):
-    """One sentence: what could not be had and what to do."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from duplex.client.wav import read_wave
 
 from duplex import cli
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
-from duplex.echo import FRAME_SAMPLES, LAG_SAMPLES, EchoCanceller, EchoUnavailable
+from duplex.echo import FRAME_SAMPLES, LAG_SAMPLES, EchoCanceller
+from duplex.errors import EchoUnavailable
 from tests.tiny_agent import TinyAgent
 
 LEARNED = 3 * SAMPLE_RATE  # samples after which the room must be known

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from duplex import weights
-from duplex.weights import Weights, WeightsError, Wheel
+from duplex.errors import WeightsError
+from duplex.weights import Weights, Wheel
 
 ROOT = Path(__file__).parents[1]
 

@@ -69,6 +69,7 @@ from torch.nn import functional as F
 
 from duplex.audio import SAMPLE_RATE, TICK_S
 from duplex.checkpoint import load_config, load_tensors
+from duplex.errors import BackboneError
 from duplex.model import backbone
 from duplex.model.backbone import fill, start_controls, trained
 from duplex.model.lexicon import written
@@ -525,7 +526,7 @@ def build_lm(args) -> LM:
     try:
         sizes, tensors = backbone.read(args.backbone)
         backbone.check_tokenizer(tokenizer)
-    except backbone.BackboneError as error:
+    except BackboneError as error:
         raise SystemExit(f"{error}.") from error
     config = LMConfig(lora_rank=args.rank, **sizes)
     if args.start:

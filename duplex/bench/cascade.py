@@ -243,7 +243,7 @@ def detector() -> Callable[[np.ndarray], float]:
 
 
 def real_parts(language_model, offline: bool = False, threads: int = 1) -> Parts:
-    """`language_model`: a bench_smollm2.SmolLM2. Raises weights.WeightsError."""
+    """`language_model`: a bench_smollm2.SmolLM2. Raises WeightsError."""
     import silero_vad  # noqa: F401  its import sets torch to one thread: it comes first
     import torch
     from hibari import Hibari

@@ -14,8 +14,8 @@ import numpy as np
 
 from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_S, TICK_SAMPLES, TICKS_PER_SECOND
 from duplex.bench.latency import spread
-from duplex.client import ClientError
 from duplex.client.remote import RemoteSession
+from duplex.errors import ClientError
 from duplex.serving.engine import Engine
 
 RAMP = (1, 2, 3, 4, 6, 8, 12, 16)

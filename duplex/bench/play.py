@@ -8,11 +8,11 @@ import numpy as np
 from duplex.bench.remote import open_session
 from duplex.bench.scenes import Annotation, Player, Scene
 from duplex.bench.score import ScoredScene
-from duplex.client import ClientError
 from duplex.client.display import Display
 from duplex.client.local import LockstepSession
 from duplex.client.recording import Recording
 from duplex.client.wav import Lockstep, RealTime, converse
+from duplex.errors import ClientError
 
 
 @dataclass

@@ -22,8 +22,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
-from duplex.client import ClientError
 from duplex.client.remote import RemoteSession
+from duplex.errors import ClientError
 from duplex.serving import moshi, opus
 from duplex.serving import native as protocol
 from duplex.serving import openai_realtime as realtime

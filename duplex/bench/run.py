@@ -26,15 +26,12 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from duplex import __version__
+from duplex.errors import BenchError
 
 # The agents of this process that can be measured; the last two are controls.
 AGENTS = ("default", "cascade", "silent", "talking")
 # What the agent behind --url is called in the report.
 REMOTE = "remote"
-
-
-class BenchError(Exception):
-    """One sentence about what the bench was asked for."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, key_variable: str) -> None:
@@ -91,7 +88,7 @@ def is_installed(module: str) -> bool:
 
 
 def make_recognizer(offline: bool, threads: int):
-    """The judge of what is heard. Raises weights.WeightsError."""
+    """The judge of what is heard. Raises WeightsError."""
     from duplex import weights
     from duplex.bench.recognizer import Recognizer, Whisper
 
@@ -99,7 +96,7 @@ def make_recognizer(offline: bool, threads: int):
 
 
 def make_language_model(offline: bool):
-    """The judge of relevance, and the cascade's LM. Raises weights.WeightsError."""
+    """The judge of relevance, and the cascade's LM. Raises WeightsError."""
     from duplex.bench.smollm2 import SmolLM2
 
     return SmolLM2(offline)
@@ -145,7 +142,7 @@ class Loader:
 def run(args: argparse.Namespace, load: Callable[[int], object]) -> bool:
     """The command, where load(slots) makes the duplex agent -> whether nothing was found at fault.
 
-    Raises BenchError, SceneError, weights.WeightsError and client.ClientError.
+    Raises BenchError, SceneError, WeightsError and ClientError.
     """
     from duplex.bench import scenes as scene_files
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_S, TICK_SAMPLES
+from duplex.errors import SceneError
 
 SHIPPED = Path(__file__).parent / "scene_set"
 LISTEN_S = 6.0  # after the last piece
@@ -39,10 +40,6 @@ ROLES = {
     "television": "a voice in the room that is nobody's",
     "noise": "no speech at all",
 }
-
-
-class SceneError(Exception):
-    """One sentence: what is wrong with a folder of scenes."""
 
 
 @dataclass

@@ -49,7 +49,7 @@ class SmolLM2:
     """The model with its tokenizer: replies to conversations, and judges answers."""
 
     def __init__(self, offline: bool = False):
-        """Raises weights.WeightsError."""
+        """Raises WeightsError."""
         self.model = load_llama(next(weights.smollm2(offline).glob("*.gguf")))
         self.tokenizer = load_tokenizer(weights.DEFAULT_AGENT)
         self.end = self.tokenizer.token_to_id(END)

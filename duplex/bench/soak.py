@@ -23,8 +23,8 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_S, TICK_SAMPLES
-from duplex.client import ClientError
 from duplex.client.remote import RemoteSession
+from duplex.errors import ClientError
 from duplex.serving import native as protocol
 from duplex.serving.engine import Engine
 

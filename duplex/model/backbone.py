@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from duplex.errors import BackboneError
 from duplex.model.lm import LM
 from duplex.model.tokens import (
     AGENT,
@@ -46,10 +47,6 @@ GGUF_NAMES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-
-
-class BackboneError(ValueError):
-    """One sentence: why a backbone cannot be used."""
 
 
 def read(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:

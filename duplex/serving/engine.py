@@ -34,6 +34,7 @@ from collections import deque
 import numpy as np
 
 from duplex.audio import TICK_S, TICK_SAMPLES
+from duplex.errors import EngineFull, EngineStopped
 from duplex.events import Ending, Error
 from duplex.serving.session import BEHIND_TICKS, STALLED_TICKS, Session
 
@@ -45,14 +46,6 @@ OVERLOAD_TICKS = 25  # the two seconds that tell whether the engine is overloade
 OVERLOAD_LATE = 10  # so many late ones among them: it is
 WAITED_TICKS = 50  # after so many the beat may move: by what audio has waited in all of them, but for what it needs
 NEEDED_S = 0.03  # at least, and as much as the waiting varies
-
-
-class EngineFull(Exception):
-    """Every slot is taken, or the ticks are late already."""
-
-
-class EngineStopped(Exception):
-    """The engine no longer takes sessions."""
 
 
 class WallClock:

@@ -15,10 +15,10 @@ The session opens with the connection. Of the query only text_seed is used: the 
 
 import numpy as np
 
+from duplex.errors import ProtocolError
 from duplex.events import Error
 from duplex.serving import opus
 from duplex.serving.commands import Audio, Start
-from duplex.serving.native import ProtocolError
 
 PATH = "/api/chat"
 HANDSHAKE, AUDIO, TEXT, ERROR = b"\x00", b"\x01", b"\x02", b"\x05"
@@ -43,10 +43,7 @@ class Moshi:
             raise ProtocolError("messages are binary here; JSON events are spoken at /v1/duplex")
         if message[:1] != AUDIO:
             return [], []
-        try:
-            return [Audio(self._decoder.decode(message[1:]))], []
-        except opus.OpusError as error:
-            raise ProtocolError(str(error)) from None
+        return [Audio(self._decoder.decode(message[1:]))], []
 
     def opened(self, session_id: str) -> list:
         return [HANDSHAKE]

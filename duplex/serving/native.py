@@ -62,6 +62,7 @@ import numpy as np
 
 from duplex import voices
 from duplex.audio import SAMPLE_RATE, TICK_MS
+from duplex.errors import ProtocolError
 from duplex.events import Error
 from duplex.serving import opus
 from duplex.serving.commands import Answer, Audio, End, Played, Resume, Start, Stop, Write
@@ -76,10 +77,6 @@ MISSED_EVENTS = 2_000  # kept for a client that may come back
 SUBPROTOCOL = "duplex"
 
 CLOSE_ENDED, CLOSE_GOING_AWAY, CLOSE_ABUSE, CLOSE_FAILED, CLOSE_FULL = 1000, 1001, 1008, 1011, 1013
-
-
-class ProtocolError(ValueError):
-    """A message outside the table; the text is one sentence for the sender."""
 
 
 def encode_audio(samples: np.ndarray) -> bytes:
@@ -216,10 +213,7 @@ class Native:
     def receive(self, message: bytes | str) -> tuple[list, list]:
         """-> commands, messages to answer with. Raises ProtocolError."""
         if isinstance(message, bytes) and self._opus:
-            try:
-                return [Audio(self._opus[0].decode(message))], []
-            except opus.OpusError as error:
-                raise ProtocolError(str(error)) from None
+            return [Audio(self._opus[0].decode(message))], []
         command = decode_client(message)
         if isinstance(command, Start | Resume) and self.started:
             raise ProtocolError(

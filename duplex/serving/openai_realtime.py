@@ -22,6 +22,7 @@ import numpy as np
 
 from duplex import voices
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
+from duplex.errors import ProtocolError
 from duplex.events import Error
 from duplex.serving import g711
 from duplex.serving.commands import (
@@ -39,7 +40,6 @@ from duplex.serving.commands import (
 from duplex.serving.native import (
     MAX_INSTRUCTIONS,
     MAX_TEXT,
-    ProtocolError,
     decode_audio,
     encode_audio,
     json_object,

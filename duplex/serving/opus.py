@@ -4,14 +4,11 @@ import numpy as np
 import sphn
 
 from duplex.audio import SAMPLE_RATE
+from duplex.errors import ProtocolError
 
 MAX_BYTES = (
     1 << 14
 )  # of one message: 80 ms are a few hundred; packets of one byte could claim minutes of silence
-
-
-class OpusError(ValueError):
-    """One sentence: what came is no Ogg-Opus."""
 
 
 class Decoder:
@@ -19,9 +16,9 @@ class Decoder:
         self._reader = sphn.OpusStreamReader(SAMPLE_RATE)
 
     def decode(self, pages: bytes) -> np.ndarray:
-        """Any piece of an Ogg stream -> the samples it completes, float32 [N]. OpusError: the stream is broken."""
+        """Any piece of an Ogg stream -> the samples it completes, float32 [N]. ProtocolError: the stream is broken."""
         if len(pages) > MAX_BYTES:
-            raise OpusError(f"an Opus message has at most {MAX_BYTES} bytes, not {len(pages)}")
+            raise ProtocolError(f"an Opus message has at most {MAX_BYTES} bytes, not {len(pages)}")
         if not pages:
             return np.zeros(0, np.float32)
         try:
@@ -30,7 +27,7 @@ class Decoder:
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
             self._reader = sphn.OpusStreamReader(SAMPLE_RATE)  # a new stream may follow
-            raise OpusError(f"this is no Ogg-Opus stream ({error})"[:120]) from None
+            raise ProtocolError(f"this is no Ogg-Opus stream ({error})"[:120]) from None
 
 
 class Encoder:

@@ -28,6 +28,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from duplex import voices
+from duplex.errors import EngineFull, EngineStopped, ProtocolError, ServerError
 from duplex.events import Error
 from duplex.serving import auth as security
 from duplex.serving import capacity, moshi, pages
@@ -47,7 +48,7 @@ from duplex.serving.commands import (
     Truncate,
     Write,
 )
-from duplex.serving.engine import Engine, EngineFull, EngineStopped
+from duplex.serving.engine import Engine
 from duplex.serving.pages import STATS_PATH  # noqa: F401, where it has always been found
 from duplex.serving.session import BEHIND_TICKS, Session
 
@@ -71,10 +72,6 @@ CLOSE_CODES |= {
     "gone": protocol.CLOSE_ENDED,
     "refused": protocol.CLOSE_ABUSE,
 }
-
-
-class ServerError(Exception):
-    """One sentence: why the server cannot serve."""
 
 
 @dataclass(frozen=True)
@@ -426,7 +423,7 @@ async def _first_commands(connection: ServerConnection, dialect) -> list:
             for _ in range(protocol.MAX_BAD_MESSAGES):
                 try:
                     return dialect.receive(await connection.recv())[0]
-                except protocol.ProtocolError as error:
+                except ProtocolError as error:
                     await _send(connection, dialect.refused(Error("bad_message", str(error))))
     except TimeoutError:
         error = Error(
@@ -489,10 +486,10 @@ async def _hear(connection: ServerConnection, dialect, session: Session) -> bool
                 commands, replies = dialect.receive(message)
                 for command in commands:
                     if not carry_out(session, command):
-                        raise protocol.ProtocolError(
+                        raise ProtocolError(
                             "too much is asked for at once; this message is ignored"
                         )
-            except protocol.ProtocolError as error:
+            except ProtocolError as error:
                 bad += 1
                 replies = dialect.refused(Error("bad_message", str(error)))
             await _send(connection, replies)

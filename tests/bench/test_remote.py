@@ -7,7 +7,6 @@ import time
 
 import numpy as np
 import pytest
-from duplex.client import ClientError
 from websockets.asyncio.server import serve
 
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
@@ -16,6 +15,7 @@ from duplex.bench.latency import measure_remote
 from duplex.bench.play import play_remote
 from duplex.bench.remote import Moshi, PacedSession, Realtime, address, open_session
 from duplex.bench.scenes import Piece, Scene
+from duplex.errors import ClientError
 from duplex.serving import native as protocol
 from tests.conftest import tone
 from tests.serving.test_server import rest_raw

@@ -23,6 +23,7 @@ from duplex.bench.play import play_fast
 from duplex.bench.recognizer import Heard
 from duplex.bench.scenes import KINDS, Piece, Scene, Word
 from duplex.bench.score import FIGURES, relevance
+from duplex.errors import BenchError
 from duplex.events import Event
 
 COSTS = Costs(recogniser=0.1, prompt=0.0, token=0.01, voice=0.0)
@@ -307,5 +308,5 @@ def test_mistakes_are_told_in_a_sentence(tmp_path, capsys):
 
 
 def test_missing_package_is_told_in_a_sentence():
-    with pytest.raises(bench.BenchError, match="silero_vad not installed; pip install"):
+    with pytest.raises(BenchError, match="silero_vad not installed; pip install"):
         bench.check(options("all"), is_installed=lambda module: module != "silero_vad")

@@ -10,8 +10,9 @@ from duplex.training import make_scenes as bench_make
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
 from duplex.bench import scenes as bench_scenes
 from duplex.bench.recognizer import Heard
-from duplex.bench.scenes import KINDS, Piece, Player, Scene, SceneError, Word
+from duplex.bench.scenes import KINDS, Piece, Player, Scene, Word
 from duplex.bench.score import ScoredScene, score
+from duplex.errors import SceneError
 
 
 def piece(role: str, seconds: float, level: float = 0.3, **due) -> Piece:

@@ -10,7 +10,8 @@ from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from duplex.agent.agent import load_agent
-from duplex.model.backbone import BackboneError, check_tokenizer, fill, read
+from duplex.errors import BackboneError
+from duplex.model.backbone import check_tokenizer, fill, read
 from duplex.model.lm import LM, LMConfig
 from tests.tiny_speech_agent import tiny_tokenizer
 

@@ -9,18 +9,18 @@ import urllib.request
 
 import numpy as np
 import pytest
-from duplex.client import ClientError
 from duplex.client.remote import RemoteSession
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from duplex import cli
 from duplex.audio import TICK_SAMPLES
+from duplex.errors import ClientError, ServerError
 from duplex.serving import auth as security
 from duplex.serving import moshi
 from duplex.serving import native as protocol
 from duplex.serving import openai_realtime as realtime
-from duplex.serving.server import Access, ServerError
+from duplex.serving.server import Access
 from tests.serving.test_server import drive, next_event
 from tests.tiny_agent import TinyAgent
 

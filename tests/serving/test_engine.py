@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from duplex.audio import TICK_MS, TICK_S, TICK_SAMPLES
+from duplex.errors import EngineFull, EngineStopped
 from duplex.events import Error
-from duplex.serving.engine import OVERLOAD_LATE, WAITED_TICKS, Engine, EngineFull, EngineStopped
+from duplex.serving.engine import OVERLOAD_LATE, WAITED_TICKS, Engine
 from duplex.serving.session import BEHIND_TICKS, STALLED_TICKS, UNREAD_TICKS, WISHES
 from tests.conftest import HandClock, tone
 from tests.tiny_agent import QUIET_TICKS, TinyAgent

@@ -7,6 +7,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from duplex.audio import TICK_S, TICK_SAMPLES
+from duplex.errors import ProtocolError
 from duplex.events import Error, Event
 from duplex.serving import moshi, opus
 from duplex.serving import native as protocol
@@ -35,7 +36,7 @@ def test_unknown_kinds_are_ignored(message):
 
 def test_garbage_is_one_sentence():
     for message in ("text", b"\x01garbage" * 9, b"\x01" + bytes(opus.MAX_BYTES + 1)):
-        with pytest.raises(protocol.ProtocolError):
+        with pytest.raises(ProtocolError):
             moshi.Moshi({}).receive(message)
 
 

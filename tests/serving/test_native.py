@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duplex.errors import ProtocolError
 from duplex.events import Ended, Ending, Error, Event, Lag
 from duplex.serving import native as protocol
 from duplex.serving.commands import Answer, Played, Resume, Stop, Write
@@ -115,11 +116,11 @@ def test_a_client_that_comes_back_gets_what_it_missed():
 def test_order_of_native_messages():
     native = protocol.Native()
     for early in ("playback", "stop", "answer", "text"):
-        with pytest.raises(protocol.ProtocolError, match="not open yet"):
+        with pytest.raises(ProtocolError, match="not open yet"):
             native.receive(GOLDEN["client"][early])
     native.receive(GOLDEN["client"]["start"])
     for late in ("start", "resume"):
-        with pytest.raises(protocol.ProtocolError, match="once"):
+        with pytest.raises(ProtocolError, match="once"):
             native.receive(GOLDEN["client"][late])
 
 
@@ -139,7 +140,7 @@ def test_opus_both_ways():
         0.8 < np.corrcoef(heard[9600:19200], np.roll(heard, 600)[9600:19200])[0, 1]
         and 0.15 < heard[9600:].std() < 0.25
     )
-    with pytest.raises(protocol.ProtocolError, match="no Ogg-Opus"):
+    with pytest.raises(ProtocolError, match="no Ogg-Opus"):
         server.receive(b"noise" * 40)
 
 
@@ -182,7 +183,7 @@ def test_every_sample_survives_the_way(values):
     ],
 )
 def test_garbage_is_one_sentence(message):
-    with pytest.raises(protocol.ProtocolError) as caught:
+    with pytest.raises(ProtocolError) as caught:
         protocol.decode_client(message)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
 
@@ -191,5 +192,5 @@ def test_garbage_is_one_sentence(message):
 def test_no_message_breaks_the_decoder(message):
     try:
         protocol.decode_client(message)
-    except protocol.ProtocolError:
+    except ProtocolError:
         pass

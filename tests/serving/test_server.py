@@ -16,9 +16,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from duplex.audio import TICK_S, TICK_SAMPLES
+from duplex.errors import ServerError
 from duplex.serving import native as protocol
 from duplex.serving.engine import Engine
-from duplex.serving.server import STATS_PATH, ServerError, address, bind, serving
+from duplex.serving.server import STATS_PATH, address, bind, serving
 from tests.conftest import tone
 from tests.serving.test_engine import Failing
 from tests.tiny_agent import TinyAgent
