@@ -72,8 +72,9 @@ from duplex.checkpoint import load_config, load_tensors
 from duplex.errors import BackboneError
 from duplex.model import backbone
 from duplex.model.backbone import fill, start_controls, trained
+from duplex.model.kv_cache import TEXT, visible_cells
 from duplex.model.lexicon import written
-from duplex.model.lm import LM, TEXT, LMConfig, visible_cells
+from duplex.model.lm import LM, LMConfig
 from duplex.model.tokens import (
     AGENT,
     ASIDE,

@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +27,13 @@ from duplex.audio import CODEC_FRAME_RATE, SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.checkpoint import load_config, load_tensors
 from duplex.echo import EchoCanceller, EchoUnavailable
 from duplex.events import Error, Event
+from duplex.model import beam_search, features, kv_cache, lexicon, lm
 from duplex.model import codec as codec_module
 from duplex.model import encoder as encoder_module
-from duplex.model import features, lexicon, lm
 from duplex.model import synthesis as talking
+from duplex.model.beam_search import Reading
 from duplex.model.draft import Asked, Draft, DraftConfig, propose
 from duplex.model.g2p import Pronounce
-from duplex.model.lexicon import Reading
 from duplex.model.tokens import (
     AGENT,
     ASIDE,
@@ -116,7 +115,7 @@ class Agent:
         draft=None,
         helped=nullcontext,
     ):
-        """settings: Settings or None; helped: makes a context for the time of a step, see sharing.helped."""
+        """settings: Settings or None; helped: makes a context for the time of a step, see cpu.helper_thread.running."""
         self.lm, self.encoder, self.lexicon, self.codec, self.tokenizer = (
             model,
             encoder,
@@ -137,7 +136,7 @@ class Agent:
         self.dtype = model.norm.dtype
         self.device = model.norm.device
         cache = {"device": self.device, "dtype": model.cache_dtype or self.dtype}
-        self.lm_state = lm.initial_state(model.config, slots, PROMPT_CELLS, **cache)
+        self.lm_state = kv_cache.initial_state(model.config, slots, PROMPT_CELLS, **cache)
         self.feature_state = features.initial_state(slots)
         self.encoder_state = encoder.initial_state(slots)
         self.talker_state = self.talking.initial_state(slots)
@@ -206,8 +205,8 @@ class Agent:
             torch.Generator().manual_seed(seed), seed=seed, temperature=temperature, prompt=prompt
         )
         while prompt and not gradually:
-            self.feed({slot: self.row(prompt[: lm.CALL_CELLS])}, pin=True)
-            del prompt[: lm.CALL_CELLS]
+            self.feed({slot: self.row(prompt[: kv_cache.CALL_CELLS])}, pin=True)
+            del prompt[: kv_cache.CALL_CELLS]
         self.start_clock(slot)
 
     def start_clock(self, slot: int) -> None:
@@ -270,7 +269,7 @@ class Agent:
         session = self.sessions[slot]
         first = min((begin for begin, end in session.voiced if end > heard_ms), default=None)
         if first is not None:
-            lm.drop(
+            kv_cache.drop(
                 self.lm_state,
                 slot,
                 [position for position, begin in session.tokens if begin >= first],
@@ -282,7 +281,7 @@ class Agent:
     def close(self, slot: int) -> None:
         """End a session; its slot is silent and knows nothing."""
         self.sessions.pop(slot, None)
-        lm.reset(self.lm_state, slot)
+        kv_cache.reset(self.lm_state, slot)
         features.reset(self.feature_state, [slot])
         encoder_module.reset(self.encoder_state, [slot])
         self.talking.stop(self.talker_state, slot)
@@ -319,7 +318,7 @@ class Agent:
             x[slot, : counts[slot]] = inputs[slot]
             is_tick[slot, ticks] = True
         begun = time.perf_counter()
-        hidden, self.lm_state = lm.step(self.lm, x, counts, is_tick, self.lm_state, pin)
+        hidden, self.lm_state = kv_cache.step(self.lm, x, counts, is_tick, self.lm_state, pin)
         self.counted(begun)
         asked = {
             slot: hidden[slot, counts[slot] - 1 - len(guesses.get(slot, [])) : counts[slot]]
@@ -470,9 +469,9 @@ class Agent:
         """A tick's phones [4, 1 + phones] -> the pieces of the user's words that are settled in it, and how sure they are."""
         heard, own = [], turns.audible_words(session)
         if not session.grammar.user_open and not session.hearing.unwritten:
-            lexicon.commit(session.words_heard, lexicon.LONGEST_TURN)
+            beam_search.commit(session.words_heard, beam_search.LONGEST_TURN)
             session.pure = True
-        for word, sure in lexicon.read(self.lexicon, session.words_heard, phones):
+        for word, sure in beam_search.read(self.lexicon, session.words_heard, phones):
             session.reviewed = False
             if hearing.of_its_own(word, own):
                 session.pure = False
@@ -495,13 +494,13 @@ class Agent:
         if session.reviewed or reading.cut or not session.pure or session.grammar.stream != USER:
             return
         if (
-            reading.quiet < lexicon.QUIET_FRAMES
-            or lexicon.undecided(reading)
+            reading.quiet < beam_search.QUIET_FRAMES
+            or beam_search.undecided(reading)
             or hearing.awaits(session.hearing, session.tick)
         ):
             return
         session.reviewed = True
-        found = lexicon.ways(self.lexicon, reading, WAYS)
+        found = beam_search.ways(self.lexicon, reading, WAYS)
         found = [(way, score) for way, score in found if score > found[0][1] - WORSE]
         texts = [[piece for word in way for piece in self.spell(word)] for way, _ in found]
         likely = (self.likely(slot, texts) if len(found) > 1 else []) or [
@@ -528,7 +527,7 @@ class Agent:
         if len(texts[best]) - kept > CONSIDERED:  # too much for one call beside a tick
             return
         self.read_waiting(slot)
-        count = lm.take_back(
+        count = kv_cache.take_back(
             self.lm_state,
             slot,
             [position for position, _ in session.written[kept:]],
@@ -569,7 +568,7 @@ class Agent:
     def read_ahead(
         self, slot: int, texts: list[tuple[int, ...]], after: str, tick: torch.Tensor | None = None
     ) -> tuple[dict[tuple[int, ...], int], torch.Tensor]:
-        """One call that reads what may follow (after: see lm.consider), of the texts from the first on as many as fit; what
+        """One call that reads what may follow (after: see kv_cache.consider), of the texts from the first on as many as fit; what
         several of them begin with is read once, and the LM's state stays as it was. tick [D]: would come before them all.
 
         -> {beginning of a text: its place}, hidden states [N, D]; both empty if not even the first text fits
@@ -589,7 +588,7 @@ class Agent:
         x = self.row(tokens)[0]
         x = x if tick is None else torch.cat([tick[None].to(x.dtype), x])
         begun = time.perf_counter()
-        hidden = lm.consider(
+        hidden = kv_cache.consider(
             self.lm,
             x,
             [places.get(part[:-1], -1) if part else -1 for part in places],
@@ -648,7 +647,7 @@ class Agent:
         """
         session = self.sessions[slot]
         session.answer = self.thought(session.answer, hidden)
-        while not lexicon.undecided(session.words_heard) and time.perf_counter() < until:
+        while not beam_search.undecided(session.words_heard) and time.perf_counter() < until:
             _, states = self.read_ahead(slot, [(USER_END, AGENT, *session.answer)], "all", tick)
             if not len(states):
                 return
@@ -754,7 +753,7 @@ class Agent:
                     whose, kind(guesses[place], session.grammar), place, right
                 ] += 1
             if not right:
-                lm.rollback(self.lm_state, slot, len(guesses) - place)
+                kv_cache.rollback(self.lm_state, slot, len(guesses) - place)
                 self.hidden[slot] = state
             if symbol == NEXT:
                 return False
@@ -804,7 +803,7 @@ class Agent:
             session.pure = (
                 not session.hearing.unwritten
             )  # what was not written in its own turn will stand in the next
-            lexicon.commit(session.words_heard, lexicon.LONGEST_TURN)
+            beam_search.commit(session.words_heard, beam_search.LONGEST_TURN)
             hearing.turn_ended(session.hearing, symbol == USER_END)
             emit("user_ended", to="agent" if symbol == USER_END else "other")
         elif symbol == AGENT:
@@ -840,7 +839,7 @@ class Agent:
         session, state = self.sessions[slot], self.talker_state
         if state.slots[slot].held:
             session.held += 1
-            over = session.hearing.far_ticks >= GONE_TICKS and not lexicon.undecided(
+            over = session.hearing.far_ticks >= GONE_TICKS and not beam_search.undecided(
                 session.words_heard
             )
             if session.held > self.settings.hold_ticks or over:
@@ -872,7 +871,7 @@ class Agent:
         if session.heard_ms is not None:
             kept = min([kept, *(begin for begin, end in session.voiced if end > session.heard_ms)])
         unsaid = [position for position, begin in session.tokens if begin >= kept]
-        lm.drop(self.lm_state, slot, unsaid)
+        kv_cache.drop(self.lm_state, slot, unsaid)
         events.append(Event("agent_stopped", session.tick, session.turn_text[kept:]))
         session.words.clear()
         tokens, voiced = (
@@ -977,7 +976,7 @@ def load_agent(
         draft.load_state_dict(load_tensors(folder / "draft"))
         draft = draft.to(device, model.norm.dtype)
     if dtype == "int8":
-        from duplex.cpu import kernels
+        from duplex.cpu import helper_thread, kernels
         from duplex.cpu import shared_work as sharing
         from duplex.cpu.encoder import compile_encoder
         from duplex.cpu.lm import compile_draft, compile_lm
@@ -994,8 +993,8 @@ def load_agent(
     words, tokenizer = lexicon.load_lexicon(folder / "lexicon"), load_tokenizer(folder)
     helped = nullcontext
     if dtype == "int8" and (threads or sharing.cores()) > 1:
-        kernels.help_out()  # compiled here, not when its help is needed
-        helped = partial(sharing.helped, kernels.help_out)
+        helper_thread.worker_loop()  # compiled here, not when its help is needed
+        helped = helper_thread.running
     agent = Agent(
         model,
         encoder.eval(),

@@ -11,8 +11,8 @@ from duplex import voices
 from duplex.agent import speech_activity as hearing
 from duplex.agent.speech_activity import Hearing
 from duplex.echo import EchoCanceller
+from duplex.model.beam_search import Reading
 from duplex.model.g2p import PronounceState
-from duplex.model.lexicon import Reading
 from duplex.model.sampling import sample
 from duplex.model.tokens import (
     AGENT,

@@ -20,7 +20,7 @@ import torch
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_S, TICK_SAMPLES
 from duplex.cpu.lm import compile_draft, compile_lm
 from duplex.events import Transcript
-from duplex.model import lm as lm_module
+from duplex.model import kv_cache
 from duplex.model.draft import Draft, DraftConfig
 from duplex.model.lm import LM, LMConfig
 from duplex.serving.engine import Engine
@@ -239,7 +239,7 @@ def billion() -> dict:
     torch.manual_seed(0)
     model = compile_lm(LM(config).merge().eval())
     draft = compile_draft(Draft(DraftConfig(config.width, 2 * config.width)).eval())
-    state = lm_module.initial_state(config, 1)
+    state = kv_cache.initial_state(config, 1)
 
     def median(work) -> float:
         times = []
@@ -250,7 +250,7 @@ def billion() -> dict:
         return round(1000 * float(np.median(times)), 1)
 
     def call(count: int):
-        return lambda: lm_module.step(
+        return lambda: kv_cache.step(
             model, torch.randn(1, count, config.width), [count], np.zeros((1, count), bool), state
         )
 

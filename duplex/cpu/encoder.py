@@ -7,10 +7,10 @@ import torch
 from numba import njit
 from torch import nn
 
+from duplex.cpu.attention import attend
 from duplex.cpu.kernels import (
     OPTIONS,
     Weights,
-    attend,
     gelu,
     layer,
     layer_norm,

@@ -10,14 +10,11 @@ import numpy as np
 import torch
 from numba import njit
 
+from duplex.cpu.attention import attend_cells, hide, in_memory, keep
 from duplex.cpu.kernels import (
     OPTIONS,
     Weights,
-    attend_cells,
     gated,
-    hide,
-    in_memory,
-    keep,
     layer,
     multiply,
     pack,

@@ -1,4 +1,4 @@
-"""Two threads at one piece of work of a few microseconds: what they tell each other, and the one that helps (`kernels.help_out`).
+"""Two threads at one piece of work of a few microseconds: what they tell each other (the second: duplex.cpu.helper_thread).
 
 The thread that has a work to do describes it in a few words of memory and opens a ticket; both take pieces of the work by
 counting the ticket up, until none is left. A ticket bears the work's number, so a helper that slept for a while can take
@@ -6,11 +6,9 @@ nothing of a work that is over. Nobody waits for a helper that is not there: who
 operating system's own means to wait are hundreds of times slower than what is waited for; so both look, and look again.
 """
 
-import contextlib
 import ctypes
 import os
 import sys
-import threading
 
 from llvmlite import binding, ir
 from numba import njit, types
@@ -26,10 +24,6 @@ WORDS = (ctypes.c_int64 * (PIECES + 3 * LINE))()
 binding.add_symbol(
     "duplex_words", ctypes.addressof(WORDS)
 )  # by name: compiled code is kept on disk
-
-_wake, _lock = threading.Event(), threading.Lock()
-_thread: threading.Thread | None = None
-_users = 0
 
 
 def _word(builder, index):
@@ -170,29 +164,3 @@ def finish(others):
 def cores() -> int:
     """That this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextlib.contextmanager
-def helped(work):
-    """While it lasts a second thread runs `work`, which returns once nobody needs it (NEEDED is 0)."""
-    global _thread, _users
-    with _lock:
-        if _thread is None:
-            _thread = threading.Thread(target=_run, args=(work,), name="products", daemon=True)
-            _thread.start()
-        _users += 1
-        WORDS[NEEDED] = _users
-    _wake.set()
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            WORDS[NEEDED] = _users
-
-
-def _run(work) -> None:
-    while True:
-        _wake.wait()
-        _wake.clear()
-        work()

@@ -20,7 +20,7 @@ from duplex.agent.turn_policy import (
 from duplex.audio import TICK_SAMPLES
 from duplex.events import Transcript
 from duplex.model.encoder import BLANK
-from duplex.model.lm import TEXT
+from duplex.model.kv_cache import TEXT
 from duplex.model.tokens import (
     AGENT,
     ASIDE,

@@ -14,7 +14,7 @@ from duplex.cpu.encoder import compile_encoder
 from duplex.cpu.lm import compile_draft, compile_lm
 from duplex.cpu.talker import compile_talker, draw
 from duplex.cpu.vocoder import compile_vocoder
-from duplex.model import encoder, lm, talker, vocoder
+from duplex.model import encoder, kv_cache, lm, talker, vocoder
 from duplex.model.draft import Draft, DraftConfig
 from duplex.model.features import BANDS
 
@@ -119,7 +119,9 @@ def test_lm(cache, least):
     for one in (plain, compiled):
         torch.manual_seed(1)
         state, hidden = (
-            lm.initial_state(config, 3, 16, dtype=cache if one is compiled else torch.float32),
+            kv_cache.initial_state(
+                config, 3, 16, dtype=cache if one is compiled else torch.float32
+            ),
             [],
         )
         for counts in ([1, 0, 0], [2, 3, 1], *[[1, 5, 1]] * 6, [0, 0, 1]):
@@ -127,11 +129,11 @@ def test_lm(cache, least):
                 torch.randn(3, max(counts), config.width),
                 np.arange(max(counts))[None].repeat(3, 0) % 2 == 0,
             )
-            h, state = lm.step(one, x, counts, is_tick, state)
+            h, state = kv_cache.step(one, x, counts, is_tick, state)
             hidden += [h[slot, :count] for slot, count in enumerate(counts)]
         for after in ("prompt", "all"):
             hidden.append(
-                lm.consider(one, torch.randn(3, config.width), [-1, 0, 0], state, 1, after)
+                kv_cache.consider(one, torch.randn(3, config.width), [-1, 0, 0], state, 1, after)
             )
         found.append((torch.cat(hidden), one.logits(torch.cat(hidden)).detach()))
     close(found[1][0], found[0][0], least)

@@ -8,7 +8,7 @@ import torch
 from numba import njit
 from torch.nn import functional as F
 
-from duplex.cpu import kernels
+from duplex.cpu import attention, helper_thread, kernels
 from duplex.cpu import shared_work as sharing
 
 SHAPES = [(1, 576, 960), (3, 256, 1024), (8, 1536, 576), (11, 576, 3072)]
@@ -16,7 +16,7 @@ SHAPES = [(1, 576, 960), (3, 256, 1024), (8, 1536, 576), (11, 576, 3072)]
 
 @pytest.fixture(autouse=True)
 def compiled():
-    kernels.help_out()  # nobody needs it, so it returns
+    helper_thread.worker_loop()  # nobody needs it, so it returns
 
 
 @pytest.fixture(params=SHAPES, ids=str)
@@ -32,7 +32,7 @@ def product(request):
     return x, w, kernels.product(x, w)
 
 
-def attention(dtype: torch.dtype):
+def cells_and_queries(dtype: torch.dtype):
     """Five rows of two slots over 40 cells, of which each row sees others -> arguments of attend_cells, torch's result."""
     torch.manual_seed(0)
     slots, (batch, kv_heads, width, cells, seen) = np.array([0, 0, 2, 2, 2]), (3, 2, 16, 48, 40)
@@ -60,9 +60,9 @@ def attention(dtype: torch.dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_attention_is_that_of_torch(dtype):
-    given, expected = attention(dtype)
+    given, expected = cells_and_queries(dtype)
     y = np.empty_like(expected)
-    kernels.attend_cells(*given, y)
+    attention.attend_cells(*given, y)
     np.testing.assert_allclose(y, expected, atol=1e-5)
 
 
@@ -83,7 +83,7 @@ def round_trip(x):
 def test_two_threads_make_the_same_product(product):
     x, w, alone = product
     taken = 0
-    with sharing.helped(kernels.help_out):
+    with helper_thread.running():
         for _ in range(3000):
             assert np.array_equal(kernels.product(x, w), alone)
             taken += sharing.WORDS[sharing.DONE]
@@ -92,13 +92,13 @@ def test_two_threads_make_the_same_product(product):
 
 @pytest.mark.skipif(sharing.cores() < 2, reason="the other thread needs a core")
 def test_two_threads_attend_the_same():
-    given, expected = attention(torch.bfloat16)
+    given, expected = cells_and_queries(torch.bfloat16)
     alone, taken = np.empty_like(expected), 0
-    kernels.attend_cells(*given, alone)
-    with sharing.helped(kernels.help_out):
+    attention.attend_cells(*given, alone)
+    with helper_thread.running():
         for _ in range(3000):
             y = np.empty_like(expected)
-            kernels.attend_cells(*given, y)
+            attention.attend_cells(*given, y)
             assert np.array_equal(y, alone)
             taken += sharing.WORDS[sharing.DONE]
     assert taken > 0, "the helper has done nothing of it"
@@ -110,7 +110,7 @@ def test_of_two_who_want_help_one_gets_it(product):
     found = []
 
     def work():
-        with sharing.helped(kernels.help_out):
+        with helper_thread.running():
             found.append(all(np.array_equal(kernels.product(x, w), alone) for _ in range(300)))
 
     threads = [threading.Thread(target=work) for _ in range(3)]
@@ -123,9 +123,9 @@ def test_of_two_who_want_help_one_gets_it(product):
 
 
 def test_who_is_not_needed_stops_looking():
-    with sharing.helped(kernels.help_out):
+    with helper_thread.running():
         assert sharing.WORDS[sharing.NEEDED]
-    helper = threading.Thread(target=kernels.help_out)
+    helper = threading.Thread(target=helper_thread.worker_loop)
     helper.start()
     helper.join(10)
     assert not helper.is_alive()

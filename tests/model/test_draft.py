@@ -11,7 +11,7 @@ import torch
 from duplex.agent.turn_policy import Settings
 from duplex.audio import TICK_SAMPLES
 from duplex.bench import speculation as bench_draft
-from duplex.model import lm
+from duplex.model import kv_cache
 from duplex.model.draft import Asked, Draft, DraftConfig, propose
 from duplex.model.tokens import AGENT, FIRST_TEXT_ID, NEXT, STOP, Grammar, allowed
 from duplex.serving import metrics
@@ -115,7 +115,7 @@ def pair_probabilities(agent, heard) -> dict:
     pairs = {}
     for one, p in likeliest(agent.feed({0: agent.row([], vector)})[0][-1].clone()).items():
         after = agent.feed({0: agent.row([one])})[0][-1].clone()
-        lm.rollback(agent.lm_state, 0, 1)
+        kv_cache.rollback(agent.lm_state, 0, 1)
         pairs |= {(one, two): p * q for two, q in likeliest(after).items()}
     agent.lm_state, agent.feature_state, agent.encoder_state = states
     return pairs

@@ -9,9 +9,8 @@ import torch
 from duplex.training.data.normalize import phones
 from duplex.training.lexicon import DISCOUNT, pack, spellings
 
-from duplex.model import lexicon
-from duplex.model.encoder import BLANK, PHONES, WORD_END
-from duplex.model.lexicon import (
+from duplex.model import beam_search, lexicon
+from duplex.model.beam_search import (
     LM_WEIGHT,
     LONGEST_TURN,
     PHONE_BONUS,
@@ -19,13 +18,12 @@ from duplex.model.lexicon import (
     REST_FRAMES,
     Reading,
     commit,
-    expected,
     read,
     settle,
-    unpack,
     ways,
-    written,
 )
+from duplex.model.encoder import BLANK, PHONES, WORD_END
+from duplex.model.lexicon import expected, unpack, written
 
 SENTENCES = [
     "i see a tree",
@@ -132,7 +130,7 @@ def test_a_faint_word_is_given_and_not_sure(words, monkeypatch):
         .reshape(-1, 2, 1 + len(PHONES)),
         [],
     )
-    for doubted in (lexicon.DOUBTED, 0.0):
+    for doubted in (beam_search.DOUBTED, 0.0):
         monkeypatch.setattr(lexicon, "DOUBTED", doubted)
         reading = Reading()
         given = [word for tick in ticks for word in read(words, reading, tick)]
@@ -145,13 +143,13 @@ def test_until_a_word_is_given_it_is_undecided(words):
     reading, given, undecided = Reading(), [], []
     for tick in spoken("see").reshape(-1, 2, 1 + len(PHONES)):
         given += read(words, reading, tick)
-        undecided.append(lexicon.undecided(reading))
+        undecided.append(beam_search.undecided(reading))
     begun, over = undecided.index(True), len(undecided) - undecided[::-1].index(True)
     assert (
         given
         and begun < over < len(undecided)
         and all(undecided[begun:over])
-        and not lexicon.undecided(Reading())
+        and not beam_search.undecided(Reading())
     )
 
 
@@ -196,7 +194,7 @@ def test_a_word_that_nobody_finishes_is_none(words):
         given == []
         and reading.resting
         and not reading.node.any()
-        and not lexicon.undecided(reading)
+        and not beam_search.undecided(reading)
     )
 
 
@@ -216,7 +214,7 @@ def test_a_hypothesis_has_the_probability_of_all_its_paths(seed, monkeypatch):
     ).log_softmax(-1)
     reading = Reading()
     for frame in log_probs.numpy():
-        lexicon.hear(words, reading, frame)
+        beam_search.hear(words, reading, frame)
     found, said = {}, {}
     for i in np.flatnonzero(reading.node == 0):
         key = tuple(reading.words[i, : reading.count[i]])
@@ -309,7 +307,7 @@ def test_a_long_stream_costs_no_more_than_a_short_one(words):
                 (noise - np.log(np.exp(noise).sum(1, keepdims=True))).astype(np.float32),
             )
         )
-        assert len(reading.node) <= lexicon.HYPOTHESES and np.isfinite(reading.score).all()
+        assert len(reading.node) <= beam_search.HYPOTHESES and np.isfinite(reading.score).all()
         assert reading.words.shape[1] == LONGEST_TURN and reading.count.max() <= LONGEST_TURN > len(
             reading.given
         )
@@ -322,7 +320,7 @@ def test_a_long_turn_is_cut(words):
     assert (
         given == ["i", "see", "you"] * 17
         and reading.cut
-        and len(reading.given) == 51 - lexicon.COMMITTED
+        and len(reading.given) == 51 - beam_search.COMMITTED
     )
     commit(reading, LONGEST_TURN)
     assert not reading.cut and not reading.given

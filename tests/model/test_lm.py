@@ -5,12 +5,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from duplex.model import lm as lm_module
+from duplex.model import kv_cache
 from duplex.model.backbone import fill
-from duplex.model.lm import (
-    LM,
+from duplex.model.kv_cache import (
     TEXT,
-    LMConfig,
     consider,
     drop,
     initial_state,
@@ -19,6 +17,7 @@ from duplex.model.lm import (
     step,
     visible_cells,
 )
+from duplex.model.lm import LM, LMConfig
 
 TINY = LMConfig(
     width=32, layers=3, heads=4, kv_heads=2, hidden=48, vocabulary=64, rope_theta=1000.0, lora_rank=4, feature_width=12,
@@ -229,4 +228,4 @@ def test_too_many_positions_is_a_clear_error(model):
     state = initial_state(TINY, 1, prompt_cells=0)
     with pytest.raises(AssertionError, match="do not fit"):
         step(model, torch.zeros(1, 99, TINY.width), [99], np.zeros((1, 99), bool), state)
-    assert lm_module.initial_state(TINY, 1).keys.shape[0] == TINY.layers
+    assert kv_cache.initial_state(TINY, 1).keys.shape[0] == TINY.layers

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from duplex.training.common.precision import fast_dtype, mixed
 
-from duplex.model.lm import LM, initial_state, step
+from duplex.model.kv_cache import initial_state, step
+from duplex.model.lm import LM
 from duplex.model.tokens import END, FIRST_TEXT_ID, NEXT, USER_END, Grammar, advance, allowed
 
 

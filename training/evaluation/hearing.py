@@ -33,7 +33,7 @@ from duplex.bench.recognizer import Whisper
 from duplex.cpu.encoder import compile_encoder
 from duplex.events import Transcript
 from duplex.model import features
-from duplex.model.lexicon import Reading, read, ways
+from duplex.model.beam_search import Reading, read, ways
 
 AFTER_TICKS = 10  # the last words come late
 LEAD_TICKS = 6  # of silence before a clip that the agent hears, as in any room

@@ -15,8 +15,9 @@ from duplex.training.scenes.sequence import Scene, Word
 from duplex.audio import ENCODER_FRAMES_PER_TICK, TICK_S
 from duplex.checkpoint import load_config, load_tensors
 from duplex.model import features
+from duplex.model.beam_search import Reading, read
 from duplex.model.encoder import Encoder, EncoderConfig
-from duplex.model.lexicon import Lexicon, Reading, load_lexicon, read
+from duplex.model.lexicon import Lexicon, load_lexicon
 
 LATEST_S = 1.0  # after its end a turn's last words may be settled
 Heard = list[list[tuple[str, float]]]  # by tick: words, and how sure they are
