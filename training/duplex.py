@@ -73,7 +73,7 @@ from duplex.errors import BackboneError
 from duplex.model import backbone
 from duplex.model.backbone import fill, start_controls, trained
 from duplex.model.kv_cache import TEXT, visible_cells
-from duplex.model.lexicon import written
+from duplex.model.lexicon import surface_forms
 from duplex.model.lm import LM, LMConfig
 from duplex.model.tokens import (
     AGENT,
@@ -112,7 +112,7 @@ class Tokenizer:
     """What is heard, word by word, and what is read or said, in the LM's tokens. Heard words are written as in the lexicon."""
 
     def __init__(self, folder: Path, ears: Ears | None = None):
-        self.lm, self.written = load_tokenizer(folder), written(ears.lexicon) if ears else {}
+        self.lm, self.written = load_tokenizer(folder), surface_forms(ears.lexicon) if ears else {}
 
     def spell(self, word: str) -> list[int]:
         return self.lm.encode(" " + self.written.get(word, word), add_special_tokens=False).ids

@@ -31,7 +31,7 @@ from duplex.model import beam_search, features, kv_cache, lexicon, lm
 from duplex.model import codec as codec_module
 from duplex.model import encoder as encoder_module
 from duplex.model import synthesis as talking
-from duplex.model.beam_search import Reading
+from duplex.model.beam_search import BeamState
 from duplex.model.draft import Asked, Draft, DraftConfig, propose
 from duplex.model.g2p import Pronounce
 from duplex.model.tokens import (
@@ -213,7 +213,7 @@ class Agent:
         """The session's clock starts: what its slot has heard and said while it was reading does not count."""
         features.reset(self.feature_state, [slot])
         encoder_module.reset(self.encoder_state, [slot])
-        self.sessions[slot].words_heard, self.sessions[slot].hearing = Reading(), Hearing()
+        self.sessions[slot].words_heard, self.sessions[slot].hearing = BeamState(), Hearing()
         self.sessions[slot].echo = self.canceller()
         self.talking.reset(self.talker_state, [slot], self.sessions[slot].seed)
         codec_module.reset(self.decode_state, [slot])
@@ -469,9 +469,9 @@ class Agent:
         """A tick's phones [4, 1 + phones] -> the pieces of the user's words that are settled in it, and how sure they are."""
         heard, own = [], turns.audible_words(session)
         if not session.grammar.user_open and not session.hearing.unwritten:
-            beam_search.commit(session.words_heard, beam_search.LONGEST_TURN)
+            beam_search.forget_committed_words(session.words_heard)
             session.pure = True
-        for word, sure in beam_search.read(self.lexicon, session.words_heard, phones):
+        for word, sure in beam_search.decode(self.lexicon, session.words_heard, phones):
             session.reviewed = False
             if hearing.of_its_own(word, own):
                 session.pure = False
@@ -491,16 +491,16 @@ class Agent:
         from the first difference on.
         """
         session, reading = self.sessions[slot], self.sessions[slot].words_heard
-        if session.reviewed or reading.cut or not session.pure or session.grammar.stream != USER:
+        if session.reviewed or reading.truncated or not session.pure or session.grammar.stream != USER:
             return
         if (
-            reading.quiet < beam_search.QUIET_FRAMES
-            or beam_search.undecided(reading)
+            reading.silent_frames < beam_search.DEFAULT.commit_all_frames
+            or beam_search.has_uncommitted_words(reading)
             or hearing.awaits(session.hearing, session.tick)
         ):
             return
         session.reviewed = True
-        found = beam_search.ways(self.lexicon, reading, WAYS)
+        found = beam_search.n_best(self.lexicon, reading, WAYS)
         found = [(way, score) for way, score in found if score > found[0][1] - WORSE]
         texts = [[piece for word in way for piece in self.spell(word)] for way, _ in found]
         likely = (self.likely(slot, texts) if len(found) > 1 else []) or [
@@ -647,7 +647,7 @@ class Agent:
         """
         session = self.sessions[slot]
         session.answer = self.thought(session.answer, hidden)
-        while not beam_search.undecided(session.words_heard) and time.perf_counter() < until:
+        while not beam_search.has_uncommitted_words(session.words_heard) and time.perf_counter() < until:
             _, states = self.read_ahead(slot, [(USER_END, AGENT, *session.answer)], "all", tick)
             if not len(states):
                 return
@@ -803,7 +803,7 @@ class Agent:
             session.pure = (
                 not session.hearing.unwritten
             )  # what was not written in its own turn will stand in the next
-            beam_search.commit(session.words_heard, beam_search.LONGEST_TURN)
+            beam_search.forget_committed_words(session.words_heard)
             hearing.turn_ended(session.hearing, symbol == USER_END)
             emit("user_ended", to="agent" if symbol == USER_END else "other")
         elif symbol == AGENT:
@@ -839,7 +839,7 @@ class Agent:
         session, state = self.sessions[slot], self.talker_state
         if state.slots[slot].held:
             session.held += 1
-            over = session.hearing.far_ticks >= GONE_TICKS and not beam_search.undecided(
+            over = session.hearing.far_ticks >= GONE_TICKS and not beam_search.has_uncommitted_words(
                 session.words_heard
             )
             if session.held > self.settings.hold_ticks or over:

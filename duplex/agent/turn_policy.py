@@ -11,7 +11,7 @@ from duplex import voices
 from duplex.agent import speech_activity as hearing
 from duplex.agent.speech_activity import Hearing
 from duplex.echo import EchoCanceller
-from duplex.model.beam_search import Reading
+from duplex.model.beam_search import BeamState
 from duplex.model.g2p import PronounceState
 from duplex.model.sampling import sample
 from duplex.model.tokens import (
@@ -130,7 +130,7 @@ class Session:
         default_factory=list
     )  # how the agent would begin if the user's turn were over now
     heard_tick: int = 0  # when the user last said something
-    words_heard: Reading = field(default_factory=Reading)
+    words_heard: BeamState = field(default_factory=BeamState)
     written: list[tuple[int, int]] = field(
         default_factory=list
     )  # (LM position, symbol) of the user's turn

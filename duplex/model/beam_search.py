@@ -1,279 +1,410 @@
-"""From phones to words: a beam search over a pronouncing dictionary and a trigram, one stream at a time.
+"""Words from phones: a beam search over a pronouncing dictionary and a trigram, one stream each.
 
-phones [4, 1 + phones] of a tick -> hypotheses: a node of the dictionary's tree, the last two words, a score
-                                 -> words, as soon as the hypotheses agree on them.
+    phones [4, 1 + phones] of a tick -> hypotheses: a node of the trie, the last two words, a score
+                                     -> words, as soon as the hypotheses agree on them
 
-It is token passing (Young et al., 1989) over CTC outputs: paths that lead to the same node after the same words (the last eight)
-are one hypothesis, whose probabilities add up. The trigram's score enters at a word's end; until then the best word below a
-node stands for it (language model look-ahead, Ortmanns et al., 1996). Words are given while the user speaks. Hypotheses that say
-otherwise live on: at the end of a turn `ways` tells the likeliest readings of the whole of it, among which a larger language
-model chooses (N-best rescoring).
+It is token passing (Young et al., 1989) over CTC outputs: paths that lead to the same node after
+the same words (the last eight) are one hypothesis, whose probabilities add up. The trigram's score
+enters at a word's end; until then the best word below a node stands for it (language model
+look-ahead, Ortmanns et al., 1996).
+
+Words are committed while the user speaks. Hypotheses that disagree live on: at the end of a turn
+`n_best` lists the likeliest readings of all of it, among which a larger language model chooses
+(N-best rescoring).
+
+Scores are natural logarithms (nats). A frame is 20 ms. H hypotheses, W words that each can hold.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from duplex.model.encoder import BLANK, WORD_END
-from duplex.model.lexicon import SENTENCE, Lexicon, expected
+from duplex.model.lexicon import SENTENCE, Lexicon, trigram_log_prob
 
-HYPOTHESES = 192
-SCORE_WIDTH = 25.0  # below the best one's score a hypothesis is given up
-LEAST_PHONE = -10.0  # log-probability of a phone worth trying
-LM_WEIGHT = 1.0  # the trigram's share in a score
-PHONE_BONUS = (
-    2.5  # what makes up for the CTC's preference for blanks, and the trigram's for few words
-)
-DOUBTED = 1.5  # of that is not counted in how sure a word is: faint phones in noise would become sure words
-SURE = 0.9  # of the hypotheses' probability agrees on a word: it is given
-OLD_FRAMES = 20  # after its end it is given in any case
-QUIET_FRAMES = 8  # without a phone: all words of the best hypothesis are given
-REST_FRAMES = 25  # without a phone: what is left has ended too, and a sentence may have
-UNMARKED_END = -6.0  # score of a word whose end the CTC has not marked when a rest begins
-LONGEST_TURN, COMMITTED = (
-    64,
-    32,
-)  # words that a hypothesis holds, and how many of them are settled for good when they are many
-# The number of what was said is that of the words before, times this, plus the last word. With 64 bits a word counts until eight
-# others have followed; two hypotheses that differ only in still older ones become one.
-PATH = 1_000_003 << 8
+
+@dataclass(frozen=True)
+class BeamSearchConfig:
+    """What is kept, what is favoured, and when a word is committed."""
+
+    # Hypotheses kept after a frame.
+    beam_size: int = 192
+    # Nats below the best hypothesis from which on one is dropped.
+    beam_width: float = 25.0
+    # Log-probability below which a phone is not tried.
+    min_phone_log_prob: float = -10.0
+    # Weight of the trigram's score beside that of the phones.
+    lm_weight: float = 1.0
+    # Nats for each phone. They make up for the CTC's preference for blanks and the trigram's for
+    # few words.
+    phone_bonus: float = 2.5
+    # Nats of that bonus left out of a word's confidence. Otherwise faint phones in noise would
+    # yield confident words.
+    confidence_phone_discount: float = 1.5
+    # Share of the hypotheses' probability from which on a word is committed.
+    commit_posterior: float = 0.9
+    # Frames after a word's end at which it is committed in any case.
+    commit_after_frames: int = 20
+    # Frames without a phone after which all words of the best hypothesis are committed.
+    commit_all_frames: int = 8
+    # Frames without a phone after which a segment ends: no word goes on, a sentence may have ended.
+    segment_end_frames: int = 25
+    # Score of a word whose end the CTC has not marked when its segment ends.
+    unmarked_end_score: float = -6.0
+    # Words dropped from the beginning of a turn when it is truncated.
+    truncated_words: int = 32
+
+
+DEFAULT = BeamSearchConfig()
+
+# Words that a hypothesis can hold; a turn that needs more is truncated.
+MAX_WORDS = 64
+
+# What was said is kept as one number: that of the words before times this, plus the last word. In
+# 64 bits a word counts until eight others have followed; hypotheses that differ only in still older
+# words become one.
+PATH_FACTOR = 1_000_003 << 8
+
+
+def _zeros(*shape: int, dtype: type = np.int64):
+    """A field that begins as one hypothesis of zeros."""
+    return field(default_factory=lambda: np.zeros((1, *shape), dtype))
 
 
 @dataclass
-class Reading:
-    """What one stream may have said in this turn; the arrays are [hypotheses], what was said [hypotheses, LONGEST_TURN]."""
+class BeamState:
+    """What one stream may have said in this turn."""
 
-    node: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
-    label: np.ndarray = field(
-        default_factory=lambda: np.zeros(1, np.int64)
-    )  # the phone that goes on, BLANK: none
-    context: np.ndarray = field(
-        default_factory=lambda: np.zeros(1, np.int64)
-    )  # the last two words: first * V + second
-    score: np.ndarray = field(default_factory=lambda: np.zeros(1))
-    phones: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))  # how many were said
-    path: np.ndarray = field(
-        default_factory=lambda: np.zeros(1, np.int64)
-    )  # what was said, as one number
-    words: np.ndarray = field(default_factory=lambda: np.zeros((1, LONGEST_TURN), np.int32))
-    frames: np.ndarray = field(
-        default_factory=lambda: np.zeros((1, LONGEST_TURN), np.int32)
-    )  # at which they ended
-    count: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))  # of words
-    given: list[int] = field(default_factory=list)  # words
-    given_frame: int = 0  # at which the last of them ended
-    cut: bool = False  # the turn is so long that its first words are settled for good
+    # [H] The node of the trie that a hypothesis has reached.
+    node: np.ndarray = _zeros()
+    # [H] The phone that goes on in this frame; BLANK: none does.
+    label: np.ndarray = _zeros()
+    # [H] The last two words: the first times the number of words, plus the second.
+    context: np.ndarray = _zeros()
+    # [H] Log-probability, less that of the best hypothesis one frame before.
+    score: np.ndarray = _zeros(dtype=np.float64)
+    # [H] How many phones were said.
+    phone_count: np.ndarray = _zeros()
+    # [H] What was said, as one number; see PATH_FACTOR.
+    path: np.ndarray = _zeros()
+    # [H, W] The words that were said.
+    words: np.ndarray = _zeros(MAX_WORDS, dtype=np.int32)
+    # [H, W] The frames in which they ended.
+    word_frames: np.ndarray = _zeros(MAX_WORDS, dtype=np.int32)
+    # [H] How many words were said.
+    word_count: np.ndarray = _zeros()
+    # The words that are final, as numbers of the lexicon.
+    committed_words: list[int] = field(default_factory=list)
+    # The frame in which the last of them ended.
+    committed_frame: int = 0
+    # Whether the turn was so long that its first words were dropped.
+    truncated: bool = False
+    # Frames since the stream began.
     frame: int = 0
-    quiet: int = 0  # frames since a phone was likely
-    resting: bool = True
+    # Frames since a phone was likely.
+    silent_frames: int = 0
+    # Whether the last segment has ended and nothing was said since.
+    segment_ended: bool = True
 
 
-def read(lexicon: Lexicon, reading: Reading, log_probs: np.ndarray) -> list[tuple[str, float]]:
-    """A tick's frames [n, 1 + phones] -> the words that are settled now, each with its share of the probability."""
+class Moves(NamedTuple):
+    """Hypotheses that go on in one way within a frame; all arrays are [n]."""
+
+    source: np.ndarray  # Which hypothesis each comes from.
+    node: np.ndarray
+    label: np.ndarray
+    context: np.ndarray
+    score: np.ndarray
+    word: np.ndarray  # The word that ends with it; -1: none does.
+
+
+class WordEnds(NamedTuple):
+    """Words that may end where the hypotheses are; all arrays are [n]."""
+
+    source: np.ndarray
+    word: np.ndarray
+    context: np.ndarray
+    score: np.ndarray
+
+
+def decode(
+    lexicon: Lexicon, state: BeamState, log_probs: np.ndarray, config: BeamSearchConfig = DEFAULT
+) -> list[tuple[str, float]]:
+    """Read a tick's frames.
+
+    Args:
+        log_probs: [n, 1 + phones], the encoder's CTC log-probabilities.
+
+    Returns the words that are committed now, each with its confidence: the share of the
+    hypotheses' probability that agrees on it. The state is changed in place.
+    """
     for frame in log_probs:
-        hear(lexicon, reading, frame)
-    return settle(lexicon, reading)
+        advance_frame(lexicon, state, frame, config)
+    return commit_agreed_words(lexicon, state, config)
 
 
-def hear(lexicon: Lexicon, now: Reading, log_probs: np.ndarray) -> None:
-    """One frame, log_probs [1 + phones]: every hypothesis stays where it is, or goes on by a phone or a word."""
-    now.frame += 1
-    now.quiet = now.quiet + 1 if max(log_probs[BLANK], log_probs[WORD_END]) > np.log(0.5) else 0
-    phones = np.flatnonzero(log_probs > LEAST_PHONE)
+def advance_frame(
+    lexicon: Lexicon, state: BeamState, log_probs: np.ndarray, config: BeamSearchConfig = DEFAULT
+) -> None:
+    """One frame, log_probs [1 + phones]: each hypothesis stays, or goes on by a phone or a word."""
+    state.frame += 1
+    is_silent = max(log_probs[BLANK], log_probs[WORD_END]) > np.log(0.5)
+    state.silent_frames = state.silent_frames + 1 if is_silent else 0
+    phones = np.flatnonzero(log_probs > config.min_phone_log_prob)
     phones = phones[(phones != BLANK) & (phones != WORD_END)]
-    end_is_likely = log_probs[WORD_END] > LEAST_PHONE
+    end_is_likely = log_probs[WORD_END] > config.min_phone_log_prob
     if not len(phones) and not end_is_likely:
-        now.score, now.label = now.score + log_probs[BLANK], np.zeros_like(now.label)
+        # Nothing but a blank is likely, so all hypotheses stay where they are.
+        state.score = state.score + log_probs[BLANK]
+        state.label = np.zeros_like(state.label)
         return
-    everyone = np.arange(len(now.node))
-    moves = [(everyone, now.node, 0 * now.label, now.context, now.score + log_probs[BLANK], None)]
-    held = np.flatnonzero(now.label)
-    moves.append(
-        (
-            held,
-            now.node[held],
-            now.label[held],
-            now.context[held],
-            now.score[held] + log_probs[now.label[held]],
-            None,
-        )
-    )
-    child = lexicon.child[now.node[:, None], phones]
-    who, which = np.nonzero((child > 0) & (now.label[:, None] != phones))
-    node, phone = child[who, which].astype(np.int64), phones[which]
-    score = (
-        now.score[who]
-        + log_probs[phone]
-        + LM_WEIGHT * (lexicon.outlook[node] - lexicon.outlook[now.node[who]])
-        + PHONE_BONUS
-    )
-    moves.append((who, node, phone, now.context[who], score, None))
+    moves = [
+        _stay(state, np.arange(len(state.node)), BLANK, log_probs[BLANK]),
+        _go_on_sounding(state, log_probs),
+        _next_phone(lexicon, state, phones, log_probs, config),
+    ]
     if end_is_likely:
-        idle = np.flatnonzero((now.node == 0) & (now.label != WORD_END))
-        mark = np.full_like(now.label, WORD_END)
-        moves.append(
-            (
-                idle,
-                now.node[idle],
-                mark[idle],
-                now.context[idle],
-                now.score[idle] + log_probs[WORD_END],
-                None,
-            )
-        )
-        who, word, context, score = ended(lexicon, now)
-        moves.append(
-            (who, 0 * word, 0 * word + WORD_END, context, score + log_probs[WORD_END], word)
-        )
-    keep(now, len(lexicon.child), moves)
+        # A mark may also stand between words, where nothing ends.
+        between = np.flatnonzero((state.node == 0) & (state.label != WORD_END))
+        moves.append(_stay(state, between, WORD_END, log_probs[WORD_END]))
+        ends = find_word_ends(lexicon, state, config)
+        moves.append(_end_words(ends, WORD_END, ends.score + log_probs[WORD_END]))
+    merge_and_prune(state, len(lexicon.child), moves, config)
 
 
-def ended(lexicon: Lexicon, now: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """All words that may end where the hypotheses are -> hypothesis, word, context after it, score; each [words]."""
-    many = lexicon.endings[now.node]
-    who = np.repeat(np.arange(len(many)), many)
-    place = np.arange(len(who)) - np.repeat(np.cumsum(many) - many, many)
-    word = lexicon.ending[lexicon.first_ending[now.node[who]] + place]
-    gain = expected(lexicon, now.context[who], word) - lexicon.outlook[now.node[who]]
-    context = now.context[who] % len(lexicon.words) * len(lexicon.words) + word
-    return who, word, context, now.score[who] + LM_WEIGHT * gain
-
-
-def keep(now: Reading, nodes: int, moves: list[tuple]) -> None:
-    """Put together what has come to the same place after the same words, and keep the best. A move: hypotheses, their nodes (of so
-    many), labels, contexts, scores, and words that end with it."""
-    word = np.concatenate([np.full(len(m[0]), -1) if m[5] is None else m[5] for m in moves])
-    who, node, label, context, score = (
-        np.concatenate(column) for column in list(zip(*moves, strict=True))[:5]
+def _stay(state: BeamState, source: np.ndarray, label: int, gain: float) -> Moves:
+    """These hypotheses stay at their node with this label, for a gain in score."""
+    return Moves(
+        source,
+        state.node[source],
+        np.full_like(source, label),
+        state.context[source],
+        state.score[source] + gain,
+        np.full_like(source, -1),
     )
-    path = np.where(word < 0, now.path[who], now.path[who] * PATH + word)
+
+
+def _go_on_sounding(state: BeamState, log_probs: np.ndarray) -> Moves:
+    """Phones last longer than a frame: the same label again."""
+    source = np.flatnonzero(state.label)
+    label = state.label[source]
+    stay = _stay(state, source, BLANK, log_probs[label])
+    return stay._replace(label=label)
+
+
+def _next_phone(
+    lexicon: Lexicon,
+    state: BeamState,
+    phones: np.ndarray,
+    log_probs: np.ndarray,
+    config: BeamSearchConfig,
+) -> Moves:
+    """Every hypothesis goes on by each of the likely phones that lead to a node."""
+    child = lexicon.child[state.node[:, None], phones]
+    source, which = np.nonzero((child > 0) & (state.label[:, None] != phones))
+    node = child[source, which].astype(np.int64)
+    phone = phones[which]
+    lookahead = lexicon.lookahead_score[node] - lexicon.lookahead_score[state.node[source]]
+    score = (
+        state.score[source] + log_probs[phone] + config.lm_weight * lookahead + config.phone_bonus
+    )
+    return Moves(source, node, phone, state.context[source], score, np.full_like(source, -1))
+
+
+def _end_words(ends: WordEnds, label: int, score: np.ndarray) -> Moves:
+    """The words end, and their hypotheses are at the root of the trie again."""
+    root = np.zeros_like(ends.word)
+    return Moves(ends.source, root, root + label, ends.context, score, ends.word)
+
+
+def find_word_ends(lexicon: Lexicon, state: BeamState, config: BeamSearchConfig) -> WordEnds:
+    """All words that may end where the hypotheses are, the trigram's score in place of the
+    look-ahead."""
+    count = lexicon.ending_count[state.node]
+    source = np.repeat(np.arange(len(count)), count)
+    place = np.arange(len(source)) - np.repeat(np.cumsum(count) - count, count)
+    node = state.node[source]
+    word = lexicon.ending[lexicon.first_ending[node] + place]
+    gain = trigram_log_prob(lexicon, state.context[source], word) - lexicon.lookahead_score[node]
+    size = len(lexicon.words)
+    context = state.context[source] % size * size + word
+    return WordEnds(source, word, context, state.score[source] + config.lm_weight * gain)
+
+
+def merge_and_prune(
+    state: BeamState, nodes: int, moves: list[Moves], config: BeamSearchConfig
+) -> None:
+    """Merge what has come to the same place after the same words, and keep the best.
+
+    Args:
+        nodes: how many nodes the trie has.
+    """
+    source, node, label, context, score, word = map(np.concatenate, zip(*moves, strict=True))
+    path = np.where(word < 0, state.path[source], state.path[source] * PATH_FACTOR + word)
+    # 1. Drop what is far below the best, and sort: of those that merge the first one goes on.
     best = score.max()
-    near = np.flatnonzero(score > best - SCORE_WIDTH)
+    near = np.flatnonzero(score > best - config.beam_width)
     near = near[np.argsort(-score[near], kind="stable")]
+    # 2. Merge: the probabilities of all that is at one place add up.
     place = (path[near] * 2 + (label[near] != BLANK)) * nodes + node[near]
     _, first, same = np.unique(place, return_index=True, return_inverse=True)
     total = np.bincount(same, np.exp(score[near] - best))
-    chosen = np.argsort(-total, kind="stable")[:HYPOTHESES]
-    found = near[first[chosen]]
-    now.phones = now.phones[who[found]] + (
-        (node[found] > 0) & (node[found] != now.node[who[found]])
-    )
-    now.node, now.label, now.context, now.path = (
-        node[found],
-        label[found],
-        context[found],
-        path[found],
-    )
-    now.score = np.log(total[chosen])  # the best one stays near 0 in a stream without end
-    say(now, who[found], word[found])
+    # 3. Keep the likeliest of the merged ones.
+    chosen = np.argsort(-total, kind="stable")[: config.beam_size]
+    kept = near[first[chosen]]
+    has_moved = (node[kept] > 0) & (node[kept] != state.node[source[kept]])
+    state.phone_count = state.phone_count[source[kept]] + has_moved
+    state.node = node[kept]
+    state.label = label[kept]
+    state.context = context[kept]
+    state.path = path[kept]
+    state.score = np.log(total[chosen])  # The best stays near 0 in a stream without end.
+    append_words(state, source[kept], word[kept])
 
 
-def say(now: Reading, who: np.ndarray, word: np.ndarray) -> None:
-    """Hypotheses go on from what those in `who` have said, by a word if it is one and no end of a sentence."""
-    now.words, now.frames, now.count = now.words[who], now.frames[who], now.count[who]
-    new = np.flatnonzero((word > SENTENCE) & (now.count < LONGEST_TURN))
-    now.words[new, now.count[new]], now.frames[new, now.count[new]] = word[new], now.frame
-    now.count[new] += 1
+def append_words(state: BeamState, source: np.ndarray, word: np.ndarray) -> None:
+    """Hypotheses go on from what those in `source` [H] have said, by `word` [H] if it is one.
+
+    Args:
+        word: -1 for none; SENTENCE, the end of a sentence, is not written either.
+    """
+    state.words = state.words[source]
+    state.word_frames = state.word_frames[source]
+    state.word_count = state.word_count[source]
+    new = np.flatnonzero((word > SENTENCE) & (state.word_count < state.words.shape[1]))
+    state.words[new, state.word_count[new]] = word[new]
+    state.word_frames[new, state.word_count[new]] = state.frame
+    state.word_count[new] += 1
 
 
-def settle(lexicon: Lexicon, now: Reading) -> list[tuple[str, float]]:
-    """The words that those hypotheses agree on which agree with all that was given, or that have waited long enough, with their
-    share of the probability."""
-    if now.quiet < REST_FRAMES:
-        now.resting = False
-    elif not now.resting:
-        now.resting = True
-        rest(lexicon, now)
+def commit_agreed_words(
+    lexicon: Lexicon, state: BeamState, config: BeamSearchConfig = DEFAULT
+) -> list[tuple[str, float]]:
+    """Commit the words that the hypotheses agree on, or that have waited long enough.
+
+    Hypotheses that contradict a committed word have no vote. Returns the words with their
+    confidence.
+    """
+    if state.silent_frames < config.segment_end_frames:
+        state.segment_ended = False
+    elif not state.segment_ended:
+        state.segment_ended = True
+        end_segment(lexicon, state, config)
     found = []
     while True:
-        agreeing, n = agreed(now), len(now.given)
-        best = agreeing[now.score[agreeing].argmax()]
-        if now.count[best] == n:
+        voters = consistent_hypotheses(state)
+        n = len(state.committed_words)
+        best = voters[state.score[voters].argmax()]
+        if state.word_count[best] == n:
             break
-        word, frame = now.words[best, n], int(now.frames[best, n])
-        score = now.score[agreeing] - DOUBTED * now.phones[agreeing]
+        word = state.words[best, n]
+        frame = int(state.word_frames[best, n])
+        score = state.score[voters] - config.confidence_phone_discount * state.phone_count[voters]
         chance = np.exp(score - score.max())
-        same = (now.count[agreeing] > n) & (now.words[agreeing, n] == word)
-        share = float(chance[same].sum() / chance.sum())
-        if share < SURE and now.frame - frame < OLD_FRAMES and now.quiet < QUIET_FRAMES:
+        agrees = (state.word_count[voters] > n) & (state.words[voters, n] == word)
+        confidence = float(chance[agrees].sum() / chance.sum())
+        must_wait = (
+            confidence < config.commit_posterior
+            and state.frame - frame < config.commit_after_frames
+            and state.silent_frames < config.commit_all_frames
+        )
+        if must_wait:
             break
-        now.given, now.given_frame = [*now.given, int(word)], frame
-        found.append((lexicon.words[word], share))
-        if len(now.given) > LONGEST_TURN - COMMITTED // 2:
-            commit(now, COMMITTED)
-            now.cut = True
+        state.committed_words = [*state.committed_words, int(word)]
+        state.committed_frame = frame
+        found.append((lexicon.words[word], confidence))
+        if len(state.committed_words) > MAX_WORDS - config.truncated_words // 2:
+            forget_committed_words(state, config.truncated_words)
+            state.truncated = True
     return found
 
 
-def agreed(now: Reading) -> np.ndarray:
-    """The hypotheses that begin with what was given. Where none is left, the best one's words up to then are taken for given."""
+def consistent_hypotheses(state: BeamState) -> np.ndarray:
+    """The hypotheses [n] that begin with the committed words.
+
+    Where none is left, the words of the best one up to then are taken for the committed ones.
+    """
     while True:
-        n = len(now.given)
-        agreeing = np.flatnonzero((now.count >= n) & (now.words[:, :n] == now.given).all(1))
-        if len(agreeing):
-            return agreeing
-        best = int(now.score.argmax())
-        over = int((now.frames[best, : now.count[best]] <= now.given_frame).sum())
-        now.given = now.words[best, :over].tolist()
+        n = len(state.committed_words)
+        begins_alike = (state.words[:, :n] == state.committed_words).all(1)
+        consistent = np.flatnonzero((state.word_count >= n) & begins_alike)
+        if len(consistent):
+            return consistent
+        best = int(state.score.argmax())
+        frames = state.word_frames[best, : state.word_count[best]]
+        old = int((frames <= state.committed_frame).sum())
+        state.committed_words = state.words[best, :old].tolist()
 
 
-def commit(now: Reading, count: int) -> None:
-    """The first `count` words given are settled for good: hypotheses that say otherwise end here, and the others forget them."""
-    now.cut = False
-    if not now.given:
+def forget_committed_words(state: BeamState, count: int | None = None) -> None:
+    """Drop the first `count` committed words, or all, for a new turn.
+
+    Hypotheses that contradict a committed word end here, and the others forget those words.
+    """
+    state.truncated = False
+    if not state.committed_words:
         return
-    select(now, agreed(now))
-    count = min(count, len(now.given))
-    for said in (now.words, now.frames):
-        said[:, : LONGEST_TURN - count] = said[:, count:].copy()
-    now.count, now.given = now.count - count, now.given[count:]
+    _select(state, consistent_hypotheses(state))
+    committed = len(state.committed_words)
+    count = committed if count is None else min(count, committed)
+    width = state.words.shape[1]
+    for said in (state.words, state.word_frames):
+        said[:, : width - count] = said[:, count:].copy()
+    state.word_count = state.word_count - count
+    state.committed_words = state.committed_words[count:]
 
 
-def ways(lexicon: Lexicon, now: Reading, most: int) -> list[tuple[list[str], float]]:
-    """The likeliest readings of the whole turn, if it ends here, with their scores, best first."""
-    who, word, context, score = ended(lexicon, now)
-    idle = np.flatnonzero(now.node == 0)
-    who, word = np.concatenate([idle, who]), np.concatenate([np.full(len(idle), -1), word])
-    context, score = (
-        np.concatenate([now.context[idle], context]),
-        np.concatenate([now.score[idle], score + UNMARKED_END]),
-    )
-    score = score + LM_WEIGHT * expected(lexicon, context, np.full(len(who), SENTENCE))
+def n_best(
+    lexicon: Lexicon, state: BeamState, count: int, config: BeamSearchConfig = DEFAULT
+) -> list[tuple[list[str], float]]:
+    """The `count` likeliest readings of the whole turn if it ends here, with scores, best first."""
+    ends = find_word_ends(lexicon, state, config)
+    between = np.flatnonzero(state.node == 0)
+    source = np.concatenate([between, ends.source])
+    word = np.concatenate([np.full(len(between), -1), ends.word])
+    context = np.concatenate([state.context[between], ends.context])
+    score = np.concatenate([state.score[between], ends.score + config.unmarked_end_score])
+    sentence_end = np.full(len(source), SENTENCE)
+    score = score + config.lm_weight * trigram_log_prob(lexicon, context, sentence_end)
     found: dict[tuple[int, ...], float] = {}
-    for i in range(len(who)):
-        said = tuple(now.words[who[i], : now.count[who[i]]]) + ((word[i],) if word[i] >= 0 else ())
+    for i, at in enumerate(source):
+        last = (word[i],) if word[i] >= 0 else ()
+        said = (*state.words[at, : state.word_count[at]], *last)
         found[said] = float(np.logaddexp(found.get(said, -np.inf), score[i]))
-    best = sorted(found.items(), key=lambda way: -way[1])[:most]
+    best = sorted(found.items(), key=lambda reading: -reading[1])[:count]
     return [([lexicon.words[word] for word in said], score) for said, score in best]
 
 
-def undecided(now: Reading) -> bool:
-    """Whether something was said, as far as one can tell, that is not given yet."""
-    agreeing = agreed(now)
-    best = agreeing[now.score[agreeing].argmax()]
-    return bool(now.count[best] > len(now.given) or now.node[best] != 0)
+def has_uncommitted_words(state: BeamState) -> bool:
+    """Whether, as far as one can tell, something was said that is not committed yet."""
+    consistent = consistent_hypotheses(state)
+    best = consistent[state.score[consistent].argmax()]
+    return bool(state.word_count[best] > len(state.committed_words) or state.node[best] != 0)
 
 
-def rest(lexicon: Lexicon, now: Reading) -> None:
-    """Nobody has spoken for half a second: no word goes on, and a sentence may have ended."""
-    idle = np.flatnonzero(now.node == 0)
-    who, word, context, score = ended(lexicon, now)
-    if not len(idle) + len(who):
-        idle = np.arange(
-            len(now.node)
-        )  # all are within a word that nobody has finished: it was none
-    keep(now, 1, [still(now, idle), (who, 0 * word, 0 * word, context, score + UNMARKED_END, word)])
-    everyone = np.arange(len(now.node))
-    over = np.full(len(everyone), SENTENCE)
-    score = now.score + LM_WEIGHT * expected(lexicon, now.context, over)
-    keep(now, 1, [still(now, everyone), (everyone, 0 * everyone, 0 * everyone, over, score, over)])
+def end_segment(lexicon: Lexicon, state: BeamState, config: BeamSearchConfig = DEFAULT) -> None:
+    """Nobody has spoken for a while: no word goes on, and a sentence may have ended."""
+    # 1. Words end although the CTC has not marked it. Hypotheses within a word have no other way.
+    between = np.flatnonzero(state.node == 0)
+    ends = find_word_ends(lexicon, state, config)
+    if not len(between) + len(ends.source):
+        # All are within a word that nobody has finished, so it was none.
+        between = np.arange(len(state.node))
+    waits = _stay(state, between, BLANK, 0.0)._replace(node=np.zeros_like(between))
+    over = _end_words(ends, BLANK, ends.score + config.unmarked_end_score)
+    merge_and_prune(state, 1, [waits, over], config)
+    # 2. Each hypothesis goes on in two: one whose sentence has ended, and one whose has not.
+    everyone = np.arange(len(state.node))
+    waits = _stay(state, everyone, BLANK, 0.0)
+    end = np.full(len(everyone), SENTENCE)
+    gain = config.lm_weight * trigram_log_prob(lexicon, state.context, end)
+    sentence_over = waits._replace(context=end, score=state.score + gain, word=end)
+    merge_and_prune(state, 1, [waits, sentence_over], config)
 
 
-def still(now: Reading, who: np.ndarray) -> tuple:
-    """The move of those who say nothing more, for `keep`."""
-    return who, 0 * who, 0 * who, now.context[who], now.score[who], None
-
-
-def select(now: Reading, which: np.ndarray) -> None:
-    for name in ("node", "label", "context", "score", "phones", "path", "words", "frames", "count"):
-        setattr(now, name, getattr(now, name)[which])
+def _select(state: BeamState, which: np.ndarray) -> None:
+    """Keep these hypotheses alone."""
+    names = ("node", "label", "context", "score", "phone_count", "path")
+    for name in (*names, "words", "word_frames", "word_count"):
+        setattr(state, name, getattr(state, name)[which])

@@ -184,7 +184,7 @@ def test_it_is_the_answer_of_the_next_tick(monkeypatch):
     assert thought == best.tolist() and not symbols
 
     agent, session = pondering(monkeypatch, [NEXT])
-    monkeypatch.setattr(agent_module.lexicon, "undecided", lambda reading: True)
+    monkeypatch.setattr(agent_module.beam_search, "has_uncommitted_words", lambda reading: True)
     agent.step(silence, [0])
     assert len(session.answer) == agent.counts.lm_calls == 1
 
@@ -605,14 +605,14 @@ def reviewed(
         [],
     )
     monkeypatch.setattr(
-        agent_module.lexicon, "ways", lambda *given: [(first.split(), -1.0), (other.split(), -1.0)]
+        agent_module.beam_search, "n_best", lambda *given: [(first.split(), -1.0), (other.split(), -1.0)]
     )
     monkeypatch.setattr(agent, "likely", lambda slot, texts: likely)
     Script(agent, [USER, *text(" " + first)])
     agent.open(0)
     session, events = agent.sessions[0], []
     for tick in range(9 + len(first) // 2):  # the LM writes two letters or more a tick
-        session.words_heard.cut = cut
+        session.words_heard.truncated = cut
         session.hearing.unwritten = [
             (tick, symbol, 0.3) for symbol in agent.lm.logits.symbols[:4] if symbol != USER
         ]
@@ -695,7 +695,7 @@ def test_nothing_is_written_down_that_was_not_heard(monkeypatch):
     """The LM wants to write; no word has been heard."""
     for words, expected in (([], False), ([("hi", 0.9)], True)):
         agent = tiny_agent(1)
-        monkeypatch.setattr(agent_module.lexicon, "read", lambda *_, words=words: words)
+        monkeypatch.setattr(agent_module.beam_search, "decode", lambda *_, words=words: words)
         Script(agent, [USER, *text(" hi")])
         events, _ = silent_run(agent, 10, faint=False)
         assert any(event.kind in ("user_started", "heard") for event in events) == expected
@@ -704,13 +704,13 @@ def test_nothing_is_written_down_that_was_not_heard(monkeypatch):
 def test_a_session_whose_hearing_fails_is_over_and_the_other_goes_on(monkeypatch):
     agent = tiny_agent(2)
     agent.open(0), agent.open(1)
-    read = agent_module.lexicon.read
+    read = agent_module.beam_search.decode
 
     def fails(lexicon, reading, phones):
         assert reading is not agent.sessions[0].words_heard, "broken"
         return read(lexicon, reading, phones)
 
-    monkeypatch.setattr(agent_module.lexicon, "read", fails)
+    monkeypatch.setattr(agent_module.beam_search, "decode", fails)
     _, events = agent.step(np.zeros((2, TICK_SAMPLES), np.float32), [0, 1])
     assert [e.kind for e in events[0]] == ["error"] and not events[1]
 
@@ -727,7 +727,7 @@ def test_a_session_whose_hearing_fails_is_over_and_the_other_goes_on(monkeypatch
 def test_an_echo_of_its_own_words_is_not_the_user(monkeypatch, word, own, lately, waits):
     """A word is heard while the agent says it, or has said it."""
     agent = tiny_agent(1)
-    monkeypatch.setattr(agent_module.lexicon, "read", lambda *_: [(word, 0.9)])
+    monkeypatch.setattr(agent_module.beam_search, "decode", lambda *_: [(word, 0.9)])
     agent.open(0)
     agent.sessions[0].words, agent.sessions[0].lately = own, lately
     with torch.inference_mode():

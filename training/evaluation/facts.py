@@ -198,7 +198,7 @@ def converse(agent, ask: Callable[[int, int], np.ndarray], count: int, seed: int
 
 def typed(agent, texts: list[str], seed: int) -> list[str]:
     """The agent's answers to texts, written into sessions in the form in which it hears."""
-    spelling = lexicon.written(agent.lexicon)
+    spelling = lexicon.surface_forms(agent.lexicon)
 
     def ask(slot: int, number: int) -> np.ndarray:
         agent.write(

@@ -33,7 +33,7 @@ from duplex.bench.recognizer import Whisper
 from duplex.cpu.encoder import compile_encoder
 from duplex.events import Transcript
 from duplex.model import features
-from duplex.model.beam_search import Reading, read, ways
+from duplex.model.beam_search import BeamState, decode, n_best
 
 AFTER_TICKS = 10  # the last words come late
 LEAD_TICKS = 6  # of silence before a clip that the agent hears, as in any room
@@ -91,12 +91,12 @@ def transcribe(ears: Ears, wave: np.ndarray, turn: bool = True) -> str:
     wave = torch.from_numpy(wave.astype(np.float32))
     wave = F.pad(wave, (0, TICK_SAMPLES * AFTER_TICKS + -len(wave) % TICK_SAMPLES))[None]
     mel, _ = features.log_mel(wave, features.initial_state(1))
-    reading = Reading()
+    reading = BeamState()
     given = [
-        read(ears.lexicon, reading, tick.numpy())
+        decode(ears.lexicon, reading, tick.numpy())
         for tick in ears.encoder(mel)[1][0].split(ENCODER_FRAMES_PER_TICK)
     ]
-    return " ".join(ways(ears.lexicon, reading, 1)[0][0]) if turn else text_of(given)
+    return " ".join(n_best(ears.lexicon, reading, 1)[0][0]) if turn else text_of(given)
 
 
 class Offline:
@@ -155,14 +155,14 @@ def tick_times(agent) -> list[float]:
         agent.encoder.initial_state(agent.slots),
         [],
     )
-    readings = [Reading() for _ in range(agent.slots)]
+    readings = [BeamState() for _ in range(agent.slots)]
     for _ in range(300):
         wave = 0.05 * torch.randn(agent.slots, TICK_SAMPLES)
         begun = time.perf_counter(), time.process_time()
         mel, mel_state = features.log_mel(wave, mel_state)
         (_, phones), state = agent.encoder.step(mel, state)
         for reading, log_probs in zip(readings, phones.numpy(), strict=True):
-            read(agent.lexicon, reading, log_probs)
+            decode(agent.lexicon, reading, log_probs)
         times.append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
     wall, processor = 1000 * np.array(times[50:]).T
     return np.round([np.median(wall), np.quantile(wall, 0.99), np.median(processor)], 1).tolist()
@@ -185,7 +185,7 @@ def long_run(ears: Ears, seconds: float, clips: tuple[list[str], list[np.ndarray
     texts, waves = clips
     mel_state, state = features.initial_state(1), ears.encoder.initial_state(1)
     size, memory = state_bytes(state), resident_megabytes()
-    reading, heard, played, n = Reading(), [], 0.0, 0
+    reading, heard, played, n = BeamState(), [], 0.0, 0
     while played < seconds:
         wave = torch.from_numpy(waves[n % len(waves)])
         wave = F.pad(wave, (0, TICK_SAMPLES * AFTER_TICKS + -len(wave) % TICK_SAMPLES))
@@ -193,7 +193,7 @@ def long_run(ears: Ears, seconds: float, clips: tuple[list[str], list[np.ndarray
         for tick in wave.view(-1, 1, TICK_SAMPLES):
             mel, mel_state = features.log_mel(tick, mel_state)
             (_, log_probs), state = ears.encoder.step(mel, state)
-            words.append(read(ears.lexicon, reading, log_probs[0].numpy()))
+            words.append(decode(ears.lexicon, reading, log_probs[0].numpy()))
         heard.append((texts[n % len(texts)], text_of(words)))
         played, n = played + len(wave) / SAMPLE_RATE, n + 1
     ends = (heard[: len(texts)], heard[-len(texts) :])

@@ -15,7 +15,7 @@ from duplex.training.scenes.sequence import Scene, Word
 from duplex.audio import ENCODER_FRAMES_PER_TICK, TICK_S
 from duplex.checkpoint import load_config, load_tensors
 from duplex.model import features
-from duplex.model.beam_search import Reading, read
+from duplex.model.beam_search import BeamState, decode
 from duplex.model.encoder import Encoder, EncoderConfig
 from duplex.model.lexicon import Lexicon, load_lexicon
 
@@ -38,9 +38,9 @@ def load_ears(encoder: Path, lexicon: Path) -> Ears:
 
 def words_of(lexicon: Lexicon, log_probs: torch.Tensor) -> Heard:
     """log_probs [4T, 1 + phones] of one stream -> its words by tick."""
-    reading = Reading()
+    reading = BeamState()
     return [
-        read(lexicon, reading, tick.float().numpy())
+        decode(lexicon, reading, tick.float().numpy())
         for tick in log_probs.split(ENCODER_FRAMES_PER_TICK)
     ]
 
