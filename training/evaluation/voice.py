@@ -23,18 +23,13 @@ from duplex.training.evaluation.error_rate import (
     has_lost_words,
     sound_error_rate,
 )
+from duplex.training.text.templates import read_lines
 
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.bench.recognizer import RECOGNIZER_RATE, Whisper
 
-TEXTS = Path(__file__).parents[1] / "texts"
 SLOTS = 8
 TAIL_TICKS = 8
-
-
-def sentences(name: str) -> list[str]:
-    lines = (TEXTS / f"{name}.txt").read_text().splitlines()
-    return [line for line in lines if line and not line.startswith("#")]
 
 
 def speak(agent, texts: list[str]) -> list[np.ndarray]:
@@ -121,7 +116,7 @@ def tick_times(agent_folder: Path | None = None, ticks: int = 60) -> dict[str, l
         )
         for slot in range(slots):
             words, _ = agent.front.push(
-                " ".join(sentences("heldout")[slot : slot + 12]), agent.front.initial_state()
+                " ".join(read_lines("heldout")[slot : slot + 12]), agent.front.initial_state()
             )
             for number, (_, phones) in enumerate(words):
                 agent.talking.push(state, slot, number, phones)
@@ -180,7 +175,7 @@ def evaluate_voice(args) -> dict:
 
     agent = load_agent(args.agent, slots=SLOTS)
     codec = agent.codec
-    heldout, hard = sentences("heldout"), sentences("hard")
+    heldout, hard = read_lines("heldout"), read_lines("hard")
     result = {}
     spoken = speak(agent, heldout + hard)
     texts = recognise(spoken)
