@@ -73,7 +73,7 @@ def stages(agent) -> list[tuple[object, str, str]]:
     return [
         (module.features, "log_mel", "features"),
         (agent.encoder, "step", "encoder"),
-        (module.lm, "step", "LM"),
+        (module.kv_cache, "step", "LM"),
         (agent.lm, "project", "LM"),
         (agent.lm, "logits", "LM"),
         (agent.talking, "step", "talker"),
