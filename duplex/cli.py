@@ -204,7 +204,7 @@ def _load(args: argparse.Namespace, slots: int, cancel_echo: bool = True):
     print("loading the agent …", file=sys.stderr, flush=True)
     import torch
 
-    from duplex.agent.agent import load_agent
+    from duplex.agent import AgentConfig, load_agent
 
     in_8_bits = (
         args.dtype or "int8"
@@ -218,12 +218,12 @@ def _load(args: argparse.Namespace, slots: int, cancel_echo: bool = True):
     }
     options["threads"] = args.threads
     try:
-        agent = load_agent(args.agent, slots=slots, **options)
+        config = AgentConfig(cancel_echo=cancel_echo)
+        agent = load_agent(args.agent, slots, config, **options)
     except FileNotFoundError as error:
         raise UsageError(
             f"the agent in {args.agent} is not complete: {error.filename or error} is missing"
         ) from error
-    agent.settings.cancel_echo = cancel_echo
     return agent
 
 

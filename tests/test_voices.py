@@ -53,9 +53,10 @@ def speak(agent, ticks: int = 30) -> tuple[np.ndarray, list]:
     """Both slots say the same words -> sound [2, ticks * samples], events of each."""
     sound, events = [], [[], []]
     for slot in range(2):
-        words, _ = agent.front.push("Good day, my friend. ", agent.front.initial_state())
-        agent.queue(slot, words)
-        agent.talking.finish(agent.talker_state, slot)
+        response = agent.response
+        words, _ = response.g2p.push("Good day, my friend. ", response.g2p.initial_state())
+        response.queue_new_words(slot, agent.sessions[slot], words)
+        response.synthesizer.finish(response.synthesis_state, slot)
     for _ in range(ticks):
         voice, said = agent.step(np.zeros((2, TICK_SAMPLES), np.float32), [0, 1])
         sound.append(voice)
@@ -78,7 +79,7 @@ def test_every_session_has_its_own_voice_and_rate():
     np.testing.assert_array_equal(plain[0], low[0])
     assert np.abs(plain[1] - low[1]).max() > 1e-3 and words == low_words
     agent.set_voice(1, "oak", 1.4)
-    assert [u.rate for u in agent.talker_state.slots] == [1.0, 1.4]
+    assert [u.rate for u in agent.response.synthesis_state.slots] == [1.0, 1.4]
 
 
 def test_a_reused_slot_has_the_usual_voice():
@@ -87,8 +88,9 @@ def test_a_reused_slot_has_the_usual_voice():
     agent.set_voice(0, "oak", 1.2)
     agent.close(0)
     agent.open(0)
-    assert not agent.decode_state.log_pitch.any() and not agent.decode_state.log_tract.any()
-    assert agent.talker_state.slots[0].rate == 1.0
+    state = agent.response.codec_state
+    assert not state.log_pitch.any() and not state.log_tract.any()
+    assert agent.response.synthesis_state.slots[0].rate == 1.0
 
 
 @pytest.mark.parametrize("manner", [("nobody", 1.0), ("oak", 3.0), ("oak", 0.0)])
@@ -96,10 +98,11 @@ def test_what_there_is_not_is_refused_and_changes_nothing(manner):
     agent = tiny_agent(1)
     agent.open(0)
     agent.set_voice(0, "oak", 1.2)
-    before = agent.decode_state.log_pitch.clone()
+    before = agent.response.codec_state.log_pitch.clone()
     with pytest.raises(ValueError, match="voice|rate"):
         agent.set_voice(0, *manner)
-    assert agent.sessions[0].voice == "oak" and torch.equal(agent.decode_state.log_pitch, before)
+    assert agent.sessions[0].client.voice == "oak"
+    assert torch.equal(agent.response.codec_state.log_pitch, before)
 
 
 def test_new_instructions_keep_the_voice(clock):

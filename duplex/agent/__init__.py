@@ -1,5 +1,8 @@
-"""One conversation a slot: `Agent` steps all of them together, `load_agent` makes one from a folder of weights."""
+"""One conversation a slot: `Agent` steps all of them together, `load_agent` makes one from a folder."""
 
-from duplex.agent.agent import Agent, load_agent
+from duplex.agent.agent import Agent
+from duplex.agent.config import AgentConfig
+from duplex.agent.loader import load_agent
+from duplex.agent.turn_policy import TurnPolicy
 
-__all__ = ["Agent", "load_agent"]
+__all__ = ["Agent", "AgentConfig", "TurnPolicy", "load_agent"]

@@ -1,272 +1,287 @@
-"""What a session of the agent knows of its conversation, and the rules by which it takes, keeps and leaves the turn.
+"""When the agent listens, answers, yields and waits: every rule of turn-taking as a pure function.
 
-The LM's scores decide; what could not be meant is masked, and a few scores are shifted before a symbol is drawn.
+The LM's scores decide which symbol comes next. The rules look at one flat `Observation` and say
+what is possible and what is favoured:
+
+    grammatical(seen, policy)   what the grammar and the recogniser permit, even to a client's request
+    allowed(seen, policy)       the same, less what the agent's own turn-taking forbids
+    bias(seen, policy)          nats added to the scores of what is left
+    pause_voice(seen, policy)   whether the voice waits while somebody talks over it
+    symbol_budget(...)          symbols that one tick may have, at run time and in training
+
+Control symbols are bits of an integer (`1 << symbol`), text is one of three cases, biases are an
+array: one function runs here in tests and, compiled, for all slots. TURN_TAKING.md has a row for
+each constant: its unit, its reason, and the command that chose it.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
 
-import torch
-
-from duplex import voices
-from duplex.agent import speech_activity as hearing
-from duplex.agent.speech_activity import Hearing
-from duplex.echo import EchoCanceller
-from duplex.model.beam_search import BeamState
-from duplex.model.g2p import PronounceState
-from duplex.model.sampling import sample
+from duplex.model import tokens
 from duplex.model.tokens import (
     AGENT,
     ASIDE,
     END,
     FIRST_TEXT_ID,
-    LEAD_SECONDS,
     NEXT,
     STOP,
     USER,
     USER_END,
     Grammar,
-    allowed,
 )
 
-QUIET_TICKS = (
-    3  # without speech, before a turn may end: its last pieces are heard only after their end
+LONG_AGO = 1 << 30  # Ticks since something that never happened.
+PENDING_TEXT = (
+    FIRST_TEXT_ID  # Place of the pending token in an array of biases, behind the controls.
 )
-HASTY_TICKS = 14  # of quiet, before which the LM must be surer that a turn has ended
-ASSENT_WORDS = 2  # of a turn at most may be mere assent
-FORESEEN = 3  # symbols at most that were heard
-SOUNDING_WORDS, ECHO_TICKS = (
-    3,
-    15,
-)  # words begun or about to be; how long after its end a word may come back and be heard
-LATE_TICKS = 15  # after the end of its sound a word is written at the latest
-REPLY_TICKS = 125  # after its voice, in which what is said may be a reply to it
-Row = tuple[
-    torch.Tensor, list[int]
-]  # inputs of the LM [n, D] for one slot, and which of them are ticks
 
 
-@dataclass
-class Settings:
-    """How symbols are drawn, and how a draft guesses them: see draft.propose."""
+@dataclass(frozen=True)
+class TurnPolicy:
+    """Every constant of conversation; TURN_TAKING.md says where each was measured."""
 
-    symbols_per_tick: int = 1  # at least, while the voice is heard; see `most_symbols`
-    fusion: float = 6.0  # added to the score of what was surely heard
-    next_penalty: float = 1.0  # taken off the score of <next>: the best single tick for a symbol is rarely surer than waiting
-    answer_least: float = (
-        hearing.SURELY_HEARD
-    )  # how sure one word of a turn must be for an answer: noise is heard as "a" and "oh"
-    answer_least_first: float = (
-        0.9  # the same for what is no reply to something that the agent has just said
-    )
-    answer_least_noise: float = (
-        0.985  # the same where no loud sound, or one that goes on, can have been those words
-    )
-    far_penalty: float = (
-        6.0  # taken off yielding to, and answering, a voice that is farther than the user's was
-    )
-    stop_penalty: float = 2.5  # taken off yielding to so few words as a "right" or "oh, okay" has: that is no interruption
-    hasty_penalty: float = 3.2  # taken off any end of a turn before HASTY_TICKS of quiet: who pauses for thought goes on
-    temperature: float = 0.0
-    top_k: int = 30
-    patience_ticks: int = (
-        20  # a user who has said nothing for so long has finished, whatever the LM waits for
-    )
-    hold_ticks: int = (
-        12  # for which the voice waits at most, once a turn, while somebody near talks over it
-    )
-    turn_tokens: int = (
-        64  # a turn of the agent's is no longer: a small model may never find its end
-    )
-    draft_least: float = 0.4  # how likely a guess must be to be worth a position
-    cancel_echo: bool = (
-        True  # take the agent's own voice out of what is heard, whether the client does or not
-    )
-    review: bool = True  # let the LM choose, when a turn may be over, among the ways in which all of it may be read
-    guess: bool = True  # False: plain decoding, a call of the LM for every symbol; to compare with
+    # The end of the user's turn.
+    end_silence_ticks: int = 3
+    early_end_ticks: int = 14
+    early_end_penalty: float = 3.2
+    end_timeout_ticks: int = 20
+    end_timeout_factor_while_speaking: int = 2
+    speech_gap_ticks: int = 6
 
+    # Whether it is answered.
+    min_confidence_reply: float = 0.5
+    min_confidence_first: float = 0.9
+    min_confidence_noise: float = 0.985
+    reply_window_ticks: int = 125
+    max_word_delay_ticks: int = 15
+    far_penalty: float = 6.0
+    far_below_user_db: float = 6.0
+    user_level_decay_db: float = 1.0
 
-@dataclass
-class Said:
-    """A word of the agent's turn: which text positions of the LM it came from, and whether its voice has begun."""
+    # Yielding to an interruption.
+    max_backchannel_words: int = 2
+    backchannel_stop_penalty: float = 2.5
+    max_voice_pause_ticks: int = 12
+    near_onset_ticks: int = 2
+    near_release_ticks: int = 2
 
-    text: str
-    begin: int  # character of the turn's text
+    # The agent's own voice, coming back.
+    echo_word_ticks: int = 15
+    echo_queue_words: int = 3
+    min_echo_letters: int = 4
 
+    # Transcribing what was recognised.
+    certain_confidence: float = 0.5
+    pending_bonus: float = 6.0
+    wait_penalty: float = 1.0
+    refused_ticks: int = 4
+    forget_ticks: int = 12
 
-@dataclass
-class Session:
-    generator: torch.Generator
-    grammar: Grammar = field(default_factory=Grammar)
-    tick: int = 0
-    pending: list[int] = field(default_factory=list)  # symbols the LM has not been fed yet
-    put_off: list[Row] = field(
-        default_factory=list
-    )  # what comes before them and has not been fed either
-    front: PronounceState = field(default_factory=PronounceState)
-    turn_text: str = ""  # what the agent decided to say in this turn
-    tokens: list[tuple[int, int]] = field(
-        default_factory=list
-    )  # (LM position, first character) of the turn's tokens
-    words: dict[int, Said] = field(
-        default_factory=dict
-    )  # by word id: queued in the talker, not yet spoken
-    read: int = 0  # characters of turn_text that have become words
-    next_word: int = 0
-    ending: bool = False  # the text is complete, its voice is not
-    seed: int = 0
-    temperature: float | None = None  # None: what the settings say
-    prompt: list[int] = field(
-        default_factory=list
-    )  # instructions still to be read; until then there are no ticks
-    text: list[int] = field(
-        default_factory=list
-    )  # text of the client still to be read; until then nothing is decided
-    asked: int = 0  # symbols of this tick
-    most: int = 1  # how many it may have
-    foreseen: list[int] = field(
-        default_factory=list
-    )  # the first of them, all but certain before the LM is asked
-    answer: list[int] = field(
-        default_factory=list
-    )  # how the agent would begin if the user's turn were over now
-    heard_tick: int = 0  # when the user last said something
-    words_heard: BeamState = field(default_factory=BeamState)
-    written: list[tuple[int, int]] = field(
-        default_factory=list
-    )  # (LM position, symbol) of the user's turn
-    reviewed: bool = False  # since the last word was heard
-    ticks: list[torch.Tensor] = field(default_factory=list)  # vectors of the last ones
-    pure: bool = True  # all that was heard in this turn is the user's
-    hearing: Hearing = field(default_factory=Hearing)
-    held: int = 0  # ticks of this turn for which its voice has waited
-    awaiting: bool = False  # the user has said something to the agent that it has not answered
-    voice: str = voices.DEFAULT
-    speed: float = 1.0
-    wish: int | None = (
-        None  # STOP or AGENT: what the client asks for goes before what the model wants
-    )
-    heard_ms: int | None = None  # how far the user has heard the agent's voice, if the client tells
-    lately: list[tuple[str, int]] = field(
-        default_factory=list
-    )  # its last words and the ticks in which they ended
-    echo: EchoCanceller | None = None
-    voiced: list[tuple[int, int]] = field(
-        default_factory=list
-    )  # (first character, end in ms) of the turn's spoken words
+    # Levels: what is speech and what is noise.
+    speech_above_noise_db: float = 9.0
+    speech_below_peak_db: float = 18.0
+    noise_rise_db: float = 0.3
+    peak_decay_db: float = 0.15
+
+    # Rhythm: symbols a tick, and the lead of the text over the voice.
+    symbols_per_tick: int = 1
+    onset_symbols: int = 6
+    silent_symbols: int = 2
+    lead_s: float = 1.2
+    max_turn_tokens: int = 64
 
 
-def audible_words(session: Session) -> list[str]:
-    """What the agent says now, or said so lately that its echo may still be heard."""
-    now = [said.text for _, said in sorted(session.words.items())[:SOUNDING_WORDS]]
-    return now + [text for text, tick in session.lately if tick > session.tick - ECHO_TICKS]
+@dataclass(frozen=True)
+class Observation:
+    """All that a rule may look at, for one session before one symbol."""
+
+    # The grammar.
+    stream: int | None = None  # USER, AGENT or None: the stream that a text token would belong to
+    user_open: bool = False
+    agent_open: bool = False
+    answer_due: bool = False  # the user said something to the agent that it has not answered
+
+    # The agent's voice.
+    queued_s: float = 0.0  # seconds of decided text that are still to be heard
+    agent_tokens: int = 0  # of the open turn
+    ticks_since_agent_word: int = LONG_AGO
+    is_speaking: bool = False  # its voice sounded in the last tick
+    is_paused: bool = False
+    paused_ticks: int = 0  # of this turn
+
+    # What the microphone's level says.
+    silence_ticks: int = 0  # since somebody spoke
+    segment_ticks: int = 0  # since the last segment of speech began
+    near_ticks: int = 0  # in a row of somebody about as loud as the user
+    far_ticks: int = 0  # in a row of nobody so loud
+    is_far: bool = False  # who spoke last is farther away than the user was
+
+    # What was recognised.
+    ticks_since_user_token: int = 0
+    transcribed_words: int = 0  # of the user's open turn
+    max_confidence: float = 0.0  # of a word in the user's open turn
+    has_pending: bool = False  # a recognised word may be transcribed
+    certain_confidence: float = 0.0  # of the pending token that must be; 0: there is none
+    has_uncommitted: bool = False  # the recogniser is in the middle of a word
 
 
-def foresee(session: Session) -> list[int]:
-    """The symbols that the LM will hardly fail to say now: what was surely heard, and the end of a turn in silence.
+class Text(IntEnum):
+    """Which text token may come next."""
 
-    They are the cheapest draft there is; the LM decides on each as it does on any guess.
+    NONE = 0
+    PENDING = 1  # one that was recognised and is not transcribed yet
+    ANY = 2
+
+
+class Allowed(NamedTuple):
+    """What may come next: control symbols as bits, and text."""
+
+    controls: int
+    text: Text
+    end_stops: bool = False  # <stop> is chosen by the scores of <stop> and </user> together
+
+    def has(self, symbol: int) -> bool:
+        """Whether a control symbol is among them."""
+        return bool(self.controls >> symbol & 1)
+
+    @property
+    def is_only_waiting(self) -> bool:
+        """Whether nothing but <next> is left, whatever the LM says."""
+        return self.controls == bits(NEXT) and self.text == Text.NONE
+
+
+def bits(*symbols: int) -> int:
+    """Control symbols as bits of one integer."""
+    return sum(1 << symbol for symbol in symbols)
+
+
+def grammatical(seen: Observation, policy: TurnPolicy) -> Allowed:
+    """What the grammar, the recogniser and the voice's lag permit; it binds a client's request too.
+
+    Nothing is transcribed that was not recognised: an LM alone goes on writing what sounds likely.
+    The agent begins to speak only to answer.
     """
-    surely = hearing.sure(session.hearing)
-    if surely:
-        return [*([] if session.grammar.stream == USER else [USER]), *surely][:FORESEEN]
-    over = session.grammar.stream == USER and session.hearing.quiet_ticks >= QUIET_TICKS
-    return [USER_END, AGENT, *session.answer] if over and not session.grammar.agent_open else []
+    grammar = Grammar(seen.stream, seen.user_open, seen.agent_open)
+    can_speak = seen.queued_s <= policy.lead_s
+    controls, has_text = tokens.allowed(grammar, can_speak, is_audible=seen.queued_s > 0)
+    if not seen.has_pending:
+        controls &= ~bits(USER)
+    if not (seen.agent_open or seen.answer_due):
+        controls &= ~bits(AGENT)
+    text = Text.ANY if has_text else Text.NONE
+    if has_text and seen.stream == USER:
+        text = Text.PENDING if seen.has_pending else Text.NONE
+    return Allowed(controls, text)
 
 
-def choices(session: Session, vocabulary: int, queued_s: float) -> torch.Tensor:
-    """bool [vocabulary]: what a session may say next, as far as it depends on what was heard and on the voice, of which so many
-    seconds are still to come."""
-    mask = allowed(session.grammar, vocabulary, queued_s <= LEAD_SECONDS, queued_s > 0)
-    if not hearing.pressing(
-        session.hearing
-    ):  # an LM alone goes on writing what sounds likely, though nobody says it
-        mask[USER] = False
-        mask[FIRST_TEXT_ID:] &= session.grammar.stream != USER
-    mask[AGENT] &= (
-        session.grammar.agent_open or session.awaiting
-    )  # the agent answers; it does not begin by itself
-    return mask
-
-
-def narrowed(session: Session, settings: Settings, mask: torch.Tensor) -> torch.Tensor:
-    """What is left of the choices by the agent's own rules, which do not bind a client's wish."""
-    mask[STOP] &= session.grammar.user_open  # there is nobody to yield to
-    waited = session.tick - session.heard_tick
-    spoke_on = (
-        session.hearing.stretch_ticks < waited
-        and session.hearing.quiet_ticks <= hearing.STRETCH_TICKS
-    )
-    patient = waited <= settings.patience_ticks * (2 if spoke_on else 1)  # there are words to come
-    if patient and (hearing.sure(session.hearing) or session.hearing.quiet_ticks < QUIET_TICKS):
-        mask[USER_END] = mask[ASIDE] = False
-    if session.grammar.user_open and mask[USER_END] and not patient:  # it is over; for whom was it?
-        mask = torch.isin(torch.arange(len(mask)), torch.tensor([USER_END, ASIDE]))
-    if (session.hearing.surest or 0.0) < answer_least(session, settings):
-        mask[USER_END] = False  # it may have been no speech at all
-    return mask
-
-
-def answer_least(session: Session, settings: Settings) -> float:
-    """How sure the surest word of the open turn must be, if the turn is to be answered."""
-    quiet = session.hearing.quiet_ticks
-    if quiet < QUIET_TICKS or quiet - (session.tick - session.heard_tick) > LATE_TICKS:
-        return settings.answer_least_noise
-    replies = any(tick > session.tick - REPLY_TICKS for _, tick in session.lately[-1:])
-    return settings.answer_least if replies else settings.answer_least_first
-
-
-def draw(
-    session: Session, settings: Settings, scores: torch.Tensor, mask: torch.Tensor, words: int
-) -> int:
-    """The next symbol; scores [V], or those of the control tokens alone, and mask [V] of the choices are changed.
-
-    words: of the user's open turn that are written down.
-    """
-    mask = narrowed(session, settings, mask)
+def allowed(seen: Observation, policy: TurnPolicy) -> Allowed:
+    """What the agent may say next of its own accord."""
+    controls, text, _ = grammatical(seen, policy)
     if (
-        session.grammar.stream == AGENT
-        and len(session.tokens) >= settings.turn_tokens
-        and mask[END]
+        seen.stream == AGENT
+        and seen.agent_tokens >= policy.max_turn_tokens
+        and controls & bits(END)
     ):
-        return END
-    heard = hearing.pressing(session.hearing)
-    if session.grammar.stream == USER:  # nothing else is written, however likely it sounds
-        pressing = [piece for piece in heard if mask[piece]]
-        mask[FIRST_TEXT_ID:] = False
-        mask[pressing] = True
-    surely = {piece: p for piece, p in heard.items() if p >= hearing.SURELY_HEARD}
-    scores[NEXT] -= settings.next_penalty
-    if (
-        session.grammar.agent_open and mask[USER_END]
-    ):  # what is said to the agent while it speaks interrupts it
-        scores[STOP] = torch.logaddexp(scores[STOP], scores[USER_END])
-        mask[STOP], mask[USER_END] = True, False
-    if words <= ASSENT_WORDS:
-        scores[STOP] -= settings.stop_penalty
-    if hearing.far(session.hearing):
-        scores[[STOP, USER_END]] -= settings.far_penalty
-    if (
-        session.hearing.quiet_ticks < HASTY_TICKS and not session.grammar.agent_open
-    ):  # a "yeah" beside its voice is over at once
-        scores[[USER_END, ASIDE]] -= settings.hasty_penalty
-    for piece, p in surely.items():  # for what was heard, and against passing over it
-        scores[NEXT] -= settings.fusion * p
-        piece = piece if session.grammar.stream == USER else USER
-        if piece < len(scores):
-            scores[piece] += settings.fusion * p
-    temperature = settings.temperature if session.temperature is None else session.temperature
-    temperature = temperature if session.grammar.stream == AGENT else 0.0
-    return sample(scores, mask[: len(scores)], temperature, settings.top_k, session.generator)
+        return Allowed(bits(END), Text.NONE)  # a small model may never find the end of its turn
+    if not seen.user_open:
+        controls &= ~bits(STOP)  # there is nobody to yield to
+
+    # The user's turn does not end while somebody speaks or a word is to come, until time is up.
+    timed_out = is_timed_out(seen, policy)
+    is_going_on = seen.certain_confidence > 0 or seen.silence_ticks < policy.end_silence_ticks
+    if is_going_on and not timed_out:
+        controls &= ~bits(USER_END, ASIDE)
+    if timed_out and seen.user_open and controls & bits(USER_END):
+        controls = bits(USER_END, ASIDE)  # it is over; for whom was it?
+        text = Text.NONE
+    if seen.max_confidence < min_answer_confidence(seen, policy):
+        controls &= ~bits(USER_END)  # it may have been no speech at all
+
+    # What is said to the agent while it speaks interrupts it: there <stop> takes the place of </user>.
+    end_stops = seen.agent_open and bool(controls & bits(USER_END))
+    if end_stops:
+        controls = controls & ~bits(USER_END) | bits(STOP)
+    return Allowed(controls, text, end_stops)
 
 
-def wished(session: Session, mask: torch.Tensor) -> int | None:
-    """The symbol that brings about what the client asked for; None when there is nothing (more) to do."""
-    wish, session.wish = session.wish, None
-    if wish == STOP and mask[STOP]:
-        return STOP
-    if wish == AGENT and not session.grammar.agent_open:
-        if mask[AGENT]:
-            return AGENT
-        session.wish = AGENT  # not before the user's turn is over and the voice has room
-        return USER_END if mask[USER_END] else NEXT
-    return None
+def is_timed_out(seen: Observation, policy: TurnPolicy) -> bool:
+    """Whether the user's turn is over even if the LM would wait on; later while words are to come."""
+    waited = seen.ticks_since_user_token
+    has_spoken_since = seen.segment_ticks < waited and seen.silence_ticks <= policy.speech_gap_ticks
+    factor = policy.end_timeout_factor_while_speaking if has_spoken_since else 1
+    return waited > policy.end_timeout_ticks * factor
+
+
+def min_answer_confidence(seen: Observation, policy: TurnPolicy) -> float:
+    """How confident the best word of the open turn must be for an answer.
+
+    Noise is recognised as "a" and "oh". A reply to the agent needs least; what opens a conversation
+    more; most what cannot belong to the loud sound that was there, or that goes on.
+    """
+    silence = seen.silence_ticks
+    is_out_of_place = silence - seen.ticks_since_user_token > policy.max_word_delay_ticks
+    if silence < policy.end_silence_ticks or is_out_of_place:
+        return policy.min_confidence_noise
+    is_reply = seen.ticks_since_agent_word < policy.reply_window_ticks
+    return policy.min_confidence_reply if is_reply else policy.min_confidence_first
+
+
+def bias(seen: Observation, policy: TurnPolicy) -> list[float]:
+    """Nats added to the scores: of each control symbol by its id, last of the certain pending token."""
+    added = [0.0] * (PENDING_TEXT + 1)
+    added[NEXT] -= (
+        policy.wait_penalty
+    )  # the best single tick for a symbol is rarely surer than waiting
+    if seen.transcribed_words <= policy.max_backchannel_words:
+        added[STOP] -= policy.backchannel_stop_penalty
+    if seen.is_far:
+        added[STOP] -= policy.far_penalty
+        added[USER_END] -= policy.far_penalty
+    if seen.silence_ticks < policy.early_end_ticks and not seen.agent_open:
+        added[USER_END] -= policy.early_end_penalty  # who pauses for thought goes on
+        added[ASIDE] -= policy.early_end_penalty
+    heard = policy.pending_bonus * seen.certain_confidence
+    added[NEXT] -= heard
+    added[PENDING_TEXT if seen.stream == USER else USER] += heard
+    return added
+
+
+def next_for_request(
+    request: int | None, seen: Observation, policy: TurnPolicy
+) -> tuple[int | None, int | None]:
+    """What a client's request (STOP or AGENT) demands next, and what of the request remains.
+
+    Returns (symbol, request): no symbol where there is nothing (more) to do.
+    """
+    permitted = grammatical(seen, policy)
+    if request == STOP and permitted.has(STOP):
+        return STOP, None
+    if request == AGENT and not seen.agent_open:
+        if permitted.has(AGENT):
+            return AGENT, None
+        # It waits until the user's turn is over and the voice has room.
+        return USER_END if permitted.has(USER_END) else NEXT, AGENT
+    return None, None
+
+
+def pause_voice(seen: Observation, policy: TurnPolicy) -> bool:
+    """Whether the voice waits in this tick, since somebody near talks over it.
+
+    Words are recognised late, so the LM cannot decide sooner whether to yield. The voice waits once
+    a turn, and goes on when nobody near speaks any more and no word is left to be recognised.
+    """
+    if not seen.is_paused:
+        may_pause = seen.paused_ticks < min(1, policy.max_voice_pause_ticks)
+        return may_pause and seen.is_speaking and seen.near_ticks >= policy.near_onset_ticks
+    is_over = seen.far_ticks >= policy.near_release_ticks and not seen.has_uncommitted
+    return seen.paused_ticks < policy.max_voice_pause_ticks and not is_over
+
+
+def symbol_budget(agent_open: bool, is_speaking: bool, policy: TurnPolicy) -> int:
+    """Symbols that one tick may have at most: the beginning of an answer waits for nobody."""
+    if is_speaking:
+        return policy.symbols_per_tick
+    return max(
+        policy.symbols_per_tick, policy.silent_symbols if agent_open else policy.onset_symbols
+    )

@@ -66,18 +66,19 @@ def reaction(scored: ScoredScene) -> tuple[str, float] | None:
 
 def stages(agent) -> list[tuple[object, str, str]]:
     """(owner, function, stage) of the parts of a `duplex.agent.Agent`; nothing of an agent that is not one."""
-    from duplex.agent import agent as module
+    from duplex.agent import Agent
 
-    if not isinstance(agent, module.Agent):
+    if not isinstance(agent, Agent):
         return []
+    parts = agent.parts
     return [
-        (module.features, "log_mel", "features"),
-        (agent.encoder, "step", "encoder"),
-        (module.kv_cache, "step", "LM"),
-        (agent.lm, "project", "LM"),
-        (agent.lm, "logits", "LM"),
-        (agent.talking, "step", "talker"),
-        (agent.codec, "decode_step", "codec"),
+        (agent.recognition, "features", "features"),
+        (parts.encoder, "step", "encoder"),
+        (agent.context, "forward", "LM"),
+        (parts.lm, "project", "LM"),
+        (parts.lm, "logits", "LM"),
+        (agent.response.synthesizer, "step", "talker"),
+        (parts.codec, "decode_step", "codec"),
     ]
 
 

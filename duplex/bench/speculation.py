@@ -11,12 +11,14 @@ import asyncio
 import gc
 import json
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from duplex.agent import Agent
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_S, TICK_SAMPLES
 from duplex.cpu.lm import compile_draft, compile_lm
 from duplex.events import Transcript
@@ -65,14 +67,15 @@ def hold(agents: dict, sound: np.ndarray) -> dict[str, dict]:
         heard = np.stack([sound[at] if 0 <= at < len(sound) else silence for at in places])
         for name in sorted(agents, reverse=bool(tick % 2)):
             agent = agents[name]
-            calls, begun = agent.counts.lm_calls, time.perf_counter()
+            calls = agent.context.counts.calls
+            begun = time.perf_counter()
             _, news = agent.step(heard, [*range(slots)])
             seconds = time.perf_counter() - begun
             kinds = [event.kind for slot in news for event in slot]
             onset[name] = ONSET_TICKS if "agent_started" in kinds else onset[name] - 1
             row = (
                 seconds,
-                agent.counts.lm_calls - calls,
+                agent.context.counts.calls - calls,
                 any(kind in TEXT for kind in kinds),
                 onset[name] > 0,
             )
@@ -124,15 +127,17 @@ def measure(load, questions: list[np.ndarray], slots: int) -> dict:
 
     Plain decoding, what the agent foresees by itself, and that together with its draft if it has one.
     """
-    agents = {"drafted": load(slots), "foreseen": load(slots), "plain": load(slots)}
-    if agents["drafted"].draft is None:
-        del agents["drafted"]
-    agents["foreseen"].draft = agents["plain"].draft = None
-    agents["plain"].settings.guess = False
-    for agent in (
-        agents.values()
-    ):  # whose voice nobody hears: what its last bits change comes back to no agent's ears
-        agent.settings.cancel_echo = False
+    loaded = load(slots)
+    # Nobody hears the voice: what its last bits change comes back to no agent's recogniser.
+    config = replace(loaded.config, cancel_echo=False)
+    undrafted = replace(loaded.parts, draft=None)
+    plain = replace(config, speculate=False)
+    agents = {
+        "foreseen": Agent(undrafted, slots, config, loaded.policy),
+        "plain": Agent(undrafted, slots, plain, loaded.policy),
+    }
+    if loaded.parts.draft is not None:
+        agents = {"drafted": Agent(loaded.parts, slots, config, loaded.policy)} | agents
     runs = [hold(agents, conversation(questions)) for _ in range(TIMES)]
     found = {
         name: figures(np.median([run[name]["rows"] for run in runs], axis=0)) for name in agents
@@ -149,8 +154,8 @@ def measure(load, questions: list[np.ndarray], slots: int) -> dict:
         "time with / without": {
             name: round(of["seconds"] / plain["seconds"], 3) for name, of in found.items()
         },
-        "guesses right": {name: accepted(agent.counts.outcomes) for name, agent in agents.items()},
-        "draft turned off by itself": any(agent.counts.draft_off for agent in agents.values()),
+        "guesses right": {name: accepted(agent.speculation.counts.outcomes) for name, agent in agents.items()},
+        "draft turned off by itself": any(agent.speculation.counts.is_draft_off for agent in agents.values()),
     }
 
 
@@ -165,14 +170,14 @@ async def catch_up(load, questions: list[np.ndarray]) -> dict:
     step, stall_ended, behind = agent.step, [], []
 
     def stalling_step(audio, active, voice=True):
-        if agent.counts.ticks == first + STALL_TICK and not stall_ended:
+        if agent.ticks == first + STALL_TICK and not stall_ended:
             time.sleep(STALL_S)
             stall_ended.append(time.monotonic())
         return step(audio, active, voice)
 
     engine = Engine(agent, 1)
     await asyncio.to_thread(engine.start)
-    first, agent.step = agent.counts.ticks, stalling_step
+    first, agent.step = agent.ticks, stalling_step
     session = await engine.open(seed=0)
 
     async def watch():

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from duplex.model.tokens import FIRST_TEXT_ID, NEXT, STOP, Grammar, advance, allowed
+from duplex.model.tokens import FIRST_TEXT_ID, NEXT, STOP, Grammar, advance, allowed_mask
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def propose(
             break
         slots = list(hidden)
         rules = [
-            allowed(grammar[s], lm.config.vocabulary, asked[s].speaking_allowed, asked[s].audible)
+            allowed_mask(grammar[s], lm.config.vocabulary, asked[s].speaking_allowed, asked[s].audible)
             for s in slots
         ]
         text = any(bool(rule[FIRST_TEXT_ID]) for rule in rules)

@@ -4,15 +4,14 @@ import torch
 
 
 def sample(
-    scores: torch.Tensor,
-    mask: torch.Tensor,
-    temperature: float,
-    top_k: int,
-    generator: torch.Generator,
+    scores: torch.Tensor, temperature: float, top_k: int, generator: torch.Generator
 ) -> int:
-    """scores [V] float32, mask bool [V] of the symbols allowed -> a symbol. temperature 0: the best one."""
-    scores = scores.masked_fill(~mask, float("-inf"))
+    """A symbol by its score, out of the `top_k` best.
+
+    scores: float [V], -inf where a symbol is not allowed. temperature 0: the best one.
+    """
     if temperature == 0:
         return int(scores.argmax())
     best, symbols = scores.topk(min(top_k, len(scores)))
-    return int(symbols[torch.multinomial((best / temperature).softmax(-1), 1, generator=generator)])
+    probabilities = (best / temperature).softmax(-1)
+    return int(symbols[torch.multinomial(probabilities, 1, generator=generator)])

@@ -30,11 +30,6 @@ ASIDE = (
     13  # instead of </user>: it was for somebody else, or mere assent; nobody waits for an answer
 )
 
-ONSET_SYMBOLS, SILENT_SYMBOLS = (
-    6,
-    2,
-)  # in one tick at most: where the agent's turn begins, and until its voice is heard
-LEAD_SECONDS = 1.2  # text may run ahead of the voice by so much; then speaking waits
 
 CONTROL_NAMES = {
     NEXT: "<next>",
@@ -92,26 +87,40 @@ def kind(symbol: int, grammar: Grammar) -> str:
     return "hearing" if grammar.stream == USER else "speaking"
 
 
-def allowed(
-    grammar: Grammar, vocabulary: int, speaking_allowed: bool, audible: bool
-) -> torch.Tensor:
-    """bool [vocabulary]: the symbols that may come next.
+def allowed(grammar: Grammar, can_speak: bool, is_audible: bool) -> tuple[int, bool]:
+    """What may come next: control symbols as bits (1 << symbol), and whether text may.
 
-    speaking_allowed: False while the text's lead over the voice is used up, or speaking is off altogether.
-    audible: the agent's voice is still to be heard, so there is something to stop.
+    can_speak: False while the text's lead over the voice is used up. is_audible: the agent's voice
+    is still to be heard, so there is something to stop.
     """
-    mask = torch.zeros(vocabulary, dtype=torch.bool)
-    mask[NEXT] = True
+    symbols = [NEXT]
+    text = False
     if grammar.stream == USER:
-        mask[FIRST_TEXT_ID:] = True
-        mask[USER_END] = mask[ASIDE] = True
-        mask[AGENT] = grammar.agent_open and speaking_allowed
+        text = True
+        symbols += [USER_END, ASIDE]
+        if grammar.agent_open and can_speak:
+            symbols.append(AGENT)
     else:
-        mask[USER] = True
-        if grammar.stream == AGENT:
-            mask[FIRST_TEXT_ID:] = speaking_allowed
-            mask[END] = speaking_allowed
-        else:
-            mask[AGENT] = speaking_allowed
-    mask[STOP] = audible or grammar.agent_open
-    return mask
+        symbols.append(USER)
+        if can_speak and grammar.stream == AGENT:
+            text = True
+            symbols.append(END)
+        elif can_speak:
+            symbols.append(AGENT)
+    if is_audible or grammar.agent_open:
+        symbols.append(STOP)
+    return sum(1 << symbol for symbol in symbols), text
+
+
+def controls_mask(controls: int) -> torch.Tensor:
+    """bool [FIRST_TEXT_ID] of control symbols given as bits."""
+    return torch.tensor([bool(controls >> symbol & 1) for symbol in range(FIRST_TEXT_ID)])
+
+
+def allowed_mask(
+    grammar: Grammar, vocabulary: int, can_speak: bool, is_audible: bool
+) -> torch.Tensor:
+    """`allowed` as bool [vocabulary], for those who have time."""
+    controls, has_text = allowed(grammar, can_speak, is_audible)
+    text = torch.full((vocabulary - FIRST_TEXT_ID,), has_text)
+    return torch.cat([controls_mask(controls), text])

@@ -3,13 +3,13 @@
 Needs the base weights, which come from the package registry once (duplex.weights); everything else is in the tree.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from duplex.training.data.normalize import heard_form
-from duplex.training.evaluation.conversation import conversation as questions_in_turn
-from duplex.training.evaluation.conversation import read_questions
 from duplex.training.evaluation.error_rate import error_rate
 from duplex.training.evaluation.play import play
 
@@ -23,12 +23,17 @@ QUESTIONS = Path(client.__file__).parent / "questions"
 @pytest.fixture(scope="module")
 def conversation() -> list[dict]:
     """A greeting, a capital, a sum: one running conversation."""
-    from duplex.agent.agent import load_agent
+    from duplex.agent import load_agent
 
-    texts, waves = read_questions(QUESTIONS)
-    [answers] = play(load_agent(slots=1), [questions_in_turn(waves[:3])])
-    rows = zip(texts.values(), answers, strict=False)
-    return [{"question": text, **vars(answer)} for text, answer in rows]
+    agent = load_agent(slots=1)
+    agent.open(0, seed=0)
+    texts = list(json.loads((QUESTIONS / "questions.json").read_text()).items())[:3]
+    rows = []
+    for name, text in texts:
+        wave, rate_hz = soundfile.read(QUESTIONS / name, dtype="float32")
+        assert rate_hz == SAMPLE_RATE
+        rows.append({"question": text, **play(agent, wave)})
+    return rows
 
 
 def test_it_writes_down_what_it_hears(conversation):
@@ -56,13 +61,16 @@ def test_its_voice_can_be_understood(conversation):
 def test_its_own_voice_is_not_the_users():
     """What it says comes back from a loudspeaker two ticks later at -14 dB. Once a first answer has shown the room, nothing of
     the others is written down, nothing stops them, and the ears are given a tenth of it at most."""
-    from duplex.agent.agent import load_agent
+    from duplex.agent import load_agent
 
     agent, answers, powers = load_agent(slots=1), [], []
-    listen = agent.listen
-    agent.listen = lambda audio, events: (
-        powers.append(float(audio.square().mean())) or listen(audio, events)
-    )
+    step = agent.recognition.step
+
+    def listen(audio, *given):
+        powers.append(float(np.square(audio).mean()))
+        return step(audio, *given)
+
+    agent.recognition.step = listen
     agent.open(0, seed=0)
     air = [np.zeros((1, TICK_SAMPLES), np.float32)] * 2
     rng = np.random.default_rng(0)
@@ -89,12 +97,13 @@ def test_its_own_voice_is_not_the_users():
 
 def test_its_silence_is_silent():
     """So that its codec may rest while it says nothing."""
-    from duplex.agent.agent import REST_TICKS
+    from duplex.agent import AgentConfig
     from duplex.model.codec import load_codec
     from duplex.weights import DEFAULT_AGENT
 
     codec = load_codec(DEFAULT_AGENT / "codec")
+    idle_ticks = AgentConfig().codec_idle_ticks
     wave = codec.decode(
-        codec.silence_codes()[None, :, None].expand(1, -1, CODEC_FRAMES_PER_TICK * 2 * REST_TICKS)
+        codec.silence_codes()[None, :, None].expand(1, -1, CODEC_FRAMES_PER_TICK * 2 * idle_ticks)
     )
-    assert wave[:, REST_TICKS * TICK_SAMPLES :].abs().max() < 2**-16
+    assert wave[:, idle_ticks * TICK_SAMPLES :].abs().max() < 2**-16

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from duplex.agent.turn_policy import Settings
+from duplex.agent import AgentConfig, TurnPolicy
 from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.errors import ProtocolError
 from duplex.serving import moshi, opus
@@ -263,18 +263,20 @@ def test_a_part_of_the_real_agent_that_raises_ends_one_session_and_moves_no_samp
     runs = []
 
     def run(broken: bool) -> None:
-        agent, got = tiny_agent(2, Settings(symbols_per_tick=2, temperature=1.0)), []
-        decide = agent.decide
+        config = AgentConfig(cancel_echo=False, temperature=1.0)
+        agent = tiny_agent(2, TurnPolicy(symbols_per_tick=2), config)
+        got = []
+        verify = agent.decoder.verify
 
-        def fails(slot, *what):
-            again = decide(slot, *what)
-            if broken and slot == 1 and agent.sessions[1].tick >= 12:
+        def fails(slot, session, *given):
+            again = verify(slot, session, *given)
+            if broken and slot == 1 and session.tick >= 12:
                 if fault == "decision":
                     raise RuntimeError("no more memory")
-                agent.sessions[1].pending = [10**9]  # no such symbol
+                session.inputs.pending = [10**9]  # no such symbol
             return again
 
-        agent.decide = fails
+        agent.decoder.verify = fails
 
         async def test(engine):
             first, second = await engine.open(seed=1), await engine.open(seed=2)

@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from duplex.agent.agent import load_agent
+from duplex.agent import load_agent
 from duplex.errors import BackboneError
 from duplex.model.backbone import check_tokenizer, fill, read
 from duplex.model.lm import LM, LMConfig

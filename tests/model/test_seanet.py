@@ -131,7 +131,7 @@ def test_an_agent_speaks_with_it():
         2, codec=SeanetCodec(SeanetConfig(filters=4, codebook_size=16, latent_width=8))
     )
     agent.open(1)
-    agent.talking.push(agent.talker_state, 1, 0, [20, 21, 22])
+    agent.response.synthesizer.push(agent.response.synthesis_state, 1, 0, [20, 21, 22])
     wave = np.stack([agent.step(np.zeros((2, TICK_SAMPLES), np.float32), [1])[0] for _ in range(6)])
     assert np.abs(wave).max() > 1e-4
     with pytest.raises(ValueError, match="SEANet, has no voice"):

@@ -38,7 +38,7 @@ from duplex.model.tokens import (
     USER_END,
     Grammar,
     advance,
-    allowed,
+    allowed_mask,
 )
 from tests.conftest import break_off
 from tests.tiny_speech_agent import tiny_encoder, tiny_tokenizer, tiny_words
@@ -147,7 +147,7 @@ def test_the_transcript_obeys_the_runtime_and_ends_with_the_turn(batch):
         for token, label, tick in zip(sequence.token, sequence.label, sequence.tick, strict=True):
             if token >= 0 and tick >= 0:
                 grammar = advance(grammar, int(token))
-            assert label == IGNORE or allowed(grammar, 512, False, False)[label]
+            assert label == IGNORE or allowed_mask(grammar, 512, False, False)[label]
         assert (
             sequence.label[sequence.token == -1][0] == NEXT
         )  # in the silence before the first word

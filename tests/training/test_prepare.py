@@ -44,6 +44,7 @@ from safetensors.numpy import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from duplex import checkpoint
+from duplex.agent.turn_policy import TurnPolicy
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
 from duplex.model.encoder import PHONES
 from duplex.model.lm import LM, LMConfig
@@ -52,17 +53,17 @@ from duplex.model.tokens import (
     END,
     FIRST_TEXT_ID,
     NEXT,
-    ONSET_SYMBOLS,
-    SILENT_SYMBOLS,
     STOP,
     USER,
     USER_END,
     Grammar,
     advance,
-    allowed,
+    allowed_mask,
 )
 from tests.conftest import break_off
 from tests.tiny_speech_agent import tiny_encoder, tiny_tokenizer, tiny_words
+
+POLICY = TurnPolicy()
 
 USER_WORDS = [["hi", 0.5, 0.9], ["you", 1.0, 1.6], ["and", 5.0, 5.6], ["now", 5.7, 6.5]]
 AGENT_WORDS = [
@@ -437,15 +438,15 @@ def test_windows_obey_the_runtime(seed, cap):
         assert window_end(conversation, latest) - latest == scene.seconds
         _, heard = heard_in(scene)
         sequence = lay_out(scene, heard, [], encode, cap)
-        grammar, in_tick, most = Grammar(), 0, ONSET_SYMBOLS
+        grammar, in_tick, most = Grammar(), 0, POLICY.onset_symbols
         for token, label in zip(sequence.token, sequence.label, strict=True):
             in_tick = 0 if token < 0 else in_tick + 1
             if token < 0:
-                most = max(cap, SILENT_SYMBOLS) if grammar.agent_open else ONSET_SYMBOLS
+                most = max(cap, POLICY.silent_symbols) if grammar.agent_open else POLICY.onset_symbols
             if token >= 0:
-                assert allowed(grammar, 512, True, True)[token]
+                assert allowed_mask(grammar, 512, True, True)[token]
                 grammar = advance(grammar, int(token))
-            assert in_tick <= most and (label == IGNORE or allowed(grammar, 512, True, True)[label])
+            assert in_tick <= most and (label == IGNORE or allowed_mask(grammar, 512, True, True)[label])
         pieces = [s for _, s in heard if s >= FIRST_TEXT_ID]
         got = [t for t in sequence.token if 100 <= t < 300]
         assert got == pieces[: len(got)] and len(got) >= len(pieces) - 3

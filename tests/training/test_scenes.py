@@ -21,23 +21,23 @@ from duplex.training.scenes.sequence import (
     lay_out_text,
 )
 
+from duplex.agent.turn_policy import TurnPolicy
 from duplex.audio import SAMPLE_RATE, TICK_S
 from duplex.model.tokens import (
     AGENT,
     ASIDE,
     END,
     FIRST_TEXT_ID,
-    LEAD_SECONDS,
     NEXT,
-    ONSET_SYMBOLS,
-    SILENT_SYMBOLS,
     STOP,
     USER,
     USER_END,
     Grammar,
     advance,
-    allowed,
+    allowed_mask,
 )
+
+POLICY = TurnPolicy()
 
 DIALOGUE = [
     {"role": "user", "text": "what is the capital of france"},
@@ -82,16 +82,16 @@ def test_layout_obeys_the_runtime(seed, cap):
             open_ticks = open_ticks + 1 if grammar.agent_open else 0  # after two of them it sounds
             in_tick, most = (
                 0,
-                (cap if open_ticks > 2 else max(cap, SILENT_SYMBOLS))
+                (cap if open_ticks > 2 else max(cap, POLICY.silent_symbols))
                 if grammar.agent_open
-                else ONSET_SYMBOLS,
+                else POLICY.onset_symbols,
             )
         else:
             in_tick += 1
-            assert allowed(grammar, 512, True, True)[token]
+            assert allowed_mask(grammar, 512, True, True)[token]
             grammar = advance(grammar, int(token))
         assert in_tick <= most
-        assert label == IGNORE or allowed(grammar, 512, True, True)[label]
+        assert label == IGNORE or allowed_mask(grammar, 512, True, True)[label]
     pieces = [s for _, s in heard if s >= FIRST_TEXT_ID]
     got = [t for t in sequence.token if 100 <= t < 300]
     assert (
@@ -141,7 +141,7 @@ def test_text_leads_the_voice_by_no_more_than_the_bound():
     for token, tick in zip(sequence.token, sequence.tick, strict=True):
         if token > 300:
             decided += 0.06 * 5 + 0.02
-            assert decided - max(0.0, tick * TICK_S - VOICE_DELAY_SECONDS) <= LEAD_SECONDS + 0.33
+            assert decided - max(0.0, tick * TICK_S - VOICE_DELAY_SECONDS) <= POLICY.lead_s + 0.33
     assert (sequence.label == IGNORE).any()  # and while it waits, nothing is asked
 
 

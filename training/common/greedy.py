@@ -8,7 +8,7 @@ from duplex.training.common.precision import fast_dtype, mixed
 
 from duplex.model.kv_cache import initial_state, step
 from duplex.model.lm import LM
-from duplex.model.tokens import END, FIRST_TEXT_ID, NEXT, USER_END, Grammar, advance, allowed
+from duplex.model.tokens import END, FIRST_TEXT_ID, NEXT, USER_END, Grammar, advance, allowed_mask
 
 
 @torch.no_grad()
@@ -63,7 +63,7 @@ def greedy(
 
 def answerable(lm: LM, grammar: Grammar) -> torch.Tensor:
     """bool [V]: inside an answer its text or its end, otherwise what hearing allows."""
-    mask = allowed(grammar, lm.config.vocabulary, grammar.agent_open, False)
+    mask = allowed_mask(grammar, lm.config.vocabulary, grammar.agent_open, False)
     if grammar.agent_open:
         mask[:FIRST_TEXT_ID] = False
         mask[END] = True

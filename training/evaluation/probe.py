@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from duplex.training.evaluation.error_rate import error_rate
-from duplex.training.evaluation.hearing import AFTER_TICKS, open_ears, valid_clips
+from duplex.training.evaluation.hearing import AFTER_TICKS, chosen, open_ears
 from duplex.training.scenes.recognition import text_of, words_of
 
 from duplex.audio import (
@@ -189,7 +189,7 @@ def probe_layers(
 def streams_of(pool: Path, clips: int, seconds: float) -> list[tuple[str, torch.Tensor]]:
     """Clips end to end: (text, mel [1, 8n, 80]) of streams that are at least so long."""
     streams, words, sound = [], [], []
-    for text, wave in zip(*valid_clips(pool, clips), strict=True):
+    for text, wave in zip(*chosen(pool, clips), strict=True):
         words.append(text)
         sound.append(np.pad(wave, (0, AFTER_TICKS * TICK_SAMPLES)))
         if sum(map(len, sound)) >= seconds * SAMPLE_RATE:

@@ -23,13 +23,18 @@ from duplex.training.evaluation.error_rate import (
     has_lost_words,
     sound_error_rate,
 )
-from duplex.training.text.templates import read_lines
 
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.bench.recognizer import RECOGNIZER_RATE, Whisper
 
+TEXTS = Path(__file__).parents[1] / "texts"
 SLOTS = 8
 TAIL_TICKS = 8
+
+
+def sentences(name: str) -> list[str]:
+    lines = (TEXTS / f"{name}.txt").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def speak(agent, texts: list[str]) -> list[np.ndarray]:
@@ -38,21 +43,21 @@ def speak(agent, texts: list[str]) -> list[np.ndarray]:
     for begin in range(0, len(texts), agent.slots):
         group = texts[begin : begin + agent.slots]
         state, decoding = (
-            agent.talking.initial_state(agent.slots),
-            agent.codec.initial_decode_state(agent.slots),
+            agent.response.synthesizer.initial_state(agent.slots),
+            agent.parts.codec.initial_decode_state(agent.slots),
         )
-        agent.talking.reset(state, [*range(agent.slots)], seed=begin)
+        agent.response.synthesizer.reset(state, [*range(agent.slots)], seed=begin)
         for slot, text in enumerate(group):
-            words, front = agent.front.push(text, agent.front.initial_state())
-            for number, (_, phones) in enumerate(words + agent.front.finish(front)[0]):
-                agent.talking.push(state, slot, number, phones)
-            agent.talking.finish(state, slot)
-        seconds = [agent.talking.queued_seconds(state, slot) for slot in range(len(group))]
+            words, front = agent.parts.g2p.push(text, agent.parts.g2p.initial_state())
+            for number, (_, phones) in enumerate(words + agent.parts.g2p.finish(front)[0]):
+                agent.response.synthesizer.push(state, slot, number, phones)
+            agent.response.synthesizer.finish(state, slot)
+        seconds = [agent.response.synthesizer.queued_seconds(state, slot) for slot in range(len(group))]
         ticks = [int(s * SAMPLE_RATE / TICK_SAMPLES) + TAIL_TICKS for s in seconds]
         parts = []
         for _ in range(max(ticks)):
-            codes, state, _ = agent.talking.step(state)
-            wave, decoding = agent.codec.decode_step(codes, decoding)
+            codes, state, _ = agent.response.synthesizer.step(state)
+            wave, decoding = agent.parts.codec.decode_step(codes, decoding)
             parts.append(wave)
         sound = torch.cat(parts, 1).float().numpy()
         waves += [sound[slot, : n * TICK_SAMPLES] for slot, n in enumerate(ticks)]
@@ -105,32 +110,32 @@ def tick_times(agent_folder: Path | None = None, ticks: int = 60) -> dict[str, l
 
     Ticks of either kind by turns: what else the machine does is the same for both.
     """
-    from duplex.agent.agent import load_agent
+    from duplex.agent import load_agent
 
     kinds, times = [], {"talker": [[], []], "codec": [[], []]}
     for slots in (1, SLOTS):
         agent = load_agent(agent_folder, slots=slots)
         state, decoding = (
-            agent.talking.initial_state(slots),
-            agent.codec.initial_decode_state(slots),
+            agent.response.synthesizer.initial_state(slots),
+            agent.parts.codec.initial_decode_state(slots),
         )
         for slot in range(slots):
-            words, _ = agent.front.push(
-                " ".join(read_lines("heldout")[slot : slot + 12]), agent.front.initial_state()
+            words, _ = agent.parts.g2p.push(
+                " ".join(sentences("heldout")[slot : slot + 12]), agent.parts.g2p.initial_state()
             )
             for number, (_, phones) in enumerate(words):
-                agent.talking.push(state, slot, number, phones)
+                agent.response.synthesizer.push(state, slot, number, phones)
         kinds.append([agent, state, decoding])
     for _ in range(ticks):
         for kind, (agent, state, decoding) in enumerate(kinds):
-            with agent.helped():
+            with agent.parts.helper_thread():
                 begun = time.perf_counter()
-                codes, state, _ = agent.talking.step(state)
+                codes, state, _ = agent.response.synthesizer.step(state)
                 between = time.perf_counter()
-                kinds[kind][1:] = state, agent.codec.decode_step(codes, decoding)[1]
+                kinds[kind][1:] = state, agent.parts.codec.decode_step(codes, decoding)[1]
             times["codec"][kind].append(time.perf_counter() - between)
             times["talker"][kind].append(between - begun)
-            assert all(agent.talking.sounding(state, slot) for slot in range(agent.slots))
+            assert all(agent.response.synthesizer.sounding(state, slot) for slot in range(agent.slots))
     return {
         part: [1000 * float(np.median(of_kind)) for of_kind in both] for part, both in times.items()
     }
@@ -165,7 +170,7 @@ def page(rows: dict[str, list[np.ndarray]], titles: list[str], path: Path) -> No
 
 def evaluate_voice(args) -> dict:
     from duplex import weights
-    from duplex.agent.agent import load_agent
+    from duplex.agent import load_agent
 
     args.out.mkdir(parents=True, exist_ok=True)
     whisper = Whisper(weights.whisper_base(), args.threads)
@@ -174,8 +179,8 @@ def evaluate_voice(args) -> dict:
         return [whisper.text(wave) for wave in waves]
 
     agent = load_agent(args.agent, slots=SLOTS)
-    codec = agent.codec
-    heldout, hard = read_lines("heldout"), read_lines("hard")
+    codec = agent.parts.codec
+    heldout, hard = sentences("heldout"), sentences("hard")
     result = {}
     spoken = speak(agent, heldout + hard)
     texts = recognise(spoken)

@@ -14,15 +14,13 @@ from pathlib import Path
 import numpy as np
 from duplex.training.data.normalize import heard_form
 
+from duplex.agent.turn_policy import TurnPolicy, symbol_budget
 from duplex.audio import TICK_S
 from duplex.model.tokens import (
     AGENT,
     ASIDE,
     END,
-    LEAD_SECONDS,
     NEXT,
-    ONSET_SYMBOLS,
-    SILENT_SYMBOLS,
     STOP,
     USER,
     USER_END,
@@ -30,9 +28,10 @@ from duplex.model.tokens import (
     advance,
 )
 
+POLICY = TurnPolicy()  # The rules at run time, by which scenes are laid out.
 IGNORE = -100
 NEVER = 1 << 30
-END_OF_TURN_TICKS = 3  # from the last piece heard to </user>: counted from what the model sees, so that it can be sure
+END_OF_TURN_TICKS = POLICY.end_silence_ticks  # from the last piece heard to </user>: counted from what the model sees, so that it can be sure
 LATE_SHARE, LATEST_TICKS = (
     0.15,
     16,
@@ -240,10 +239,12 @@ def lay_out_text(turns: list[dict], prompt: list[int], encode, spell) -> Sequenc
 
 
 def most_symbols(grammar: Grammar, voice, tick: int, cap: int) -> int:
-    """How many symbols a tick may have: the beginning of an answer waits for nobody."""
-    if not grammar.agent_open:
-        return ONSET_SYMBOLS if voice is None or voice.lead(tick) <= 0 else cap
-    return cap if tick * TICK_S >= voice.begin else max(cap, SILENT_SYMBOLS)
+    """How many symbols a tick may have: see `turn_policy.symbol_budget`."""
+    if grammar.agent_open:
+        is_speaking = tick * TICK_S >= voice.begin
+    else:
+        is_speaking = voice is not None and voice.lead(tick) > 0
+    return symbol_budget(grammar.agent_open, is_speaking, replace(POLICY, symbols_per_tick=cap))
 
 
 class Voice:
@@ -295,7 +296,7 @@ def next_symbol(grammar: Grammar, heard: deque, voice: Voice | None, tick: int) 
         return NEXT
     if voice.cut and not voice.pieces:
         return IGNORE
-    if voice.lead(tick) > LEAD_SECONDS:
+    if voice.lead(tick) > POLICY.lead_s:
         return IGNORE
     if grammar.stream != AGENT:
         return AGENT

@@ -1,0 +1,45 @@
+"""How an agent decodes and rescores; what it does in a conversation stands in turn_policy.py."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class RescoringConfig:
+    """N-best rescoring of the user's turn by the LM; the values are in TURN_TAKING.md."""
+
+    n_best: int = 8
+    margin_nats: float = 5.0  # below the best score, beyond which a hypothesis is not considered
+    max_tokens: int = 24  # of all hypotheses together, in one call beside a tick
+    replay_ticks: int = 6  # of silence that are fed again behind the turn
+    lm_weight: float = 0.25
+    word_bonus: float = 4.0  # nats a word; makes up for the LM's preference for few words
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Decoding of one agent, the same for all its sessions."""
+
+    temperature: float = 0.0  # of what the agent says; 0: the best token
+    top_k: int = 30
+    rescore: bool = (
+        True  # let the LM choose among the recogniser's hypotheses when a turn may be over
+    )
+    speculate: bool = True  # False: plain decoding, one call of the LM for every symbol
+    cancel_echo: bool = True  # take the agent's own voice out of what it hears
+    prompt_cells: int = 256  # positions kept for a session's instructions
+    prefill_tokens_per_tick: int = (
+        4  # more of a text in one step would make the other sessions late
+    )
+    max_deferred_inputs: int = (
+        6  # of all sessions, that may wait while nobody has anything to decide
+    )
+    draft_response_tokens: int = (
+        3  # of a response that are drafted before the user's turn has ended
+    )
+    lookahead_budget_s: float = 0.04  # a tick that has taken longer drafts nothing more
+    min_draft_probability: float = 0.4  # of a drafted token to be worth a position
+    draft_trial_ticks: int = 500  # after which the draft network must have saved time, or is off
+    codec_idle_ticks: int = (
+        10  # of silence, after which the codec's decoder gives silence: it rests
+    )
+    rescoring: RescoringConfig = field(default_factory=RescoringConfig)

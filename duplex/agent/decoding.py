@@ -1,0 +1,236 @@
+"""From the LM's states to symbols: score, sample, verify what was proposed, and act on each symbol."""
+
+from functools import cache
+
+import torch
+
+from duplex.agent import pending_words
+from duplex.agent.config import AgentConfig
+from duplex.agent.faults import isolate_fault
+from duplex.agent.lm_context import LMContext
+from duplex.agent.recognition import Recognition
+from duplex.agent.response import Response
+from duplex.agent.session import Session, observe
+from duplex.agent.speculation import SpeculationCounts
+from duplex.agent.turn_policy import (
+    PENDING_TEXT,
+    Allowed,
+    Observation,
+    Text,
+    TurnPolicy,
+    allowed,
+    bias,
+    bits,
+    grammatical,
+    next_for_request,
+)
+from duplex.events import Event
+from duplex.model import kv_cache, tokens
+from duplex.model.sampling import sample
+from duplex.model.tokens import (
+    AGENT,
+    ASIDE,
+    END,
+    FIRST_TEXT_ID,
+    NEXT,
+    STOP,
+    USER,
+    USER_END,
+)
+
+
+class Decoder:
+    """Draws the symbols of all slots. Letters in shapes: D width, V vocabulary."""
+
+    def __init__(
+        self,
+        context: LMContext,
+        recognition: Recognition,
+        response: Response,
+        config: AgentConfig,
+        counts: SpeculationCounts,
+    ):
+        self.context = context
+        self.recognition = recognition
+        self.response = response
+        self.config = config
+        self.counts = counts
+        self.policy = recognition.policy
+        self.tokenizer = recognition.tokenizer
+
+    def observe(self, slot: int, session: Session) -> Observation:
+        """What the rules may know of a session now."""
+        return observe(session, self.response.queued_s(slot), self.policy)
+
+    def can_only_wait(self, slot: int, session: Session) -> bool:
+        """Whether the session draws <next> now, whatever the LM says."""
+        seen = self.observe(slot, session)
+        return session.client.request is None and allowed(seen, self.policy).is_only_waiting
+
+    def score(
+        self,
+        hidden: dict[int, torch.Tensor],
+        sessions: dict[int, Session],
+        events: list[list[Event]],
+    ) -> dict[int, torch.Tensor]:
+        """Scores of what comes first, from hidden states [1 + proposals, D] of some slots.
+
+        They are [V] where text may come, in one pass over the vocabulary for all such slots, and of
+        the control symbols alone elsewhere.
+        """
+        permitted = {}
+        for slot in hidden:
+            found = isolate_fault(events[slot], self._permitted, slot, sessions[slot])
+            if found is not None:
+                permitted[slot] = found
+        scores = {}
+        for with_text in (False, True):
+            slots = [s for s, found in permitted.items() if (found.text != Text.NONE) == with_text]
+            if slots:
+                first = torch.stack([hidden[slot][0] for slot in slots])
+                found = self.context.lm.logits(first, with_text).cpu()
+                scores |= dict(zip(slots, found, strict=True))
+        return scores
+
+    def _permitted(self, slot: int, session: Session) -> Allowed:
+        return grammatical(self.observe(slot, session), self.policy)
+
+    def verify(
+        self,
+        slot: int,
+        session: Session,
+        hidden: torch.Tensor,
+        scores: torch.Tensor,
+        proposals: list[int],
+        events: list[Event],
+    ) -> bool:
+        """Draw symbols as long as they are the ones already fed, and act on each.
+
+        hidden: [1 + proposals, D], after the tick and after each proposal; scores: of the first
+        symbol. The proposals from the first wrong one on are undone. Returns whether the LM is to
+        be asked again in this tick.
+        """
+        budget = session.budget
+        draft = "network" if budget.drawn > 0 or not budget.proposals else "certain"
+        first = int(self.context.cache.next_position[slot]) - len(proposals)
+        for place, state in enumerate(hidden):
+            if budget.drawn == budget.limit:
+                return False
+            if place == 1:  # one pass over the vocabulary for all states that follow
+                later = self.context.lm.logits(hidden[1:]).cpu()
+            symbol = self.sample(slot, session, later[place - 1] if place else scores)
+
+            is_accepted = place < len(proposals) and symbol == proposals[place]
+            if place < len(proposals):
+                kind = tokens.kind(proposals[place], session.grammar)
+                self.counts.outcomes[draft, kind, place, is_accepted] += 1
+            if not is_accepted:
+                self.context.undo(slot, len(proposals) - place, state)
+            if symbol == NEXT:
+                return False
+
+            budget.drawn += 1
+            self.apply_symbol(slot, session, symbol, first + place, events)
+            if not is_accepted:
+                session.inputs.pending = [symbol]
+                return budget.drawn < budget.limit
+            self.counts.accepted += draft == "network"
+            self.counts.calls_saved += draft == "network"
+        raise AssertionError("the last state has no proposal to be accepted")
+
+    def sample(self, slot: int, session: Session, scores: torch.Tensor) -> int:
+        """The next symbol of a session; scores [V], or of the controls alone, are changed."""
+        seen = self.observe(slot, session)
+        client = session.client
+        symbol, client.request = next_for_request(client.request, seen, self.policy)
+        if symbol is not None:
+            return symbol
+        choice = allowed(seen, self.policy)
+        if choice == Allowed(bits(END), Text.NONE):
+            return END
+        pending = pending_words.writable_tokens(session.user.pending, self.policy)
+        is_speech = session.grammar.stream == AGENT
+        favour(scores, choice, bias(seen, self.policy), pending, self.policy)
+        if not is_speech:  # nothing is written but what was recognised, and always the best
+            candidates = [*range(FIRST_TEXT_ID)]
+            if choice.text == Text.PENDING:
+                candidates += sorted(token for token in pending if token < len(scores))
+            return candidates[int(scores[candidates].argmax())]
+        if choice.text == Text.NONE:
+            scores[FIRST_TEXT_ID:] = float("-inf")
+        own = session.temperature
+        temperature = self.config.temperature if own is None else own
+        return sample(scores, temperature, self.config.top_k, session.generator)
+
+    def apply_symbol(
+        self, slot: int, session: Session, symbol: int, position: int, events: list[Event]
+    ) -> None:
+        """What a symbol, drawn at a position of the LM, means: the grammar, events, the voice."""
+        before = session.grammar
+        session.grammar = tokens.advance(before, symbol)
+        if symbol == USER or before.stream == USER:
+            session.user.last_token_tick = session.tick
+        if symbol == STOP:
+            unsaid = self.response.yield_turn(slot, session, events)
+            kv_cache.drop(self.context.cache, slot, unsaid)
+        elif symbol == USER:
+            if not before.user_open:
+                events.append(Event("user_started", session.tick))
+        elif symbol in (USER_END, ASIDE):
+            self._end_user_turn(session, symbol == USER_END, events)
+        elif symbol == AGENT:
+            if not before.agent_open:
+                session.answer_due = False
+                self.response.begin_turn(session)
+                events.append(Event("agent_started", session.tick))
+        elif symbol == END:
+            self.response.finish_text(slot, session)
+        elif before.stream == USER:
+            self._transcribe(session, symbol, position, events)
+        else:
+            piece = self.tokenizer.decode([symbol])
+            events.append(Event("said", session.tick, piece))
+            self.response.push_text(slot, session, position, piece)
+
+    def _end_user_turn(self, session: Session, is_for_agent: bool, events: list[Event]) -> None:
+        session.answer_due |= is_for_agent
+        session.budget.draft_response = []
+        self.recognition.end_turn(session.user, is_for_agent)
+        to = "agent" if is_for_agent else "other"
+        events.append(Event("user_ended", session.tick, to=to))
+
+    def _transcribe(self, session: Session, token: int, position: int, events: list[Event]) -> None:
+        user = session.user
+        session.budget.draft_response = []
+        user.transcribed.append((position, token))
+        user.word_count = self.recognition.count_words(user.transcribed)
+        pending_words.mark_transcribed(user.pending, token)
+        events.append(Event("heard", session.tick, self.tokenizer.decode([token])))
+
+
+def favour(
+    scores: torch.Tensor,
+    choice: Allowed,
+    added: list[float],
+    pending: dict[int, float],
+    policy: TurnPolicy,
+) -> None:
+    """Shift the scores [V], or of the controls alone, by what the rules add; mask control symbols.
+
+    The bonus of pending text goes to the token of which the recogniser is certain.
+    """
+    controls = scores[:FIRST_TEXT_ID]
+    if choice.end_stops:
+        controls[STOP] = torch.logaddexp(controls[STOP], controls[USER_END])
+    controls += torch.tensor(added[:FIRST_TEXT_ID], dtype=scores.dtype)
+    controls.masked_fill_(~controls_mask(choice.controls), float("-inf"))
+    if added[PENDING_TEXT]:
+        for token, confidence in pending.items():
+            if confidence >= policy.certain_confidence and token < len(scores):
+                scores[token] += added[PENDING_TEXT]
+
+
+@cache
+def controls_mask(controls: int) -> torch.Tensor:
+    """bool [FIRST_TEXT_ID] of control symbols given as bits."""
+    return torch.tensor([bool(controls >> symbol & 1) for symbol in range(FIRST_TEXT_ID)])

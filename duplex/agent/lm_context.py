@@ -1,0 +1,184 @@
+"""What the LM is fed, and when: its cache, the inputs that wait, and trees of text that are only scored."""
+
+import itertools
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from duplex.agent.session import InputQueue, LMInput
+from duplex.model import kv_cache
+from duplex.model.tokens import FIRST_TEXT_ID, USER
+
+
+@dataclass
+class LMCounts:
+    """Calls of the LM since the start, and the seconds they took."""
+
+    calls: int = 0
+    seconds: float = 0.0
+
+
+class LMContext:
+    """The LM with the cache of all slots. Letters in shapes: B slots, D width, V vocabulary."""
+
+    def __init__(self, lm, slots: int, prompt_cells: int):
+        self.lm = lm
+        self.slots = slots
+        self.width = lm.config.width
+        self.dtype = lm.norm.dtype
+        self.device = lm.norm.device
+        cache = {"device": self.device, "dtype": lm.cache_dtype or self.dtype}
+        self.cache = kv_cache.initial_state(lm.config, slots, prompt_cells, **cache)
+        self.hidden = torch.zeros(slots, self.width, dtype=self.dtype, device=self.device)
+        self.counts = LMCounts()
+
+    def embed(self, tokens: list[int], tick: torch.Tensor | None = None) -> LMInput:
+        """Tokens, and then a tick's vector [D] if there is one, as inputs."""
+        parts = []
+        if tokens:
+            parts.append(self.lm.embed(torch.tensor(tokens, device=self.device)))
+        if tick is not None:
+            parts.append(tick[None])
+        vectors = torch.cat([part.to(self.dtype) for part in parts])
+        return LMInput(vectors, [] if tick is None else [len(tokens)])
+
+    def project(
+        self, features: torch.Tensor, recognised: list[list[tuple[int, float]]]
+    ) -> torch.Tensor:
+        """A tick's vectors [B, D] from the encoder's [B, W] and the pieces recognised in each slot."""
+        return self.lm.project(features.to(self.device), recognised)
+
+    def prefill(self, slot: int, prompt: list[int]) -> None:
+        """Feed a session's instructions, all at once; they are never evicted. The list is emptied."""
+        while prompt:
+            self.forward({slot: self.embed(prompt[: kv_cache.CALL_CELLS])}, pin=True)
+            del prompt[: kv_cache.CALL_CELLS]
+
+    def pin_all(self, slot: int) -> None:
+        """What the slot has been fed so far is never evicted."""
+        self.cache.pinned[slot] = self.cache.position[slot] >= 0
+
+    def forward(
+        self,
+        inputs: dict[int, LMInput],
+        proposals: dict[int, list[int]] | None = None,
+        pin: bool = False,
+    ) -> dict[int, torch.Tensor]:
+        """One call of the LM: feed each slot its inputs, then its proposals of what comes next.
+
+        Returns each slot's hidden states [1 + proposals, D], from the last input on.
+        """
+        proposals = {slot: found for slot, found in (proposals or {}).items() if found}
+        vectors = {}
+        for slot, given in inputs.items():
+            proposed = [self.embed(proposals[slot]).vectors] if slot in proposals else []
+            vectors[slot] = torch.cat([given.vectors, *proposed]) if proposed else given.vectors
+        length = max(len(x) for x in vectors.values())
+        x = torch.zeros(self.slots, length, self.width, dtype=self.dtype, device=self.device)
+        is_tick = np.zeros((self.slots, length), bool)
+        counts = [0] * self.slots
+        for slot, given in inputs.items():
+            counts[slot] = len(vectors[slot])
+            x[slot, : counts[slot]] = vectors[slot]
+            is_tick[slot, given.ticks] = True
+        begun = time.perf_counter()
+        hidden, self.cache = kv_cache.step(self.lm, x, counts, is_tick, self.cache, pin)
+        self._count(begun)
+        found = {}
+        for slot in inputs:
+            first = counts[slot] - 1 - len(proposals.get(slot, []))
+            found[slot] = hidden[slot, first : counts[slot]]
+            self.hidden[slot] = found[slot][-1]
+        return found
+
+    def reset(self, slot: int) -> None:
+        """The slot was fed nothing."""
+        kv_cache.reset(self.cache, slot)
+
+    def undo(self, slot: int, count: int, hidden: torch.Tensor) -> None:
+        """Forget the slot's last `count` positions; hidden [D]: the state before them."""
+        kv_cache.rollback(self.cache, slot, count)
+        self.hidden[slot] = hidden
+
+    def flush(self, slot: int, queue: InputQueue) -> None:
+        """Feed what was deferred and what is pending: all that was decided has its place in the cache."""
+        if queue.pending:
+            queue.deferred.append(self.embed(queue.pending))
+            queue.pending = []
+        if queue.deferred:
+            self.forward({slot: concat_deferred(queue)})
+
+    @torch.inference_mode()
+    def log_likelihoods(self, slot: int, texts: list[list[int]], max_tokens: int) -> list[float]:
+        """Log-probability of each text [tokens] as a user's turn right after the instructions.
+
+        Fewer than there are texts where not all of them fit into one call.
+        """
+        turns = [(USER, *text) for text in texts]
+        places, hidden = self.score_tree(slot, [turn[:-1] for turn in turns], max_tokens)
+        if not places:
+            return []
+        scores = self.lm.logits(hidden)[:, FIRST_TEXT_ID:].log_softmax(-1).cpu()
+        fitting = itertools.takewhile(lambda turn: turn[:-1] in places or len(turn) == 1, turns)
+        return [
+            sum(
+                float(scores[places[turn[:i]], turn[i] - FIRST_TEXT_ID])
+                for i in range(1, len(turn))
+            )
+            for turn in fitting
+        ]
+
+    def score_tree(
+        self,
+        slot: int,
+        texts: list[tuple[int, ...]],
+        max_tokens: int,
+        tick: torch.Tensor | None = None,
+    ) -> tuple[dict[tuple[int, ...], int], torch.Tensor]:
+        """One call that reads what may follow, and leaves the cache as it was.
+
+        Without a tick the texts follow the instructions alone, with one ([D], before them all) they
+        follow all that the slot was fed. The first texts are read, as many as fit; a beginning that
+        several of them share is read once (tree attention).
+
+        Returns {beginning of a text: its place} and hidden states [N, D]; both are empty where not
+        even the first text fits.
+        """
+        room = min(max_tokens, int((self.cache.position[slot] < 0).sum()))
+        places: dict[tuple[int, ...], int] = {} if tick is None else {(): 0}
+        for text in texts:
+            beginnings = [text[:end] for end in range(1, len(text) + 1)]
+            new = [part for part in beginnings if part not in places]
+            if len(places) + len(new) > room:
+                break
+            places |= {part: len(places) + i for i, part in enumerate(new)}
+        tokens = [part[-1] for part in places if part]
+        if not tokens:
+            return {}, self.hidden[:0]
+        x = self.embed(tokens).vectors
+        if tick is not None:
+            x = torch.cat([tick[None].to(x.dtype), x])
+        parents = [places.get(part[:-1], -1) if part else -1 for part in places]
+        after = "prompt" if tick is None else "all"
+        begun = time.perf_counter()
+        hidden = kv_cache.consider(self.lm, x, parents, self.cache, slot, after)
+        self._count(begun)
+        return places, hidden
+
+    def _count(self, begun: float) -> None:
+        self.counts.calls += 1
+        self.counts.seconds += time.perf_counter() - begun
+
+
+def concat_deferred(queue: InputQueue) -> LMInput:
+    """All that was deferred as one input; the queue has none of it any more."""
+    ticks = []
+    begun = 0
+    for given in queue.deferred:
+        ticks += [begun + place for place in given.ticks]
+        begun += len(given.vectors)
+    vectors = torch.cat([given.vectors for given in queue.deferred])
+    queue.deferred = []
+    return LMInput(vectors, ticks)

@@ -1,0 +1,122 @@
+"""From a folder of weights to an agent. The only place that knows whether networks are compiled."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from duplex import weights
+from duplex.agent.agent import Agent
+from duplex.agent.config import AgentConfig
+from duplex.agent.turn_policy import TurnPolicy
+from duplex.checkpoint import load_config, load_tensors
+from duplex.model.backbone import BackboneError, fill, read
+from duplex.model.codec import load_codec
+from duplex.model.draft import Draft, DraftConfig
+from duplex.model.encoder import Encoder, EncoderConfig
+from duplex.model.g2p import Pronounce
+from duplex.model.lexicon import load_lexicon
+from duplex.model.lm import LM, LMConfig
+from duplex.model.parts import Parts
+from duplex.model.talker import Talker, TalkerConfig
+from duplex.model.tokens import load_tokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Where and in which number format the networks run."""
+
+    device: str = "cpu"  # a torch device
+    dtype: str | None = None  # "int8" (default on a CPU), "bfloat16" or "float32": the LM's weights
+    threads: int | None = None  # with "int8": two share each product where there are two cores
+    backbone: Path | None = (
+        None  # GGUF file or folder the LM was trained on; None: SmolLM2, fetched
+    )
+    offline: bool = False  # never fetch weights
+
+    @property
+    def format(self) -> str:
+        """The number format that is used."""
+        return self.dtype or ("int8" if self.device == "cpu" else "bfloat16")
+
+
+def load_agent(
+    folder: Path | None = None,
+    slots: int = 1,
+    config: AgentConfig | None = None,
+    policy: TurnPolicy | None = None,
+    **options,
+) -> Agent:
+    """The agent in `folder` (default: the one that ships), ready to step.
+
+    options: fields of LoadOptions. Raises WeightsError, BackboneError, FileNotFoundError.
+    """
+    # With one thread torch makes no pool of workers here: a second pool, for the thread that will
+    # run the model, halves its speed.
+    threads_of_torch = torch.get_num_threads()
+    torch.set_num_threads(1)
+    options = LoadOptions(**options)
+    agent = Agent(load_parts(folder, options), slots, config, policy)
+    if options.device == "cpu":
+        agent.warm_up()
+    torch.set_num_threads(threads_of_torch)
+    return agent
+
+
+def load_parts(folder: Path | None = None, options: LoadOptions | None = None) -> Parts:
+    """The networks and data in `folder`, compiled for this processor where the format is int8."""
+    folder = Path(folder) if folder else weights.DEFAULT_AGENT
+    options = options or LoadOptions()
+    parts = Parts(
+        encoder=_load(Encoder, EncoderConfig, folder / "encoder"),
+        lexicon=load_lexicon(folder / "lexicon"),
+        lm=load_lm(folder, options),
+        tokenizer=load_tokenizer(folder),
+        g2p=Pronounce(),
+        talker=_load(Talker, TalkerConfig, folder / "talker"),
+        codec=load_codec(folder / "codec"),
+        draft=_load_draft(folder / "draft", options),
+    )
+    if options.format != "int8":
+        return parts
+    from duplex import cpu
+
+    return cpu.compile(parts, options.threads)
+
+
+def load_lm(folder: Path, options: LoadOptions) -> LM:
+    """The LM of an agent's folder: its backbone, and what was trained merged into it."""
+    backbone = options.backbone
+    if backbone is None:
+        backbone = next(weights.smollm2(offline=options.offline).glob("*.gguf"))
+    lm = LM(load_config(LMConfig, folder / "lm"))
+    sizes, tensors = read(Path(backbone))
+    differing = [name for name, size in sizes.items() if getattr(lm.config, name) != size]
+    if differing:
+        raise BackboneError(
+            f"{folder / 'lm'} was trained on another backbone than {backbone}: "
+            f"{', '.join(differing)} differ"
+        )
+    fill(lm, tensors)
+    del tensors
+    lm.load_state_dict(load_tensors(folder / "lm"), strict=False)
+    dtype = torch.bfloat16 if options.format == "bfloat16" else torch.float32
+    return lm.merge().to(options.device, dtype).eval()
+
+
+def _load(network, config, folder: Path) -> torch.nn.Module:
+    """A network of this class with the config and weights in `folder`."""
+    module = network(load_config(config, folder))
+    module.load_state_dict(load_tensors(folder))
+    return module.eval()
+
+
+def _load_draft(folder: Path, options: LoadOptions) -> Draft | None:
+    """The draft network, in the LM's number format; None where there is none."""
+    if not folder.is_dir():
+        return None
+    dtype = torch.bfloat16 if options.format == "bfloat16" else torch.float32
+    return _load(Draft, DraftConfig, folder).to(options.device, dtype)

@@ -1,0 +1,122 @@
+"""From sound to what the LM is told of it: features of the tick, and the words recognised in it."""
+
+import logging
+
+import numpy as np
+import torch
+
+from duplex.agent import pending_words, speech_activity
+from duplex.agent.faults import isolate_fault
+from duplex.agent.session import Session, UserTurn, audible_words
+from duplex.agent.turn_policy import TurnPolicy
+from duplex.echo import EchoCanceller, EchoUnavailable
+from duplex.events import Event
+from duplex.model import beam_search, encoder, features
+from duplex.model.beam_search import BeamState
+
+log = logging.getLogger(__name__)
+
+Pieces = list[tuple[int, float]]  # tokens of committed words, each with its confidence
+
+
+class Recognition:
+    """Echo canceller, log-mel features, encoder and beam search of all slots."""
+
+    def __init__(self, parts, slots: int, policy: TurnPolicy):
+        self.encoder = parts.encoder
+        self.lexicon = parts.lexicon
+        self.tokenizer = parts.tokenizer
+        self.policy = policy
+        self.feature_state = features.initial_state(slots)
+        self.encoder_state = self.encoder.initial_state(slots)
+
+    def reset(self, slot: int) -> None:
+        """The slot has heard nothing."""
+        features.reset(self.feature_state, [slot])
+        encoder.reset(self.encoder_state, [slot])
+
+    def cancel_echo(
+        self, audio: np.ndarray, sessions: dict[int, Session], active: list[int]
+    ) -> np.ndarray:
+        """audio [B, N] with what each session's agent said before taken out of it, as a copy."""
+        audio = np.array(audio, np.float32)
+        for slot in active:
+            echo = sessions[slot].client.echo
+            if echo:
+                audio[slot] = echo.heard(audio[slot])
+        return audio
+
+    def step(
+        self, audio: np.ndarray, sessions: dict[int, Session], events: list[list[Event]]
+    ) -> tuple[torch.Tensor, list[Pieces]]:
+        """One tick of all slots.
+
+        audio: [B, N]. Returns the encoder's vectors [B, W] and the pieces recognised in each slot;
+        the words are pending in their sessions from now on.
+        """
+        sound = torch.from_numpy(audio)
+        mel = self.features(sound)
+        (vectors, phones), self.encoder_state = self.encoder.step(mel, self.encoder_state)
+        log_probs = phones.float().cpu().numpy()
+        levels_db = speech_activity.levels(sound)
+        recognised: list[Pieces] = [[] for _ in audio]
+        for slot, session in sessions.items():
+            inputs = session, log_probs[slot], levels_db[slot]
+            recognised[slot] = isolate_fault(events[slot], self.recognise, *inputs) or []
+        return vectors[:, 0], recognised
+
+    def features(self, sound: torch.Tensor) -> torch.Tensor:
+        """Log-mel frames of a tick; sound: [B, N]."""
+        mel, self.feature_state = features.log_mel(sound, self.feature_state)
+        return mel
+
+    def recognise(self, session: Session, log_probs: np.ndarray, level_db: float) -> Pieces:
+        """Advance one session's beam by a tick's frames [4, 1 + phones]; take in its level.
+
+        Returns the pieces of the user's words that were committed; the agent's own are left out.
+        """
+        user = session.user
+        agent_words = audible_words(session, self.policy)
+        if not session.grammar.user_open and not user.pending.tokens:
+            beam_search.forget_committed_words(user.beam)
+            user.is_user_only = True
+        pieces: Pieces = []
+        for word, confidence in self.decode(user.beam, log_probs):
+            user.is_rescored = False
+            if pending_words.is_agent_echo(word, agent_words, self.policy):
+                user.is_user_only = False
+            else:
+                pieces += [(token, confidence) for token in self.spell(word)]
+        pending_words.push_words(user.pending, session.tick, pieces, self.policy)
+        speech_activity.update_levels(user.activity, level_db, self.policy)
+        return pieces
+
+    def decode(self, beam: BeamState, log_probs: np.ndarray) -> list[tuple[str, float]]:
+        """Words that are committed by a tick's frames [4, 1 + phones], each with its confidence."""
+        return beam_search.decode(self.lexicon, beam, log_probs)
+
+    def end_turn(self, user: UserTurn, is_for_agent: bool) -> None:
+        """The user's turn is over: what was said in it is forgotten, how loud it was is kept."""
+        user.transcribed = []
+        user.word_count = 0
+        user.is_user_only = not user.pending.tokens  # what still waits will stand in the next turn
+        beam_search.forget_committed_words(user.beam)
+        user.pending.max_confidence = None
+        speech_activity.end_turn(user.activity, is_for_agent, self.policy)
+
+    def count_words(self, transcribed: list[tuple[int, int]]) -> int:
+        """Words of (LM position, token) pairs."""
+        return len(self.tokenizer.decode([token for _, token in transcribed]).split())
+
+    def spell(self, word: str) -> list[int]:
+        """The tokens of a recognised word."""
+        return self.tokenizer.encode(" " + word, add_special_tokens=False).ids
+
+
+def open_canceller() -> EchoCanceller | None:
+    """A session's echo canceller; None where the library is missing, which is logged."""
+    try:
+        return EchoCanceller()
+    except EchoUnavailable as error:
+        log.warning("%s", error)
+        return None

@@ -1,0 +1,98 @@
+"""N-best rescoring: when a turn may be over, the LM chooses among the ways in which it may be read."""
+
+import os
+
+from duplex.agent import pending_words
+from duplex.agent.config import RescoringConfig
+from duplex.agent.lm_context import LMContext
+from duplex.agent.recognition import Recognition
+from duplex.agent.session import LMInput, Session
+from duplex.events import Event
+from duplex.model import beam_search, kv_cache
+from duplex.model.beam_search import BeamState
+from duplex.model.tokens import USER
+
+
+class Rescoring:
+    """Replaces what the LM was told word by word by the likeliest reading of the whole turn."""
+
+    def __init__(self, context: LMContext, recognition: Recognition, config: RescoringConfig):
+        self.context = context
+        self.recognition = recognition
+        self.config = config
+
+    def rescore_turn(self, slot: int, session: Session, events: list[Event]) -> None:
+        """Read the user's open turn again in one piece, as the LM read text in its pre-training.
+
+        The turn's tokens and the ticks between and behind them leave the cache; the best hypothesis
+        and the silence after it are fed instead. A long turn is read from the first difference on.
+        """
+        if not self._is_due(session):
+            return
+        user = session.user
+        user.is_rescored = True
+        best = self._best_hypothesis(slot, session)
+        before = [token for _, token in user.transcribed]
+        is_long = best is not None and len(best) > self.config.max_tokens
+        if not best or is_long and best == before:
+            return
+        kept = len(os.path.commonprefix([before, best[:-1]])) if is_long else 0
+        if len(best) - kept > self.config.max_tokens:
+            return  # too much for one call beside a tick
+
+        # Take back the turn and the ticks behind it, and defer the new reading for the next call.
+        context = self.context
+        context.flush(slot, session.inputs)
+        positions = [position for position, _ in user.transcribed[kept:]]
+        ticks = session.inputs.recent_ticks
+        count = kv_cache.take_back(context.cache, slot, positions, len(ticks))
+        begin = int(context.cache.next_position[slot])
+        user.transcribed = user.transcribed[:kept] + list(enumerate(best[kept:], begin))
+        user.word_count = self.recognition.count_words(user.transcribed)
+        silence = ticks[len(ticks) - count :]
+        turn = context.embed(best[kept:])
+        session.inputs.deferred = [
+            turn,
+            *(LMInput(tick[None].to(context.dtype), [0]) for tick in silence),
+        ]
+        pending_words.mark_all_transcribed(user.pending)
+        if best != before:
+            text = self.recognition.tokenizer.decode(best)
+            events.append(Event("corrected", session.tick, text))
+
+    def _is_due(self, session: Session) -> bool:
+        """Whether the turn may be over, and nothing of it is still to come."""
+        user = session.user
+        if user.is_rescored or user.beam.truncated or not user.is_user_only:
+            return False
+        if (
+            session.grammar.stream != USER
+            or user.beam.silent_frames < beam_search.DEFAULT.commit_all_frames
+        ):
+            return False
+        if beam_search.has_uncommitted_words(user.beam):
+            return False
+        policy = self.recognition.policy
+        return not pending_words.has_fresh_certain(user.pending, session.tick, policy)
+
+    def hypotheses(self, beam: BeamState) -> list[tuple[list[str], float]]:
+        """The likeliest readings of the turn, best first, with their scores."""
+        return beam_search.n_best(self.recognition.lexicon, beam, self.config.n_best)
+
+    def _best_hypothesis(self, slot: int, session: Session) -> list[int] | None:
+        """Tokens of the reading that sounds likely and makes sense; None where nothing was said."""
+        config = self.config
+        found = self.hypotheses(session.user.beam)
+        found = [
+            (words, score) for words, score in found if score > found[0][1] - config.margin_nats
+        ]
+        texts = [[t for word in words for t in self.recognition.spell(word)] for words, _ in found]
+        sense = []
+        if len(found) > 1:
+            sense = self.context.log_likelihoods(slot, texts, config.max_tokens)
+        scores = []
+        for (words, score), likelihood in zip(found, sense or [0.0], strict=False):
+            bonus = config.word_bonus * len(words)
+            scores.append(score + config.lm_weight * (likelihood + bonus))
+        best = max(range(len(scores)), key=scores.__getitem__, default=None)
+        return None if best is None else texts[best]

@@ -1,0 +1,210 @@
+"""From the text of a response to its voice: words, codes, sound; pausing, stopping, what was spoken."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from duplex import voices
+from duplex.agent.faults import isolate_fault
+from duplex.agent.session import AgentTurn, QueuedWord, Session, observe
+from duplex.agent.turn_policy import TurnPolicy, pause_voice
+from duplex.audio import CODEC_FRAME_RATE, SAMPLE_RATE, TICK_SAMPLES
+from duplex.events import Event
+from duplex.model import beam_search, codec
+from duplex.model.synthesis import Talking
+from duplex.model.vocoder import DecodeState
+
+
+class Response:
+    """Grapheme-to-phoneme rules, synthesiser and codec of all slots."""
+
+    def __init__(self, parts, slots: int, policy: TurnPolicy, codec_idle_ticks: int):
+        self.g2p = parts.g2p
+        self.synthesizer = Talking(parts.talker)
+        self.codec = parts.codec
+        self.slots = slots
+        self.policy = policy
+        self.codec_idle_ticks = codec_idle_ticks
+        self.synthesis_state = self.synthesizer.initial_state(slots)
+        self.codec_state = self.codec.initial_decode_state(slots)
+        self.silent_ticks = [0] * slots  # for which the codec has been given silence
+
+    def reset(self, slot: int, seed: int = 0) -> None:
+        """The slot has nothing to say; a new session's draws are those of its seed."""
+        self.synthesizer.reset(self.synthesis_state, [slot], seed)
+        codec.reset(self.codec_state, [slot])
+        self.silent_ticks[slot] = 0
+
+    def close(self, slot: int) -> None:
+        """The slot is silent from now on."""
+        self.synthesizer.stop(self.synthesis_state, slot)
+        codec.reset(self.codec_state, [slot])
+        self.silent_ticks[slot] = 0
+
+    def set_voice(self, slot: int, session: Session, voice: str, speed: float) -> None:
+        """Another voice and speaking rate, from the next tick and word on.
+
+        Raises ValueError where there is no such voice or rate.
+        """
+        found = voices.find(voice, speed)
+        state = self.codec_state
+        if isinstance(state, DecodeState):
+            state.log_pitch[slot] = math.log(found.pitch)
+            state.log_tract[slot] = math.log(found.tract)
+        elif voice != voices.DEFAULT:
+            raise ValueError(f"this agent's codec, SEANet, has no voice but {voices.DEFAULT!r}")
+        session.client.voice = voice
+        session.client.speed = speed
+        self.synthesis_state.slots[slot].rate = speed
+
+    def queued_s(self, slot: int) -> float:
+        """Seconds of decided text that are still to be heard."""
+        return self.synthesizer.queued_seconds(self.synthesis_state, slot)
+
+    def is_speaking(self, slot: int) -> bool:
+        """Whether the slot's voice sounded in the last tick."""
+        return self.synthesizer.sounding(self.synthesis_state, slot)
+
+    def begin_turn(self, session: Session) -> None:
+        """The agent's turn begins: nothing of the one before is left but words that may echo."""
+        old = session.reply
+        session.reply = AgentTurn(
+            g2p=self.g2p.initial_state(),
+            queued_words=old.queued_words,
+            next_word_id=old.next_word_id,
+            recent_words=old.recent_words,
+        )
+
+    def push_text(self, slot: int, session: Session, position: int, piece: str) -> None:
+        """The next piece of the turn's text, decided at a position of the LM."""
+        reply = session.reply
+        reply.tokens.append((position, len(reply.text)))
+        reply.text += piece
+        words, reply.g2p = self.g2p.push(piece, reply.g2p)
+        self.queue_new_words(slot, session, words)
+
+    def finish_text(self, slot: int, session: Session) -> None:
+        """The turn's text is complete."""
+        words, session.reply.g2p = self.g2p.finish(session.reply.g2p)
+        self.queue_new_words(slot, session, words)
+        self.synthesizer.finish(self.synthesis_state, slot)
+        session.reply.is_text_complete = True
+
+    def queue_new_words(
+        self, slot: int, session: Session, words: list[tuple[str, list[int]]]
+    ) -> None:
+        """Hand (text, phones) of complete words to the synthesiser."""
+        reply = session.reply
+        for text, phones in words:
+            begin = max(reply.text.find(text, reply.queued_chars), reply.queued_chars)
+            reply.queued_chars = begin + len(text)
+            reply.queued_words[reply.next_word_id] = QueuedWord(text, begin)
+            self.synthesizer.push(self.synthesis_state, slot, reply.next_word_id, phones)
+            reply.next_word_id += 1
+
+    def yield_turn(self, slot: int, session: Session, events: list[Event]) -> list[int]:
+        """Fall silent within this tick.
+
+        Returns the LM's positions of what was not said, or not heard by the user.
+        """
+        reply = session.reply
+        unspoken = self.synthesizer.stop(self.synthesis_state, slot)
+        kept = reply.queued_chars
+        if unspoken:
+            kept = reply.queued_words[unspoken[0]].begin
+        if session.client.playback_ms is not None:
+            unheard = [begin for begin, end in reply.spoken if end > session.client.playback_ms]
+            kept = min([kept, *unheard])
+        events.append(Event("agent_stopped", session.tick, reply.text[kept:]))
+        reply.queued_words.clear()
+        self.begin_turn(session)
+        # A later `truncate` may take more of this turn away.
+        session.reply.tokens = [token for token in reply.tokens if token[1] < kept]
+        session.reply.spoken = [word for word in reply.spoken if word[0] < kept]
+        return [position for position, begin in reply.tokens if begin >= kept]
+
+    def truncate(self, session: Session, heard_ms: int) -> list[int]:
+        """The user has not heard the words of the last turn whose voice ended after this time.
+
+        Returns the LM's positions of those words.
+        """
+        reply = session.reply
+        first = min((begin for begin, end in reply.spoken if end > heard_ms), default=None)
+        if first is None:
+            return []
+        unheard = [position for position, begin in reply.tokens if begin >= first]
+        reply.tokens = [token for token in reply.tokens if token[1] < first]
+        reply.spoken = [word for word in reply.spoken if word[0] < first]
+        return unheard
+
+    def update_pause(self, slot: int, session: Session) -> None:
+        """Pause the voice while somebody near talks over it, or let it go on: see `pause_voice`."""
+        is_paused = self.synthesis_state.slots[slot].held
+        activity = session.user.activity
+        reply = session.reply
+        asks_recogniser = is_paused and activity.far_ticks >= self.policy.near_release_ticks
+        seen = replace(
+            observe(session, 0.0, self.policy),
+            is_paused=is_paused,
+            paused_ticks=reply.paused_ticks,
+            is_speaking=self.is_speaking(slot),
+            has_uncommitted=asks_recogniser
+            and beam_search.has_uncommitted_words(session.user.beam),
+        )
+        pauses = pause_voice(seen, self.policy)
+        if is_paused or pauses:
+            reply.paused_ticks += 1
+        if pauses and not is_paused:
+            self.synthesizer.hold(self.synthesis_state, slot)
+        elif is_paused and not pauses:
+            self.synthesizer.go_on(self.synthesis_state, slot)
+
+    def step(
+        self, sessions: dict[int, Session], active: list[int], events: list[list[Event]]
+    ) -> np.ndarray:
+        """One tick of voice for every slot, [B, TICK_SAMPLES]; reports the words that ended in it."""
+        codes, self.synthesis_state, spoken = self.synthesizer.step(self.synthesis_state)
+        for slot in active:
+            session = sessions[slot]
+            report = slot, session, spoken[slot], events[slot]
+            isolate_fault(events[slot], self.report_spoken_words, *report)
+
+        # A codec that has been given silence for long gives silence: only the others are decoded.
+        silence = self.synthesizer.talker.silence_codes[: codes.shape[1], None]
+        is_silent = (codes == silence).all(dim=(1, 2)).tolist()
+        for slot, silent in enumerate(is_silent):
+            self.silent_ticks[slot] = self.silent_ticks[slot] + 1 if silent else 0
+        sounding = [s for s in range(self.slots) if self.silent_ticks[s] < self.codec_idle_ticks]
+        sound = np.zeros((self.slots, TICK_SAMPLES), np.float32)
+        if sounding:
+            state = codec.rows(self.codec_state, sounding)
+            wave, state = self.codec.decode_step(codes[sounding], state)
+            codec.put(self.codec_state, sounding, state)
+            sound[sounding] = wave.float().clamp(-1, 1).cpu().numpy()
+        return sound
+
+    def report_spoken_words(
+        self, slot: int, session: Session, spoken: list[tuple[int, int, int]], events: list[Event]
+    ) -> None:
+        """Tell the (word id, first frame, end frame) whose voice has ended, and the end of the turn."""
+        reply = session.reply
+        for word_id, first, end in spoken:
+            word = reply.queued_words.pop(word_id, None)
+            if word is None:
+                continue
+            start_ms = self.voice_ms(first)
+            end_ms = self.voice_ms(end)
+            reply.spoken.append((word.begin, end_ms))
+            oldest = session.tick - self.policy.echo_word_ticks
+            recent = [entry for entry in reply.recent_words if entry[1] > oldest]
+            reply.recent_words = [*recent, (word.text, session.tick)]
+            events.append(Event("spoken", session.tick, word.text, start_ms, end_ms))
+        if reply.is_text_complete and self.queued_s(slot) == 0:
+            reply.is_text_complete = False
+            events.append(Event("agent_ended", session.tick))
+
+    def voice_ms(self, frame: int) -> int:
+        """When a codec frame of a session is heard, ms of its clock."""
+        delay_s = self.codec.decoder_delay_samples / SAMPLE_RATE
+        return round(1000 * (frame / CODEC_FRAME_RATE + delay_s))

@@ -1,0 +1,111 @@
+"""A response is drafted before the user's turn has ended, as it would begin in the next tick."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from duplex.agent import Agent, AgentConfig, TurnPolicy
+from duplex.agent.pending_words import PendingToken
+from duplex.agent.session import Session
+from duplex.model.encoder import BLANK
+from duplex.model.tokens import AGENT, FIRST_TEXT_ID, NEXT, USER, USER_END, Grammar
+from tests.tiny_speech_agent import text, tick_of, tiny_agent
+
+POLICY = TurnPolicy(wait_penalty=2.0)
+CONFIG = AgentConfig(cancel_echo=False, lookahead_budget_s=60.0)
+DRAFTED = CONFIG.draft_response_tokens
+
+
+def waiting_agent(symbols: list[int]) -> tuple[Agent, Session]:
+    """An agent in the silence after a user's words, which samples these symbols."""
+    agent = tiny_agent(1, POLICY, CONFIG)
+    agent.parts.encoder.phones.bias.data[BLANK] = 99.0  # nothing is recognised
+    agent.open(0)
+    agent.reset_counts()  # without the calls for the instructions
+    session = agent.sessions[0]
+    session.grammar = Grammar(USER, user_open=True)
+    session.answer_due = True
+    session.user.activity.silence_ticks = POLICY.end_silence_ticks
+    session.user.activity.peak_db = 0.0
+    agent.decoder.sample = lambda slot, session, scores: symbols.pop(0)
+    return agent, session
+
+
+def test_a_drafted_response_needs_one_call():
+    symbols = [NEXT]
+    agent, session = waiting_agent(symbols)
+    agent.step(tick_of(), [0])
+    draft = session.budget.draft_response
+    counts = agent.context.counts
+    assert len(draft) == DRAFTED and counts.calls >= DRAFTED  # one of them costs nothing
+    position = int(agent.context.cache.next_position[0])
+    calls = counts.calls
+    said = [USER_END, AGENT, *draft]
+    symbols[:] = [*said, NEXT]
+    agent.step(tick_of(), [0])
+    assert counts.calls == calls + 1 and session.budget.drawn == len(said)
+    assert int(agent.context.cache.next_position[0]) == position + 1 + len(said)
+    assert session.reply.text == agent.tokenizer.decode(draft)
+    assert not session.budget.draft_response
+
+
+def test_the_draft_is_the_response_of_the_next_tick():
+    """What would be said if the turn ended then, and that tick were like this one."""
+    symbols = [NEXT, USER_END, AGENT, NEXT]
+    agent, session = waiting_agent(symbols)
+    vector = torch.randn(1, agent.context.width)
+    project = agent.context.project
+    agent.context.project = lambda *what: project(*what) * 0 + vector
+    agent.step(tick_of(), [0])
+    draft = session.budget.draft_response
+    agent.step(tick_of(), [0])
+    states = [agent.context.hidden[0].clone()]  # after the turn's end
+    for token in draft[:-1]:
+        states.append(agent.context.forward({0: agent.context.embed([token])})[0][-1])
+    scores = agent.parts.lm.logits(torch.stack(states))[:, FIRST_TEXT_ID:]
+    assert draft == (scores.argmax(1) + FIRST_TEXT_ID).tolist() and not symbols
+
+
+@pytest.mark.parametrize("config", [replace(CONFIG, lookahead_budget_s=0.0), None])
+def test_a_draft_costs_no_call_where_there_is_no_time_or_a_word_is_to_come(config):
+    agent, session = waiting_agent([NEXT])
+    if config:
+        agent.config = agent.speculation.config = config
+    else:
+        agent.speculation.has_uncommitted = lambda beam: True
+    agent.step(tick_of(), [0])
+    assert len(session.budget.draft_response) == agent.context.counts.calls == 1
+
+
+@pytest.mark.parametrize(("best", "draft"), [("abd", "abd"), ("adb", "ad"), ("cbd", "c")])
+def test_a_draft_is_kept_as_far_as_it_is_still_the_likeliest(best, draft):
+    """It was "ab"; the likeliest tokens after the turn's end and each of its tokens are others now."""
+    agent, _ = waiting_agent([])
+    scores = torch.zeros(3, agent.parts.lm.config.vocabulary)
+    scores[range(3), text(best)] = 1.0
+    agent.parts.lm.logits = lambda hidden: scores
+    hidden = torch.zeros(3, agent.context.width)
+    assert agent.speculation.extend_draft(text("ab"), hidden) == text(draft)
+
+
+@pytest.mark.parametrize(
+    ("grammar", "pending", "silence", "proposals"),
+    [
+        (Grammar(), [(1, 0.9)], 0, [USER, 1]),
+        (Grammar(USER, user_open=True), [(1, 0.9)], 0, [1]),
+        (Grammar(USER, user_open=True), [(1, 0.4)], 0, []),
+        (Grammar(), [(1, 0.9), (2, 0.3), (3, 0.8), (4, 0.9)], 0, [USER, 1, 3]),
+        (Grammar(USER, user_open=True), [], 2, []),
+        (Grammar(USER, user_open=True), [], 3, [USER_END, AGENT, 7]),
+        (Grammar(USER, user_open=True, agent_open=True), [], 3, []),
+        (Grammar(), [], 3, []),
+    ],
+)
+def test_what_is_all_but_certain_is_proposed(grammar, pending, silence, proposals):
+    agent, session = waiting_agent([])
+    session.grammar = grammar
+    session.user.pending.tokens = [PendingToken(0, token, p) for token, p in pending]
+    session.user.activity.silence_ticks = silence
+    session.budget.draft_response = [7]
+    assert agent.speculation.propose_certain(session) == proposals

@@ -1,0 +1,252 @@
+"""The rules of turn-taking as tables: what is seen, what may follow, what is favoured."""
+
+import math
+import re
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from duplex.agent.config import AgentConfig, RescoringConfig
+from duplex.agent.turn_policy import (
+    LONG_AGO,
+    PENDING_TEXT,
+    Allowed,
+    Observation,
+    Text,
+    TurnPolicy,
+    allowed,
+    bias,
+    bits,
+    grammatical,
+    min_answer_confidence,
+    next_for_request,
+    pause_voice,
+    symbol_budget,
+)
+from duplex.model.tokens import AGENT, ASIDE, END, NEXT, STOP, USER, USER_END
+
+ROOT = Path(__file__).parents[2]
+POLICY = TurnPolicy()
+QUIET = POLICY.end_silence_ticks
+TIMEOUT = POLICY.end_timeout_ticks
+
+# Nobody speaks; the user's turn; the agent's; both.
+IDLE = Observation(silence_ticks=100, ticks_since_user_token=100)
+LISTENING = Observation(
+    stream=USER, user_open=True, silence_ticks=QUIET, ticks_since_user_token=4, max_confidence=1.0
+)
+SPEAKING = replace(IDLE, stream=AGENT, agent_open=True, queued_s=0.5)
+OVERLAP = replace(LISTENING, agent_open=True, queued_s=0.5)
+
+
+@pytest.mark.parametrize(
+    ("seen", "controls", "text"),
+    [
+        (IDLE, {NEXT}, Text.NONE),
+        (replace(IDLE, has_pending=True), {NEXT, USER}, Text.NONE),
+        (replace(IDLE, answer_due=True), {NEXT, AGENT}, Text.NONE),
+        (replace(IDLE, answer_due=True, queued_s=1.3), {NEXT, STOP}, Text.NONE),
+        (replace(IDLE, queued_s=0.1), {NEXT, STOP}, Text.NONE),
+        (LISTENING, {NEXT, USER_END, ASIDE}, Text.NONE),
+        (replace(LISTENING, has_pending=True), {NEXT, USER_END, ASIDE}, Text.PENDING),
+        (replace(LISTENING, answer_due=True), {NEXT, USER_END, ASIDE}, Text.NONE),
+        (SPEAKING, {NEXT, END, STOP}, Text.ANY),
+        (replace(SPEAKING, has_pending=True), {NEXT, USER, END, STOP}, Text.ANY),
+        (replace(SPEAKING, queued_s=1.3), {NEXT, STOP}, Text.NONE),
+        (replace(SPEAKING, queued_s=1.2), {NEXT, END, STOP}, Text.ANY),
+        (OVERLAP, {NEXT, USER_END, ASIDE, AGENT, STOP}, Text.NONE),
+        (replace(OVERLAP, queued_s=1.3), {NEXT, USER_END, ASIDE, STOP}, Text.NONE),
+    ],
+)
+def test_grammatical_symbols(seen, controls, text):
+    assert grammatical(seen, POLICY) == Allowed(bits(*controls), text)
+
+
+ENDS = {USER_END, ASIDE}
+LATE = replace(LISTENING, silence_ticks=TIMEOUT + 1, ticks_since_user_token=TIMEOUT + 1)
+
+
+@pytest.mark.parametrize(
+    ("seen", "controls"),
+    [
+        # While somebody speaks, or a certain word waits, a turn does not end.
+        (LISTENING, {NEXT, *ENDS}),
+        (replace(LISTENING, silence_ticks=QUIET - 1), {NEXT}),
+        (replace(LISTENING, has_pending=True, certain_confidence=0.7), {NEXT}),
+        (replace(LISTENING, has_pending=True), {NEXT, *ENDS}),
+        # After the timeout it must end, twice as late while words are to come.
+        (LATE, ENDS),
+        (replace(LATE, ticks_since_user_token=TIMEOUT), {NEXT, *ENDS}),
+        (replace(LATE, segment_ticks=5, silence_ticks=QUIET), {NEXT, *ENDS}),
+        (replace(LATE, segment_ticks=5, silence_ticks=0), {NEXT}),
+        (replace(LATE, segment_ticks=5, silence_ticks=POLICY.speech_gap_ticks + 1), ENDS),
+        (replace(LATE, segment_ticks=5, silence_ticks=0, ticks_since_user_token=41), ENDS),
+        # A turn of which no word is confident is not answered.
+        (replace(LISTENING, max_confidence=0.89), {NEXT, ASIDE}),
+        (replace(LATE, max_confidence=0.0), {ASIDE}),
+        # There is nobody to yield to, and no end that could be found otherwise.
+        (SPEAKING, {NEXT, END}),
+        (replace(SPEAKING, agent_tokens=POLICY.max_turn_tokens), {END}),
+        (replace(SPEAKING, agent_tokens=POLICY.max_turn_tokens, queued_s=1.3), {NEXT}),
+        # Beside the agent's voice the end of a turn for the agent is an interruption.
+        (OVERLAP, {NEXT, ASIDE, AGENT, STOP}),
+        (replace(OVERLAP, max_confidence=0.3), {NEXT, ASIDE, AGENT, STOP}),
+        (replace(OVERLAP, silence_ticks=0), {NEXT, AGENT, STOP}),
+    ],
+)
+def test_allowed_symbols(seen, controls):
+    found = {symbol for symbol in range(17) if allowed(seen, POLICY).has(symbol)}
+    assert found == controls
+
+
+@pytest.mark.parametrize(
+    ("seen", "end_stops"),
+    [
+        (OVERLAP, True),
+        (LISTENING, False),
+        (replace(OVERLAP, max_confidence=0.3), False),
+        (replace(OVERLAP, silence_ticks=0), False),
+        (replace(OVERLAP, silence_ticks=30, ticks_since_user_token=30), True),
+    ],
+)
+def test_an_end_for_the_agent_stops_its_voice(seen, end_stops):
+    assert allowed(seen, POLICY).end_stops == end_stops
+
+
+@pytest.mark.parametrize(
+    ("seen", "waits"),
+    [(IDLE, True), (replace(IDLE, has_pending=True), False), (LATE, False), (SPEAKING, False)],
+)
+def test_only_waiting(seen, waits):
+    """A turn that can only end as an aside is not waiting, though one symbol alone is left."""
+    assert allowed(seen, POLICY).is_only_waiting == waits
+    assert not allowed(replace(LATE, max_confidence=0.0), POLICY).is_only_waiting
+
+
+@pytest.mark.parametrize(
+    ("silence", "since_token", "since_agent", "confidence"),
+    [
+        (QUIET, QUIET, 0, POLICY.min_confidence_reply),
+        (QUIET, QUIET, POLICY.reply_window_ticks - 1, POLICY.min_confidence_reply),
+        (QUIET, QUIET, POLICY.reply_window_ticks, POLICY.min_confidence_first),
+        (QUIET, QUIET, LONG_AGO, POLICY.min_confidence_first),
+        (QUIET - 1, QUIET, 0, POLICY.min_confidence_noise),
+        (POLICY.max_word_delay_ticks, 0, 0, POLICY.min_confidence_reply),
+        (POLICY.max_word_delay_ticks + 1, 0, 0, POLICY.min_confidence_noise),
+    ],
+)
+def test_confidence_that_an_answer_needs(silence, since_token, since_agent, confidence):
+    seen = replace(
+        LISTENING,
+        silence_ticks=silence,
+        ticks_since_user_token=since_token,
+        ticks_since_agent_word=since_agent,
+    )
+    assert min_answer_confidence(seen, POLICY) == confidence
+
+
+SURE = replace(LISTENING, silence_ticks=POLICY.early_end_ticks, transcribed_words=3)
+EARLY = POLICY.early_end_penalty
+FAR = POLICY.far_penalty
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        (SURE, {}),
+        (
+            replace(SURE, silence_ticks=POLICY.early_end_ticks - 1),
+            {USER_END: -EARLY, ASIDE: -EARLY},
+        ),
+        (replace(SURE, silence_ticks=QUIET, agent_open=True), {}),
+        (replace(SURE, transcribed_words=2), {STOP: -POLICY.backchannel_stop_penalty}),
+        (replace(SURE, is_far=True), {STOP: -FAR, USER_END: -FAR}),
+        (replace(SURE, certain_confidence=0.5), {NEXT: -3.0, PENDING_TEXT: 3.0}),
+        (replace(SURE, stream=AGENT, certain_confidence=0.5), {NEXT: -3.0, USER: 3.0}),
+        (replace(SURE, stream=None, certain_confidence=1.0), {NEXT: -6.0, USER: 6.0}),
+    ],
+)
+def test_bias(seen, expected):
+    added = bias(seen, POLICY)
+    expected = {NEXT: 0.0} | expected
+    expected[NEXT] -= POLICY.wait_penalty
+    assert {i: round(nats, 9) for i, nats in enumerate(added) if nats} == expected
+
+
+@pytest.mark.parametrize(
+    ("request_", "seen", "symbol", "remains"),
+    [
+        (None, SPEAKING, None, None),
+        (STOP, SPEAKING, STOP, None),
+        (STOP, IDLE, None, None),
+        (AGENT, replace(IDLE, answer_due=True), AGENT, None),
+        (AGENT, replace(LISTENING, answer_due=True, silence_ticks=0), USER_END, AGENT),
+        (AGENT, replace(IDLE, answer_due=True, queued_s=1.3), NEXT, AGENT),
+        (AGENT, SPEAKING, None, None),
+    ],
+)
+def test_requests_of_a_client_go_first(request_, seen, symbol, remains):
+    """They bind to the grammar, not to the agent's own patience."""
+    assert next_for_request(request_, seen, POLICY) == (symbol, remains)
+
+
+TALKED_OVER = Observation(is_speaking=True, near_ticks=2)
+PAUSED = Observation(is_paused=True, paused_ticks=1, near_ticks=3)
+
+
+@pytest.mark.parametrize(
+    ("seen", "pauses"),
+    [
+        (TALKED_OVER, True),
+        (replace(TALKED_OVER, near_ticks=1), False),
+        (replace(TALKED_OVER, is_speaking=False), False),
+        (replace(TALKED_OVER, paused_ticks=1), False),  # once a turn
+        (PAUSED, True),
+        (replace(PAUSED, paused_ticks=POLICY.max_voice_pause_ticks - 1), True),
+        (replace(PAUSED, paused_ticks=POLICY.max_voice_pause_ticks), False),
+        (replace(PAUSED, near_ticks=0, far_ticks=1), True),
+        (replace(PAUSED, near_ticks=0, far_ticks=2), False),
+        (replace(PAUSED, near_ticks=0, far_ticks=2, has_uncommitted=True), True),
+    ],
+)
+def test_the_voice_pauses_once_while_somebody_near_talks_over_it(seen, pauses):
+    assert pause_voice(seen, POLICY) == pauses
+    assert not pause_voice(replace(seen, is_paused=False), replace(POLICY, max_voice_pause_ticks=0))
+
+
+@pytest.mark.parametrize(
+    ("agent_open", "is_speaking", "a_tick", "budget"),
+    [
+        (False, False, 1, 6),
+        (True, False, 1, 2),
+        (True, True, 1, 1),
+        (False, True, 2, 2),
+        (True, False, 3, 3),
+    ],
+)
+def test_symbols_a_tick(agent_open, is_speaking, a_tick, budget):
+    policy = replace(POLICY, symbols_per_tick=a_tick)
+    assert symbol_budget(agent_open, is_speaking, policy) == budget
+
+
+def test_observations_and_results_are_flat_numbers():
+    """So that the rules can be compiled, and run for all slots at once."""
+    for field in fields(Observation):
+        assert isinstance(getattr(Observation(), field.name) or 0, (bool, int, float)), field.name
+    assert all(isinstance(part, int) for part in allowed(OVERLAP, POLICY))
+    assert all(math.isfinite(nats) for nats in bias(OVERLAP, POLICY))
+
+
+def test_every_constant_has_its_row():
+    """TURN_TAKING.md names each field of the policy and of rescoring with its value."""
+    text = (ROOT / "duplex/agent/TURN_TAKING.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^ |]+) \|", text, flags=re.M))
+    for config in (TurnPolicy(), RescoringConfig()):
+        for field in fields(config):
+            assert rows.get(field.name) == str(getattr(config, field.name)), field.name
+    known = {
+        field.name for kind in (TurnPolicy, RescoringConfig, AgentConfig) for field in fields(kind)
+    }
+    ours = text.split("## Recognition")[0]
+    assert {name for name in re.findall(r"^\| `(\w+)`", ours, flags=re.M)} <= known
