@@ -100,7 +100,7 @@ def put(
 class FrameEncoder(nn.Module):
     """Samples -> one latent vector per frame, from the samples, their log magnitude spectrum and the levels of mel bands.
 
-    Bins' logarithms tell a band's level badly, and it is the bands' levels that words are told by (MODEL_CARD): hence both.
+    Bins' logarithms tell a band's level badly, and it is the bands' levels that words are told by (EXPERIMENTS.md): hence both.
     """
 
     def __init__(self, config: CodecConfig):
