@@ -34,7 +34,7 @@ def tiny_tokenizer() -> Tokenizer:
 
 
 def tiny_encoder() -> Encoder:
-    """With random weights. It is so unsure of every phone that any sound has words of the tiny lexicon in it."""
+    """With random weights; so unsure of every phone that any sound has words in it."""
     encoder = Encoder(EncoderConfig(width=24, layers=1, heads=2, window=16)).eval()
     torch.nn.init.normal_(encoder.phones.weight, std=0.1)
     return encoder
@@ -109,7 +109,7 @@ def tiny_agent(
 
 
 def drafted_agent(slots: int, policy: TurnPolicy, config: AgentConfig, noise=0.02, seed=0) -> Agent:
-    """With a draft that is often right: it expects the hidden state to stay as it is, more or less."""
+    """With a draft that is often right: it expects the hidden state to stay as it is."""
     parts = tiny_parts(seed)
     torch.manual_seed(1)
     draft = Draft(DraftConfig(parts.lm.config.width, 16)).eval()

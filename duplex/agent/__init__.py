@@ -1,4 +1,4 @@
-"""One conversation a slot: `Agent` steps all of them together, `load_agent` makes one from a folder."""
+"""One conversation a slot: `Agent` steps them together, `load_agent` makes one from a folder."""
 
 from duplex.agent.agent import Agent
 from duplex.agent.config import AgentConfig

@@ -3,7 +3,8 @@
     audio -> recognition -> LM -> decoding -> response -> audio
                 words   -> pending    symbols: transcript and speech
 
-All slots take their tick together, in one batch; a session lives in one slot. No clocks, no sockets.
+All slots take their tick together, in one batch; a session lives in one slot. There are no clocks
+and no sockets here.
 """
 
 import time
@@ -119,7 +120,7 @@ class Agent:
             isolate_fault(events[slot], self.rescoring.rescore_turn, *work)
 
     def _collect(self, active, prefilling, vectors, events) -> dict[int, LMInput]:
-        """What each slot's tick feeds to the LM: symbols drawn last, the client's text, features."""
+        """What each slot feeds to the LM: symbols drawn last, the client's text, features."""
         tokens_per_tick = self.config.prefill_tokens_per_tick
         given = {
             slot: (self.sessions[slot].inputs.prompt[:tokens_per_tick],) for slot in prefilling
@@ -244,7 +245,7 @@ class Agent:
         self.start_clock(slot)
 
     def start_clock(self, slot: int) -> None:
-        """The session's first tick comes next: what its slot heard while it was prefilled does not count."""
+        """The session's first tick comes next; nothing that its slot heard before counts."""
         session = self.sessions[slot]
         self.recognition.reset(slot)
         session.user = UserTurn()
@@ -315,7 +316,7 @@ class Agent:
     # For the server.
 
     def warm_up(self) -> None:
-        """Say something once: what is loaded or allocated at first use makes no session's answer late."""
+        """Say something once: nothing is loaded or allocated in a session's first answer then."""
         self.open(0)
         session = self.sessions[0]
         words, _ = self.response.g2p.push(WARM_UP_TEXT, self.response.g2p.initial_state())

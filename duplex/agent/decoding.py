@@ -1,4 +1,4 @@
-"""From the LM's states to symbols: score, sample, verify what was proposed, and act on each symbol."""
+"""From the LM's states to symbols: score, sample, verify proposals, and act on each symbol."""
 
 from functools import cache
 

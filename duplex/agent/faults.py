@@ -9,9 +9,10 @@ log = logging.getLogger(__name__)
 
 
 def isolate_fault(events: list[Event], work: Callable, *arguments):
-    """Do one session's part of a tick; where it raises, the session gets an Error and the result is None.
+    """Do one session's part of a tick.
 
-    The other sessions' tick goes on.
+    Where it raises, the session gets an Error event and the result is None; the other sessions'
+    tick goes on.
     """
     try:
         return work(*arguments)

@@ -1,4 +1,4 @@
-"""What the LM is fed, and when: its cache, the inputs that wait, and trees of text that are only scored."""
+"""What the LM is fed, and when: its cache, inputs that wait, trees of text that are only scored."""
 
 import itertools
 import time
@@ -47,11 +47,11 @@ class LMContext:
     def project(
         self, features: torch.Tensor, recognised: list[list[tuple[int, float]]]
     ) -> torch.Tensor:
-        """A tick's vectors [B, D] from the encoder's [B, W] and the pieces recognised in each slot."""
+        """A tick's vectors [B, D] of the encoder's features [B, W] and each slot's pieces."""
         return self.lm.project(features.to(self.device), recognised)
 
     def prefill(self, slot: int, prompt: list[int]) -> None:
-        """Feed a session's instructions, all at once; they are never evicted. The list is emptied."""
+        """Feed a session's instructions at once, never to be evicted. The list is emptied."""
         while prompt:
             self.forward({slot: self.embed(prompt[: kv_cache.CALL_CELLS])}, pin=True)
             del prompt[: kv_cache.CALL_CELLS]
@@ -103,7 +103,7 @@ class LMContext:
         self.hidden[slot] = hidden
 
     def flush(self, slot: int, queue: InputQueue) -> None:
-        """Feed what was deferred and what is pending: all that was decided has its place in the cache."""
+        """Feed what was deferred and what is pending; then all of it is in the cache."""
         if queue.pending:
             queue.deferred.append(self.embed(queue.pending))
             queue.pending = []

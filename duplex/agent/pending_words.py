@@ -11,7 +11,7 @@ from duplex.agent.turn_policy import TurnPolicy
 
 @dataclass
 class PendingToken:
-    """A token of a recognised word: its tick, and its confidence, the share of the beam's probability."""
+    """A token of a recognised word, with the word's tick and share of the beam's probability."""
 
     tick: int
     token: int
@@ -29,13 +29,13 @@ class PendingWords:
 def push_words(
     pending: PendingWords, tick: int, recognised: list[tuple[int, float]], policy: TurnPolicy
 ) -> None:
-    """Add the (token, confidence) pairs that were committed in a tick; drop those that waited too long."""
+    """Add a tick's (token, confidence) pairs; drop those that have waited too long."""
     kept = [p for p in pending.tokens if p.tick > tick - policy.forget_ticks]
     pending.tokens = kept + [PendingToken(tick, token, p) for token, p in recognised]
 
 
 def is_agent_echo(word: str, agent_words: list[str], policy: TurnPolicy) -> bool:
-    """Whether a recognised word is one that the agent says or has just said, back from a loudspeaker."""
+    """Whether a recognised word is the agent's own, back from a loudspeaker."""
     word = _letters(word)
     own = [letters for letters in map(_letters, agent_words) if letters]
     if word in own:
@@ -48,7 +48,7 @@ def _letters(text: str) -> str:
 
 
 def writable_tokens(pending: PendingWords, policy: TurnPolicy) -> dict[int, float]:
-    """Tokens that may be transcribed next, with their confidence: none behind the first certain one."""
+    """Tokens that may be transcribed next, with their confidence, up to the first certain one."""
     found: dict[int, float] = {}
     for piece in pending.tokens:
         found[piece.token] = max(piece.confidence, found.get(piece.token, 0.0))

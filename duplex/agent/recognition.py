@@ -13,6 +13,7 @@ from duplex.echo import EchoCanceller, EchoUnavailable
 from duplex.events import Event
 from duplex.model import beam_search, encoder, features
 from duplex.model.beam_search import BeamState
+from duplex.model.parts import Parts
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ Pieces = list[tuple[int, float]]  # tokens of committed words, each with its con
 class Recognition:
     """Echo canceller, log-mel features, encoder and beam search of all slots."""
 
-    def __init__(self, parts, slots: int, policy: TurnPolicy):
+    def __init__(self, parts: Parts, slots: int, policy: TurnPolicy):
         self.encoder = parts.encoder
         self.lexicon = parts.lexicon
         self.tokenizer = parts.tokenizer

@@ -1,4 +1,4 @@
-"""N-best rescoring: when a turn may be over, the LM chooses among the ways in which it may be read."""
+"""N-best rescoring: when a turn may be over, the LM chooses among the likeliest readings of it."""
 
 import os
 

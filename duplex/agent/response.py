@@ -1,4 +1,4 @@
-"""From the text of a response to its voice: words, codes, sound; pausing, stopping, what was spoken."""
+"""From the text of a response to its voice: words, codes, sound; pausing, stopping, reporting."""
 
 import math
 from dataclasses import replace
@@ -12,6 +12,7 @@ from duplex.agent.turn_policy import TurnPolicy, pause_voice
 from duplex.audio import CODEC_FRAME_RATE, SAMPLE_RATE, TICK_SAMPLES
 from duplex.events import Event
 from duplex.model import beam_search, codec
+from duplex.model.parts import Parts
 from duplex.model.synthesis import Talking
 from duplex.model.vocoder import DecodeState
 
@@ -19,7 +20,7 @@ from duplex.model.vocoder import DecodeState
 class Response:
     """Grapheme-to-phoneme rules, synthesiser and codec of all slots."""
 
-    def __init__(self, parts, slots: int, policy: TurnPolicy, codec_idle_ticks: int):
+    def __init__(self, parts: Parts, slots: int, policy: TurnPolicy, codec_idle_ticks: int):
         self.g2p = parts.g2p
         self.synthesizer = Talking(parts.talker)
         self.codec = parts.codec
@@ -163,7 +164,7 @@ class Response:
     def step(
         self, sessions: dict[int, Session], active: list[int], events: list[list[Event]]
     ) -> np.ndarray:
-        """One tick of voice for every slot, [B, TICK_SAMPLES]; reports the words that ended in it."""
+        """One tick of voice for every slot, [B, TICK_SAMPLES]; tells the words that ended in it."""
         codes, self.synthesis_state, spoken = self.synthesizer.step(self.synthesis_state)
         for slot in active:
             session = sessions[slot]
@@ -187,7 +188,7 @@ class Response:
     def report_spoken_words(
         self, slot: int, session: Session, spoken: list[tuple[int, int, int]], events: list[Event]
     ) -> None:
-        """Tell the (word id, first frame, end frame) whose voice has ended, and the end of the turn."""
+        """Tell which (word id, first frame, end frame) were spoken, and the end of the turn."""
         reply = session.reply
         for word_id, first, end in spoken:
             word = reply.queued_words.pop(word_id, None)

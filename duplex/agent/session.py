@@ -123,7 +123,7 @@ class Session:
 
 
 def observe(session: Session, queued_s: float, policy: TurnPolicy) -> Observation:
-    """What the rules may know of a session. queued_s: seconds of its voice that are still to come."""
+    """What the rules may know of a session. queued_s: seconds of its voice still to come."""
     grammar = session.grammar
     activity = session.user.activity
     last_word = session.reply.recent_words[-1:]

@@ -1,4 +1,4 @@
-"""Speculative decoding: symbols proposed ahead of the LM, which verifies them in the call of the tick.
+"""Speculative decoding: symbols proposed ahead of the LM, which verifies them in the tick's call.
 
 Three drafts, in this order: what is all but certain costs nothing; a response is drafted while the
 end of the user's turn is awaited; a small network may draft text (duplex.model.draft). The LM draws

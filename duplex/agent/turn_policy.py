@@ -3,7 +3,7 @@
 The LM's scores decide which symbol comes next. The rules look at one flat `Observation` and say
 what is possible and what is favoured:
 
-    grammatical(seen, policy)   what the grammar and the recogniser permit, even to a client's request
+    grammatical(seen, policy)   what the grammar and the recogniser permit, even to clients
     allowed(seen, policy)       the same, less what the agent's own turn-taking forbids
     bias(seen, policy)          nats added to the scores of what is left
     pause_voice(seen, policy)   whether the voice waits while somebody talks over it
@@ -198,7 +198,7 @@ def allowed(seen: Observation, policy: TurnPolicy) -> Allowed:
     if seen.max_confidence < min_answer_confidence(seen, policy):
         controls &= ~bits(USER_END)  # it may have been no speech at all
 
-    # What is said to the agent while it speaks interrupts it: there <stop> takes the place of </user>.
+    # What is said to the agent while it speaks interrupts it: <stop> takes the place of </user>.
     end_stops = seen.agent_open and bool(controls & bits(USER_END))
     if end_stops:
         controls = controls & ~bits(USER_END) | bits(STOP)
@@ -206,7 +206,7 @@ def allowed(seen: Observation, policy: TurnPolicy) -> Allowed:
 
 
 def is_timed_out(seen: Observation, policy: TurnPolicy) -> bool:
-    """Whether the user's turn is over even if the LM would wait on; later while words are to come."""
+    """Whether the user's turn is over though the LM would wait; later while words are to come."""
     waited = seen.ticks_since_user_token
     has_spoken_since = seen.segment_ticks < waited and seen.silence_ticks <= policy.speech_gap_ticks
     factor = policy.end_timeout_factor_while_speaking if has_spoken_since else 1
@@ -228,7 +228,7 @@ def min_answer_confidence(seen: Observation, policy: TurnPolicy) -> float:
 
 
 def bias(seen: Observation, policy: TurnPolicy) -> list[float]:
-    """Nats added to the scores: of each control symbol by its id, last of the certain pending token."""
+    """Nats added to scores: of each control symbol by its id, last of the certain token."""
     added = [0.0] * (PENDING_TEXT + 1)
     added[NEXT] -= (
         policy.wait_penalty

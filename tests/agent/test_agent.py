@@ -95,7 +95,7 @@ def test_another_number_of_slots_says_the_same(sounds):
 
 @pytest.mark.parametrize("slots", [1, 2])
 def test_deferred_inputs_and_proposals_change_no_symbol(slots):
-    """Events and sound are those of an agent that asks the LM in every tick, once for every symbol."""
+    """Events and sound are those of one call of the LM for every tick and every symbol."""
     rng = np.random.default_rng(0)
     bursts = (np.arange(120) % 40 < 20)[:, None]
     sound = rng.normal(0, 0.2, (120, TICK_SAMPLES)).astype(np.float32) * bursts
@@ -245,7 +245,7 @@ def test_a_turn_that_finds_no_end_is_ended():
 
 @pytest.mark.parametrize(("level", "expected"), [(0.001, 8), (0.1, 15 + QUIET - 1)])
 def test_a_turn_does_not_end_in_the_middle_of_a_sound(level, expected):
-    """From tick 8 on the LM wants to end it; ticks 5 to 14 are as loud as speech, or as the rest."""
+    """From tick 8 on the LM wants to end it; ticks 5 to 14 are speech, or like the rest."""
     agent, script = scripted_agent([], end_timeout_ticks=100)
     agent.open(0)
     ended = []
@@ -275,7 +275,7 @@ def test_nothing_is_transcribed_that_was_not_recognised():
 
 @pytest.mark.parametrize(("gain", "longest", "waits"), [(0.1, 12, 12), (0.03, 12, 0), (0.1, 0, 0)])
 def test_the_voice_waits_once_while_somebody_near_talks_over_it(gain, longest, waits):
-    """The LM wants nothing all the while; who is 10 dB farther than the user was is not waited for."""
+    """The LM wants nothing all the while; who is 10 dB farther away is not waited for."""
     agent, _ = scripted_agent([], max_voice_pause_ticks=longest)
     noise = np.random.default_rng(0).normal(0, 1, (1, TICK_SAMPLES)).astype(np.float32)
     agent.open(0)
@@ -321,7 +321,7 @@ def undecided(agent: Agent, scores: dict[int, float]) -> torch.Tensor:
     ],
 )
 def test_a_turn_without_a_confident_word_is_not_answered(confidences, spoke, silence, symbol):
-    """Though the LM wants to; a client's request counts all the same. spoke: ticks since its voice."""
+    """Though the LM wants to; a client's request counts. spoke: ticks since the agent's voice."""
     agent = tiny_agent(1, TurnPolicy(end_timeout_ticks=-1))
     agent.open(0)
     session = agent.sessions[0]
@@ -341,7 +341,7 @@ def test_a_turn_without_a_confident_word_is_not_answered(confidences, spoke, sil
 
 @pytest.mark.parametrize(("words", "symbol"), [(" right", ASIDE), (" how are you", STOP)])
 def test_what_is_said_to_the_agent_while_it_speaks_interrupts_it(words, symbol):
-    """Its scores for the end of a turn and for yielding count together; few words are no interruption."""
+    """The end of a turn and yielding count together; few words are no interruption."""
     agent = tiny_agent(1, TurnPolicy(wait_penalty=0.0))
     agent.open(0)
     session = agent.sessions[0]

@@ -1,6 +1,6 @@
-"""The agent that ships, end to end: recorded questions in, its transcript, its words and its voice out.
+"""The agent that ships, end to end: recorded questions in, its transcript and its voice out.
 
-Needs the base weights, which come from the package registry once (duplex.weights); everything else is in the tree.
+Needs the base weights, which come from the package registry once (duplex.weights).
 """
 
 import json
@@ -49,7 +49,7 @@ def test_it_answers_what_was_asked(conversation):
 
 
 def test_its_voice_can_be_understood(conversation):
-    """An outside recogniser hears the agent's own text; and there is silence where it says nothing."""
+    """Whisper hears the agent's own text, and there is silence where it says nothing."""
     whisper = Whisper(weights.whisper_base(), threads=2)
     said = [row["said"] for row in conversation]
     heard = [whisper.text(row["voice"]) for row in conversation]
@@ -59,8 +59,11 @@ def test_its_voice_can_be_understood(conversation):
 
 
 def test_its_own_voice_is_not_the_users():
-    """What it says comes back from a loudspeaker two ticks later at -14 dB. Once a first answer has shown the room, nothing of
-    the others is written down, nothing stops them, and the ears are given a tenth of it at most."""
+    """What it says comes back from a loudspeaker two ticks later at -14 dB.
+
+    Once a first answer has shown the room, nothing of the others is transcribed, nothing stops
+    them, and the recogniser is given a tenth of them at most.
+    """
     from duplex.agent import load_agent
 
     agent, answers, powers = load_agent(slots=1), [], []

@@ -65,7 +65,7 @@ def test_a_draft_changes_no_symbol(slots, joins, leaves, temperature):
 
 
 def test_sampled_symbols_keep_their_distribution():
-    """All pairs of first symbols of a turn, 4 choices each, against probabilities worked out by hand."""
+    """All pairs of first symbols of a turn, 4 choices each, against their probabilities."""
     policy = TurnPolicy(symbols_per_tick=2, wait_penalty=50.0)
     config = AgentConfig(cancel_echo=False, temperature=1.0, top_k=4, min_draft_probability=0.0)
     agent = drafted_agent(1, policy, config, seed=3)

@@ -1,4 +1,4 @@
-"""Faults stay inside the session that has them: a bystander talks on, and gets what an undisturbed run gives."""
+"""Faults stay inside the session that has them: a bystander gets what an undisturbed run gives."""
 
 import asyncio
 import contextlib
@@ -75,7 +75,7 @@ async def ended(tasks: int) -> None:
 @settings(max_examples=5)
 @given(st.lists(st.binary(max_size=200) | st.text(max_size=100), min_size=100, max_size=120))
 def test_random_messages_on_every_path(messages):
-    """Hundreds of messages a path: each connection is answered or closed, and the next client is served."""
+    """Hundreds of messages a path; each is answered or closed, and the next client is served."""
 
     async def test(url, engine):
         for path in PATHS:
@@ -111,7 +111,7 @@ def test_no_bytes_break_the_opus_decoder(pieces, at, noise):
 
 
 def test_bystanders_hear_on_while_others_misbehave():
-    """A client that never reads, one at ten times real time, half-open ones and some that vanish at each stage."""
+    """One never reads, one sends ten times too fast, some are half open, some vanish."""
 
     async def never_reads(url):
         connection = await connect(url, max_queue=1)
@@ -258,7 +258,7 @@ def test_sigterm_lets_an_answer_finish():
 def test_a_part_of_the_real_agent_that_raises_ends_one_session_and_moves_no_sample_of_the_others(
     fault,
 ):
-    """Every real part at tiny size: in one of two runs slot 1 cannot decide, or be fed what it decided, from its tick 12 on."""
+    """In one of two runs slot 1 cannot decide, or be fed what it decided, from its tick 12 on."""
     noise = np.random.default_rng(0).normal(0, 0.2, (30, TICK_SAMPLES)).astype(np.float32)
     runs = []
 

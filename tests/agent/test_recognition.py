@@ -1,4 +1,4 @@
-"""Recognised words become pending, unless they are the agent's own, come back from a loudspeaker."""
+"""Recognised words become pending, unless they are the agent's own, back from a loudspeaker."""
 
 import pytest
 import torch

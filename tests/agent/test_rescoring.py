@@ -94,7 +94,7 @@ def corrections(events) -> list[str]:
     [([-9.0, -2.0], " hi now"), ([-2.0, -9.0], " hi you"), ([], " hi you")],
 )
 def test_a_turn_is_read_once_more_in_one_piece(likelihoods, read):
-    """In the likelier way, or as it sounds best; the cache holds it in place of what was written."""
+    """In the likelier way, or as it sounds best; the cache holds it instead of the old one."""
     agent, events, before = rescored(likelihoods)
     transcript = Transcript()
     for event in events:
@@ -145,7 +145,7 @@ LONG = "hi" + " so" * MAX_TOKENS
     ],
 )
 def test_a_turn_stays_as_it_was_transcribed(options):
-    """Some of it was the agent's own voice, it or the better reading is too long, or it is right."""
+    """Some was the agent's own voice, or a reading is too long, or it is right as it is."""
     agent, events, before = rescored(**{"likelihoods": [-99.0, -2.0]} | options)
     said = " " + options.get("first", "hi you")
     assert not corrections(events)

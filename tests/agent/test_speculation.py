@@ -80,7 +80,7 @@ def test_a_draft_costs_no_call_where_there_is_no_time_or_a_word_is_to_come(confi
 
 @pytest.mark.parametrize(("best", "draft"), [("abd", "abd"), ("adb", "ad"), ("cbd", "c")])
 def test_a_draft_is_kept_as_far_as_it_is_still_the_likeliest(best, draft):
-    """It was "ab"; the likeliest tokens after the turn's end and each of its tokens are others now."""
+    """It was "ab"; other tokens are likeliest now after the turn's end and each token."""
     agent, _ = waiting_agent([])
     scores = torch.zeros(3, agent.parts.lm.config.vocabulary)
     scores[range(3), text(best)] = 1.0
