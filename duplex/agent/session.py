@@ -8,7 +8,7 @@ from duplex import voices
 from duplex.agent import pending_words, speech_activity
 from duplex.agent.pending_words import PendingWords
 from duplex.agent.speech_activity import SpeechActivity
-from duplex.agent.turn_policy import LONG_AGO, Observation, TurnPolicy
+from duplex.agent.turn_policy import LONG_AGO, NOBODY, Observation, TurnPolicy
 from duplex.echo import EchoCanceller
 from duplex.model.beam_search import BeamState
 from duplex.model.g2p import PronounceState
@@ -128,7 +128,7 @@ def observe(session: Session, queued_s: float, policy: TurnPolicy) -> Observatio
     activity = session.user.activity
     last_word = session.reply.recent_words[-1:]
     return Observation(
-        stream=grammar.stream,
+        stream=grammar.stream or NOBODY,
         user_open=grammar.user_open,
         agent_open=grammar.agent_open,
         answer_due=session.answer_due,

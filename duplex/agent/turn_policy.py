@@ -31,6 +31,7 @@ from duplex.model.tokens import (
     Grammar,
 )
 
+NOBODY = 0  # The stream of a text token while neither side speaks.
 LONG_AGO = 1 << 30  # Ticks since something that never happened.
 PENDING_TEXT = (
     FIRST_TEXT_ID  # Place of the pending token in an array of biases, behind the controls.
@@ -97,7 +98,7 @@ class Observation:
     """All that a rule may look at, for one session before one symbol."""
 
     # The grammar.
-    stream: int | None = None  # USER, AGENT or None: the stream that a text token would belong to
+    stream: int = NOBODY  # or USER, AGENT: the stream that a text token would belong to
     user_open: bool = False
     agent_open: bool = False
     answer_due: bool = False  # the user said something to the agent that it has not answered

@@ -10,6 +10,7 @@ import pytest
 from duplex.agent.config import AgentConfig, RescoringConfig
 from duplex.agent.turn_policy import (
     LONG_AGO,
+    NOBODY,
     PENDING_TEXT,
     Allowed,
     Observation,
@@ -164,7 +165,7 @@ FAR = POLICY.far_penalty
         (replace(SURE, is_far=True), {STOP: -FAR, USER_END: -FAR}),
         (replace(SURE, certain_confidence=0.5), {NEXT: -3.0, PENDING_TEXT: 3.0}),
         (replace(SURE, stream=AGENT, certain_confidence=0.5), {NEXT: -3.0, USER: 3.0}),
-        (replace(SURE, stream=None, certain_confidence=1.0), {NEXT: -6.0, USER: 6.0}),
+        (replace(SURE, stream=NOBODY, certain_confidence=1.0), {NEXT: -6.0, USER: 6.0}),
     ],
 )
 def test_bias(seen, expected):
@@ -233,7 +234,7 @@ def test_symbols_a_tick(agent_open, is_speaking, a_tick, budget):
 def test_observations_and_results_are_flat_numbers():
     """So that the rules can be compiled, and run for all slots at once."""
     for field in fields(Observation):
-        assert isinstance(getattr(Observation(), field.name) or 0, (bool, int, float)), field.name
+        assert isinstance(getattr(Observation(), field.name), (bool, int, float)), field.name
     assert all(isinstance(part, int) for part in allowed(OVERLAP, POLICY))
     assert all(math.isfinite(nats) for nats in bias(OVERLAP, POLICY))
 
