@@ -1,6 +1,7 @@
 """Which layer may import which: the drawing of the tree in README, held against the code."""
 
 import ast
+import importlib
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,9 @@ def test_a_training_program_imports_no_program():
         }
         evaluation = path.parent.name == "evaluation" or path.stem == "evaluate"
         assert evaluation or not shared, f"{path.relative_to(ROOT)} imports {shared}"
+
+
+@pytest.mark.parametrize("name", ["duplex.client", "duplex.training"])
+def test_parts_are_those_of_this_clone(name):
+    """Though the virtual environment may know another one."""
+    assert Path(importlib.import_module(name).__file__).is_relative_to(ROOT)
