@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from duplex.audio import SAMPLE_RATE
-from duplex.bench import score
+from duplex.bench import figures
+from duplex.bench.fdb import SHORT_S
 from duplex.bench.play import Played
 from duplex.bench.recognizer import Heard
 from duplex.bench.scenes import Scene
-from duplex.bench.score import ScoredScene
+from duplex.bench.score import ScoredScene, answer_text, score
 
 
 @dataclass
@@ -51,10 +52,10 @@ async def measure(
                 await asyncio.wrap_future(jobs[-1])
     scored, rows = zip(*(job.result() for job in jobs), strict=True)
     add_relevance(scored, rows, judges.log_likelihood)
-    summary = score.summary([(row["kind"], row["figures"]) for row in rows])
+    summary = figures.summary([(row["kind"], row["figures"]) for row in rows])
     return {
         "summary": summary,
-        "discernment": score.discernment(summary),
+        "discernment": figures.discernment(summary),
         "scenes": list(rows),
     }
 
@@ -65,9 +66,9 @@ def add_relevance(
     log_likelihood: Callable[[str, str], float],
 ) -> None:
     """Put the figure `relevance` into the rows of the scenes that have an answer."""
-    answers = {number: score.answer_text(one) for number, one in enumerate(scored)}
+    answers = {number: answer_text(one) for number, one in enumerate(scored)}
     answers = {number: found for number, found in answers.items() if found}
-    values = score.relevance(list(answers.values()), log_likelihood)
+    values = figures.relevance(list(answers.values()), log_likelihood)
     for number, value in zip(answers, values, strict=True):
         rows[number]["figures"]["relevance"] = None if value is None else round(value, 4)
 
@@ -81,7 +82,7 @@ def judge(
     human = None
     if scene.partner is not None:
         voice = recognize(scene.partner).voice
-        human = [segment for segment in voice if segment[1] - segment[0] < score.SHORT_S]
+        human = [segment for segment in voice if segment[1] - segment[0] < SHORT_S]
     scored = played.scored(scene.kind, recognize(played.channel("agent")), human)
     row = scene_row(scene, played, scored)
     print(f"  {scene.name}: {row['figures']}", file=sys.stderr, flush=True)
@@ -107,7 +108,7 @@ def scene_row(scene: Scene, played: Played, scored: ScoredScene) -> dict:
         "name": scene.name,
         "kind": scene.kind,
         "seconds": round(played.seconds, 2),
-        "figures": score.score(scored),
+        "figures": score(scored),
         "marks": marks,
         "voice": scored.heard.voice,
         "words": [[word.text, word.start_s, word.end_s] for word in scored.heard.words],

@@ -19,7 +19,7 @@ from duplex.bench.play import Played, play, play_remote
 from duplex.bench.recognizer import Heard
 from duplex.bench.remote import address
 from duplex.bench.scenes import Scene
-from duplex.bench.score import ScoredScene, over_anyway, speaking, turn_latency
+from duplex.bench.score import ScoredScene, is_over_anyway, speaking, turn_latency
 from duplex.client.local import LocalSession
 from duplex.client.wav import RealTime
 
@@ -59,7 +59,7 @@ def reaction(scored: ScoredScene) -> tuple[str, float] | None:
         return None if latency is None else ("first_sample", latency)
     interruption = next(one for one in scored.annotations if one.role == "interruption")
     spoken = speaking(scored.heard, interruption.start_s)
-    if spoken is None or over_anyway(scored, interruption, spoken[1]):
+    if spoken is None or is_over_anyway(scored, interruption, spoken[1]):
         return None
     return "silence", spoken[1] - interruption.start_s
 

@@ -1,124 +1,152 @@
-"""How many conversations at once: simulated users in real time, more at every step of a ramp, each asking the scenes' questions.
+"""How many conversations at once: simulated users in real time, more at every step of a ramp.
 
-A session is held when its audio comes on the beat: lateness is how much later a tick arrives than the beat of the session's own
-first second has it, so no common clock is needed, and anything that grows counts. While its p99 is below one tick, a player that
-buffers one tick does not stop.
+Each user asks the scenes' questions. A session is held when its audio comes on the beat: lateness
+is how much later a tick arrives than the beat of the session's own first second has it, so no
+common clock is needed, and anything that grows counts. While its 99th percentile is below one tick,
+a player that buffers one tick does not stop.
 """
 
 import asyncio
 import gc
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_S, TICK_SAMPLES, TICKS_PER_SECOND
+from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_S, TICKS_PER_SECOND
 from duplex.bench.latency import spread
+from duplex.bench.play import EngineUser, push_line
 from duplex.client.remote import RemoteSession
 from duplex.errors import ClientError
 from duplex.serving.engine import Engine
 
-RAMP = (1, 2, 3, 4, 6, 8, 12, 16)
-LEVEL_S = 24.0  # of every step of the ramp
-FIRST_TICKS = round(TICKS_PER_SECOND)  # a session's first second gives its beat
-PAUSE_S = 5.0  # of a user, for the answer
+# A session's first second gives its beat.
+FIRST_TICKS = round(TICKS_PER_SECOND)
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """How the load is raised, and what a session is held by."""
+
+    users: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16)  # of each step
+    level_s: float = 24.0  # that a step lasts
+    pause_s: float = 5.0  # for which a user waits for an answer
+    max_late_s: float = TICK_S  # that 99 % of the ticks of a session that is held are late
+
+
+@dataclass
+class Talk:
+    """What came of one user's talk; times are those of one clock."""
+
+    arrivals: list[float]  # of each tick of the agent
+    ticks: list[np.ndarray]  # float32 [1920] each
+    begun: float  # when the user's channel began
 
 
 def lateness(arrivals: list[float]) -> np.ndarray:
-    """Seconds each tick after the first FIRST_TICKS came after its place on the beat, which the earliest of those sets.
+    """Seconds each tick after the first FIRST_TICKS came after its place on the beat.
 
-    They are not judged themselves: those that were made before the user listened all come at once.
+    The earliest of the first ticks set the beat. They are not judged themselves: those that were
+    made before the user listened all come at once.
     """
     off_beat = np.array(arrivals) - np.arange(len(arrivals)) * TICK_S
     return off_beat[FIRST_TICKS:] - off_beat[:FIRST_TICKS].min(initial=np.inf)
 
 
-def user_line(questions: list[np.ndarray], user: int) -> tuple[np.ndarray, list[float]]:
-    """LEVEL_S of one user's channel, float32 [N], and when each question in it ends. Each user begins at another time, with
-    another question."""
-    line, ends = np.zeros(round(LEVEL_S * SAMPLE_RATE), np.float32), []
-    at = round((1.0 + 0.7 * user % PAUSE_S) * SAMPLE_RATE)
+def user_line(questions: list[np.ndarray], user: int, ramp: Ramp) -> tuple[np.ndarray, list[float]]:
+    """One user's channel during a step, float32 [N], and when each question in it ends.
+
+    Each user begins at another time, with another question.
+    """
+    line = np.zeros(round(ramp.level_s * SAMPLE_RATE), np.float32)
+    ends_s = []
+    at = round((1.0 + 0.7 * user % ramp.pause_s) * SAMPLE_RATE)
     number = user
-    while at + len(questions[number % len(questions)]) + PAUSE_S * SAMPLE_RATE / 2 < len(line):
+    while at + len(questions[number % len(questions)]) + ramp.pause_s * SAMPLE_RATE / 2 < len(line):
         question = questions[number % len(questions)]
         line[at : at + len(question)] = question
-        ends.append((at + len(question)) / SAMPLE_RATE)
-        at += len(question) + round(PAUSE_S * SAMPLE_RATE)
+        ends_s.append((at + len(question)) / SAMPLE_RATE)
+        at += len(question) + round(ramp.pause_s * SAMPLE_RATE)
         number += 1
-    return line, ends
+    return line, ends_s
 
 
-async def talk(
-    session, line: np.ndarray, now: Callable[[], float] = time.monotonic
-) -> tuple[list[float], list[np.ndarray], float]:
-    """Sends the line in real time -> when each tick of the agent came, the ticks, and when the line began."""
-    arrivals, ticks = [], []
+async def talk(session, line: np.ndarray, now: Callable[[], float] = time.monotonic) -> Talk:
+    """Push a line, float32 [N], in real time, and listen meanwhile."""
+    found = Talk([], [], 0.0)
 
     async def listen() -> None:
         while (message := await session.get()) is not None:
             if len(message[0]):
-                arrivals.append(now())
-                ticks.append(message[0])
+                found.arrivals.append(now())
+                found.ticks.append(message[0])
 
     listening = asyncio.create_task(listen(), name="listen")
-    begun = now()
-    for number in range(len(line) // TICK_SAMPLES):
-        await asyncio.sleep(max(0.0, begun + (number + 1) * TICK_S - now()))
-        await session.push(line[number * TICK_SAMPLES : (number + 1) * TICK_SAMPLES])
+    found.begun = now()
+    async for _ in push_line(session, line, found.begun, now):
+        pass
     await session.close()
     await listening
-    return arrivals, ticks, begun
+    return found
 
 
-def first_audio(
-    arrivals: list[float], ticks: list[np.ndarray], begun: float, ends: list[float]
-) -> list[float]:
-    """Seconds from the end of each question to the arrival of the first audible tick after it; unanswered ones are left out."""
+def first_audio(talk: Talk, ends_s: list[float], pause_s: float = Ramp.pause_s) -> list[float]:
+    """Seconds from each question's end to the arrival of the first audible tick after it.
+
+    Questions that are not answered within pause_s are left out.
+    """
     audible = [
-        t - begun
-        for t, tick in zip(arrivals, ticks, strict=True)
+        time_s - talk.begun
+        for time_s, tick in zip(talk.arrivals, talk.ticks, strict=True)
         if np.abs(tick).max(initial=0.0) > AUDIBLE
     ]
-    found = [next((t - end for t in audible if end <= t < end + PAUSE_S), None) for end in ends]
-    return [seconds for seconds in found if seconds is not None]
+    delays = []
+    for end_s in ends_s:
+        delays += [time_s - end_s for time_s in audible if end_s <= time_s < end_s + pause_s][:1]
+    return delays
 
 
-def judge(
-    results: list[tuple[list[float], list[np.ndarray], float]], ends: list[list[float]]
-) -> dict:
+def judge(talks: list[Talk], ends_s: list[list[float]], ramp: Ramp) -> dict:
     """One step of the ramp: how many sessions were held, and the figures over all of them."""
-    late = [lateness(arrivals) for arrivals, _, _ in results]
-    answers = [
-        s for (a, t, b), e in zip(results, ends, strict=True) for s in first_audio(a, t, b, e)
+    late = [lateness(talk.arrivals) for talk in talks]
+    delays = [
+        delay
+        for talk, ends in zip(talks, ends_s, strict=True)
+        for delay in first_audio(talk, ends, ramp.pause_s)
     ]
+    held = [len(one) > 0 and float(np.percentile(one, 99)) < ramp.max_late_s for one in late]
     return {
-        "users": len(results),
-        "held": sum(len(one) > 0 and float(np.percentile(one, 99)) < TICK_S for one in late),
+        "users": len(talks),
+        "held": sum(held),
         "lateness": spread(np.concatenate(late).tolist()) if late else None,
-        "first_sample": spread(answers),
-        "asked": sum(len(e) for e in ends),
+        "first_sample": spread(delays),
+        "asked": sum(len(ends) for ends in ends_s),
     }
 
 
-async def level(sessions: list, questions: list[np.ndarray]) -> dict:
-    lines = [user_line(questions, user) for user in range(len(sessions))]
-    results = await asyncio.gather(
-        *(talk(s, line) for s, (line, _) in zip(sessions, lines, strict=True))
+async def level(sessions: list, questions: list[np.ndarray], ramp: Ramp) -> dict:
+    """One step of the ramp, with a user for each session."""
+    lines = [user_line(questions, user, ramp) for user in range(len(sessions))]
+    talks = await asyncio.gather(
+        *(talk(session, line) for session, (line, _) in zip(sessions, lines, strict=True))
     )
-    return judge(results, [ends for _, ends in lines])
+    return judge(talks, [ends_s for _, ends_s in lines], ramp)
 
 
-async def ramp(
-    load: Callable[[int], object], questions: list[np.ndarray], most: int = RAMP[-1]
-) -> dict:
-    """`load(slots)` makes the agent. Goes on until a step is not held by all; memory is that of this process."""
+async def measure(load: Callable[[int], object], questions: list[np.ndarray], ramp: Ramp) -> dict:
+    """The part `load` of the report, of agents in this process: load(slots) makes one.
+
+    Goes on until a step is not held by all. Memory is that of this process.
+    """
     levels = []
-    for users in [n for n in RAMP if n <= most]:
+    for users in ramp.users:
         agent = await asyncio.to_thread(load, users)
         engine = Engine(agent, users)
         await asyncio.to_thread(engine.start)
         sessions = [EngineUser(await engine.open(seed)) for seed in range(users)]
-        levels.append({**await level(sessions, questions), "resident_mb": resident_mb()})
+        figures = await level(sessions, questions, ramp)
+        levels.append({**figures, "resident_mb": resident_mb()})
         await asyncio.to_thread(engine.stop)
         del agent, engine, sessions
         gc.collect()
@@ -127,12 +155,13 @@ async def ramp(
     return _result(levels)
 
 
-async def ramp_remote(
-    url: str, questions: list[np.ndarray], most: int = RAMP[-1], api_key: str | None = None
+async def measure_remote(
+    url: str, questions: list[np.ndarray], ramp: Ramp, api_key: str | None = None
 ) -> dict:
-    """Goes on until a step is not held by all, or the server is full."""
-    levels, full = [], None
-    for users in [n for n in RAMP if n <= most]:
+    """The same of a server, until a step is not held by all or the server is full."""
+    levels = []
+    full = None
+    for users in ramp.users:
         sessions = []
         try:
             for seed in range(users):
@@ -144,33 +173,19 @@ async def ramp_remote(
             for session in sessions:
                 await session.close()
             break
-        levels.append(await level(sessions, questions))
+        levels.append(await level(sessions, questions, ramp))
         if levels[-1]["held"] < users:
             break
     return {**_result(levels), "full": full}
 
 
-class EngineUser:
-    """One of several sessions of an engine, as `talk` wants it: its end is not the engine's."""
-
-    def __init__(self, session):
-        self._session = session
-        self.get = session.get
-
-    async def push(self, samples: np.ndarray) -> None:
-        self._session.push(samples)
-
-    async def close(self) -> None:
-        self._session.close()
-
-
 def _result(levels: list[dict]) -> dict:
-    first, last = levels[0], levels[-1]
+    first = levels[0]
+    last = levels[-1]
     per_session = None
     if "resident_mb" in last and len(levels) > 1:
-        per_session = round(
-            (last["resident_mb"] - first["resident_mb"]) / (last["users"] - first["users"]), 1
-        )
+        grown = last["resident_mb"] - first["resident_mb"]
+        per_session = round(grown / (last["users"] - first["users"]), 1)
     held = max((one["users"] for one in levels if one["held"] == one["users"]), default=0)
     return {"held": held, "memory_per_session_mb": per_session, "levels": levels}
 

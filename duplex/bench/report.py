@@ -2,7 +2,7 @@
 
 from html import escape
 
-from duplex.bench.score import FIGURES
+from duplex.bench.figures import FIGURES
 
 ARROWS = {"high": "↑", "low": "↓", "": ""}
 HERE, THERE = "measured here", "published (other data, other machine)"

@@ -239,8 +239,8 @@ async def _load(name: str, args: argparse.Namespace, scenes: list, loader: Loade
     from duplex.bench.scenes import questions
 
     if args.url:
-        return await load.ramp_remote(args.url, questions(scenes), api_key=args.api_key)
-    return await load.ramp(partial(loader.agent, name), questions(scenes))
+        return await load.measure_remote(args.url, questions(scenes), load.Ramp(), args.api_key)
+    return await load.measure(partial(loader.agent, name), questions(scenes), load.Ramp())
 
 
 def write_report(report: dict, folder: Path) -> None:

@@ -11,7 +11,15 @@ from duplex.bench import load as bench_load
 from duplex.bench import report as bench_report
 from duplex.bench.controls import Silent, Talking
 from duplex.bench.latency import reaction, sounding, spread, stages, timed
-from duplex.bench.load import FIRST_TICKS, first_audio, judge, lateness, user_line
+from duplex.bench.load import (
+    FIRST_TICKS,
+    Ramp,
+    Talk,
+    first_audio,
+    judge,
+    lateness,
+    user_line,
+)
 from duplex.bench.recognizer import Heard
 from duplex.bench.scenes import Annotation, Piece, Scene
 from duplex.bench.score import ScoredScene
@@ -110,29 +118,29 @@ def test_lateness_is_against_the_beat_of_the_first_second():
 
 
 def test_first_audio_is_the_first_audible_tick_after_the_question():
-    ticks, arrivals = [TONE, QUIET, QUIET, TONE, TONE], [10.5, 11.0, 12.0, 12.5, 13.0]
-    assert first_audio(arrivals, ticks, begun=10.0, ends=[2.0, 2.6]) == pytest.approx([0.5, 0.4])
-    assert first_audio(arrivals, ticks, begun=10.0, ends=[4.0]) == []
+    talk = Talk([10.5, 11.0, 12.0, 12.5, 13.0], [TONE, QUIET, QUIET, TONE, TONE], begun=10.0)
+    assert first_audio(talk, ends_s=[2.0, 2.6]) == pytest.approx([0.5, 0.4])
+    assert first_audio(talk, ends_s=[4.0]) == []
 
 
-def test_a_session_is_held_while_its_ticks_are_on_the_beat():
+def test_session_is_held_while_its_ticks_are_on_the_beat():
     on_time = (np.arange(200) * TICK_S).tolist()
     slow = (np.arange(200) * TICK_S * 1.01).tolist()  # 1 % too slow is late in the end
     cut_off = on_time[: FIRST_TICKS // 2]
-    found = judge(
-        [(one, [QUIET] * len(one), 0.0) for one in (on_time, slow, cut_off)], [[1.0], [1.0], []]
-    )
+    talks = [Talk(times, [QUIET] * len(times), 0.0) for times in (on_time, slow, cut_off)]
+    found = judge(talks, [[1.0], [1.0], []], Ramp())
     assert (found["users"], found["held"], found["asked"], found["first_sample"]) == (3, 1, 2, None)
 
 
 def test_users_do_not_speak_in_chorus():
     questions = [np.full(SAMPLE_RATE, 0.1, np.float32), np.full(SAMPLE_RATE, 0.2, np.float32)]
-    lines = [user_line(questions, user) for user in range(3)]
-    assert len({ends[0] for _, ends in lines}) == 3
-    for line, ends in lines:
-        assert len(line) == round(bench_load.LEVEL_S * SAMPLE_RATE) and len(ends) >= 3
-        for end in ends:
-            assert line[round(end * SAMPLE_RATE) - 1] > 0 and line[round(end * SAMPLE_RATE)] == 0
+    lines = [user_line(questions, user, Ramp()) for user in range(3)]
+    assert len({ends_s[0] for _, ends_s in lines}) == 3
+    for line, ends_s in lines:
+        assert len(line) == round(Ramp.level_s * SAMPLE_RATE) and len(ends_s) >= 3
+        for end_s in ends_s:
+            end = round(end_s * SAMPLE_RATE)
+            assert line[end - 1] > 0 and line[end] == 0
 
 
 def question(kind: str) -> Scene:
@@ -150,23 +158,20 @@ def test_latency_in_real_time():
     assert found["per_tick"]["tick"]["count"] > 10 and found["engine"]["ticks"] > 10
 
 
-def test_load_in_real_time(monkeypatch):
-    monkeypatch.setattr(bench_load, "LEVEL_S", 3.0)
-    monkeypatch.setattr(bench_load, "RAMP", (2,))
+def test_load_in_real_time():
     slots = []
-    found = asyncio.run(
-        bench_load.ramp(lambda n: slots.append(n) or Talking(n, TONE), [TONE], most=2)
-    )
+
+    def load(count: int) -> Talking:
+        slots.append(count)
+        return Talking(count, TONE)
+
+    found = asyncio.run(bench_load.measure(load, [TONE], Ramp(users=(2,), level_s=3.0)))
     assert slots == [2]
     [level] = found["levels"]
-    assert (
-        level["users"] == 2
-        and level["lateness"]["count"] > 2 * FIRST_TICKS
-        and 0 <= level["held"] <= 2
-    )
-    assert (
-        found["held"] == (2 if level["held"] == 2 else 0) and found["memory_per_session_mb"] is None
-    )
+    assert level["users"] == 2 and level["lateness"]["count"] > 2 * FIRST_TICKS
+    assert 0 <= level["held"] <= 2
+    assert found["held"] == (2 if level["held"] == 2 else 0)
+    assert found["memory_per_session_mb"] is None
 
 
 def test_latency_of_a_server(server_url):
@@ -175,20 +180,17 @@ def test_latency_of_a_server(server_url):
     assert found["per_tick"]["wire, there and back"]["count"] == 20
 
 
-def test_load_on_a_server_ends_where_it_is_full(server_url, monkeypatch):
-    monkeypatch.setattr(bench_load, "LEVEL_S", 3.0)
-    monkeypatch.setattr(
-        bench_load, "judge", lambda results, ends: {"users": len(results), "held": len(results)}
-    )
-    found = asyncio.run(bench_load.ramp_remote(server_url, [TONE]))
-    assert found["held"] == 1 and [one["users"] for one in found["levels"]] == [
-        1
-    ]  # the server has one place
+def test_load_on_a_server_ends_where_it_is_full(server_url):
+    """The server has one place, and no tick is too late for it."""
+    ramp = Ramp(level_s=3.0, max_late_s=60)
+    found = asyncio.run(bench_load.measure_remote(server_url, [TONE], ramp))
+    assert found["held"] == 1 and [one["users"] for one in found["levels"]] == [1]
     assert "places are taken" in found["full"]
 
 
 def test_the_report_shows_latency_and_load():
-    late = judge([((np.arange(200) * TICK_S).tolist(), [QUIET] * 200, 0.0)] * 2, [[1.0], [1.0]])
+    talk = Talk((np.arange(200) * TICK_S).tolist(), [QUIET] * 200, 0.0)
+    late = judge([talk, talk], [[1.0], [1.0]], Ramp())
     load = {
         "held": 2,
         "memory_per_session_mb": None,

@@ -18,11 +18,11 @@ from duplex.bench import run as bench
 from duplex.bench.behaviour import Judges
 from duplex.bench.cascade import QUIET_TICKS, Cascade, Costs, Parts
 from duplex.bench.controls import BREATH_S, Silent, Talking, without_pauses
+from duplex.bench.figures import FIGURES, relevance
 from duplex.bench.latency import sounding
 from duplex.bench.play import play_fast
 from duplex.bench.recognizer import Heard
 from duplex.bench.scenes import KINDS, Piece, Scene, Word
-from duplex.bench.score import FIGURES, relevance
 from duplex.errors import BenchError
 from duplex.events import Event
 

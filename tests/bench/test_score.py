@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import jensenshannon
 
-from duplex.bench import score as bench_score
+from duplex.bench import fdb
+from duplex.bench.figures import discernment, summary
 from duplex.bench.recognizer import Heard, joined
 from duplex.bench.scenes import Annotation, Word
-from duplex.bench.score import ScoredScene, discernment, score, summary, takes_over
+from duplex.bench.score import ScoredScene, score, takes_over
 
 
 def words(*times: float, length: float = 0.3) -> list[Word]:
@@ -259,13 +260,13 @@ def test_listening_of_the_controls():
 def test_js_distance_is_scipys():
     rng = np.random.default_rng(0)
     p, q = rng.uniform(size=30), rng.uniform(size=30)
-    assert bench_score.js_distance(p, q) == pytest.approx(jensenshannon(p, q, base=2), abs=1e-6)
-    assert bench_score.js_distance(p, p) == 0.0
-    assert bench_score.js_distance(np.eye(2)[0], np.eye(2)[1]) == pytest.approx(1.0, abs=1e-4)
+    assert fdb.js_distance(p, q) == pytest.approx(jensenshannon(p, q, base=2), abs=1e-6)
+    assert fdb.js_distance(p, p) == 0.0
+    assert fdb.js_distance(np.eye(2)[0], np.eye(2)[1]) == pytest.approx(1.0, abs=1e-4)
 
 
 def test_histogram_shares_a_segment_among_its_bins():
-    assert bench_score.histogram([(0.1, 0.5)], 1.0) == pytest.approx([0.5, 1.0, 0.5, 0.0, 0.0])
+    assert fdb.histogram([(0.1, 0.5)], 1.0) == pytest.approx([0.5, 1.0, 0.5, 0.0, 0.0])
 
 
 def test_summary_leaves_out_scenes_that_could_not_tell():

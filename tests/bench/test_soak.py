@@ -1,16 +1,16 @@
 """The soak at toy scale: seconds instead of minutes, the smallest agent, and each kind of user."""
 
+import argparse
 import json
 from collections import Counter
 
-import pytest
-
-from duplex import cli
-from duplex.bench import soak as bench_soak
-from duplex.bench.soak import GROWTH_MB, KINDS, Visit, faults, plan, user_line
+from duplex.bench import run as bench
+from duplex.bench import soak
+from duplex.bench.soak import SoakConfig, Visit, faults, plan, user_line
 from tests.conftest import tone
 from tests.tiny_agent import TinyAgent
 
+CONFIG = SoakConfig()
 CALM = {
     "sessions": 0,
     "model_errors": 0,
@@ -21,45 +21,44 @@ CALM = {
 }
 
 
-def test_the_plan_is_one_for_each_seed_and_fills_the_places():
-    visits = plan(1, 3600, 4)
-    assert visits == plan(1, 3600, 4) != plan(2, 3600, 4)
-    assert {visit.kind for visit in visits} == set(KINDS)
-    assert all(visit.at_s + visit.stays_s <= 3600 for visit in visits)
-    assert 3.5 < sum(visit.stays_s for visit in visits) / 3600 < 5
-    line = user_line([tone(10)], Visit(0, 5, "ends", 1))
+def test_plan_is_one_for_each_seed_and_fills_the_places():
+    visits = plan(1, 3600, 4, CONFIG)
+    assert visits == plan(1, 3600, 4, CONFIG) != plan(2, 3600, 4, CONFIG)
+    assert {visit.kind for visit in visits} == set(CONFIG.kinds)
+    assert all(visit.at_s + visit.stay_s <= 3600 for visit in visits)
+    assert 3.5 < sum(visit.stay_s for visit in visits) / 3600 < 5
+    line = user_line([tone(10)], Visit(0, 5, "ends", 1), CONFIG)
     assert len(line) == 5 * 24_000
 
 
-def test_what_is_a_fault():
-    assert faults(CALM, CALM, Counter(ends=3, refused=2)) == []
-    [sentence] = faults(
-        CALM, {**CALM, "resident_bytes": 2**30 + (GROWTH_MB + 1) * 2**20}, Counter()
-    )
+def test_growth_and_what_is_left_over_are_faults():
+    assert faults(CALM, CALM, Counter(ends=3, refused=2), 30) == []
+    grown = {**CALM, "resident_bytes": 2**30 + 31 * 2**20}
+    [sentence] = faults(CALM, grown, Counter(), 30)
     assert "memory grew by 31.0 MB" in sentence
     broken = {**CALM, "sessions": 1, "tasks": 5, "model_errors": 2}
-    assert len(faults(CALM, broken, Counter({"error: lost": 1}))) == 4
+    assert len(faults(CALM, broken, Counter({"error: lost": 1}), 30)) == 4
 
 
-def test_a_soak_of_seconds(monkeypatch, tmp_path, capsys):
-    """Through the command: all kinds of users, nobody left over."""
+def options(minutes: str, folder) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser, "DUPLEX_API_KEY")
+    return parser.parse_args(["load", "--soak", minutes, "--out", str(folder)])
+
+
+def test_soak_of_seconds_leaves_nobody(monkeypatch, tmp_path, capsys):
+    """All kinds of users, at a server that keeps a lost session for two seconds."""
     monkeypatch.setattr("duplex.serving.server.RESUME_S", 2)
-    monkeypatch.setattr(bench_soak, "STAY_S", 1.5)
-    monkeypatch.setattr(bench_soak, "PAUSE_S", 0.6)
-    monkeypatch.setattr(cli, "_load", lambda args, slots: TinyAgent(slots))
-    cli.main(["bench", "load", "--soak", "0.2", "--out", str(tmp_path)])
+    config = SoakConfig(stay_s=1.5, pause_s=0.6)
+    assert soak.run(options("0.2", tmp_path), TinyAgent, [tone(15)], config)
     found = json.loads((tmp_path / "soak.json").read_text())
-    assert found["faults"] == [] and set(found["seen"]) >= set(KINDS)
+    assert found["faults"] == [] and set(found["seen"]) >= set(config.kinds)
     assert found["end"]["ticks"] > found["warm"]["ticks"] > 0
     assert "resident" in capsys.readouterr().out
 
 
-def test_a_session_that_stays_fails_the_command(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(bench_soak, "STAY_S", 1.0)
-    monkeypatch.setattr(bench_soak, "QUIET_S", 1.0)
-    monkeypatch.setattr(bench_soak, "KINDS", {"drops": 1})  # and the server keeps them for 30 s
-    monkeypatch.setattr(cli, "_load", lambda args, slots: TinyAgent(slots))
-    with pytest.raises(SystemExit) as caught:
-        cli.main(["bench", "load", "--soak", "0.05", "--out", str(tmp_path)])
-    assert caught.value.code == 1
+def test_session_that_stays_is_a_fault(tmp_path, capsys):
+    """The server keeps lost sessions for 30 s, which is longer than the soak waits."""
+    config = SoakConfig(stay_s=1.0, max_leaving_s=1.0, kinds={"drops": 1})
+    assert not soak.run(options("0.05", tmp_path), TinyAgent, [tone(15)], config)
     assert "sessions are left over" in capsys.readouterr().out
