@@ -36,10 +36,7 @@ class LocalSession:
         self._session.push(samples)
 
     async def played(self, played_ms: int) -> None:
-        if hasattr(
-            self._engine.agent, "set_playback_position"
-        ):  # those of the bench keep no words to take back
-            self._session.wish("set_playback_position", played_ms)
+        self._session.wish("set_playback_position", played_ms)
 
     async def get(self) -> tuple[np.ndarray, list[dict]] | None:
         tick = await self._session.get()

@@ -1,23 +1,12 @@
 """What was heard and said in a conversation: two tracks on one clock, the events, and the files made of them."""
 
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from duplex.client.jitter_buffer import BLOCK_SAMPLES
 
 from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_MS
-
-
-@dataclass
-class Turn:
-    """One stretch of speech as text, times in seconds of the recording."""
-
-    who: str  # "you" or "agent"
-    start_s: float
-    end_s: float
-    text: str
+from duplex.events import Transcript, transcribe
 
 
 @dataclass
@@ -53,32 +42,9 @@ class Recording:
         agent = np.concatenate(self.agent)[: len(user)]
         return np.stack([user, agent], axis=1)
 
-    def turns(self) -> list[Turn]:
-        """The conversation as text, by the time each turn began."""
-        turns: list[Turn] = []
-        for who, first, piece, last in (
-            ("you", ("user_started",), "heard", ("user_ended",)),
-            ("agent", ("agent_started",), "said", ("agent_ended", "agent_stopped")),
-        ):
-            turn = None
-            for event in self.events:
-                kind, time_s = event["type"], event["time_s"]
-                if kind in first or (kind == piece and turn is None):
-                    turn = Turn(who, event.get("start_s", time_s), time_s, "")
-                    turns.append(turn)
-                if kind == piece:
-                    turn.text += event.get("text", "")
-                    turn.end_s = time_s
-                if kind == "corrected" and who == "you" and turn is not None:
-                    turn.text = event["text"]
-                if kind in last and turn is not None:
-                    turn.end_s = event.get("end_s", time_s)
-                    if kind == "agent_stopped" and event.get("text"):
-                        turn.text = (
-                            turn.text.rstrip().removesuffix(event["text"].strip()).rstrip() + " …"
-                        )
-                    turn = None
-        return sorted((turn for turn in turns if turn.text.strip()), key=lambda turn: turn.start_s)
+    def transcript(self) -> Transcript:
+        """The conversation as text."""
+        return transcribe(self.events)
 
     def response_times(self) -> list[tuple[str, float | None]]:
         """Per question: its name and the seconds from the end of its sound to the agent's first audible sample."""
@@ -95,29 +61,6 @@ class Recording:
                 (question["name"], round(int(sounds[0]) / SAMPLE_RATE, 3) if len(sounds) else None)
             )
         return answers
-
-
-def save(recording: Recording, wave: Path, transcript: Path, picture: Path) -> None:
-    """The stereo wav, `transcript`.jsonl with every event and `transcript`.txt to read, and the time line."""
-    import soundfile
-    from duplex.client.timeline import draw
-
-    wave.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(wave, recording.stereo(), SAMPLE_RATE, subtype="PCM_16")
-    lines = [json.dumps(event, ensure_ascii=False) for event in recording.events]
-    transcript.with_suffix(".jsonl").write_text(
-        "".join(line + "\n" for line in lines), encoding="utf-8"
-    )
-    turns = [
-        f"[{_clock(t.start_s)} - {_clock(t.end_s)}] {t.who}: {t.text.strip()}\n"
-        for t in recording.turns()
-    ]
-    transcript.with_suffix(".txt").write_text("".join(turns), encoding="utf-8")
-    draw(recording, picture)
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60:02d}:{seconds % 60:05.2f}"
 
 
 def _int16(samples: np.ndarray) -> np.ndarray:

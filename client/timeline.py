@@ -6,6 +6,7 @@ import numpy as np
 from duplex.client.recording import Recording
 
 from duplex.audio import SAMPLE_RATE
+from duplex.events import Transcript
 
 ROW_S = 12.0  # seconds in one row
 MAX_ROWS = 40  # eight minutes; the rest is left out and the title says so
@@ -33,7 +34,9 @@ def draw(recording: Recording, path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots(shown, 1, squeeze=False)[:, 0]
     stereo = recording.stereo().astype(np.float32) / 32768.0  # [N, 2]
-    heard, spoken = heard_words(recording.events), spoken_words(recording.events)
+    transcript = recording.transcript()
+    heard = words(transcript, "user")
+    spoken = transcript.spoken or words(transcript, "agent")
     for number, axis in enumerate(axes):
         _row(axis, number * ROW_S, stereo, heard, spoken, recording.events)
     title = f"{recording.seconds:.0f} s; words heard are placed when they were written down, words said when they sound"
@@ -45,43 +48,9 @@ def draw(recording: Recording, path: Path) -> None:
     figure.savefig(path)
 
 
-def heard_words(events: list[dict]) -> list[tuple[float, str]]:
-    """Pieces of text joined to words, each at the time its first piece arrived; of a turn that was corrected, those it has now."""
-    pieces, begun = [], 0
-    for e in events:
-        if e["type"] == "user_started":
-            begun = len(pieces)
-        elif e["type"] == "heard":
-            pieces.append((e["time_s"], e.get("text", "")))
-        elif e["type"] == "corrected":
-            times, new = [time_s for time_s, _ in _words(pieces[begun:])], e["text"].split()
-            pieces[begun:] = [
-                (times[min(i, len(times) - 1)] if times else e["time_s"], f" {word}")
-                for i, word in enumerate(new)
-            ]
-    return _words(pieces)
-
-
-def spoken_words(events: list[dict]) -> list[tuple[float, str]]:
-    """Words of the agent where they sound; where only the decision is known, when they were decided."""
-    spoken = [
-        (e["start_s"], e.get("text", "").strip())
-        for e in events
-        if e["type"] == "spoken" and "start_s" in e
-    ]
-    return spoken or _words(
-        [(e["time_s"], e.get("text", "")) for e in events if e["type"] == "said"]
-    )
-
-
-def _words(pieces: list[tuple[float, str]]) -> list[tuple[float, str]]:
-    words: list[tuple[float, str]] = []
-    for time_s, text in pieces:
-        if words and not text.startswith(" ") and time_s - words[-1][0] < 2.0:
-            words[-1] = (words[-1][0], words[-1][1] + text)
-        elif text.strip():
-            words.append((time_s, text.strip()))
-    return words
+def words(transcript: Transcript, who: str) -> list[tuple[float, str]]:
+    """All words of one side, each at the time at which it was written down."""
+    return [word for turn in transcript.turns(who) for word in turn.words()]
 
 
 def _row(

@@ -401,7 +401,7 @@ def _wave_path(text: str) -> Path:
 
 
 def _save(recording, wave: Path, named_for_wave: bool) -> None:
-    from duplex.client.recording import save
+    from duplex.client.talk import save
 
     transcript = wave.with_suffix("") if named_for_wave else wave.parent / "transcript"
     picture = wave.with_suffix(".png") if named_for_wave else wave.parent / "timeline.png"

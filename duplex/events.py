@@ -1,56 +1,52 @@
-"""What passes from the agent and the engine to whoever talks with them: plain records, no behaviour.
+"""What passes between an agent and whoever talks with it: events, their one reader, and the calls.
 
-`tick` counts a session's ticks from 0; `start_ms` and `end_ms` are on the session's clock, where tick k covers
-the milliseconds from k * 80 to (k + 1) * 80 of what was heard and of what was played.
+`tick` counts a session's ticks from 0; `start_ms` and `end_ms` are on the session's clock, where
+tick k covers the milliseconds from k * 80 to (k + 1) * 80 of what was heard and of what was played.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from duplex.audio import TICK_S
+
+# Seconds after which a piece of text without a space before it is a new word all the same.
+WORD_GAP_S = 2.0
 
 
 @dataclass
 class Event:
-    """Something the agent heard, decided or did. Kinds: user_started, heard, corrected, user_ended, agent_started, said,
-    spoken, agent_ended, agent_stopped; the table in protocol.py says what each of them carries."""
+    """Something the agent heard, decided or did.
+
+    Kinds: user_started, heard, corrected, user_ended, agent_started, said, spoken, agent_ended,
+    agent_stopped; the table in duplex/serving/native.py says what each of them carries.
+    """
 
     kind: str
     tick: int
     text: str = ""
     start_ms: int | None = None
     end_ms: int | None = None
-    to: str | None = (
-        None  # of user_ended: "agent", or "other" when nobody waits for the agent's answer
-    )
-
-
-@dataclass
-class Transcript:
-    """The user's words, as events tell them."""
-
-    before: str = ""  # of the turns that are over
-    turn: str = ""
-
-    def note(self, event: Event) -> None:
-        if event.kind == "user_started":
-            self.before, self.turn = self.text, ""
-        elif event.kind == "heard":
-            self.turn += event.text
-        elif event.kind == "corrected":
-            self.turn = event.text
-
-    @property
-    def text(self) -> str:
-        return self.before + self.turn
+    # Set in user_ended: "agent", or "other" when nobody waits for the agent's answer.
+    to: str | None = None
 
 
 @dataclass
 class Lag:
-    """Time went wrong since the last such notice: user audio that came too late or too much, ticks done too late."""
+    """Time went wrong since the last such notice: audio came late or too much, ticks were late.
+
+    silence_ms: heard as silence because the user's audio was not there in time.
+    dropped_ms: user audio thrown away because too much of it was waiting.
+    late_ticks: ticks whose answer was not ready within one tick.
+    unread_ticks: ticks of agent audio thrown away because nobody fetched them.
+    """
 
     tick: int
-    silence_ms: int  # heard as silence because the user's audio was not there in time
-    dropped_ms: int  # user audio thrown away because too much of it was waiting
-    late_ticks: int  # ticks whose answer was not ready within one tick
-    unread_ticks: int  # ticks of agent audio thrown away because nobody fetched them
+    silence_ms: int
+    dropped_ms: int
+    late_ticks: int
+    unread_ticks: int
     kind: str = "lag"
 
 
@@ -74,7 +70,7 @@ class Ending:
 
 @dataclass
 class Ended:
-    """The session is over; its counts in full."""
+    """The session is over; its counts in full, as in Lag."""
 
     text: str
     ticks: int
@@ -83,3 +79,209 @@ class Ended:
     late_ticks: int
     unread_ticks: int
     kind: str = "session.ended"
+
+
+@dataclass
+class Turn:
+    """What one side said at a stretch. Times are seconds on the clock of the events."""
+
+    # "user" or "agent".
+    who: str
+    start_s: float
+    end_s: float
+    # All its words: recognised ones as they are now, or those that the agent decided on.
+    text: str = ""
+    # The same as pieces of words, each with the time of its event.
+    pieces: list[tuple[float, str]] = field(default_factory=list)
+    # The end of `text` that the agent never said, because it stopped.
+    unsaid: str = ""
+
+    @property
+    def spoken_text(self) -> str:
+        """The text without what was never said, for which an ellipsis stands."""
+        if not self.unsaid:
+            return self.text
+        return self.text.rstrip().removesuffix(self.unsaid.strip()).rstrip() + " …"
+
+    def add(self, time_s: float, text: str) -> None:
+        """Append a piece of text."""
+        self.text += text
+        self.pieces.append((time_s, text))
+
+    def correct(self, time_s: float, text: str) -> None:
+        """Put other words in place of those so far, each at the time of the word it replaces."""
+        times = [word_s for word_s, _ in self.words()] or [time_s]
+        self.text = text
+        self.pieces = [
+            (times[min(place, len(times) - 1)], f" {word}")
+            for place, word in enumerate(text.split())
+        ]
+
+    def words(self) -> list[tuple[float, str]]:
+        """The pieces joined to words, each with the time of its first piece."""
+        words: list[tuple[float, str]] = []
+        for time_s, text in self.pieces:
+            if words and not text.startswith(" ") and time_s - words[-1][0] < WORD_GAP_S:
+                words[-1] = (words[-1][0], words[-1][1] + text)
+            elif text.strip():
+                words.append((time_s, text.strip()))
+        return words
+
+
+class Transcript:
+    """Reads a session's events, in order, into the turns of both sides.
+
+    It takes Event records as an agent gives them and the objects that recordings keep of them, with
+    `type`, `time_s`, `start_s` and `end_s`. Whatever is no word and no bound of a turn it ignores.
+
+    - A turn begins with its `started`, or with its first piece where none came.
+    - A piece that comes when its side's turn is over still belongs to that turn.
+    - `corrected` stands for all words of the user's last turn, whether it is over or not.
+    - `agent_stopped` ends the agent's turn; its text is the end of it that was not said.
+    """
+
+    def __init__(self):
+        # The words of the agent's voice, each with the time at which it begins.
+        self.spoken: list[tuple[float, str]] = []
+        self._turns: list[Turn] = []
+        self._open: dict[str, Turn] = {}
+
+    def read(self, event: Event | Error | dict) -> None:
+        """Take one more event: a record, or an object of a recording."""
+        if not isinstance(event, Event | dict):
+            return
+        kind, text, time_s, start_s, end_s = _parts(event)
+        who = "user" if kind in ("heard", "corrected") or kind.startswith("user_") else "agent"
+        match kind:
+            case "user_started" | "agent_started":
+                self._begin(who, time_s if start_s is None else start_s, time_s)
+            case "heard" | "said":
+                turn = self._last(who) or self._begin(who, time_s, time_s)
+                turn.add(time_s, text)
+                if self.is_open(who):
+                    turn.end_s = time_s
+            case "corrected":
+                turn = self._last(who) or self._begin(who, time_s, time_s)
+                turn.correct(time_s, text)
+            case "spoken":
+                self.spoken.append((time_s if start_s is None else start_s, text.strip()))
+            case "user_ended" | "agent_ended" | "agent_stopped":
+                if turn := self._open.pop(who, None):
+                    turn.end_s = time_s if end_s is None else end_s
+                    turn.unsaid = text if kind == "agent_stopped" else ""
+
+    def turns(self, who: str | None = None) -> list[Turn]:
+        """The turns with words in them, of one side or of both, by the time each began."""
+        found = [turn for turn in self._turns if who in (None, turn.who) and turn.text.strip()]
+        return sorted(found, key=lambda turn: (turn.start_s, turn.who == "agent"))
+
+    def is_open(self, who: str) -> bool:
+        """Whether a turn of "user" or "agent" is going on."""
+        return who in self._open
+
+    @property
+    def user_text(self) -> str:
+        """All that was recognised."""
+        return "".join(turn.text for turn in self._turns if turn.who == "user")
+
+    @property
+    def agent_text(self) -> str:
+        """All that the agent decided to say."""
+        return "".join(turn.text for turn in self._turns if turn.who == "agent")
+
+    def _begin(self, who: str, start_s: float, time_s: float) -> Turn:
+        turn = Turn(who, start_s, time_s)
+        self._turns.append(turn)
+        self._open[who] = turn
+        return turn
+
+    def _last(self, who: str) -> Turn | None:
+        return next((turn for turn in reversed(self._turns) if turn.who == who), None)
+
+
+def transcribe(events) -> Transcript:
+    """The transcript of events that are all there."""
+    transcript = Transcript()
+    for event in events:
+        transcript.read(event)
+    return transcript
+
+
+def _parts(event: Event | dict) -> tuple[str, str, float, float | None, float | None]:
+    """Kind, text, time, start and end of an event, in seconds; the last two may be unknown."""
+    if isinstance(event, dict):
+        time_s = event["time_s"]
+        return (
+            event["type"],
+            event.get("text", ""),
+            time_s,
+            event.get("start_s"),
+            event.get("end_s"),
+        )
+    start_s, end_s = (None if ms is None else ms / 1000 for ms in (event.start_ms, event.end_ms))
+    return event.kind, event.text, event.tick * TICK_S, start_s, end_s
+
+
+class AgentInterface(Protocol):
+    """All that servers, clients and the bench call of an agent: several conversations, one a slot.
+
+    The calls come from one thread, except `metrics`. Where a call cannot do what a client asks for
+    it raises ValueError with a sentence for the client, and nothing has changed.
+    """
+
+    slots: int
+
+    def open(
+        self,
+        slot: int,
+        seed: int = 0,
+        instructions: str | None = None,
+        temperature: float | None = None,
+        gradually: bool = False,
+    ) -> None:
+        """Begin a session in a free slot.
+
+        The instructions are read at once or, `gradually`, in the next steps: see is_prefilling.
+        """
+
+    def close(self, slot: int) -> None:
+        """End the session of a slot, or do nothing where there is none."""
+
+    def is_prefilling(self, slot: int) -> bool:
+        """Whether the instructions are not read yet; meanwhile steps are no ticks of the session."""
+
+    def step(
+        self, audio: np.ndarray, active: list[int], voice: bool = True
+    ) -> tuple[np.ndarray, list[list[Event | Error]]]:
+        """One tick of all slots.
+
+        audio: float32 [B, 1920] in [-1, 1]. active: the slots with a session. voice: False where
+        time is short: the agent listens and decides, and its voice stands still.
+
+        Returns sound float32 [B, 1920] and for each slot its events. An Error among them says that
+        this slot's session is broken and its neighbours are not.
+        """
+
+    def write(self, slot: int, role: str, text: str) -> None:
+        """Put text into the conversation, as if `role` had said it: user, assistant or system."""
+
+    def stop(self, slot: int) -> None:
+        """Have the agent fall silent."""
+
+    def answer(self, slot: int) -> None:
+        """Have the agent speak now."""
+
+    def set_voice(self, slot: int, voice: str, speed: float) -> None:
+        """Choose a voice of duplex.voices and its speaking rate, from the next word on."""
+
+    def set_playback_position(self, slot: int, heard_ms: int) -> None:
+        """Tell how much of the agent's voice the user has heard, on the session's clock."""
+
+    def truncate(self, slot: int, heard_ms: int) -> None:
+        """Forget the words of the agent's last turn that sound after this time."""
+
+    def with_slots(self, slots: int) -> "AgentInterface":
+        """Make another agent of the same parts, with so many slots and no session."""
+
+    def metrics(self) -> dict[str, float | dict[str, int]]:
+        """Figures for whoever watches the server, by name; any thread may ask."""

@@ -84,6 +84,9 @@ class TinyAgent(nn.Module):
     def truncate(self, slot: int, heard_ms: int) -> None:
         self.wishes.append(("truncate", slot, heard_ms))
 
+    def metrics(self) -> dict[str, float]:
+        return {}
+
     @torch.inference_mode()
     def step(
         self, audio: np.ndarray, active: list[int], voice: bool = True

@@ -11,7 +11,8 @@ from duplex.agent.agent import Agent
 from duplex.agent.config import AgentConfig
 from duplex.agent.turn_policy import TurnPolicy
 from duplex.checkpoint import load_config, load_tensors
-from duplex.model.backbone import BackboneError, fill, read
+from duplex.errors import BackboneError
+from duplex.model.backbone import fill, read
 from duplex.model.codec import load_codec
 from duplex.model.draft import Draft, DraftConfig
 from duplex.model.encoder import Encoder, EncoderConfig

@@ -9,7 +9,8 @@ from duplex.agent import pending_words, speech_activity
 from duplex.agent.faults import isolate_fault
 from duplex.agent.session import Session, UserTurn, audible_words
 from duplex.agent.turn_policy import TurnPolicy
-from duplex.echo import EchoCanceller, EchoUnavailable
+from duplex.echo import EchoCanceller
+from duplex.errors import EchoUnavailable
 from duplex.events import Event
 from duplex.model import beam_search, encoder, features
 from duplex.model.beam_search import BeamState

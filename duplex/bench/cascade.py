@@ -107,6 +107,12 @@ class Cascade:
     def is_prefilling(self, slot: int) -> bool:
         return False
 
+    def set_playback_position(self, slot: int, heard_ms: int) -> None:
+        """It keeps no words that it could take back."""
+
+    def metrics(self) -> dict[str, float]:
+        return {}
+
     def step(
         self, audio: np.ndarray, active: list[int], voice: bool = True
     ) -> tuple[np.ndarray, list[list[Event]]]:

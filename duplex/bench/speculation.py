@@ -21,7 +21,7 @@ import torch
 from duplex.agent import Agent
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_S, TICK_SAMPLES
 from duplex.cpu.lm import compile_draft, compile_lm
-from duplex.events import Transcript
+from duplex.events import transcribe
 from duplex.model import kv_cache
 from duplex.model.draft import Draft, DraftConfig
 from duplex.model.lm import LM, LMConfig
@@ -199,9 +199,7 @@ async def catch_up(load, questions: list[np.ndarray]) -> dict:
     watching.cancel()
     dropped_ms = session.dropped_ms
     session.close()
-    transcript = Transcript()
-    for event in await listening:
-        transcript.note(event)
+    transcript = transcribe(await listening)
     await asyncio.to_thread(engine.stop)
     after = [(at, ms) for at, ms in behind if at > stall_ended[0]]
     first_late = next(
@@ -214,7 +212,7 @@ async def catch_up(load, questions: list[np.ndarray]) -> dict:
         else round(in_time - stall_ended[0], 3),
         "largest ms behind": max(ms for _, ms in behind),
         "user audio dropped, ms": dropped_ms,
-        "heard": transcript.text,
+        "heard": transcript.user_text,
     }
 
 

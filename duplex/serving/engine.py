@@ -35,7 +35,7 @@ import numpy as np
 
 from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.errors import EngineFull, EngineStopped
-from duplex.events import Ending, Error
+from duplex.events import AgentInterface, Ending, Error
 from duplex.serving.session import BEHIND_TICKS, STALLED_TICKS, Session
 
 log = logging.getLogger(__name__)
@@ -60,13 +60,16 @@ class WallClock:
 
 
 class Engine:
-    """`agent` needs open(slot, seed=, instructions=, temperature=, gradually=), close(slot), reading(slot), step(audio
-    [B, 1920], active, voice=), and for the wishes of clients stop, answer, write, set_voice,
-    set_playback_position and truncate; see duplex.agent.
-    It may have metrics(), figures by name that stats() passes on."""
+    """Runs an agent: sessions join, leave and are moved on by one step for all every 80 ms."""
 
     def __init__(
-        self, agent, slots: int, clock=None, idle_s: float = 0, longest_s: float = 0, recorder=None
+        self,
+        agent: AgentInterface,
+        slots: int,
+        clock=None,
+        idle_s: float = 0,
+        longest_s: float = 0,
+        recorder=None,
     ):
         """idle_s, longest_s: 0 is for ever; recorder: see recorder.py."""
         self.agent = agent
@@ -172,8 +175,7 @@ class Engine:
         stats["waiting_ms"] = sum(session.waiting_ms for session in sessions)
         for name in self._gone:
             stats[name] += sum(getattr(session, name) for session in sessions)
-        if hasattr(self.agent, "metrics"):
-            stats["agent"] = self.agent.metrics()
+        stats["agent"] = self.agent.metrics()
         for name, column in (("tick_ms", 0), ("step_ms", 1)):
             values = (
                 np.percentile(times[:, column], [50, 90, 99, 100]) if len(times) else np.zeros(4)

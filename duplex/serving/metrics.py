@@ -96,7 +96,7 @@ class Stats:
             yield family
         for name, (family_of, metric, text) in PATHS.items():
             yield labelled(family_of, metric, text, "path", self._stats["paths"][name])
-        for name, value in self._stats.get("agent", {}).items():
+        for name, value in self._stats["agent"].items():
             family_of, metric, text = AGENT[name]
             yield (
                 labelled(family_of, metric, text, "kind", value)

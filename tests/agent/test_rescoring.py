@@ -7,7 +7,7 @@ import torch
 from duplex.agent import TurnPolicy
 from duplex.agent.config import RescoringConfig
 from duplex.agent.pending_words import PendingToken
-from duplex.events import Transcript
+from duplex.events import transcribe
 from duplex.model.kv_cache import TEXT
 from duplex.model.tokens import FIRST_TEXT_ID, USER
 from tests.tiny_speech_agent import scripted_agent, text, tick_of, tiny_agent
@@ -96,10 +96,9 @@ def corrections(events) -> list[str]:
 def test_a_turn_is_read_once_more_in_one_piece(likelihoods, read):
     """In the likelier way, or as it sounds best; the cache holds it instead of the old one."""
     agent, events, before = rescored(likelihoods)
-    transcript = Transcript()
-    for event in events:
-        transcript.note(event)
-    assert corrections(events) == [read] * (read != " hi you") and transcript.text == read
+    assert (
+        corrections(events) == [read] * (read != " hi you") and transcribe(events).user_text == read
+    )
     positions, symbols = zip(*agent.sessions[0].user.transcribed, strict=True)
     assert list(symbols) == text(read)
     assert list(positions) == [*range(positions[0], positions[0] + len(text(read)))]

@@ -23,7 +23,7 @@ from duplex.client.local import LockstepSession
 from duplex.client.recording import Recording
 from duplex.client.remote import RemoteSession
 from duplex.client.terminal import SoundCard, live
-from duplex.client.timeline import draw, heard_words, spoken_words
+from duplex.client.timeline import draw, words
 from duplex.client.wav import (
     LEAD_IN_S,
     NO_ANSWER_S,
@@ -399,15 +399,19 @@ def conversation() -> Recording:
 
 def test_turns_and_times():
     recording = conversation()
-    first, second = recording.turns()
+    transcript = recording.transcript()
+    first, second = transcript.turns()
     assert (first.who, first.text.strip(), first.start_s) == (
-        "you",
+        "user",
         "what is the capital of france",
         1.1,
     )
-    assert (second.who, second.text.strip()) == ("agent", "The capital of France is Paris and …")
-    assert spoken_words(recording.events)[0] == (4.12, "The")
-    assert heard_words(recording.events)[3] == (2.4, "capital")
+    assert (second.who, second.spoken_text.strip()) == (
+        "agent",
+        "The capital of France is Paris and …",
+    )
+    assert transcript.spoken[0] == (4.12, "The")
+    assert words(transcript, "user")[3] == (2.4, "capital")
     [(name, seconds)] = recording.response_times()
     assert name == "q" and seconds == pytest.approx(50.25 * TICK_S - 3.2, abs=0.01)
 
@@ -425,12 +429,10 @@ def test_a_corrected_turn_has_the_words_it_has_now():
             "text": " what is the capitol in france now",
         },
     )
-    assert (
-        recording.turns()[0].text.strip() == "what is the capitol in france now"
-        and recording.turns()[0].end_s == 3.5
-    )
-    words = heard_words(recording.events)
-    assert words[3:] == [(2.4, "capitol"), (3.0, "in"), (3.3, "france"), (3.3, "now")]
+    turn = recording.transcript().turns()[0]
+    assert turn.text.strip() == "what is the capitol in france now"
+    assert turn.end_s == 3.5
+    assert turn.words()[3:] == [(2.4, "capitol"), (3.0, "in"), (3.3, "france"), (3.3, "now")]
     out = io.StringIO()
     display = Display(out)
     for event in recording.events:

@@ -135,7 +135,7 @@ def test_a_question_without_an_answer_ends():
     while not one.over():
         one.note([Event("user_started", 0), Event("heard", 0, " hm")] if one.tick == 1 else [])
     assert one.tick == len(one.sound) + evaluate_facts.PATIENCE_TICKS - 1
-    assert (one.heard.text, one.said) == (" hm", "")
+    assert (one.transcript.user_text, one.transcript.agent_text) == (" hm", "")
 
 
 def test_an_answer_that_began_too_early_is_not_the_end():
@@ -151,7 +151,8 @@ def test_an_answer_that_began_too_early_is_not_the_end():
             else []
         )
     assert one.tick == 60 + evaluate_facts.MORE_TICKS
-    assert one.said == " ItItItIt ItIt"  # a turn's pieces belong together, two turns don't
+    # A turn's pieces belong together, two turns don't.
+    assert [turn.text for turn in one.transcript.turns("agent")] == ["ItItItIt", "ItIt"]
 
 
 def test_only_missing_sound_is_made(tmp_path, monkeypatch):

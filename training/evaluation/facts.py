@@ -129,7 +129,7 @@ class Asking:
         self.tick = self.waited = (
             0  # ticks in all, and after the sound without a turn of the agent's
         )
-        self.heard, self.said = Transcript(), ""
+        self.transcript = Transcript()
         self.user_open = self.agent_open = self.answered = self.failed = False
 
     def sound_now(self) -> np.ndarray:
@@ -143,11 +143,7 @@ class Asking:
         """A tick has gone by."""
         self.tick += 1
         for event in events:
-            self.heard.note(event)
-            if event.kind == "said":
-                self.said += event.text
-            if event.kind == "agent_started":
-                self.said += " "  # the last answer may have been broken off within a word
+            self.transcript.read(event)
             if event.kind in ("user_started", "user_ended"):
                 self.user_open = event.kind == "user_started"
                 self.answered &= (
@@ -184,7 +180,9 @@ def converse(agent, ask: Callable[[int, int], np.ndarray], count: int, seed: int
         for slot, one in list(asking.items()):
             one.note(events[slot])
             if one.over():
-                texts = {"heard": one.heard.text, "said": one.said}
+                # One answer may have been broken off within a word, so turns are told apart.
+                said = " ".join(turn.text for turn in one.transcript.turns("agent"))
+                texts = {"heard": one.transcript.user_text, "said": said}
                 found[one.number] = {name: " ".join(text.split()) for name, text in texts.items()}
                 agent.close(slot)
                 del asking[slot]

@@ -138,10 +138,10 @@ def written(agent, waves: list[np.ndarray]) -> list[str]:
             _, events = agent.step(tick, [*range(len(group))])
             for slot, i in enumerate(group):
                 for event in events[slot]:
-                    texts[i].note(event)
+                    texts[i].read(event)
         for slot in range(len(group)):
             agent.close(slot)
-    return [transcript.text for transcript in texts]
+    return [transcript.user_text for transcript in texts]
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from duplex.audio import SAMPLE_RATE, SPEECH_LEVEL, TICK_SAMPLES
-from duplex.events import Transcript
+from duplex.events import transcribe
 
 PATIENCE_TICKS = 75  # 6 s without an answer ends the wait
 LEAD_IN_SAMPLES = SAMPLE_RATE // 2  # silence before a question, as in any room
@@ -37,12 +37,7 @@ def play(agent, wave: np.ndarray) -> dict:
     voice = np.concatenate(voice)
     loud = np.flatnonzero(np.abs(voice) > SPEECH_LEVEL)
     after = loud[loud > last_sound(wave)]
-    transcript = Transcript()
-    for event in events:
-        transcript.note(event)
-    text = {
-        "heard": transcript.text.strip(),
-        "said": "".join(e.text for e in events if e.kind == "said").strip(),
-    }
+    transcript = transcribe(events)
+    text = {"heard": transcript.user_text.strip(), "said": transcript.agent_text.strip()}
     delay = (after[0] - last_sound(wave)) / SAMPLE_RATE if len(after) else None
     return {**text, "voice": voice, "delay_s": delay, "tick_s": seconds}

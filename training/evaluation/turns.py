@@ -197,13 +197,15 @@ def in_noise(agent, noises: list[np.ndarray], minutes: float, seed: int) -> dict
         )
         for transcript, of_slot in zip(heard, events, strict=True):
             for event in of_slot:
-                transcript.note(event)
+                transcript.read(event)
                 kinds[event.kind] += 1
     for slot in slots:
         agent.close(slot)
     return {
         "minutes": round(sum(map(len, rows)) / SAMPLE_RATE / 60, 1),
-        "words written a minute": words_a_minute([transcript.text for transcript in heard], rows),
+        "words written a minute": words_a_minute(
+            [transcript.user_text for transcript in heard], rows
+        ),
         "times it spoke": kinds["agent_started"],
     }
 
