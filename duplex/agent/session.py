@@ -19,25 +19,26 @@ from duplex.model.tokens import Grammar
 class LMInput:
     """Positions to be fed to the LM for one slot."""
 
-    vectors: torch.Tensor  # [n, D]
-    ticks: list[int]  # which of the n are a tick's features; the others are text
+    # [n, D]
+    vectors: torch.Tensor
+    # Which of the n are a tick's features; the others are text.
+    ticks: list[int]
 
 
 @dataclass
 class InputQueue:
     """What the LM is still to be fed, in this order: prompt, deferred, pending, text."""
 
-    prompt: list[int] = field(
-        default_factory=list
-    )  # instructions; until they are read there are no ticks
-    deferred: list[LMInput] = field(
-        default_factory=list
-    )  # inputs of ticks in which nothing was decided
-    pending: list[int] = field(default_factory=list)  # symbols drawn last
-    text: list[int] = field(
-        default_factory=list
-    )  # the client's; until it is read nothing is decided
-    recent_ticks: list[torch.Tensor] = field(default_factory=list)  # [D] each, to be replayed
+    # Tokens of the instructions; until they are read there are no ticks.
+    prompt: list[int] = field(default_factory=list)
+    # Inputs of ticks in which nothing was decided.
+    deferred: list[LMInput] = field(default_factory=list)
+    # Symbols drawn last.
+    pending: list[int] = field(default_factory=list)
+    # Tokens of the client's text; until it is read nothing is decided.
+    text: list[int] = field(default_factory=list)
+    # Vectors [D] of the last ticks, to be replayed behind a turn that is read again.
+    recent_ticks: list[torch.Tensor] = field(default_factory=list)
 
 
 @dataclass
@@ -47,13 +48,14 @@ class UserTurn:
     beam: BeamState = field(default_factory=BeamState)
     activity: SpeechActivity = field(default_factory=SpeechActivity)
     pending: PendingWords = field(default_factory=PendingWords)
-    transcribed: list[tuple[int, int]] = field(
-        default_factory=list
-    )  # (LM position, token), this turn
-    word_count: int = 0  # words of `transcribed`
+    # (LM position, token) of this turn, and how many words they are.
+    transcribed: list[tuple[int, int]] = field(default_factory=list)
+    word_count: int = 0
     last_token_tick: int = 0
-    is_rescored: bool = False  # since the last word was recognised
-    is_user_only: bool = True  # nothing that the agent said itself was recognised in this turn
+    # Whether the turn was rescored since its last word was recognised.
+    is_rescored: bool = False
+    # Whether nothing that the agent said itself was recognised in this turn.
+    is_user_only: bool = True
 
 
 @dataclass
@@ -61,7 +63,8 @@ class QueuedWord:
     """A word of the agent's turn that waits for its voice."""
 
     text: str
-    begin: int  # its first character in the turn's text
+    # Its first character in the turn's text.
+    begin: int
 
 
 @dataclass
@@ -70,18 +73,21 @@ class AgentTurn:
 
     g2p: PronounceState = field(default_factory=PronounceState)
     text: str = ""
-    tokens: list[tuple[int, int]] = field(default_factory=list)  # (LM position, first character)
-    queued_chars: int = 0  # characters of `text` that have become words
-    queued_words: dict[int, QueuedWord] = field(default_factory=dict)  # by id, not yet spoken
+    # (LM position, first character) of each token.
+    tokens: list[tuple[int, int]] = field(default_factory=list)
+    # Characters of the text that have become words.
+    queued_chars: int = 0
+    # Words by id that are not spoken yet.
+    queued_words: dict[int, QueuedWord] = field(default_factory=dict)
     next_word_id: int = 0
-    is_text_complete: bool = False  # but its voice is not
-    spoken: list[tuple[int, int]] = field(
-        default_factory=list
-    )  # (first character, end in ms) a word
-    recent_words: list[tuple[str, int]] = field(
-        default_factory=list
-    )  # and the ticks in which they ended
-    paused_ticks: int = 0  # for which its voice has waited
+    # Whether the text is complete and its voice is not.
+    is_text_complete: bool = False
+    # (first character, end in ms) of each spoken word of this turn.
+    spoken: list[tuple[int, int]] = field(default_factory=list)
+    # The last words, of any turn, and the ticks in which they ended.
+    recent_words: list[tuple[str, int]] = field(default_factory=list)
+    # Ticks for which the voice has waited in this turn.
+    paused_ticks: int = 0
 
 
 @dataclass
@@ -90,16 +96,20 @@ class TickBudget:
 
     drawn: int = 0
     limit: int = 1
-    proposals: list[int] = field(default_factory=list)  # first symbols, all but certain
-    draft_response: list[int] = field(default_factory=list)  # how a response would begin now
+    # The tick's first symbols, all but certain.
+    proposals: list[int] = field(default_factory=list)
+    # How a response would begin if the user's turn were over now.
+    draft_response: list[int] = field(default_factory=list)
 
 
 @dataclass
 class ClientState:
     """What the client asks for and tells."""
 
-    request: int | None = None  # STOP or AGENT; goes before what the LM wants
-    playback_ms: int | None = None  # how far the user has heard the agent's voice
+    # STOP or AGENT; goes before what the LM wants.
+    request: int | None = None
+    # How far the user has heard the agent's voice, on the session's clock.
+    playback_ms: int | None = None
     voice: str = voices.DEFAULT
     speed: float = 1.0
     echo: EchoCanceller | None = None
@@ -111,10 +121,12 @@ class Session:
 
     generator: torch.Generator
     seed: int = 0
-    temperature: float | None = None  # None: the agent's
+    # Of its own, instead of the agent's.
+    temperature: float | None = None
     tick: int = 0
     grammar: Grammar = field(default_factory=Grammar)
-    answer_due: bool = False  # the user said something to the agent that it has not answered
+    # The user said something to the agent that it has not answered.
+    answer_due: bool = False
     inputs: InputQueue = field(default_factory=InputQueue)
     user: UserTurn = field(default_factory=UserTurn)
     reply: AgentTurn = field(default_factory=AgentTurn)

@@ -231,9 +231,8 @@ def min_answer_confidence(seen: Observation, policy: TurnPolicy) -> float:
 def bias(seen: Observation, policy: TurnPolicy) -> list[float]:
     """Nats added to scores: of each control symbol by its id, last of the certain token."""
     added = [0.0] * (PENDING_TEXT + 1)
-    added[NEXT] -= (
-        policy.wait_penalty
-    )  # the best single tick for a symbol is rarely surer than waiting
+    # Waiting costs a little: the best single tick for a symbol is rarely surer than waiting.
+    added[NEXT] -= policy.wait_penalty
     if seen.transcribed_words <= policy.max_backchannel_words:
         added[STOP] -= policy.backchannel_stop_penalty
     if seen.is_far:
