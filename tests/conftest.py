@@ -76,16 +76,3 @@ def tone(ticks: int, hertz: float = 440.0, level: float = 0.3) -> np.ndarray:
     """float32 [ticks * 1920]"""
     times = np.arange(ticks * TICK_SAMPLES) / SAMPLE_RATE
     return (level * np.sin(2 * np.pi * hertz * times)).astype(np.float32)
-
-
-def break_off(monkeypatch, module, name: str, call: int) -> None:
-    """Ctrl-C in the `call`-th call of a module's function; the later ones work again."""
-    real, calls = getattr(module, name), []
-
-    def failing(*arguments):
-        calls.append(arguments)
-        if len(calls) == call:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(module, name, failing)

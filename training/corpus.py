@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from duplex.training.scenes.sequence import BACK_CHANNELS
+from duplex.training.scenes.scene import BACKCHANNELS
 from duplex.training.text.context import context_exchange, read_matters
 from duplex.training.text.countries import country_exchange, load_countries
 from duplex.training.text.numbers import number_exchange, small_sum
@@ -315,7 +315,7 @@ def main() -> None:
     texts = {
         "dialogues.jsonl": [as_json(dialogue) for dialogue in dialogues],
         "user_texts.txt": dict.fromkeys(
-            [*BACK_CHANNELS, *(user for dialogue in dialogues for user, _ in dialogue.turns)]
+            [*BACKCHANNELS, *(user for dialogue in dialogues for user, _ in dialogue.turns)]
         ),
         "agent_texts.txt": dict.fromkeys(
             agent for dialogue in dialogues for _, agent in dialogue.turns if agent

@@ -23,7 +23,7 @@ from duplex.training.data.clips import Batch, Source, draw_batches, open_source
 from duplex.training.data.normalize import heard_form, phones, word_errors
 from duplex.training.data.pool import Pool
 from duplex.training.objectives.teacher import Teacher, load_whisper
-from duplex.training.scenes.recognition import text_of, words_of
+from duplex.training.scenes.recognition import decode_words, join_words
 
 from duplex import checkpoint
 from duplex.audio import ENCODER_FRAMES_PER_TICK, MEL_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
@@ -223,7 +223,7 @@ def validate(encoder: Encoder, folder: str, lexicon: Lexicon | None) -> dict:
             wrong_phones + word_errors(" ".join(wanted), " ".join(heard)),
             said + len(wanted),
         )
-        read = text_of(words_of(lexicon, log_probs)) if lexicon else ""
+        read = join_words(decode_words(lexicon, log_probs)) if lexicon else ""
         wrong_words, words = wrong_words + word_errors(text, read), words + len(text.split())
         shown.append(f"{text} | {read}" if lexicon else f"{wanted} | {heard}")
     found = {"phone_errors": wrong_phones / max(1, said)} | (
@@ -299,7 +299,7 @@ def main() -> None:
         else begin(args, teacher, sources)
     )
     optimizer = make_optimizer(encoder, args)
-    progress = resume_run(args.out, encoder, optimizer) if going_on else {"step": 0, "minutes": 0.0}
+    progress = resume_run(args.out, encoder, optimizer, {"step": 0, "minutes": 0.0})
     if args.start and not going_on:
         encoder.load_state_dict(checkpoint.load_tensors(args.start))
     print(f"{sum(p.numel() for p in encoder.parameters()):,} weights", flush=True)

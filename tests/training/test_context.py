@@ -4,9 +4,8 @@ import random
 
 import pytest
 from duplex.training.corpus import as_json, write_context
-from duplex.training.duplex import with_note
 from duplex.training.evaluation.context import NOT_TOLD, conversations, score
-from duplex.training.scenes.sequence import IGNORE, Scene, lay_out_text, system_text
+from duplex.training.scenes.sequence import IGNORE, build_text_sequence, system_text
 from duplex.training.text.context import MODES, UNKNOWN, context_exchange, read_matters
 
 
@@ -58,7 +57,7 @@ def test_a_note_is_read_and_never_learned():
         {"role": "user", "text": "why"},
         {"role": "agent", "text": "So."},
     ]
-    sequence = lay_out_text(
+    sequence = build_text_sequence(
         turns, [1, 2], encode, lambda word: [100 + ord(letter) for letter in word]
     )
     note = [token for token, _ in encode(system_text("A note."))]
@@ -66,11 +65,6 @@ def test_a_note_is_read_and_never_learned():
     assert (sequence.label[: 2 + len(note)] == IGNORE).all() and (
         sequence.label[2 + len(note) :] != IGNORE
     ).any()
-    assert (
-        with_note(Scene(1.0, instructions="Be kind."), {"note": "A note."}).instructions
-        == "Be kind. A note."
-    )
-    assert with_note(Scene(1.0, instructions="Be kind."), {}).instructions == "Be kind."
 
 
 def test_the_same_facts_are_asked_in_every_mode():

@@ -28,3 +28,8 @@ def set_learning_rate(optimizer: Optimizer, factor: float) -> None:
     """Give every group `factor` times its own highest rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
+
+
+def share_done(steps: int | None, minutes: float, step: int, seconds: float) -> float:
+    """How much of a run lies behind: by its `steps`, or by its `minutes` if it has none."""
+    return step / steps if steps else seconds / (60 * minutes)

@@ -1,90 +1,100 @@
-"""When was what said: forced alignment of known text to sound, from the log-probabilities of the encoder's CTC over phones.
+"""When was what said: forced alignment of known text to sound, by the encoder's CTC over phones.
 
-A causal encoder names a phone, as one spike, some time after it has begun; how long, was measured on speech whose times are
-known.
+A causal encoder names a phone, as one spike, some time after it has begun; how long, was measured
+on speech whose times are known.
 """
 
 import numpy as np
 import torch
 import torchaudio
 from duplex.training.data.normalize import heard_form, phones
+from torch import Tensor
 from torch.nn import functional as F
 
-from duplex.audio import (
-    ENCODER_FRAME_S,
-    SAMPLE_RATE,
-    TICK_SAMPLES,
-)
+from duplex.audio import ENCODER_FRAME_S, SAMPLE_RATE, TICK_SAMPLES
 from duplex.model import features
 from duplex.model.encoder import BLANK, WORD_END, Encoder
 
-AFTER_START_S, AFTER_END_S = (
-    0.21,
-    0.15,
-)  # from a word's first sound to its first spike, from its last sound to its last
-SHORTEST_WORD_S = 0.02
-TAIL_TICKS = 6  # of silence after the sound: the last spikes come late
+# Seconds from a word's first sound to its first spike.
+AFTER_START_S = 0.21
+# Seconds from a word's last sound to its last spike.
+AFTER_END_S = 0.15
 
 
-def spike_frames(log_probs: torch.Tensor, targets: list[int]) -> list[int] | None:
-    """log_probs [T, 1 + phones]: the frame at which each target first stands, by forced alignment; None where it cannot."""
-    if len(targets) + sum(a == b for a, b in zip(targets, targets[1:], strict=False)) > len(
-        log_probs
-    ):
+def frames_needed(targets: list[int]) -> int:
+    """Frames of a CTC path: one for each phone, and a blank between two equal ones."""
+    return len(targets) + sum(a == b for a, b in zip(targets, targets[1:], strict=False))
+
+
+def spike_frames(log_probs: Tensor, targets: list[int]) -> list[int] | None:
+    """The frame at which each target first stands, by forced alignment.
+
+    log_probs [T, 1 + phones]. None where there are more targets than frames for them.
+    """
+    if frames_needed(targets) > len(log_probs):
         return None
-    path, _ = torchaudio.functional.forced_align(
-        log_probs[None], torch.tensor([targets], dtype=torch.int32), blank=BLANK
-    )
+    wanted = torch.tensor([targets], dtype=torch.int32)
+    path, _ = torchaudio.functional.forced_align(log_probs[None], wanted, blank=BLANK)
     path = path[0].tolist()
-    return [t for t, p in enumerate(path) if p and (t == 0 or path[t - 1] != p)]
+    return [t for t, phone in enumerate(path) if phone and (t == 0 or path[t - 1] != phone)]
 
 
-def spans(log_probs: torch.Tensor, words: list[list[int]]) -> list[tuple[float, float]] | None:
-    """log_probs [T, 1 + phones], each word's phones with the WORD_END after them -> (start, end) in seconds of every word.
+def word_spans(log_probs: Tensor, words: list[list[int]]) -> list[tuple[float, float]] | None:
+    """(start, end) in seconds of every word; each lasts at least 0.02 s.
 
-    None where there are more phones than frames to hear them in.
+    log_probs [T, 1 + phones]; words: the phones of each, with the WORD_END after them. None where
+    there are more phones than frames to hear them in.
     """
     frames = spike_frames(log_probs, [phone for word in words for phone in word])
     if frames is None:
         return None
-    found, before, first = [], 0.0, 0
+    spans = []
+    before = 0.0
+    first = 0
     for word in words:
         own = zip(frames[first : first + len(word)], word, strict=True)
-        spikes, first = (
-            [frame * ENCODER_FRAME_S for frame, phone in own if phone != WORD_END],
-            first + len(word),
-        )
-        end = max(spikes[-1] - AFTER_END_S, before + SHORTEST_WORD_S)
-        start = min(max(before, spikes[0] - AFTER_START_S), end - SHORTEST_WORD_S)
-        found.append((start, end))
+        spikes = [frame * ENCODER_FRAME_S for frame, phone in own if phone != WORD_END]
+        first += len(word)
+        end = max(spikes[-1] - AFTER_END_S, before + 0.02)
+        start = min(max(before, spikes[0] - AFTER_START_S), end - 0.02)
+        spans.append((start, end))
         before = end
-    return found
+    return spans
 
 
 @torch.no_grad()
-def hear(encoder: Encoder, wave: np.ndarray) -> torch.Tensor:
-    """wave float32 [N] -> log-probabilities [T, 1 + phones], as a stream, so however long it is it costs no more memory."""
-    padded = F.pad(
-        torch.from_numpy(wave), (0, TAIL_TICKS * TICK_SAMPLES + -len(wave) % TICK_SAMPLES)
-    )[None]
+def stream_log_probs(encoder: Encoder, wave: np.ndarray) -> Tensor:
+    """The encoder's log-probabilities [T, 1 + phones] for a wave float32 [N], as a stream.
+
+    So it costs no more memory however long the wave is. It goes on for 6 ticks of silence: the last
+    spikes come late.
+    """
+    silence = 6 * TICK_SAMPLES + -len(wave) % TICK_SAMPLES
+    padded = F.pad(torch.from_numpy(wave), (0, silence))[None]
     mel, _ = features.log_mel(padded, features.initial_state(1))
     (_, log_probs), _ = encoder.step(mel, encoder.initial_state(1))
     return log_probs[0]
 
 
 def forced_align(wave: np.ndarray, text: str, encoder: Encoder) -> list[list]:
-    """wave float32 [N], and what is said in it -> [[word as written, start, end], ...] in seconds.
+    """When each word of a text is said in a wave float32 [N].
 
-    What is not spoken (a dash) belongs to no word and is left out. Raises ValueError where the text cannot be in the sound.
+    Returns [[word as written, start, end], ...] in seconds. What is not spoken (a dash) belongs to
+    no word and is left out. Raises ValueError where the text cannot be in the sound.
     """
-    said = [(word, spoken) for word in text.split() if (spoken := phones(heard_form(word)))]
-    if not said:
+    return align_words(stream_log_probs(encoder, wave), text, len(wave) / SAMPLE_RATE)
+
+
+def align_words(log_probs: Tensor, text: str, seconds: float) -> list[list]:
+    """As `forced_align`, from log-probabilities [T, 1 + phones] of so many seconds."""
+    words = [(word, phones(heard_form(word))) for word in text.split()]
+    words = [(word, spoken) for word, spoken in words if spoken]
+    if not words:
         return []
-    found = spans(hear(encoder, wave), [spoken for _, spoken in said])
-    length = len(wave) / SAMPLE_RATE
-    if found is None:
-        raise ValueError(f"{len(said)} words do not fit into {length:.1f} s of sound")
+    spans = word_spans(log_probs, [spoken for _, spoken in words])
+    if spans is None:
+        raise ValueError(f"{len(words)} words do not fit into {seconds:.1f} s of sound")
     return [
-        [w, round(min(a, length), 3), round(min(b, length), 3)]
-        for (w, _), (a, b) in zip(said, found, strict=True)
+        [word, round(min(start, seconds), 3), round(min(end, seconds), 3)]
+        for (word, _), (start, end) in zip(words, spans, strict=True)
     ]

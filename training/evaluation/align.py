@@ -12,18 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from duplex.training.align import (
-    Answers,
-    Utterance,
-    Utterances,
-    clouds,
-    consistency,
-    frozen_copy,
-    heard_vectors,
-)
 from duplex.training.common.greedy import greedy
 from duplex.training.data.normalize import word_errors
-from duplex.training.duplex import VALID_SEED, Tokenizer, build_ears, build_lm, losses
+from duplex.training.objectives.alignment import (
+    Answers,
+    consistency,
+    frozen_copy,
+    mean_embeddings,
+    project_ticks,
+)
+from duplex.training.objectives.next_symbol import symbol_losses
+from duplex.training.scenes.setup import VALID_SEED, build_lm, build_recognizer
+from duplex.training.scenes.source import Tokenizer
+from duplex.training.scenes.utterances import Utterance, UtteranceSource
 from torch.nn import functional as F
 
 from duplex.checkpoint import load_tensors
@@ -33,7 +34,7 @@ from duplex.model.tokens import FIRST_TEXT_ID, Grammar
 MATCHED = 300  # utterances of the clouds: what retrieval chooses among
 GROUP = 16
 PATHS = ("backbone", "tokenizer", "encoder", "lexicon", "start", "noise")
-SAME = (*PATHS, "pool", "rank")
+SAME = (*PATHS, "pool", "scratch", "rank")
 
 
 def run_arguments(folder: Path) -> argparse.Namespace:
@@ -69,14 +70,16 @@ def measure(lm: LM, answers: Answers, batch: list[Utterance], text_of) -> dict:
             len(group)
             * float(consistency(lm, answers.frozen, group, answers(group), answers.prompt))
         )
-        _, correct, kinds = losses(lm, [u.drawn for u in group], np.random.default_rng(0), 1.0)
+        _, correct, kinds = symbol_losses(
+            lm, [u.example for u in group], np.random.default_rng(0), 1.0
+        )
         right.append(correct.numpy()[kinds == "hearing"])
         begun = [lm.embed(torch.tensor(answers.prompt)) for _ in group]
-        heard = greedy(lm, begun, [heard_vectors(lm, u) for u in group], Grammar(), 3)
+        heard = greedy(lm, begun, [project_ticks(lm, u) for u in group], Grammar(), 3)
         for utterance, said in zip(group, heard, strict=True):
             pairs.append(
                 (
-                    text_of(utterance.pieces),
+                    text_of(utterance.said),
                     text_of([token for token in said if token >= FIRST_TEXT_ID]),
                 )
             )
@@ -127,16 +130,16 @@ def evaluate_align(args) -> dict:
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     lm = build_lm(first)
-    ears = build_ears(first)
-    tokenizer = Tokenizer(first.tokenizer, ears)
-    valid = Utterances(first.pool, first.noise, "valid", tokenizer, ears)
+    recognizer = build_recognizer(first)
+    tokenizer = Tokenizer(first.tokenizer, recognizer)
+    valid = UtteranceSource(first, "valid", tokenizer, recognizer)
     batch = valid.batch(np.random.default_rng(VALID_SEED), MATCHED)
     answers = Answers(args.run[0] / "answers.jsonl", frozen_copy(lm), valid.prompt)
     table, start = {}, None
     for name, folder in [("before", None), *((folder.name, folder) for folder in runs)]:
         if folder:
             lm.load_state_dict(load_tensors(folder), strict=False)
-        now = clouds(lm, batch)
+        now = mean_embeddings(lm, batch)
         start = start or now
         heard = measure(
             lm, answers, batch[: args.clips], lambda tokens: tokenizer.lm.decode(tokens).strip()

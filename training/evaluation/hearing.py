@@ -25,7 +25,7 @@ from duplex.training.data.normalize import heard_form
 from duplex.training.data.pool import Pool
 from duplex.training.evaluation.error_rate import error_rate
 from duplex.training.evaluation.voice import sentences, speak
-from duplex.training.scenes.recognition import Ears, load_ears, text_of
+from duplex.training.scenes.recognition import SpeechRecognizer, join_words, load_recognizer
 from torch.nn import functional as F
 
 from duplex.audio import ENCODER_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
@@ -80,13 +80,13 @@ def disturbances(noises: list[np.ndarray]) -> dict:
     }
 
 
-def open_ears(agent: Path, encoder: Path | None) -> Ears:
+def open_ears(agent: Path, encoder: Path | None) -> SpeechRecognizer:
     """The ears of an agent folder, or another encoder with the agent's lexicon."""
-    return load_ears(encoder or agent / "encoder", agent / "lexicon")
+    return load_recognizer(encoder or agent / "encoder", agent / "lexicon")
 
 
 @torch.inference_mode()
-def transcribe(ears: Ears, wave: np.ndarray, turn: bool = True) -> str:
+def transcribe(ears: SpeechRecognizer, wave: np.ndarray, turn: bool = True) -> str:
     """What is heard of a clip [samples]: the likeliest reading of it as one turn, or else the words as they were given."""
     wave = torch.from_numpy(wave.astype(np.float32))
     wave = F.pad(wave, (0, TICK_SAMPLES * AFTER_TICKS + -len(wave) % TICK_SAMPLES))[None]
@@ -96,7 +96,7 @@ def transcribe(ears: Ears, wave: np.ndarray, turn: bool = True) -> str:
         decode(ears.lexicon, reading, tick.numpy())
         for tick in ears.encoder(mel)[1][0].split(ENCODER_FRAMES_PER_TICK)
     ]
-    return " ".join(n_best(ears.lexicon, reading, 1)[0][0]) if turn else text_of(given)
+    return " ".join(n_best(ears.lexicon, reading, 1)[0][0]) if turn else join_words(given)
 
 
 class Offline:
@@ -180,7 +180,9 @@ def chosen(folder: Path, count: int) -> tuple[list[str], list[np.ndarray]]:
 
 
 @torch.inference_mode()
-def long_run(ears: Ears, seconds: float, clips: tuple[list[str], list[np.ndarray]]) -> dict:
+def long_run(
+    ears: SpeechRecognizer, seconds: float, clips: tuple[list[str], list[np.ndarray]]
+) -> dict:
     """Clips over and over through one stream: WER of its first and of its last clips, memory before and after."""
     texts, waves = clips
     mel_state, state = features.initial_state(1), ears.encoder.initial_state(1)
@@ -194,7 +196,7 @@ def long_run(ears: Ears, seconds: float, clips: tuple[list[str], list[np.ndarray
             mel, mel_state = features.log_mel(tick, mel_state)
             (_, log_probs), state = ears.encoder.step(mel, state)
             words.append(decode(ears.lexicon, reading, log_probs[0].numpy()))
-        heard.append((texts[n % len(texts)], text_of(words)))
+        heard.append((texts[n % len(texts)], join_words(words)))
         played, n = played + len(wave) / SAMPLE_RATE, n + 1
     ends = (heard[: len(texts)], heard[-len(texts) :])
     first, last = (error_rate([a for a, _ in part], [b for _, b in part]) for part in ends)
@@ -250,7 +252,9 @@ def words_a_minute(texts: list[str], waves: list[np.ndarray]) -> float:
     )
 
 
-def pool_table(args, ears: Ears, teacher: Offline, noises: list[np.ndarray], folder: Path) -> dict:
+def pool_table(
+    args, ears: SpeechRecognizer, teacher: Offline, noises: list[np.ndarray], folder: Path
+) -> dict:
     """{disturbance: [our WER, the teacher's, how many times the teacher's ours is]}"""
     texts, waves = chosen(folder, args.clips)
     table = {}

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from duplex.training.evaluation.error_rate import error_rate
 from duplex.training.evaluation.hearing import AFTER_TICKS, chosen, open_ears
-from duplex.training.scenes.recognition import text_of, words_of
+from duplex.training.scenes.recognition import decode_words, join_words
 
 from duplex.audio import (
     ENCODER_FRAME_S,
@@ -145,7 +145,8 @@ def trial(
     """-> WER, share of frames that hear something else than `usual`, the likeliest phone of every frame of each stream [4n]."""
     log_probs = [encoder(mel)[1][0] for _, mel in streams]
     wer = error_rate(
-        [text for text, _ in streams], [text_of(words_of(lexicon, heard)) for heard in log_probs]
+        [text for text, _ in streams],
+        [join_words(decode_words(lexicon, heard)) for heard in log_probs],
     )
     best = [heard.argmax(-1) for heard in log_probs]
     changed = float((torch.cat(best) != torch.cat(usual or best)).float().mean())

@@ -1,7 +1,7 @@
-"""What the agent hears of a sound: the features of its ticks, and the words that were settled in each.
+"""What the agent recognises of a sound: the features of its ticks, and the words given in each.
 
-A scene is laid on its time line with the words that were said; `retell` puts those in their place that were heard, for they
-are what the LM meets and writes down.
+A scene is laid on its time line with the words that were said. `align_turns_to_recognition` puts
+those in their place that are recognised, for they are what the LM meets and writes down.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from duplex.training.common.precision import mixed
-from duplex.training.scenes.sequence import Scene, Word
+from duplex.training.data.normalize import heard_form
+from duplex.training.scenes.scene import VOICE_DELAY_S, Scene, UserTurn, Word, voice_seconds
+from duplex.training.scenes.sequence import Spell
 
 from duplex.audio import ENCODER_FRAMES_PER_TICK, TICK_S
 from duplex.checkpoint import load_config, load_tensors
@@ -19,61 +21,68 @@ from duplex.model.beam_search import BeamState, decode
 from duplex.model.encoder import Encoder, EncoderConfig
 from duplex.model.lexicon import Lexicon, load_lexicon
 
-LATEST_S = 1.0  # after its end a turn's last words may be settled
-Heard = list[list[tuple[str, float]]]  # by tick: words, and how sure they are
+# Words with their confidence, by tick.
+WordsByTick = list[list[tuple[str, float]]]
+# Token ids with their confidence, by tick, as LM.project takes them.
+TokensByTick = list[list[tuple[int, float]]]
 
 
 @dataclass
-class Ears:
+class SpeechRecognizer:
+    """The agent's own: its encoder, and the lexicon that turns phones into words."""
+
     encoder: Encoder
     lexicon: Lexicon
 
 
-def load_ears(encoder: Path, lexicon: Path) -> Ears:
+def load_recognizer(encoder: Path, lexicon: Path) -> SpeechRecognizer:
     """The parts in these two folders."""
-    ears = Ears(Encoder(load_config(EncoderConfig, encoder)).eval(), load_lexicon(lexicon))
-    ears.encoder.load_state_dict(load_tensors(encoder))
-    return ears
+    network = Encoder(load_config(EncoderConfig, encoder)).eval()
+    network.load_state_dict(load_tensors(encoder))
+    return SpeechRecognizer(network, load_lexicon(lexicon))
 
 
-def words_of(lexicon: Lexicon, log_probs: torch.Tensor) -> Heard:
-    """log_probs [4T, 1 + phones] of one stream -> its words by tick."""
-    reading = BeamState()
-    return [
-        decode(lexicon, reading, tick.float().numpy())
-        for tick in log_probs.split(ENCODER_FRAMES_PER_TICK)
-    ]
+def decode_words(lexicon: Lexicon, log_probs: torch.Tensor) -> WordsByTick:
+    """The words of one stream, from its log-probabilities [4 T, 1 + phones]."""
+    beam = BeamState()
+    ticks = log_probs.split(ENCODER_FRAMES_PER_TICK)
+    return [decode(lexicon, beam, tick.float().numpy()) for tick in ticks]
 
 
-def text_of(heard: Heard) -> str:
-    return " ".join(word for words in heard for word, _ in words)
+def join_words(words: WordsByTick) -> str:
+    """All words as one text."""
+    return " ".join(word for tick in words for word, _ in tick)
 
 
 @torch.no_grad()
-def listen(ears: Ears, channel: np.ndarray) -> tuple[torch.Tensor, Heard]:
-    """channel float32 [T ticks of samples] -> features [T, W], words by tick."""
-    device = ears.encoder.norm.weight.device
+def recognize(
+    recognizer: SpeechRecognizer, channel: np.ndarray
+) -> tuple[torch.Tensor, WordsByTick]:
+    """channel float32 [T * TICK_SAMPLES]: its features [T, W], and its words."""
+    device = recognizer.encoder.norm.weight.device
     mel, _ = features.log_mel(torch.from_numpy(channel)[None], features.initial_state(1))
     with mixed(device.type):
-        vectors, log_probs = ears.encoder(mel.to(device))
-    return vectors[0].float().cpu(), words_of(ears.lexicon, log_probs[0].cpu())
+        vectors, log_probs = recognizer.encoder(mel.to(device))
+    words = decode_words(recognizer.lexicon, log_probs[0].cpu())
+    return vectors[0].float().cpu(), words
 
 
-def retell(scene: Scene, heard: Heard, spell) -> list[list[int]] | None:
-    """Give every user turn the words that were heard in its time -> for every turn the ticks of its pieces, in order.
+def align_turns_to_recognition(
+    scene: Scene, words: WordsByTick, spell: Spell
+) -> list[list[int]] | None:
+    """Give every user turn the words that were recognised in its time.
 
-    spell: word -> token ids. A turn of which nothing was heard is left out; None where an answer or a stop hangs on it.
+    Returns for every turn the ticks of its tokens, in order. A turn of which nothing was recognised
+    is left out of the scene; returns None where an answer or an interruption hangs on it.
     """
-    due, kept = [], []
-    needed = {id(speech.answers) for speech in scene.agent} | {
-        id(speech.stopped_by) for speech in scene.agent
-    }
+    due = []
+    kept = []
+    needed = {id(speech.answers) for speech in scene.agent}
+    needed |= {id(speech.stopped_by) for speech in scene.agent}
     for turn, following in zip(scene.user, [*scene.user[1:], None], strict=True):
-        until = turn.words[-1].end + LATEST_S
-        if following:
-            until = min(until, max(following.words[0].start, turn.words[-1].end))
-        ticks = range(int(turn.words[0].start / TICK_S), min(len(heard), int(until / TICK_S) + 1))
-        found = [(tick, word) for tick in ticks for word, _ in heard[tick]]
+        until = recognised_until(turn, following)
+        ticks = range(int(turn.words[0].start / TICK_S), min(len(words), int(until / TICK_S) + 1))
+        found = [(tick, word) for tick in ticks for word, _ in words[tick]]
         if found:
             turn.words = [Word(word, tick * TICK_S, tick * TICK_S) for tick, word in found]
             due.append([tick for tick, word in found for _ in spell(word)])
@@ -84,6 +93,52 @@ def retell(scene: Scene, heard: Heard, spell) -> list[list[int]] | None:
     return due
 
 
-def pieces(heard: Heard, spell) -> list[list[tuple[int, float]]]:
-    """Words by tick -> their token ids by tick, as LM.project takes them."""
-    return [[(token, sure) for word, sure in words for token in spell(word)] for words in heard]
+def recognised_until(turn: UserTurn, following: UserTurn | None) -> float:
+    """The second up to which words belong to a turn: its last ones may come a second late."""
+    end = turn.words[-1].end
+    if following is None:
+        return end + 1.0
+    return min(end + 1.0, max(following.words[0].start, end))
+
+
+def to_token_ids(words: WordsByTick, spell: Spell) -> TokensByTick:
+    """The words as tokens; each has the confidence of its word."""
+    return [
+        [(token, confidence) for word, confidence in tick for token in spell(word)]
+        for tick in words
+    ]
+
+
+def simulate_recognition(scene: Scene, rng: np.random.Generator) -> WordsByTick:
+    """The words of a scene without sound, as an encoder and a lexicon might give them.
+
+    3 % of the words are missed. In 12 % of the scenes the agent hears itself.
+    """
+    words: WordsByTick = [[] for _ in range(int(scene.seconds / TICK_S))]
+    last = 0
+    for turn in scene.user:
+        for word in turn.words:
+            due = min(int((word.end + rng.uniform(0.05, 0.4)) / TICK_S), len(words) - 1)
+            last = max(last, due)
+            if rng.uniform() >= 0.03:
+                words[last].append((word.text, float(rng.uniform(0.5, 1.0))))
+    if rng.uniform() < 0.12:
+        add_echo_words(scene, words, rng)
+    return words
+
+
+def add_echo_words(scene: Scene, words: WordsByTick, rng: np.random.Generator) -> None:
+    """Parts of the agent's voice come back from the loudspeaker and are recognised.
+
+    It is not the user who speaks.
+    """
+    delay = float(rng.uniform(0.2, 0.7))
+    share = float(rng.uniform(0.2, 1.0))
+    for speech in scene.agent:
+        end = speech.stopped_by.words[0].start if speech.stopped_by else scene.seconds
+        end = min(end, (len(words) - 1) * TICK_S)
+        now = speech.start + VOICE_DELAY_S + delay
+        for raw in speech.text.split():
+            now += voice_seconds(raw)
+            if rng.uniform() < share and now < end and (word := heard_form(raw)):
+                words[int(now / TICK_S)].append((word, float(rng.uniform(0.2, 1.0))))

@@ -1,0 +1,168 @@
+"""Options that several training programs have, and what they default to: the shipped agent's parts.
+
+A file or folder that is given and cannot be what it should is told in one sentence when the command
+line is read.
+"""
+
+import argparse
+from pathlib import Path
+
+from duplex import weights
+from duplex.errors import WeightsError
+from duplex.weights import DEFAULT_AGENT
+
+
+def folder_share(text: str) -> tuple[Path, float]:
+    """FOLDER or FOLDER=SHARE -> the folder and its share, 1 if none is given."""
+    folder, separator, share = text.rpartition("=")
+    if not separator or Path(text).exists():
+        return Path(text), 1.0
+    try:
+        return Path(folder), float(share)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"FOLDER or FOLDER=SHARE, not {text!r}") from None
+
+
+def pool_share(text: str) -> tuple[Path, float]:
+    """FOLDER or FOLDER=SHARE, as `folder_share`, of a speech pool."""
+    folder, share = folder_share(text)
+    return pool_folder(str(folder)), share
+
+
+def pool_folder(text: str) -> Path:
+    """The folder of a speech pool."""
+    if not (Path(text) / "index.jsonl").exists():
+        raise argparse.ArgumentTypeError(f"{text} is not a speech pool: it has no index.jsonl")
+    return Path(text)
+
+
+def existing_file(text: str) -> Path:
+    """A file that is there."""
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return Path(text)
+
+
+def kind_share(text: str) -> tuple[str, float]:
+    """KIND=SHARE -> both."""
+    kind, _, share = text.rpartition("=")
+    try:
+        return kind, float(share)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"KIND=SHARE, not {text!r}") from None
+
+
+def part_folder(text: str) -> Path:
+    """The folder of a trained part."""
+    if not (Path(text) / "model.safetensors").exists():
+        raise argparse.ArgumentTypeError(
+            f"{text} holds no trained part: it has no model.safetensors"
+        )
+    return Path(text)
+
+
+def add_part(parser, name: str, help: str = "") -> None:
+    """`--NAME FOLDER`: a trained part of the agent, by default that of the shipped agent."""
+    parser.add_argument(
+        f"--{name}",
+        type=part_folder,
+        default=DEFAULT_AGENT / name,
+        metavar="FOLDER",
+        help=f"{help or f'folder of the {name}'} (default: the shipped agent's)",
+    )
+
+
+def add_tokenizer(parser) -> None:
+    """`--tokenizer FOLDER`."""
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        default=DEFAULT_AGENT,
+        metavar="FOLDER",
+        help="folder with the LM's tokenizer.json (default: the shipped agent's)",
+    )
+
+
+def add_backbone(parser) -> None:
+    """`--backbone PATH`, see `backbone_path`."""
+    parser.add_argument(
+        "--backbone",
+        type=Path,
+        help="GGUF file of a Llama-family LM, or a folder of transformers "
+        "(default: SmolLM2-135M-Instruct, fetched once)",
+    )
+
+
+def backbone_path(given: Path | None) -> Path:
+    """What --backbone says, or the file of SmolLM2. SystemExit where it cannot be fetched."""
+    if given:
+        return given
+    try:
+        return next(weights.smollm2().glob("*.gguf"))
+    except WeightsError as error:
+        raise SystemExit(f"{error}.") from error
+
+
+def add_noise(parser) -> None:
+    """`--noise FOLDER`."""
+    parser.add_argument(
+        "--noise",
+        type=noise_folder,
+        metavar="FOLDER",
+        help="data folder whose audio.jsonl lists noises; without it none are added",
+    )
+
+
+def noise_folder(text: str) -> Path:
+    """A folder that lists sounds."""
+    if not (Path(text) / "audio.jsonl").is_file():
+        raise argparse.ArgumentTypeError(f"{text} holds no audio.jsonl, which lists its sounds")
+    return Path(text)
+
+
+def add_length(parser, minutes: float | None = None, steps: int | None = None) -> None:
+    """`--minutes M` or `--steps N`: how long a run is; one of the two has a default."""
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--minutes",
+        type=float,
+        default=minutes,
+        help="length of the whole run, all restarts together" + told(minutes),
+    )
+    length.add_argument(
+        "--steps",
+        type=int,
+        default=steps,
+        help="the same in steps: the same run, however fast the machine" + told(steps),
+    )
+
+
+def told(default) -> str:
+    """The default in an option's help."""
+    return f" (default {default:g})" if default else ""
+
+
+def add_run(parser, lr: float) -> None:
+    """Where a run is written, how fast it learns, and how it can be repeated."""
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the run; a run resumes there"
+    )
+    parser.add_argument("--lr", type=float, default=lr, help="highest learning rate" + told(lr))
+    parser.add_argument(
+        "--save-minutes",
+        type=float,
+        default=3.0,
+        help="minutes from one save of the run to the next (default 3)",
+    )
+    parser.add_argument("--threads", type=int, default=1, help="of the processor (default 1)")
+    parser.add_argument("--seed", type=int, default=1, help="(default 1)")
+
+
+def add_minutes(parser, minutes: float) -> None:
+    """`--minutes M` alone."""
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=minutes,
+        help="length of the whole run, all restarts together" + told(minutes),
+    )

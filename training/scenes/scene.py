@@ -1,0 +1,192 @@
+"""A scene: a dialogue on a time line, with the user's words and the agent's turns in seconds.
+
+Times are those of speech, not yet of what is recognised of it (duplex.training.scenes.recognition).
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from duplex.training.data.normalize import heard_form
+
+from duplex.agent.turn_policy import TurnPolicy
+from duplex.audio import TICK_S
+
+# The rules of the runtime, by which scenes are laid out.
+POLICY = TurnPolicy()
+# Ticks from the last word recognised to </user>: counted from what the LM sees, so that it can be
+# sure.
+END_OF_TURN_TICKS = POLICY.end_silence_ticks
+# Seconds from <agent> to the first sound.
+VOICE_DELAY_S = 0.15
+BACKCHANNELS = ["Mhm.", "Yeah.", "Uh huh.", "Right.", "Okay.", "I see.", "Oh."]
+BACKCHANNEL_WORDS = {word for phrase in BACKCHANNELS for word in heard_form(phrase).split()}
+INSTRUCTIONS = [
+    "You are Duplex, a friendly voice assistant. Answer in one short sentence.",
+    "You are a friendly voice assistant. Keep it short.",
+    "You are a helpful voice assistant called Duplex. Talk like a friend, in short spoken "
+    "sentences.",
+]
+
+
+@dataclass
+class Word:
+    """A word in heard form and when it is said, in seconds on the scene's clock."""
+
+    text: str
+    start: float
+    end: float
+    # (wave, first sample, last sample): its part of an utterance, up to the next word.
+    sound: tuple | None = None
+    # Whether a comma follows.
+    comma: bool = False
+
+
+@dataclass
+class UserTurn:
+    """What the user says in one piece."""
+
+    words: list[Word]
+    # False for a backchannel, and for what is said to somebody else: nobody waits for an answer.
+    answered: bool = True
+    # Ticks from its last word recognised to </user>.
+    end_ticks: int = END_OF_TURN_TICKS
+
+
+@dataclass
+class AgentTurn:
+    """What the agent says in one piece."""
+
+    text: str
+    # Second at which <agent> is due.
+    start: float
+    answers: UserTurn | None = None
+    # The turn that interrupts it, and the second at which the agent is to yield.
+    stopped_by: UserTurn | None = None
+    stop: float | None = None
+    # Of a recording: the text ends where the agent was interrupted; its rest is not known.
+    cut: bool = False
+
+
+@dataclass
+class Scene:
+    """A conversation, or a part of one."""
+
+    seconds: float
+    user: list[UserTurn] = field(default_factory=list)
+    agent: list[AgentTurn] = field(default_factory=list)
+    instructions: str = INSTRUCTIONS[0]
+
+
+def read_dialogues(path: Path, split: str) -> list[dict]:
+    """The dialogues of a split ("train" or "valid") in a corpus, see duplex.training.corpus."""
+    lines = (json.loads(line) for line in path.read_text().splitlines())
+    return [dialogue for dialogue in lines if dialogue["split"] == split]
+
+
+def voice_seconds(text: str) -> float:
+    """A guess at how long the agent takes to say a piece of text."""
+    return 0.06 * len(text) + 0.02
+
+
+def end_of_turn(turn: UserTurn) -> float:
+    """The second at which </user> is due, as long as it is not known when words are recognised.
+
+    It is about 0.37 s after the end of the last word, and later as far as the turn says so.
+    """
+    return turn.words[-1].end + 0.37 + TICK_S * (turn.end_ticks - END_OF_TURN_TICKS)
+
+
+def shift_words(words: list[Word], seconds: float) -> list[Word]:
+    """The words, so much later."""
+    return [replace(word, start=word.start + seconds, end=word.end + seconds) for word in words]
+
+
+def scene_from_turns(
+    turns: list[dict], times: Callable[[str], list[Word]], rng: np.random.Generator
+) -> Scene:
+    """Lay a dialogue's turns on a time line.
+
+    times(text) returns the words of a user turn, from second 0. Two in five answers are interrupted
+    by the next question, one in five long ones gets a backchannel.
+    """
+    now = float(rng.uniform(0.2, 1.2) if rng.uniform() > 0.05 else rng.uniform(4, 10))
+    usual = rng.uniform() < 0.8
+    scene = Scene(0.0, instructions=INSTRUCTIONS[0] if usual else str(rng.choice(INSTRUCTIONS[1:])))
+    question = None
+    interrupted = False
+    for turn, following in zip(turns, [*turns[1:], {}], strict=True):
+        if turn["role"] == "user":
+            question = sample_user_turn(turn, shift_words(times(turn["text"]), now), rng)
+            scene.user.append(question)
+            if interrupted:
+                scene.agent[-1].stopped_by = question
+            interrupted = False
+            pause = 0.0 if question.answered else float(rng.uniform(0.3, 3.0))
+            now = end_of_turn(question) + pause
+            continue
+        scene.agent.append(AgentTurn(turn["text"], now, question))
+        voice = VOICE_DELAY_S + voice_seconds(turn["text"])
+        chance = rng.uniform()
+        if chance < 0.4 and following and not following.get("aside"):
+            now += VOICE_DELAY_S + float(rng.uniform(0.1, 0.8)) * voice
+            interrupted = True
+            continue
+        if chance > 0.8 and voice > 1.5:
+            at = now + VOICE_DELAY_S + float(rng.uniform(0.2, 0.7)) * voice
+            words = shift_words(times(str(rng.choice(BACKCHANNELS))), at)
+            scene.user.append(UserTurn(words, answered=False))
+        now += voice + float(rng.uniform(0.2, 1.6) if rng.uniform() < 0.85 else rng.uniform(2, 6))
+    scene.seconds = now + 0.4
+    return scene
+
+
+def sample_user_turn(turn: dict, words: list[Word], rng: np.random.Generator) -> UserTurn:
+    """A user turn of a dialogue with its hesitations, and how long its end is waited for.
+
+    After what is no question (`slow`) the user may go on, so its end comes 6 ticks later. 15 % of
+    the turns end 1 to 16 ticks later: a missed end would never be made good otherwise.
+    """
+    slow = turn.get("slow", False)
+    if slow:
+        pause_after_phrases(words, rng)
+    else:
+        pause_in_mid_sentence(words, rng)
+    late = int(rng.integers(1, 17)) if rng.uniform() < 0.15 else 0
+    return UserTurn(words, not turn.get("aside"), END_OF_TURN_TICKS + 6 * slow + late)
+
+
+def pause_in_mid_sentence(words: list[Word], rng: np.random.Generator) -> None:
+    """Sometimes hesitate before a later word, longer than the end of a turn would be."""
+    if len(words) < 4 or rng.uniform() > 0.3:
+        return
+    first = int(rng.integers(2, len(words)))
+    pause = float(rng.uniform(0.4, 1.5))
+    for word in words[first:]:
+        word.start += pause
+        word.end += pause
+
+
+def pause_after_phrases(words: list[Word], rng: np.random.Generator) -> None:
+    """Most commas of a story are pauses, some as long as the end of a turn."""
+    pause = 0.0
+    for before, word in pairwise(words):
+        pause += float(rng.uniform(0.2, 1.1)) * (before.comma and rng.uniform() < 0.8)
+        word.start += pause
+        word.end += pause
+
+
+def guess_times(text: str, rng: np.random.Generator) -> list[Word]:
+    """Word times as a speaker might have them, for scenes without sound."""
+    rate = float(rng.uniform(0.045, 0.085))  # Seconds a letter.
+    now = 0.0
+    words = []
+    for raw in text.split():
+        if word := heard_form(raw):
+            length = rate * (len(word) + 1) * float(rng.uniform(0.8, 1.25))
+            words.append(Word(word, now, now + length, comma=raw.endswith(",")))
+            now += length
+    return words

@@ -1,0 +1,173 @@
+"""What trainings of the LM begin with: its backbone and adapters, the frozen recogniser, options."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from duplex.training.common.options import (
+    add_backbone,
+    add_noise,
+    add_part,
+    add_tokenizer,
+    backbone_path,
+    existing_file,
+    kind_share,
+    part_folder,
+    pool_folder,
+    pool_share,
+)
+from duplex.training.common.precision import fast_dtype
+from duplex.training.scenes.recognition import SpeechRecognizer, load_recognizer
+
+from duplex.checkpoint import load_config, load_tensors
+from duplex.errors import BackboneError
+from duplex.model import backbone
+from duplex.model.backbone import fill, start_controls
+from duplex.model.lm import LM, LMConfig
+from duplex.model.tokens import load_tokenizer
+from duplex.weights import DEFAULT_AGENT
+
+# Seed of what validation draws, so that all runs are measured on the same.
+VALID_SEED = 99
+
+
+def build(args: argparse.Namespace) -> tuple[LM, SpeechRecognizer | None]:
+    """The LM, and the recogniser that hears for it: None where nothing in the run has a sound.
+
+    SystemExit where there is nothing to learn from.
+    """
+    if not (args.corpus or args.recordings):
+        raise SystemExit("There is nothing to learn from: give --corpus, --recordings or both.")
+    has_sound = args.simulated < 1.0 or args.recordings or args.sentences
+    recognizer = build_recognizer(args) if has_sound else None
+    return build_lm(args), recognizer
+
+
+def build_recognizer(args: argparse.Namespace) -> SpeechRecognizer:
+    """The recogniser of --encoder and --lexicon."""
+    return load_recognizer(args.encoder, args.lexicon)
+
+
+def build_lm(args: argparse.Namespace) -> LM:
+    """The backbone with the adapters of --start, or with fresh ones for --scratch.
+
+    SystemExit where parts do not fit together.
+    """
+    tokenizer = load_tokenizer(args.tokenizer)
+    path = backbone_path(args.backbone)
+    try:
+        sizes, tensors = backbone.read(path)
+        backbone.check_tokenizer(tokenizer)
+    except BackboneError as error:
+        raise SystemExit(f"{error}.") from error
+    if args.scratch:
+        config = LMConfig(lora_rank=args.rank, **sizes)
+    else:
+        config = start_config(args.start)
+        if any(getattr(config, name) != size for name, size in sizes.items()):
+            raise SystemExit(
+                f"{args.start} was trained on another backbone than {path}: their sizes differ."
+            )
+    lm = LM(config)
+    fill(lm, tensors)
+    start_controls(lm, tokenizer)
+    if not args.scratch:
+        lm.load_state_dict(load_tensors(args.start), strict=False)
+    has_accelerator = torch.accelerator.is_available()
+    device = torch.accelerator.current_accelerator().type if has_accelerator else "cpu"
+    for parameter in lm.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(fast_dtype(device))
+    return lm
+
+
+def start_config(folder: Path) -> LMConfig:
+    """The config of a trained LM, with the windows of today: they are not learned."""
+    names = ("tick_window", "text_window")
+    return replace(
+        load_config(LMConfig, folder), **{name: getattr(LMConfig, name) for name in names}
+    )
+
+
+def add_base_arguments(parser: argparse.ArgumentParser) -> None:
+    """The parts that no training of the LM changes."""
+    add_backbone(parser)
+    add_tokenizer(parser)
+    add_part(parser, "encoder")
+    add_part(parser, "lexicon")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The parts to begin with, those of the LM included."""
+    add_base_arguments(parser)
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument(
+        "--start",
+        type=part_folder,
+        default=DEFAULT_AGENT / "lm",
+        metavar="FOLDER",
+        help="trained LM to go on from; it decides the rank (default: the shipped agent's)",
+    )
+    begin.add_argument(
+        "--scratch", action="store_true", help="begin with fresh adapters of --rank instead"
+    )
+    parser.add_argument("--rank", type=int, default=16, help="with --scratch (default 16)")
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where scenes come from, and in which shares."""
+    parser.add_argument(
+        "--corpus",
+        type=existing_file,
+        metavar="FILE",
+        help="dialogues.jsonl of duplex.training.corpus",
+    )
+    parser.add_argument(
+        "--recordings",
+        type=pool_share,
+        action="append",
+        default=[],
+        metavar="FOLDER[=SHARE]",
+        help="share of the scenes from a folder of duplex.training.prepare, repeatable",
+    )
+    parser.add_argument(
+        "--more",
+        type=kind_share,
+        action="append",
+        default=[],
+        metavar="KIND=SHARE",
+        help="share of the text that is of that kind only, repeatable",
+    )
+    parser.add_argument(
+        "--pool",
+        type=pool_folder,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="speech pool of the corpus's user texts, repeatable",
+    )
+    parser.add_argument(
+        "--sentences",
+        type=pool_share,
+        action="append",
+        default=[],
+        metavar="FOLDER=SHARE",
+        help="share of the scenes that are sentences of a pool alone, repeatable",
+    )
+    add_noise(parser)
+    parser.add_argument(
+        "--simulated", type=float, default=0.4, help="share of the dialogues without sound"
+    )
+    parser.add_argument(
+        "--text",
+        type=float,
+        default=0.3,
+        help="share of the sequences without ticks: several dialogues as text",
+    )
+    parser.add_argument(
+        "--residual",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="learn the features' residual too: the encoder is final",
+    )

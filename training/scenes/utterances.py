@@ -1,0 +1,135 @@
+"""Single utterances of speech pools, each with its streaming transcript as a sequence."""
+
+import argparse
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from duplex.training.data.augment import active_power, augment, load_noise
+from duplex.training.data.normalize import heard_form
+from duplex.training.data.pool import Pool
+from duplex.training.scenes.recognition import (
+    SpeechRecognizer,
+    TokensByTick,
+    align_turns_to_recognition,
+    recognize,
+    to_token_ids,
+)
+from duplex.training.scenes.scene import INSTRUCTIONS, Scene, UserTurn, Word, shift_words
+from duplex.training.scenes.sequence import IGNORE, Sequence, build_sequence, user_symbols
+from duplex.training.scenes.source import Example, Tokenizer
+
+from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
+from duplex.model.tokens import USER_END
+
+# Ticks after the last word: its tokens come up to half a second late, </user> 3 ticks after them,
+# with one symbol a tick.
+LATE_TICKS = 16
+
+
+@dataclass
+class Utterance:
+    """What is said in a pool's utterance, and what the agent hears of it."""
+
+    text: str
+    said: list[int]  # The LM's tokens of its words in heard form.
+    sequence: Sequence  # Its ticks and their transcript, up to </user>.
+    features: torch.Tensor  # [T, W] of its ticks.
+    tokens: TokensByTick  # What was recognised, T ticks.
+
+    @property
+    def example(self) -> Example:
+        """As a row of a batch."""
+        return Example(self.sequence, self.features, self.tokens)
+
+
+class UtteranceSource:
+    """One split of the speech pools, made into utterances of at most 8 s."""
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        split: str,
+        tokenizer: Tokenizer,
+        recognizer: SpeechRecognizer,
+    ):
+        """args: `pool`, folders of pools with word times; `noise`, see setup."""
+        self.tokenizer = tokenizer
+        self.recognizer = recognizer
+        self.noises = load_noise(args.noise) if args.noise else None
+        self.prompt = tokenizer.prompt(INSTRUCTIONS[0])
+        self.found = []
+        for pool in (Pool(folder, split) for folder in args.pool):
+            for i, entry in enumerate(pool.entries):
+                # 8 s are well inside the LM's window of ticks.
+                if entry["words"] and entry["samples"] < 8 * SAMPLE_RATE:
+                    self.found.append((pool, i))
+
+    def make(self, pool: Pool, i: int, rng: np.random.Generator) -> Utterance | None:
+        """Utterance i of a pool, after a short silence. None where nothing is recognised."""
+        entry = pool.entries[i]
+        lead_in = float(rng.uniform(0.1, 0.6))
+        words = [Word(heard_form(word), start, end) for word, start, end in entry["words"]]
+        turn = UserTurn([word for word in shift_words(words, lead_in) if word.text])
+        if not turn.words:
+            return None
+        ticks = int(turn.words[-1].end / TICK_S) + LATE_TICKS
+        channel = np.zeros(ticks * TICK_SAMPLES, np.float32)
+        at = int(lead_in * SAMPLE_RATE)
+        wave = pool.wave(i)[: len(channel) - at]
+        channel[at : at + len(wave)] = wave
+        if self.noises:
+            channel = augment(channel, active_power(channel), self.noises, rng)
+        features, recognised = recognize(self.recognizer, channel)
+        spell = self.tokenizer.spell
+        said = [token for word in turn.words for token in spell(word.text)]
+        scene = Scene((ticks + 0.5) * TICK_S, [turn])
+        due = align_turns_to_recognition(scene, recognised, spell)
+        if not due:
+            return None
+        cap = int(rng.choice([1, 1, 2, 3]))
+        symbols = user_symbols(scene, due, spell)
+        sequence = build_sequence(scene, symbols, self.prompt, self.tokenizer.encode, cap)
+        sequence = cut_at_user_end(sequence)
+        if sequence is None:
+            return None
+        kept = int(sequence.tick[-1]) + 1
+        tokens = to_token_ids(recognised[:kept], spell)
+        return Utterance(entry["text"], said, sequence, features[:kept], tokens)
+
+    def batch(self, rng: np.random.Generator, count: int) -> list[Utterance]:
+        """Up to `count` utterances, no text twice.
+
+        Another voice with the same words is no counter-example. SystemExit where there are fewer
+        than two.
+        """
+        made = []
+        texts = set()
+        for n in rng.permutation(len(self.found)):
+            if len(made) == count:
+                break
+            pool, i = self.found[n]
+            if pool.entries[i]["text"] in texts:
+                continue
+            utterance = self.make(pool, i, rng)
+            if utterance:
+                made.append(utterance)
+                texts.add(utterance.text)
+        if len(made) < 2:
+            raise SystemExit(
+                "Fewer than two utterances of different texts are heard: do the pools hold speech?"
+            )
+        return made
+
+
+def cut_at_user_end(sequence: Sequence) -> Sequence | None:
+    """The sequence up to its first </user>, after which nothing is asked; None where it has none.
+
+    What comes then is the answer, which nobody wrote.
+    """
+    ends = np.flatnonzero(sequence.token == USER_END)
+    if not len(ends):
+        return None
+    cut = Sequence(*(array[: ends[0] + 1] for array in vars(sequence).values()))
+    cut.label[-1] = IGNORE
+    return cut
