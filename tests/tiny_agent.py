@@ -48,7 +48,7 @@ class TinyAgent(nn.Module):
         self,
         slot: int,
         seed: int,
-        instructions: str | None,
+        instructions: str | None = None,
         temperature=None,
         gradually: bool = False,
     ) -> None:

@@ -1,200 +1,181 @@
-"""Measure the agent as a user meets it: recorded questions in, what it heard, said and sounded like out.
+"""Measure a part of the agent, or the whole of it:
 
-`ears` measures the encoder alone (duplex.training.evaluation.hearing), `voice` codec and talker (duplex.training.evaluation.voice), `align` how speech
-and text meet in the LM (duplex.training.evaluation.align), `facts` what is answered right by voice and in text (duplex.training.evaluation.facts),
-`context` what hangs on things told before (duplex.training.evaluation.context), `turns` when it speaks (duplex.training.evaluation.turns),
-`agent` the whole:
+    python -m duplex.training.evaluate agent --questions client/questions --out runs/evaluation
 
-    python -m duplex.training.evaluate agent --agent duplex/pretrained --questions client/questions --out runs/evaluation
+| NAME     | what is measured                                     | in training/evaluation/ |
+|----------|------------------------------------------------------|-------------------------|
+| agent    | recorded questions in, what it heard and said out    | conversation.py         |
+| hearing  | encoder and lexicon beside the offline teacher       | hearing.py, probe.py    |
+| voice    | codec and talker, by a recogniser and by DNSMOS      | voice.py                |
+| align    | how speech and text meet in the LM                   | align.py                |
+| facts    | what is answered right by voice, and in text         | facts.py                |
+| context  | answers that hang on what was told before            | context.py              |
+| turns    | when it speaks: pauses, interruptions, noise         | turns.py                |
 
-Each question is played into one running conversation; the next starts a second after the answer. WER of the user's transcript
-is against the questions' texts, WER of the voice is an outside recogniser (Whisper base) against the agent's own text.
+Results are printed and left in OUT/NAME.json.
 """
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import soundfile
-import soxr
 from duplex.training.evaluation.align import evaluate_align
 from duplex.training.evaluation.context import evaluate_context
-from duplex.training.evaluation.error_rate import error_rate
+from duplex.training.evaluation.conversation import evaluate_agent
 from duplex.training.evaluation.facts import evaluate_facts
-from duplex.training.evaluation.hearing import (
-    chosen,
-    evaluate_ears,
-    plot_training,
-    resident_megabytes,
-)
-from duplex.training.evaluation.play import play
+from duplex.training.evaluation.hearing import evaluate_hearing
+from duplex.training.evaluation.learning_curve import plot_training
 from duplex.training.evaluation.probe import probe
 from duplex.training.evaluation.turns import evaluate_turns
 from duplex.training.evaluation.voice import evaluate_voice
 
-from duplex.audio import SAMPLE_RATE, TICK_MS
-from duplex.bench.recognizer import Whisper
+EVALUATIONS = {
+    "agent": evaluate_agent,
+    "hearing": evaluate_hearing,
+    "voice": evaluate_voice,
+    "align": evaluate_align,
+    "facts": evaluate_facts,
+    "context": evaluate_context,
+    "turns": evaluate_turns,
+}
 
 
-def column(rows: list[dict], name: str) -> list:
-    """One entry of every row."""
-    return [row[name] for row in rows]
-
-
-def long_talk(agent, waves: list[np.ndarray], minutes: float) -> dict:
-    """The questions over and over in one conversation: how many of its first and of its last it answers, and memory."""
-    answered, megabytes, played = [], [], 0
-    while played < minutes * 60 * SAMPLE_RATE:
-        row = play(agent, waves[len(answered) % len(waves)])
-        answered.append(row["delay_s"] is not None)
-        megabytes.append(resident_megabytes())
-        played += len(row["voice"])
-    part = min(len(answered), len(waves))
-    return {
-        "minutes": round(played / SAMPLE_RATE / 60, 1),
-        "answered, of the first and of the last questions": [
-            f"{sum(a)} of {part}" for a in (answered[:part], answered[-part:])
-        ],
-        "answered, of all": f"{sum(answered)} of {len(answered)}",
-        "MB of the process, after the first questions and at the end": [
-            megabytes[part - 1],
-            megabytes[-1],
-        ],
-    }
-
-
-def evaluate_agent(args) -> dict:
-    from duplex import weights
-    from duplex.agent import load_agent
-
-    whisper = Whisper(weights.whisper_base(), args.threads)
-    agent = load_agent(args.agent)
-    agent.open(0, seed=args.seed)
-    texts = json.loads((args.questions / "questions.json").read_text())
-    rows, ticks, questions = [], [], []
-    for name, text in texts.items():
-        wave, rate_hz = soundfile.read(args.questions / name, dtype="float32")
-        questions.append(soxr.resample(wave, rate_hz, SAMPLE_RATE).astype(np.float32))
-        row = play(agent, questions[-1])
-        voice, seconds = row.pop("voice"), row.pop("tick_s")
-        ticks += seconds
-        args.out.mkdir(parents=True, exist_ok=True)
-        soundfile.write(args.out / f"answer-{name}", voice, SAMPLE_RATE)
-        rows.append({"question": text, **row, "recogniser": whisper.text(voice)})
-        print(json.dumps(rows[-1]), flush=True)
-    transcripts = {}
-    for folder in args.pool:
-        agent.close(0)
-        agent.open(0, seed=args.seed)
-        texts, waves = chosen(folder, args.clips)
-        heard = [play(agent, wave)["heard"] for wave in waves]
-        transcripts[f"transcript WER, {folder.name} ({len(texts)} clips)"] = round(
-            error_rate(texts, heard), 3
-        )
-        (args.out / f"transcripts-{folder.name}.txt").write_text(
-            "".join(f"{a} | {b}\n" for a, b in zip(texts, heard, strict=True))
-        )
-    talk = {}
-    if args.talk:
-        agent.close(0)
-        agent.open(0, seed=args.seed)
-        talk["long conversation"] = long_talk(agent, questions, args.talk)
-    delays = [row["delay_s"] for row in rows if row["delay_s"] is not None]
-    return {
-        "user transcript WER": round(
-            error_rate(column(rows, "question"), column(rows, "heard")), 3
-        ),
-        **transcripts,
-        **talk,
-        "voice WER": round(error_rate(column(rows, "said"), column(rows, "recogniser")), 3),
-        "answered": f"{len(delays)} of {len(rows)}",
-        "delay median, largest s": [round(float(f(delays)), 2) for f in (np.median, np.max)]
-        if delays
-        else None,
-        "tick ms p50, p99": [round(1000 * float(np.quantile(ticks, q)), 1) for q in (0.5, 0.99)],
-        "ticks over the budget": float(np.mean(np.array(ticks) * 1000 > TICK_MS)),
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "what", choices=["agent", "ears", "voice", "align", "facts", "context", "turns"]
-    )
-    parser.add_argument(
-        "--run",
-        type=Path,
-        action="append",
-        default=[],
-        help="align: folder of a run, repeatable",
-    )
-    parser.add_argument("--agent", type=Path, help="agent folder; the one that ships if not given")
-    parser.add_argument(
-        "--questions", type=Path, default=Path("client/questions"), help="wavs and questions.json"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/evaluation"), help="folder for sounds and results"
-    )
+def add_sounds(parser: argparse.ArgumentParser, clips: str = "clips of each pool") -> None:
+    """Options of what measures the clips of pools."""
     parser.add_argument(
         "--pool",
         type=Path,
         action="append",
         default=[],
-        help="a pool of speech, whose valid part is used",
+        help="a pool of speech, whose valid part is used; repeatable",
+    )
+    parser.add_argument("--clips", type=int, default=60, help=f"{clips} (default %(default)s)")
+
+
+def add_noise(parser: argparse.ArgumentParser) -> None:
+    """Options of what measures sounds without words."""
+    parser.add_argument("--noise", type=Path, help="data folder whose audio.jsonl lists noises")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=30.0,
+        help="of noise, tones and silence (default %(default)s)",
+    )
+
+
+def add_spoken(parser: argparse.ArgumentParser, what: str) -> None:
+    """Options of what asks spoken questions."""
+    parser.add_argument(
+        "--questions-audio", type=Path, help="folder of the spoken questions, made if missing"
     )
     parser.add_argument(
-        "--noise", type=Path, help="ears, turns: data folder whose audio.jsonl lists noises"
+        "--count", type=int, default=300, help=f"number of {what} (default %(default)s)"
+    )
+
+
+def add_slots(parser: argparse.ArgumentParser) -> None:
+    """The option of what talks with many at once."""
+    parser.add_argument(
+        "--slots", type=int, default=6, help="sessions side by side (default %(default)s)"
+    )
+
+
+def add_agent_options(parser: argparse.ArgumentParser) -> None:
+    """Options of `evaluate agent`."""
+    add_sounds(parser)
+    parser.add_argument(
+        "--questions",
+        type=Path,
+        default=Path("client/questions"),
+        help="wavs and questions.json (default %(default)s)",
     )
     parser.add_argument(
-        "--clips", type=int, default=60, help="clips of each kind; turns: pauses, and so on"
+        "--talk", type=float, default=0.0, help="minutes of a long conversation that are added"
     )
+
+
+def add_hearing_options(parser: argparse.ArgumentParser) -> None:
+    """Options of `evaluate hearing`."""
+    add_sounds(parser)
+    add_noise(parser)
     parser.add_argument(
-        "--minutes", type=float, default=30.0, help="ears, turns: of noise, tones and silence"
+        "--hour", type=float, default=60.0, help="minutes of the long stream (default %(default)s)"
     )
-    parser.add_argument("--hour", type=float, default=60.0, help="ears: minutes of the long stream")
-    parser.add_argument(
-        "--encoder", type=Path, help="ears: folder of another encoder than the agent's"
-    )
+    parser.add_argument("--encoder", type=Path, help="folder of another encoder than the agent's")
     parser.add_argument(
         "--probe",
         action="store_true",
-        help="ears: how much past and how many units each layer uses instead",
+        help="how much past and how many units each layer uses instead",
     )
     parser.add_argument(
         "--plot",
         type=Path,
-        help="ears: log.jsonl of an encoder's training, for a picture of its error rates",
+        help="log.jsonl of an encoder's training, for a picture of its error rates instead",
+    )
+
+
+def add_align_options(parser: argparse.ArgumentParser) -> None:
+    """Options of `evaluate align`."""
+    parser.add_argument(
+        "--run", type=Path, action="append", default=[], help="folder of a run, repeatable"
     )
     parser.add_argument(
-        "--questions-audio",
+        "--clips", type=int, default=60, help="utterances the LM writes down (default %(default)s)"
+    )
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--agent", type=Path, help="agent folder (default: the one that ships)")
+    common.add_argument(
+        "--out",
         type=Path,
-        help="facts, context: folder of the spoken questions, made if missing",
+        default=Path("runs/evaluation"),
+        help="folder for sounds and results (default %(default)s)",
     )
-    parser.add_argument(
-        "--count", type=int, default=300, help="facts: questions; context: conversations"
+    common.add_argument("--threads", type=int, default=1, help="of the recogniser, or of torch")
+    common.add_argument("--seed", type=int, default=0, help="(default %(default)s)")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    names = parser.add_subparsers(dest="what", required=True, metavar="NAME")
+
+    def add(name: str, help: str, aliases: tuple[str, ...] = ()) -> argparse.ArgumentParser:
+        return names.add_parser(name, parents=[common], help=help, aliases=aliases)
+
+    add_agent_options(add("agent", "recorded questions in, what it heard and said out"))
+    add_hearing_options(
+        add("hearing", "encoder and lexicon beside the offline teacher", aliases=("ears",))
     )
-    parser.add_argument("--slots", type=int, default=6, help="facts, turns: sessions side by side")
-    parser.add_argument(
-        "--talk",
-        type=float,
-        default=0.0,
-        help="agent: minutes of a long conversation that are added",
-    )
-    parser.add_argument("--threads", type=int, default=1, help="of the recogniser")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    add_sounds(add("voice", "codec and talker, by a recogniser and by DNSMOS"))
+    add_align_options(add("align", "how speech and text meet in the LM"))
+    facts = add("facts", "what is answered right by voice, and in text")
+    add_spoken(facts, "questions")
+    add_slots(facts)
+    add_spoken(add("context", "answers that hang on what was told before"), "conversations")
+    turns = add("turns", "when it speaks: pauses, interruptions, noise")
+    add_sounds(turns, "pauses, and sounds said into answers")
+    add_noise(turns)
+    add_slots(turns)
+    return parser.parse_args(arguments)
+
+
+def chosen(args: argparse.Namespace) -> tuple[str, Callable[[argparse.Namespace], dict]]:
+    """The name of the result, and the function that measures."""
+    if args.what not in ("hearing", "ears"):
+        return args.what, EVALUATIONS[args.what]
+    encoder = f"-{args.encoder.name}" if args.encoder else ""
+    if args.plot:
+        return f"training{encoder}", plot_training
+    return (f"probe{encoder}", probe) if args.probe else (f"hearing{encoder}", evaluate_hearing)
+
+
+def main() -> None:
+    args = parse_arguments()
     args.out.mkdir(parents=True, exist_ok=True)
-    name = "training" if args.plot else "probe" if args.probe else args.what
-    args.result = args.out / f"{name}{f'-{args.encoder.name}' if args.encoder else ''}.json"
-    ears = plot_training if args.plot else probe if args.probe else evaluate_ears
-    ways = {"agent": evaluate_agent, "ears": ears, "voice": evaluate_voice, "align": evaluate_align}
-    ways |= {
-        "facts": evaluate_facts,
-        "context": evaluate_context,
-        "turns": evaluate_turns,
-    }
-    result = ways[args.what](args)
+    name, evaluate = chosen(args)
+    args.result = args.out / f"{name}.json"
+    result = evaluate(args)
     print(json.dumps(result, indent=1))
     args.result.write_text(json.dumps(result, indent=1) + "\n")
 

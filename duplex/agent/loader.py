@@ -81,11 +81,14 @@ def load_parts(folder: Path | None = None, options: LoadOptions | None = None) -
         codec=load_codec(folder / "codec"),
         draft=_load_draft(folder / "draft", options),
     )
-    if options.format != "int8":
-        return parts
+    return compiled(parts, options.threads) if options.format == "int8" else parts
+
+
+def compiled(parts: Parts, threads: int | None = None) -> Parts:
+    """The same parts, compiled for this processor with weights in 8 bits; None may be among them."""
     from duplex import cpu
 
-    return cpu.compile(parts, options.threads)
+    return cpu.compile(parts, threads)
 
 
 def load_lm(folder: Path, options: LoadOptions) -> LM:

@@ -19,9 +19,12 @@ def compile(parts: Parts, threads: int | None = None) -> Parts:
 
     if not any(kernels.COMPILED.rglob("*.nbi")):
         log.warning("compiling the model for this processor: about a minute, this once")
-    compile_lm(parts.lm)
-    compile_encoder(parts.encoder)
-    compile_talker(parts.talker)
+    if parts.lm:
+        compile_lm(parts.lm)
+    if parts.encoder:
+        compile_encoder(parts.encoder)
+    if parts.talker:
+        compile_talker(parts.talker)
     if parts.draft:
         compile_draft(parts.draft)
     if isinstance(parts.codec, Codec):

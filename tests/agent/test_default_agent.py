@@ -3,13 +3,13 @@
 Needs the base weights, which come from the package registry once (duplex.weights).
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 from duplex.training.data.normalize import heard_form
+from duplex.training.evaluation.conversation import conversation as questions_in_turn
+from duplex.training.evaluation.conversation import read_questions
 from duplex.training.evaluation.error_rate import error_rate
 from duplex.training.evaluation.play import play
 
@@ -25,15 +25,10 @@ def conversation() -> list[dict]:
     """A greeting, a capital, a sum: one running conversation."""
     from duplex.agent import load_agent
 
-    agent = load_agent(slots=1)
-    agent.open(0, seed=0)
-    texts = list(json.loads((QUESTIONS / "questions.json").read_text()).items())[:3]
-    rows = []
-    for name, text in texts:
-        wave, rate_hz = soundfile.read(QUESTIONS / name, dtype="float32")
-        assert rate_hz == SAMPLE_RATE
-        rows.append({"question": text, **play(agent, wave)})
-    return rows
+    texts, waves = read_questions(QUESTIONS)
+    [answers] = play(load_agent(slots=1), [questions_in_turn(waves[:3])])
+    rows = zip(texts.values(), answers, strict=False)
+    return [{"question": text, **vars(answer)} for text, answer in rows]
 
 
 def test_it_writes_down_what_it_hears(conversation):

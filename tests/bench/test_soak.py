@@ -4,6 +4,8 @@ import argparse
 import json
 from collections import Counter
 
+import pytest
+
 from duplex.bench import run as bench
 from duplex.bench import soak
 from duplex.bench.soak import SoakConfig, Visit, faults, plan, user_line
@@ -46,6 +48,7 @@ def options(minutes: str, folder) -> argparse.Namespace:
     return parser.parse_args(["load", "--soak", minutes, "--out", str(folder)])
 
 
+@pytest.mark.slow
 def test_soak_of_seconds_leaves_nobody(monkeypatch, tmp_path, capsys):
     """All kinds of users, at a server that keeps a lost session for two seconds."""
     monkeypatch.setattr("duplex.serving.server.RESUME_S", 2)
@@ -57,6 +60,7 @@ def test_soak_of_seconds_leaves_nobody(monkeypatch, tmp_path, capsys):
     assert "resident" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_session_that_stays_is_a_fault(tmp_path, capsys):
     """The server keeps lost sessions for 30 s, which is longer than the soak waits."""
     config = SoakConfig(stay_s=1.0, max_leaving_s=1.0, kinds={"drops": 1})

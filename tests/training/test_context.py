@@ -4,9 +4,8 @@ import random
 
 import pytest
 from duplex.training.corpus import as_json, write_context
-from duplex.training.evaluation.context import NOT_TOLD, conversations, score
 from duplex.training.scenes.sequence import IGNORE, build_text_sequence, system_text
-from duplex.training.text.context import MODES, UNKNOWN, context_exchange, read_matters
+from duplex.training.text.context import UNKNOWN, context_exchange, read_matters
 
 
 @pytest.mark.parametrize("mode", ["text", "voice", "both", "unknown"])
@@ -65,38 +64,3 @@ def test_a_note_is_read_and_never_learned():
     assert (sequence.label[: 2 + len(note)] == IGNORE).all() and (
         sequence.label[2 + len(note) :] != IGNORE
     ).any()
-
-
-def test_the_same_facts_are_asked_in_every_mode():
-    talks = conversations(16, 0)
-    assert [talk["mode"] for talk in talks] == [mode for mode in MODES for _ in range(4)]
-    by_mode = {mode: [talk for talk in talks if talk["mode"] == mode] for mode in MODES}
-    assert all(
-        talk["note"] and len(talk["user"]) == len(talk["wanted"]) for talk in by_mode["text"]
-    )
-    assert all(
-        not talk["note"] and len(talk["user"]) == 2 * len(talk["wanted"])
-        for talk in by_mode["voice"]
-    )
-    assert all(talk["note"] and len(talk["user"]) == 3 for talk in by_mode["both"])
-    for text, voice, both in zip(by_mode["text"], by_mode["voice"], by_mode["both"], strict=True):
-        values = [{value for [value] in talk["wanted"]} for talk in (text, voice, both)]
-        assert values[0] == values[1] <= values[2] and len(values[2]) == 2
-
-
-def test_what_is_right_is_counted_for_the_questions_alone():
-    turns = [
-        {"said": "Good to know, Rex."},
-        {"said": "Your dog is called Rex."},
-        {"said": "You live in Rome."},
-    ]
-    record = {"mode": "voice", "turns": turns, "wanted": [["Rex"], ["Paris"]]}
-    told = {
-        "mode": "unknown",
-        "turns": [{"said": "I'm sorry, you haven't told me that."}],
-        "wanted": [NOT_TOLD],
-    }
-    assert score([record, told]) == {
-        "voice": {"asked": 2, "right": 1},
-        "unknown": {"asked": 1, "right": 1},
-    }

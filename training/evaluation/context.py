@@ -1,74 +1,71 @@
-"""Answers that hang on what was told before: by voice, as text in the context, half by each, or not at all.
+"""Answers that hang on what was told before: by voice, as text, half by each, or not at all.
 
-    python -m duplex.training.evaluate context --questions-audio context --count 80 --out runs/evaluation
+    python -m duplex.training.evaluate context --questions-audio context --count 80 \\
+        --out runs/evaluation
 
-The same facts (texts/context.txt) are given in each way, in conversations of their own, spoken by Kokoro's voices, which no
-training has heard; a text is read by the agent in the middle of the session, as a client would send it. An answer is right if the
-value is in it; where nothing was told, if it says so.
+The same facts (texts/context.txt) are given in each way, in conversations of their own, spoken by
+Kokoro's voices, which no training has heard; a text is read by the agent in the middle of the
+session, as a client would send it. An answer is right if the value is in it; where nothing was
+told, if it says so.
 """
 
+import argparse
 import hashlib
+import itertools
 import json
 import random
-from pathlib import Path
+from collections.abc import Generator
 
 import numpy as np
-import soundfile
-from duplex.training.data.synthesizers import KOKORO, Kokoro
-from duplex.training.evaluation.facts import right, wave_of
-from duplex.training.evaluation.play import play
+from duplex.training.evaluation.facts import is_right
+from duplex.training.evaluation.play import Script, Tick, ask, play
+from duplex.training.evaluation.spoken import SpokenTexts
 from duplex.training.text.context import MODES, context_exchange, read_matters
 
-from duplex import weights
 from duplex.agent import load_agent
-from duplex.audio import SAMPLE_RATE
 
+# What is in a right answer about something that nobody has told.
 NOT_TOLD = ["haven't told"]
 
 
 def conversations(count: int, seed: int) -> list[dict]:
-    """`count` in all, as many of each mode; the random numbers, and so the facts, are the same for every mode."""
-    matters, found = read_matters(), []
+    """`count` in all, as many of each mode, about the same facts: {"mode", "note", "user", "wanted"}.
+
+    The note is the text that is told, `user` what is said, and `wanted` the accepted answers to the
+    last of that. Random numbers, and so the facts, are the same for every mode.
+    """
+    matters = read_matters()
+    found = []
     for mode in MODES:
         for number in range(count // len(MODES)):
-            _, asked, note, turns = context_exchange(
-                matters, random.Random(f"{seed} {number}"), mode
-            )
-            values = [[one.value] for one in asked] if mode != "unknown" else [NOT_TOLD]
-            found.append(
-                {"mode": mode, "note": note, "user": [user for user, _ in turns], "wanted": values}
-            )
+            rng = random.Random(f"{seed} {number}")
+            _, asked, note, turns = context_exchange(matters, rng, mode)
+            wanted = [[one.value] for one in asked] if mode != "unknown" else [NOT_TOLD]
+            user = [user for user, _ in turns]
+            found.append({"mode": mode, "note": note, "user": user, "wanted": wanted})
     return found
 
 
-def sound_of(text: str, folder: Path, voices: list) -> np.ndarray:
-    """A text in the voice that its letters choose, [samples]; made when it is not in the folder. `voices`: Kokoro, once needed."""
+def read_spoken(text: str, spoken: SpokenTexts) -> np.ndarray:
+    """A text in the voice that its letters choose, float32 [N]; made when it is not there."""
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
-    path = folder / f"{name}.wav"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        if not voices:
-            voices.append(Kokoro(weights.folder(KOKORO)))
-        voice = int(name, 16) % len(voices[0].voices)
-        soundfile.write(
-            path.with_suffix(".part"),
-            voices[0].say(text, voice),
-            SAMPLE_RATE,
-            "PCM_16",
-            format="WAV",
-        )
-        path.with_suffix(".part").rename(path)
-    return wave_of(path)
+    spoken.speak(name, text, int(name, 16))
+    return spoken.read(name)
 
 
-def hold(agent, talk: dict, waves: list[np.ndarray], seed: int) -> list[dict]:
-    """{"heard", "said"} of every turn of one conversation, one after the other in one session."""
-    agent.open(0, seed=seed)
-    if talk["note"]:
-        agent.write(0, "system", talk["note"])
-    turns = [play(agent, wave) for wave in waves]
-    agent.close(0)
-    return [{name: turn[name] for name in ("heard", "said")} for turn in turns]
+def script(agent, note: str, waves: list[np.ndarray]) -> Script:
+    """A conversation: a note that is written, then each wave asked -> {"heard", "said"} of each."""
+
+    def run(slot: int) -> Generator[np.ndarray, Tick, list[dict]]:
+        if note:
+            agent.write(slot, "system", note)
+        turns = []
+        for wave in waves:
+            answer = yield from ask(wave)
+            turns.append({"heard": answer.heard, "said": answer.said})
+        return turns
+
+    return run
 
 
 def score(records: list[dict]) -> dict:
@@ -79,21 +76,27 @@ def score(records: list[dict]) -> dict:
         answers = record["turns"][len(record["turns"]) - len(record["wanted"]) :]
         for answer, wanted in zip(answers, record["wanted"], strict=True):
             row["asked"] += 1
-            row["right"] += right(wanted, answer["said"])
+            row["right"] += is_right(wanted, answer["said"])
     return result
 
 
-def evaluate_context(args) -> dict:
+def evaluate_context(args: argparse.Namespace) -> dict:
+    """`evaluate context`."""
     if not args.questions_audio:
         raise SystemExit(
-            "Name the folder of the spoken sentences with --questions-audio; what is missing there is made."
+            "Name the folder of the spoken sentences with --questions-audio; "
+            "what is missing there is made."
         )
-    agent, voices, records = load_agent(args.agent), [], []
-    for talk in conversations(args.count, args.seed):
-        waves = [sound_of(text, args.questions_audio, voices) for text in talk["user"]]
-        records.append({**talk, "turns": hold(agent, talk, waves, args.seed)})
+    agent = load_agent(args.agent)
+    spoken = SpokenTexts(args.questions_audio)
+    talks = conversations(args.count, args.seed)
+    scripts = [
+        script(agent, talk["note"], [read_spoken(text, spoken) for text in talk["user"]])
+        for talk in talks
+    ]
+    turns = play(agent, scripts, itertools.repeat(args.seed))
+    records = [{**talk, "turns": found} for talk, found in zip(talks, turns, strict=True)]
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "context.jsonl").write_text(
-        "".join(json.dumps(record) + "\n" for record in records)
-    )
+    lines = [json.dumps(record) + "\n" for record in records]
+    (args.out / "context.jsonl").write_text("".join(lines))
     return score(records)

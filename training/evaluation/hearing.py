@@ -1,118 +1,96 @@
-"""Measure the ears: word error rates of what the encoder and the lexicon hear beside those of the offline teacher.
+"""Measure hearing: word error rates of encoder and lexicon beside those of the offline teacher.
 
-    python -m duplex.training.evaluate ears --pool pools/real --pool pools/many --noise DATA --out runs/evaluation
-    python -m duplex.training.evaluate ears --encoder runs/encoder --pool ...    another encoder, without the agent's LM
-    python -m duplex.training.evaluate ears --plot runs/encoder/log.jsonl        error rates over a training's time, as a picture
+    python -m duplex.training.evaluate hearing --pool pools/real --pool pools/many --noise DATA \\
+        --out runs/evaluation
+    python -m duplex.training.evaluate hearing --encoder runs/encoder --pool ...    another encoder
+    python -m duplex.training.evaluate hearing --plot runs/encoder/log.jsonl        a learning curve
 
-Every clip is one that no training heard (a pool's `valid` split: other speakers, other sentences). The teacher is Whisper
-tiny.en, offline, on the same disturbed clip; what it heard stays in OUT/teacher.jsonl. Also: what the agent's LM writes down
-of the clean clips, words invented in noise and silence and in the agent's own voice that leaks back, the tick's time, memory
-and error rate over an hour. Started again with the same arguments it goes on where it stopped.
+Every clip is one that no training heard (a pool's `valid` split: other speakers, other sentences).
+The teacher is Whisper tiny.en, offline, on the same disturbed clip; what it heard stays in
+OUT/teacher.jsonl. Also: what the agent's LM writes down of the clean clips, words invented in noise
+and silence and in the agent's own voice that leaks back, the tick's time, memory, and error rate
+over an hour. With another encoder the LM is left out. Started again with the same arguments it goes
+on where it stopped.
 """
 
+import argparse
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import scipy.signal
-import soxr
 import torch
-from duplex.training.data.augment import active_power, load_noise, noise_stretch, room_response
-from duplex.training.data.normalize import heard_form
+from duplex.training.data.augment import load_noise
 from duplex.training.data.pool import Pool
+from duplex.training.evaluation.disturbances import disturbances, wordless, words_per_minute
 from duplex.training.evaluation.error_rate import error_rate
-from duplex.training.evaluation.voice import sentences, speak
+from duplex.training.evaluation.play import Script, Tick, in_ticks, play, tick_at
+from duplex.training.evaluation.voice import speak
 from duplex.training.scenes.recognition import SpeechRecognizer, join_words, load_recognizer
+from duplex.training.text.templates import read_lines
 from torch.nn import functional as F
 
+from duplex import weights
+from duplex.agent import load_agent
+from duplex.agent.loader import compiled
 from duplex.audio import ENCODER_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
 from duplex.bench.recognizer import Whisper
-from duplex.cpu.encoder import compile_encoder
 from duplex.events import Transcript
 from duplex.model import features
 from duplex.model.beam_search import BeamState, decode, n_best
+from duplex.model.parts import Parts
 
-AFTER_TICKS = 10  # the last words come late
-LEAD_TICKS = 6  # of silence before a clip that the agent hears, as in any room
-SETTLE_TICKS = 25  # after a clip, in which its LM may still write
-SLOTS = 8
-LEAK_DB = -20.0
-HARD = {"SNR 20 dB": 20.0, "SNR 10 dB": 10.0, "SNR 5 dB": 5.0, "SNR 0 dB": 0.0}
+# Ticks of silence after a clip, in which its last words are recognised.
+AFTER_TICKS = 10
 
 
-def disturbances(noises: list[np.ndarray]) -> dict:
-    """{name: function (wave, its own random numbers) -> wave}"""
-
-    def noisy(decibel):
-        def add(wave, rng):
-            return wave + np.sqrt(active_power(wave) * 10 ** (-decibel / 10)) * noise_stretch(
-                len(wave), noises, rng
-            )
-
-        return add
-
-    def room(wave, rng):
-        return scipy.signal.fftconvolve(wave, room_response(rng))[: len(wave)].astype(np.float32)
-
-    def telephone(wave, rng):
-        narrow = soxr.resample(soxr.resample(wave, SAMPLE_RATE, 8000), 8000, SAMPLE_RATE)
-        return np.pad(narrow, (0, max(0, len(wave) - len(narrow))))[: len(wave)].astype(np.float32)
-
-    def level(decibel):
-        return lambda wave, rng: (
-            (wave * 10 ** (decibel / 20) / (np.abs(wave).max() + 1e-9))
-            .clip(-1, 1)
-            .astype(np.float32)
-        )
-
-    table = {
-        "clean": lambda wave, rng: wave,
-        **{name: noisy(decibel) for name, decibel in HARD.items()},
-    }
-    return table | {
-        "room": room,
-        "telephone": telephone,
-        "peak -40 dB": level(-40),
-        "clipped by 12 dB": level(12),
-    }
-
-
-def open_ears(agent: Path, encoder: Path | None) -> SpeechRecognizer:
-    """The ears of an agent folder, or another encoder with the agent's lexicon."""
+def open_recognizer(agent: Path, encoder: Path | None) -> SpeechRecognizer:
+    """The recogniser of an agent folder, or another encoder with the agent's lexicon."""
     return load_recognizer(encoder or agent / "encoder", agent / "lexicon")
 
 
+def as_served(recognizer: SpeechRecognizer) -> SpeechRecognizer:
+    """The same recogniser, with the encoder compiled for this processor."""
+    parts = Parts(recognizer.encoder, recognizer.lexicon, None, None, None, None, None)
+    return replace(recognizer, encoder=compiled(parts).encoder)
+
+
+def with_silence(wave: np.ndarray) -> torch.Tensor:
+    """wave, float32 [N] -> [1, N'], whole ticks with AFTER_TICKS of silence at the end."""
+    sound = torch.from_numpy(wave.astype(np.float32))
+    return F.pad(sound, (0, TICK_SAMPLES * AFTER_TICKS + -len(sound) % TICK_SAMPLES))[None]
+
+
 @torch.inference_mode()
-def transcribe(ears: SpeechRecognizer, wave: np.ndarray, turn: bool = True) -> str:
-    """What is heard of a clip [samples]: the likeliest reading of it as one turn, or else the words as they were given."""
-    wave = torch.from_numpy(wave.astype(np.float32))
-    wave = F.pad(wave, (0, TICK_SAMPLES * AFTER_TICKS + -len(wave) % TICK_SAMPLES))[None]
-    mel, _ = features.log_mel(wave, features.initial_state(1))
-    reading = BeamState()
-    given = [
-        decode(ears.lexicon, reading, tick.numpy())
-        for tick in ears.encoder(mel)[1][0].split(ENCODER_FRAMES_PER_TICK)
+def transcribe(recognizer: SpeechRecognizer, wave: np.ndarray, is_turn: bool = True) -> str:
+    """What is heard of a clip, float32 [N].
+
+    The best hypothesis of it as one turn, or else the words as they were committed.
+    """
+    mel, _ = features.log_mel(with_silence(wave), features.initial_state(1))
+    beam = BeamState()
+    committed = [
+        decode(recognizer.lexicon, beam, tick.numpy())
+        for tick in recognizer.encoder(mel)[1][0].split(ENCODER_FRAMES_PER_TICK)
     ]
-    return " ".join(n_best(ears.lexicon, reading, 1)[0][0]) if turn else join_words(given)
+    return " ".join(n_best(recognizer.lexicon, beam, 1)[0][0]) if is_turn else join_words(committed)
 
 
-class Offline:
+class Teacher:
     """A recogniser of whole clips, and a file that keeps what it heard: it hears no sound twice."""
 
     def __init__(self, path: Path, recognise: Callable[[np.ndarray], str]):
         """recognise: wave float32 [N] at 24 kHz -> its text."""
         self.path = path
         self.recognise = recognise
-        self.heard = (
-            dict(json.loads(line) for line in path.read_text().splitlines())
-            if path.exists()
-            else {}
-        )
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.heard: dict[str, str] = dict(json.loads(line) for line in lines)
 
     def transcribe(self, wave: np.ndarray) -> str:
+        """The text of wave, float32 [N] at 24 kHz."""
         key = hashlib.sha256(wave.tobytes()).hexdigest()[:16]
         if key not in self.heard:
             self.heard[key] = self.recognise(wave)
@@ -121,59 +99,70 @@ class Offline:
         return self.heard[key]
 
 
-def written(agent, waves: list[np.ndarray]) -> list[str]:
-    """What the agent's LM writes down of each clip, each in a new session, as many side by side as there are slots."""
-    texts, order = (
-        [Transcript() for _ in waves],
-        sorted(range(len(waves)), key=lambda i: len(waves[i])),
-    )
+def agent_transcripts(
+    agent, waves: list[np.ndarray], lead_ticks: int = 6, settle_ticks: int = 25
+) -> list[str]:
+    """What the agent's LM writes down of each clip, each in a session of its own.
+
+    lead_ticks: silence before a clip, as in any room; settle_ticks: after the longest of the clips
+    that are heard side by side, in which the LM may still write.
+    """
+
+    def script(wave: np.ndarray, ticks: int) -> Script:
+        sound = in_ticks(np.pad(wave, (lead_ticks * TICK_SAMPLES, 0)))
+
+        def listen(slot: int) -> Generator[np.ndarray, Tick, str]:
+            transcript = Transcript()
+            for tick in range(ticks):
+                for event in (yield tick_at(sound, tick)).events:
+                    transcript.read(event)
+            return transcript.user_text
+
+        return listen
+
+    order = sorted(range(len(waves)), key=lambda i: len(waves[i]))
+    scripts = []
     for begin in range(0, len(waves), agent.slots):
         group = order[begin : begin + agent.slots]  # of like lengths
-        ticks = LEAD_TICKS + -(-len(waves[group[-1]]) // TICK_SAMPLES) + SETTLE_TICKS
-        sound = np.zeros((agent.slots, ticks * TICK_SAMPLES), np.float32)
-        for slot, i in enumerate(group):
-            agent.open(slot, seed=0)
-            sound[slot, LEAD_TICKS * TICK_SAMPLES :][: len(waves[i])] = waves[i]
-        for tick in np.split(sound, ticks, axis=1):
-            _, events = agent.step(tick, [*range(len(group))])
-            for slot, i in enumerate(group):
-                for event in events[slot]:
-                    texts[i].read(event)
-        for slot in range(len(group)):
-            agent.close(slot)
-    return [transcript.user_text for transcript in texts]
+        ticks = lead_ticks + len(in_ticks(waves[group[-1]])) + settle_ticks
+        scripts += [script(waves[i], ticks) for i in group]
+    texts = dict(zip(order, play(agent, scripts), strict=True))
+    return [texts[i] for i in range(len(waves))]
 
 
 @torch.inference_mode()
-def tick_times(agent) -> list[float]:
-    """ms a tick takes for features, encoder and lexicon, as they are served, with all slots hearing noise: median, 99th percentile.
+def tick_times(agent, ticks: int = 300, warm_up_ticks: int = 50) -> list[float]:
+    """Times of a tick's features, encoder and lexicon as they are served, in ms.
 
-    Third the median of the processor's time, which other programs lengthen less.
+    All slots hear noise. The median, the 99th percentile, and the median of the processor's time,
+    which other programs lengthen less.
     """
-    mel_state, state, times = (
-        features.initial_state(agent.slots),
-        agent.parts.encoder.initial_state(agent.slots),
-        [],
-    )
-    readings = [BeamState() for _ in range(agent.slots)]
-    for _ in range(300):
+    mel_state = features.initial_state(agent.slots)
+    state = agent.parts.encoder.initial_state(agent.slots)
+    times = []
+    beams = [BeamState() for _ in range(agent.slots)]
+    for _ in range(ticks):
         wave = 0.05 * torch.randn(agent.slots, TICK_SAMPLES)
         begun = time.perf_counter(), time.process_time()
         mel, mel_state = features.log_mel(wave, mel_state)
         (_, phones), state = agent.parts.encoder.step(mel, state)
-        for reading, log_probs in zip(readings, phones.numpy(), strict=True):
-            decode(agent.parts.lexicon, reading, log_probs)
+        for beam, log_probs in zip(beams, phones.numpy(), strict=True):
+            decode(agent.parts.lexicon, beam, log_probs)
         times.append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
-    wall, processor = 1000 * np.array(times[50:]).T
+    wall, processor = 1000 * np.array(times[warm_up_ticks:]).T
     return np.round([np.median(wall), np.quantile(wall, 0.99), np.median(processor)], 1).tolist()
 
 
-def chosen(folder: Path, count: int) -> tuple[list[str], list[np.ndarray]]:
+def valid_clips(folder: Path, count: int, max_s: float = 12) -> tuple[list[str], list[np.ndarray]]:
+    """Texts and waves of at most `count` clips that no training heard, evenly over the pool.
+
+    They have three words or more and are shorter than max_s.
+    """
     pool = Pool(folder, split="valid")
     fit = [
         i
-        for i, e in enumerate(pool.entries)
-        if len(e["text"].split()) >= 3 and e["samples"] < 12 * SAMPLE_RATE
+        for i, entry in enumerate(pool.entries)
+        if len(entry["text"].split()) >= 3 and entry["samples"] < max_s * SAMPLE_RATE
     ]
     fit = fit[:: max(1, len(fit) // count)][:count]
     return [pool.entries[i]["text"] for i in fit], [pool.wave(i) for i in fit]
@@ -181,96 +170,72 @@ def chosen(folder: Path, count: int) -> tuple[list[str], list[np.ndarray]]:
 
 @torch.inference_mode()
 def long_run(
-    ears: SpeechRecognizer, seconds: float, clips: tuple[list[str], list[np.ndarray]]
+    recognizer: SpeechRecognizer, seconds: float, clips: tuple[list[str], list[np.ndarray]]
 ) -> dict:
-    """Clips over and over through one stream: WER of its first and of its last clips, memory before and after."""
+    """Clips over and over through one stream: WER of its first and of its last clips, memory."""
     texts, waves = clips
-    mel_state, state = features.initial_state(1), ears.encoder.initial_state(1)
-    size, memory = state_bytes(state), resident_megabytes()
-    reading, heard, played, n = BeamState(), [], 0.0, 0
-    while played < seconds:
-        wave = torch.from_numpy(waves[n % len(waves)])
-        wave = F.pad(wave, (0, TICK_SAMPLES * AFTER_TICKS + -len(wave) % TICK_SAMPLES))
+    mel_state = features.initial_state(1)
+    state = recognizer.encoder.initial_state(1)
+    state_before = state_bytes(state)
+    memory_before = resident_megabytes()
+    beam = BeamState()
+    heard: list[tuple[str, str]] = []
+    played_s = 0.0
+    while played_s < seconds:
+        number = len(heard) % len(waves)
+        wave = with_silence(waves[number])
         words = []
         for tick in wave.view(-1, 1, TICK_SAMPLES):
             mel, mel_state = features.log_mel(tick, mel_state)
-            (_, log_probs), state = ears.encoder.step(mel, state)
-            words.append(decode(ears.lexicon, reading, log_probs[0].numpy()))
-        heard.append((texts[n % len(texts)], join_words(words)))
-        played, n = played + len(wave) / SAMPLE_RATE, n + 1
+            (_, log_probs), state = recognizer.encoder.step(mel, state)
+            words.append(decode(recognizer.lexicon, beam, log_probs[0].numpy()))
+        heard.append((texts[number], join_words(words)))
+        played_s += wave.shape[1] / SAMPLE_RATE
     ends = (heard[: len(texts)], heard[-len(texts) :])
-    first, last = (error_rate([a for a, _ in part], [b for _, b in part]) for part in ends)
+    rates = [error_rate([a for a, _ in part], [b for _, b in part]) for part in ends]
     return {
-        "minutes": round(played / 60, 1),
-        "WER of the first and of the last clips": [round(first, 3), round(last, 3)],
-        "bytes of the state, before and after": [size, state_bytes(state)],
-        "MB of the process, before and after": [memory, resident_megabytes()],
+        "minutes": round(played_s / 60, 1),
+        "WER of the first and of the last clips": [round(rate, 3) for rate in rates],
+        "bytes of the state, before and after": [state_before, state_bytes(state)],
+        "MB of the process, before and after": [memory_before, resident_megabytes()],
     }
 
 
 def state_bytes(state) -> int:
-    return sum(
-        t.numel() * t.element_size()
-        for t in (state.keys, state.values, state.mel_tail, state.conv_tail)
-    )
+    """Size of an encoder's stream state."""
+    tensors = (state.keys, state.values, state.mel_tail, state.conv_tail)
+    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 def resident_megabytes() -> int:
-    line = next(
-        line
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith("VmRSS")
-    )
+    """Resident memory of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    line = next(line for line in lines if line.startswith("VmRSS"))
     return int(line.split()[1]) // 1024
 
 
-def wordless(
-    noises: list[np.ndarray], minutes: float, rng: np.random.Generator
-) -> list[np.ndarray]:
-    """Stretches of 20 s of noises at many levels, tones and silence."""
-    waves, samples = [], SAMPLE_RATE * 20
-    for i in range(max(1, round(minutes * 3))):
-        level = 10 ** (rng.uniform(-60, -15) / 20)
-        if i % 5 == 0:
-            wave = np.zeros(samples, np.float32)
-        elif i % 5 == 1:  # tones that come and go, as music does
-            steps = np.repeat(220 * 2 ** (rng.integers(0, 25, samples // 6000 + 1) / 12), 6000)[
-                :samples
-            ]
-            wave = level * np.sin(2 * np.pi * np.cumsum(steps) / SAMPLE_RATE)
-        else:
-            wave = level * noise_stretch(samples, noises, rng)
-        waves.append(wave.astype(np.float32))
-    return waves
-
-
-def words_a_minute(texts: list[str], waves: list[np.ndarray]) -> float:
-    return round(
-        sum(len(heard_form(text).split()) for text in texts)
-        / (sum(map(len, waves)) / SAMPLE_RATE / 60),
-        2,
-    )
-
-
 def pool_table(
-    args, ears: SpeechRecognizer, teacher: Offline, noises: list[np.ndarray], folder: Path
+    args: argparse.Namespace,
+    recognizer: SpeechRecognizer,
+    teacher: Teacher,
+    noises: list[np.ndarray],
+    folder: Path,
 ) -> dict:
     """{disturbance: [our WER, the teacher's, how many times the teacher's ours is]}"""
-    texts, waves = chosen(folder, args.clips)
+    texts, waves = valid_clips(folder, args.clips)
     table = {}
     for name, disturb in disturbances(noises).items():
-        heard = [
+        disturbed = [
             disturb(wave, np.random.default_rng([args.seed, i])) for i, wave in enumerate(waves)
         ]
-        ours, theirs = (
-            [transcribe(ears, wave) for wave in heard],
-            [teacher.transcribe(wave) for wave in heard],
-        )
-        rates = error_rate(texts, ours), error_rate(texts, theirs)
+        ours = [transcribe(recognizer, wave) for wave in disturbed]
+        theirs = [teacher.transcribe(wave) for wave in disturbed]
+        our_rate = error_rate(texts, ours)
+        their_rate = error_rate(texts, theirs)
         table[name] = [
-            round(rates[0], 3),
-            round(rates[1], 3),
-            round(rates[0] / max(rates[1], 1e-3), 2),
+            round(our_rate, 3),
+            round(their_rate, 3),
+            round(our_rate / max(their_rate, 1e-3), 2),
         ]
         print(folder.name, name, table[name], flush=True)
         if name == "clean":
@@ -279,106 +244,80 @@ def pool_table(
     return table
 
 
-def digest(*folders: Path) -> str:
-    """Of all weights in these folders."""
-    files = sorted(path for folder in folders for path in folder.rglob("model.safetensors"))
-    return hashlib.sha256(
-        b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)
-    ).hexdigest()[:12]
+def digest(folder: Path) -> str:
+    """Of all weights in a folder."""
+    files = sorted(folder.rglob("model.safetensors"))
+    digests = [hashlib.sha256(path.read_bytes()).digest() for path in files]
+    return hashlib.sha256(b"".join(digests)).hexdigest()[:12]
 
 
-def evaluate_ears(args) -> dict:
-    from duplex import weights
-    from duplex.agent import load_agent
+class Results:
+    """Named measures in a file; those that an interrupted run has done are not done again."""
 
-    assert args.pool and args.noise, "ears need --pool and --noise"
+    def __init__(self, path: Path, setting: dict):
+        """setting: what the measures hang on; those of another setting are forgotten."""
+        self.path = path
+        found = json.loads(path.read_text()) if path.exists() else {}
+        self.found = found if found.get("setting") == setting else {"setting": setting}
+
+    def measure(self, name: str, work: Callable, *what) -> None:
+        """Do work(*what), unless that has been done, and keep what it gives."""
+        if name not in self.found:
+            self.found[name] = work(*what)
+            self.path.write_text(json.dumps(self.found, indent=1) + "\n")
+            print(name, self.found[name], flush=True)
+
+
+def evaluate_hearing(args: argparse.Namespace, slots: int = 8, leak_db: int = -20) -> dict:
+    """`evaluate hearing`; `slots`: of the larger agent, leak_db: how loud its own voice is."""
+    assert args.pool and args.noise, "hearing needs --pool and --noise"
     folder = args.agent or weights.DEFAULT_AGENT
-    ears, noises = open_ears(folder, args.encoder), load_noise(args.noise)
-    compile_encoder(ears.encoder)  # as it serves
-    whisper = Whisper(weights.whisper_tiny(), args.threads)
-    teacher = Offline(args.out / "teacher.jsonl", whisper.text)
+    noises = load_noise(args.noise)
+    recognizer = as_served(open_recognizer(folder, args.encoder))
+    teacher = Teacher(
+        args.out / "teacher.jsonl", Whisper(weights.whisper_tiny(), args.threads).text
+    )
     setting = {key: getattr(args, key) for key in ("clips", "minutes", "hour", "seed")}
     setting["weights"] = digest(args.encoder or folder)
-    result = json.loads(args.result.read_text()) if args.result.exists() else {}
-    result = result if result.get("setting") == setting else {"setting": setting}
+    results = Results(args.result, setting)
 
-    def measure(name: str, work: Callable):
-        """Unless an interrupted run has done so."""
-        if name not in result:
-            result[name] = work()
-            args.result.write_text(json.dumps(result, indent=1) + "\n")
-            print(name, result[name], flush=True)
+    def invented(waves: list[np.ndarray]) -> float:
+        return words_per_minute(
+            [transcribe(recognizer, wave, is_turn=False) for wave in waves], waves
+        )
 
     for pool in args.pool:
-        measure(
-            f"WER on {pool.name}: ours, teacher's, ratio",
-            lambda pool=pool: pool_table(args, ears, teacher, noises, pool),
-        )
-    quiet = wordless(noises, args.minutes, np.random.default_rng(args.seed))
-    measure(
-        "words a minute in noise, tones and silence",
-        lambda: words_a_minute([transcribe(ears, wave, turn=False) for wave in quiet], quiet),
-    )
-    measure("one long stream", lambda: long_run(ears, 60 * args.hour, chosen(args.pool[0], 12)))
-    for slots in (1, SLOTS):
-        agent = load_agent(args.agent, slots=slots)
-        measure(
-            f"ms a tick of features, encoder and lexicon, batch {slots}: median, p99, CPU",
-            lambda agent=agent: tick_times(agent),
-        )
-    leak = [wave * 10 ** (LEAK_DB / 20) for wave in speak(agent, sentences("heldout")[:30])]
-    measure(
-        f"words a minute in the agent's voice at {LEAK_DB:.0f} dB",
-        lambda: words_a_minute([transcribe(ears, wave, turn=False) for wave in leak], leak),
-    )
+        name = f"WER on {pool.name}: ours, teacher's, ratio"
+        results.measure(name, pool_table, args, recognizer, teacher, noises, pool)
+    noise = wordless(noises, args.minutes, np.random.default_rng(args.seed))
+    results.measure("words a minute in noise, tones and silence", invented, noise)
+    clips = valid_clips(args.pool[0], 12)
+    results.measure("one long stream", long_run, recognizer, 60 * args.hour, clips)
+    for count in (1, slots):
+        agent = load_agent(args.agent, slots=count)
+        name = f"ms a tick of features, encoder and lexicon, batch {count}: median, p99, CPU"
+        results.measure(name, tick_times, agent)
+    leak = [wave * 10 ** (leak_db / 20) for wave in speak(agent, read_lines("heldout")[:30])]
+    results.measure(f"words a minute in the agent's voice at {leak_db} dB", invented, leak)
     if args.encoder is None:  # the agent's LM knows only the agent's encoder
-        for pool in args.pool:
-            texts, waves = chosen(pool, args.clips)
-            name = f"LM's transcript: WER on {pool.name}, clean"
-            measure(name, lambda t=texts, w=waves: round(error_rate(t, written(agent, w)), 3))
-        for name, waves in (
-            ("noise, tones and silence", quiet),
-            (f"the agent's voice at {LEAK_DB:.0f} dB", leak),
-        ):
-            measure(
-                f"LM's transcript: words a minute in {name}",
-                lambda w=waves: words_a_minute(written(agent, w), w),
-            )
-    return result
+        sounds = {"noise, tones and silence": noise, f"the agent's voice at {leak_db} dB": leak}
+        measure_transcripts(args, results, agent, sounds)
+    return results.found
 
 
-def plot_training(args) -> dict:
-    """The error rates in a training's log over its minutes, a line for each pool -> the last of each.
+def measure_transcripts(
+    args: argparse.Namespace, results: Results, agent, sounds: dict[str, list[np.ndarray]]
+) -> None:
+    """What the agent's LM writes down of clips, and of sounds that have no words for it."""
 
-    Of words if they were measured (duplex.training.encoder --lexicon), else of phones.
-    """
-    import matplotlib
+    def clip_error_rate(pool: Path) -> float:
+        texts, waves = valid_clips(pool, args.clips)
+        return round(error_rate(texts, agent_transcripts(agent, waves)), 3)
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    def invented(waves: list[np.ndarray]) -> float:
+        return words_per_minute(agent_transcripts(agent, waves), waves)
 
-    logged = [json.loads(line) for line in args.plot.read_text().splitlines()]
-    key, what = (
-        ("wer", "words") if any("wer" in line for line in logged) else ("phone_errors", "phones")
-    )
-    lines = [line for line in logged if key in line]
-    figure, axis = pyplot.subplots(figsize=(8, 4.5))
-    for pool in dict.fromkeys(line["pool"] for line in lines):
-        points = [(line["minutes"], 100 * line[key]) for line in lines if line["pool"] == pool]
-        axis.plot(
-            *zip(*points, strict=True),
-            label=f"{pool}: {points[-1][1]:.1f} %",
-            marker=".",
-            markersize=3,
-        )
-    axis.set(
-        xlabel="minutes of training",
-        ylabel=f"wrong {what}, %",
-        ylim=(0, 100),
-        title="Clips kept aside",
-    )
-    axis.grid(alpha=0.3)
-    axis.legend()
-    figure.tight_layout()
-    figure.savefig(args.result.with_suffix(".png"), dpi=100)
-    return {line["pool"]: [line["minutes"], line[key]] for line in lines}
+    for pool in args.pool:
+        results.measure(f"LM's transcript: WER on {pool.name}, clean", clip_error_rate, pool)
+    for name, waves in sounds.items():
+        results.measure(f"LM's transcript: words a minute in {name}", invented, waves)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from duplex.training.evaluation.error_rate import error_rate
-from duplex.training.evaluation.hearing import AFTER_TICKS, chosen, open_ears
+from duplex.training.evaluation.hearing import AFTER_TICKS, open_recognizer, valid_clips
 from duplex.training.scenes.recognition import decode_words, join_words
 
 from duplex.audio import (
@@ -190,7 +190,7 @@ def probe_layers(
 def streams_of(pool: Path, clips: int, seconds: float) -> list[tuple[str, torch.Tensor]]:
     """Clips end to end: (text, mel [1, 8n, 80]) of streams that are at least so long."""
     streams, words, sound = [], [], []
-    for text, wave in zip(*chosen(pool, clips), strict=True):
+    for text, wave in zip(*valid_clips(pool, clips), strict=True):
         words.append(text)
         sound.append(np.pad(wave, (0, AFTER_TICKS * TICK_SAMPLES)))
         if sum(map(len, sound)) >= seconds * SAMPLE_RATE:
@@ -240,7 +240,7 @@ def draw(curves: dict[str, torch.Tensor], windows: dict[float, list[float]], pat
 def probe(args) -> dict:
     from duplex.weights import DEFAULT_AGENT
 
-    ears = open_ears(args.agent or DEFAULT_AGENT, args.encoder)
+    ears = open_recognizer(args.agent or DEFAULT_AGENT, args.encoder)
     encoder, config, result = ears.encoder, ears.encoder.config, {}
     torch.manual_seed(args.seed)
     for pool in args.pool:

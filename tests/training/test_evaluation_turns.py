@@ -1,7 +1,8 @@
 """What is told of an agent whose rules are known: sessions side by side are not mixed up, and every place is where it should be."""
 
 import numpy as np
-from duplex.training.evaluation.turns import INTO_KINDS, Talk, hold, in_noise, said_into, with_pause
+from duplex.training.evaluation.play import play
+from duplex.training.evaluation.turns import INTO_KINDS, Talk, in_noise, said_into, with_pause
 
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.events import Event
@@ -61,9 +62,10 @@ def test_who_is_spoken_into_stops_or_goes_on():
         Talk(sound(2, 0.0)),
         Talk(sound(3, 0.1), sound(2, 0.9), after_s=3.0),
     ]
-    assert hold(Patient(2), talks, seed=0) is talks
-    assert [talk.stopped for talk in talks] == [True, False, True, False, False, False]
-    assert [talk.into_voice for talk in talks] == [
+    played = play(Patient(2), [talk.script for talk in talks])
+    assert all(one is talk for one, talk in zip(played, talks, strict=True))
+    assert [talk.is_stopped for talk in talks] == [True, False, True, False, False, False]
+    assert [talk.is_into_voice for talk in talks] == [
         True,
         True,
         True,

@@ -4,20 +4,21 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from duplex.training import evaluate
 from duplex.training.data.normalize import heard_form
-from duplex.training.evaluation import facts as evaluate_facts
+from duplex.training.evaluation import facts
 from duplex.training.evaluation.facts import (
-    Asking,
+    answers_spoken,
+    answers_typed,
+    ask,
     by_chance,
-    converse,
+    is_right,
     questions,
-    right,
     score,
-    typed,
 )
+from duplex.training.evaluation.play import LEAD_IN_SAMPLES, PATIENCE_TICKS, Tick
+from duplex.training.evaluation.spoken import SpokenTexts
 
-from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
+from duplex.audio import TICK_SAMPLES
 from duplex.events import Event
 from tests.tiny_agent import TinyAgent
 
@@ -36,7 +37,7 @@ from tests.tiny_agent import TinyAgent
     ],
 )
 def test_right(answers, said, verdict):
-    assert right(answers, said) is verdict
+    assert is_right(answers, said) is verdict
 
 
 def test_score():
@@ -79,7 +80,7 @@ def test_score():
         "voice": 1,
         "voice / text": None,
     }
-    assert evaluate_facts.table(found["right"]).splitlines()[-1].split() == [
+    assert facts.table(found["right"]).splitlines()[-1].split() == [
         "c",
         "2",
         "0",
@@ -108,10 +109,7 @@ def test_every_question_has_its_own_record(slots):
     words = [3, 1, 5, 2, 4, 1, 2]
     agent, loud = TinyAgent(slots), np.full(TICK_SAMPLES, 0.5, np.float32)
 
-    def ask(slot: int, number: int) -> np.ndarray:
-        return np.tile(loud, 4 * words[number])
-
-    found = converse(agent, ask, len(words))
+    found = answers_spoken(agent, [np.tile(loud, 4 * n) for n in words], seed=0)
     assert [row["heard"].split() for row in found] == [
         [f"word{i}" for i in range(n)] for n in words
     ]
@@ -122,7 +120,9 @@ def test_every_question_has_its_own_record(slots):
 def test_typed_questions_are_written_as_they_would_be_heard():
     agent = TinyAgent(2)
     agent.parts = SimpleNamespace(lexicon=SimpleNamespace(words=["", "who", "Rome"]))
-    assert typed(agent, ["Who is it?", "Is it 9?", "Where's Rome?"], seed=1) == ["echo0"] * 3
+    assert (
+        answers_typed(agent, ["Who is it?", "Is it 9?", "Where's Rome?"], seed=1) == ["echo0"] * 3
+    )
     assert sorted(wish[3] for wish in agent.wishes if wish[0] == "write") == [
         "is it nine",
         "where's Rome",
@@ -130,56 +130,54 @@ def test_typed_questions_are_written_as_they_would_be_heard():
     ]
 
 
-def test_a_question_without_an_answer_ends():
-    one = Asking(0, np.zeros(3 * TICK_SAMPLES, np.float32))
-    while not one.over():
-        one.note([Event("user_started", 0), Event("heard", 0, " hm")] if one.tick == 1 else [])
-    assert one.tick == len(one.sound) + evaluate_facts.PATIENCE_TICKS - 1
-    assert (one.transcript.user_text, one.transcript.agent_text) == (" hm", "")
+def asked(wave: np.ndarray, events: dict[int, list[Event]]) -> tuple[dict, int]:
+    """A question to an agent whose events of each tick these are, and the ticks that it took."""
+    script = ask(wave)
+    next(script)
+    tick = 0
+    while True:
+        try:
+            script.send(Tick(np.zeros(TICK_SAMPLES, np.float32), events.get(tick, []), 0.0))
+        except StopIteration as ended:
+            return ended.value, tick + 1
+        tick += 1
 
 
-def test_an_answer_that_began_too_early_is_not_the_end():
-    one, events = (
-        Asking(0, np.zeros(9 * TICK_SAMPLES, np.float32)),
-        {2: "agent_started", 4: "agent_ended", 8: "user_started"},
-    )
-    events |= {12: "user_ended", 30: "agent_started", 60: "agent_ended"}
-    while not one.over():
-        one.note(
-            [Event(events[one.tick], one.tick), Event("said", one.tick, "It")]
-            if one.tick in events
-            else []
-        )
-    assert one.tick == 60 + evaluate_facts.MORE_TICKS
-    # A turn's pieces belong together, two turns don't.
-    assert [turn.text for turn in one.transcript.turns("agent")] == ["ItItItIt", "ItIt"]
+def test_question_without_an_answer_ends():
+    events = {1: [Event("user_started", 0), Event("heard", 0, " hm")]}
+    found, ticks = asked(np.zeros(3 * TICK_SAMPLES, np.float32), events)
+    assert ticks == 3 + PATIENCE_TICKS - 1
+    assert found == {"heard": "hm", "said": ""}
 
 
-def test_only_missing_sound_is_made(tmp_path, monkeypatch):
+def test_answer_that_began_too_early_is_not_the_end():
+    kinds = {2: "agent_started", 4: "agent_ended", 8: "user_started"}
+    kinds |= {12: "user_ended", 30: "agent_started", 60: "agent_ended"}
+    events = {tick: [Event(kind, tick), Event("said", tick, "It")] for tick, kind in kinds.items()}
+    found, ticks = asked(np.zeros(9 * TICK_SAMPLES, np.float32), events)
+    assert ticks == 60 + facts.MORE_TICKS
+    assert found["said"] == "ItItItIt ItIt"  # a turn's pieces belong together, two turns don't
+
+
+def test_only_missing_sound_is_made(tmp_path):
     rows = [{"id": f"q{n}", "question": f"Question {n}?"} for n in range(3)]
     (tmp_path / "q1.wav").write_bytes(b"made before")
-    asked = []
+    said = []
 
-    class Voice:
+    class Voices:
         voices = range(2)
 
-        def __init__(self, folder):
-            pass
-
         def say(self, text, voice):
-            asked.append((text, voice))
+            said.append((text, voice))
             return np.zeros(2400, np.float32)
 
-    monkeypatch.setattr(evaluate_facts, "Kokoro", Voice)
-    monkeypatch.setattr(evaluate_facts.weights, "folder", lambda found: tmp_path)
-    evaluate_facts.make_sound(rows, tmp_path)
-    assert (
-        asked == [("Question 0?", 0), ("Question 2?", 0)]
-        and (tmp_path / "q1.wav").read_bytes() == b"made before"
-    )
-    assert len(evaluate_facts.wave_of(tmp_path / "q2.wav")) == evaluate_facts.LEAD_IN_SAMPLES + 2400
-    evaluate_facts.make_sound(rows, tmp_path)
-    assert len(asked) == 2
+    spoken = SpokenTexts(tmp_path, Voices)
+    facts.speak_missing(rows, spoken)
+    assert said == [("Question 0?", 0), ("Question 2?", 0)]
+    assert (tmp_path / "q1.wav").read_bytes() == b"made before"
+    assert len(spoken.read("q2")) == LEAD_IN_SAMPLES + 2400
+    facts.speak_missing(rows, spoken)
+    assert len(said) == 2
 
 
 def test_the_questions():
@@ -193,21 +191,6 @@ def test_the_questions():
     for row in rows:
         assert len(row["question"].split()) <= 9 and row["answers"], row
         assert all(heard_form(answer) for answer in row["answers"]), row
-        assert not right(row["answers"], row["question"]), (
+        assert not is_right(row["answers"], row["question"]), (
             row
         )  # repeating the question is no answer
-
-
-def test_a_long_conversation_counts_what_is_answered_at_its_beginning_and_at_its_end(monkeypatch):
-    """An agent that falls silent in the middle is found out."""
-    asked = []
-
-    def play(agent, wave):
-        asked.append(wave)
-        return {"delay_s": 0.5 if len(asked) <= 7 else None, "voice": np.zeros(6 * SAMPLE_RATE)}
-
-    monkeypatch.setattr(evaluate, "play", play)
-    told = evaluate.long_talk(None, [1, 2, 3], 1.0)
-    assert asked == [1, 2, 3, 1, 2, 3, 1, 2, 3, 1] and told["minutes"] == 1.0
-    assert told["answered, of the first and of the last questions"] == ["3 of 3", "0 of 3"]
-    assert told["answered, of all"] == "7 of 10"

@@ -1,0 +1,58 @@
+"""What a call costs of an LM with a billion weights, where a tick cannot afford two.
+
+Its weights are random. One position is what plain decoding feeds, three are what speculative
+decoding feeds with two proposals; a draft network makes three.
+"""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from duplex.agent.loader import compiled
+from duplex.model import kv_cache
+from duplex.model.draft import Draft, DraftConfig
+from duplex.model.lm import LM, LMConfig
+from duplex.model.parts import Parts
+
+# A Llama of a billion weights in its blocks.
+BILLION = LMConfig(width=2048, layers=18, heads=32, kv_heads=8, hidden=8192, lora_rank=0)
+
+
+def median_ms(work: Callable[[], object], times: int = 8) -> float:
+    """What `work` takes."""
+    seconds = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - begun)
+    return round(1000 * float(np.median(seconds)), 1)
+
+
+@torch.inference_mode()
+def measure(config: LMConfig = BILLION) -> dict:
+    """Milliseconds of a call of one position, of three, and of three proposals of a draft."""
+    torch.manual_seed(0)
+    lm = LM(config).merge().eval()
+    weights = sum(weight.numel() for weight in lm.blocks.parameters())
+    draft = Draft(DraftConfig(config.width, 2 * config.width)).eval()
+    parts = compiled(Parts(None, None, lm, None, None, None, None, draft))
+    state = kv_cache.initial_state(config, 1)
+
+    def call(count: int) -> None:
+        x = torch.randn(1, count, config.width)
+        kv_cache.step(parts.lm, x, [count], np.zeros((1, count), bool), state)
+
+    def propose() -> None:
+        hidden = torch.randn(1, config.width)
+        for _ in range(3):
+            token = parts.lm.logits(hidden).argmax(-1)
+            hidden = parts.draft(hidden, parts.lm.embed(token))
+
+    times = {
+        "1 position": median_ms(lambda: call(1)),
+        "3 positions": median_ms(lambda: call(3)),
+        "3 guesses": median_ms(propose),
+    }
+    return {"weights in blocks": weights, "ms": times}
