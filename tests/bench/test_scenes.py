@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import soundfile
-from duplex.training import make_scenes as bench_make
 
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
 from duplex.bench import scenes as bench_scenes
@@ -181,50 +180,3 @@ def test_what_is_wrong_with_a_folder_is_said_in_a_sentence(tmp_path, change, rea
 def test_a_folder_without_scenes(tmp_path):
     with pytest.raises(SceneError, match="there are no scenes in .*No such file"):
         bench_scenes.load(tmp_path)
-
-
-def made(seed: int) -> list[tuple[str, dict, bench_make.Tape]]:
-    """Every scene of the generator, with a voice that hums as long as its text is, and ears that hear one word."""
-    scenes = []
-    for number, (kind, fill) in enumerate(bench_make.compose()):
-        tape = bench_make.Tape(
-            lambda wave: Heard(words=[Word("one", 0.6, 0.8)]),
-            lambda text, voice: np.full(2400 * len(text), 0.1),
-        )
-        scenes.append((kind, fill(tape=tape, rng=np.random.default_rng([seed, number])), tape))
-    return scenes
-
-
-def test_the_generator_makes_every_kind_and_the_same_from_the_same_seed():
-    once, again, other = made(1), made(1), made(2)
-    assert {kind for kind, _, _ in once} == set(KINDS)
-    sounds = [
-        [np.concatenate(tape.waves) for _, _, tape in scenes] for scenes in (once, again, other)
-    ]
-    assert all(np.array_equal(a, b) for a, b in zip(sounds[0], sounds[1], strict=True))
-    changed = {
-        kind
-        for (kind, _, _), a, b in zip(once, sounds[0], sounds[2], strict=True)
-        if not np.array_equal(a, b)
-    }
-    assert changed == {"noise"}
-    for _, _, tape in once:
-        wave = np.concatenate(tape.waves)
-        for one in tape.pieces:  # pieces are where their sound is, words where their piece is
-            assert wave[round(one["begin_s"] * SAMPLE_RATE) + 1] != 0 or one["role"] == "noise"
-            assert not wave[round(one["end_s"] * SAMPLE_RATE) :][: SAMPLE_RATE // 20].any()
-            assert all(
-                w[1] == pytest.approx(one["begin_s"] + 0.1, abs=0.01) for w in one.get("words", [])
-            )
-
-
-def test_noises_are_as_loud_as_asked():
-    rng = np.random.default_rng(0)
-    for wave in (bench_make.hiss(rng, 3.0, 1.0, 0.02), bench_make.knocks(rng, 3.0, 0.02)):
-        assert len(wave) == 3 * SAMPLE_RATE and np.sqrt(np.square(wave).mean()) == pytest.approx(
-            0.02, rel=1e-3
-        )
-    power = np.abs(np.fft.rfft(bench_make.hiss(rng, 3.0, 2.0, 0.02))) ** 2  # [hertz / (1/3)]
-    assert power[300:600].mean() / power[3000:6000].mean() == pytest.approx(
-        100, rel=0.3
-    )  # brown: 20 dB a decade
