@@ -1,4 +1,4 @@
-"""Two agents nobody wants, as controls: what a figure says of them shows what the figure is worth."""
+"""Two agents nobody wants, as controls: what a figure says of them shows what it is worth."""
 
 import numpy as np
 
@@ -6,41 +6,46 @@ from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.events import Event
 
 TALK = (
-    "Well, that is a good question, and I have a lot to say about it. First of all, it depends on where you are. "
-    "Some people like it and some people do not, and I can see why. Then again, there is always another way."
+    "Well, that is a good question, and I have a lot to say about it. First of all, it depends on "
+    "where you are. Some people like it and some people do not, and I can see why. Then again, "
+    "there is always another way."
 )
 
 
-BREATH_S = 0.16  # of silence left of each pause
-
-
 class Silent:
-    """Never says anything."""
+    """Never says anything; see duplex.events.AgentInterface."""
 
     def __init__(self, slots: int):
         self.slots = slots
 
     def open(
-        self, slot: int, seed=0, instructions: str | None = None, temperature=None, gradually=False
+        self,
+        slot: int,
+        seed: int = 0,
+        instructions: str | None = None,
+        temperature: float | None = None,
+        gradually: bool = False,
     ) -> None:
-        pass
+        """Nothing is remembered of a session."""
 
     def close(self, slot: int) -> None:
-        pass
+        """Nothing is to be forgotten."""
 
     def is_prefilling(self, slot: int) -> bool:
+        """It reads no instructions."""
         return False
 
     def set_playback_position(self, slot: int, heard_ms: int) -> None:
         """It keeps no words that it could take back."""
 
     def metrics(self) -> dict[str, float]:
+        """None."""
         return {}
 
     def step(
         self, audio: np.ndarray, active: list[int], voice: bool = True
     ) -> tuple[np.ndarray, list[list[Event]]]:
-        """[B, 1920] in, [B, 1920] and no events out."""
+        """Silence [B, TICK_SAMPLES], and no events."""
         return np.zeros((self.slots, TICK_SAMPLES), np.float32), [[] for _ in range(self.slots)]
 
 
@@ -52,21 +57,20 @@ class Talking(Silent):
         self.speech = speech
         self.said = [0] * slots  # samples
 
-    def open(
-        self, slot: int, seed=0, instructions: str | None = None, temperature=None, gradually=False
-    ) -> None:
+    def open(self, slot: int, *options, **more) -> None:
+        """Begin at the beginning."""
         self.said[slot] = 0
 
     def step(
         self, audio: np.ndarray, active: list[int], voice: bool = True
     ) -> tuple[np.ndarray, list[list[Event]]]:
-        played, events = super().step(audio, active)
+        """The next tick of the speech, [B, TICK_SAMPLES], and no events."""
+        sound, events = super().step(audio, active)
         for slot in active:
-            played[slot] = np.take(
-                self.speech, np.arange(TICK_SAMPLES) + self.said[slot], mode="wrap"
-            )
+            places = np.arange(TICK_SAMPLES) + self.said[slot]
+            sound[slot] = np.take(self.speech, places, mode="wrap")
             self.said[slot] += TICK_SAMPLES
-        return played, events
+        return sound, events
 
 
 def talk() -> np.ndarray:
@@ -76,12 +80,18 @@ def talk() -> np.ndarray:
     return without_pauses(Hibari()(TALK, seed=0))
 
 
-def without_pauses(wave: np.ndarray, quiet_share: float = 0.02) -> np.ndarray:
-    """Only what is near a loud sample, [M] of [N]: in a pause between two sentences it would seem to
-    yield. Loud is what is above `quiet_share` of the loudest sample."""
-    near = round(BREATH_S / 2 * SAMPLE_RATE)
-    loud = np.concatenate(
-        [[0], np.cumsum(np.abs(wave) > quiet_share * np.abs(wave).max())]
-    )  # how many before each sample
-    at = np.arange(len(wave))
-    return wave[loud[np.minimum(at + near, len(wave))] > loud[np.maximum(at - near, 0)]]
+def without_pauses(
+    wave: np.ndarray, breath_s: float = 0.16, quiet_share: float = 0.02
+) -> np.ndarray:
+    """wave [N] with `breath_s` left of each pause, [M].
+
+    In a pause between two sentences it would seem to yield. Loud is what is above `quiet_share` of
+    the loudest sample.
+    """
+    near = round(breath_s / 2 * SAMPLE_RATE)
+    is_loud = np.abs(wave) > quiet_share * np.abs(wave).max()
+    loud_before = np.concatenate([[0], np.cumsum(is_loud)])  # of each sample
+    places = np.arange(len(wave))
+    first = np.maximum(places - near, 0)
+    last = np.minimum(places + near, len(wave))
+    return wave[loud_before[last] > loud_before[first]]

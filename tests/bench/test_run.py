@@ -16,8 +16,8 @@ from duplex.bench import behaviour
 from duplex.bench import report as bench_report
 from duplex.bench import run as bench
 from duplex.bench.behaviour import Judges
-from duplex.bench.cascade import QUIET_TICKS, Cascade, Costs, Parts
-from duplex.bench.controls import BREATH_S, Silent, Talking, without_pauses
+from duplex.bench.cascade import Cascade, CascadeParts, Costs, Endpointing
+from duplex.bench.controls import Silent, Talking, without_pauses
 from duplex.bench.figures import FIGURES, relevance
 from duplex.bench.latency import sounding
 from duplex.bench.play import play_fast
@@ -79,7 +79,7 @@ def likelihood(question: str, answer: str) -> float:
     return -float(len(question))
 
 
-def parts(questions: list | None = None) -> Parts:
+def parts(questions: list | None = None) -> CascadeParts:
     def reply(messages: list[tuple[str, str]]) -> tuple[str, int]:
         if questions is not None:
             questions.append(messages)
@@ -88,7 +88,7 @@ def parts(questions: list | None = None) -> Parts:
     def detector():
         return lambda tick: float(np.sqrt(np.square(tick).mean()) > 0.05)
 
-    return Parts(
+    return CascadeParts(
         detector,
         lambda wave: f"{len(wave) / SAMPLE_RATE:.2f} s",
         reply,
@@ -136,9 +136,7 @@ def test_one_that_always_talks():
 def test_what_always_talks_has_no_pauses():
     """With the pauses between its sentences it seemed to yield to every interruption."""
     rhythm = np.concatenate([sound(0.5), sound(1.0, 0.0), sound(0.5), sound(0.1, 0.0), sound(0.5)])
-    assert len(without_pauses(rhythm)) / SAMPLE_RATE == pytest.approx(
-        1.5 + BREATH_S + 0.1, abs=0.001
-    )
+    assert len(without_pauses(rhythm)) / SAMPLE_RATE == pytest.approx(1.5 + 0.16 + 0.1, abs=0.001)
 
 
 def test_a_cascade_does_what_its_detector_says():
@@ -146,7 +144,9 @@ def test_a_cascade_does_what_its_detector_says():
     rows = figures(found)
     assert rows["turn"]["handled"] == rows["noise"]["handled"] == rows["silence"]["handled"] == 1.0
     waits = (
-        QUIET_TICKS * TICK_SAMPLES / SAMPLE_RATE + COSTS.recogniser + ANSWER_TOKENS * COSTS.token
+        Endpointing().silence_ticks * TICK_SAMPLES / SAMPLE_RATE
+        + COSTS.recogniser
+        + ANSWER_TOKENS * COSTS.token
     )
     assert (
         waits <= rows["turn"]["latency_s"] <= waits + 0.32
