@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from duplex.training.data.pitch import pitch
 from duplex import voices
 from duplex.audio import CODEC_FRAME_SAMPLES, TICK_SAMPLES
 from duplex.model.codec import Codec, CodecConfig
-from duplex.model.vocoder import BINS, PARTS, warp
+from duplex.model.vocoder import BINS, MIDDLE_HZ, PARTS, warp
 from duplex.serving import openai_realtime as realtime
 from duplex.serving.commands import SpeakAs
 from duplex.serving.engine import Engine
@@ -36,14 +37,12 @@ def test_the_pitch_is_the_voices():
     voiced = torch.cat([torch.full((BINS,), -12.0), falling, torch.zeros(2 * BINS)]).expand(
         2, frames, -1
     )
-    codec.decoder.controls = lambda latent, histories: (
-        voiced,
-        torch.full((2, frames), math.log(200.0)),
-        histories,
-    )
+    codec.decoder.pitch_bias.data.fill_(math.log(200.0 / MIDDLE_HZ))
     state = codec.initial_decode_state(2)
-    state.log_pitch[1] = math.log(voices.VOICES["oak"].pitch)
-    wave, _ = codec.decode_step(torch.zeros(2, 8, frames, dtype=torch.long), state)
+    state.set_voice(1, replace(voices.VOICES["oak"], tract=1.0))
+    frames_of_nothing = torch.zeros(2, frames, codec.config.decoder_width)
+    with torch.no_grad():
+        wave, _ = codec.decoder.render(frames_of_nothing, voiced, state.histories, state)
     hz, is_voiced = pitch(wave[:, 10 * CODEC_FRAME_SAMPLES :])
     assert is_voiced.float().mean() > 0.9
     assert hz.median(1).values.tolist() == pytest.approx([200, 110], rel=0.02)

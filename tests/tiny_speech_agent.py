@@ -13,7 +13,7 @@ from duplex.audio import TICK_SAMPLES
 from duplex.model.codec import Codec, CodecConfig
 from duplex.model.draft import Draft, DraftConfig
 from duplex.model.encoder import BLANK, Encoder, EncoderConfig
-from duplex.model.g2p import Pronounce
+from duplex.model.g2p import G2P
 from duplex.model.lexicon import unpack
 from duplex.model.lm import LM, LMConfig
 from duplex.model.parts import Parts
@@ -49,9 +49,9 @@ def tiny_words() -> dict[str, np.ndarray]:
 
 
 @cache
-def tiny_g2p() -> Pronounce:
+def tiny_g2p() -> G2P:
     """Hibari's dictionary, read once."""
-    return Pronounce()
+    return G2P()
 
 
 def tiny_parts(seed: int = 0, codec=None) -> Parts:

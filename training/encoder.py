@@ -28,7 +28,7 @@ from duplex.training.scenes.recognition import decode_words, join_words
 from duplex import checkpoint
 from duplex.audio import ENCODER_FRAMES_PER_TICK, MEL_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
 from duplex.model.encoder import BLANK, PHONES, Encoder, EncoderConfig
-from duplex.model.features import PEAK_FLOOR, TAIL_SAMPLES, FeatureState, initial_state, log_mel
+from duplex.model.features import MIN_PEAK, TAIL_SAMPLES, FeatureState, initial_state, log_mel
 from duplex.model.lexicon import Lexicon, load_lexicon
 
 STUDENT_DELAY = 4  # frames of 20 ms by which the student may be later than the teacher
@@ -123,9 +123,9 @@ def make_optimizer(encoder: Encoder, args: argparse.Namespace) -> torch.optim.Op
 def student_mel(wave: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """wave [B, N] -> mel [B, M, 80], as if each clip came somewhere in a stream; a few bands and moments hidden."""
     peak = (
-        torch.from_numpy(rng.uniform(PEAK_FLOOR - 1.0, 2.0, len(wave)))
+        torch.from_numpy(rng.uniform(MIN_PEAK - 1.0, 2.0, len(wave)))
         .float()
-        .clamp(min=PEAK_FLOOR)
+        .clamp(min=MIN_PEAK)
     )
     mel, _ = log_mel(wave, FeatureState(torch.zeros(len(wave), TAIL_SAMPLES), peak))
     for row in mel:
@@ -172,10 +172,10 @@ def train_step(encoder: Encoder, teacher: Teacher | None, done: float, batch: Ba
     mel = student_mel(batch.wave, rng)
     teaching = torch.zeros(())
     with mixed():
-        features = encoder.listen(mel)
+        features = encoder.encode_clip(mel)
         # A new head's first gradients would ruin what came from Whisper: the body has the teacher alone at first.
         attached = features.detach() if teacher and done < DETACHED_SHARE else features
-        log_probs = encoder.phone(attached)
+        log_probs = encoder.phone_log_probs(attached)
         if teacher and done < TEACHER_SHARE:
             with torch.no_grad():
                 wanted = teacher(teacher.mel(batch.clean), batch.ticks)

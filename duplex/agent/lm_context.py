@@ -27,9 +27,9 @@ class LMContext:
         self.lm = lm
         self.slots = slots
         self.width = lm.config.width
-        self.dtype = lm.norm.dtype
-        self.device = lm.norm.device
-        cache = {"device": self.device, "dtype": lm.cache_dtype or self.dtype}
+        self.dtype = lm.dtype
+        self.device = lm.device
+        cache = {"device": self.device, "dtype": lm.cache_dtype}
         self.cache = kv_cache.initial_state(lm.config, slots, prompt_cells, **cache)
         self.hidden = torch.zeros(slots, self.width, dtype=self.dtype, device=self.device)
         self.counts = LMCounts()
@@ -95,7 +95,7 @@ class LMContext:
 
     def reset(self, slot: int) -> None:
         """The slot was fed nothing."""
-        kv_cache.reset(self.cache, slot)
+        self.cache.reset([slot])
 
     def undo(self, slot: int, count: int, hidden: torch.Tensor) -> None:
         """Forget the slot's last `count` positions; hidden [D]: the state before them."""
@@ -163,7 +163,7 @@ class LMContext:
         parents = [places.get(part[:-1], -1) if part else -1 for part in places]
         after = "prompt" if tick is None else "all"
         begun = time.perf_counter()
-        hidden = kv_cache.consider(self.lm, x, parents, self.cache, slot, after)
+        hidden = kv_cache.forward_tree(self.lm, x, parents, self.cache, slot, after)
         self._count(begun)
         return places, hidden
 

@@ -16,7 +16,7 @@ from duplex.model.backbone import fill, read
 from duplex.model.codec import load_codec
 from duplex.model.draft import Draft, DraftConfig
 from duplex.model.encoder import Encoder, EncoderConfig
-from duplex.model.g2p import Pronounce
+from duplex.model.g2p import G2P
 from duplex.model.lexicon import load_lexicon
 from duplex.model.lm import LM, LMConfig
 from duplex.model.parts import Parts
@@ -76,7 +76,7 @@ def load_parts(folder: Path | None = None, options: LoadOptions | None = None) -
         lexicon=load_lexicon(folder / "lexicon"),
         lm=load_lm(folder, options),
         tokenizer=load_tokenizer(folder),
-        g2p=Pronounce(),
+        g2p=G2P(),
         talker=_load(Talker, TalkerConfig, folder / "talker"),
         codec=load_codec(folder / "codec"),
         draft=_load_draft(folder / "draft", options),

@@ -12,7 +12,7 @@ from duplex.agent.turn_policy import TurnPolicy
 from duplex.echo import EchoCanceller
 from duplex.errors import EchoUnavailable
 from duplex.events import Event
-from duplex.model import beam_search, encoder, features
+from duplex.model import beam_search, features
 from duplex.model.beam_search import BeamState
 from duplex.model.parts import Parts
 
@@ -34,8 +34,8 @@ class Recognition:
 
     def reset(self, slot: int) -> None:
         """The slot has heard nothing."""
-        features.reset(self.feature_state, [slot])
-        encoder.reset(self.encoder_state, [slot])
+        self.feature_state.reset([slot])
+        self.encoder_state.reset([slot])
 
     def cancel_echo(
         self, audio: np.ndarray, sessions: dict[int, Session], active: list[int]

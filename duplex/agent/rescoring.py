@@ -45,7 +45,7 @@ class Rescoring:
         context.flush(slot, session.inputs)
         positions = [position for position, _ in user.transcribed[kept:]]
         ticks = session.inputs.recent_ticks
-        count = kv_cache.take_back(context.cache, slot, positions, len(ticks))
+        count = kv_cache.uncommit(context.cache, slot, positions, len(ticks))
         begin = int(context.cache.next_position[slot])
         user.transcribed = user.transcribed[:kept] + list(enumerate(best[kept:], begin))
         user.word_count = self.recognition.count_words(user.transcribed)

@@ -1,6 +1,5 @@
 """From the text of a response to its voice: words, codes, sound; pausing, stopping, reporting."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +10,9 @@ from duplex.agent.session import AgentTurn, QueuedWord, Session, observe
 from duplex.agent.turn_policy import TurnPolicy, pause_voice
 from duplex.audio import CODEC_FRAME_RATE, SAMPLE_RATE, TICK_SAMPLES
 from duplex.events import Event
-from duplex.model import beam_search, codec
+from duplex.model import beam_search
 from duplex.model.parts import Parts
-from duplex.model.synthesis import Talking
-from duplex.model.vocoder import DecodeState
+from duplex.model.synthesis import StreamingSynthesizer
 
 
 class Response:
@@ -22,7 +20,7 @@ class Response:
 
     def __init__(self, parts: Parts, slots: int, policy: TurnPolicy, codec_idle_ticks: int):
         self.g2p = parts.g2p
-        self.synthesizer = Talking(parts.talker)
+        self.synthesizer = StreamingSynthesizer(parts.talker)
         self.codec = parts.codec
         self.slots = slots
         self.policy = policy
@@ -33,14 +31,14 @@ class Response:
 
     def reset(self, slot: int, seed: int = 0) -> None:
         """The slot has nothing to say; a new session's draws are those of its seed."""
-        self.synthesizer.reset(self.synthesis_state, [slot], seed)
-        codec.reset(self.codec_state, [slot])
+        self.synthesis_state.reset([slot], seed)
+        self.codec_state.reset([slot])
         self.silent_ticks[slot] = 0
 
     def close(self, slot: int) -> None:
         """The slot is silent from now on."""
         self.synthesizer.stop(self.synthesis_state, slot)
-        codec.reset(self.codec_state, [slot])
+        self.codec_state.reset([slot])
         self.silent_ticks[slot] = 0
 
     def set_voice(self, slot: int, session: Session, voice: str, speed: float) -> None:
@@ -48,13 +46,7 @@ class Response:
 
         Raises ValueError where there is no such voice or rate.
         """
-        found = voices.find(voice, speed)
-        state = self.codec_state
-        if isinstance(state, DecodeState):
-            state.log_pitch[slot] = math.log(found.pitch)
-            state.log_tract[slot] = math.log(found.tract)
-        elif voice != voices.DEFAULT:
-            raise ValueError(f"this agent's codec, SEANet, has no voice but {voices.DEFAULT!r}")
+        self.codec_state.set_voice(slot, voices.find(voice, speed))
         session.client.voice = voice
         session.client.speed = speed
         self.synthesis_state.slots[slot].rate = speed
@@ -65,7 +57,7 @@ class Response:
 
     def is_speaking(self, slot: int) -> bool:
         """Whether the slot's voice sounded in the last tick."""
-        return self.synthesizer.sounding(self.synthesis_state, slot)
+        return self.synthesizer.is_speaking(self.synthesis_state, slot)
 
     def begin_turn(self, session: Session) -> None:
         """The agent's turn begins: nothing of the one before is left but words that may echo."""
@@ -141,7 +133,7 @@ class Response:
 
     def update_pause(self, slot: int, session: Session) -> None:
         """Pause the voice while somebody near talks over it, or let it go on: see `pause_voice`."""
-        is_paused = self.synthesis_state.slots[slot].held
+        is_paused = self.synthesis_state.slots[slot].is_paused
         activity = session.user.activity
         reply = session.reply
         asks_recogniser = is_paused and activity.far_ticks >= self.policy.near_release_ticks
@@ -157,15 +149,15 @@ class Response:
         if is_paused or pauses:
             reply.paused_ticks += 1
         if pauses and not is_paused:
-            self.synthesizer.hold(self.synthesis_state, slot)
+            self.synthesizer.pause(self.synthesis_state, slot)
         elif is_paused and not pauses:
-            self.synthesizer.go_on(self.synthesis_state, slot)
+            self.synthesizer.resume(self.synthesis_state, slot)
 
     def step(
         self, sessions: dict[int, Session], active: list[int], events: list[list[Event]]
     ) -> np.ndarray:
         """One tick of voice for every slot, [B, TICK_SAMPLES]; tells the words that ended in it."""
-        codes, self.synthesis_state, spoken = self.synthesizer.step(self.synthesis_state)
+        (codes, spoken), self.synthesis_state = self.synthesizer.step(self.synthesis_state)
         for slot in active:
             session = sessions[slot]
             report = slot, session, spoken[slot], events[slot]
@@ -179,9 +171,9 @@ class Response:
         sounding = [s for s in range(self.slots) if self.silent_ticks[s] < self.codec_idle_ticks]
         sound = np.zeros((self.slots, TICK_SAMPLES), np.float32)
         if sounding:
-            state = codec.rows(self.codec_state, sounding)
+            state = self.codec_state.select(sounding)
             wave, state = self.codec.decode_step(codes[sounding], state)
-            codec.put(self.codec_state, sounding, state)
+            self.codec_state.assign(sounding, state)
             sound[sounding] = wave.float().clamp(-1, 1).cpu().numpy()
         return sound
 

@@ -11,7 +11,7 @@ from duplex.agent.speech_activity import SpeechActivity
 from duplex.agent.turn_policy import LONG_AGO, NOBODY, Observation, TurnPolicy
 from duplex.echo import EchoCanceller
 from duplex.model.beam_search import BeamState
-from duplex.model.g2p import PronounceState
+from duplex.model.g2p import G2PState
 from duplex.model.tokens import Grammar
 
 
@@ -71,7 +71,7 @@ class QueuedWord:
 class AgentTurn:
     """What the agent says, on its way from text to voice."""
 
-    g2p: PronounceState = field(default_factory=PronounceState)
+    g2p: G2PState = field(default_factory=G2PState)
     text: str = ""
     # (LM position, first character) of each token.
     tokens: list[tuple[int, int]] = field(default_factory=list)

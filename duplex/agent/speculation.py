@@ -22,7 +22,7 @@ from duplex.agent.turn_policy import TurnPolicy
 from duplex.model import beam_search
 from duplex.model import draft as draft_network
 from duplex.model.beam_search import BeamState
-from duplex.model.draft import Asked
+from duplex.model.draft import DraftInput
 from duplex.model.tokens import AGENT, FIRST_TEXT_ID, USER, USER_END
 
 log = logging.getLogger(__name__)
@@ -99,10 +99,10 @@ class Speculation:
             {slot: self.draft_input(slot, sessions[slot], inputs[slot]) for slot in wanted}, left
         )
 
-    def draft_input(self, slot: int, session: Session, given: LMInput) -> Asked:
+    def draft_input(self, slot: int, session: Session, given: LMInput) -> DraftInput:
         """What the draft network must know of a session."""
         queued_s = self.response.queued_s(slot)
-        return Asked(
+        return DraftInput(
             self.context.hidden[slot],
             given.vectors,
             session.grammar,
@@ -110,7 +110,7 @@ class Speculation:
             queued_s > 0,
         )
 
-    def _draft(self, wanted: dict[int, Asked], left: dict[int, int]) -> dict[int, list[int]]:
+    def _draft(self, wanted: dict[int, DraftInput], left: dict[int, int]) -> dict[int, list[int]]:
         """Proposals of the network; nothing where it fails, for they only save time."""
         begun = time.perf_counter()
         try:

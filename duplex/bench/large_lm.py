@@ -37,7 +37,7 @@ def measure(config: LMConfig = BILLION) -> dict:
     lm = LM(config).merge().eval()
     weights = sum(weight.numel() for weight in lm.blocks.parameters())
     draft = Draft(DraftConfig(config.width, 2 * config.width)).eval()
-    parts = compiled(Parts(None, None, lm, None, None, None, None, draft))
+    parts = compiled(Parts(lm=lm, draft=draft))
     state = kv_cache.initial_state(config, 1)
 
     def call(count: int) -> None:

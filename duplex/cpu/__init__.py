@@ -1,8 +1,19 @@
-"""The networks compiled for this processor, in 8 bits; `compile` is the only door."""
+"""The networks of duplex.model compiled for this processor, weights in 8 bits.
+
+There is one door, `compile`: it takes the parts of an agent and returns others that are called in
+the same way. Two threads share each product, see duplex.cpu.shared_work.
+"""
 
 import logging
 from dataclasses import replace
 
+from duplex.cpu import helper_thread
+from duplex.cpu.encoder import CompiledEncoder
+from duplex.cpu.kernels import COMPILED
+from duplex.cpu.lm import CompiledDraft, CompiledLM
+from duplex.cpu.shared_work import usable_cores
+from duplex.cpu.talker import CompiledTalker
+from duplex.cpu.vocoder import CompiledCodec
 from duplex.model.codec import Codec
 from duplex.model.parts import Parts
 
@@ -10,26 +21,30 @@ log = logging.getLogger(__name__)
 
 
 def compile(parts: Parts, threads: int | None = None) -> Parts:
-    """The same parts, compiled. threads: 2 share each product where there are two cores (default)."""
-    from duplex.cpu import helper_thread, kernels, shared_work
-    from duplex.cpu.encoder import compile_encoder
-    from duplex.cpu.lm import compile_draft, compile_lm
-    from duplex.cpu.talker import compile_talker
-    from duplex.cpu.vocoder import compile_vocoder
+    """Parts whose networks are compiled, with copies of their weights in 8 bits.
 
-    if not any(kernels.COMPILED.rglob("*.nbi")):
+    The LM is used up: the memory of its blocks is freed. Parts that are None remain so, and SEANet
+    has no compiled form.
+
+    Args:
+        threads: two share each product, which is the default where there are two cores; 1 leaves
+            the other core alone.
+
+    Raises ValueError if a network's sizes do not fit.
+    """
+    if not any(COMPILED.rglob("*.nbi")):
         log.warning("compiling the model for this processor: about a minute, this once")
-    if parts.lm:
-        compile_lm(parts.lm)
-    if parts.encoder:
-        compile_encoder(parts.encoder)
-    if parts.talker:
-        compile_talker(parts.talker)
-    if parts.draft:
-        compile_draft(parts.draft)
+    compiled = replace(
+        parts,
+        encoder=parts.encoder and CompiledEncoder(parts.encoder),
+        lm=parts.lm and CompiledLM(parts.lm),
+        talker=parts.talker and CompiledTalker(parts.talker),
+        draft=parts.draft and CompiledDraft(parts.draft),
+    )
     if isinstance(parts.codec, Codec):
-        compile_vocoder(parts.codec.decoder)
-    if (threads or shared_work.cores()) < 2:
-        return parts
-    helper_thread.worker_loop()  # compiled here, not when its help is needed
-    return replace(parts, helper_thread=helper_thread.running)
+        compiled = replace(compiled, codec=CompiledCodec(parts.codec))
+    if (threads or usable_cores()) > 1:
+        # The helper's loop is compiled here, and not when its help is needed.
+        helper_thread.worker_loop()
+        compiled = replace(compiled, helper_thread=helper_thread.running)
+    return compiled

@@ -1,43 +1,86 @@
-"""Attention over a cache of keys and values, compiled for this machine's processor."""
+"""Attention over caches of keys and values, compiled for this machine's processor.
+
+The LM and the talker keep their caches in 32 or 16 bits: with several long conversations as much of
+the cache is read in a call as of the weights.
+"""
 
 import numpy as np
 import torch
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
-from duplex.cpu.kernels import OPTIONS, exp, kept, wide
+from duplex.cpu.kernels import OPTIONS, exp
 from duplex.cpu.shared_work import (
-    NEEDED,
-    OWNER,
+    ATTENTION,
     WORK,
     address_of,
     announce,
-    claim,
-    finish,
-    load,
-    offer,
-    replace,
+    claim_piece,
+    may_share,
+    open_ticket,
     store,
+    wait_for_helper,
 )
 
 
+@intrinsic
+def to_float32(typingctx, x):
+    """float32, or the upper half of its bits (uint16), -> float32."""
+
+    def codegen(context, builder, signature, args):
+        if isinstance(signature.args[0], types.Float):
+            return args[0]
+        bits = builder.shl(builder.zext(args[0], ir.IntType(32)), ir.IntType(32)(16))
+        return builder.bitcast(bits, ir.FloatType())
+
+    return types.float32(x), codegen
+
+
+@intrinsic
+def to_storage(typingctx, x, like):
+    """float32 x in the type of `like`: float32, or the upper half of its bits (uint16), rounded."""
+
+    def codegen(context, builder, signature, args):
+        if isinstance(signature.return_type, types.Float):
+            return args[0]
+        i32 = ir.IntType(32)
+        bits = builder.bitcast(args[0], i32)
+        odd = builder.and_(builder.lshr(bits, i32(16)), i32(1))
+        rounded = builder.add(bits, builder.add(odd, i32(0x7FFF)))  # half a step, to even
+        return builder.trunc(builder.lshr(rounded, i32(16)), ir.IntType(16))
+
+    return like(types.float32, like), codegen
+
+
 @njit(**OPTIONS)
-def weigh(scores, scale, bias, count):
-    """The first scores become e to (scale * score + bias), the greatest of them 1 -> their sum."""
+def softmax_numerators(scores, scale, bias, count):
+    """The first scores become e to (scale * score + bias), the greatest of them 1.
+
+    Returns their sum.
+    """
     top, total = np.float32(-np.inf), np.float32(0)
     for j in range(count):
         scores[j] = scores[j] * scale + bias[j]
         top = max(top, scores[j])
     for j in range(count):
-        # nothing, where all that `exp` can give is e^-87: products with it are denormal, and those are slow
+        # Nothing where `exp` gives e^-87: products with that are denormal, and those are slow.
         scores[j] = exp(scores[j] - top) if scores[j] - top > np.float32(-87) else np.float32(0)
         total += scores[j]
     return total
 
 
 @njit(**OPTIONS)
-def attend(q, keys, values, seen, bias, scores, y):
-    """y [H, W]: attention of q [H, W] over the cells `seen` [S] of keys and values [H or fewer, C, W]; bias [H, at least S] is
-    added to the scores, for which `scores` is the space. Four cells at a time: their sums do not wait for each other."""
+def attend_ring(q, keys, values, seen, bias, scores, y):
+    """y [H, W]: attention of q [H, W] over some cells of keys and values [H or fewer, C, W].
+
+    Four cells at a time: their sums do not wait for each other.
+
+    Args:
+        seen: [S] these cells.
+        bias: [H, at least S] is added to the scores.
+        scores: [at least S] space.
+    """
     heads, width = q.shape
     group, fours = heads // keys.shape[0], seen.size // 4 * 4
     for h in range(heads):
@@ -56,7 +99,7 @@ def attend(q, keys, values, seen, bias, scores, y):
             for i in range(width):
                 of_a += query[i] * a[i]
             scores[j] = of_a
-        total = weigh(scores, np.float32(width**-0.5), bias[h], seen.size)
+        total = softmax_numerators(scores, np.float32(width**-0.5), bias[h], seen.size)
         mixed[:] = 0
         for j in range(0, fours, 4):
             a, b, c, d = value[seen[j]], value[seen[j + 1]], value[seen[j + 2]], value[seen[j + 3]]
@@ -71,30 +114,42 @@ def attend(q, keys, values, seen, bias, scores, y):
             mixed[i] /= total
 
 
-def in_memory(keys: torch.Tensor, values: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """A cache's keys and values [layers, B, kv_heads, C, W] float32 or bfloat16 as `attend_cells` has them, bfloat16 as the upper
-    halves of float32. The keys lie cell beside cell in the same memory, [..., W, C]: many cells' scores are made at once."""
+def cache_arrays(keys: torch.Tensor, values: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """A cache's keys and values [layers, B, kv_heads, C, W] as `attend_cells` takes them.
+
+    They are float32, or bfloat16 as the upper halves of float32 (uint16). The keys lie cell beside
+    cell in the same memory, [..., W, C]: many cells' scores are made at once.
+    """
     keys = keys.view(*keys.shape[:3], keys.shape[4], keys.shape[3])
-    keys, values = (
-        part.view(torch.uint16) if part.dtype == torch.bfloat16 else part for part in (keys, values)
-    )
+    if keys.dtype == torch.bfloat16:
+        keys, values = keys.view(torch.uint16), values.view(torch.uint16)
     return keys.numpy(), values.numpy()
 
 
 @njit(**OPTIONS)
-def keep(qkv, keys, values, cell):
-    """Write the last heads of qkv [H and twice kv_heads, W] to a cell of one slot's keys [kv_heads, W, C], values [..., C, W]."""
+def write_cell(qkv, keys, values, cell):
+    """Write the last heads of qkv [H and twice kv_heads, W] to a cell of one slot.
+
+    Args:
+        keys: [kv_heads, W, C].
+        values: [kv_heads, C, W].
+    """
     kv_heads, width = keys.shape[:2]
     first = qkv.shape[0] - 2 * kv_heads
     for h in range(kv_heads):
         for j in range(width):
-            keys[h, j, cell] = kept(qkv[first + h, j], keys[h, j, cell])
-            values[h, cell, j] = kept(qkv[first + kv_heads + h, j], values[h, cell, j])
+            keys[h, j, cell] = to_storage(qkv[first + h, j], keys[h, j, cell])
+            values[h, cell, j] = to_storage(qkv[first + kv_heads + h, j], values[h, cell, j])
 
 
 @njit(**OPTIONS)
-def hide(visible, place):
-    """What `attend_cells` adds to the scores, [N, C]: visible [B, L, C] tells which cells the queries at `place` of B L may see."""
+def visibility_bias(visible, place):
+    """What `attend_cells` adds to the scores [N, C]: 0, or -inf where a cell is hidden.
+
+    Args:
+        visible: [B, L, C] which cells each query may see.
+        place: [N] which of the B L queries are asked for.
+    """
     length, hidden = visible.shape[1], np.zeros((place.size, visible.shape[2]), np.float32)
     for n in range(place.size):
         for cell in range(visible.shape[2]):
@@ -104,9 +159,15 @@ def hide(visible, place):
 
 
 @njit(**OPTIONS)
-def attend_one(q, keys, values, hidden, scores, y):
-    """y [H, W]: attention of q [H, W] over the first S cells of keys [W, C] and values [C, W]; hidden [S] is added to the scores,
-    for which `scores` [C] is the space. Four rows at a time: a sum is loaded and stored once for them."""
+def attend_heads(q, keys, values, hidden, scores, y):
+    """y [H, W]: attention of q [H, W] over the first S cells of keys [W, C] and values [C, W].
+
+    Four rows at a time: a sum is loaded and stored once for them.
+
+    Args:
+        hidden: [S] is added to the scores.
+        scores: [C] space.
+    """
     heads, width = q.shape
     cells = hidden.size
     for h in range(heads):
@@ -118,9 +179,12 @@ def attend_one(q, keys, values, hidden, scores, y):
             by_a, by_b, by_c, by_d = query[i], query[i + 1], query[i + 2], query[i + 3]
             for j in range(cells):
                 scores[j] += (
-                    by_a * wide(a[j]) + by_b * wide(b[j]) + by_c * wide(c[j]) + by_d * wide(d[j])
+                    by_a * to_float32(a[j])
+                    + by_b * to_float32(b[j])
+                    + by_c * to_float32(c[j])
+                    + by_d * to_float32(d[j])
                 )
-        total = weigh(scores, np.float32(width**-0.5), hidden, cells)
+        total = softmax_numerators(scores, np.float32(width**-0.5), hidden, cells)
         mixed[:] = 0
         fours = cells // 4 * 4
         for j in range(0, fours, 4):
@@ -128,11 +192,14 @@ def attend_one(q, keys, values, hidden, scores, y):
             of_a, of_b, of_c, of_d = scores[j], scores[j + 1], scores[j + 2], scores[j + 3]
             for i in range(width):
                 mixed[i] += (
-                    of_a * wide(a[i]) + of_b * wide(b[i]) + of_c * wide(c[i]) + of_d * wide(d[i])
+                    of_a * to_float32(a[i])
+                    + of_b * to_float32(b[i])
+                    + of_c * to_float32(c[i])
+                    + of_d * to_float32(d[i])
                 )
         for j in range(fours, cells):
             for i in range(width):
-                mixed[i] += scores[j] * wide(values[j, i])
+                mixed[i] += scores[j] * to_float32(values[j, i])
         for i in range(width):
             mixed[i] /= total
 
@@ -143,16 +210,24 @@ def attend_piece(piece, qkv, keys, values, slots, hidden, scores, y):
     group = y.shape[1] // keys.shape[1]
     n, h = piece // keys.shape[1], piece % keys.shape[1]
     own = slice(h * group, (h + 1) * group)
-    attend_one(qkv[n, own], keys[slots[n], h], values[slots[n], h], hidden[n], scores, y[n, own])
+    attend_heads(qkv[n, own], keys[slots[n], h], values[slots[n], h], hidden[n], scores, y[n, own])
 
 
 @njit(**OPTIONS)
 def attend_cells(qkv, keys, values, slots, hidden, scores, y):
-    """y [N, H, W]: attention of the queries in qkv [N, H and more, W] over the cells of their slots [N]: keys [B, kv_heads, W, C],
-    values [B, kv_heads, C, W] float32 or the upper half of its bits; hidden [N, S] is 0, or -inf where a row may not see a cell.
-    The helper does a part of it, as in `multiply`."""
+    """y [N, H, W]: attention of the queries in qkv [N, H and more, W] over their slots' cells.
+
+    The helper does a part of it, as of a product.
+
+    Args:
+        keys: [B, kv_heads, W, C] float32, or the upper half of its bits; see `cache_arrays`.
+        values: [B, kv_heads, C, W] of the same type.
+        slots: [N] the slot of each row.
+        hidden: [N, S] is added to the scores, see `visibility_bias`.
+        scores: [C] space.
+    """
     pieces = y.shape[0] * keys.shape[1]
-    if keys.itemsize != 2 or load(NEEDED) == 0 or replace(OWNER, 0, 1):
+    if keys.itemsize != 2 or not may_share():
         for piece in range(pieces):
             attend_piece(piece, qkv, keys, values, slots, hidden, scores, y)
         return
@@ -170,9 +245,9 @@ def attend_cells(qkv, keys, values, slots, hidden, scores, y):
     store(WORK + 10, keys.shape[1])
     store(WORK + 11, keys.shape[3])
     store(WORK + 12, hidden.shape[1])
-    offer(number, pieces, 1)
-    own, piece = 0, claim(number, pieces)
+    open_ticket(number, pieces, ATTENTION)
+    own, piece = 0, claim_piece(number, pieces)
     while piece >= 0:
         attend_piece(piece, qkv, keys, values, slots, hidden, scores, y)
-        own, piece = own + 1, claim(number, pieces)
-    finish(pieces - own)
+        own, piece = own + 1, claim_piece(number, pieces)
+    wait_for_helper(pieces - own)

@@ -1,4 +1,8 @@
-"""The encoder's tick as one compiled function with weights in 8 bits (duplex.cpu.kernels); the sums are those of duplex.model.encoder."""
+"""The encoder's tick as one compiled function, weights in 8 bits; the sums are those of
+model.encoder.
+
+Letters in shapes: B slots, T frames, C width.
+"""
 
 from typing import NamedTuple
 
@@ -7,140 +11,158 @@ import torch
 from numba import njit
 from torch import nn
 
-from duplex.cpu.attention import attend
+from duplex.cpu.attention import attend_ring
 from duplex.cpu.kernels import (
     OPTIONS,
-    Weights,
+    Int8Weights,
     gelu,
+    int8_matmul,
+    int8_matmul_into,
     layer,
     layer_norm,
-    multiply,
-    product,
-    room,
-    stack,
+    pack_stack,
+    workspace,
 )
-from duplex.model.encoder import Encoder
+from duplex.model.encoder import Encoder, EncoderState, advance
 
 
-class Parts(NamedTuple):
-    conv1: Weights
-    conv2: Weights
+class PackedWeights(NamedTuple):
+    """The weights of the convolutions, and of all blocks one above the other."""
+
+    conv1: Int8Weights
+    conv2: Int8Weights
     offset: np.ndarray  # [C]
     norm1: np.ndarray  # [layers, 2, C]: weight and bias
-    norm2: np.ndarray
-    qkv: Weights  # of all blocks, one above the other
-    out: Weights
-    up: Weights
-    down: Weights
+    norm2: np.ndarray  # [layers, 2, C]
+    qkv: Int8Weights
+    out: Int8Weights
+    up: Int8Weights
+    down: Int8Weights
     distance_bias: np.ndarray  # [layers, heads, window]
 
 
 @njit(**OPTIONS)
 def convolve(x, w, step):
-    """x [B, T, C], kernels of three frames, one every `step` -> gelu of [B, T', rows]"""
+    """x [B, T, C], kernels of three frames, one every `step` -> gelu of [B, T', rows]."""
     slots, frames, width = x.shape[0], (x.shape[1] - 3) // step + 1, x.shape[2]
     patches = np.empty((slots, frames, width, 3), np.float32)
     for i in range(3):
         patches[..., i] = x[:, i : i + (frames - 1) * step + 1 : step]
-    y = product(patches.reshape(slots * frames, width * 3), w)
+    y = int8_matmul(patches.reshape(slots * frames, width * 3), w)
     gelu(y)
     return y.reshape(slots, frames, -1)
 
 
 @njit(**OPTIONS)
-def call(mel, mel_tail, conv_tail, keys, values, filled, cursor, parts):
-    """See Encoder.tick."""
-    slots, layers, heads, ring, head_width = (
-        mel.shape[0],
-        keys.shape[0],
-        keys.shape[2],
-        keys.shape[3],
-        keys.shape[4],
-    )
+def attend(qkv, keys, values, filled, cursor, bias, mixed):
+    """Write a tick's keys and values to one layer's ring, and attend to what is in reach.
+
+    Args:
+        qkv: [B, T, 3, heads, head width].
+        keys, values: [B, heads, ring, head width].
+        filled: [B] frames heard before, at most `window`.
+        cursor: where the tick's first frame goes.
+        bias: [heads, window] by distance.
+        mixed: [B T, heads, head width] is filled with what attention finds.
+    """
+    slots, count = qkv.shape[:2]
+    ring, window = keys.shape[2], bias.shape[1]
+    scores = np.empty(window, np.float32)
+    seen = np.empty(window, np.int64)
+    for slot in range(slots):
+        for row in range(count):
+            keys[slot, :, cursor + row] = qkv[slot, row, 1]
+            values[slot, :, cursor + row] = qkv[slot, row, 2]
+        for row in range(count):
+            reach = min(filled[slot] + row + 1, window)
+            for distance in range(reach):
+                seen[distance] = (cursor + row - distance) % ring
+            query = qkv[slot, row, 0]
+            y = mixed[slot * count + row]
+            attend_ring(query, keys[slot], values[slot], seen[:reach], bias, scores, y)
+
+
+@njit(**OPTIONS)
+def tick(mel, mel_tail, conv_tail, keys, values, filled, cursor, weights):
+    """See Encoder.tick. Returns frames [B, T, C] and the new tails."""
+    slots, layers, heads, head_width = mel.shape[0], keys.shape[0], keys.shape[2], keys.shape[4]
     mel = np.concatenate((mel_tail, mel), 1)
-    middle = np.concatenate((conv_tail, convolve(mel, layer(parts.conv1, 0), 1)), 1)
-    frames = convolve(middle, layer(parts.conv2, 0), 2) + parts.offset
+    middle = np.concatenate((conv_tail, convolve(mel, layer(weights.conv1, 0), 1)), 1)
+    frames = convolve(middle, layer(weights.conv2, 0), 2) + weights.offset
     count, width = frames.shape[1], frames.shape[2]
-    x, window = frames.reshape(slots * count, width), parts.distance_bias.shape[2]
-    normed, scores, seen = (
-        np.empty_like(x),
-        np.empty(window, np.float32),
-        np.empty(window, np.int64),
-    )
+    x = frames.reshape(slots * count, width)
+    normed = np.empty_like(x)
     mixed = np.empty((len(x), heads, head_width), np.float32)
-    qkv_room, out_room = room(len(x), layer(parts.qkv, 0)), room(len(x), layer(parts.out, 0))
-    up_room, down_room = room(len(x), layer(parts.up, 0)), room(len(x), layer(parts.down, 0))
+    qkv_space = workspace(len(x), layer(weights.qkv, 0))
+    out_space = workspace(len(x), layer(weights.out, 0))
+    up_space = workspace(len(x), layer(weights.up, 0))
+    down_space = workspace(len(x), layer(weights.down, 0))
     for i in range(layers):
-        layer_norm(x, parts.norm1[i, 0], parts.norm1[i, 1], normed)
-        multiply(normed, layer(parts.qkv, i), *qkv_room)
-        qkv = qkv_room[-1].reshape(slots, count, 3, heads, head_width)
-        for slot in range(slots):
-            for row in range(count):
-                keys[i, slot, :, cursor + row], values[i, slot, :, cursor + row] = (
-                    qkv[slot, row, 1],
-                    qkv[slot, row, 2],
-                )
-            for row in range(count):
-                reach = min(filled[slot] + row + 1, window)
-                for distance in range(reach):
-                    seen[distance] = (cursor + row - distance) % ring
-                y = mixed[slot * count + row]
-                attend(
-                    qkv[slot, row, 0],
-                    keys[i, slot],
-                    values[i, slot],
-                    seen[:reach],
-                    parts.distance_bias[i],
-                    scores,
-                    y,
-                )
-        multiply(mixed.reshape(len(x), width), layer(parts.out, i), *out_room)
-        x += out_room[-1]
-        layer_norm(x, parts.norm2[i, 0], parts.norm2[i, 1], normed)
-        multiply(normed, layer(parts.up, i), *up_room)
-        gelu(up_room[-1])
-        multiply(up_room[-1], layer(parts.down, i), *down_room)
-        x += down_room[-1]
-    return (
-        x.reshape(frames.shape),
-        mel[:, -mel_tail.shape[1] :].copy(),
-        middle[:, -conv_tail.shape[1] :].copy(),
-    )
+        layer_norm(x, weights.norm1[i, 0], weights.norm1[i, 1], normed)
+        int8_matmul_into(normed, layer(weights.qkv, i), qkv_space)
+        qkv = qkv_space.y.reshape(slots, count, 3, heads, head_width)
+        attend(qkv, keys[i], values[i], filled, cursor, weights.distance_bias[i], mixed)
+        int8_matmul_into(mixed.reshape(len(x), width), layer(weights.out, i), out_space)
+        x += out_space.y
+        layer_norm(x, weights.norm2[i, 0], weights.norm2[i, 1], normed)
+        int8_matmul_into(normed, layer(weights.up, i), up_space)
+        gelu(up_space.y)
+        int8_matmul_into(up_space.y, layer(weights.down, i), down_space)
+        x += down_space.y
+    next_mel_tail = mel[:, -mel_tail.shape[1] :].copy()
+    next_conv_tail = middle[:, -conv_tail.shape[1] :].copy()
+    return x.reshape(frames.shape), next_mel_tail, next_conv_tail
 
 
-def compile_encoder(encoder: Encoder) -> Encoder:
-    """Replace `tick` by a compiled one with copies of the weights in 8 bits."""
-    config, blocks = encoder.config, encoder.blocks
+class CompiledEncoder:
+    """Stands in for an Encoder that hears ticks; its sums are compiled, its heads are shared."""
 
-    def products(name: str) -> Weights:
-        linears = [getattr(block, name) for block in blocks]
-        return stack([linear.weight for linear in linears], [linear.bias for linear in linears])
+    def __init__(self, encoder: Encoder):
+        self.config = encoder.config
+        self.initial_state = encoder.initial_state
+        self.heads = encoder.heads
+        self.weights = pack_encoder(encoder)
 
-    def norms(name: str) -> np.ndarray:
-        found: list[nn.LayerNorm] = [getattr(block, name) for block in blocks]
-        return (
-            torch.stack([torch.stack([norm.weight.data, norm.bias.data]) for norm in found])
-            .float()
-            .numpy()
+    def step(self, mel: torch.Tensor, state: EncoderState):
+        """See Encoder.step."""
+        return self.heads(advance(self.tick, mel, state)), state
+
+    def tick(self, mel: torch.Tensor, state: EncoderState) -> torch.Tensor:
+        """See Encoder.tick."""
+        inputs = (
+            np.ascontiguousarray(part.float().numpy())
+            for part in (mel, state.mel_tail, state.conv_tail)
+        )
+        ring = state.keys.numpy(), state.values.numpy(), state.filled.numpy(), state.cursor
+        found = tick(*inputs, *ring, self.weights)
+        x, state.mel_tail, state.conv_tail = (torch.from_numpy(array) for array in found)
+        return x
+
+
+def pack_encoder(encoder: Encoder) -> PackedWeights:
+    """The weights of an encoder's convolutions and blocks in 8 bits."""
+
+    def products(name: str) -> Int8Weights:
+        linears = [getattr(block, name) for block in encoder.blocks]
+        return pack_stack(
+            [linear.weight for linear in linears], [linear.bias for linear in linears]
         )
 
-    parts = Parts(
-        conv1=stack([encoder.conv1.weight.flatten(1)], [encoder.conv1.bias]),
-        conv2=stack([encoder.conv2.weight.flatten(1)], [encoder.conv2.bias]),
+    def norms(name: str) -> np.ndarray:
+        found: list[nn.LayerNorm] = [getattr(block, name) for block in encoder.blocks]
+        pairs = [torch.stack([norm.weight.data, norm.bias.data]) for norm in found]
+        return torch.stack(pairs).float().numpy()
+
+    biases = [block.distance_bias.data for block in encoder.blocks]
+    return PackedWeights(
+        conv1=pack_stack([encoder.conv1.weight.flatten(1)], [encoder.conv1.bias]),
+        conv2=pack_stack([encoder.conv2.weight.flatten(1)], [encoder.conv2.bias]),
         offset=encoder.offset.detach().float().numpy(),
         norm1=norms("norm1"),
         norm2=norms("norm2"),
-        **{name: products(name) for name in ("qkv", "out", "up", "down")},
-        distance_bias=torch.stack([block.distance_bias.data for block in blocks]).float().numpy(),
+        qkv=products("qkv"),
+        out=products("out"),
+        up=products("up"),
+        down=products("down"),
+        distance_bias=torch.stack(biases).float().numpy(),
     )
-
-    def tick(mel, mel_tail, conv_tail, keys, values, filled, cursor):
-        arrays = [
-            np.ascontiguousarray(given.float().numpy()) for given in (mel, mel_tail, conv_tail)
-        ]
-        found = call(*arrays, keys.numpy(), values.numpy(), filled.numpy(), int(cursor), parts)
-        x, mel_tail, conv_tail = (torch.from_numpy(array) for array in found)
-        return x, mel_tail, conv_tail, (filled + x.shape[1]).clamp(max=config.window)
-
-    object.__setattr__(encoder, "tick", tick)
-    return encoder

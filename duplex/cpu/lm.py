@@ -1,132 +1,176 @@
-"""The LM's call as one compiled function with weights in 8 bits (duplex.cpu.kernels); the sums are those of duplex.model.lm.
+"""The LM's call as one compiled function, weights in 8 bits; the sums are those of model.lm.
 
-Its cache may have 16 bits (bfloat16): with several long conversations as much of it is read in a call as of the weights.
+Its cache has 16 bits (bfloat16): with several long conversations as much of it is read in a call as
+of the weights.
+
+Letters in shapes: N positions in use, D width of the LM, W width of a head, C cells.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numba import njit
+from torch.nn import functional as F
 
-from duplex.cpu.attention import attend_cells, hide, in_memory, keep
+from duplex.cpu.attention import attend_cells, cache_arrays, visibility_bias, write_cell
 from duplex.cpu.kernels import (
     OPTIONS,
-    Weights,
-    gated,
+    Int8Weights,
+    int8_matmul,
+    int8_matmul_into,
     layer,
-    multiply,
     pack,
-    product,
+    pack_stack,
     rms_norm,
-    room,
     rotate,
-    stack,
+    swiglu,
+    workspace,
 )
 from duplex.model.draft import Draft
-from duplex.model.lm import LM
-
-PRODUCTS = ("qkv", "out", "gate_up", "down")
+from duplex.model.lm import LM, CacheCells, join_logits
 
 
-class Parts(NamedTuple):
-    """All blocks' weights, one above the other."""
+class PackedWeights(NamedTuple):
+    """The weights of all blocks, one above the other, and two numbers that the blocks need."""
 
     attention_norm: np.ndarray  # [layers, D]
-    mlp_norm: np.ndarray
+    mlp_norm: np.ndarray  # [layers, D]
     norm: np.ndarray  # [D]
-    qkv: Weights
-    out: Weights
-    gate_up: Weights
-    down: Weights
+    qkv: Int8Weights
+    out: Int8Weights
+    gate_up: Int8Weights
+    down: Int8Weights
+    heads: int
+    epsilon: float
+
+
+class Cells(NamedTuple):
+    """Where keys and values lie and what the queries may see, as arrays."""
+
+    keys: np.ndarray  # [layers, B, kv_heads, W, C]
+    values: np.ndarray  # [layers, B, kv_heads, C, W]
+    slots: np.ndarray  # [N]
+    cells: np.ndarray  # [N]
+    place: np.ndarray  # [N]
+    visible: np.ndarray  # [B, L, S]
 
 
 @njit(**OPTIONS)
-def call(x, cosines, sines, visible, keys, values, slots, cells, place, parts, heads, epsilon):
-    """See lm.LM.forward with a cache; x [N, D] becomes the hidden states, cosines and sines [N, W / 2], keys [layers, B, kv_heads,
-    W, C], values [layers, B, kv_heads, C, W]."""
-    rows, kv_heads, width = x.shape[0], keys.shape[2], keys.shape[3]
-    normed, scores = np.empty_like(x), np.empty(keys.shape[4], np.float32)
-    hidden = hide(visible, place)
-    qkv_room, out_room = room(rows, layer(parts.qkv, 0)), room(rows, layer(parts.out, 0))
-    gate_room, down_room = room(rows, layer(parts.gate_up, 0)), room(rows, layer(parts.down, 0))
+def forward(x, cosines, sines, cache, weights):
+    """See LM.forward with a cache; x [N, D] is overwritten, cosines and sines are [N, W / 2]."""
+    rows, kv_heads, width = x.shape[0], cache.keys.shape[2], cache.keys.shape[3]
+    heads, epsilon = weights.heads, weights.epsilon
+    normed, scores = np.empty_like(x), np.empty(cache.keys.shape[4], np.float32)
+    hidden = visibility_bias(cache.visible, cache.place)
+    qkv_space = workspace(rows, layer(weights.qkv, 0))
+    out_space = workspace(rows, layer(weights.out, 0))
+    gate_space = workspace(rows, layer(weights.gate_up, 0))
+    down_space = workspace(rows, layer(weights.down, 0))
     mixed = np.empty((rows, heads, width), np.float32)
-    inner = np.empty((rows, gate_room[-1].shape[1] // 2), np.float32)
-    for i in range(keys.shape[0]):
-        rms_norm(x, parts.attention_norm[i], epsilon, normed)
-        multiply(normed, layer(parts.qkv, i), *qkv_room)
-        qkv = qkv_room[-1].reshape(rows, heads + 2 * kv_heads, width)
+    inner = np.empty((rows, gate_space.y.shape[1] // 2), np.float32)
+    for i in range(cache.keys.shape[0]):
+        keys, values = cache.keys[i], cache.values[i]
+        rms_norm(x, weights.attention_norm[i], epsilon, normed)
+        int8_matmul_into(normed, layer(weights.qkv, i), qkv_space)
+        qkv = qkv_space.y.reshape(rows, heads + 2 * kv_heads, width)
         for n in range(rows):
+            slot = cache.slots[n]
             rotate(qkv[n, : heads + kv_heads], cosines[n], sines[n])
-            keep(qkv[n], keys[i, slots[n]], values[i, slots[n]], cells[n])
-        attend_cells(qkv, keys[i], values[i], slots, hidden, scores, mixed)
-        multiply(mixed.reshape(rows, heads * width), layer(parts.out, i), *out_room)
-        x += out_room[-1]
-        rms_norm(x, parts.mlp_norm[i], epsilon, normed)
-        multiply(normed, layer(parts.gate_up, i), *gate_room)
-        gated(gate_room[-1], inner)
-        multiply(inner, layer(parts.down, i), *down_room)
-        x += down_room[-1]
-    rms_norm(x, parts.norm, epsilon, normed)
+            write_cell(qkv[n], keys[slot], values[slot], cache.cells[n])
+        attend_cells(qkv, keys, values, cache.slots, hidden, scores, mixed)
+        int8_matmul_into(mixed.reshape(rows, heads * width), layer(weights.out, i), out_space)
+        x += out_space.y
+        rms_norm(x, weights.mlp_norm[i], epsilon, normed)
+        int8_matmul_into(normed, layer(weights.gate_up, i), gate_space)
+        swiglu(gate_space.y, inner)
+        int8_matmul_into(inner, layer(weights.down, i), down_space)
+        x += down_space.y
+    rms_norm(x, weights.norm, epsilon, normed)
     return normed
 
 
-def applied(weight: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """x [..., in] -> x weight' [..., out], with a copy of weight [out, in] in 8 bits."""
-    packed, rows = pack(weight), len(weight)
+class Int8Linear:
+    """x [..., in] -> x W' [..., out], with a copy of W [out, in] in 8 bits."""
 
-    def apply(x: torch.Tensor) -> torch.Tensor:
-        y = product(np.ascontiguousarray(x.flatten(0, -2).float().numpy()), packed)
-        return torch.from_numpy(y[:, :rows]).view(*x.shape[:-1], rows)
+    def __init__(self, weight: torch.Tensor):
+        self.weight = pack(weight)
+        self.rows = len(weight)
 
-    return apply
-
-
-def compile_lm(lm: LM) -> LM:
-    """Replace a merged LM's call with a cache, and its output layer, by compiled ones with copies of the weights in 8 bits."""
-    config, blocks = lm.config, lm.blocks
-    products = {name: stack([getattr(block, name).weight for block in blocks]) for name in PRODUCTS}
-    norms = {
-        name: torch.stack([getattr(b, name).data for b in blocks]).float().numpy()
-        for name in ("attention_norm", "mlp_norm")
-    }
-    parts = Parts(**norms, norm=lm.norm.detach().float().numpy(), **products)
-    half = config.head_width // 2
-    angles = config.rope_theta ** (-np.arange(half, dtype=np.float32) / half)
-
-    def forward(x, positions, visible, keys, values, slots, cells, place):
-        turns = positions.numpy()[:, None].astype(np.float32) * angles
-        arrays = (
-            visible.numpy(),
-            *in_memory(keys, values),
-            *(tensor.numpy() for tensor in (slots, cells, place)),
-        )
-        return torch.from_numpy(
-            call(
-                x.numpy().copy(),
-                np.cos(turns),
-                np.sin(turns),
-                *arrays,
-                parts,
-                config.heads,
-                config.norm_eps,
-            )
-        )
-
-    for block in blocks:
-        for name in PRODUCTS:
-            delattr(block, name)
-    object.__setattr__(lm, "forward", forward)
-    lm.text_out = applied(lm.embedding)
-    lm.cache_dtype = torch.bfloat16
-    return lm
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """x of any type -> float32."""
+        y = int8_matmul(np.ascontiguousarray(x.flatten(0, -2).float().numpy()), self.weight)
+        return torch.from_numpy(y[:, : self.rows]).view(*x.shape[:-1], self.rows)
 
 
-def compile_draft(draft: Draft) -> Draft:
-    """The same for a draft, in whose two products all of its time goes."""
-    for name in ("gate_up", "down"):
-        weight = getattr(draft, name).weight
-        delattr(draft, name)
-        setattr(draft, name, applied(weight))
-    return draft
+class CompiledLM:
+    """Stands in for a merged LM: its call with a cache and its output layer are compiled."""
+
+    cache_dtype = torch.bfloat16
+
+    def __init__(self, lm: LM):
+        """Takes the LM over: its blocks are freed, what else it has is shared."""
+        self.config = lm.config
+        self.dtype = lm.dtype
+        self.device = lm.device
+        self.embedding = lm.embedding
+        self.embed = lm.embed
+        self.project = lm.project
+        self.control_out = lm.control_out
+        self.text_out = Int8Linear(lm.embedding)
+        self.weights = pack_lm(lm)
+        half = self.config.head_width // 2
+        self.angles = self.config.rope_theta ** (-np.arange(half, dtype=np.float32) / half)
+        lm.blocks = torch.nn.ModuleList()
+
+    def __call__(self, x, positions, visible, cache: CacheCells) -> torch.Tensor:
+        """See LM.forward with a cache."""
+        turns = positions.numpy()[:, None].astype(np.float32) * self.angles
+        where = (part.numpy() for part in (cache.slots, cache.cells, cache.place, visible))
+        cells = Cells(*cache_arrays(cache.keys, cache.values), *where)
+        found = forward(x.numpy().copy(), np.cos(turns), np.sin(turns), cells, self.weights)
+        return torch.from_numpy(found)
+
+    def logits(self, hidden: torch.Tensor, text: bool = True) -> torch.Tensor:
+        """See LM.logits."""
+        controls = F.linear(hidden, self.control_out.to(hidden.dtype))
+        return join_logits(controls, self.text_out(hidden) if text else None)
+
+
+def pack_lm(lm: LM) -> PackedWeights:
+    """The weights of a merged LM's blocks in 8 bits, its norms as they are."""
+
+    def products(name: str) -> Int8Weights:
+        return pack_stack([getattr(block, name).weight for block in lm.blocks])
+
+    def norms(name: str) -> np.ndarray:
+        found = [getattr(block, name).data for block in lm.blocks]
+        return torch.stack(found).float().numpy()
+
+    return PackedWeights(
+        attention_norm=norms("attention_norm"),
+        mlp_norm=norms("mlp_norm"),
+        norm=lm.norm.detach().float().numpy(),
+        qkv=products("qkv"),
+        out=products("out"),
+        gate_up=products("gate_up"),
+        down=products("down"),
+        heads=lm.config.heads,
+        epsilon=lm.config.norm_eps,
+    )
+
+
+class CompiledDraft:
+    """Stands in for a Draft: its two products, in which all of its time goes, are compiled."""
+
+    def __init__(self, draft: Draft):
+        self.config = draft.config
+        self.gate_up = Int8Linear(draft.gate_up.weight)
+        self.down = Int8Linear(draft.down.weight)
+
+    def __call__(self, hidden: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """See Draft.forward."""
+        width = (self.config.width,)
+        both = torch.cat([F.rms_norm(hidden, width), F.rms_norm(x, width)], dim=-1)
+        gate, up = self.gate_up(both).chunk(2, dim=-1)
+        return hidden + self.down(F.silu(gate) * up)

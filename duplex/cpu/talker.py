@@ -1,54 +1,81 @@
-"""The talker's transformer and its head as compiled functions with weights in 8 bits (duplex.cpu.kernels), sums as in duplex.model.talker."""
+"""The talker's transformer and head as compiled functions, weights in 8 bits; the sums are those of
+model.talker.
+
+Letters in shapes: B slots, N of them speaking, p frames of a patch, K codebooks drawn, C width of
+codes, W width of the transformer, H heads of width D.
+"""
 
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numba import njit
+from torch import Tensor
 
-from duplex.cpu.attention import attend_cells, hide, in_memory, keep
+from duplex.cpu.attention import attend_cells, cache_arrays, visibility_bias, write_cell
 from duplex.cpu.kernels import (
     OPTIONS,
-    Weights,
-    gated,
-    greatest,
+    Int8Weights,
+    abs_max,
+    int8_matmul,
+    int8_matmul_into,
     layer,
-    multiply,
-    product,
+    pack_stack,
     rms_norm,
-    room,
     rotate,
     silu,
-    stack,
+    swiglu,
+    workspace,
 )
-from duplex.model.talker import Talker
+from duplex.model.talker import PatchCache, Talker
 
-HALVINGS = 20  # of a range of logits, at most
-EPSILON = float(torch.finfo(torch.float32).eps)  # of torch's rms_norm when none is given
+# How often a range of logits is halved, at most, to find the best of them.
+MAX_HALVINGS = 20
+
+# What torch's rms_norm adds to the mean square when it is not told.
+EPSILON = float(torch.finfo(torch.float32).eps)
 
 
-class Parts(NamedTuple):
-    input: Weights  # of the last patch's sums and this one's conditions, side by side
-    qkv: Weights  # of all blocks, one above the other
-    out: Weights
-    gate_up: Weights
-    down: Weights
-    head_in: Weights
-    head_condition: Weights
-    head_previous: Weights
-    inner: Weights  # of all codebooks in use
-    outer: Weights
-    codes: np.ndarray  # [codebooks, codebook size, C]
-    silence: np.ndarray  # [codebooks] int64
-    temperature: np.ndarray  # [codebooks]
+class PackedWeights(NamedTuple):
+    """The weights of all blocks, one above the other, and those of the head."""
+
+    # Of the last patch's sums and this patch's conditions, side by side.
+    input: Int8Weights
+    qkv: Int8Weights
+    out: Int8Weights
+    gate_up: Int8Weights
+    down: Int8Weights
+    head_in: Int8Weights
+    head_condition: Int8Weights
+    head_previous: Int8Weights
+    # Of all codebooks drawn.
+    inner: Int8Weights
+    outer: Int8Weights
+    codes: np.ndarray  # [K, codebook size, C] embeddings
+    silence: np.ndarray  # [K] int64 codes
+    temperature: np.ndarray  # [K]
+    top_k: int
+
+
+class Ring(NamedTuple):
+    """A PatchCache as arrays."""
+
+    keys: np.ndarray  # [layers, B, H, D, ring]
+    values: np.ndarray  # [layers, B, H, ring, D]
+    visible: np.ndarray  # [B, 1, ring]
+    place: np.ndarray  # [1]
+    rotary: np.ndarray  # [1, D]
 
 
 @njit(**OPTIONS)
-def bound(logits, top_k):
-    """A number that top_k of logits [N] reach, and not many more: to sort those takes a third of the time that all would."""
-    high = greatest(logits)
+def top_k_bound(logits, top_k):
+    """A number that top_k of logits [N] reach, and not many more.
+
+    To sort those takes a third of the time that all would.
+    """
+    high = abs_max(logits)
     low, most = -high, logits.size
-    for _ in range(HALVINGS):
+    for _ in range(MAX_HALVINGS):
         if most <= 2 * top_k:
             break
         level, count = np.float32(0.5) * (low + high), 0
@@ -62,11 +89,16 @@ def bound(logits, top_k):
 
 
 @njit(**OPTIONS)
-def draw(logits, temperature, top_k, uniform, best):
-    """See talker.draw; logits [N] of one row, best: space for the places of the top_k."""
+def sample_code(logits, temperature, top_k, uniform, best):
+    """See sampling.sample_codes, for logits [N] of one row.
+
+    Args:
+        best: [top_k] int64, space.
+    """
     if temperature == 0:
         return np.argmax(logits)
-    level, count = bound(logits, top_k), 0
+    level, count = top_k_bound(logits, top_k), 0
+    # 1. The places of the best, sorted as they come.
     for i in range(logits.size):
         if logits[i] < level or count == top_k and logits[i] <= logits[best[count - 1]]:
             continue
@@ -76,6 +108,7 @@ def draw(logits, temperature, top_k, uniform, best):
             best[j] = best[j - 1]
             j -= 1
         best[j] = i
+    # 2. The first of them at which so large a share of their probability is passed.
     total = np.float32(0)
     for j in range(count):
         total += np.exp((logits[best[j]] - logits[best[0]]) / temperature)
@@ -88,139 +121,170 @@ def draw(logits, temperature, top_k, uniform, best):
 
 
 @njit(**OPTIONS)
-def states(history, conditions, forced, table, keys, values, visible, places, parts):
-    """See Talker.states; slots that are all silence are not computed: what is drawn for them is not looked at. keys [..., D, ring],
-    see kernels.in_memory."""
-    slots, patches = history.shape[:2]
-    layers, _, heads, head_width, ring = keys.shape
-    speaking = np.array([slot for slot in range(slots) if not forced[slot].all()])
-    rows = speaking.size * patches  # a slot's patches one behind the other
-    given = np.concatenate(
-        (history[speaking].copy().reshape(rows, -1), conditions[speaking].copy().reshape(rows, -1)),
-        1,
-    )
-    x = product(given, layer(parts.input, 0))
-    ones, normed, scores = (
-        np.ones(x.shape[1], np.float32),
-        np.empty_like(x),
-        np.empty(ring, np.float32),
-    )
-    slot_of = np.repeat(speaking, patches)
-    hidden = hide(visible[:, 0], slot_of * patches + np.arange(rows) % patches)
+def speaking_slots(forced):
+    """The slots [N] that are not all silence; forced [B, p]."""
+    return np.array([slot for slot in range(len(forced)) if not forced[slot].all()])
+
+
+@njit(**OPTIONS)
+def patch_state(history, conditions, forced, ring, weights):
+    """See Talker.patch_state. Rows of slots that are all silence are 0: nobody looks at them."""
+    layers, _, heads, head_width, cells = ring.keys.shape
+    speaking = speaking_slots(forced)
+    rows = speaking.size
+    own_conditions = conditions[speaking].copy().reshape(rows, -1)
+    given = np.concatenate((history[speaking].copy(), own_conditions), 1)
+    x = int8_matmul(given, layer(weights.input, 0))
+    ones, normed = np.ones(x.shape[1], np.float32), np.empty_like(x)
+    scores = np.empty(cells, np.float32)
+    hidden = visibility_bias(ring.visible, speaking)
+    cosines, sines = ring.rotary[0, : head_width // 2], ring.rotary[0, head_width // 2 :]
     mixed = np.empty((rows, heads, head_width), np.float32)
-    qkv_room, out_room = room(rows, layer(parts.qkv, 0)), room(rows, layer(parts.out, 0))
-    gate_room, down_room = room(rows, layer(parts.gate_up, 0)), room(rows, layer(parts.down, 0))
-    between = np.empty((rows, gate_room[-1].shape[1] // 2), np.float32)
+    qkv_space = workspace(rows, layer(weights.qkv, 0))
+    out_space = workspace(rows, layer(weights.out, 0))
+    gate_space = workspace(rows, layer(weights.gate_up, 0))
+    down_space = workspace(rows, layer(weights.down, 0))
+    inner = np.empty((rows, gate_space.y.shape[1] // 2), np.float32)
     for i in range(layers):
+        keys, values = ring.keys[i], ring.values[i]
         rms_norm(x, ones, EPSILON, normed)
-        multiply(normed, layer(parts.qkv, i), *qkv_room)
-        qkv = qkv_room[-1].reshape(rows, 3 * heads, head_width)
+        int8_matmul_into(normed, layer(weights.qkv, i), qkv_space)
+        qkv = qkv_space.y.reshape(rows, 3 * heads, head_width)
         for n in range(rows):
-            rotate(
-                qkv[n, : 2 * heads],
-                table[n % patches, : head_width // 2],
-                table[n % patches, head_width // 2 :],
-            )
-            keep(qkv[n], keys[i, slot_of[n]], values[i, slot_of[n]], places[n % patches])
-        attend_cells(qkv, keys[i], values[i], slot_of, hidden, scores, mixed)
-        multiply(mixed.reshape(rows, heads * head_width), layer(parts.out, i), *out_room)
-        x += out_room[-1]
+            rotate(qkv[n, : 2 * heads], cosines, sines)
+            write_cell(qkv[n], keys[speaking[n]], values[speaking[n]], ring.place[0])
+        attend_cells(qkv, keys, values, speaking, hidden, scores, mixed)
+        int8_matmul_into(mixed.reshape(rows, heads * head_width), layer(weights.out, i), out_space)
+        x += out_space.y
         rms_norm(x, ones, EPSILON, normed)
-        multiply(normed, layer(parts.gate_up, i), *gate_room)
-        gated(gate_room[-1], between)
-        multiply(between, layer(parts.down, i), *down_room)
-        x += down_room[-1]
-    found = np.zeros((slots, patches, x.shape[1]), np.float32)
-    found[speaking] = x.reshape(speaking.size, patches, x.shape[1])
+        int8_matmul_into(normed, layer(weights.gate_up, i), gate_space)
+        swiglu(gate_space.y, inner)
+        int8_matmul_into(inner, layer(weights.down, i), down_space)
+        x += down_space.y
+    found = np.zeros((len(history), x.shape[1]), np.float32)
+    found[speaking] = x
     return found
 
 
 @njit(**OPTIONS)
-def draws(x, conditions, uniform, forced, parts, top_k):
-    """See Talker.draw_patch."""
+def sample_patch(x, conditions, uniform, forced, weights):
+    """See Talker.sample_patch."""
     slots, frames, width = conditions.shape
-    codebooks, size = parts.codes.shape[0], parts.codes.shape[1]
+    codebooks = weights.codes.shape[0]
     codes = np.empty((slots, frames, codebooks), np.int64)
     sums = np.zeros((slots, frames * width), np.float32)
-    rows = np.array([slot for slot in range(slots) if not forced[slot].all()])
-    wide = np.empty((rows.size, x.shape[1]), np.float32)
-    rms_norm(x[rows], np.ones(x.shape[1], np.float32), EPSILON, wide)
-    hidden = product(wide, layer(parts.head_in, 0)).reshape(rows.size, frames, width)
-    ones, normed = np.ones(width, np.float32), np.empty((rows.size, width), np.float32)
-    inner_room, outer_room = (
-        room(rows.size, layer(parts.inner, 0)),
-        room(rows.size, layer(parts.outer, 0)),
-    )
-    best = np.empty(top_k, np.int64)
+    speaking = speaking_slots(forced)
+    normed = np.empty((speaking.size, x.shape[1]), np.float32)
+    rms_norm(x[speaking], np.ones(x.shape[1], np.float32), EPSILON, normed)
+    hidden = int8_matmul(normed, layer(weights.head_in, 0)).reshape(speaking.size, frames, width)
+    inner_space = workspace(speaking.size, layer(weights.inner, 0))
+    outer_space = workspace(speaking.size, layer(weights.outer, 0))
     for frame in range(frames):
-        y = hidden[:, frame] + product(conditions[rows, frame], layer(parts.head_condition, 0))
+        own = conditions[speaking, frame]
+        y = hidden[:, frame] + int8_matmul(own, layer(weights.head_condition, 0))
         if frame:
-            y += product(
-                sums[rows, (frame - 1) * width : frame * width], layer(parts.head_previous, 0)
-            )
-        for k in range(codebooks):
-            rms_norm(y, ones, EPSILON, normed)
-            multiply(normed, layer(parts.inner, k), *inner_room)
-            for n in range(rows.size):
-                for i in range(width):
-                    inner_room[-1][n, i] = silu(inner_room[-1][n, i])
-            multiply(inner_room[-1], layer(parts.outer, k), *outer_room)
-            for n, slot in enumerate(rows):
-                code = draw(
-                    outer_room[-1][n, :size],
-                    parts.temperature[k],
-                    top_k,
-                    uniform[slot, frame, k],
-                    best,
-                )
-                codes[slot, frame, k] = code
-                y[n] += parts.codes[k, code]
+            before = sums[speaking, (frame - 1) * width : frame * width]
+            y += int8_matmul(before, layer(weights.head_previous, 0))
+        sample_frame(
+            y, uniform[:, frame], speaking, codes[:, frame], inner_space, outer_space, weights
+        )
         for slot in range(slots):
-            own = sums[slot, frame * width : (frame + 1) * width]
+            total = sums[slot, frame * width : (frame + 1) * width]
             for k in range(codebooks):
                 if forced[slot, frame]:
-                    codes[slot, frame, k] = parts.silence[k]
-                own += parts.codes[k, codes[slot, frame, k]]
+                    codes[slot, frame, k] = weights.silence[k]
+                total += weights.codes[k, codes[slot, frame, k]]
     return codes, sums
 
 
-def compile_talker(talker: Talker) -> Talker:
-    """Replace `states` and `draw_patch` by compiled ones with copies of the weights in 8 bits."""
-    config, head, drawn = talker.config, talker.head, slice(talker.config.drawn)
-    blocks = {
-        name: stack([getattr(b, name).weight for b in talker.blocks])
-        for name in ("qkv", "out", "gate_up", "down")
-    }
-    table = talker.codes.data.float().view(
-        config.codebooks, config.codebook_size, config.code_width
-    )
-    parts = Parts(
-        input=stack([torch.cat([talker.history_in.weight, talker.condition_in.weight], 1)]),
-        **blocks,
-        head_in=stack([talker.head_in.weight], [talker.head_in.bias]),
-        head_condition=stack([talker.head_condition.weight]),
-        head_previous=stack([talker.head_previous.weight]),
-        inner=stack([*head.inner.data[drawn].transpose(1, 2)]),
-        outer=stack([*head.outer.data[drawn].transpose(1, 2)], [*head.bias.data[drawn, 0]]),
-        codes=np.ascontiguousarray(table[drawn].numpy()),
-        silence=talker.silence_codes[drawn].numpy(),
-        temperature=np.array([config.temperature(k) for k in range(config.drawn)], np.float32),
-    )
-    top_k = min(config.top_k, config.codebook_size)
+@njit(**OPTIONS)
+def sample_frame(y, uniform, speaking, codes, inner_space, outer_space, weights):
+    """Sample one frame's codes, each given those before it.
 
-    def compiled_states(history, conditions, forced, table, keys, values, visible, places):
-        given = (
-            np.ascontiguousarray(part.numpy()) for part in (history, conditions, forced, table)
-        )
-        return torch.from_numpy(
-            states(*given, *in_memory(keys, values), visible.numpy(), places.numpy(), parts)
-        )
+    Args:
+        y: [N, C] what the head knows of the frame; changed.
+        uniform: [B, K].
+        codes: [B, K] those of the speaking slots are filled in.
+        inner_space, outer_space: Workspaces of the head's two products.
+    """
+    size, width = weights.codes.shape[1], y.shape[1]
+    ones, normed = np.ones(width, np.float32), np.empty_like(y)
+    best = np.empty(weights.top_k, np.int64)
+    for k in range(len(weights.codes)):
+        rms_norm(y, ones, EPSILON, normed)
+        int8_matmul_into(normed, layer(weights.inner, k), inner_space)
+        for n in range(speaking.size):
+            for i in range(width):
+                inner_space.y[n, i] = silu(inner_space.y[n, i])
+        int8_matmul_into(inner_space.y, layer(weights.outer, k), outer_space)
+        for n, slot in enumerate(speaking):
+            logits, share = outer_space.y[n, :size], uniform[slot, k]
+            code = sample_code(logits, weights.temperature[k], weights.top_k, share, best)
+            codes[slot, k] = code
+            y[n] += weights.codes[k, code]
 
-    def compiled_draw(*given):
-        codes, sums = draws(*(np.ascontiguousarray(part.numpy()) for part in given), parts, top_k)
+
+class CompiledTalker:
+    """Stands in for a Talker at run time: its transformer and its sampling are compiled."""
+
+    cache_dtype = torch.bfloat16
+
+    def __init__(self, talker: Talker):
+        """What is not compiled is shared."""
+        self.config = talker.config
+        self.phone_encoder = talker.phone_encoder
+        self.condition = talker.condition
+        self.silence_sum = talker.silence_sum
+        self.silence_codes = talker.silence_codes
+        self.rotary = talker.rotary
+        self.weights = pack_talker(talker)
+
+    def patch_state(
+        self, history: Tensor, conditions: Tensor, forced: Tensor, cache: PatchCache
+    ) -> Tensor:
+        """See Talker.patch_state."""
+        given = (np.ascontiguousarray(part.numpy()) for part in (history, conditions, forced))
+        ring = Ring(
+            *cache_arrays(cache.keys, cache.values),
+            np.ascontiguousarray(cache.visible[:, 0].numpy()),
+            cache.place.numpy(),
+            np.ascontiguousarray(cache.rotary.numpy()),
+        )
+        return torch.from_numpy(patch_state(*given, ring, self.weights))
+
+    def sample_patch(
+        self, x: Tensor, conditions: Tensor, uniform: Tensor, forced: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See Talker.sample_patch."""
+        given = (np.ascontiguousarray(part.numpy()) for part in (x, conditions, uniform, forced))
+        codes, sums = sample_patch(*given, self.weights)
         return torch.from_numpy(codes), torch.from_numpy(sums)
 
-    object.__setattr__(talker, "states", compiled_states)
-    talker.cache_dtype = torch.bfloat16
-    object.__setattr__(talker, "draw_patch", compiled_draw)
-    return talker
+
+def pack_talker(talker: Talker) -> PackedWeights:
+    """The weights of the transformer and of the head in 8 bits."""
+    config, head = talker.config, talker.head
+    drawn = slice(config.drawn)
+
+    def products(name: str) -> Int8Weights:
+        return pack_stack([getattr(block, name).weight for block in talker.blocks])
+
+    codes = talker.codes.data.float()
+    codes = codes.view(config.codebooks, config.codebook_size, config.code_width)
+    temperatures = [config.temperature(k) for k in range(config.drawn)]
+    return PackedWeights(
+        input=pack_stack([torch.cat([talker.history_in.weight, talker.condition_in.weight], 1)]),
+        qkv=products("qkv"),
+        out=products("out"),
+        gate_up=products("gate_up"),
+        down=products("down"),
+        head_in=pack_stack([talker.head_in.weight], [talker.head_in.bias]),
+        head_condition=pack_stack([talker.head_condition.weight]),
+        head_previous=pack_stack([talker.head_previous.weight]),
+        inner=pack_stack([*head.inner.data[drawn].transpose(1, 2)]),
+        outer=pack_stack([*head.outer.data[drawn].transpose(1, 2)], [*head.bias.data[drawn, 0]]),
+        codes=np.ascontiguousarray(codes[drawn].numpy()),
+        silence=talker.silence_codes[drawn].numpy(),
+        temperature=np.array(temperatures, np.float32),
+        top_k=min(config.top_k, config.codebook_size),
+    )

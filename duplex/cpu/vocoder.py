@@ -1,115 +1,155 @@
-"""The vocoder's network as one compiled function with weights in 8 bits (duplex.cpu.kernels); the sums are those of duplex.model.vocoder."""
+"""The vocoder's network as one compiled function, weights in 8 bits; the sums are those of
+model.vocoder.
+
+Letters in shapes: B slots, T frames, L width of the latent vectors, C width of the network.
+"""
 
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numba import njit
+from torch import Tensor
 
 from duplex.cpu.kernels import (
     OPTIONS,
-    Weights,
+    Int8Weights,
     gelu,
+    int8_matmul,
+    int8_matmul_into,
     layer,
     layer_norm,
-    multiply,
     pack,
-    product,
-    room,
-    stack,
+    pack_stack,
+    workspace,
 )
-from duplex.model.vocoder import FrameDecoder
+from duplex.model.codec import Codec
+from duplex.model.vocoder import DecodeState, FrameDecoder
 
 
-class Parts(NamedTuple):
-    input: Weights
+class PackedWeights(NamedTuple):
+    """The weights of the first convolution, of all blocks one above the other, of the output."""
+
+    input: Int8Weights
     first_norm: np.ndarray  # [2, C]: weight and bias
     mix: np.ndarray  # [blocks, kernel, C]
     mix_bias: np.ndarray  # [blocks, C]
     norm: np.ndarray  # [blocks, 2, C]
-    up: Weights  # of all blocks, one above the other
-    down: Weights  # layer_scale included
+    up: Int8Weights
+    down: Int8Weights  # layer_scale included
     last_norm: np.ndarray  # [2, C]
-    output: Weights
+    output: Int8Weights
 
 
 @njit(**OPTIONS)
-def call(latent, first_history, histories, parts):
-    """latent [B, T, D], first_history [B, kernel - 1, D], histories [blocks, B, kernel - 1, C] -> the normed frames [B T, C], what
-    `to_spectrum` makes of them, and the next histories."""
+def network(latent, first_history, histories, weights):
+    """See FrameDecoder.network.
+
+    Args:
+        latent: [B, T, L].
+        first_history: [B, kernel - 1, L].
+        histories: [blocks, B, kernel - 1, C].
+
+    Returns the normed frames [B T, C], what `to_spectrum` makes of them, and the next histories.
+    """
     slots, frames, inputs = latent.shape
-    kernel, width = parts.mix.shape[1], parts.mix.shape[2]
+    kernel, width = weights.mix.shape[1], weights.mix.shape[2]
     given = np.concatenate((first_history, latent), 1)
     patches = np.empty((slots, frames, inputs, kernel), np.float32)
     for shift in range(kernel):
         patches[..., shift] = given[:, shift : shift + frames]
-    y = product(patches.reshape(slots * frames, inputs * kernel), layer(parts.input, 0))
+    y = int8_matmul(patches.reshape(slots * frames, inputs * kernel), layer(weights.input, 0))
     x = np.empty_like(y)
-    layer_norm(y, parts.first_norm[0], parts.first_norm[1], x)
+    layer_norm(y, weights.first_norm[0], weights.first_norm[1], x)
     next_histories = np.empty_like(histories)
-    up_room, down_room = room(len(x), layer(parts.up, 0)), room(len(x), layer(parts.down, 0))
-    for i in range(parts.mix.shape[0]):
+    up_space = workspace(len(x), layer(weights.up, 0))
+    down_space = workspace(len(x), layer(weights.down, 0))
+    for i in range(weights.mix.shape[0]):
         whole = np.concatenate((histories[i], x.reshape(slots, frames, width)), 1)
         next_histories[i] = whole[:, frames:]
-        for slot in range(slots):
-            for frame in range(frames):
-                row = y[slot * frames + frame]
-                row[:] = parts.mix_bias[i]
-                for shift in range(kernel):
-                    before, weight = whole[slot, frame + shift], parts.mix[i, shift]
-                    for j in range(width):
-                        row[j] += before[j] * weight[j]
-        layer_norm(y, parts.norm[i, 0], parts.norm[i, 1], y)
-        multiply(y, layer(parts.up, i), *up_room)
-        gelu(up_room[-1])
-        multiply(up_room[-1], layer(parts.down, i), *down_room)
-        x += down_room[-1]
-    layer_norm(x, parts.last_norm[0], parts.last_norm[1], y)
-    return y, product(y, parts.output), given[:, frames:].copy(), next_histories
+        mix_channels(whole, weights.mix[i], weights.mix_bias[i], y)
+        layer_norm(y, weights.norm[i, 0], weights.norm[i, 1], y)
+        int8_matmul_into(y, layer(weights.up, i), up_space)
+        gelu(up_space.y)
+        int8_matmul_into(up_space.y, layer(weights.down, i), down_space)
+        x += down_space.y
+    layer_norm(x, weights.last_norm[0], weights.last_norm[1], y)
+    return y, int8_matmul(y, weights.output), given[:, frames:].copy(), next_histories
 
 
-def compile_vocoder(decoder: FrameDecoder) -> FrameDecoder:
-    """Replace the network by a compiled one with copies of the weights in 8 bits."""
+@njit(**OPTIONS)
+def mix_channels(whole, weight, bias, y):
+    """y [B T, C]: a convolution of each channel of whole [B, kernel - 1 + T, C] by itself.
+
+    Args:
+        weight: [kernel, C].
+        bias: [C].
+    """
+    kernel, width = weight.shape
+    slots, frames = whole.shape[0], whole.shape[1] - kernel + 1
+    for slot in range(slots):
+        for frame in range(frames):
+            row = y[slot * frames + frame]
+            row[:] = bias
+            for shift in range(kernel):
+                before, by = whole[slot, frame + shift], weight[shift]
+                for j in range(width):
+                    row[j] += before[j] * by[j]
+
+
+class CompiledCodec:
+    """Stands in for a Codec that decodes: the network of its decoder is compiled."""
+
+    def __init__(self, codec: Codec):
+        """What is not compiled is shared."""
+        self.config = codec.config
+        self.decoder_delay_samples = codec.decoder_delay_samples
+        self.initial_decode_state = codec.initial_decode_state
+        self.dequantize = codec.dequantize
+        self.render = codec.decoder.render
+        self.outputs = codec.decoder.to_spectrum.out_features
+        self.weights = pack_decoder(codec.decoder)
+
+    @torch.no_grad()
+    def decode_step(self, codes: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
+        """See Codec.decode_step."""
+        return self.render(*self.network(self.dequantize(codes), state.histories), state)
+
+    def network(
+        self, latent: Tensor, histories: list[Tensor]
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """See FrameDecoder.network."""
+        first, *others = histories
+        given = np.ascontiguousarray(latent.numpy()), first.numpy(), torch.stack(others).numpy()
+        x, spectrum, first, others = network(*given, self.weights)
+        shape = *latent.shape[:2], -1
+        x = torch.from_numpy(x).view(shape)
+        spectrum = torch.from_numpy(spectrum).view(shape)[..., : self.outputs]
+        return x, spectrum, [torch.from_numpy(first), *torch.from_numpy(others)]
+
+
+def pack_decoder(decoder: FrameDecoder) -> PackedWeights:
+    """The weights of a decoder's network in 8 bits."""
     blocks = decoder.blocks
+    first, spectrum = decoder.from_latent.linear, decoder.to_spectrum
 
-    def pair(norm: torch.nn.LayerNorm) -> torch.Tensor:
+    def pair(norm: torch.nn.LayerNorm) -> Tensor:
         return torch.stack([norm.weight.data, norm.bias.data]).float()
 
-    def above(tensors: list[torch.Tensor]) -> torch.Tensor:
-        return torch.stack(tensors).detach().float()
+    def above(tensors: list[Tensor]) -> np.ndarray:
+        return torch.stack(tensors).detach().float().numpy()
 
-    first, spectrum = decoder.from_latent.linear, decoder.to_spectrum
-    scaled = [block.layer_scale for block in blocks]
-    parts = Parts(
-        input=stack([first.weight], [first.bias]),
+    return PackedWeights(
+        input=pack_stack([first.weight], [first.bias]),
         first_norm=pair(decoder.first_norm).numpy(),
-        mix=above([block.mix.weight for block in blocks]).numpy(),
-        mix_bias=above([block.mix.bias for block in blocks]).numpy(),
-        norm=above([pair(block.norm) for block in blocks]).numpy(),
-        up=stack([block.up.weight for block in blocks], [block.up.bias for block in blocks]),
-        down=stack(
-            [
-                scale[:, None] * block.down.weight
-                for scale, block in zip(scaled, blocks, strict=True)
-            ],
-            [scale * block.down.bias for scale, block in zip(scaled, blocks, strict=True)],
+        mix=above([block.mix.weight for block in blocks]),
+        mix_bias=above([block.mix.bias for block in blocks]),
+        norm=above([pair(block.norm) for block in blocks]),
+        up=pack_stack([block.up.weight for block in blocks], [block.up.bias for block in blocks]),
+        down=pack_stack(
+            [block.layer_scale[:, None] * block.down.weight for block in blocks],
+            [block.layer_scale * block.down.bias for block in blocks],
         ),
         last_norm=pair(decoder.norm).numpy(),
         output=pack(spectrum.weight, spectrum.bias),
     )
-
-    def network(latent, histories):
-        first, *others = histories
-        given = np.ascontiguousarray(latent.numpy()), first.numpy(), torch.stack(others).numpy()
-        x, spectrum, first, others = call(*given, parts)
-        x, spectrum = (
-            torch.from_numpy(found).view(*latent.shape[:2], -1) for found in (x, spectrum)
-        )
-        return (
-            x,
-            spectrum[..., : decoder.to_spectrum.out_features],
-            [torch.from_numpy(first), *torch.from_numpy(others)],
-        )
-
-    object.__setattr__(decoder, "network", network)
-    return decoder

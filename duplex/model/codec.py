@@ -1,17 +1,23 @@
-"""The codec that makes the agent's voice: 24 kHz audio <-> 75 frames of 8 codes a second, streaming both ways.
+"""The codec that makes the agent's voice: 24 kHz audio <-> 75 frames of 8 codes a second.
 
-Geometry and quantizer are those of `encodec.EncodecModel.encodec_model_24khz` (24 kHz, 75 Hz, the package's residual
-vector quantizer, 8 codebooks of 1024 entries of 128 numbers, any leading subset of codebooks decodes). Encoder and
-decoder are not SEANet but work at the frame rate, as Vocos does (arXiv 2306.00814): a window of samples becomes one
-vector, ConvNeXt blocks with left context only, and an inverse Fourier transform with overlap-add turns vectors back
-into samples (`duplex.model.vocoder`). That runs many times faster on a CPU and gives the same interface.
+Geometry and quantizer are those of `encodec.EncodecModel.encodec_model_24khz` (24 kHz, 75 Hz, the
+package's residual vector quantizer, 8 codebooks of 1024 entries of 128 numbers, any leading subset
+of codebooks decodes). Encoder and decoder are not SEANet but work at the frame rate, as Vocos does
+(arXiv 2306.00814): a window of samples becomes one vector, ConvNeXt blocks with left context only,
+and an inverse Fourier transform with overlap-add turns vectors back into samples
+(`duplex.model.vocoder`). That runs many times faster on a CPU and gives the same interface; which
+of the two an agent has is decided in `load_codec`.
 
-The decoder looks at no later frame. One frame's spectrum is given with the next frame and spans three frames of output, and the
-samples that are complete are given out at once, so what leaves is `decoder_delay_samples` behind what the encoder was given.
+The decoder looks at no later frame. One frame's spectrum is given with the next frame and spans
+three frames of output, and the samples that are complete are given out at once, so what leaves is
+`decoder_delay_samples` behind what the encoder was given.
+
+Letters in shapes: B slots or clips, N samples, T frames, K codebooks, L width of latent vectors,
+C width of the network.
 """
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,30 +30,37 @@ from duplex import checkpoint
 from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE
 from duplex.model import seanet
 from duplex.model.convnext import Block
-from duplex.model.seanet import SeanetCodec, SeanetConfig, SeanetState
+from duplex.model.seanet import SeanetCodec, SeanetConfig
 from duplex.model.vocoder import DecodeState, FrameDecoder
 
-ENCODER_WINDOW_SAMPLES = 2 * CODEC_FRAME_SAMPLES  # the frame itself and the one before
-LONG_WINDOW_SAMPLES = (
-    4 * CODEC_FRAME_SAMPLES
-)  # tells harmonics apart; the short ones tell when a sound begins
-WINDOWS_AND_BANDS = {
+# The encoder's window of samples: the frame itself and the one before.
+ENCODER_WINDOW_SAMPLES = 2 * CODEC_FRAME_SAMPLES
+
+# A long window tells harmonics apart; the short ones tell when a sound begins.
+LONG_WINDOW_SAMPLES = 4 * CODEC_FRAME_SAMPLES
+
+# How many mel bands are taken from windows of each length.
+BANDS_BY_WINDOW = {
     LONG_WINDOW_SAMPLES: 80,
     ENCODER_WINDOW_SAMPLES: 64,
     CODEC_FRAME_SAMPLES: 40,
     CODEC_FRAME_SAMPLES // 2: 24,
 }
-LOWEST_BAND_HZ = 30.0
+
+# Where the lowest mel band begins.
+MIN_BAND_HZ = 30.0
+
+# Samples before a frame that its windows see.
 PAST_SAMPLES = LONG_WINDOW_SAMPLES - CODEC_FRAME_SAMPLES
-CODEBOOK_AVERAGES = (
-    "cluster_size",
-    "embed_avg",
-    "inited",
-)  # the package's buffers needed only in training
+
+# Buffers of the package's quantizer that are needed only in training, by the end of their names.
+TRAINING_BUFFERS = ("cluster_size", "embed_avg", "inited")
 
 
 @dataclass(frozen=True)
 class CodecConfig:
+    """Sizes of the codec."""
+
     codebooks: int = 8
     codebook_size: int = 1024
     latent_width: int = 128
@@ -60,47 +73,23 @@ class CodecConfig:
 
 @dataclass
 class EncodeState:
-    """Rows are slots. `samples` [B, PAST_SAMPLES]: the last frames heard."""
+    """What the encoder remembers; rows are slots, all of it is zeros at the beginning."""
 
-    samples: Tensor
-    histories: list[Tensor]  # one [B, kernel - 1, C] per convolution
+    samples: Tensor  # [B, PAST_SAMPLES] the last ones
+    histories: list[Tensor]  # one [B, kernel - 1, C] for each convolution
 
-
-def reset(state: EncodeState | DecodeState | SeanetState, slots: list[int]) -> None:
-    """Put these rows back to the initial state, in place: all of it is zeros."""
-    for field in fields(state):
-        value = getattr(state, field.name)
-        for tensor in value if isinstance(value, list) else [value]:
+    def reset(self, slots: list[int]) -> None:
+        """Put these slots back to the beginning, in place."""
+        for tensor in (self.samples, *self.histories):
             tensor[slots] = 0
 
 
-def rows(state: DecodeState | SeanetState, slots: list[int]) -> DecodeState | SeanetState:
-    """A state of these rows alone, copied."""
-    parts = ((name.name, getattr(state, name.name)) for name in fields(state))
-    return type(state)(
-        **{
-            name: [t[slots] for t in part] if isinstance(part, list) else part[slots]
-            for name, part in parts
-        }
-    )
-
-
-def put(
-    state: DecodeState | SeanetState, slots: list[int], part: DecodeState | SeanetState
-) -> None:
-    """Set these rows, in place."""
-    for name in (field.name for field in fields(state)):
-        whole, new = getattr(state, name), getattr(part, name)
-        for to, value in (
-            zip(whole, new, strict=True) if isinstance(whole, list) else [(whole, new)]
-        ):
-            to[slots] = value
-
-
 class FrameEncoder(nn.Module):
-    """Samples -> one latent vector per frame, from the samples, their log magnitude spectrum and the levels of mel bands.
+    """Samples -> one latent vector a frame, from the samples, their log magnitude spectrum and the
+    levels of mel bands.
 
-    Bins' logarithms tell a band's level badly, and it is the bands' levels that words are told by (EXPERIMENTS.md): hence both.
+    Bins' logarithms tell a band's level badly, and words are told apart by the bands' levels: hence
+    both.
     """
 
     def __init__(self, config: CodecConfig):
@@ -108,67 +97,57 @@ class FrameEncoder(nn.Module):
         width = config.encoder_width
         self.from_samples = nn.Linear(ENCODER_WINDOW_SAMPLES, width)
         self.from_spectrum = nn.Linear(ENCODER_WINDOW_SAMPLES // 2 + 1, width)
-        self.from_bands = nn.Linear(
-            sum(number * windows_looking(samples) for samples, number in WINDOWS_AND_BANDS.items()),
-            width,
-        )
-        for fine in (
-            self.from_samples,
-            self.from_spectrum,
-        ):  # their many numbers would drown the bands': what is of use is learned
-            nn.init.zeros_(fine.weight)
+        bands = sum(number * count_windows(size) for size, number in BANDS_BY_WINDOW.items())
+        self.from_bands = nn.Linear(bands, width)
+        # Samples and bins are many, and would drown the bands. What is of use is learned.
+        nn.init.zeros_(self.from_samples.weight)
+        nn.init.zeros_(self.from_spectrum.weight)
         self.blocks = nn.ModuleList(
             Block(width, config.kernel_frames) for _ in range(config.encoder_blocks)
         )
         self.norm = nn.LayerNorm(width)
         self.to_latent = nn.Linear(width, config.latent_width)
-        for samples, number in WINDOWS_AND_BANDS.items():
-            self.register_buffer(f"hann{samples}", torch.hann_window(samples), persistent=False)
-            bank = melscale_fbanks(
-                samples // 2 + 1, LOWEST_BAND_HZ, SAMPLE_RATE / 2, number, SAMPLE_RATE
-            )
-            self.register_buffer(
-                f"bank{samples}", bank / bank.sum(0).clamp(min=1e-3), persistent=False
-            )
+        for size, number in BANDS_BY_WINDOW.items():
+            self.register_buffer(f"hann{size}", torch.hann_window(size), persistent=False)
+            bank = melscale_fbanks(size // 2 + 1, MIN_BAND_HZ, SAMPLE_RATE / 2, number, SAMPLE_RATE)
+            bank = bank / bank.sum(0).clamp(min=1e-3)
+            self.register_buffer(f"bank{size}", bank, persistent=False)
         self.history_shape = (config.kernel_frames - 1, width)
 
     def initial_state(self, batch: int) -> EncodeState:
+        """A state before the first sample."""
         zeros = self.to_latent.weight.new_zeros
-        return EncodeState(
-            zeros(batch, PAST_SAMPLES), [zeros(batch, *self.history_shape) for _ in self.blocks]
-        )
+        histories = [zeros(batch, *self.history_shape) for _ in self.blocks]
+        return EncodeState(zeros(batch, PAST_SAMPLES), histories)
 
     def step(self, wave: Tensor, state: EncodeState) -> tuple[Tensor, EncodeState]:
-        """wave [B, T * CODEC_FRAME_SAMPLES] -> latent [B, T, D], state."""
+        """wave [B, T * CODEC_FRAME_SAMPLES] -> latent [B, T, L], state."""
         samples = torch.cat([state.samples, wave], dim=1)
-        longs = samples.unfold(1, LONG_WINDOW_SAMPLES, CODEC_FRAME_SAMPLES)  # [B, T, window]
-        windows = longs[..., -ENCODER_WINDOW_SAMPLES:]
-        spectra, bands = {}, []
-        for size in WINDOWS_AND_BANDS:
-            looking = longs[..., -max(size, ENCODER_WINDOW_SAMPLES) :].unfold(
-                2, size, size // 2
-            )  # [B, T, windows, size]
-            spectra[size] = torch.fft.rfft(looking * getattr(self, f"hann{size}")).abs()
-            bands.append(
-                log_scaled(
-                    (spectra[size].square() @ getattr(self, f"bank{size}") + 1e-8).sqrt()
-                ).flatten(2)
-            )
-        x = self.from_samples(windows) + self.from_spectrum(
-            log_scaled(spectra[ENCODER_WINDOW_SAMPLES][:, :, 0])
-        )
-        x = x + self.from_bands(torch.cat(bands, -1))
+        x = self._look(samples.unfold(1, LONG_WINDOW_SAMPLES, CODEC_FRAME_SAMPLES))
         histories = []
         for block, history in zip(self.blocks, state.histories, strict=True):
             x, history = block.step(x, history)
             histories.append(history)
-        return self.to_latent(self.norm(x)), EncodeState(
-            samples[:, -PAST_SAMPLES:].clone(), histories
-        )
+        state = EncodeState(samples[:, -PAST_SAMPLES:].clone(), histories)
+        return self.to_latent(self.norm(x)), state
+
+    def _look(self, longs: Tensor) -> Tensor:
+        """The long window of each frame [B, T, LONG_WINDOW_SAMPLES] -> [B, T, C]."""
+        spectra, bands = {}, []
+        for size in BANDS_BY_WINDOW:
+            near = longs[..., -max(size, ENCODER_WINDOW_SAMPLES) :]
+            windows = near.unfold(2, size, size // 2)  # [B, T, windows, size]
+            spectra[size] = torch.fft.rfft(windows * getattr(self, f"hann{size}")).abs()
+            power = spectra[size].square() @ getattr(self, f"bank{size}")
+            bands.append(log_scaled((power + 1e-8).sqrt()).flatten(2))
+        spectrum = log_scaled(spectra[ENCODER_WINDOW_SAMPLES][:, :, 0])
+        x = self.from_samples(longs[..., -ENCODER_WINDOW_SAMPLES:]) + self.from_spectrum(spectrum)
+        return x + self.from_bands(torch.cat(bands, -1))
 
 
-def windows_looking(samples: int) -> int:
-    """How many windows of so many samples, each half over the next, look at a frame and the one before."""
+def count_windows(samples: int) -> int:
+    """How many windows of so many samples, each half over the next, look at a frame and the one
+    before."""
     return max(1, 2 * ENCODER_WINDOW_SAMPLES // samples - 1)
 
 
@@ -178,7 +157,7 @@ def log_scaled(magnitude: Tensor) -> Tensor:
 
 
 class Codec(nn.Module):
-    """Encoder, residual vector quantizer, decoder; float32, except as `lighten_decoder` says."""
+    """Encoder, residual vector quantizer and decoder; float32."""
 
     decoder_delay_samples = 2 * CODEC_FRAME_SAMPLES
 
@@ -194,23 +173,28 @@ class Codec(nn.Module):
         )
 
     def initial_encode_state(self, batch: int) -> EncodeState:
+        """A state before the first sample."""
         return self.encoder.initial_state(batch)
 
     def initial_decode_state(self, batch: int) -> DecodeState:
+        """A state before the first frame."""
         return self.decoder.initial_state(batch)
 
     def encode_latent(self, wave: Tensor) -> Tensor:
-        """wave [B, 1, N] -> latent before the quantizer [B, T, D]; the last frame is filled up with zeros."""
+        """wave [B, 1, N] -> latent before the quantizer [B, T, L].
+
+        The last frame is filled up with zeros.
+        """
         wave = F.pad(wave[:, 0], (0, -wave.shape[-1] % CODEC_FRAME_SAMPLES))
         return self.encoder.step(wave, self.initial_encode_state(wave.shape[0]))[0]
 
     def quantize(self, latent: Tensor, codebooks: int | None = None) -> Tensor:
-        """latent [B, T, D] -> codes [B, K, T]."""
+        """latent [B, T, L] -> codes [B, K, T]."""
         codes = self.quantizer.vq.encode(latent.transpose(1, 2), n_q=codebooks)
         return codes.transpose(0, 1)
 
     def dequantize(self, codes: Tensor) -> Tensor:
-        """codes [B, K, T] -> latent [B, T, D]; K may be smaller than the number of codebooks."""
+        """codes [B, K, T] -> latent [B, T, L]; K may be smaller than the number of codebooks."""
         assert codes.shape[1] <= self.config.codebooks, (
             f"{codes.shape[1]} codebooks, have {self.config.codebooks}"
         )
@@ -244,28 +228,30 @@ class Codec(nn.Module):
 
     def silence_codes(self) -> Tensor:
         """The codes of a frame of lasting silence [K]."""
-        frames = 1 + self.config.encoder_blocks * (
-            self.config.kernel_frames - 1
-        )  # until zeros are all it remembers
-        silence = self.encoder.to_latent.weight.new_zeros(
-            1, 1, frames * CODEC_FRAME_SAMPLES + PAST_SAMPLES
-        )
+        # Frames until zeros are all that the encoder remembers.
+        frames = 1 + self.config.encoder_blocks * (self.config.kernel_frames - 1)
+        samples = frames * CODEC_FRAME_SAMPLES + PAST_SAMPLES
+        silence = self.encoder.to_latent.weight.new_zeros(1, 1, samples)
         return self.encode(silence)[0, :, -1]
 
 
 def save_codec(codec: Codec | SeanetCodec, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Write the codec to a folder, as numbers of `dtype` if it is given."""
     tensors = {
         name: value
         for name, value in codec.state_dict().items()
-        if not name.endswith(CODEBOOK_AVERAGES)
+        if not name.endswith(TRAINING_BUFFERS)
     }
     checkpoint.save(tensors, codec.config, folder, dtype)
 
 
 def load_codec(source: Path | str) -> Codec | SeanetCodec:
-    """The codec of a folder, ours or SEANet as its config.json says, or `encodec_24khz`: Meta's weights, fetched.
+    """The codec of a folder, ours or SEANet as its config.json says, or Meta's, fetched.
 
-    OSError: they could not be fetched, or there is no such folder.
+    Args:
+        source: a folder, or "encodec_24khz".
+
+    Raises OSError if the weights could not be fetched, or if there is no such folder.
     """
     if str(source) == seanet.NAME:
         return seanet.fetch()
@@ -275,6 +261,6 @@ def load_codec(source: Path | str) -> Codec | SeanetCodec:
     else:
         codec = Codec(checkpoint.load_config(CodecConfig, folder))
     missing, unexpected = codec.load_state_dict(checkpoint.load_tensors(folder), strict=False)
-    wrong = unexpected + [name for name in missing if not name.endswith(CODEBOOK_AVERAGES)]
+    wrong = unexpected + [name for name in missing if not name.endswith(TRAINING_BUFFERS)]
     assert not wrong, f"{folder} does not fit: {wrong}"
     return codec.eval()

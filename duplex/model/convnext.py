@@ -1,4 +1,7 @@
-"""ConvNeXt blocks over frames with left context only; each convolution's past is an explicit state."""
+"""ConvNeXt blocks over frames with left context only; each convolution's past is explicit.
+
+Letters in shapes: B slots, T frames, C width.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +9,7 @@ from torch import Tensor, nn
 
 
 def join(x: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
-    """x [B, T, C] after its history [B, H, C] -> both together [B, H + T, C], the next history [B, H, C]."""
+    """x [B, T, C] after its history [B, H, C] -> both [B, H + T, C], the next history [B, H, C]."""
     x = torch.cat([history.to(x.dtype), x], dim=1)
     return x, x[:, x.shape[1] - history.shape[1] :].to(history.dtype, copy=True)
 
@@ -22,13 +25,15 @@ class FrameConv(nn.Module):
     def step(self, x: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, T, inputs], history [B, kernel - 1, inputs] -> y [B, T, outputs], history."""
         x, history = join(x, history)
-        return self.linear(
-            x.unfold(1, self.kernel, 1).flatten(2)
-        ), history  # [B, T, inputs * kernel]
+        patches = x.unfold(1, self.kernel, 1).flatten(2)  # [B, T, inputs * kernel]
+        return self.linear(patches), history
 
 
 class ChannelConv(nn.Module):
-    """The same with each channel by itself: a weighted sum of shifted copies, the fastest way on a CPU by far."""
+    """The same with each channel by itself.
+
+    It is a weighted sum of shifted copies, by far the fastest way on a CPU.
+    """
 
     def __init__(self, width: int, kernel: int):
         super().__init__()
@@ -46,7 +51,8 @@ class ChannelConv(nn.Module):
 
 
 class Block(nn.Module):
-    """ConvNeXt block: a convolution over time per channel, then a network over channels per frame, added to x."""
+    """A convolution over time for each channel, then a network over channels for each frame, added
+    to x (ConvNeXt, arXiv 2201.03545)."""
 
     def __init__(self, width: int, kernel: int):
         super().__init__()

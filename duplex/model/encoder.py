@@ -1,13 +1,18 @@
-"""The ears: Whisper's encoder made causal, and a CTC head that hears phones.
+"""The encoder: Whisper's made causal, and a CTC head over phones.
 
-mel [B, 8n, 80] -> convolutions (10 ms -> 20 ms) -> transformer over 20 ms frames -> 4 frames stacked per tick: features
-                                                                                   -> phones of each frame (CTC)
+    mel [B, 8n, 80] -> convolutions (10 ms -> 20 ms) -> transformer over frames of 20 ms
+        -> 4 frames stacked to a tick: features [B, n, 4C]
+        -> phones of each frame (CTC) [B, 4n, 1 + phones]
 
-Phones are in every word, so a word need not have been said in the training to be heard: duplex.model.lexicon looks it up.
+Phones are in every word, so a word need not have been said in the training to be recognised:
+duplex.model.beam_search finds it.
 
-Convolutions look left only. A frame attends to itself and the `window - 1` frames before it; where a key lies is known
-only by its distance, through a learned bias per head, so a stream never runs out of positions. `step` keeps keys and
-values in a ring; `forward` does the same sums for a whole clip at once.
+Convolutions look left only. A frame attends to itself and the `window - 1` frames before it; where
+a key lies is known only by its distance, through a learned bias per head, so a stream never runs
+out of positions. `step` keeps keys and values in a ring; `forward` does the same sums for a whole
+clip at once.
+
+Letters in shapes: B slots, n ticks, T frames, C width, S keys.
 """
 
 from dataclasses import dataclass
@@ -19,21 +24,28 @@ from torch import nn
 from duplex.audio import ENCODER_FRAMES_PER_TICK, MEL_FRAMES_PER_TICK
 from duplex.model.features import BANDS
 
-PHONES = " AIOWYbdfhijklmnpstuvwzæðŋɑɔəɛɜɡɪɹʃʊʌʒʤʧθ"  # Hibari's, without stress; phone i has index i + 1 in their CTC
-BLANK = 0  # index of the CTC blank
+# Hibari's phones without stress. Phone i has index i + 1 in the CTC.
+PHONES = " AIOWYbdfhijklmnpstuvwzæðŋɑɔəɛɜɡɪɹʃʊʌʒʤʧθ"
+
+# Index of the CTC's blank, and of the mark of a word's end.
+BLANK = 0
 WORD_END = PHONES.index(" ") + 1
-CONV1_HISTORY = 2  # mel frames before the present one
-CONV2_HISTORY = (
-    1  # output t sees inputs 2t-1, 2t, 2t+1: the newer two are both there at the end of their 20 ms
-)
+
+# Inputs before the present ones that each convolution sees. Output t of the second sees its inputs
+# 2t - 1, 2t and 2t + 1: the newer two are both there at the end of their 20 ms.
+CONV1_HISTORY = 2
+CONV2_HISTORY = 1
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
+    """Sizes of the encoder."""
+
     width: int = 384
     layers: int = 4
     heads: int = 6
-    window: int = 256  # frames of 20 ms a frame can attend to: 5.1 s
+    # Frames of 20 ms that a frame can attend to: 5.1 s.
+    window: int = 256
 
     def __post_init__(self) -> None:
         assert self.window % ENCODER_FRAMES_PER_TICK == 0, (
@@ -47,34 +59,41 @@ class EncoderConfig:
 
     @property
     def ring(self) -> int:
-        """Frames kept: a tick more than the window, because it is written before its first frame has looked back."""
+        """Frames kept: a tick more than the window, for it is written before its first frame has
+        looked back."""
         return self.window + ENCODER_FRAMES_PER_TICK
 
 
 @dataclass
 class EncoderState:
+    """What the encoder remembers of each slot."""
+
     mel_tail: torch.Tensor  # [B, 2, 80]
-    conv_tail: torch.Tensor  # [B, 1, width]
-    keys: torch.Tensor  # [layers, B, heads, ring, head_dim]
+    conv_tail: torch.Tensor  # [B, 1, C]
+    keys: torch.Tensor  # [layers, B, heads, ring, head width]
     values: torch.Tensor  # like keys
-    filled: torch.Tensor  # [B] frames heard so far, at most `window`
-    cursor: int  # ring position of the next frame, the same for all slots
+    filled: torch.Tensor  # [B] frames so far, at most `window`
+    cursor: int  # place in the ring of the next frame, the same for all slots
 
-
-def reset(state: EncoderState, slots: list[int]) -> None:
-    """Put these slots back to the beginning."""
-    state.mel_tail[slots] = 0.0
-    state.conv_tail[slots] = 0.0
-    state.filled[slots] = 0  # old keys stay in the ring and are masked
+    def reset(self, slots: list[int]) -> None:
+        """Put these slots back to the beginning. Old keys stay in the ring and are hidden."""
+        self.mel_tail[slots] = 0.0
+        self.conv_tail[slots] = 0.0
+        self.filled[slots] = 0
 
 
 def convolve(conv: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
-    """x [B, T, C] -> [B, T', C'] without padding; as one matrix product, because a tick is too short for conv1d."""
+    """x [B, T, C] -> [B, T', C'] without padding.
+
+    It is one matrix product, because a tick is too short for conv1d.
+    """
     patches = x.unfold(1, conv.kernel_size[0], conv.stride[0]).flatten(2)  # [B, T', C * 3]
     return F.linear(patches, conv.weight.flatten(1), conv.bias)
 
 
 class Block(nn.Module):
+    """Pre-norm attention, with a learned bias for each distance, and MLP."""
+
     def __init__(self, config: EncoderConfig):
         super().__init__()
         self.heads = config.heads
@@ -85,56 +104,57 @@ class Block(nn.Module):
         self.up = nn.Linear(config.width, 4 * config.width)
         self.down = nn.Linear(4 * config.width, config.width)
         slopes = 2.0 ** -torch.arange(1, config.heads + 1)
-        self.distance_bias = nn.Parameter(
-            -slopes[:, None] * torch.arange(config.window)
-        )  # [heads, window]
+        # [heads, window]
+        self.distance_bias = nn.Parameter(-slopes[:, None] * torch.arange(config.window))
 
     def project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """x [B, T, C] -> queries, keys, values, each [B, heads, T, head_dim]."""
-        qkv = self.qkv(self.norm1(x)).unflatten(
-            -1, (3, self.heads, -1)
-        )  # [B, T, 3, heads, head_dim]
+        """x [B, T, C] -> queries, keys, values, each [B, heads, T, head width]."""
+        qkv = self.qkv(self.norm1(x))
+        qkv = qkv.unflatten(-1, (3, self.heads, -1))  # [B, T, 3, heads, head width]
         return qkv.permute(2, 0, 3, 1, 4).unbind(0)
 
     def attend(self, x: torch.Tensor, q, k, v, bias: torch.Tensor) -> torch.Tensor:
-        """x [B, T, C], bias [B or 1, heads, T, S] (-inf: a hidden key) -> x after attention and MLP [B, T, C]."""
-        with torch.autocast(
-            x.device.type, enabled=False
-        ):  # or the softmax would run, and be kept, in float32
+        """x [B, T, C] after attention and MLP, [B, T, C].
+
+        Args:
+            q, k, v: see `project`; k and v may be those of other frames, S of them.
+            bias: [B or 1, heads, T, S]; -inf hides a key.
+        """
+        # Autocast would run the softmax, and keep it, in float32.
+        with torch.autocast(x.device.type, enabled=False):
             logits = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3) + bias.to(q.dtype)
-            mixed = (
-                logits.softmax(-1) @ v
-            )  # on a CPU twice as fast as the fused attention with its gradient
+            # On a CPU this is twice as fast as the fused attention with its gradient.
+            mixed = logits.softmax(-1) @ v
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
         return x + self.down(F.gelu(self.up(self.norm2(x))))
 
     def clip_bias(self, frames: int) -> torch.Tensor:
-        """The band of `window` distances for a whole clip [1, heads, T, T]."""
+        """The band of `window` distances for a whole clip, [1, heads, T, T]."""
         near = self.distance_bias[:, :frames]
         hidden = near.new_full((self.heads, frames), -torch.inf)
-        # line[k] is the bias at distance T-1-k; row i of the matrix is the line's stretch that begins at T-1-i
-        line = torch.cat(
-            [hidden[:, near.shape[1] :], near.flip(1), hidden[:, 1:]], 1
-        )  # [heads, 2T-1]
-        return line.unfold(1, frames, 1).flip(1)[None]
+        # line[k] is the bias at distance T-1-k; row i of the matrix is the stretch of the line that
+        # begins at T-1-i.
+        line = [hidden[:, near.shape[1] :], near.flip(1), hidden[:, 1:]]  # [heads, 2T-1]
+        return torch.cat(line, 1).unfold(1, frames, 1).flip(1)[None]
 
     def ring_bias(self, distance: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """distance [T, ring] of each ring position, hidden [B, T, ring] -> [B, heads, T, ring]."""
-        bias = self.distance_bias[
-            :, distance.clamp(max=self.distance_bias.shape[1] - 1)
-        ]  # [heads, T, ring]
+        """distance [T, ring] of each place in the ring, hidden [B, T, ring] -> bias
+        [B, heads, T, ring]."""
+        farthest = self.distance_bias.shape[1] - 1
+        bias = self.distance_bias[:, distance.clamp(max=farthest)]  # [heads, T, ring]
         return bias[None].masked_fill(hidden[:, None], -torch.inf)
 
 
 class Encoder(nn.Module):
+    """Log-mel frames -> a vector for each tick, and log-probabilities of phones."""
+
     def __init__(self, config: EncoderConfig):
         super().__init__()
         self.config = config
         self.conv1 = nn.Conv1d(BANDS, config.width, 3)
         self.conv2 = nn.Conv1d(config.width, config.width, 3, stride=2)
-        self.offset = nn.Parameter(
-            torch.zeros(config.width)
-        )  # all that is left of Whisper's positions: their mean
+        # All that is left of Whisper's positions: their mean.
+        self.offset = nn.Parameter(torch.zeros(config.width))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.phones = nn.Linear(config.width, len(PHONES) + 1)
@@ -153,6 +173,62 @@ class Encoder(nn.Module):
             cursor=0,
         )
 
+    def forward(self, mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Whole clips: mel [B, 8n, 80] -> features [B, n, 4C], CTC log-probabilities of phones
+        [B, 4n, 1 + phones]."""
+        features = self.encode_clip(mel)
+        return features, self.phone_log_probs(features)
+
+    def encode_clip(self, mel: torch.Tensor) -> torch.Tensor:
+        """Whole clips: mel [B, 8n, 80] -> features [B, n, 4C]."""
+        check_whole_ticks(mel)
+        start = self.initial_state(mel.shape[0], ring=0)
+        x, _, _ = self._convolve(start.mel_tail, mel, start.conv_tail)
+        for block in self.blocks:
+            x = block.attend(x, *block.project(x), block.clip_bias(x.shape[1]))
+        return self._stack(x)
+
+    def step(self, mel: torch.Tensor, state: EncoderState):
+        """mel [B, 8n, 80] -> (features [B, n, 4C], CTC log-probabilities [B, 4n, 1 + phones]) and
+        the state, which is changed in place."""
+        return self.heads(advance(self.tick, mel, state)), state
+
+    def tick(self, mel: torch.Tensor, state: EncoderState) -> torch.Tensor:
+        """The sums of one tick: mel [B, 8, 80] -> frames [B, 4, C] before the last norm.
+
+        Tails, keys and values of the state change; `advance` moves it on.
+        """
+        config, device = self.config, mel.device
+        cursor = torch.tensor(state.cursor, device=device)
+        x, state.mel_tail, state.conv_tail = self._convolve(state.mel_tail, mel, state.conv_tail)
+        row = torch.arange(x.shape[1], device=device)
+        places = torch.arange(config.ring, device=device)
+        distance = (cursor + row[:, None] - places) % config.ring  # [4, ring]
+        # [B, 4] frames that each may look at
+        reach = (state.filled[:, None] + row + 1).clamp(max=config.window)
+        # [B, 4, ring]; frames still to come are the farthest in the ring.
+        hidden = distance >= reach[..., None]
+        # The ring is whole ticks, so a tick's frames never go round its end.
+        here = cursor + row
+        for i, block in enumerate(self.blocks):
+            q, k, v = block.project(x)
+            keys, values = state.keys[i], state.values[i]
+            keys.index_copy_(2, here, k)
+            values.index_copy_(2, here, v)
+            x = block.attend(x, q, keys, values, block.ring_bias(distance, hidden))
+        return x
+
+    def heads(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """frames [B, 4n, C] before the last norm -> features [B, n, 4C], CTC log-probabilities."""
+        features = self._stack(frames)
+        return features, self.phone_log_probs(features)
+
+    def phone_log_probs(self, features: torch.Tensor) -> torch.Tensor:
+        """features [B, n, 4C] -> CTC log-probabilities of phones, a frame each 20 ms,
+        [B, 4n, 1 + phones]."""
+        frames = features.unflatten(2, (ENCODER_FRAMES_PER_TICK, -1)).flatten(1, 2)
+        return self.phones(frames).float().log_softmax(-1)
+
     def _convolve(self, mel_tail: torch.Tensor, mel: torch.Tensor, conv_tail: torch.Tensor):
         """mel [B, 2T, 80] after its tails -> frames [B, T, C], new tails."""
         mel = torch.cat([mel_tail, mel.to(mel_tail.dtype)], 1)
@@ -165,63 +241,24 @@ class Encoder(nn.Module):
         """frames [B, 4n, C] -> features [B, n, 4C]."""
         return self.norm(frames).unflatten(1, (-1, ENCODER_FRAMES_PER_TICK)).flatten(2)
 
-    def listen(self, mel: torch.Tensor) -> torch.Tensor:
-        """Whole clips, mel [B, 8n, 80] -> features [B, n, 4C]."""
-        assert mel.shape[1] % MEL_FRAMES_PER_TICK == 0, (
-            f"mel must be whole ticks, got {list(mel.shape)}"
-        )
-        start = self.initial_state(mel.shape[0], ring=0)
-        x, _, _ = self._convolve(start.mel_tail, mel, start.conv_tail)
-        for block in self.blocks:
-            x = block.attend(x, *block.project(x), block.clip_bias(x.shape[1]))
-        return self._stack(x)
 
-    def phone(self, features: torch.Tensor) -> torch.Tensor:
-        """features [B, n, 4C] -> CTC log-probabilities of phones, a frame each 20 ms [B, 4n, 1 + phones]."""
-        frames = features.unflatten(2, (ENCODER_FRAMES_PER_TICK, -1)).flatten(1, 2)
-        return self.phones(frames).float().log_softmax(-1)
+def advance(tick, mel: torch.Tensor, state: EncoderState) -> torch.Tensor:
+    """mel [B, 8n, 80] tick by tick -> frames [B, 4n, C] before the last norm.
 
-    def forward(self, mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Whole clips, mel [B, 8n, 80] -> features [B, n, 4C], CTC log-probabilities of phones [B, 4n, 1 + phones]."""
-        features = self.listen(mel)
-        return features, self.phone(features)
+    Args:
+        tick: Encoder.tick, or the same compiled.
+    """
+    check_whole_ticks(mel)
+    ring = state.keys.shape[3]
+    frames = []
+    for part in mel.split(MEL_FRAMES_PER_TICK, 1):
+        x = tick(part, state)
+        state.filled = (state.filled + x.shape[1]).clamp(max=ring - ENCODER_FRAMES_PER_TICK)
+        state.cursor = (state.cursor + x.shape[1]) % ring
+        frames.append(x)
+    return torch.cat(frames, 1)
 
-    def step(self, mel: torch.Tensor, state: EncoderState):
-        """mel [B, 8n, 80] -> (features [B, n, 4C], CTC log-probabilities [B, 4n, 1 + phones]), state (updated in place)."""
-        assert mel.shape[1] % MEL_FRAMES_PER_TICK == 0, (
-            f"mel must be whole ticks, got {list(mel.shape)}"
-        )
-        frames = [self._tick(tick, state) for tick in mel.split(MEL_FRAMES_PER_TICK, 1)]
-        features = self._stack(torch.cat(frames, 1))
-        return (features, self.phone(features)), state
 
-    def _tick(self, mel: torch.Tensor, state: EncoderState) -> torch.Tensor:
-        """One tick, mel [B, 8, 80] -> frames [B, 4, C] before the last norm."""
-        cursor = torch.tensor(state.cursor, device=mel.device)
-        x, state.mel_tail, state.conv_tail, state.filled = self.tick(
-            mel, state.mel_tail, state.conv_tail, state.keys, state.values, state.filled, cursor
-        )
-        state.cursor = (state.cursor + x.shape[1]) % self.config.ring
-        return x
-
-    def tick(self, mel, mel_tail, conv_tail, keys, values, filled, cursor):
-        """The sums of `_tick`, compiled on a CPU (encoder_cpu.py); keys and values change in place."""
-        config, device = self.config, mel.device
-        x, mel_tail, conv_tail = self._convolve(mel_tail, mel, conv_tail)
-        row = torch.arange(x.shape[1], device=device)
-        distance = (
-            cursor + row[:, None] - torch.arange(config.ring, device=device)
-        ) % config.ring  # [4, ring]
-        reach = (filled[:, None] + row + 1).clamp(
-            max=config.window
-        )  # [B, 4] frames each may look at
-        hidden = (
-            distance >= reach[..., None]
-        )  # [B, 4, ring]; frames still to come are the farthest in the ring
-        here = cursor + row  # never wraps: the ring is whole ticks
-        for i, block in enumerate(self.blocks):
-            q, k, v = block.project(x)
-            keys[i].index_copy_(2, here, k)
-            values[i].index_copy_(2, here, v)
-            x = block.attend(x, q, keys[i], values[i], block.ring_bias(distance, hidden))
-        return x, mel_tail, conv_tail, (filled + x.shape[1]).clamp(max=config.window)
+def check_whole_ticks(mel: torch.Tensor) -> None:
+    """AssertionError: mel [B, frames, 80] is not a whole number of ticks."""
+    assert mel.shape[1] % MEL_FRAMES_PER_TICK == 0, f"mel must be whole ticks, got {[*mel.shape]}"

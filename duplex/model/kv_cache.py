@@ -1,10 +1,12 @@
 """The language model's cache of keys and values, and its call for several sessions at once.
 
-A cell holds one position's keys and values; which cells a query may see is decided by what the cell is (a tick of the user's
-features, or text) and by its position, never by where it lies, so dropping old ticks, rolling back a draft or forgetting unsaid
-text only frees cells: nothing is moved and positions stay as they were.
+A cell holds one position's keys and values. Which cells a query may see is decided by what the cell
+is (a tick of the user's features, or text) and by its position, never by where it lies. So dropping
+old ticks, rolling back a draft or forgetting unsaid text only frees cells: nothing is moved, and
+positions stay as they were.
 
-Letters in shapes: B slots, L positions of a call, C cells, D width.
+Letters in shapes: B slots, L positions of a call, N of them in use, C cells, S cells in use,
+D width of the LM, W width of a head.
 """
 
 from dataclasses import dataclass
@@ -12,31 +14,50 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from duplex.model.lm import LM, LMConfig
+from duplex.model.lm import LM, CacheCells, LMConfig
 
-CALL_CELLS = 64  # positions of one call that always find room in the cache
-TEXT = np.iinfo(
-    np.int32
-).max  # stands for the tick of a text position: text does not grow old with the ticks
+# Positions of one call for which the cache always has cells.
+CALL_CELLS = 64
+
+# Stands for the tick of a text position. It is later than all ticks, for text does not age.
+TEXT = np.iinfo(np.int32).max
 
 
 @dataclass
 class LMState:
-    """The cache of all slots. Keys and values lie in cells; the bookkeeping is small and stays on the CPU."""
+    """The cache of all slots. The bookkeeping is small and stays on the CPU."""
 
-    keys: torch.Tensor  # [layers, B, kv_heads, C, W]
-    values: torch.Tensor  # the same
-    position: np.ndarray  # [B, C] int64, -1: the cell is free
-    tick: np.ndarray  # [B, C] int32, TEXT for text positions
-    pinned: np.ndarray  # [B, C] bool, system prompt: never dropped
-    next_position: np.ndarray  # [B] int64
-    now: np.ndarray  # [B] int32, the newest tick
-    tick_position: np.ndarray  # [B] int64, where it stands
+    # [layers, B, kv_heads, C, W] The cells.
+    keys: torch.Tensor
+    values: torch.Tensor
+    # [B, C] int64; -1: the cell is free.
+    position: np.ndarray
+    # [B, C] int32, the tick of a cell; TEXT for text.
+    tick: np.ndarray
+    # [B, C] bool: part of the system prompt, which is never dropped.
+    pinned: np.ndarray
+    # [B] int64, the position that a slot is fed next.
+    next_position: np.ndarray
+    # [B] int32, the newest tick; -1: there was none.
+    now: np.ndarray
+    # [B] int64, the position of that tick.
+    tick_position: np.ndarray
+
+    def reset(self, slots: list[int]) -> None:
+        """Forget these sessions. Their keys and values are erased too, so that nothing is left."""
+        self.position[slots] = -1
+        self.pinned[slots] = False
+        self.next_position[slots] = 0
+        self.now[slots] = -1
+        self.tick_position[slots] = 0
+        self.keys[:, slots] = 0
+        self.values[:, slots] = 0
 
 
 def initial_state(
     config: LMConfig, slots: int, prompt_cells: int = 128, device="cpu", dtype=torch.float32
 ) -> LMState:
+    """An empty cache with room for the windows of ticks and text, a prompt and a call."""
     cells = config.tick_window + config.text_window + prompt_cells + CALL_CELLS
     shape = (config.layers, slots, config.kv_heads, cells, config.head_width)
     return LMState(
@@ -51,22 +72,18 @@ def initial_state(
     )
 
 
-def reset(state: LMState, slot: int) -> None:
-    """Forget a session. Its keys and values are erased too, so that nothing of it is left in memory."""
-    state.position[slot], state.pinned[slot] = -1, False
-    state.next_position[slot], state.now[slot], state.tick_position[slot] = 0, -1, 0
-    state.keys[:, slot], state.values[:, slot] = 0, 0
-
-
 def drop(state: LMState, slot: int, positions: list[int]) -> None:
     """Forget some positions (text that was never spoken). Later positions keep their numbers."""
     state.position[slot, np.isin(state.position[slot], positions)] = -1
 
 
-def take_back(state: LMState, slot: int, text: list[int], most: int) -> int:
-    """Forget these positions of text and at most so many of the last ticks fed behind them -> how many: they may be fed again."""
+def uncommit(state: LMState, slot: int, text: list[int], max_ticks: int) -> int:
+    """Forget these positions of text and at most so many of the last ticks behind them.
+
+    Returns how many ticks were forgotten; they may be fed again.
+    """
     behind = (state.position[slot] > max(text, default=-1)) & (state.tick[slot] != TEXT)
-    ticks = np.sort(state.position[slot, behind])[-most:] if most else []
+    ticks = np.sort(state.position[slot, behind])[-max_ticks:] if max_ticks else []
     drop(state, slot, [*text, *ticks])
     state.now[slot] -= len(ticks)
     return len(ticks)
@@ -81,129 +98,162 @@ def rollback(state: LMState, slot: int, count: int) -> None:
 def evict(
     config: LMConfig, state: LMState, slot: int, is_tick: np.ndarray, now: np.ndarray
 ) -> None:
-    """Before a call is fed, is_tick and now [its positions]: free the cells that none of them may see, and hide the oldest text
+    """Free the cells that none of the positions about to be fed may see, and hide the oldest text
     beyond its window from each tick on.
 
-    Text since the last tick does not count yet: it may be fed in one call or in several, and what is seen must not differ.
+    Text since the last tick does not count yet: it may be fed in one call or in several, and what
+    is seen must not differ.
+
+    Args:
+        is_tick: bool [n] of these positions.
+        now: int32 [n] the tick of each, or the last one before it.
     """
     used = state.position[slot] >= 0
     state.position[slot, used & (state.tick[slot] <= now[0] - config.tick_window)] = -1
-    text = np.flatnonzero(
-        (state.position[slot] >= 0) & (state.tick[slot] == TEXT) & ~state.pinned[slot]
-    )
+    is_text = (state.position[slot] >= 0) & (state.tick[slot] == TEXT)
+    text = np.flatnonzero(is_text & ~state.pinned[slot])
     text = text[np.argsort(state.position[slot, text])]
-    counted, hidden = int((state.position[slot, text] < state.tick_position[slot]).sum()), 0
+    counted = int((state.position[slot, text] < state.tick_position[slot]).sum())
+    hidden = 0
     for tick in np.flatnonzero(is_tick):
-        if counted - config.text_window > hidden:
-            oldest = text[hidden : counted - config.text_window]
-            state.tick[slot, oldest] = (
-                now[tick] - config.tick_window
-            )  # like a tick that leaves its window now
-            hidden = counted - config.text_window
+        beyond = counted - config.text_window
+        if beyond > hidden:
+            # The oldest text is treated like a tick that leaves its window now.
+            state.tick[slot, text[hidden:beyond]] = now[tick] - config.tick_window
+            hidden = beyond
         counted = len(text) + int((~is_tick[:tick]).sum())
 
 
 def visible_cells(
     config: LMConfig, cell_position, cell_tick, query_position, query_now
 ) -> np.ndarray:
-    """bool [..., L, C]: a query sees used cells of no later position whose tick is inside the window at its time."""
-    cell_position, cell_tick = cell_position[..., None, :], cell_tick[..., None, :].astype(np.int64)
-    fresh = cell_tick > (query_now[..., :, None].astype(np.int64) - config.tick_window)
-    return (cell_position >= 0) & (cell_position <= query_position[..., :, None]) & fresh
+    """bool [..., L, C]: a query sees the cells in use of no later position whose tick is inside the
+    window at its time. Arguments: [..., C] of the cells, [..., L] of the queries."""
+    cell_position = cell_position[..., None, :]
+    cell_tick = cell_tick[..., None, :].astype(np.int64)
+    oldest = query_now[..., :, None].astype(np.int64) - config.tick_window
+    is_past = cell_position <= query_position[..., :, None]
+    return (cell_position >= 0) & is_past & (cell_tick > oldest)
 
 
 @torch.no_grad()
 def step(
     lm: LM, x: torch.Tensor, counts: list[int], is_tick: np.ndarray, state: LMState, pin=False
-):
+) -> tuple[torch.Tensor, LMState]:
     """Feed `counts[b]` positions of slot b (0: none), all slots in one call.
 
-    x [B, L, D] padded on the right; is_tick bool [B, L]. -> hidden states [B, L, D] (rows past the count mean nothing), state.
+    Args:
+        x: [B, L, D] inputs, padded on the right.
+        is_tick: bool [B, L].
+        pin: whether they are a prompt, which is never dropped.
+
+    Returns the hidden states [B, L, D] (rows past the count mean nothing) and the state, which is
+    changed in place. AssertionError: they do not fit into the cache.
     """
-    config, (batch, length, _) = lm.config, x.shape
-    cells = state.position.shape[1]
+    batch, length, _ = x.shape
     assert len(counts) == batch == len(state.position), (
         f"{len(counts)} counts and {batch} rows for {len(state.position)} slots"
     )
     cell = np.zeros((batch, length), np.int64)
-    query_position, query_now = (
-        np.zeros((batch, length), np.int64),
-        np.zeros((batch, length), np.int32),
-    )
-    for b, count in enumerate(counts):
-        if not count:
-            continue
-        ticks = is_tick[b, :count]
-        query_now[b, :count] = state.now[b] + np.cumsum(ticks)
-        state.now[b] = query_now[b, count - 1]
-        if ticks.any():
-            evict(config, state, b, ticks, query_now[b, :count])
-        free = np.flatnonzero(state.position[b] < 0)[:count]
-        assert len(free) == count, (
-            f"slot {b}: {count} positions do not fit into the cache of {cells} cells"
-        )
-        query_position[b, :count] = state.next_position[b] + np.arange(count)
-        state.next_position[b] += count
-        if ticks.any():
-            state.tick_position[b] = query_position[b, np.flatnonzero(ticks)[-1]]
-        cell[b, :count] = free
-        state.position[b, free] = query_position[b, :count]
-        state.tick[b, free] = np.where(ticks, query_now[b, :count], TEXT)
-        state.pinned[b, free] = pin
-    used = int(np.flatnonzero((state.position >= 0).any(0)).max(initial=0)) + 1
+    position = np.zeros((batch, length), np.int64)
+    now = np.zeros((batch, length), np.int32)
+    for slot, count in enumerate(counts):
+        if count:
+            own = slot, slice(count)
+            cell[own], position[own], now[own] = _allot(lm.config, state, slot, is_tick[own], pin)
+    used = _used_cells(state)
     visible = visible_cells(
-        config, state.position[:, :used], state.tick[:, :used], query_position, query_now
+        lm.config, state.position[:, :used], state.tick[:, :used], position, now
     )
     in_use = np.arange(length) < np.array(counts)[:, None]
-    visible[~in_use] = True  # nothing to see is not a softmax
+    visible[~in_use] = True  # A softmax over nothing is not a number.
     place = np.flatnonzero(in_use)
-    arrays = query_position[in_use], visible, place // length, cell[in_use], place
-    positions, visible, slots, cell, place = (
-        torch.from_numpy(array).to(x.device) for array in arrays
-    )
+    inputs = x.flatten(0, 1)[torch.from_numpy(place).to(x.device)]
+    out = _call(lm, inputs, state, position[in_use], visible, place // length, cell[in_use], place)
     hidden = torch.zeros_like(x).flatten(0, 1)
-    hidden[place] = lm(
-        x.flatten(0, 1)[place], positions, visible, state.keys, state.values, slots, cell, place
-    ).to(x.dtype)
+    hidden[torch.from_numpy(place).to(x.device)] = out
     return hidden.view_as(x), state
 
 
+def _allot(
+    config: LMConfig, state: LMState, slot: int, is_tick: np.ndarray, pin: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Give cells to the next positions of a slot -> their cells, positions and ticks, [n] each."""
+    count = len(is_tick)
+    now = state.now[slot] + np.cumsum(is_tick)
+    state.now[slot] = now[-1]
+    if is_tick.any():
+        evict(config, state, slot, is_tick, now.astype(np.int32))
+    free = np.flatnonzero(state.position[slot] < 0)[:count]
+    assert len(free) == count, (
+        f"slot {slot}: {count} positions do not fit into the cache of {state.position.shape[1]} "
+        "cells"
+    )
+    position = state.next_position[slot] + np.arange(count)
+    state.next_position[slot] += count
+    if is_tick.any():
+        state.tick_position[slot] = position[np.flatnonzero(is_tick)[-1]]
+    state.position[slot, free] = position
+    state.tick[slot, free] = np.where(is_tick, now, TEXT)
+    state.pinned[slot, free] = pin
+    return free, position, now
+
+
+def _used_cells(state: LMState) -> int:
+    """How many of the first cells hold all that are in use in any slot, at least one."""
+    return int(np.flatnonzero((state.position >= 0).any(0)).max(initial=0)) + 1
+
+
+def _call(lm: LM, x: torch.Tensor, state: LMState, *arrays: np.ndarray) -> torch.Tensor:
+    """The LM's call with the cache -> hidden states [N, D] in the type of x.
+
+    Args:
+        arrays: positions [N], visible [B, L, S], slots [N], cells [N], place [N]; see LM.forward.
+    """
+    positions, visible, slots, cells, place = (
+        torch.from_numpy(array).to(x.device) for array in arrays
+    )
+    cache = CacheCells(state.keys, state.values, slots, cells, place)
+    return lm(x, positions, visible, cache).to(x.dtype)
+
+
 @torch.no_grad()
-def consider(
+def forward_tree(
     lm: LM, x: torch.Tensor, parents: list[int], state: LMState, slot: int, after: str
 ) -> torch.Tensor:
-    """Hidden states [N, D] of a tree of text after the "prompt" of a slot and nothing else, or after "all" that it was fed.
+    """Score a tree of text without feeding it (tree attention, Miao et al., 2023, SpecInfer).
 
-    x [N, D], parents: the place of what each follows, before its own; -1: nothing of the tree. N at most CALL_CELLS. The
-    state stays as it was: only cells that are free, and remain so, are written to.
+    The state stays as it was: only cells that are free, and remain so, are written to.
+
+    Args:
+        x: [N, D] inputs, at most CALL_CELLS of them.
+        parents: [N] the place of what each follows, before its own; -1: nothing of the tree.
+        after: "prompt" (the tree follows the slot's prompt and nothing else) or "all" (it follows
+            all that the slot was fed).
+
+    Returns hidden states [N, D].
     """
-    positions, cells = state.position[slot], np.flatnonzero(state.position[slot] < 0)[: len(x)]
+    positions = state.position[slot]
+    cells = np.flatnonzero(positions < 0)[: len(x)]
     assert len(cells) == len(x), f"slot {slot}: {len(x)} positions do not fit into its free cells"
     if after == "prompt":
         before = state.pinned[slot] & (positions >= 0)
         begin = positions[before].max(initial=-1) + 1
     else:
         begin = state.next_position[slot]
-        before = visible_cells(
-            lm.config, positions, state.tick[slot], begin[None], state.now[slot, None]
-        )[0]
-    used = (
-        max(int(np.flatnonzero((state.position >= 0).any(0)).max(initial=0)), int(cells.max())) + 1
-    )
-    before = before[:used]
-    visible = np.ones(
-        (len(state.position), len(x), used), bool
-    )  # rows of the other slots mean nothing
+        now = state.now[slot, None]
+        before = visible_cells(lm.config, positions, state.tick[slot], begin[None], now)[0]
+    used = max(_used_cells(state), int(cells.max()) + 1)
+    # The rows of the other slots mean nothing.
+    visible = np.ones((len(state.position), len(x), used), bool)
     position = np.zeros(len(x), np.int64)
     for place, (parent, cell) in enumerate(zip(parents, cells, strict=True)):
-        visible[slot, place], position[place] = (
-            (before, begin) if parent < 0 else (visible[slot, parent], position[parent] + 1)
-        )
+        if parent < 0:
+            visible[slot, place] = before[:used]
+            position[place] = begin
+        else:
+            visible[slot, place] = visible[slot, parent]
+            position[place] = position[parent] + 1
         visible[slot, place, cell] = True
     place = slot * len(x) + np.arange(len(x))
-    arrays = (
-        torch.from_numpy(array).to(x.device)
-        for array in (position, visible, np.full(len(x), slot), cells, place)
-    )
-    positions, visible, slots, cells, place = arrays
-    return lm(x, positions, visible, state.keys, state.values, slots, cells, place).to(x.dtype)
+    return _call(lm, x, state, position, visible, np.full(len(x), slot), cells, place)

@@ -1,11 +1,14 @@
-"""The language model: a Llama-family decoder over one interleaved sequence of ticks and text, several sessions in a batch.
+"""The language model: a Llama-family decoder over one interleaved sequence of ticks and text.
 
-Attention runs over a cache of cells, see duplex.model.kv_cache. Letters in shapes: B slots, L positions of a call, C cells,
-D width, V vocabulary.
+Attention runs over a cache of cells, see duplex.model.kv_cache; without one, over the inputs.
+
+Letters in shapes: B slots or rows, L positions of a call, N of them in use, C cells, S those looked
+at, D width, H heads, W width of a head, G heads that share a key head, V vocabulary.
 """
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -16,7 +19,7 @@ from duplex.model.tokens import FIRST_TEXT_ID
 
 @dataclass(frozen=True)
 class LMConfig:
-    """A Llama-family backbone, its low-rank adapters, and the projector from the encoder's features."""
+    """A Llama-family backbone, its low-rank adapters, and the projector of encoder features."""
 
     width: int = 576
     layers: int = 30
@@ -28,17 +31,21 @@ class LMConfig:
     norm_eps: float = 1e-5
     lora_rank: int = 16
     lora_scale: float = 2.0
+    # Width of the encoder's vector of a tick.
     feature_width: int = 1536
-    tick_window: int = 40  # ticks of features kept: 3.2 s; what was heard before stands in the text
-    text_window: int = 384  # text positions kept beside the system prompt
+    # Ticks that can be looked back at: 3.2 s. What was heard before stands in the text.
+    tick_window: int = 40
+    # Positions of text that can be looked back at, beside the system prompt.
+    text_window: int = 384
 
     @property
     def head_width(self) -> int:
+        """Width of one head of attention."""
         return self.width // self.heads
 
 
 class AdaptedLinear(nn.Module):
-    """y = x W' + scale (x A') B', W frozen (Hu et al., 2021, LoRA). `merge` folds the adapter into W."""
+    """y = x W' + scale (x A') B', W frozen (LoRA, Hu et al., 2021)."""
 
     def __init__(self, inputs: int, outputs: int, rank: int, scale: float):
         super().__init__()
@@ -49,6 +56,7 @@ class AdaptedLinear(nn.Module):
         self.lora_b = nn.Parameter(torch.zeros(outputs, rank)) if rank else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [..., inputs] -> [..., outputs]."""
         y = F.linear(x, self.weight)
         if self.lora_a is None:
             return y
@@ -56,15 +64,30 @@ class AdaptedLinear(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> None:
-        if self.lora_a is not None:
-            self.weight += (self.lora_b.float() @ self.lora_a.float() * self.scale).to(
-                self.weight.dtype
-            )
-            self.lora_a = self.lora_b = None
+        """Fold the adapter into W, for inference."""
+        if self.lora_a is None:
+            return
+        update = self.lora_b.float() @ self.lora_a.float() * self.scale
+        self.weight += update.to(self.weight.dtype)
+        self.lora_a = None
+        self.lora_b = None
+
+
+class CacheCells(NamedTuple):
+    """The cells of a cache, and where the N positions of a call go."""
+
+    keys: torch.Tensor  # [layers, B, kv_heads, C, W]
+    values: torch.Tensor  # [layers, B, kv_heads, C, W]
+    slots: torch.Tensor  # [N] the slot of each position
+    cells: torch.Tensor  # [N] the cell to write its key and value to
+    place: torch.Tensor  # [N] which of the B L queries it is
 
 
 def rope_table(config: LMConfig, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines [..., 1, head_width] float32 of the rotary angles at `positions` [...] (Su et al., 2021)."""
+    """Cosines and sines [..., 1, W] float32 of the rotary angles at `positions` [...].
+
+    RoFormer, Su et al., 2021.
+    """
     half = torch.arange(0, config.head_width, 2, device=positions.device, dtype=torch.float32)
     angles = positions[..., None, None].float() * config.rope_theta ** (-half / config.head_width)
     angles = torch.cat([angles, angles], dim=-1)
@@ -72,12 +95,13 @@ def rope_table(config: LMConfig, positions: torch.Tensor) -> tuple[torch.Tensor,
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Turn heads x [..., H, W] by the angles of a `rope_table`."""
     low, high = x.chunk(2, dim=-1)
     return (x * cos + torch.cat([-high, low], dim=-1) * sin).to(x.dtype)
 
 
 class Block(nn.Module):
-    """Pre-norm attention and gated MLP, with q, k, v and gate, up fused: fewer calls a tick on a CPU."""
+    """Pre-norm attention and gated MLP. Fused q, k, v and gate, up: fewer calls a tick on a CPU."""
 
     def __init__(self, config: LMConfig):
         super().__init__()
@@ -90,37 +114,50 @@ class Block(nn.Module):
         self.gate_up = AdaptedLinear(c.width, 2 * c.hidden, rank, scale)
         self.down = AdaptedLinear(c.hidden, c.width, rank, scale)
 
-    def forward(self, x, rope, mask, cache=None):
-        """x [B, L, D], mask [B, 1, G L, S] additive; or x [N, D], the positions in use of all slots, and a cache:
-        keys and values [B, H, C, W], slot and cell [N] to write each position to, and its place [N] among the B L queries."""
-        c, batch = self.config, mask.shape[0]
+    def forward(self, x, rope, mask, cache: CacheCells | None = None) -> torch.Tensor:
+        """x [B, L, D] -> [B, L, D], or with a cache x [N, D] -> [N, D].
+
+        Args:
+            rope: see rope_table.
+            mask: [B, 1, G L, S] added to the scores.
+            cache: keys and values are those of this layer, [B, kv_heads, C, W].
+        """
+        c = self.config
+        x = x + self.out(self._attend(x, rope, mask, cache))
+        gate_up = self.gate_up(F.rms_norm(x, (c.width,), self.mlp_norm, c.norm_eps))
+        gate, up = gate_up.chunk(2, dim=-1)
+        return x + self.down(F.silu(gate) * up)
+
+    def _attend(self, x, rope, mask, cache: CacheCells | None) -> torch.Tensor:
+        """What attention finds for x, before the output layer; arguments as in `forward`."""
+        c = self.config
+        batch = mask.shape[0]
         qkv = self.qkv(F.rms_norm(x, (c.width,), self.attention_norm, c.norm_eps))
         qkv = qkv.unflatten(-1, (c.heads + 2 * c.kv_heads, c.head_width))
         qk, v = qkv.split([c.heads + c.kv_heads, c.kv_heads], dim=-2)
         q, k = rotate(qk, *rope).split([c.heads, c.kv_heads], dim=-2)
         if cache is None:
-            k, v = k.transpose(1, 2), v.transpose(1, 2)
+            k = k.transpose(1, 2)
+            v = v.transpose(1, 2)
         else:
-            keys, values, slots, cells, place = cache
-            for all_cells, new in ((keys, k), (values, v)):
-                all_cells.transpose(1, 2).index_put_((slots, cells), new)
-            k, v = keys[:, :, : mask.shape[-1]], values[:, :, : mask.shape[-1]]
-            padded = q.new_zeros(
-                mask.shape[0] * mask.shape[2] * c.kv_heads // c.heads, c.heads, c.head_width
-            )
-            q = padded.index_copy_(0, place, q).view(batch, -1, c.heads, c.head_width)
-        # the queries that share a key head are laid side by side: [B, kv_heads, group * L, W]
+            written = cache.slots, cache.cells
+            cache.keys.transpose(1, 2).index_put_(written, k)
+            cache.values.transpose(1, 2).index_put_(written, v)
+            k = cache.keys[:, :, : mask.shape[-1]]
+            v = cache.values[:, :, : mask.shape[-1]]
+            queries = batch * mask.shape[2] * c.kv_heads // c.heads  # B L
+            q = q.new_zeros(queries, c.heads, c.head_width).index_copy_(0, cache.place, q)
+            q = q.view(batch, -1, c.heads, c.head_width)
+        # Queries that share a key head are laid side by side: [B, kv_heads, G L, W].
         q = q.transpose(1, 2).reshape(batch, c.kv_heads, -1, c.head_width)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        y = y.view(batch, c.heads, -1, c.head_width).transpose(1, 2).flatten(2)
-        x = x + self.out(y if cache is None else y.flatten(0, 1)[place])
-        gate, up = self.gate_up(F.rms_norm(x, (c.width,), self.mlp_norm, c.norm_eps)).chunk(
-            2, dim=-1
-        )
-        return x + self.down(F.silu(gate) * up)
+        y = y.view(batch, c.heads, -1, c.head_width).transpose(1, 2).flatten(2)  # [B, L, H W]
+        return y if cache is None else y.flatten(0, 1)[cache.place]
 
 
 class LM(nn.Module):
+    """The decoder with its tied embedding, rows of its own for control tokens, and a projector."""
+
     def __init__(self, config: LMConfig):
         super().__init__()
         self.config = config
@@ -131,15 +168,26 @@ class LM(nn.Module):
         self.control_out = nn.Parameter(torch.randn(FIRST_TEXT_ID, config.width) * 0.02)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.Parameter(torch.ones(config.width), requires_grad=False)
-        self.text_out = self.cache_dtype = (
-            None  # of a compiled one: the tied embedding as an output layer, see lm_cpu.py
-        )
-        self.blank = nn.Parameter(
-            torch.randn(config.width) * 0.02
-        )  # what a tick without a new word looks like
+        # What a tick without a new word looks like.
+        self.blank = nn.Parameter(torch.randn(config.width) * 0.02)
         self.residual = nn.Linear(config.feature_width, config.width)
         nn.init.zeros_(self.residual.weight)
         nn.init.zeros_(self.residual.bias)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its inputs and hidden states."""
+        return self.norm.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.norm.device
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """The type in which its keys and values are kept."""
+        return self.norm.dtype
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """Token ids [...] -> [..., D]. Control tokens have trained rows of their own."""
@@ -148,61 +196,65 @@ class LM(nn.Module):
         return torch.where(tokens[..., None] < FIRST_TEXT_ID, control.to(base.dtype), base)
 
     def project(
-        self, features: torch.Tensor | None, heard: list[list[tuple[int, float]]]
+        self, features: torch.Tensor | None, recognised: list[list[tuple[int, float]]]
     ) -> torch.Tensor:
-        """The input of N ticks: the LM's own embeddings of the pieces that were heard, plus a residual.
+        """The input of N ticks: the embeddings of the words recognised, plus a residual.
 
-        features [N, feature_width] (None: the residual is left out), the tokens of each tick with how sure they are -> [N, D].
-        A tick's pieces are mixed, and with the blank as far as they are unsure: after LegoSLM (arXiv 2505.11352).
+        A tick's tokens are mixed, and with the blank as far as they are uncertain; after LegoSLM
+        (arXiv 2505.11352).
+
+        Args:
+            features: [N, feature_width]; None: the residual is left out.
+            recognised: for each tick its tokens with their confidence.
+
+        Returns [N, D].
         """
         found = [
-            (tick, token, sure / len(pieces))
-            for tick, pieces in enumerate(heard)
-            for token, sure in pieces
+            (tick, token, confidence / len(tokens))
+            for tick, tokens in enumerate(recognised)
+            for token, confidence in tokens
         ]
-        mixed = self.blank.to(self.embedding.dtype).expand(len(heard), -1)
+        mixed = self.blank.to(self.embedding.dtype).expand(len(recognised), -1)
         if found:
             ticks, tokens, shares = (
                 torch.tensor(column, device=mixed.device) for column in zip(*found, strict=True)
             )
-            mixed = mixed.index_add(
-                0, ticks, shares[:, None].to(mixed.dtype) * (self.embedding[tokens] - mixed[:1])
-            )
-        return (
-            mixed
-            if features is None
-            else mixed + self.residual(features.to(self.residual.weight.dtype)).to(mixed.dtype)
-        )
+            towards = self.embedding[tokens] - mixed[:1]
+            mixed = mixed.index_add(0, ticks, shares[:, None].to(mixed.dtype) * towards)
+        if features is None:
+            return mixed
+        residual = self.residual(features.to(self.residual.weight.dtype))
+        return mixed + residual.to(mixed.dtype)
 
-    def forward(
-        self, x, positions, visible, keys=None, values=None, slots=None, cells=None, place=None
-    ):
-        """Inputs x [B, L, D], positions [B, L], visible bool [B, L, S] -> hidden states [B, L, D] after the last norm.
+    def forward(self, x, positions, visible, cache: CacheCells | None = None) -> torch.Tensor:
+        """Inputs x [B, L, D] -> hidden states [B, L, D] after the last norm.
 
-        With a cache (keys, values: see kv_cache.LMState) x is [N, D] and positions [N]: only the positions in use, N of the B L. The S
-        are the first cells, `slots` and `cells` [N] are where to put this call's, `place` [N] which of the B L each is.
+        With a cache x is [N, D], positions are [N], and so are the hidden states: only the
+        positions in use, N of the B L. The S are the cache's first cells.
+
+        Args:
+            positions: [B, L].
+            visible: bool [B, L, S].
         """
         c = self.config
-        mask = torch.zeros(visible.shape, dtype=x.dtype, device=x.device).masked_fill_(
-            ~visible, float("-inf")
-        )
+        mask = torch.zeros(visible.shape, dtype=x.dtype, device=x.device)
+        mask = mask.masked_fill_(~visible, float("-inf"))
         mask = mask[:, None].repeat(1, 1, c.heads // c.kv_heads, 1)  # [B, 1, G L, S]
         rope = rope_table(c, positions)
+        own = cache
         for i, block in enumerate(self.blocks):
-            x = block(
-                x, rope, mask, None if keys is None else (keys[i], values[i], slots, cells, place)
-            )
+            if cache is not None:
+                own = cache._replace(keys=cache.keys[i], values=cache.values[i])
+            x = block(x, rope, mask, own)
         return F.rms_norm(x, (c.width,), self.norm, c.norm_eps)
 
     def logits(self, hidden: torch.Tensor, text: bool = True) -> torch.Tensor:
-        """Hidden states [..., D] -> scores [..., V] float32; without `text` only the control tokens' [..., FIRST_TEXT_ID]."""
-        controls = F.linear(hidden, self.control_out.to(hidden.dtype)).float()
-        if not text:
-            return controls
-        scores = (
-            F.linear(hidden, self.embedding) if self.text_out is None else self.text_out(hidden)
-        )
-        return torch.cat([controls, scores.float()[..., FIRST_TEXT_ID:]], dim=-1)
+        """Hidden states [..., D] -> scores [..., V] float32.
+
+        Without `text` only those of the control tokens, [..., FIRST_TEXT_ID].
+        """
+        controls = F.linear(hidden, self.control_out.to(hidden.dtype))
+        return join_logits(controls, F.linear(hidden, self.embedding) if text else None)
 
     def merge(self) -> "LM":
         """Fold the adapters into the backbone, for inference."""
@@ -210,3 +262,11 @@ class LM(nn.Module):
             for linear in (block.qkv, block.out, block.gate_up, block.down):
                 linear.merge()
         return self
+
+
+def join_logits(controls: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
+    """Scores of the control tokens [..., FIRST_TEXT_ID] and of the whole embedding [..., V] (None:
+    without text) -> those of all tokens in float32."""
+    if text is None:
+        return controls.float()
+    return torch.cat([controls.float(), text.float()[..., FIRST_TEXT_ID:]], dim=-1)

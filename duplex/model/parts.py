@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from duplex.model.codec import Codec
 from duplex.model.draft import Draft
 from duplex.model.encoder import Encoder
-from duplex.model.g2p import Pronounce
+from duplex.model.g2p import G2P
 from duplex.model.lexicon import Lexicon
 from duplex.model.lm import LM
 from duplex.model.seanet import SeanetCodec
@@ -16,15 +16,22 @@ from duplex.model.talker import Talker
 
 @dataclass
 class Parts:
-    """Networks and data of one agent; several agents and all their sessions may share them."""
+    """Networks and data of one agent; several agents and all their sessions may share them.
 
-    encoder: Encoder
-    lexicon: Lexicon
-    lm: LM
-    tokenizer: object  # tokenizers.Tokenizer
-    g2p: Pronounce
-    talker: Talker
-    codec: Codec | SeanetCodec
+    The loader returns them, `duplex.cpu.compile` takes and returns them. Compiled networks stand in
+    for those of these types, with the same calls at run time. Whoever runs only some of them leaves
+    the others None.
+    """
+
+    encoder: Encoder | None = None
+    lexicon: Lexicon | None = None
+    lm: LM | None = None
+    # A tokenizers.Tokenizer.
+    tokenizer: object = None
+    g2p: G2P | None = None
+    talker: Talker | None = None
+    codec: Codec | SeanetCodec | None = None
+    # Proposes symbols; an agent works without.
     draft: Draft | None = None
     # Lends the second thread for the time of a step, where the networks are compiled.
     helper_thread: Callable[[], AbstractContextManager] = nullcontext

@@ -1,11 +1,16 @@
-"""Meta's EnCodec at 24 kHz behind the interface of `duplex.model.codec.Codec`: SEANet as the `encodec` package has it, streaming.
+"""Meta's EnCodec at 24 kHz behind the interface of `duplex.model.codec.Codec`: SEANet, streaming.
 
-Its convolutions are causal, and every layer's past is explicit here: inputs that a convolution will look at again, output
-sums that a transposed one has begun, the LSTM's memory. Only the beginning differs from the package, which pads there by
-reflecting what is still to come: a stream cannot know it and begins after silence (zeros), so the package's own decoder is
-met as soon as its first frames are forgotten. "High Fidelity Neural Audio Compression" (arXiv 2210.13438).
+The layers are those of the `encodec` package. Its convolutions are causal, and every layer's past
+is explicit here: inputs that a convolution will look at again, output sums that a transposed one
+has begun, the LSTM's memory. Only the beginning differs from the package, which pads there by
+reflecting what is still to come: a stream cannot know it and begins after silence (zeros), so the
+package's own decoder is met as soon as its first frames are forgotten. "High Fidelity Neural Audio
+Compression" (arXiv 2210.13438).
 
-The weights are fetched by the package; they are not ours to ship. `duplex.training.talker --codec encodec_24khz` learns their codes.
+The weights are fetched by the package; they are not ours to ship.
+`duplex.training.talker --codec encodec_24khz` learns their codes.
+
+Letters in shapes: B slots or clips, N samples, T steps of a layer, K codebooks, C channels.
 """
 
 from collections.abc import Iterator
@@ -20,13 +25,19 @@ from encodec.quantization import ResidualVectorQuantizer
 from torch import Tensor, nn
 
 from duplex.audio import CODEC_FRAME_SAMPLES
+from duplex.errors import VoiceError
+from duplex.voices import Voice
 
+# The name of the published weights.
 NAME = "encodec_24khz"
 
 
 @dataclass(frozen=True)
 class SeanetConfig:
-    filters: int = 32  # channels at the sample rate; doubled at each of four steps
+    """Sizes of the codec."""
+
+    # Channels at the sample rate; they are doubled at each of four steps.
+    filters: int = 32
     codebooks: int = 8
     codebook_size: int = 1024
     latent_width: int = 128
@@ -34,9 +45,31 @@ class SeanetConfig:
 
 @dataclass
 class SeanetState:
-    """What one direction remembers, layer by layer; rows are slots, all of it is zeros at the beginning."""
+    """What one direction remembers, layer by layer.
+
+    Rows are slots, all of it is zeros at the beginning.
+    """
 
     layers: list[Tensor]
+
+    def reset(self, slots: list[int]) -> None:
+        """Put these slots back to the beginning, in place."""
+        for tensor in self.layers:
+            tensor[slots] = 0
+
+    def select(self, slots: list[int]) -> "SeanetState":
+        """A state of these slots alone, copied."""
+        return SeanetState([tensor[slots] for tensor in self.layers])
+
+    def assign(self, slots: list[int], part: "SeanetState") -> None:
+        """Set these slots to what `select` gave and a step has changed, in place."""
+        for tensor, value in zip(self.layers, part.layers, strict=True):
+            tensor[slots] = value
+
+    def set_voice(self, slot: int, voice: Voice) -> None:
+        """Raises VoiceError if it is not the learned voice: SEANet makes no sound from a pitch."""
+        if voice != Voice():
+            raise VoiceError("this agent's codec, SEANet, has no voice but the one it learned")
 
 
 def initial_layers(layer: nn.Module, batch: int) -> list[Tensor]:
@@ -47,15 +80,12 @@ def initial_layers(layer: nn.Module, batch: int) -> list[Tensor]:
             return [conv.bias.new_zeros(batch, conv.in_channels, conv_past(layer))]
         case SConvTranspose1d():
             conv = layer.convtr.convtr
-            return [
-                conv.bias.new_zeros(batch, conv.out_channels, conv.kernel_size[0] - conv.stride[0])
-            ]
+            tail = conv.kernel_size[0] - conv.stride[0]
+            return [conv.bias.new_zeros(batch, conv.out_channels, tail)]
         case SLSTM():
             lstm = layer.lstm
-            return [
-                lstm.bias_ih_l0.new_zeros(batch, lstm.num_layers, lstm.hidden_size)
-                for _ in ("hidden", "cell")
-            ]
+            shape = (batch, lstm.num_layers, lstm.hidden_size)
+            return [lstm.bias_ih_l0.new_zeros(shape) for _ in ("hidden", "cell")]
         case SEANetResnetBlock():
             return initial_layers(layer.block, batch) + initial_layers(layer.shortcut, batch)
         case nn.Sequential():
@@ -70,7 +100,12 @@ def conv_past(layer: SConv1d) -> int:
 
 
 def run(layer: nn.Module, x: Tensor, before: Iterator[Tensor], after: list[Tensor]) -> Tensor:
-    """x [B, C, T] through a layer whose states are next in `before`; its new ones are added to `after`."""
+    """x [B, C, T] through a layer.
+
+    Args:
+        before: the layer's states are next in it.
+        after: its new states are added.
+    """
     match layer:
         case nn.Sequential():
             for part in layer:
@@ -84,7 +119,8 @@ def run(layer: nn.Module, x: Tensor, before: Iterator[Tensor], after: list[Tenso
             after.append(x[:, :, x.shape[2] - conv_past(layer) :].clone())
             return layer.conv(x)
         case SConvTranspose1d():
-            tail, conv = next(before), layer.convtr.convtr
+            tail = next(before)
+            conv = layer.convtr.convtr
             y = layer.convtr(x)  # [B, C, T * stride + tail], the bias everywhere in it
             ready = x.shape[2] * conv.stride[0]
             after.append(y[:, :, ready:] - conv.bias[:, None])
@@ -99,7 +135,10 @@ def run(layer: nn.Module, x: Tensor, before: Iterator[Tensor], after: list[Tenso
 
 
 class SeanetCodec(nn.Module):
-    """SEANet encoder and decoder around the package's residual vector quantizer; float32. See `duplex.model.codec.Codec`."""
+    """SEANet encoder and decoder around the package's residual vector quantizer; float32.
+
+    See `duplex.model.codec.Codec`.
+    """
 
     decoder_delay_samples = 0
 
@@ -112,15 +151,18 @@ class SeanetCodec(nn.Module):
             "norm": "weight_norm",
             "causal": True,
         }
-        self.encoder, self.decoder = SEANetEncoder(**sizes), SEANetDecoder(**sizes)
+        self.encoder = SEANetEncoder(**sizes)
+        self.decoder = SEANetDecoder(**sizes)
         self.quantizer = ResidualVectorQuantizer(
             config.latent_width, config.codebooks, config.codebook_size, kmeans_init=False
         )
 
     def initial_encode_state(self, batch: int) -> SeanetState:
+        """A state before the first sample."""
         return SeanetState(initial_layers(self.encoder.model, batch))
 
     def initial_decode_state(self, batch: int) -> SeanetState:
+        """A state before the first frame."""
         return SeanetState(initial_layers(self.decoder.model, batch))
 
     @torch.no_grad()
@@ -130,7 +172,9 @@ class SeanetCodec(nn.Module):
         return self.encode_step(wave, self.initial_encode_state(wave.shape[0]), codebooks)[0]
 
     @torch.no_grad()
-    def encode_step(self, wave: Tensor, state: SeanetState, codebooks: int | None = None):
+    def encode_step(
+        self, wave: Tensor, state: SeanetState, codebooks: int | None = None
+    ) -> tuple[Tensor, SeanetState]:
         """wave [B, 1, T * CODEC_FRAME_SAMPLES] -> codes [B, K, T], state."""
         assert wave.shape[-1] % CODEC_FRAME_SAMPLES == 0, (
             f"{wave.shape[-1]} samples are no whole number of frames"
@@ -151,22 +195,21 @@ class SeanetCodec(nn.Module):
             f"{codes.shape[1]} codebooks, have {self.config.codebooks}"
         )
         after: list[Tensor] = []
-        wave = run(
-            self.decoder.model,
-            self.quantizer.decode(codes.transpose(0, 1)),
-            iter(state.layers),
-            after,
-        )
+        latent = self.quantizer.decode(codes.transpose(0, 1))
+        wave = run(self.decoder.model, latent, iter(state.layers), after)
         return wave[:, 0], SeanetState(after)
 
     def silence_codes(self) -> Tensor:
         """The codes of a frame of lasting silence [K]."""
-        second = CODEC_FRAME_SAMPLES * 75  # the LSTM has settled by then
+        second = CODEC_FRAME_SAMPLES * 75  # The LSTM has come to rest by then.
         return self.encode(next(self.parameters()).new_zeros(1, 1, second))[0, :, -1]
 
 
 def fetch(config: SeanetConfig | None = None) -> SeanetCodec:
-    """The published weights, the first codebooks of the quantizer. OSError: they could not be fetched."""
+    """The published weights with the first codebooks of the quantizer.
+
+    Raises OSError if they could not be fetched.
+    """
     config = config or SeanetConfig()
     codec = SeanetCodec(config)
     wanted = codec.state_dict()

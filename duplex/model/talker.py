@@ -1,66 +1,85 @@
-"""The talker's network: phones being said -> codes of the agent's voice, a few codec frames per step.
+"""The talker's network: phones being said -> codes of the agent's voice, a few codec frames a step.
 
-Phones are encoded by short convolutions that look at most LOOKAHEAD phones ahead, and each gets a duration in codec
-frames. A causal transformer then walks over *patches* of codec frames (two by default: half the steps, and the head
-sees the frame before in any case); its input is the codes of the previous patch and, for each frame, which phone is
-being said and how far it has come. A small head draws a frame's codes, codebook after codebook. `duplex.model.synthesis` runs
-it tick by tick for many slots; here is the arithmetic, the same for whole utterances in training.
+Phones are encoded by short convolutions that look at most LOOKAHEAD phones ahead, and each gets a
+duration in codec frames. A causal transformer then walks over *patches* of codec frames (two by
+default: half the steps, and the head sees the frame before in any case); its input is the codes of
+the previous patch and, for each frame, which phone is being said and how far it has come. A small
+head samples a frame's codes, codebook after codebook. `duplex.model.synthesis` runs it tick by tick
+for many slots; here is the arithmetic, the same for whole utterances in training.
+
+Letters in shapes: B slots or utterances, P phones, F frames, T patches of p frames, K codebooks,
+C width of codes, W width of the transformer, H heads of width D.
 """
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, pad, rms_norm, scaled_dot_product_attention, silu
 
-LOOKAHEAD = (
-    4  # phones to the right of one that its frames may depend on, its neighbour's encoding included
-)
-POSITION_FEATURES = 4  # of a frame within its phone
-ROTARY_PERIOD = 4096  # patches: every rotary frequency turns a whole number of times in it, so positions may wrap
+from duplex.model.sampling import sample_codes
+
+# Phones to the right of one that its frames may depend on, its neighbour's encoding included.
+LOOKAHEAD = 4
+
+# Numbers that say where a frame is within its phone, see position_features.
+POSITION_FEATURES = 4
+
+# Patches in which every rotary frequency turns a whole number of times, so positions may wrap.
+ROTARY_PERIOD = 4096
 
 
 @dataclass(frozen=True)
 class TalkerConfig:
-    phones: int = 178  # Hibari's alphabet
+    """Sizes of the talker, and how it samples."""
+
+    # Hibari's alphabet.
+    phones: int = 178
     voices: int = 1
     phone_width: int = 256
     width: int = 320
     layers: int = 5
     heads: int = 5
     hidden: int = 832
-    code_width: int = 256  # of code embeddings and of the head
+    # Width of the codes' embeddings and of the head.
+    code_width: int = 256
     codebooks: int = 8
     codebook_size: int = 1024
-    drawn_codebooks: int = (
-        4  # at run time; the codec decodes any leading subset, and fewer are faster
-    )
+    # Codebooks at run time. The codec decodes any leading subset, and fewer are faster.
+    drawn_codebooks: int = 4
     patch_frames: int = 2
-    window_frames: int = 192  # 2.56 s of history
-    lead_frames: int = 4  # silence before the first phone of a turn
-    start_phones: int = (
-        3  # encoded phones wanted before a turn starts, so that it does not falter at once
-    )
+    # Frames of history: 2.56 s.
+    window_frames: int = 192
+    # Frames of silence before the first phone of a turn.
+    lead_frames: int = 4
+    # Encoded phones wanted before a turn starts, so that it does not falter at once.
+    start_phones: int = 3
+    # Temperatures of the first codebook and of the others.
     temperature_first: float = 0.5
     temperature_rest: float = 0.5
     top_k: int = 30
 
     @property
     def window(self) -> int:
+        """Patches of history."""
         return self.window_frames // self.patch_frames
 
     @property
     def drawn(self) -> int:
+        """Codebooks that are sampled."""
         return min(self.drawn_codebooks, self.codebooks)
 
     def temperature(self, codebook: int) -> float:
+        """The temperature of a codebook; 0: its likeliest code is taken."""
         return self.temperature_first if codebook == 0 else self.temperature_rest
 
 
 def position_features(frame: int, start: int, end: int) -> tuple[float, ...]:
     """Where codec frame `frame` stands in a phone that lasts from `start` to `end`."""
-    frames, done = max(1, end - start), frame - start
+    frames = max(1, end - start)
+    done = frame - start
     return (
         (done + 0.5) / frames,
         math.log(frames) / 2,
@@ -70,11 +89,10 @@ def position_features(frame: int, start: int, end: int) -> tuple[float, ...]:
 
 
 def rotary_table(head_width: int) -> Tensor:
-    """[ROTARY_PERIOD, head_width] cosines, then sines; whole turns per period, about geometrically spaced."""
+    """[ROTARY_PERIOD, D] cosines, then sines; whole turns a period, about geometrically spaced."""
     half = head_width // 2
-    turns = torch.unique(
-        (ROTARY_PERIOD / 6.3 * 400 ** -(torch.arange(half) / half)).round().clamp(min=1)
-    )
+    spaced = ROTARY_PERIOD / 6.3 * 400 ** -(torch.arange(half) / half)
+    turns = torch.unique(spaced.round().clamp(min=1))
     turns = torch.cat([turns, turns[-1:].expand(half - len(turns))])
     angles = 2 * math.pi * torch.outer(torch.arange(ROTARY_PERIOD), turns) / ROTARY_PERIOD
     return torch.cat([angles.cos(), angles.sin()], 1)
@@ -88,15 +106,29 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Attention [B, H, T, D] written out: its backward pass is several times faster at these lengths on a CPU."""
+    """Attention [B, H, T, D] written out.
+
+    Its backward pass is several times faster than that of the fused one at these lengths on a CPU.
+    """
     scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
     return scores.masked_fill(~mask, float("-inf")).softmax(-1, dtype=scores.dtype) @ v
+
+
+class PatchCache(NamedTuple):
+    """The ring of keys and values, and the place in it of the patch that comes next."""
+
+    keys: Tensor  # [layers, B, H, ring, D]
+    values: Tensor  # [layers, B, H, ring, D]
+    visible: Tensor  # [B, 1, 1, ring] bool: what each slot may see, the new patch included
+    place: Tensor  # [1] where the new patch goes
+    rotary: Tensor  # [1, D] the row of the rotary table for it
 
 
 class PhoneEncoder(nn.Module):
     """Phone ids -> what frames need of each phone, and its duration."""
 
-    LAYERS = 4  # all but the last look one phone ahead
+    # All but the last look one phone ahead.
+    LAYERS = 4
     LEFT_CONTEXT = 3 * 3 + 4
 
     def __init__(self, config: TalkerConfig):
@@ -111,7 +143,8 @@ class PhoneEncoder(nn.Module):
         self.duration = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
 
     def forward(self, phones: Tensor, lengths: Tensor, voice: Tensor) -> tuple[Tensor, Tensor]:
-        """phones [B, P], lengths [B], voice [B] -> conditions [B, P, C], log of the duration in frames [B, P]."""
+        """phones [B, P], lengths [B], voice [B] -> conditions [B, P, C], log of the duration in
+        frames [B, P]."""
         inside = (torch.arange(phones.shape[1]) < lengths[:, None])[..., None]  # [B, P, 1]
         x = (self.embedding(phones) + self.voice(voice)[:, None]) * inside
         for i, (convolution, mixer) in enumerate(zip(self.convolutions, self.mixers, strict=True)):
@@ -123,6 +156,8 @@ class PhoneEncoder(nn.Module):
 
 
 class Block(nn.Module):
+    """Pre-norm attention with rotary positions, and gated MLP; its norms have no weights."""
+
     def __init__(self, config: TalkerConfig):
         super().__init__()
         width = config.width
@@ -132,29 +167,36 @@ class Block(nn.Module):
         self.gate_up = nn.Linear(width, 2 * config.hidden, bias=False)
         self.down = nn.Linear(config.hidden, width, bias=False)
 
-    def forward(self, x: Tensor, table: Tensor, mask: Tensor, cache=None) -> Tensor:
-        """x [B, T, W], rotary rows [T, D], mask [T, T], or [B, 1, T, ring] with a cache: keys, values, places in the ring [T]."""
+    def forward(
+        self, x: Tensor, table: Tensor, mask: Tensor, cache: PatchCache | None = None
+    ) -> Tensor:
+        """x [B, T, W] -> [B, T, W].
+
+        Args:
+            table: rotary rows [T, D].
+            mask: [T, T] bool, or [B, 1, T, ring] with a cache.
+            cache: keys and values are those of this layer, [B, H, ring, D].
+        """
         B, T, W = x.shape
-        qkv = (
-            self.qkv(rms_norm(x, (W,))).view(B, T, 3 * self.heads, -1).transpose(1, 2)
-        )  # [B, 3 H, T, D]
-        qk, v = qkv.split([2 * self.heads, self.heads], 1)
+        qkv = self.qkv(rms_norm(x, (W,))).view(B, T, 3 * self.heads, -1).transpose(1, 2)
+        qk, v = qkv.split([2 * self.heads, self.heads], 1)  # [B, 2 H, T, D], [B, H, T, D]
         q, k = rotate(qk, table).chunk(2, 1)
-        if cache is not None:
-            keys, values, places = cache  # [B, H, ring, D], [T]
-            k, v = keys.index_copy_(2, places, k), values.index_copy_(2, places, v)
-        y = (
-            scaled_dot_product_attention(q, k, v, attn_mask=mask)
-            if cache is not None
-            else attend(q, k, v, mask)
-        )
+        if cache is None:
+            y = attend(q, k, v, mask)
+        else:
+            k = cache.keys.index_copy_(2, cache.place, k)
+            v = cache.values.index_copy_(2, cache.place, v)
+            y = scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x = x + self.out(y.transpose(1, 2).reshape(B, T, W))
         gate, up = self.gate_up(rms_norm(x, (W,))).chunk(2, -1)
         return x + self.down(silu(gate) * up)
 
 
 class CodeHead(nn.Module):
-    """Logits of a frame's codes, each given the codes before it in the frame: one two-layer network per codebook."""
+    """Logits of a frame's codes, each given the codes before it in the frame.
+
+    There is one network of two layers for each codebook.
+    """
 
     def __init__(self, config: TalkerConfig):
         super().__init__()
@@ -164,18 +206,20 @@ class CodeHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(K, 1, N))
 
     def forward(self, x: Tensor, codebooks: slice = slice(None)) -> Tensor:
-        """x [K, N, C] (frame and prefix summed) of these codebooks -> logits [K, N, codebook size]."""
+        """x [K, N, C] (frame and prefix summed) of these codebooks -> logits [K, N, codes]."""
         y = silu(torch.bmm(rms_norm(x, x.shape[-1:]), self.inner[codebooks]))
         return torch.bmm(y, self.outer[codebooks]) + self.bias[codebooks]
 
     def one(self, x: Tensor, codebook: int) -> Tensor:
-        """The same for one codebook: x [B, C] -> logits [B, codebook size]."""
+        """The same for one codebook: x [B, C] -> logits [B, codes]."""
         x = rms_norm(x, x.shape[-1:])
         y = silu(x @ self.inner[codebook])
         return torch.addmm(self.bias[codebook], y, self.outer[codebook])
 
 
 class Talker(nn.Module):
+    """Phone encoder, transformer over patches, and head."""
+
     def __init__(self, config: TalkerConfig):
         super().__init__()
         self.config = config
@@ -193,14 +237,18 @@ class Talker(nn.Module):
         for block in self.blocks:
             nn.init.normal_(block.out.weight, std=0.02 / math.sqrt(2 * config.layers))
             nn.init.normal_(block.down.weight, std=0.02 / math.sqrt(2 * config.layers))
-        self.cache_dtype = None  # of a compiled one, see talker_cpu.py
         self.register_buffer("silence_codes", torch.zeros(config.codebooks, dtype=torch.long))
         offsets = torch.arange(config.codebooks) * config.codebook_size
         self.register_buffer("offsets", offsets, persistent=False)
         self.register_buffer("rotary", rotary_table(W // config.heads), persistent=False)
 
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """The type in which keys and values are kept."""
+        return self.codes.dtype
+
     def embed(self, codes: Tensor) -> Tensor:
-        """codes [..., K] -> one embedding per codebook [..., K, C]."""
+        """codes [..., K] -> one embedding for each codebook, [..., K, C]."""
         return embedding(codes + self.offsets[: codes.shape[-1]], self.codes)
 
     def silence_sum(self) -> Tensor:
@@ -208,22 +256,30 @@ class Talker(nn.Module):
         return self.embed(self.silence_codes)[: self.config.drawn].sum(0)
 
     def condition(self, phones: Tensor, positions: Tensor) -> Tensor:
-        """The encoded phone of each frame [..., C] and the frame's place in it [..., 4] -> conditions [..., C]."""
+        """The encoded phone of each frame [..., C] and the frame's place in it [..., 4] ->
+        conditions [..., C]."""
         return silu(phones + self.position(positions))
 
     def patch_input(self, history: Tensor, conditions: Tensor) -> Tensor:
-        """Summed code embeddings of the patch before and conditions of this one, [..., p * C] both -> [..., W]."""
+        """Summed code embeddings of the patch before, and conditions of this one, both
+        [..., p * C] -> [..., W]."""
         return self.history_in(history) + self.condition_in(conditions)
 
     def forward(self, codes: Tensor, shown: Tensor, conditions: Tensor) -> Tensor:
-        """Teacher forcing; codes, shown [B, F, K], conditions [B, F, C] -> logits [K, B * F, codebook size]."""
+        """Teacher forcing: codes, shown [B, F, K], conditions [B, F, C] -> logits
+        [K, B F, codes]."""
         return self.head(self.head_inputs(codes, shown, conditions).transpose(0, 1).contiguous())
 
     def head_inputs(self, codes: Tensor, shown: Tensor, conditions: Tensor) -> Tensor:
-        """What the head is given for every code of whole utterances -> [B * F, K, C].
+        """What the head is given for every code of whole utterances.
 
-        codes [B, F, K] (F a whole number of patches), `shown` the same with noise, as the network's history; a shown
-        code below 0 is one that was never drawn.
+        Args:
+            codes: [B, F, K], F a whole number of patches.
+            shown: the same with noise, as the network's history; a code below 0 is one that was
+                never drawn.
+            conditions: [B, F, C].
+
+        Returns [B F, K, C].
         """
         B, F, K = codes.shape
         p, T = self.config.patch_frames, F // self.config.patch_frames
@@ -235,35 +291,54 @@ class Talker(nn.Module):
         mask = (age >= 0) & (age < self.config.window)
         for block in self.blocks:
             x = block(x, self.rotary[:T], mask)
-        before = (
-            pad(sums, (0, 0, 1, 0))[:, :-1] * (torch.arange(F) % p > 0)[:, None]
-        )  # the frame before, of this patch
-        base = self.head_base(x, conditions, before)  # [B, F, C]
-        inputs = [base]
+        # The frame before, where it is of the same patch.
+        has_before = (torch.arange(F) % p > 0)[:, None]
+        before = pad(sums, (0, 0, 1, 0))[:, :-1] * has_before
+        inputs = [self.head_base(x, conditions, before)]  # [B, F, C]
         for own in self.embed(codes).unbind(2)[:-1]:
             inputs.append(inputs[-1] + own)
         return torch.stack(inputs, 2).flatten(0, 1)
 
     def head_base(self, x: Tensor, conditions: Tensor, before: Tensor) -> Tensor:
-        """What the head knows of each frame before its own codes. x [B, T, W], the rest [B, F, C] -> [B, F, C]."""
+        """What the head knows of each frame before its own codes, [B, F, C].
+
+        Args:
+            x: [B, T, W]; the others are [B, F, C].
+        """
         hidden = self.head_in(rms_norm(x, x.shape[-1:])).reshape(conditions.shape)
         return hidden + self.head_condition(conditions) + self.head_previous(before)
 
-    def states(self, history, conditions, forced, table, keys, values, visible, places) -> Tensor:
-        """n patches of every slot in one call; compiled on a CPU (talker_cpu.py), where slots of nothing but silence are left out.
+    def patch_state(
+        self, history: Tensor, conditions: Tensor, forced: Tensor, cache: PatchCache
+    ) -> Tensor:
+        """The transformer over the next patch of every slot.
 
-        history [B, n, p * C], conditions [B, n, p, C], forced silence [B, n, p], rotary rows [n, D], keys and values
-        [layers, B, H, ring, D], what each patch may see of them [B, 1, n, ring], the patches' own places [n] -> [B, n, W].
+        Args:
+            history: [B, p * C] summed embeddings of the patch before.
+            conditions: [B, p, C].
+            forced: [B, p] bool, frames of forced silence. The compiled form leaves out the slots
+                of nothing else.
+
+        Returns [B, W].
         """
-        x = self.patch_input(history, conditions.flatten(2))
-        for i, block in enumerate(self.blocks):
-            x = block(x, table, visible, (keys[i], values[i], places))
-        return x
+        x = self.patch_input(history, conditions.flatten(1))[:, None]
+        for keys, values, block in zip(cache.keys, cache.values, self.blocks, strict=True):
+            x = block(x, cache.rotary, cache.visible, cache._replace(keys=keys, values=values))
+        return x[:, 0]
 
-    def draw_patch(self, x, conditions, uniform, forced) -> tuple[Tensor, Tensor]:
-        """Sample one patch; compiled on a CPU as well. x [B, W], conditions [B, p, C], uniform [B, p, K], forced silence [B, p].
+    def sample_patch(
+        self, x: Tensor, conditions: Tensor, uniform: Tensor, forced: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Sample the codes of one patch.
 
-        -> codes [B, p, drawn codebooks]; sums [B, p * C] of their embeddings, the next patch's history.
+        Args:
+            x: [B, W] see `patch_state`.
+            conditions: [B, p, C].
+            uniform: [B, p, K] random numbers from 0 to 1.
+            forced: [B, p] bool, frames of forced silence.
+
+        Returns codes [B, p, K] of the codebooks drawn, and the sums [B, p * C] of their embeddings,
+        the next patch's history.
         """
         config = self.config
         hidden = self.head_in(rms_norm(x, x.shape[-1:])).view(conditions.shape)
@@ -273,12 +348,9 @@ class Talker(nn.Module):
             y = hidden[:, frame] + self.head_previous(sums[-1]) if sums else hidden[:, frame]
             drawn = []
             for k in range(config.drawn):
-                code = draw(
-                    self.head.one(y, k),
-                    config.temperature(k),
-                    config.top_k,
-                    uniform[:, frame, k : k + 1],
-                )
+                share = uniform[:, frame, k : k + 1]
+                logits = self.head.one(y, k)
+                code = sample_codes(logits, config.temperature(k), config.top_k, share)
                 drawn.append(code)
                 y = y + embedding(code[:, 0] + k * config.codebook_size, self.codes)
             code = torch.cat(drawn, 1)
@@ -286,13 +358,3 @@ class Talker(nn.Module):
             codes.append(code)
             sums.append(self.embed(code).sum(1))
         return torch.stack(codes, 1), torch.cat(sums, 1)
-
-
-def draw(logits: Tensor, temperature: float, top_k: int, uniform: Tensor) -> Tensor:
-    """Sample [B, N] logits among the `top_k` best by inverse distribution of uniform [B, 1]; -> [B, 1]."""
-    if temperature == 0:
-        return logits.argmax(-1, keepdim=True)
-    values, indices = logits.topk(min(top_k, logits.shape[-1]))
-    cumulative = (values / temperature).softmax(-1, dtype=torch.float32).cumsum(-1)
-    place = (cumulative < uniform * cumulative[:, -1:]).sum(-1, keepdim=True)
-    return indices.gather(1, place)

@@ -5,7 +5,7 @@ import torch
 from duplex.training.objectives import codebooks
 
 from duplex.audio import CODEC_FRAME_SAMPLES, CODEC_FRAMES_PER_TICK, SAMPLE_RATE
-from duplex.model.codec import Codec, CodecConfig, load_codec, reset, save_codec
+from duplex.model.codec import Codec, CodecConfig, load_codec, save_codec
 from duplex.model.vocoder import (
     OVERLAP_FRAMES,
     WINDOW_SAMPLES,
@@ -150,7 +150,7 @@ def test_reset_of_one_slot(codec, wave):
     begin, rest = codes[..., :10], codes[..., 10:]
     _, kept = codec.decode_step(begin, codec.initial_decode_state(2))
     _, state = codec.decode_step(begin, codec.initial_decode_state(2))
-    reset(state, [1])
+    state.reset([1])
     assert state.tail[1].abs().max() == 0 and all(
         history[1].abs().max() == 0 for history in state.histories
     )
@@ -163,7 +163,7 @@ def test_reset_of_one_slot(codec, wave):
 
 def test_reset_of_the_encoder(codec, wave):
     _, state = codec.encode_step(wave, codec.initial_encode_state(2))
-    reset(state, [0])
+    state.reset([0])
     latent, _ = codec.encoder.step(wave[:, 0], state)
     torch.testing.assert_close(latent[0], codec.encode_latent(wave)[0])
     assert relative(latent[1], codec.encode_latent(wave)[1]) > 1e-3

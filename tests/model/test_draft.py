@@ -2,7 +2,7 @@
 
 import torch
 
-from duplex.model.draft import Asked, Draft, DraftConfig, propose
+from duplex.model.draft import Draft, DraftConfig, DraftInput, propose
 from duplex.model.tokens import AGENT, FIRST_TEXT_ID, NEXT, STOP, Grammar
 from tests.tiny_speech_agent import tiny_parts
 
@@ -16,14 +16,14 @@ def test_nothing_is_guessed_beyond_the_rules():
     torch.nn.init.normal_(draft.down.weight, std=1.0)
     for _ in range(30):
         asked = {
-            0: Asked(
+            0: DraftInput(
                 torch.randn(width, dtype=torch.double),
                 torch.randn(2, width, dtype=torch.double),
                 Grammar(),
-                speaking_allowed=False,
-                audible=True,
+                can_speak=False,
+                is_audible=True,
             ),
-            1: Asked(
+            1: DraftInput(
                 torch.randn(width).double(),
                 torch.randn(1, width).double(),
                 Grammar(AGENT, False, True),

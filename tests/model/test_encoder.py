@@ -8,7 +8,7 @@ import torch
 
 from duplex.audio import MEL_FRAMES_PER_TICK
 from duplex.model.ctranslate2 import read_tensors
-from duplex.model.encoder import PHONES, Encoder, EncoderConfig, reset
+from duplex.model.encoder import PHONES, Encoder, EncoderConfig
 
 TINY = EncoderConfig(width=24, layers=2, heads=3, window=16)  # 4 ticks of window
 
@@ -89,7 +89,7 @@ def test_reset_of_one_slot_leaves_the_others(encoder):
     undisturbed, heard = run(encoder, sound, [14])
     state = encoder.initial_state(3)
     encoder.step(sound[:, : 7 * MEL_FRAMES_PER_TICK], state)
-    reset(state, [1])
+    state.reset([1])
     (features, log_probs), _ = encoder.step(sound[:, 7 * MEL_FRAMES_PER_TICK :], state)
     assert torch.allclose(features[[0, 2]], undisturbed[[0, 2], 7:], atol=1e-5)
     assert torch.allclose(log_probs[[0, 2]], heard[[0, 2], 28:], atol=1e-4)

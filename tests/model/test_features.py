@@ -8,13 +8,12 @@ from transformers import WhisperFeatureExtractor
 from duplex.audio import MEL_HOP_SAMPLES, SAMPLE_RATE
 from duplex.model.features import (
     BINS,
+    MIN_PEAK,
     PEAK_DECAY,
-    PEAK_FLOOR,
     TAIL_SAMPLES,
     initial_state,
     log_mel,
     log_power,
-    reset,
     running_peak,
 )
 
@@ -80,10 +79,10 @@ def test_a_tone_has_whispers_values(hz):
 
 def test_peak_is_a_slow_maximum():
     levels = torch.randn(2, 50, generator=torch.Generator().manual_seed(1)).cumsum(1) * 0.01
-    before = torch.tensor([1.0, PEAK_FLOOR])
+    before = torch.tensor([1.0, MIN_PEAK])
     peak, expected = before, []
     for level in levels.unbind(1):  # the recursion in its plain form
-        peak = torch.maximum(peak - PEAK_DECAY, level).clamp(min=PEAK_FLOOR)
+        peak = torch.maximum(peak - PEAK_DECAY, level).clamp(min=MIN_PEAK)
         expected.append(peak)
     assert torch.allclose(running_peak(levels, before), torch.stack(expected, 1), atol=1e-6)
 
@@ -103,9 +102,9 @@ def test_level_hardly_matters_and_silence_stays_low():
 def test_reset_of_one_slot():
     _, state = log_mel(noise(3, 10), initial_state(3))
     kept = state.tail[[0, 2]].clone()
-    reset(state, [1])
+    state.reset([1])
     assert (
         torch.equal(state.tail[[0, 2]], kept)
         and not state.tail[1].any()
-        and state.peak[1] == PEAK_FLOOR
+        and state.peak[1] == MIN_PEAK
     )

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from duplex.model.g2p import PAD, SPACE, Pronounce
+from duplex.model.g2p import G2P, PAD, SPACE
 
-FRONT = Pronounce()
+FRONT = G2P()
 LETTERS = {id: phone for phone, id in FRONT.alphabet.items()}
 
 

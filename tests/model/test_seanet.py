@@ -88,7 +88,7 @@ def test_decoder_sees_no_later_frame(codec, codes):
 
 def test_reset_of_one_slot(codec, codes):
     _, state = codec.decode_step(codes, codec.initial_decode_state(2))
-    codecs.reset(state, [1])
+    state.reset([1])
     after, _ = codec.decode_step(codes, state)
     torch.testing.assert_close(after[1], codec.decode(codes)[1], rtol=0, atol=1e-6)
     assert not torch.allclose(after[0], codec.decode(codes)[0], rtol=0, atol=1e-4)

@@ -8,7 +8,7 @@ from hibari.g2p import numbers
 from hibari.g2p.normalize import normalize
 
 from duplex.model.encoder import PHONES, WORD_END
-from duplex.model.g2p import Pronounce
+from duplex.model.g2p import G2P
 
 SAME_PHONES = {"T": "t", "ᵊ": "ə", "ɐ": "ə", "ᵻ": "ɪ"}  # Hibari's -> the ears'
 
@@ -65,8 +65,8 @@ def heard_form(text: str) -> str:
 
 
 @lru_cache(1)
-def front() -> Pronounce:
-    return Pronounce()
+def front() -> G2P:
+    return G2P()
 
 
 @lru_cache(200_000)

@@ -64,7 +64,7 @@ class Speaker:
     def step(self) -> tuple[torch.Tensor, float, float]:
         """A tick's voice [B, TICK_SAMPLES], and the seconds of the talker and of the codec."""
         begun = time.perf_counter()
-        codes, self.synthesis_state, _ = self.synthesizer.step(self.synthesis_state)
+        (codes, _), self.synthesis_state = self.synthesizer.step(self.synthesis_state)
         between = time.perf_counter()
         wave, self.codec_state = self.codec.decode_step(codes, self.codec_state)
         return wave, between - begun, time.perf_counter() - between
@@ -75,7 +75,7 @@ def speak(agent, texts: list[str], tail_ticks: int = 8) -> list[np.ndarray]:
     waves = []
     for begin in range(0, len(texts), agent.slots):
         speaker = Speaker(agent)
-        speaker.synthesizer.reset(speaker.synthesis_state, [*range(agent.slots)], seed=begin)
+        speaker.synthesis_state.reset([*range(agent.slots)], seed=begin)
         ticks = []
         for slot, text in enumerate(texts[begin : begin + agent.slots]):
             queued_s = speaker.push(slot, text)
@@ -144,7 +144,7 @@ def tick_times(agent_folder: Path | None = None, ticks: int = 60) -> dict[str, l
             times["talker"][number].append(talker_s)
             times["codec"][number].append(codec_s)
             for slot in range(speaker.slots):
-                assert speaker.synthesizer.sounding(speaker.synthesis_state, slot)
+                assert speaker.synthesizer.is_speaking(speaker.synthesis_state, slot)
     return {
         part: [1000 * float(np.median(seconds)) for seconds in both] for part, both in times.items()
     }

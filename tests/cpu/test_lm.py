@@ -1,0 +1,68 @@
+"""The compiled LM and draft do what the networks do with weights rounded to 8 bits."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from duplex.cpu.lm import CompiledDraft, CompiledLM
+from duplex.model.draft import Draft, DraftConfig
+from duplex.model.kv_cache import forward_tree, initial_state, step
+from duplex.model.lm import LM, LMConfig
+from tests.cpu.rounding import assert_near, rounded
+
+CONFIG = LMConfig(
+    width=32,
+    layers=3,
+    heads=4,
+    kv_heads=2,
+    hidden=48,
+    vocabulary=75,
+    rope_theta=1000.0,
+    tick_window=6,
+    text_window=10,
+)
+
+
+def run(lm: LM, dtype: torch.dtype) -> torch.Tensor:
+    """Hidden states [n, D] of three slots of different lengths, in calls of one to five positions,
+    over more ticks than the window holds, and of two trees."""
+    torch.manual_seed(1)
+    state = initial_state(CONFIG, 3, 16, dtype=dtype)
+    found = []
+    for counts in ([1, 0, 0], [2, 3, 1], *[[1, 5, 1]] * 6, [0, 0, 1]):
+        length = max(counts)
+        is_tick = np.arange(length)[None].repeat(3, 0) % 2 == 0
+        x = torch.randn(3, length, CONFIG.width)
+        hidden, state = step(lm, x, counts, is_tick, state)
+        found += [hidden[slot, :count] for slot, count in enumerate(counts)]
+    for after in ("prompt", "all"):
+        x = torch.randn(3, CONFIG.width)
+        found.append(forward_tree(lm, x, [-1, 0, 0], state, 1, after))
+    return torch.cat(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "share"), [(torch.float32, 1e-3), (torch.bfloat16, 2e-2)])
+def test_compiled_lm_is_the_rounded_one(dtype, share):
+    torch.manual_seed(0)
+    lm = LM(CONFIG).merge().eval()
+    plain = rounded(lm, ("qkv", ".out.", "gate_up", "down", "embedding"))
+    compiled = CompiledLM(copy.deepcopy(lm))
+    expected = run(plain, torch.float32)
+    hidden = run(compiled, dtype)
+    assert_near(hidden, expected, share)
+    for text in (True, False):
+        assert_near(compiled.logits(hidden, text), plain.logits(expected, text).detach(), share)
+
+
+@pytest.mark.slow
+def test_compiled_draft_is_the_rounded_one():
+    torch.manual_seed(0)
+    plain = Draft(DraftConfig(width=24, hidden=40)).eval()
+    torch.nn.init.normal_(plain.down.weight)
+    compiled = CompiledDraft(plain)
+    hidden, x = torch.randn(3, 24), torch.randn(3, 24)
+    expected = rounded(plain, ("gate_up", "down"))(hidden, x).detach()
+    assert_near(compiled(hidden, x), expected, 1e-3)
