@@ -10,10 +10,10 @@ import pytest
 from websockets.asyncio.server import serve
 
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
-from duplex.bench import remote as bench_remote
+from duplex.bench.dialects import MoshiClient, RealtimeClient
 from duplex.bench.latency import measure_remote
 from duplex.bench.play import play_remote
-from duplex.bench.remote import Moshi, PacedSession, Realtime, address, open_session
+from duplex.bench.remote import PacedSession, address, open_session
 from duplex.bench.scenes import Piece, Scene
 from duplex.errors import ClientError
 from duplex.serving import native as protocol
@@ -91,7 +91,7 @@ def session(messages: list) -> list:
         await rest_raw(connection)
 
     async def test(url):
-        one = await PacedSession.open(url, Realtime())
+        one = await PacedSession.open(url, RealtimeClient())
         begun = time.monotonic()
 
         async def close() -> None:
@@ -186,13 +186,12 @@ def test_a_server_that_opens_nothing(dialect, message):
 @pytest.mark.parametrize("message", ["text", b"\x01garbage" * 9, b"\x02\xff", b"\x05gone"])
 def test_what_is_not_moshis(message):
     try:
-        [item] = Moshi().received(message)
+        [item] = MoshiClient().received(message)
         assert item["type"] == "error" and item["text"] == "gone"
     except ValueError as error:
         assert str(error)
 
 
-def test_nobody_there(monkeypatch):
-    monkeypatch.setattr(bench_remote, "OPEN_S", 1)
+def test_nobody_there():
     with pytest.raises(ClientError, match="no such server answers at ws://127.0.0.1:9/v1/realtime"):
-        asyncio.run(open_session("ws://127.0.0.1:9", "realtime", 0, None))
+        asyncio.run(open_session("ws://127.0.0.1:9", "realtime", 0, None, open_s=1))
