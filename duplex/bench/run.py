@@ -245,13 +245,14 @@ async def _load(name: str, args: argparse.Namespace, scenes: list, loader: Loade
 
 def write_report(report: dict, folder: Path) -> None:
     """report.json and report.html in the folder, and the table on stdout."""
-    from duplex.bench import report as pages
+    from duplex.bench.page import html
+    from duplex.bench.report import table
 
     json_path = folder / "report.json"
     html_path = folder / "report.html"
     json_path.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    html_path.write_text(pages.html(report), encoding="utf-8")
-    print(pages.table(report))
+    html_path.write_text(html(report), encoding="utf-8")
+    print(table(report))
     print(f"wrote {json_path}, {html_path}", file=sys.stderr)
 
 

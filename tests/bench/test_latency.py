@@ -8,7 +8,6 @@ import pytest
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
 from duplex.bench import latency as bench_latency
 from duplex.bench import load as bench_load
-from duplex.bench import report as bench_report
 from duplex.bench.controls import Silent, Talking
 from duplex.bench.latency import reaction, sounding, spread, stages, timed
 from duplex.bench.load import (
@@ -20,7 +19,9 @@ from duplex.bench.load import (
     lateness,
     user_line,
 )
+from duplex.bench.page import html
 from duplex.bench.recognizer import Heard
+from duplex.bench.report import table
 from duplex.bench.scenes import Annotation, Piece, Scene
 from duplex.bench.score import ScoredScene
 
@@ -211,7 +212,7 @@ def test_the_report_shows_latency_and_load():
         "latency": {"remote": {**latency, "per_tick": ticks, "per_answer": {}}},
         "load": {"remote": load},
     }
-    lines = bench_report.table(report).splitlines()
+    lines = table(report).splitlines()
     assert [line.split()[-5:] for line in lines if line.startswith("end of speech")] == [
         ["3", "700.0", "880.0", "896.0", "900.0"]
     ]
@@ -219,7 +220,7 @@ def test_the_report_shows_latency_and_load():
         ["10", "20.0", "25.5", "29.1", "30.0"]
     ]
     assert "load on remote: 2 sessions held; memory per session not visible from here" in lines
-    page = bench_report.html(report)
+    page = html(report)
     assert (
         "3 of 6 questions answered in time, 0 of 4 interruptions" in page
         and page.count("<svg") == 2

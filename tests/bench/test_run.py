@@ -12,14 +12,14 @@ import pytest
 
 from duplex import cli
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
-from duplex.bench import behaviour
-from duplex.bench import report as bench_report
+from duplex.bench import behaviour, published
 from duplex.bench import run as bench
 from duplex.bench.behaviour import Judges
 from duplex.bench.cascade import Cascade, CascadeParts, Costs, Endpointing
 from duplex.bench.controls import Silent, Talking, without_pauses
 from duplex.bench.figures import FIGURES, relevance
 from duplex.bench.latency import sounding
+from duplex.bench.page import html
 from duplex.bench.play import play_fast
 from duplex.bench.recognizer import Heard
 from duplex.bench.scenes import KINDS, Piece, Scene, Word
@@ -196,9 +196,9 @@ class Babbler(Silent):
         return played, [[Event("said", 0, " <b>&")]] if played.any() else events
 
 
-def report(seed: int) -> dict:
+def report(seed: int, scenes: list[Scene] = SCENES) -> dict:
     found = {
-        name: measure(agent, seed=seed)
+        name: measure(agent, scenes, seed)
         for name, agent in (("talking", Talking(1, sound(1.0))), ("<babbler>", Babbler(1)))
     }
     return {
@@ -206,20 +206,20 @@ def report(seed: int) -> dict:
         "seed": seed,
         "url": None,
         "machine": bench.machine(),
-        "scenes": len(SCENES),
+        "scenes": len(scenes),
         "behaviour": found,
     }
 
 
 def test_the_same_seed_gives_the_same_report():
-    once, again, other = report(1), report(1), report(2)
+    once, again, other = (report(seed, SCENES[:3]) for seed in (1, 1, 2))
     assert json.dumps(once) == json.dumps(again)
-    assert bench_report.html(once) == bench_report.html(again)
+    assert html(once) == html(again)
     assert figures(once["behaviour"]["<babbler>"]) != figures(other["behaviour"]["<babbler>"])
 
 
 def test_the_page_needs_nothing_else():
-    page = bench_report.html(report(1))
+    page = html(report(1))
     assert page.count("<svg") == page.count("</svg>") == 2 * len(SCENES)
     for outside in ("http", "src=", "href=", "<script", "url(", "@import"):
         assert outside not in page
@@ -233,15 +233,9 @@ def test_the_page_needs_nothing_else():
 
 
 def test_every_published_number_has_its_column():
-    columns = len(bench_report.PUBLISHED_COLUMNS)
-    assert (
-        {len(values) for values in bench_report.PUBLISHED.values()}
-        == {columns}
-        == {len(bench_report.SAME_RULES)}
-    )
-    assert all(
-        at is None or (at[0] in KINDS and at[1] in FIGURES) for at in bench_report.SAME_RULES
-    )
+    assert {len(values) for values in published.MODELS.values()} == {len(published.COLUMNS)}
+    ours = [rule for _, rule in published.COLUMNS if rule]
+    assert all(kind in KINDS and figure in FIGURES for kind, figure in ours)
 
 
 def test_relevance_ranks_an_answer_among_the_questions_of_the_run():
@@ -282,7 +276,7 @@ def test_report_has_every_agent_and_scene(tmp_path, capsys):
     assert turn[-4:] == ["0.00", "(1)", "0.00", "(1)"]
     found = json.loads((tmp_path / "report.json").read_text())
     assert list(found["behaviour"]) == ["default", "silent"] and found["scenes"] == 3
-    assert (tmp_path / "report.html").read_text() == bench_report.html(found)
+    assert (tmp_path / "report.html").read_text() == html(found)
     assert len(list(Path(tmp_path / "recordings" / "silent").glob("*.flac"))) == 3
 
 
