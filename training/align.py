@@ -54,7 +54,7 @@ from duplex.training.scenes.setup import (
 from duplex.training.scenes.source import Tokenizer
 from duplex.training.scenes.utterances import Utterance, UtteranceSource
 
-from duplex.model.backbone import trained
+from duplex.model.backbone import trained_tensors
 from duplex.model.lm import LM
 
 OBJECTIVES = ("supervised", "contrastive", "consistency")
@@ -138,7 +138,7 @@ class Trainer:
     def save(self) -> None:
         """Write the run."""
         self.progress["seconds"] = self.clock.seconds()
-        save_run(self.args.out, trained(self.lm), self.lm.config, self.optimizer, self.progress)
+        save_run(self.args.out, trained_tensors(self.lm), self.lm.config, self.optimizer, self.progress)
         self.clock.mark_saved()
 
 

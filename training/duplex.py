@@ -48,7 +48,7 @@ from duplex.training.scenes.recognition import SpeechRecognizer
 from duplex.training.scenes.setup import VALID_SEED, add_data_arguments, add_model_arguments, build
 from duplex.training.scenes.source import SceneSource, Tokenizer
 
-from duplex.model.backbone import trained
+from duplex.model.backbone import trained_tensors
 from duplex.model.lm import LM
 
 
@@ -122,7 +122,7 @@ class Trainer:
         self.progress["queues"] = collected(self.together, [self.drawn_at, len(self.queue)])
         self.progress["seconds"] = self.clock.seconds()
         if self.together.is_main_process:
-            save_run(self.args.out, trained(self.lm), self.lm.config, self.optimizer, self.progress)
+            save_run(self.args.out, trained_tensors(self.lm), self.lm.config, self.optimizer, self.progress)
         self.clock.mark_saved()
 
 

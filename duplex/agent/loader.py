@@ -12,7 +12,7 @@ from duplex.agent.config import AgentConfig
 from duplex.agent.turn_policy import TurnPolicy
 from duplex.checkpoint import load_config, load_tensors
 from duplex.errors import BackboneError
-from duplex.model.backbone import fill, read
+from duplex.model.backbone import fill_lm, read_backbone
 from duplex.model.codec import load_codec
 from duplex.model.draft import Draft, DraftConfig
 from duplex.model.encoder import Encoder, EncoderConfig
@@ -97,14 +97,14 @@ def load_lm(folder: Path, options: LoadOptions) -> LM:
     if backbone is None:
         backbone = next(weights.smollm2(offline=options.offline).glob("*.gguf"))
     lm = LM(load_config(LMConfig, folder / "lm"))
-    sizes, tensors = read(Path(backbone))
+    sizes, tensors = read_backbone(Path(backbone))
     differing = [name for name, size in sizes.items() if getattr(lm.config, name) != size]
     if differing:
         raise BackboneError(
             f"{folder / 'lm'} was trained on another backbone than {backbone}: "
             f"{', '.join(differing)} differ"
         )
-    fill(lm, tensors)
+    fill_lm(lm, tensors)
     del tensors
     lm.load_state_dict(load_tensors(folder / "lm"), strict=False)
     dtype = torch.bfloat16 if options.format == "bfloat16" else torch.float32

@@ -1,7 +1,8 @@
-"""Read the weights of a CTranslate2 `model.bin` (the form in which Whisper travels) as NumPy arrays.
+"""Read the weights of a CTranslate2 `model.bin`, the form in which Whisper travels, as arrays.
 
-The file is little endian: u32 version, spec name, u32 revision, u32 count; then for each tensor its name, u8 rank,
-u32 dimensions, u8 type, u32 bytes and the data; at the end aliases, which are not needed here.
+The file is little endian: u32 version, name of the specification, u32 revision, u32 count; then for
+each tensor its name, u8 rank, u32 dimensions, u8 type, u32 bytes and the data; at the end aliases,
+which are not needed here.
 """
 
 import struct
@@ -10,23 +11,17 @@ from typing import BinaryIO
 
 import numpy as np
 
+# The numbers of types in the file.
 TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
-
-
-def _unpack(file: BinaryIO, form: str) -> tuple[int, ...]:
-    return struct.unpack("<" + form, file.read(struct.calcsize("<" + form)))
-
-
-def _string(file: BinaryIO) -> str:
-    (length,) = _unpack(file, "H")
-    return file.read(length)[:-1].decode()  # the last byte is a zero
 
 
 def read_tensors(path: str | Path, prefix: str = "") -> dict[str, np.ndarray]:
     """All tensors whose name begins with `prefix`, in the type in which they are stored."""
     tensors = {}
     with open(path, "rb") as file:
-        _unpack(file, "I"), _string(file), _unpack(file, "I")
+        _unpack(file, "I")  # The version.
+        _string(file)
+        _unpack(file, "I")  # The revision.
         (count,) = _unpack(file, "I")
         for _ in range(count):
             name = _string(file)
@@ -39,3 +34,14 @@ def read_tensors(path: str | Path, prefix: str = "") -> dict[str, np.ndarray]:
                 continue
             tensors[name] = np.frombuffer(file.read(size), TYPES[kind]).reshape(shape)
     return tensors
+
+
+def _unpack(file: BinaryIO, form: str) -> tuple[int, ...]:
+    """The next numbers of a file; form: as struct has it."""
+    return struct.unpack("<" + form, file.read(struct.calcsize("<" + form)))
+
+
+def _string(file: BinaryIO) -> str:
+    """The next text of a file."""
+    (length,) = _unpack(file, "H")
+    return file.read(length)[:-1].decode()  # The last byte is a zero.

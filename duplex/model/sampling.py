@@ -3,9 +3,7 @@
 import torch
 
 
-def sample(
-    scores: torch.Tensor, temperature: float, top_k: int, generator: torch.Generator
-) -> int:
+def sample(scores: torch.Tensor, temperature: float, top_k: int, generator: torch.Generator) -> int:
     """A symbol by its score, out of the `top_k` best; at temperature 0 the best one.
 
     Args:

@@ -1,8 +1,9 @@
-"""The token grammar: control tokens in the tokenizer's spare places, and which symbol may follow which.
+"""The token grammar: control tokens in the tokenizer's spare places, and which may follow which.
 
 One sequence holds two text streams, each opened by its tag. F is one tick's features:
 
-    F F F F <user> what F F is the F capital F of F france F F </user> F <agent> The capital F of F France ... <end> F F
+    F F F F <user> what F F is the F capital F of F france F F </user> F <agent> The capital F of F
+    France ... <end> F F
 
 A tag also switches back to a stream that is still open, so hearing goes on while the agent speaks:
 
@@ -16,20 +17,24 @@ from pathlib import Path
 
 import torch
 
-NEXT = 3  # nothing more in this tick; never fed back
-USER = 4  # what follows was heard from the user
-USER_END = 5  # the user's turn is over: it was for the agent
-AGENT = 6  # what follows is to be spoken
-END = 7  # the agent's turn is complete
-STOP = 8  # the agent yields; what it had not yet said is dropped
-BACK = 9  # a short back-channel follows (reserved)
-SOUND = 10  # a sound that is not speech (reserved)
-TOOL = 11  # a call, JSON follows (reserved)
-OTHER = 12  # after <user>: another speaker (reserved)
-ASIDE = (
-    13  # instead of </user>: it was for somebody else, or mere assent; nobody waits for an answer
-)
-
+# Nothing more in this tick. It is never fed back.
+NEXT = 3
+# What follows was heard from the user.
+USER = 4
+# The user's turn is over: it was for the agent.
+USER_END = 5
+# What follows is to be spoken.
+AGENT = 6
+# The agent's turn is complete.
+END = 7
+# The agent yields; what it had not yet said is dropped.
+STOP = 8
+# Reserved for a backchannel, a sound that is not speech, a call of a tool, another speaker.
+RESERVED = range(9, 13)
+# Instead of </user>: it was for somebody else, or a mere backchannel; nobody waits for an answer.
+ASIDE = 13
+# The base tokenizer's special tokens end at 16; of them only the chat marks 0 to 2 keep their use.
+FIRST_TEXT_ID = 17
 
 CONTROL_NAMES = {
     NEXT: "<next>",
@@ -38,14 +43,8 @@ CONTROL_NAMES = {
     AGENT: "<agent>",
     END: "<end>",
     STOP: "<stop>",
-    BACK: "<back>",
-    SOUND: "<sound>",
-    TOOL: "<tool>",
-    OTHER: "<other>",
     ASIDE: "<aside>",
 }
-FIRST_TEXT_ID = 17  # the base tokenizer's special tokens end at 16; of them only the chat marks 0..2 keep their use
-CONTROL_IDS = range(NEXT, FIRST_TEXT_ID)
 
 
 def load_tokenizer(folder: Path):
@@ -59,25 +58,26 @@ def load_tokenizer(folder: Path):
 class Grammar:
     """Which text stream is open in one session, and hence which symbols may come next."""
 
-    stream: int | None = None  # USER, AGENT or None: where a text token now would belong
-    user_open: bool = False  # <user> without </user> or <aside> yet
-    agent_open: bool = False  # <agent> without <end> or <stop> yet
+    # USER, AGENT or None: where a text token now would belong.
+    stream: int | None = None
+    # <user> came, and neither </user> nor <aside> since.
+    user_open: bool = False
+    # <agent> came, and neither <end> nor <stop> since.
+    agent_open: bool = False
 
 
 def advance(grammar: Grammar, symbol: int) -> Grammar:
     """The grammar after `symbol`. Text leaves it as it is."""
-    stream, user_open, agent_open = grammar.stream, grammar.user_open, grammar.agent_open
+    user_open, agent_open = grammar.user_open, grammar.agent_open
     if symbol == USER:
-        stream, user_open = USER, True
-    elif symbol == AGENT:
-        stream, agent_open = AGENT, True
-    elif symbol in (USER_END, ASIDE):
-        user_open = False
-        stream = AGENT if agent_open else None
-    elif symbol in (END, STOP):
-        agent_open = False
-        stream = USER if user_open else None
-    return Grammar(stream, user_open, agent_open)
+        return Grammar(USER, True, agent_open)
+    if symbol == AGENT:
+        return Grammar(AGENT, user_open, True)
+    if symbol in (USER_END, ASIDE):
+        return Grammar(AGENT if agent_open else None, False, agent_open)
+    if symbol in (END, STOP):
+        return Grammar(USER if user_open else None, user_open, False)
+    return Grammar(grammar.stream, user_open, agent_open)
 
 
 def kind(symbol: int, grammar: Grammar) -> str:
@@ -90,8 +90,9 @@ def kind(symbol: int, grammar: Grammar) -> str:
 def allowed(grammar: Grammar, can_speak: bool, is_audible: bool) -> tuple[int, bool]:
     """What may come next: control symbols as bits (1 << symbol), and whether text may.
 
-    can_speak: False while the text's lead over the voice is used up. is_audible: the agent's voice
-    is still to be heard, so there is something to stop.
+    Args:
+        can_speak: False while the text's lead over the voice is used up.
+        is_audible: the agent's voice is still to be heard, so there is something to stop.
     """
     symbols = [NEXT]
     text = False

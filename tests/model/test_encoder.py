@@ -1,33 +1,27 @@
-"""Encoder: step equals forward, beyond the window too; no look-ahead; slots are independent; Whisper's file is read."""
+"""The encoder: `step` equals `forward`, beyond the window too; no look-ahead; slots apart."""
 
-import struct
-
-import numpy as np
 import pytest
 import torch
 
 from duplex.audio import MEL_FRAMES_PER_TICK
-from duplex.model.ctranslate2 import read_tensors
 from duplex.model.encoder import PHONES, Encoder, EncoderConfig
 
-TINY = EncoderConfig(width=24, layers=2, heads=3, window=16)  # 4 ticks of window
+TINY = EncoderConfig(width=24, layers=2, heads=3, window=16)  # Four ticks of window.
 
 
 @pytest.fixture
 def encoder() -> Encoder:
     torch.manual_seed(0)
     encoder = Encoder(TINY).eval()
-    for (
-        block
-    ) in encoder.blocks:  # every distance its own bias, or mistakes in distance would not show
+    for block in encoder.blocks:
+        # Every distance has its own bias, or mistakes in distance would not show.
         torch.nn.init.normal_(block.distance_bias)
     return encoder
 
 
 def mel(batch: int, ticks: int, seed: int = 1) -> torch.Tensor:
-    return torch.randn(
-        batch, ticks * MEL_FRAMES_PER_TICK, 80, generator=torch.Generator().manual_seed(seed)
-    )
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, ticks * MEL_FRAMES_PER_TICK, 80, generator=generator)
 
 
 @torch.no_grad()
@@ -35,7 +29,8 @@ def run(
     encoder: Encoder, sound: torch.Tensor, chunks: list[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Features and CTC log-probabilities of a stream that comes in chunks of so many ticks."""
-    state, parts = encoder.initial_state(len(sound)), []
+    state = encoder.initial_state(len(sound))
+    parts = []
     for part in sound.split([n * MEL_FRAMES_PER_TICK for n in chunks], 1):
         out, state = encoder.step(part, state)
         parts.append(out)
@@ -56,7 +51,8 @@ def test_step_equals_forward_beyond_the_window(encoder, chunks):
 
 def test_shapes(encoder):
     features, log_probs = encoder(mel(2, 3))
-    assert features.shape == (2, 3, TINY.features) and log_probs.shape == (2, 12, 1 + len(PHONES))
+    assert features.shape == (2, 3, TINY.features)
+    assert log_probs.shape == (2, 12, 1 + len(PHONES))
     assert torch.allclose(log_probs.exp().sum(-1), torch.ones(2, 12))
 
 
@@ -65,11 +61,11 @@ def test_no_tick_depends_on_later_sound(encoder):
     _, log_probs = encoder(sound)
     for tick in range(6):
         frames = slice(4 * tick, 4 * tick + 4)
-        (gradient,) = torch.autograd.grad(
-            log_probs[:, frames].square().sum(), sound, retain_graph=True
-        )
+        energy = log_probs[:, frames].square().sum()
+        (gradient,) = torch.autograd.grad(energy, sound, retain_graph=True)
         per_tick = gradient.abs().unflatten(1, (6, -1)).amax((0, 2, 3))
-        assert per_tick[tick] > 0 and not per_tick[tick + 1 :].any()
+        assert per_tick[tick] > 0
+        assert not per_tick[tick + 1 :].any()
 
 
 @torch.no_grad()
@@ -79,7 +75,8 @@ def test_long_stream_forgets_what_is_out_of_reach(encoder):
     long, _ = run(encoder, torch.cat([mel(1, 80, seed=2), ending], 1), [1] * 92)
     short, _ = run(encoder, torch.cat([mel(1, 9, seed=3), ending], 1), [1] * 21)
     assert long.isfinite().all()
-    # each of the two blocks looks back 16 frames, the convolutions less than one tick: 9 ticks reach far enough
+    # Each of the two blocks looks back 16 frames, the convolutions less than one tick: 9 ticks are
+    # enough.
     assert (long[:, -3:] - short[:, -3:]).norm() / short[:, -3:].norm() < 1e-5
 
 
@@ -94,30 +91,5 @@ def test_reset_of_one_slot_leaves_the_others(encoder):
     assert torch.allclose(features[[0, 2]], undisturbed[[0, 2], 7:], atol=1e-5)
     assert torch.allclose(log_probs[[0, 2]], heard[[0, 2], 28:], atol=1e-4)
     fresh, heard = run(encoder, sound[1:2, 7 * MEL_FRAMES_PER_TICK :], [7])
-    assert torch.allclose(features[1], fresh[0], atol=1e-5) and torch.allclose(
-        log_probs[1], heard[0], atol=1e-4
-    )
-
-
-def test_ctranslate2_reader(tmp_path):
-    """A file written here by the format's rules: two wanted tensors, one of another part."""
-    arrays = {
-        "encoder/a": np.arange(6, dtype=np.float16).reshape(2, 3),
-        "decoder/b": np.ones(4, np.float32),
-        "encoder/heads": np.array(6, np.int16),
-    }
-    kinds = {"float32": 0, "int16": 2, "float16": 4}
-
-    def string(text: str) -> bytes:
-        return struct.pack("<H", len(text) + 1) + text.encode() + b"\0"
-
-    data = struct.pack("<I", 6) + string("WhisperSpec") + struct.pack("<II", 3, len(arrays))
-    for name, array in arrays.items():
-        data += string(name) + struct.pack(f"<B{array.ndim}I", array.ndim, *array.shape)
-        data += struct.pack("<BI", kinds[array.dtype.name], array.nbytes) + array.tobytes()
-    (tmp_path / "model.bin").write_bytes(data + struct.pack("<I", 0))
-    tensors = read_tensors(tmp_path / "model.bin", "encoder/")
-    assert tensors.keys() == {"encoder/a", "encoder/heads"}
-    assert (
-        np.array_equal(tensors["encoder/a"], arrays["encoder/a"]) and tensors["encoder/heads"] == 6
-    )
+    assert torch.allclose(features[1], fresh[0], atol=1e-5)
+    assert torch.allclose(log_probs[1], heard[0], atol=1e-4)

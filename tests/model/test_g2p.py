@@ -1,21 +1,23 @@
-"""The text front end: the same phones however the text is cut, and what a whole-sentence reader says."""
+"""Grapheme to phoneme: the same phones however the text is cut, and as whole sentences are read."""
 
 import numpy as np
 import pytest
 
 from duplex.model.g2p import G2P, PAD, SPACE
 
-FRONT = G2P()
-LETTERS = {id: phone for phone, id in FRONT.alphabet.items()}
+READER = G2P()
+LETTERS = {number: phone for phone, number in READER.alphabet.items()}
 
 
 def read(pieces) -> list[tuple[str, list[int]]]:
-    state, words = FRONT.initial_state(), []
+    """The words of a whole turn, whose text comes in pieces."""
+    state = READER.initial_state()
+    words = []
     for piece in pieces:
-        more, state = FRONT.push(piece, state)
+        more, state = READER.push(piece, state)
         words += more
-    more, state = FRONT.finish(state)
-    assert state == FRONT.initial_state()
+    more, state = READER.finish(state)
+    assert state == READER.initial_state()
     return words + more
 
 
@@ -31,7 +33,7 @@ def spell(text: str) -> str:
         "Dr. Smith ate 25% of it!  Call   555-1234.",
     ],
 )
-def test_pieces_may_be_cut_anywhere(text):
+def test_text_may_be_cut_anywhere(text):
     whole = read([text])
     assert read(text) == whole
     rng = np.random.default_rng(0)
@@ -53,29 +55,33 @@ def test_pieces_may_be_cut_anywhere(text):
         "The zorblax isn't blue; it's (mostly) green?",
     ],
 )
-def test_reads_as_the_whole_sentence_is_read(text):
-    assert spell(text) == FRONT.g2p(text)
+def test_words_are_read_as_in_the_whole_sentence(text):
+    assert spell(text) == READER.g2p(text)
 
 
-def test_a_word_comes_with_the_first_letter_after_it():
-    state = FRONT.initial_state()
-    words, state = FRONT.push("The", state)
+def test_word_is_complete_with_the_first_letter_after_it():
+    state = READER.initial_state()
+    words, state = READER.push("The", state)
     assert words == []
-    words, state = FRONT.push(" capital", state)
-    assert [word for word, _ in words] == ["The"] and words[0][1][-1] == SPACE
-    words, state = FRONT.push(" of", state)
+    words, state = READER.push(" capital", state)
+    assert [word for word, _ in words] == ["The"]
+    assert words[0][1][-1] == SPACE
+    words, state = READER.push(" of", state)
     assert [word for word, _ in words] == ["capital"]
-    words, state = FRONT.finish(state)
-    assert [word for word, _ in words] == ["of"] and words[0][1][-1] != SPACE
+    words, state = READER.finish(state)
+    assert [word for word, _ in words] == ["of"]
+    assert words[0][1][-1] != SPACE
 
 
-def test_the_next_letter_decides_weak_forms():
+def test_weak_forms_follow_the_next_letter():
     assert spell("the apple") != spell("the pear").replace("pˈɛɹ", "ˈæpᵊl")
-    assert spell("the apple").startswith("ði") and spell("the pear").startswith("ðə")
+    assert spell("the apple").startswith("ði")
+    assert spell("the pear").startswith("ðə")
 
 
 def test_what_cannot_be_said_has_no_phones():
     words = read(["Yes 🙂 **really** sure."])
     assert words[1] == ("🙂", [])
-    assert words[2][1] and PAD not in words[2][1]
-    assert read([""]) == [] and read(["  "]) == []
+    assert words[2][1]
+    assert PAD not in words[2][1]
+    assert read([""]) == read(["  "]) == []

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from duplex.model.backbone import fill
+from duplex.model.backbone import fill_lm
 from duplex.model.lm import LM, LMConfig
 
 TINY = LMConfig(
@@ -50,7 +50,7 @@ def test_logits_equal_those_of_transformers():
             torch.nn.init.uniform_(parameter, 0.5, 1.5)
     ours = LM(TINY).eval()
     tensors = {name.removeprefix("model."): t for name, t in reference.state_dict().items()}
-    fill(ours, tensors)
+    fill_lm(ours, tensors)
     ours.control_in.data.copy_(ours.embedding[: len(ours.control_in)])
     ours.control_out.data.copy_(ours.embedding[: len(ours.control_out)])
     tokens = torch.randint(0, 64, (2, 9))

@@ -1,4 +1,5 @@
-"""SEANet behind our codec's interface: streaming equals the whole clip, and the `encodec` package once its start is past."""
+"""SEANet behind our codec's interface: streaming equals the whole clip, and the `encodec` package
+once its start is past."""
 
 import numpy as np
 import pytest
@@ -6,14 +7,15 @@ import torch
 from encodec import EncodecModel
 
 from duplex.audio import CODEC_FRAME_SAMPLES, CODEC_FRAMES_PER_TICK, TICK_SAMPLES
-from duplex.model import codec as codecs
+from duplex.errors import VoiceError
 from duplex.model import seanet
+from duplex.model.codec import load_codec, save_codec
 from duplex.model.seanet import SeanetCodec, SeanetConfig
 from tests.tiny_speech_agent import tiny_agent
 
 FRAMES = 8 * CODEC_FRAMES_PER_TICK
 SPLITS = ([1] * FRAMES, [CODEC_FRAMES_PER_TICK] * 8, [2, 9, 1, FRAMES - 12])
-START = 30  # frames until the package's reflected beginning is forgotten
+START = 30  # Frames until the package's reflected beginning is forgotten.
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +31,14 @@ def codes() -> torch.Tensor:
 
 @pytest.fixture
 def wave() -> torch.Tensor:
-    return 0.1 * torch.randn(
-        2, 1, FRAMES * CODEC_FRAME_SAMPLES, generator=torch.Generator().manual_seed(2)
-    )
+    generator = torch.Generator().manual_seed(2)
+    return 0.1 * torch.randn(2, 1, FRAMES * CODEC_FRAME_SAMPLES, generator=generator)
 
 
-def decode_pieces(codec, codes, split):
-    state, pieces = codec.initial_decode_state(len(codes)), []
+def decode_pieces(codec: SeanetCodec, codes: torch.Tensor, split: list[int]) -> torch.Tensor:
+    """The wave [B, N] of codes [B, K, T] that come in pieces."""
+    state = codec.initial_decode_state(len(codes))
+    pieces = []
     for part in codes.split(split, dim=2):
         piece, state = codec.decode_step(part, state)
         assert piece.shape == (len(codes), part.shape[2] * CODEC_FRAME_SAMPLES)
@@ -47,28 +50,28 @@ def decode_pieces(codec, codes, split):
 @pytest.mark.parametrize("number", [2, 4, 8])
 def test_decode_stream_is_whole(codec, codes, split, number):
     codes = codes[:, :number]
-    torch.testing.assert_close(
-        decode_pieces(codec, codes, split), codec.decode(codes), rtol=0, atol=1e-6
-    )
+    streamed = decode_pieces(codec, codes, split)
+    torch.testing.assert_close(streamed, codec.decode(codes), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_encode_stream_is_whole(codec, wave, split):
-    state, pieces = codec.initial_encode_state(2), []
+    state = codec.initial_encode_state(2)
+    pieces = []
     for part in wave.split([n * CODEC_FRAME_SAMPLES for n in split], dim=2):
         piece, state = codec.encode_step(part, state)
         pieces.append(piece)
     assert torch.equal(torch.cat(pieces, 2), codec.encode(wave))
 
 
-def test_after_the_start_it_is_the_package(codec, codes, wave):
+def test_codec_is_the_package_after_the_start(codec, codes, wave):
     with torch.no_grad():
         theirs = codec.decoder(codec.quantizer.decode(codes.transpose(0, 1)))[:, 0]
         latent = codec.encoder(wave)
-    ours, start = codec.decode(codes), START * CODEC_FRAME_SAMPLES
-    assert (ours - theirs)[
-        :, :start
-    ].abs().max() > 1e-3  # the package reflects what a stream cannot know
+    ours = codec.decode(codes)
+    start = START * CODEC_FRAME_SAMPLES
+    # The package reflects what a stream cannot know.
+    assert (ours - theirs)[:, :start].abs().max() > 1e-3
     torch.testing.assert_close(ours[:, start:], theirs[:, start:], rtol=0, atol=1e-5)
     theirs = codec.quantizer.vq.encode(latent).transpose(0, 1)
     assert (codec.encode(wave) == theirs)[:, :, START:].float().mean() > 0.99
@@ -80,10 +83,8 @@ def test_decoder_sees_no_later_frame(codec, codes):
     before = 20 * CODEC_FRAME_SAMPLES
     ours, changed = codec.decode(codes), codec.decode(later)
     torch.testing.assert_close(ours[:, :before], changed[:, :before], rtol=0, atol=1e-6)
-    assert not torch.equal(
-        ours[:, before : before + CODEC_FRAME_SAMPLES],
-        changed[:, before : before + CODEC_FRAME_SAMPLES],
-    )
+    frame = slice(before, before + CODEC_FRAME_SAMPLES)
+    assert not torch.equal(ours[:, frame], changed[:, frame])
 
 
 def test_reset_of_one_slot(codec, codes):
@@ -94,12 +95,11 @@ def test_reset_of_one_slot(codec, codes):
     assert not torch.allclose(after[0], codec.decode(codes)[0], rtol=0, atol=1e-4)
 
 
-def test_saved_and_loaded_it_is_the_same(codec, codes, wave, tmp_path):
-    codecs.save_codec(codec, tmp_path)
-    loaded = codecs.load_codec(tmp_path)
-    assert torch.equal(loaded.decode(codes), codec.decode(codes)) and torch.equal(
-        loaded.encode(wave), codec.encode(wave)
-    )
+def test_loaded_codec_is_the_saved_one(codec, codes, wave, tmp_path):
+    save_codec(codec, tmp_path)
+    loaded = load_codec(tmp_path)
+    assert torch.equal(loaded.decode(codes), codec.decode(codes))
+    assert torch.equal(loaded.encode(wave), codec.encode(wave))
     assert loaded.silence_codes().shape == (8,)
 
 
@@ -107,7 +107,7 @@ def test_published_weights_keep_their_first_codebooks(monkeypatch):
     """The package's model, here with random weights, gives 32 codebooks; eight of them are ours."""
     published = EncodecModel.encodec_model_24khz(pretrained=False)
     monkeypatch.setattr(EncodecModel, "encodec_model_24khz", lambda: published)
-    ours = codecs.load_codec(seanet.NAME)
+    ours = load_codec(seanet.NAME)
     codes = torch.randint(1024, (1, 8, FRAMES), generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         theirs = published.decode([(codes, None)])[:, 0]
@@ -121,18 +121,18 @@ def test_weights_that_cannot_be_fetched_are_an_error(monkeypatch):
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", unreachable)
     with pytest.raises(OSError, match="no route"):
-        codecs.load_codec(seanet.NAME)
+        load_codec(seanet.NAME)
 
 
-def test_an_agent_speaks_with_it():
-    """And it has one voice."""
+def test_agent_speaks_with_it_and_has_one_voice():
     torch.manual_seed(0)
-    agent = tiny_agent(
-        2, codec=SeanetCodec(SeanetConfig(filters=4, codebook_size=16, latent_width=8))
-    )
+    codec = SeanetCodec(SeanetConfig(filters=4, codebook_size=16, latent_width=8))
+    agent = tiny_agent(2, codec=codec)
     agent.open(1)
     agent.response.synthesizer.push(agent.response.synthesis_state, 1, 0, [20, 21, 22])
-    wave = np.stack([agent.step(np.zeros((2, TICK_SAMPLES), np.float32), [1])[0] for _ in range(6)])
+    silence = np.zeros((2, TICK_SAMPLES), np.float32)
+    wave = np.stack([agent.step(silence, [1])[0] for _ in range(6)])
     assert np.abs(wave).max() > 1e-4
-    with pytest.raises(ValueError, match="SEANet, has no voice"):
+    agent.set_voice(1, "heart")
+    with pytest.raises(VoiceError, match="SEANet, has no voice"):
         agent.set_voice(1, "oak")

@@ -23,7 +23,7 @@ from duplex.training.scenes.recognition import SpeechRecognizer, load_recognizer
 from duplex.checkpoint import load_config, load_tensors
 from duplex.errors import BackboneError
 from duplex.model import backbone
-from duplex.model.backbone import fill, start_controls
+from duplex.model.backbone import fill_lm, start_controls
 from duplex.model.lm import LM, LMConfig
 from duplex.model.tokens import load_tokenizer
 from duplex.weights import DEFAULT_AGENT
@@ -57,7 +57,7 @@ def build_lm(args: argparse.Namespace) -> LM:
     tokenizer = load_tokenizer(args.tokenizer)
     path = backbone_path(args.backbone)
     try:
-        sizes, tensors = backbone.read(path)
+        sizes, tensors = backbone.read_backbone(path)
         backbone.check_tokenizer(tokenizer)
     except BackboneError as error:
         raise SystemExit(f"{error}.") from error
@@ -70,7 +70,7 @@ def build_lm(args: argparse.Namespace) -> LM:
                 f"{args.start} was trained on another backbone than {path}: their sizes differ."
             )
     lm = LM(config)
-    fill(lm, tensors)
+    fill_lm(lm, tensors)
     start_controls(lm, tokenizer)
     if not args.scratch:
         lm.load_state_dict(load_tensors(args.start), strict=False)
