@@ -65,7 +65,7 @@ def reaction(scored: ScoredScene) -> tuple[str, float] | None:
 
 
 def stages(agent) -> list[tuple[object, str, str]]:
-    """(owner, function, stage) of the parts of a `duplex.agent.Agent`; nothing of an agent that is not one."""
+    """(owner, function, stage) of the parts of a duplex.agent.Agent; none of any other agent."""
     from duplex.agent import Agent
 
     if not isinstance(agent, Agent):

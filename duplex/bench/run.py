@@ -117,10 +117,12 @@ class Loader:
 
     @cached_property
     def recognizer(self):
+        """The judge of what is heard."""
         return self.make_recognizer(self.offline, self.threads)
 
     @cached_property
     def language_model(self):
+        """The judge of relevance, and the cascade's LM."""
         return self.make_language_model(self.offline)
 
     def agent(self, name: str, slots: int = 1, clock: bool = True):

@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct as it comes, in `transformers`: the language model of the cascade and the judge of relevance."""
+"""SmolLM2-135M-Instruct as it comes, in `transformers`: the cascade's LM, the judge of relevance."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,19 +9,15 @@ from duplex import weights
 from duplex.model.backbone import read_gguf
 from duplex.model.tokens import load_tokenizer
 
-LONGEST_ANSWER = 48  # tokens
-BEGIN, END = "<|im_start|>", "<|im_end|>"
-
 
 def prompt(messages: Sequence[tuple[str, str]]) -> str:
-    """(role, text) of each message in the model's own chat form, up to where the assistant is to speak."""
-    return (
-        "".join(f"{BEGIN}{role}\n{text}{END}\n" for role, text in messages) + f"{BEGIN}assistant\n"
-    )
+    """(role, text) of each message in the model's chat form, up to where the assistant speaks."""
+    turns = [f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in messages]
+    return "".join(turns) + "<|im_start|>assistant\n"
 
 
 def load_llama(path: Path):
-    """A GGUF file of a Llama-family model -> transformers.LlamaForCausalLM, bfloat16, for inference.
+    """A GGUF file of a Llama-family model -> a transformers.LlamaForCausalLM in bfloat16.
 
     Raises BackboneError.
     """
@@ -52,30 +48,32 @@ class SmolLM2:
         """Raises WeightsError."""
         self.model = load_llama(next(weights.smollm2(offline).glob("*.gguf")))
         self.tokenizer = load_tokenizer(weights.DEFAULT_AGENT)
-        self.end = self.tokenizer.token_to_id(END)
+        self.end = self.tokenizer.token_to_id("<|im_end|>")
 
     def encode(self, text: str) -> list[int]:
+        """The tokens of a text, control tokens included."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     @torch.inference_mode()
-    def reply(self, messages: Sequence[tuple[str, str]]) -> tuple[str, int]:
-        """The greedy answer and how many tokens it took."""
+    def reply(self, messages: Sequence[tuple[str, str]], max_tokens: int = 48) -> tuple[str, int]:
+        """The greedy answer to (role, text) messages, and how many tokens it took."""
         ids = torch.tensor([self.encode(prompt(messages))])
-        mask = torch.ones_like(ids)
-        options = {
-            "do_sample": False,
-            "eos_token_id": self.end,
-            "pad_token_id": self.end,
-            "max_new_tokens": LONGEST_ANSWER,
-        }
-        new = self.model.generate(ids, attention_mask=mask, **options)[0, ids.shape[1] :]
-        return self.tokenizer.decode(new.tolist()).strip(), len(new)
+        found = self.model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            eos_token_id=self.end,
+            pad_token_id=self.end,
+            max_new_tokens=max_tokens,
+        )
+        answer = found[0, ids.shape[1] :]
+        return self.tokenizer.decode(answer.tolist()).strip(), len(answer)
 
     @torch.inference_mode()
     def log_likelihood(self, question: str, answer: str) -> float:
         """Natural logarithm of the probability of the answer after the question."""
-        before, after = self.encode(prompt([("user", question)])), self.encode(answer)
-        scores = (
-            self.model(torch.tensor([before + after])).logits[0, len(before) - 1 : -1].float()
-        )  # [answer, vocabulary]
-        return float(scores.log_softmax(-1).gather(1, torch.tensor(after)[:, None]).sum())
+        before = self.encode(prompt([("user", question)]))
+        after = self.encode(answer)
+        logits = self.model(torch.tensor([before + after])).logits[0].float()
+        scores = logits[len(before) - 1 : -1].log_softmax(-1)  # [answer, vocabulary]
+        return float(scores.gather(1, torch.tensor(after)[:, None]).sum())

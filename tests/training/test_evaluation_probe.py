@@ -33,7 +33,7 @@ def test_all_of_an_even_window_is_used(encoder, tmp_path):
     rows, curves, _ = probe.probe_layers(encoder, [sound()])
     assert [row["attention s"][1] for row in rows] == [TINY.window * ENCODER_FRAME_S] * 2
     assert torch.allclose(curves["attention"].sum(1), torch.ones(2))
-    probe.draw(curves, {0.32: [0.5, 0.0], 0.16: [0.6, 0.1]}, tmp_path / "probe.png")
+    probe.plot_probe(curves, {0.32: [0.5, 0.0], 0.16: [0.6, 0.1]}, tmp_path / "probe.png")
     assert (tmp_path / "probe.png").stat().st_size > 1000
 
 
@@ -46,9 +46,8 @@ def test_forbidden_past_is_not_used(encoder):
         assert (curve[:reach] > 0).all() and not curve[reach:].any()
 
 
-def test_influence_is_the_norm_of_the_jacobian(encoder, monkeypatch):
+def test_influence_is_the_norm_of_the_jacobian(encoder):
     """Against all rows of the Jacobian of the first layer's last frame, over many random vectors."""
-    monkeypatch.setattr(probe, "TARGETS", 1)
     mel, block = sound(6), encoder.blocks[0]
 
     def last(x: torch.Tensor) -> torch.Tensor:
@@ -58,7 +57,7 @@ def test_influence_is_the_norm_of_the_jacobian(encoder, monkeypatch):
         last, probe.convolved(encoder, mel).detach()
     )  # [C, 1, T, C]
     exact = jacobian.square().sum((0, 1, 3)).sqrt().flip(0)  # [T]
-    found = torch.stack([probe.influence(encoder, mel)[0] for _ in range(100)]).mean(0)[
+    found = torch.stack([probe.influence(encoder, mel, targets=1)[0] for _ in range(100)]).mean(0)[
         : len(exact)
     ]
     assert torch.allclose(found, exact, rtol=0.2, atol=1e-3)

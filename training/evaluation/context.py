@@ -29,7 +29,7 @@ NOT_TOLD = ["haven't told"]
 
 
 def conversations(count: int, seed: int) -> list[dict]:
-    """`count` in all, as many of each mode, about the same facts: {"mode", "note", "user", "wanted"}.
+    """`count` in all, as many of each mode, about the same facts: mode, note, user, wanted.
 
     The note is the text that is told, `user` what is said, and `wanted` the accepted answers to the
     last of that. Random numbers, and so the facts, are the same for every mode.

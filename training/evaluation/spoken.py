@@ -31,6 +31,7 @@ class SpokenTexts:
         return self._open_voices()
 
     def path(self, name: str) -> Path:
+        """Where a text is spoken."""
         return self.folder / f"{name}.wav"
 
     def speak(self, name: str, text: str, voice: int) -> None:
