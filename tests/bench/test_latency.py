@@ -1,4 +1,4 @@
-"""Latency and load of the bench: the arithmetic on numbers made by hand, and a short run in real time that asks for no speed."""
+"""Latency and load: arithmetic on numbers made by hand, and short runs that ask for no speed."""
 
 import asyncio
 
@@ -29,7 +29,7 @@ TONE = np.full(TICK_SAMPLES, 0.3, np.float32)
 QUIET = np.zeros(TICK_SAMPLES, np.float32)
 
 
-def test_spread():
+def test_spread_has_percentiles_and_a_histogram():
     found = spread([0.001 * n for n in range(101)])
     assert (found["count"], found["p50"], found["p95"], found["p99"], found["max"]) == (
         101,
@@ -68,7 +68,7 @@ def test_sounding_is_exact_to_the_sample():
         ("interruption", [], [], None),
     ],
 )
-def test_reactions(kind, voice, ended, expected):
+def test_reaction_is_timed_where_there_is_one(kind, voice, ended, expected):
     marks = [Annotation("question", "", 1.0, 3.0)] + [Annotation("interruption", "", 5.0, 6.0)] * (
         kind == "interruption"
     )
@@ -91,7 +91,7 @@ def test_timers_are_taken_off_again():
     assert len(ticks) == 2
 
 
-def test_the_stages_of_the_agent_are_where_the_bench_looks_for_them():
+def test_stages_of_the_agent_are_where_the_bench_looks_for_them():
     from tests.tiny_speech_agent import tiny_agent
 
     agent = tiny_agent(1)
@@ -150,7 +150,7 @@ def question(kind: str) -> Scene:
     )
 
 
-def test_latency_in_real_time():
+def test_latency_is_measured_in_real_time():
     """Only what does not depend on the speed of the machine."""
     found = asyncio.run(
         bench_latency.measure(Silent(1), [question("turn"), question("silence")], seed=0)
@@ -159,7 +159,8 @@ def test_latency_in_real_time():
     assert found["per_tick"]["tick"]["count"] > 10 and found["engine"]["ticks"] > 10
 
 
-def test_load_in_real_time():
+@pytest.mark.slow
+def test_load_is_measured_in_real_time():
     slots = []
 
     def load(count: int) -> Talking:
@@ -175,7 +176,7 @@ def test_load_in_real_time():
     assert found["memory_per_session_mb"] is None
 
 
-def test_latency_of_a_server(server_url):
+def test_latency_of_a_server_has_its_wire(server_url):
     found = asyncio.run(bench_latency.measure_remote(server_url, [question("turn")], seed=0))
     assert found["asked"] == 1 and found["engine"]["sessions_opened"] == 1
     assert found["per_tick"]["wire, there and back"]["count"] == 20
@@ -189,7 +190,7 @@ def test_load_on_a_server_ends_where_it_is_full(server_url):
     assert "places are taken" in found["full"]
 
 
-def test_the_report_shows_latency_and_load():
+def test_report_shows_latency_and_load():
     talk = Talk((np.arange(200) * TICK_S).tolist(), [QUIET] * 200, 0.0)
     late = judge([talk, talk], [[1.0], [1.0]], Ramp())
     load = {

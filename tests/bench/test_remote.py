@@ -1,4 +1,4 @@
-"""The bench against servers of other dialects: our own over a real loopback socket, and servers that misbehave."""
+"""The bench against servers of other dialects: our own over loopback, and ones that misbehave."""
 
 import asyncio
 import base64
@@ -29,8 +29,9 @@ def scene() -> Scene:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", ["realtime", "moshi"])
-def test_a_scene_and_its_latency(server_url, dialect):
+def test_scene_and_its_latency(server_url, dialect):
     url = server_url.removesuffix(protocol.PATH)
     played = asyncio.run(play_remote(url, scene(), 0, dialect))
     sound = np.flatnonzero(np.abs(played.channel("agent")) > 0.05) / SAMPLE_RATE
@@ -57,7 +58,7 @@ def test_a_scene_and_its_latency(server_url, dialect):
     assert found["first_sample"]["count"] == found["asked"] == 1 and found["engine"] is not None
 
 
-def test_the_path_is_the_dialects_own_unless_one_is_given():
+def test_path_is_the_dialects_own_unless_one_is_given():
     assert address("ws://host:1", "moshi") == "ws://host:1/api/chat"
     assert address("wss://host/?model=m", "realtime") == "wss://host/v1/realtime?model=m"
     assert address("ws://host/own", "duplex") == "ws://host/own"
@@ -124,8 +125,8 @@ def test_sound_that_comes_at_once_is_played_in_real_time():
 
 
 @pytest.mark.parametrize("done", [True, False])
-def test_an_interruption_drops_what_was_not_played(done):
-    """Whether the server had sent the whole answer, and only the client can stop it, or cancels it itself."""
+def test_interruption_drops_what_was_not_played(done):
+    """The server had sent all of it, so only the client can stop it, or cancels it itself."""
     whole, cut = (
         event("response.done", response={"status": "completed"}),
         event("response.done", response={"status": "cancelled"}),
@@ -142,17 +143,25 @@ def test_an_interruption_drops_what_was_not_played(done):
     ]
 
 
-def test_a_back_channel_does_not_cut_an_answer_the_server_goes_on_with():
+def test_back_channel_does_not_cut_an_answer_the_server_goes_on_with():
     found = session(
         [event("response.created"), delta(6), event("input_audio_buffer.speech_started")]
     )
     assert sum(len(audio) for _, (audio, _) in found) == 6 * TICK_SAMPLES
 
 
-@pytest.mark.parametrize("message", [b"\x00\x01", "no json", "[]", event("response.output_audio.delta", delta="A"),
-                                     event("response.output_audio.delta", delta=7),
-                                     event("error", error={"type": "x", "message": "no\nway"}),
-                                     event("response.done", response={"status": "failed"})])  # fmt: skip
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\x00\x01",
+        "no json",
+        "[]",
+        event("response.output_audio.delta", delta="A"),
+        event("response.output_audio.delta", delta=7),
+        event("error", error={"type": "x", "message": "no\nway"}),
+        event("response.done", response={"status": "failed"}),
+    ],
+)
 def test_garbage_ends_a_scene_with_a_sentence(message):
     async def server(connection):
         await connection.send(CREATED)
@@ -167,10 +176,20 @@ def test_garbage_ends_a_scene_with_a_sentence(message):
     asyncio.run(against(server, test))
 
 
-@pytest.mark.parametrize(("dialect", "message"), [("realtime", b"\x00"), ("realtime", "{"), ("realtime", "{}"),
-                                                  ("realtime", event("error", error={"message": "full"})), ("moshi", "text"),
-                                                  ("moshi", b"\x05full"), ("moshi", b"\x01OggS"), ("moshi", None)])  # fmt: skip
-def test_a_server_that_opens_nothing(dialect, message):
+@pytest.mark.parametrize(
+    ("dialect", "message"),
+    [
+        ("realtime", b"\x00"),
+        ("realtime", "{"),
+        ("realtime", "{}"),
+        ("realtime", event("error", error={"message": "full"})),
+        ("moshi", "text"),
+        ("moshi", b"\x05full"),
+        ("moshi", b"\x01OggS"),
+        ("moshi", None),
+    ],
+)
+def test_server_that_opens_nothing(dialect, message):
     async def server(connection):
         if message is not None:
             await connection.send(message)
@@ -184,7 +203,7 @@ def test_a_server_that_opens_nothing(dialect, message):
 
 
 @pytest.mark.parametrize("message", ["text", b"\x01garbage" * 9, b"\x02\xff", b"\x05gone"])
-def test_what_is_not_moshis(message):
+def test_moshi_client_refuses_what_is_not_moshis(message):
     try:
         [item] = MoshiClient().received(message)
         assert item["type"] == "error" and item["text"] == "gone"
@@ -192,6 +211,6 @@ def test_what_is_not_moshis(message):
         assert str(error)
 
 
-def test_nobody_there():
+def test_server_that_is_not_there_is_told():
     with pytest.raises(ClientError, match="no such server answers at ws://127.0.0.1:9/v1/realtime"):
         asyncio.run(open_session("ws://127.0.0.1:9", "realtime", 0, None, open_s=1))

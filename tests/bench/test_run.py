@@ -1,5 +1,8 @@
-"""The behaviour bench as a whole: the controls score as badly as they deserve, a detector's agent as its rules predict, and the
-same seed gives the same report. Scenes are tones, ears are loudness: nothing is fetched and no clock is asked."""
+"""The part `behaviour`: controls score as badly as they deserve, a detector's agent as its rules
+predict, and the same seed gives the same report.
+
+Scenes are tones and the recogniser hears loudness: nothing is fetched and no clock is asked.
+"""
 
 import argparse
 import asyncio
@@ -68,7 +71,7 @@ SCENES = [
 ]
 
 
-def ears(wave: np.ndarray) -> Heard:
+def recognize(wave: np.ndarray) -> Heard:
     """Voice is loudness; each 0.4 s of it is a word."""
     voice = [(round(s, 3), round(e, 3)) for s, e in sounding(wave)]
     times = [float(t) for start, end in voice for t in np.arange(start, end - 0.2, 0.4)]
@@ -98,7 +101,7 @@ def parts(questions: list | None = None) -> CascadeParts:
 
 def measure(agent, scenes: list[Scene] = SCENES, seed: int = 0) -> dict:
     return asyncio.run(
-        behaviour.measure(partial(play_fast, agent), scenes, seed, Judges(ears, likelihood))
+        behaviour.measure(partial(play_fast, agent), scenes, seed, Judges(recognize, likelihood))
     )
 
 
@@ -106,7 +109,7 @@ def figures(found: dict) -> dict[str, dict]:
     return {row["kind"]: row["figures"] for row in found["scenes"]}
 
 
-def test_one_that_is_always_silent():
+def test_silent_control_handles_nothing():
     found = figures(measure(Silent(1)))
     assert {kind: row["handled"] for kind, row in found.items()} == dict.fromkeys(KINDS, 0.0)
     assert (
@@ -118,7 +121,7 @@ def test_one_that_is_always_silent():
     )  # never had the chance
 
 
-def test_one_that_always_talks():
+def test_talking_control_handles_nothing():
     found = measure(Talking(1, sound(1.0)))
     rows = figures(found)
     assert {kind: row["handled"] for kind, row in rows.items()} == dict.fromkeys(KINDS, 0.0)
@@ -133,13 +136,13 @@ def test_one_that_always_talks():
     assert found["discernment"] == 0.0
 
 
-def test_what_always_talks_has_no_pauses():
+def test_talking_control_has_no_pauses():
     """With the pauses between its sentences it seemed to yield to every interruption."""
     rhythm = np.concatenate([sound(0.5), sound(1.0, 0.0), sound(0.5), sound(0.1, 0.0), sound(0.5)])
     assert len(without_pauses(rhythm)) / SAMPLE_RATE == pytest.approx(1.5 + 0.16 + 0.1, abs=0.001)
 
 
-def test_a_cascade_does_what_its_detector_says():
+def test_cascade_does_what_its_detector_says():
     found = measure(Cascade(1, parts(), COSTS))
     rows = figures(found)
     assert rows["turn"]["handled"] == rows["noise"]["handled"] == rows["silence"]["handled"] == 1.0
@@ -162,8 +165,8 @@ def test_a_cascade_does_what_its_detector_says():
     assert found["discernment"] == 0.0
 
 
-def test_what_a_cascade_remembers():
-    """The conversation holds what was heard and, of an answer that was interrupted, about what was said."""
+def test_cascade_remembers_what_was_said():
+    """What was heard and, of an answer that was interrupted, about as much as was said."""
     asked: list = []
     [interruption] = [one for one in SCENES if one.kind == "interruption"]
     asyncio.run(play_fast(Cascade(1, parts(asked), COSTS), interruption, 0))
@@ -174,7 +177,7 @@ def test_what_a_cascade_remembers():
     assert "one two three four five six".startswith(said) and 3 < len(said) < 20
 
 
-def test_a_cascade_hears_a_resumed_sentence_as_a_whole():
+def test_cascade_hears_a_resumed_sentence_as_a_whole():
     """Speech that comes while it thinks is part of the same turn."""
     asked: list = []
     hesitant = scene("pause", piece("part", after_s=0.8), piece("question", after_s=0.8))
@@ -211,14 +214,14 @@ def report(seed: int, scenes: list[Scene] = SCENES) -> dict:
     }
 
 
-def test_the_same_seed_gives_the_same_report():
+def test_same_seed_gives_the_same_report():
     once, again, other = (report(seed, SCENES[:3]) for seed in (1, 1, 2))
     assert json.dumps(once) == json.dumps(again)
     assert html(once) == html(again)
     assert figures(once["behaviour"]["<babbler>"]) != figures(other["behaviour"]["<babbler>"])
 
 
-def test_the_page_needs_nothing_else():
+def test_page_needs_nothing_else():
     page = html(report(1))
     assert page.count("<svg") == page.count("</svg>") == 2 * len(SCENES)
     for outside in ("http", "src=", "href=", "<script", "url(", "@import"):
@@ -266,7 +269,7 @@ def test_report_has_every_agent_and_scene(tmp_path, capsys):
     args = options("behaviour", "--agents", "default,silent", "--out", str(tmp_path))
     loader = bench.Loader(
         lambda slots: Talking(slots, sound(1.0)),
-        make_recognizer=lambda offline, threads: ears,
+        make_recognizer=lambda offline, threads: recognize,
         make_language_model=lambda offline: argparse.Namespace(log_likelihood=likelihood),
     )
     bench.write_report(bench.measure(args, SCENES[:3], loader), tmp_path)

@@ -25,7 +25,7 @@ def piece(role: str, seconds: float, level: float = 0.3, **due) -> Piece:
 
 
 def perform(scene: Scene, voice) -> tuple[Player, np.ndarray]:
-    """Plays a scene to an agent that in tick k plays `voice(k)` -> the player, the user's channel."""
+    """The player and the user's channel of a scene where the agent plays `voice(k)` in tick k."""
     player, line = Player(scene), []
     while (step := player.next_tick(len(line) * TICK_S)) is not None:
         line.append(step[0])
@@ -53,7 +53,7 @@ def test_pieces_follow_each_other():
     assert len(line) / SAMPLE_RATE == pytest.approx(1.84 + 0.4, abs=TICK_S)
 
 
-def test_an_interruption_waits_for_the_agent_to_speak():
+def test_interruption_waits_for_the_agent_to_speak():
     pieces = [
         piece("question", 0.8, after_s=0.0),
         piece("interruption", 0.4, after_voice_s=0.4, latest_s=3.0),
@@ -84,7 +84,7 @@ def test_noise_lies_under_the_rest():
     assert np.count_nonzero(line) == SAMPLE_RATE
 
 
-def test_an_echo_is_the_loudspeaker_again():
+def test_echo_is_the_loudspeaker_again():
     scene = Scene(
         "s",
         "echo",
@@ -96,11 +96,11 @@ def test_an_echo_is_the_loudspeaker_again():
     _, line = perform(scene, lambda tick: 0.2 * (tick == 10))
     again = np.flatnonzero(line[SAMPLE_RATE // 2 :]) + SAMPLE_RATE // 2
     assert line[again] == pytest.approx(0.1)
-    # played in tick 10, which the room hears while the user's tick 11 is taken, and 0.16 s later again
+    # Played in tick 10, the room hears it while the user's tick 11 is taken, and 0.16 s later.
     assert (again[0], len(again)) == (11 * TICK_SAMPLES + round(0.16 * SAMPLE_RATE), TICK_SAMPLES)
 
 
-def test_the_scenes_that_come_with_the_bench():
+def test_shipped_scenes_can_be_played():
     scenes = bench_scenes.load()
     assert {scene.kind for scene in scenes} == set(KINDS)
     assert len({scene.name for scene in scenes}) == len(scenes)
@@ -141,8 +141,8 @@ OWN = {
 }
 
 
-def test_scenes_of_ones_own(tmp_path):
-    """A stereo file: the user left, a person in the agent's place right; a piece without a time is played where it lies."""
+def test_own_scenes_are_played_where_they_lie(tmp_path):
+    """The user left, a person in the agent's place right; a piece without a time where it lies."""
     [scene] = folder(tmp_path, OWN, rate=16_000)
     assert len(scene.partner) == 2 * SAMPLE_RATE and scene.partner.mean() == pytest.approx(
         0.2, abs=0.01
@@ -171,12 +171,12 @@ def test_scenes_of_ones_own(tmp_path):
         ({"pieces": [{"role": "question"}]}, "begin_s"),
     ],
 )
-def test_what_is_wrong_with_a_folder_is_said_in_a_sentence(tmp_path, change, reason):
+def test_fault_of_a_folder_is_told_in_a_sentence(tmp_path, change, reason):
     with pytest.raises(SceneError, match=reason) as caught:
         folder(tmp_path, {**OWN, **change})
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_without_scenes(tmp_path):
+def test_folder_without_scenes_is_told(tmp_path):
     with pytest.raises(SceneError, match="there are no scenes in .*No such file"):
         bench_scenes.load(tmp_path)

@@ -53,7 +53,7 @@ def test_joined_closes_small_gaps_and_no_larger_ones():
     assert joined([(0.0, 5.0), (1.0, 2.0)], 0.5) == [(0.0, 5.0)]
 
 
-def test_a_turn_taken_after_the_question():
+def test_turn_taken_after_the_question_is_handled():
     assert score(take("turn", [QUESTION], heard((3.6, 6.0)))) == {
         "take_over": 1.0,
         "latency_clipped_s": 0.6,
@@ -62,12 +62,12 @@ def test_a_turn_taken_after_the_question():
     }
 
 
-def test_a_turn_taken_a_little_early_is_signed_here_and_clipped_there():
+def test_turn_taken_a_little_early_is_signed_here_and_clipped_there():
     found = score(take("turn", [QUESTION], heard((2.7, 6.0))))
     assert (found["latency_clipped_s"], found["latency_s"], found["handled"]) == (0.0, -0.3, 1.0)
 
 
-def test_an_answer_after_the_patience_of_a_person_is_none():
+def test_answer_after_the_patience_of_a_person_is_none():
     found = score(take("turn", [QUESTION], heard((7.2, 9.0))))
     assert found == {"take_over": 1.0, "latency_clipped_s": 4.2, "latency_s": None, "handled": 0.0}
 
@@ -77,7 +77,7 @@ def test_one_that_never_stops_takes_every_turn_by_v1_and_none_here():
     assert found == {"take_over": 1.0, "latency_clipped_s": 0.0, "latency_s": None, "handled": 0.0}
 
 
-def test_a_back_channel_in_the_question_does_not_spoil_the_answer():
+def test_back_channel_in_the_question_does_not_spoil_the_answer():
     found = score(take("turn", [QUESTION], heard((1.9, 2.2), (3.4, 6.0))))
     assert (
         found["latency_s"] == 0.4 and found["latency_clipped_s"] == 0.0
@@ -97,7 +97,7 @@ PAUSED = [("part", 1.0, 2.0), ("question", 3.2, 4.5)]
         (TALKING, 1.0, 1.0, 0.0),
     ],
 )
-def test_pauses(agent, take_over, cut_in, handled):
+def test_pause_is_waited_for(agent, take_over, cut_in, handled):
     found = score(take("pause", PAUSED, agent))
     assert (found["take_over"], found["cut_in"], found["handled"]) == (take_over, cut_in, handled)
 
@@ -105,7 +105,7 @@ def test_pauses(agent, take_over, cut_in, handled):
 INTERRUPTED = [QUESTION, ("interruption", 5.0, 6.5)]
 
 
-def test_an_interruption_that_is_yielded_to_and_answered():
+def test_interruption_that_is_yielded_to_and_answered():
     found = score(
         take(
             "interruption",
@@ -127,8 +127,8 @@ def test_an_interruption_that_is_yielded_to_and_answered():
     }
 
 
-def test_an_interruption_talked_over():
-    """By v1 the take-over is perfect and at once: the words after the interruption belong to the answer before it."""
+def test_interruption_talked_over_is_not_yielded_to():
+    """By v1 the take-over is perfect and at once, though the words belong to the answer before."""
     found = score(take("interruption", INTERRUPTED, heard((3.5, 9.0))))
     assert (found["take_over"], found["latency_clipped_s"]) == (1.0, pytest.approx(0.2, abs=0.2))
     assert (found["overlap_s"], found["yielded"], found["stop_s"], found["handled"]) == (
@@ -139,7 +139,7 @@ def test_an_interruption_talked_over():
     )
 
 
-def test_a_breath_during_the_interruption_is_no_yielding():
+def test_breath_during_the_interruption_is_no_yielding():
     found = score(take("interruption", INTERRUPTED, heard((3.5, 5.2), (5.8, 9.0))))
     assert (found["yielded"], found["stop_s"], found["handled"]) == (0.0, None, 0.0)
     found = score(
@@ -148,8 +148,8 @@ def test_a_breath_during_the_interruption_is_no_yielding():
     assert (found["yielded"], found["stop_s"], found["latency_s"]) == (1.0, 0.2, -0.3)
 
 
-def test_an_answer_that_was_over_anyway_is_no_yielding():
-    """The agent says itself, with agent_ended, that it had finished: nothing is learned about yielding."""
+def test_answer_that_was_over_anyway_is_no_yielding():
+    """The agent says itself that it had finished: nothing is learned about yielding."""
     found = score(take("interruption", INTERRUPTED, heard((3.5, 5.4), (7.0, 9.0)), ended_s=[5.3]))
     assert (found["yielded"], found["stop_s"], found["handled"]) == (None, None, None)
     assert (
@@ -172,7 +172,7 @@ MHM = [QUESTION, ("back_channel", 5.0, 5.4)]
         (TALKING, {}, 1.0, 0.0),  # goes on, and went on over the question
     ],
 )
-def test_back_channels_of_the_user(agent, more, resumed, handled):
+def test_back_channel_is_talked_on_over(agent, more, resumed, handled):
     found = score(take("back_channel", MHM, agent, **more))
     assert (found["resumed"], found["handled"]) == (resumed, handled)
 
@@ -188,7 +188,7 @@ def test_back_channels_of_the_user(agent, more, resumed, handled):
     ],
 )
 @pytest.mark.parametrize(("kind", "role"), [("side_talk", "side"), ("background", "television")])
-def test_talk_that_is_not_for_the_agent(kind, role, agent, resumed, responded, handled):
+def test_talk_to_others_is_not_answered(kind, role, agent, resumed, responded, handled):
     found = score(take(kind, [QUESTION, (role, 5.0, 6.5), (role, 12.0, 14.0)], agent))
     assert found == {"resumed": resumed, "responded": responded, "handled": handled}
 
@@ -202,7 +202,7 @@ def test_talk_that_is_not_for_the_agent(kind, role, agent, resumed, responded, h
         (TALKING, 1, 1, 0),
     ],
 )
-def test_noise_before_a_question(agent, take_over, cut_in, handled):
+def test_noise_is_not_answered(agent, take_over, cut_in, handled):
     found = score(take("noise", [("noise", 0.5, 6.0), ("question", 7.0, 9.0)], agent))
     assert found == {"take_over": take_over, "cut_in": cut_in, "handled": handled}
 
@@ -216,7 +216,7 @@ def test_noise_before_a_question(agent, take_over, cut_in, handled):
         (SILENT, {}, None, None, 0.0),
     ],
 )
-def test_its_own_echo(agent, more, stopped, answered, handled):
+def test_own_echo_is_not_answered(agent, more, stopped, answered, handled):
     found = score(take("echo", [QUESTION], agent, **more))
     assert (found["self_stopped"], found["self_answered"], found["handled"]) == (
         stopped,
@@ -239,14 +239,14 @@ def test_back_channels_of_the_agent_where_a_person_would_say_them():
     assert there < 0.4 and elsewhere == pytest.approx(1.0, abs=0.01)
 
 
-def test_back_channels_are_measured_against_a_recorded_person_where_there_is_one():
+def test_back_channels_are_measured_against_a_recorded_person():
     agent = heard((1.2, 1.9), (4.4, 5.1), (9.5, 12.0))
     assert (
         score(take("listening", STORY, agent, human=[(1.2, 1.9), (4.4, 5.1)]))["js_distance"] == 0.0
     )
 
 
-def test_listening_of_the_controls():
+def test_listening_controls_handle_nothing():
     assert score(take("listening", STORY, SILENT))["js_distance"] == 1.0
     assert score(take("listening", STORY, SILENT))["handled"] == 0.0
     talking = score(take("listening", STORY, TALKING))
@@ -285,9 +285,7 @@ def test_summary_leaves_out_scenes_that_could_not_tell():
     ("yields", "resumes", "expected"),
     [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (1.0, 1.0, 1.0), (None, 1.0, None)],
 )
-def test_discernment_is_for_those_who_can_tell_an_interruption_from_a_back_channel(
-    yields, resumes, expected
-):
+def test_discernment_tells_interruptions_from_back_channels(yields, resumes, expected):
     table = {
         "interruption": {"yielded": {"mean": yields, "of": 3}},
         "back_channel": {"resumed": {"mean": resumes, "of": 3}},

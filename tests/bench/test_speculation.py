@@ -66,6 +66,7 @@ def test_large_lm_has_times_of_its_calls():
     assert found["weights in blocks"] > 0 and all(ms > 0 for ms in found["ms"].values())
 
 
+@pytest.mark.slow
 def test_after_a_stall_all_of_it_is_heard():
     """Real time, but no time is asserted: the engine was behind, came back, and lost nothing."""
     question = np.random.default_rng(0).normal(0, 0.3, 12_000).astype(np.float32)

@@ -8,7 +8,7 @@ from tests.conftest import tone
 from tests.tiny_agent import TinyAgent
 
 
-def test_the_same_facts_are_asked_in_every_mode():
+def test_same_facts_are_asked_in_every_mode():
     talks = conversations(16, 0)
     assert [talk["mode"] for talk in talks] == [mode for mode in MODES for _ in range(4)]
     by_mode = {mode: [talk for talk in talks if talk["mode"] == mode] for mode in MODES}

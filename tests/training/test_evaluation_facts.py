@@ -1,4 +1,4 @@
-"""Answers are judged by words, shares are what counting by hand gives, and questions asked side by side are not mixed up."""
+"""Answers are judged by words, shares are as counted by hand, and questions are not mixed up."""
 
 from types import SimpleNamespace
 
@@ -36,12 +36,12 @@ from tests.tiny_agent import TinyAgent
         (["Rome"], "", False),
     ],
 )
-def test_right(answers, said, verdict):
+def test_answer_is_right_word_for_word(answers, said, verdict):
     assert is_right(answers, said) is verdict
 
 
-def test_score():
-    """Eight questions answered with Yes or No: five right in text, four typed, three by voice, two of them also right in text."""
+def test_score_counts_as_by_hand():
+    """Eight questions: five right in text, four typed, three by voice, two of them also in text."""
     ways = {"text": "YYYYYNNN", "typed": "YYYYNNNN", "voice": "YYNNNNNY"}
     records = []
     for n in range(8):
@@ -90,8 +90,8 @@ def test_score():
     ]
 
 
-def test_by_chance():
-    """Six ordered pairs on one topic, of which "It's Rome." fits two and "Paris." one; other topics don't count."""
+def test_chance_is_of_other_questions_on_the_topic():
+    """Six ordered pairs on one topic, of which "It's Rome." fits two and "Paris." one."""
     rows = [
         ("a", ["Paris"], "It's Rome."),
         ("a", ["Rome"], "Paris."),
@@ -105,7 +105,7 @@ def test_by_chance():
 
 @pytest.mark.parametrize("slots", [1, 3])
 def test_every_question_has_its_own_record(slots):
-    """The tiny agent writes a word for every four loud ticks and says as many back: lengths tell whose answer it is."""
+    """The tiny agent writes a word for every four loud ticks and says as many back."""
     words = [3, 1, 5, 2, 4, 1, 2]
     agent, loud = TinyAgent(slots), np.full(TICK_SAMPLES, 0.5, np.float32)
 
@@ -180,7 +180,7 @@ def test_only_missing_sound_is_made(tmp_path):
     assert len(said) == 2
 
 
-def test_the_questions():
+def test_shipped_questions_do_not_hold_their_answers():
     rows = questions(1000)
     assert (
         len(rows) == 300

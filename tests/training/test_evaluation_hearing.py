@@ -49,7 +49,7 @@ def test_clips_side_by_side_come_back_in_their_order():
     ]
 
 
-def test_the_teacher_hears_no_sound_twice(tmp_path):
+def test_teacher_hears_no_sound_twice(tmp_path):
     heard = []
 
     def recognise(wave: np.ndarray) -> str:
@@ -73,7 +73,7 @@ def test_results_of_the_same_setting_are_kept(tmp_path):
     assert done == [7, 7]  # of each setting once
 
 
-def test_plot_of_a_training(tmp_path):
+def test_learning_curve_has_a_line_for_each_pool(tmp_path):
     lines = [
         {"minutes": m, "pool": p, "phone_errors": w}
         for m, p, w in ((5, "a", 0.9), (5, "b", 0.8), (10, "a", 0.5))
@@ -86,7 +86,7 @@ def test_plot_of_a_training(tmp_path):
     assert (tmp_path / "training.png").stat().st_size > 1000
 
 
-def test_wordless_sound_and_its_rate():
+def test_wordless_sound_has_words_per_minute():
     noises = [np.random.default_rng(1).integers(-9000, 9000, 48_000).astype(np.int16)]
     waves = wordless(noises, 5 / 3, np.random.default_rng(0))
     assert (

@@ -24,7 +24,7 @@ def sound(ticks: int = 30) -> torch.Tensor:
     return torch.randn(1, ticks * MEL_FRAMES_PER_TICK, 80)
 
 
-def test_held():
+def test_held_counts_entries_that_hold_a_share():
     assert probe.held(torch.tensor([0.5, 0.4, 0.09, 0.01]), 0.9) == 2
     assert probe.held(torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]), 0.99).tolist() == [1, 3]
 
@@ -38,7 +38,7 @@ def test_all_of_an_even_window_is_used(encoder, tmp_path):
 
 
 def test_forbidden_past_is_not_used(encoder):
-    """Two layers that see the last 5 frames: the first reaches 5 frames of its input, the second 9."""
+    """Two layers that see the last 5 frames: the first reaches 5 of its input, the second 9."""
     rows, curves, _ = probe.probe_layers(probe.with_window(encoder, NEAR), [sound()])
     assert [row["attention s"][1] for row in rows] == [round(NEAR * ENCODER_FRAME_S, 2)] * 2
     assert (curves["attention"][:, :NEAR] > 0).all() and not curves["attention"][:, NEAR:].any()
@@ -47,7 +47,7 @@ def test_forbidden_past_is_not_used(encoder):
 
 
 def test_influence_is_the_norm_of_the_jacobian(encoder):
-    """Against all rows of the Jacobian of the first layer's last frame, over many random vectors."""
+    """Against all rows of the Jacobian of the first layer's last frame, over many vectors."""
     mel, block = sound(6), encoder.blocks[0]
 
     def last(x: torch.Tensor) -> torch.Tensor:
@@ -79,6 +79,6 @@ def test_idle_units_show(encoder):
         )
 
 
-def test_effective_rank():
+def test_effective_rank_counts_directions():
     assert probe.effective_rank(torch.randn(2000, 6)) == pytest.approx(6, abs=0.1)
     assert probe.effective_rank(torch.randn(2000, 1) * torch.ones(6)) == pytest.approx(1, abs=1e-3)

@@ -1,4 +1,4 @@
-"""What is told of an agent whose rules are known: sessions side by side are not mixed up, and every place is where it should be."""
+"""What is told of an agent whose rules are known: sessions are not mixed up, places are right."""
 
 import numpy as np
 from duplex.training.evaluation.play import play
@@ -11,7 +11,10 @@ SECOND = SAMPLE_RATE // TICK_SAMPLES  # ticks, and a half
 
 
 class Patient:
-    """Answers for two seconds `patience` ticks after a sound, and stops at a sound above `bar`; `writes` as it speaks."""
+    """Answers for two seconds `patience` ticks after a sound, and stops at one above `bar`.
+
+    `writes`: whether words come as it speaks.
+    """
 
     def __init__(self, slots: int, patience: int = 5, bar: float = 0.5, writes: bool = False):
         self.slots, self.patience, self.bar, self.writes = slots, patience, bar, writes
@@ -53,7 +56,7 @@ def sound(ticks: int, level: float) -> np.ndarray:
 
 
 def test_who_is_spoken_into_stops_or_goes_on():
-    """Six talks in two slots; the second sound begins with a tick, so long after the voice began."""
+    """Six talks in two slots; the second sound begins with a tick."""
     talks = [
         Talk(sound(3 + n, 0.1), sound(2, level), 0.4) for n, level in enumerate([0.9, 0.2, 0.9])
     ]
@@ -79,7 +82,7 @@ def test_who_is_spoken_into_stops_or_goes_on():
     assert talks[0].second_at == talks[0].voice_at + 5 * TICK_SAMPLES
 
 
-def test_a_pause_is_put_between_two_words():
+def test_pause_is_put_between_two_words():
     wave, words = (
         np.full(SAMPLE_RATE, 0.5, np.float32),
         [("a", 0.1, 0.3), ("b", 0.5, 0.6), ("c", 0.7, 0.9)],
@@ -92,8 +95,8 @@ def test_a_pause_is_put_between_two_words():
     assert paused[quiet.start - SAMPLE_RATE // 50] == paused[quiet.stop + SAMPLE_RATE // 50] == 0.5
 
 
-def test_scenes_and_noise():
-    """An agent that never stops does not yield; one that hears each sound as an end speaks in noise."""
+def test_agent_that_never_stops_does_not_yield():
+    """One that never stops does not yield; one that hears each sound as an end speaks in noise."""
     for writes in (False, True):
         found = said_into(Patient(3, patience=10, bar=2.0, writes=writes), count=4, seed=0)
         assert [found[row] for row in INTO_KINDS.values()] == ["0 of 4", "0 of 4"]
