@@ -1,65 +1,71 @@
-"""Sessions within one process, with the same push, get and close as one over a websocket (client/remote.py)."""
+"""Sessions within one process, with the same push, get and close as one over a websocket."""
 
 import asyncio
 
 import numpy as np
 
-from duplex import voices
 from duplex.audio import TICK_SAMPLES
+from duplex.events import AgentInterface
+from duplex.serving.commands import SetPlaybackPosition, Start, apply
 from duplex.serving.engine import Engine
 from duplex.serving.native import event_fields
-from duplex.serving.session import Session
+from duplex.serving.session import ClientSession
 
 
 class LocalSession:
     """A session of an engine in this process: in real time, on the engine's clock."""
 
-    def __init__(self, engine: Engine, session: Session):
+    def __init__(self, engine: Engine, session: ClientSession):
         self._engine = engine
         self._session = session
 
     @classmethod
-    async def open(
-        cls, agent, seed=None, instructions=None, voice=None, speed=None
-    ) -> "LocalSession":
+    async def open(cls, agent: AgentInterface, start: Start | None = None) -> "LocalSession":
+        """Start an engine of its own for the agent."""
         engine = Engine(agent, slots=1)
         await asyncio.to_thread(engine.start)
-        session = await engine.open(seed, instructions)
-        if voice or speed:
-            session.wish("set_voice", voice or voices.DEFAULT, speed or 1.0)
-        return cls(engine, session)
+        return cls(engine, await engine.open(start))
 
     def stats(self) -> dict:
+        """The engine's figures."""
         return self._engine.stats()
 
     async def push(self, samples: np.ndarray) -> None:
+        """User audio, float32 [N]."""
         self._session.push(samples)
 
     async def played(self, played_ms: int) -> None:
-        self._session.wish("set_playback_position", played_ms)
+        """Tell how much of the agent's voice the user has heard."""
+        self._session.enqueue_command(SetPlaybackPosition(played_ms))
 
     async def get(self) -> tuple[np.ndarray, list[dict]] | None:
+        """The next tick: audio [1920] and events; None when the session is over."""
         tick = await self._session.get()
         if tick is None:
             await asyncio.to_thread(self._engine.stop)
             return None
-        return tick[0], [event_fields(event) for event in tick[1]]
+        audio, events = tick
+        return audio, [event_fields(event) for event in events]
 
     async def close(self) -> None:
+        """Ask for the end; `get` goes on until all has been said."""
         self._session.close()
 
 
 class LockstepSession:
-    """The agent without any clock: each tick of audio pushed gives one tick to get, as fast as the machine can."""
+    """The agent without a clock: a tick pushed gives a tick to get, as fast as the machine can."""
 
-    def __init__(self, agent, seed=None, instructions: str | None = None, voice=None, speed=None):
+    def __init__(self, agent: AgentInterface, start: Start | None = None):
         self._agent = agent
+        # User audio in whole ticks; None is the end.
         self._ticks: asyncio.Queue[np.ndarray | None] = asyncio.Queue()
-        agent.open(0, seed=0 if seed is None else seed, instructions=instructions)
-        if voice or speed:
-            agent.set_voice(0, voice or voices.DEFAULT, speed or 1.0)
+        start = start or Start()
+        agent.open(0, seed=start.seed or 0, instructions=start.instructions)
+        if voice := start.set_voice():
+            apply(voice, agent, 0)
 
     async def push(self, samples: np.ndarray) -> None:
+        """User audio of one whole tick, float32 [1920]."""
         assert len(samples) == TICK_SAMPLES, (
             f"lockstep takes whole ticks, not {len(samples)} samples"
         )
@@ -69,14 +75,15 @@ class LockstepSession:
         """Without a clock all that was given has been heard."""
 
     async def get(self) -> tuple[np.ndarray, list[dict]] | None:
+        """The answer to the next tick that was pushed; None after the end."""
         heard = await self._ticks.get()
         if heard is None:
             self._agent.close(0)
             return None
-        played, events = await asyncio.to_thread(
-            self._agent.step, heard[None].astype(np.float32), [0]
-        )
+        batch = heard[None].astype(np.float32)
+        played, events = await asyncio.to_thread(self._agent.step, batch, [0])
         return played[0], [event_fields(event) for event in events[0]]
 
     async def close(self) -> None:
+        """Ask for the end."""
         self._ticks.put_nowait(None)

@@ -9,10 +9,10 @@ import pytest
 from duplex.client.display import Display
 from duplex.client.jitter_buffer import Playback
 from duplex.client.local import LockstepSession
+from duplex.client.talk import make_echo_canceller, recorded_questions
 from duplex.client.terminal import live
 from duplex.client.wav import read_wave
 
-from duplex import cli
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.echo import FRAME_SAMPLES, LAG_SAMPLES, EchoCanceller
 from duplex.errors import EchoUnavailable
@@ -23,7 +23,7 @@ LEARNED = 3 * SAMPLE_RATE  # samples after which the room must be known
 
 def voice(*numbers: int) -> np.ndarray:
     """Recorded questions one after the other, float32 [N], N whole ticks."""
-    paths = cli._recorded_questions()
+    paths = recorded_questions()
     samples = np.concatenate([read_wave(paths[number - 1]).samples for number in numbers])
     return samples[: len(samples) // TICK_SAMPLES * TICK_SAMPLES]
 
@@ -175,8 +175,7 @@ def test_without_the_library_one_line_says_so(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "pywebrtc_audio", None)
     with pytest.raises(EchoUnavailable, match="pip install pywebrtc-audio"):
         EchoCanceller()
-    assert cli._echo_canceller(cli._parser().parse_args(["talk"])) is None
+    assert make_echo_canceller() is None
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("note: ") and "not cancelled" in line
-    assert cli._echo_canceller(cli._parser().parse_args(["talk", "--no-echo-cancellation"])) is None
     assert capsys.readouterr().err == ""

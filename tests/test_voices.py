@@ -14,7 +14,7 @@ from duplex.audio import CODEC_FRAME_SAMPLES, TICK_SAMPLES
 from duplex.model.codec import Codec, CodecConfig
 from duplex.model.vocoder import BINS, MIDDLE_HZ, PARTS, warp
 from duplex.serving import openai_realtime as realtime
-from duplex.serving.commands import SpeakAs
+from duplex.serving.commands import Configure, SetVoice, Start
 from duplex.serving.engine import Engine
 from tests.tiny_agent import TinyAgent
 from tests.tiny_speech_agent import tiny_agent
@@ -108,23 +108,23 @@ def test_new_instructions_keep_the_voice(clock):
     async def ask():
         engine = Engine(TinyAgent(1), 1, clock=clock)
         engine.start()
-        session = await engine.open(seed=1)
-        session.wish("set_voice", "oak", 1.2)
-        session.wish("instruct", "Be brief.")
+        session = await engine.open(Start(seed=1))
+        session.enqueue_command(SetVoice("oak", 1.2))
+        session.enqueue_command(Configure("Be brief."))
         clock.advance(1.0)
         await session.get()
         engine.stop()
-        return engine.agent.wishes
+        return engine.agent.calls
 
     assert asyncio.run(ask()) == [("set_voice", 0, "oak", 1.2)] * 2
 
 
 def test_realtime_clients_choose_too():
-    dialect = realtime.Realtime()
+    dialect = realtime.OpenAIRealtime()
     for name, voice in (("oak", "oak"), ("cedar", "oak"), ("marin", "heart")):
         update = {
             "type": "session.update",
             "session": {"audio": {"output": {"voice": name, "speed": 1.25}}},
         }
         commands, [updated] = dialect.receive(realtime.json.dumps(update))
-        assert commands == [SpeakAs(voice, 1.25)] and f'"voice":"{name}","speed":1.25' in updated
+        assert commands == [SetVoice(voice, 1.25)] and f'"voice":"{name}","speed":1.25' in updated

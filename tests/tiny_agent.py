@@ -20,7 +20,7 @@ class SlotState:
     heard: int = 0  # loud ticks in memory
     quiet: int = QUIET_TICKS
     said: int | None = None  # ticks of the answer played so far; None while listening
-    wish: str | None = None  # stop or answer
+    request: str | None = None  # stop or answer
 
 
 class TinyAgent(nn.Module):
@@ -41,7 +41,7 @@ class TinyAgent(nn.Module):
         self.first_words = [""] * slots
         self.opened: list[tuple[int, int, str | None]] = []  # the engine's warm-up included
         self.closed: list[int] = []
-        self.wishes: list[tuple] = []
+        self.calls: list[tuple] = []
         self.unread = [0] * slots  # ticks until the instructions are read
 
     def open(
@@ -65,24 +65,24 @@ class TinyAgent(nn.Module):
         return self.unread[slot] > 0
 
     def write(self, slot: int, role: str, text: str) -> None:
-        self.wishes.append(("write", slot, role, text))
+        self.calls.append(("write", slot, role, text))
 
     def set_voice(self, slot: int, voice: str, speed: float) -> None:
-        self.wishes.append(("set_voice", slot, voice, speed))
+        self.calls.append(("set_voice", slot, voice, speed))
 
     def stop(self, slot: int) -> None:
-        self.wishes.append(("stop", slot))
-        self.states[slot].wish = "stop"
+        self.calls.append(("stop", slot))
+        self.states[slot].request = "stop"
 
     def answer(self, slot: int) -> None:
-        self.wishes.append(("answer", slot))
-        self.states[slot].wish = "answer"
+        self.calls.append(("answer", slot))
+        self.states[slot].request = "answer"
 
     def set_playback_position(self, slot: int, heard_ms: int) -> None:
-        self.wishes.append(("set_playback_position", slot, heard_ms))
+        self.calls.append(("set_playback_position", slot, heard_ms))
 
     def truncate(self, slot: int, heard_ms: int) -> None:
-        self.wishes.append(("truncate", slot, heard_ms))
+        self.calls.append(("truncate", slot, heard_ms))
 
     def metrics(self) -> dict[str, float]:
         return {}
@@ -112,11 +112,11 @@ class TinyAgent(nn.Module):
     def _hear(
         self, slot: int, state: SlotState, heard: torch.Tensor, loud: bool, events: list[Event]
     ) -> None:
-        tick, wish, state.wish = state.tick, state.wish, None
-        if wish == "stop" and state.said is not None:
+        tick, request, state.request = state.tick, state.request, None
+        if request == "stop" and state.said is not None:
             events.append(Event("agent_stopped", tick, f" echo{state.said}"))
             state.said, state.heard = None, 0
-        if wish == "answer" and state.said is None:  # what was heard last, or a tick of silence
+        if request == "answer" and state.said is None:  # what was heard last, or a tick of silence
             events += [Event("user_ended", tick)] * (state.quiet < QUIET_TICKS) + [
                 Event("agent_started", tick)
             ]

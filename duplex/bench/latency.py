@@ -22,6 +22,7 @@ from duplex.bench.scenes import Scene
 from duplex.bench.score import ScoredScene, is_over_anyway, speaking, turn_latency
 from duplex.client.local import LocalSession
 from duplex.client.wav import RealTime
+from duplex.serving.commands import Start
 
 
 def spread(seconds: list[float], bins: int = 20) -> dict | None:
@@ -123,7 +124,7 @@ async def measure(agent, scenes: list[Scene], seed: int) -> dict:
     stats = None
     with timed(agent, stages(agent)) as ticks:
         for number, scene in enumerate(probes(scenes)):
-            session = await LocalSession.open(agent, seed + number)
+            session = await LocalSession.open(agent, Start(seed=seed + number))
             scored.append(_scored(await play(session, scene, RealTime()), scene.kind))
             stats = session.stats()
     names = sorted({name for tick in ticks for name in tick}, key=lambda name: name == "tick")

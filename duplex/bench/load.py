@@ -19,6 +19,7 @@ from duplex.bench.latency import spread
 from duplex.bench.play import EngineUser, push_line
 from duplex.client.remote import RemoteSession
 from duplex.errors import ClientError
+from duplex.serving.commands import Start
 from duplex.serving.engine import Engine
 
 # A session's first second gives its beat.
@@ -144,7 +145,7 @@ async def measure(load: Callable[[int], object], questions: list[np.ndarray], ra
         agent = await asyncio.to_thread(load, users)
         engine = Engine(agent, users)
         await asyncio.to_thread(engine.start)
-        sessions = [EngineUser(await engine.open(seed)) for seed in range(users)]
+        sessions = [EngineUser(await engine.open(Start(seed=seed))) for seed in range(users)]
         figures = await level(sessions, questions, ramp)
         levels.append({**figures, "resident_mb": resident_mb()})
         await asyncio.to_thread(engine.stop)
@@ -165,7 +166,7 @@ async def measure_remote(
         sessions = []
         try:
             for seed in range(users):
-                sessions.append(await RemoteSession.open(url, seed=seed, api_key=api_key))
+                sessions.append(await RemoteSession.open(url, Start(seed=seed), api_key))
         except ClientError as error:
             if not levels:
                 raise

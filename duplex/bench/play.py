@@ -19,6 +19,7 @@ from duplex.client.local import LockstepSession
 from duplex.client.recording import Recording
 from duplex.client.wav import Lockstep, RealTime, converse
 from duplex.errors import ClientError
+from duplex.serving.commands import Start
 
 
 @dataclass
@@ -67,7 +68,7 @@ async def play(session, scene: Scene, pace: Lockstep | RealTime) -> Played:
 
 async def play_fast(agent, scene: Scene, seed: int) -> Played:
     """As fast as the agent can, without a clock."""
-    return await play(LockstepSession(agent, seed), scene, Lockstep())
+    return await play(LockstepSession(agent, Start(seed=seed)), scene, Lockstep())
 
 
 async def play_remote(
@@ -87,7 +88,7 @@ class EngineUser:
     @property
     def dropped_ms(self) -> int:
         """Audio that the engine threw away because too much of it waited."""
-        return self._session.dropped_ms
+        return self._session.input.dropped_ms
 
     async def push(self, samples: np.ndarray) -> None:
         """User audio, float32 [N]."""

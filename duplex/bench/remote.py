@@ -24,6 +24,7 @@ from duplex.bench.dialects import Item, MoshiClient, RealtimeClient, sentence
 from duplex.client.remote import RemoteSession
 from duplex.errors import ClientError
 from duplex.serving import native
+from duplex.serving.commands import Start
 
 # Seconds that a server may take to open a session: Moshi's answers when the one before has left.
 OPEN_S = 20
@@ -181,7 +182,7 @@ async def open_session(
     """A session in a dialect; the seed is for those that have one. Raises ClientError."""
     url = address(url, dialect)
     if dialect == "duplex":
-        return await RemoteSession.open(url, seed=seed, api_key=api_key)
+        return await RemoteSession.open(url, Start(seed=seed), api_key)
     if dialect == "realtime":
         return await PacedSession.open(url, RealtimeClient(), api_key, open_s)
     if "text_seed=" not in url:

@@ -29,7 +29,9 @@ from duplex.bench.play import push_line
 from duplex.client.remote import RemoteSession
 from duplex.errors import ClientError
 from duplex.serving import native
+from duplex.serving.commands import Start
 from duplex.serving.engine import Engine
+from duplex.serving.limits import ServerLimits
 
 # The server's metrics that are read, and what each is called here.
 METRICS = {
@@ -62,8 +64,10 @@ class SoakConfig:
     interrupting_s: float = 0.8  # the same of one that interrupts: shorter than an answer
     warm_up: float = 0.25  # of the time, in which memory may grow
     max_growth_mb: float = 30.0  # of resident memory from then to the end
-    # Until the last session is gone; one without a goodbye is kept for half of it.
+    # Until the last session is gone.
     max_leaving_s: float = 60.0
+    # Of the server in this process, which keeps a lost session for half of max_leaving_s.
+    limits: ServerLimits = ServerLimits(grace_s=0)
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Server:
 
     async def open(self, seed: int) -> RemoteSession:
         """A session. Raises ClientError."""
-        return await RemoteSession.open(self.url, seed=seed, api_key=self.api_key)
+        return await RemoteSession.open(self.url, Start(seed=seed), self.api_key)
 
     def figures(self) -> dict[str, float]:
         """Its metrics now, by the names in METRICS. Raises ClientError: it does not give them."""
@@ -233,12 +237,12 @@ async def soak_here(
     agent, minutes: float, questions: list[np.ndarray], seed: int, config: SoakConfig
 ) -> dict:
     """The same with a server in this process, whose memory, threads and tasks the users share."""
-    from duplex.serving.server import address, bind, serving
+    from duplex.serving.server import Serving, address, bind
 
     engine = Engine(agent, config.places)
     await asyncio.to_thread(engine.start)
     try:
-        async with serving(engine, bind("127.0.0.1", 0)) as server:
+        async with Serving(engine, bind("127.0.0.1", 0), limits=config.limits) as server:
             return await soak(Server(address(server)), minutes, questions, seed, config)
     finally:
         await asyncio.to_thread(engine.stop)

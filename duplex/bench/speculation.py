@@ -26,6 +26,7 @@ from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.bench import large_lm
 from duplex.bench.play import EngineUser, push_line
 from duplex.events import Transcript
+from duplex.serving.commands import Start
 from duplex.serving.engine import Engine
 
 
@@ -195,7 +196,7 @@ async def catch_up(
     engine = Engine(agent, 1)
     await asyncio.to_thread(engine.start)
     stall_ended = _stall_once(agent, agent.ticks + stall_tick, stall_s)
-    session = EngineUser(await engine.open(seed=0))
+    session = EngineUser(await engine.open(Start(seed=0)))
     behind: list[tuple[float, float]] = []  # times, and ms the engine is behind its clock
 
     async def watch() -> None:

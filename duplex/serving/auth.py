@@ -1,18 +1,83 @@
-"""Who may come in, and how fast: keys, origins, the address bound to, message rates. No I/O."""
+"""Who may come in, and how fast: keys, origins, the address bound to, rates of messages."""
 
 import hmac
 import ipaddress
+import ssl
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-KEY_SUBPROTOCOLS = (
-    "bearer.",
-    "openai-insecure-api-key.",
-)  # browsers cannot set headers on a websocket
-BYTES_PER_S, BYTES_BURST = (
-    1 << 20,
-    4 << 20,
-)  # twenty times the pace of PCM16; base64 and a lively sender fit
-MESSAGES_PER_S, MESSAGES_BURST = 500, 2_000
+from duplex.errors import ServerError
+
+# Prefixes of subprotocols that carry a key: browsers cannot set headers on a websocket.
+KEY_SUBPROTOCOLS = ("bearer.", "openai-insecure-api-key.")
+
+
+@dataclass(frozen=True)
+class Access:
+    """The rules of one server."""
+
+    api_key: str | None = None
+    # Origins of web pages that may connect, beside this server's own.
+    origins: tuple[str, ...] = ()
+    # PEM files of the certificate and its key, for wss:// and https://.
+    certificate: str | None = None
+    private_key: str | None = None
+    # Whether to serve beyond this machine without a key.
+    open_to_all: bool = False
+
+    def check(self, host: str) -> None:
+        """Raises ServerError where it would be open to everybody by mistake."""
+        if not (is_loopback(host) or self.api_key or self.open_to_all):
+            raise ServerError(
+                f"{host} can be reached by others; "
+                "give --api-key, or --open if everybody may come in"
+            )
+
+    def tls(self) -> ssl.SSLContext | None:
+        """What the certificate makes; None without one. Raises ServerError."""
+        if not self.certificate:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(self.certificate, self.private_key)
+        except (OSError, ssl.SSLError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ServerError(
+                f"cannot use the certificate {self.certificate} ({reason})"
+            ) from error
+        return context
+
+    def has_valid_key(self, headers, subprotocols: list[str]) -> bool:
+        """Whether the key, if there is one, came as a bearer token or inside a subprotocol."""
+        if not self.api_key:
+            return True
+        scheme, _, token = headers.get("Authorization", "").partition(" ")
+        offered = [token.strip()] if scheme.lower() == "bearer" else []
+        offered += [
+            name.removeprefix(prefix)
+            for name in subprotocols
+            for prefix in KEY_SUBPROTOCOLS
+            if name.startswith(prefix)
+        ]
+        # All are compared, so that the time taken says nothing.
+        valid = [hmac.compare_digest(key.encode(), self.api_key.encode()) for key in offered]
+        return any(valid)
+
+    def is_allowed_origin(self, origin: str | None, host: str) -> bool:
+        """Whether a page of this `Origin` may open a websocket here. Other programs send none.
+
+        Pages of this server may. Without a key its name must be this machine's own: a page
+        elsewhere could otherwise have its name resolved to this machine (DNS rebinding).
+        """
+        if origin is None or origin in self.origins:
+            return True
+        try:
+            parts = urlsplit(origin)
+            name = parts.hostname or ""
+        except ValueError:
+            return False
+        is_own = parts.scheme in ("http", "https") and parts.netloc == host
+        return is_own and (bool(self.api_key) or is_loopback(name))
 
 
 def is_loopback(host: str) -> bool:
@@ -23,50 +88,18 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def knows_key(api_key: str | None, headers, subprotocols: list[str]) -> bool:
-    """Whether the key, if there is one, came as a bearer token or inside a subprotocol."""
-    if not api_key:
-        return True
-    scheme, _, token = headers.get("Authorization", "").partition(" ")
-    offered = [token.strip()] if scheme.lower() == "bearer" else []
-    offered += [
-        name.removeprefix(prefix)
-        for name in subprotocols
-        for prefix in KEY_SUBPROTOCOLS
-        if name.startswith(prefix)
-    ]
-    return any([hmac.compare_digest(key.encode(), api_key.encode()) for key in offered])
+class TokenBucket:
+    """So much a second, with a burst."""
 
+    def __init__(self, per_s: float, burst: float, now: float):
+        self._per_s = per_s
+        self._burst = burst
+        self._left = float(burst)
+        self._at = now
 
-def may_connect(origin: str | None, host: str, allowed: tuple[str, ...], has_key: bool) -> bool:
-    """Whether a page of this `Origin` may open a websocket here. Other programs send none.
-
-    Pages of this server may. Without a key its name must be this machine's own: a page elsewhere could otherwise have its
-    name resolved to this machine (DNS rebinding).
-    """
-    if origin is None or origin in allowed:
-        return True
-    try:
-        parts = urlsplit(origin)
-        name = parts.hostname or ""
-    except ValueError:
-        return False
-    return (
-        parts.scheme in ("http", "https")
-        and parts.netloc == host
-        and (has_key or is_loopback(name))
-    )
-
-
-class Allowance:
-    """Bytes and messages of one connection: so many a second, with a burst."""
-
-    def __init__(self, now: float):
-        self._at, self._bytes, self._messages = now, float(BYTES_BURST), float(MESSAGES_BURST)
-
-    def take(self, size: int, now: float) -> bool:
-        """One message of `size` bytes; False when it is too much."""
-        passed, self._at = now - self._at, now
-        self._bytes = min(BYTES_BURST, self._bytes + passed * BYTES_PER_S) - size
-        self._messages = min(MESSAGES_BURST, self._messages + passed * MESSAGES_PER_S) - 1
-        return self._bytes >= 0 and self._messages >= 0
+    def take(self, amount: float, now: float) -> bool:
+        """Take so much; False when it is more than there is."""
+        refilled = self._left + (now - self._at) * self._per_s
+        self._at = now
+        self._left = min(self._burst, refilled) - amount
+        return self._left >= 0

@@ -1,13 +1,22 @@
-"""What a client may ask for, in whichever dialect: plain records that a dialect makes and the server carries out."""
+"""What a client may ask for, in whichever dialect: plain records from the wire to the agent.
+
+A dialect makes them of messages, a ClientSession keeps them until the next tick, and the engine
+carries them out with `apply`. A new command is one class and one case there.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from duplex import voices
+from duplex.events import AgentInterface
+
 
 @dataclass(frozen=True)
 class Audio:
-    samples: np.ndarray  # float32 [N] in [-1, 1), 24 kHz
+    """What the user says: float32 [N] in [-1, 1), 24 kHz."""
+
+    samples: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -19,7 +28,14 @@ class Start:
     temperature: float | None = None
     voice: str | None = None
     speed: float | None = None
-    audio: str = "pcm16"  # or "opus": the form of binary messages, both ways
+    # The form of binary messages, both ways: "pcm16" or "opus".
+    audio: str = "pcm16"
+
+    def set_voice(self) -> "SetVoice | None":
+        """The voice that is wanted from the beginning; None where it is the usual one."""
+        if not self.voice and not self.speed:
+            return None
+        return SetVoice(self.voice or voices.DEFAULT, self.speed or 1.0)
 
 
 @dataclass(frozen=True)
@@ -27,18 +43,19 @@ class Resume:
     """Goes on with a session whose connection was lost."""
 
     token: str
-    received: int  # events the client has got so far
+    # Events that the client has got so far.
+    received: int
 
 
 @dataclass(frozen=True)
 class Configure:
-    """New instructions: from the beginning when nothing was heard yet, otherwise as a note to the model."""
+    """New instructions: from the beginning when nothing was heard yet, otherwise as a note."""
 
     instructions: str
 
 
 @dataclass(frozen=True)
-class SpeakAs:
+class SetVoice:
     """Another voice of duplex.voices, and how fast it speaks."""
 
     voice: str
@@ -47,7 +64,7 @@ class SpeakAs:
 
 @dataclass(frozen=True)
 class Write:
-    """A text becomes part of the conversation, as if it had been said by `role`: user, assistant or system."""
+    """A text becomes part of the conversation, as if `role` had said it: user, assistant, system."""
 
     role: str
     text: str
@@ -64,7 +81,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Played:
+class SetPlaybackPosition:
     """The user has heard the agent's voice up to this time on the session's clock."""
 
     ms: int
@@ -85,3 +102,28 @@ class Clear:
 @dataclass(frozen=True)
 class End:
     """The client has finished."""
+
+
+# The commands that wait for the next tick, for the agent carries them out.
+AgentCommand = Configure | SetVoice | Write | Stop | Answer | SetPlaybackPosition | Truncate
+
+
+def apply(command: AgentCommand, agent: AgentInterface, slot: int) -> None:
+    """Carry out a command in a session under way. Raises ValueError where it cannot be."""
+    match command:
+        case Configure(instructions):
+            agent.write(slot, "system", instructions)
+        case SetVoice(voice, speed):
+            agent.set_voice(slot, voice, speed)
+        case Write(role, text):
+            agent.write(slot, role, text)
+        case Stop():
+            agent.stop(slot)
+        case Answer():
+            agent.answer(slot)
+        case SetPlaybackPosition(ms):
+            agent.set_playback_position(slot, ms)
+        case Truncate(ms):
+            agent.truncate(slot, ms)
+        case _:
+            raise TypeError(f"{command!r} is no command for an agent")

@@ -1,123 +1,108 @@
-"""The engine: several sessions in the slots of one batch, moved on by a clock of its own, one step every 80 ms.
+"""The engine: sessions in the slots of one batch, moved on by a clock, one step every 80 ms.
 
-The model runs in one thread and nothing else does. Sessions join and leave between two ticks. The engine knows
-neither what tensors mean nor what is on a wire: samples in, samples and events out.
+The model runs in one thread and nothing else does. Sessions join and leave between two ticks. The
+engine knows neither what tensors mean nor what is on a wire: samples in, samples and events out.
 
-Rules of time, each exception to them counted in `stats()` and told to the session as a `Lag` event:
+Rules of time (the numbers are in limits.py). Each exception to them is counted in `stats()` and
+told to the session as a `Lag` event:
 
-- Audio not there when its tick is due: the tick hears silence; what comes later is still heard, later.
-- Audio that comes early waits, at most BEHIND_TICKS; beyond, the oldest is dropped: the agent lives in the present.
-- Audio that always comes long before its tick is due: the clock's beat moves towards it, so that no answer waits for nothing.
-- A step that takes too long: the next ticks follow without a pause until the clock is caught up; what the user said
-  meanwhile is heard, none of it is lost. Once more than BEHIND_TICKS behind, the agent's voice waits until then: no client
-  keeps what would come at once, and time goes to hearing. When more than STALLED_TICKS behind, the clock lets them go.
-- Output nobody fetches waits, at most UNREAD_TICKS; beyond, the oldest audio is dropped; its events are kept.
+- Audio not there when its tick is due: the tick hears silence; what comes later is heard later.
+- Audio that comes early waits, at most max_buffered_ticks; beyond, the oldest is dropped: the agent
+  lives in the present.
+- Audio that always comes long before its tick is due: the clock's beat moves towards it, so that no
+  answer waits for nothing.
+- A step that takes too long: the next ticks follow without a pause until the clock is caught up;
+  what the user said meanwhile is heard, none of it is lost. Once more than max_buffered_ticks
+  behind, the agent's voice waits until then: no client keeps what would come at once, and time goes
+  to hearing. When more than stalled_ticks behind, the clock lets them go.
+- Output nobody fetches waits, at most max_unread_ticks; beyond, the oldest audio is dropped; its
+  events are kept.
 
-Rules of admission: no free slot, or too many late ticks in the last two seconds: a new session is refused at once, so
-those that run stay in time. A session whose client sends nothing for `idle_s`, or that lasts `longest_s`, is closed. While
-the engine drains, nobody comes in, and each session ends with its turn.
+Rules of admission: no free slot, or too many late ticks in the last two seconds: a new session is
+refused at once, so those that run stay in time. A session whose client sends nothing for idle_s, or
+that lasts max_session_s, is closed. While the engine drains, nobody comes in, and each session ends
+with its turn.
 
-Rules of faults: what the agent reports as one slot's error, and samples that are not numbers, end that session alone; an
-exception of the whole step ends all of them, because after it no slot's state can be trusted.
+Rules of faults: what the agent reports as one slot's error, and samples that are not numbers, end
+that session alone; an exception of the whole step ends all of them, because after it no slot's
+state can be trusted.
 """
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import logging
 import secrets
-import statistics
 import threading
-import time
 from collections import deque
 
 import numpy as np
 
 from duplex.audio import TICK_S, TICK_SAMPLES
-from duplex.errors import EngineFull, EngineStopped
+from duplex.errors import EngineFull, EngineStopped, SessionError
 from duplex.events import AgentInterface, Ending, Error
-from duplex.serving.session import BEHIND_TICKS, STALLED_TICKS, Session
+from duplex.serving.clock import Beat, WallClock
+from duplex.serving.commands import AgentCommand, Configure, SetVoice, Start, apply
+from duplex.serving.limits import EngineLimits
+from duplex.serving.recorder import Recorder
+from duplex.serving.session import ClientSession
+from duplex.serving.stats import EngineStats
 
 log = logging.getLogger(__name__)
 
-WARM_UP_TICKS = 3
-TIMED_TICKS = 10_000  # the percentiles of stats() are over the last 13 minutes
-OVERLOAD_TICKS = 25  # the two seconds that tell whether the engine is overloaded
-OVERLOAD_LATE = 10  # so many late ones among them: it is
-WAITED_TICKS = 50  # after so many the beat may move: by what audio has waited in all of them, but for what it needs
-NEEDED_S = 0.03  # at least, and as much as the waiting varies
-
-
-class WallClock:
-    """Real time. Tests bring a clock of their own with the same two methods."""
-
-    def now(self) -> float:
-        return time.monotonic()
-
-    def wait_until(self, due: float, wake: threading.Event) -> bool:
-        """Returns True when `due` has come, False when woken before that."""
-        return not wake.wait(max(0.0, due - self.now())) or self.now() >= due
+# Counts of a session that join the engine's when it leaves.
+SESSION_COUNTS = ("silence_ms", "dropped_ms", "unread_ticks")
+STOPPED = "the engine has stopped"
 
 
 class Engine:
-    """Runs an agent: sessions join, leave and are moved on by one step for all every 80 ms."""
+    """Runs an agent for up to `slots` sessions, in a thread of its own between start and stop."""
 
     def __init__(
         self,
         agent: AgentInterface,
         slots: int,
         clock=None,
-        idle_s: float = 0,
-        longest_s: float = 0,
-        recorder=None,
+        limits: EngineLimits | None = None,
+        recorder: Recorder | None = None,
     ):
-        """idle_s, longest_s: 0 is for ever; recorder: see recorder.py."""
+        """clock: with the methods of WallClock, which it is by default."""
         self.agent = agent
         self.slots = slots
         self.clock = clock or WallClock()
-        self.idle_s, self.longest_s, self.recorder = idle_s, longest_s, recorder
-        self._drain_text: str | None = None
-        self._late: deque[bool] = deque(maxlen=OVERLOAD_TICKS)
-        self._waited: list[
-            float
-        ] = []  # seconds, of the audio that waited least in each tick since the beat last moved
-        self._sessions: dict[int, Session] = {}  # by slot; changed by the model thread alone
-        self._joining: deque[tuple[Session, asyncio.Future]] = deque()
-        self._wake = threading.Event()  # someone joined or left, or the engine shall stop
+        self.limits = limits or EngineLimits()
+        self.recorder = recorder
+        self._stats = EngineStats()
+        self._beat = Beat()
+        # By slot; changed by the model thread alone.
+        self._sessions: dict[int, ClientSession] = {}
+        self._joining: deque[tuple[ClientSession, asyncio.Future]] = deque()
+        # Set when someone joined or left, or the engine shall stop.
+        self._wake = threading.Event()
         self._stopping = threading.Event()
-        self._lock = threading.Lock()  # guards the counts below
-        self._times: deque[tuple[float, float]] = deque(
-            maxlen=TIMED_TICKS
-        )  # (due to done, step alone) in seconds
-        self._counts = {
-            "ticks": 0,
-            "late_ticks": 0,
-            "skipped_ticks": 0,
-            "model_errors": 0,
-            "sessions_opened": 0,
-            "refused": 0,
-        }
-        self._gone = {
-            "silence_ms": 0,
-            "dropped_ms": 0,
-            "unread_ticks": 0,
-        }  # counts of sessions that have left
-        self._behind_s = 0.0  # at the beginning of the last tick
+        # Why no session is taken any more.
+        self._drain_text: str | None = None
+        # Whether each of the last ticks was late.
+        self._late: deque[bool] = deque(maxlen=self.limits.overload_window_ticks)
+        # Seconds behind the clock when the last tick began.
+        self._behind_s = 0.0
         self._catching_up = False
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
-    def start(self) -> None:
-        """The first steps of a network are slow (memory, kernels): make them before anybody waits for them."""
+    def start(self, warm_up_ticks: int = 3) -> None:
+        """Make the first steps, which are slow (memory, kernels), then begin to take sessions."""
         self.agent.open(0, seed=0, instructions=None)
-        for _ in range(WARM_UP_TICKS):
+        for _ in range(warm_up_ticks):
             self.agent.step(np.zeros((self.slots, TICK_SAMPLES), np.float32), [0])
         self.agent.close(0)
+        # Otherwise the collector looks through all that the libraries made, for 150 ms, in a tick.
         gc.collect()
-        gc.freeze()  # or the collector looks through all that the libraries made, 150 ms long, in the middle of a tick
+        gc.freeze()
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends every session, the model thread and the recorder; returns when they are done."""
+        """End every session, the model thread and the recorder; return when they are done."""
         self._stopping.set()
         self._wake.set()
         if self._thread.is_alive():
@@ -127,63 +112,61 @@ class Engine:
             self.recorder.stop()
 
     @property
-    def accepting(self) -> bool:
+    def is_accepting(self) -> bool:
+        """Whether new sessions may come, if there is a free slot."""
         return self._thread.is_alive() and self._drain_text is None and not self._stopping.is_set()
 
     async def open(
-        self,
-        seed: int | None = None,
-        instructions: str | None = None,
-        temperature: float | None = None,
-        early_ticks: int = BEHIND_TICKS,
-    ) -> Session:
-        """Waits for the next gap between ticks, then returns a session or raises EngineFull or EngineStopped."""
-        loop = asyncio.get_running_loop()
-        joined = loop.create_future()
-        seed = secrets.randbits(31) if seed is None else seed
-        options = {"seed": seed, "instructions": instructions, "temperature": temperature}
-        self._joining.append(
-            (Session(loop, self._wake, self.clock.now, options, early_ticks), joined)
-        )
+        self, start: Start | None = None, early_ticks: int | None = None
+    ) -> ClientSession:
+        """Wait for the next gap between ticks, then return a session.
+
+        early_ticks: audio that may wait to be heard; by default limits.max_buffered_ticks.
+
+        Raises EngineFull, EngineStopped, and what the agent raises where it cannot begin.
+        """
+        start = start or Start()
+        if start.seed is None:
+            start = dataclasses.replace(start, seed=secrets.randbits(31))
+        if early_ticks is None:
+            early_ticks = self.limits.max_buffered_ticks
+        session = ClientSession(start, self.limits, early_ticks, self.clock.now, self._wake)
+        joined = asyncio.get_running_loop().create_future()
+        self._joining.append((session, joined))
         self._wake.set()
         if self._stopping.is_set():
             self._refuse_all()
         return await joined
 
     def close_all(self, text: str) -> None:
-        """Ends every session, each being told why; new ones may still come."""
+        """End every session, each being told why; new ones may still come."""
         for session in list(self._sessions.values()):
             session.close(text)
 
     def drain(self, text: str, within_s: float) -> None:
-        """No new sessions; those that run are told, and end with their turn. After `within_s` call close_all."""
+        """Take no new sessions; tell those that run, which end with their turn.
+
+        After `within_s` call close_all.
+        """
         self._drain_text = text
         for session in list(self._sessions.values()):
             session.draining = text
             session.tell(Ending(text, round(within_s * 1000)))
 
     def stats(self) -> dict:
-        """Counts since the start and, over the last ticks, how long after its due time a tick was done."""
-        with self._lock:
-            times, stats = (
-                np.array(self._times).reshape(-1, 2) * 1000,
-                {**self._counts, **self._gone},
-            )
+        """Counts since the start, what is now, and how long after its due time a tick was done."""
         sessions = list(self._sessions.values())
-        stats["sessions"], stats["slots"] = len(sessions), self.slots
+        stats: dict = self._stats.counts()
+        for session in sessions:
+            counts = session.counts()
+            for name in SESSION_COUNTS:
+                stats[name] += counts[name]
+        stats["sessions"] = len(sessions)
+        stats["slots"] = self.slots
         stats["behind_ms"] = round(1000 * self._behind_s)
-        stats["waiting_ms"] = sum(session.waiting_ms for session in sessions)
-        for name in self._gone:
-            stats[name] += sum(getattr(session, name) for session in sessions)
+        stats["waiting_ms"] = sum(session.input.waiting_ms for session in sessions)
         stats["agent"] = self.agent.metrics()
-        for name, column in (("tick_ms", 0), ("step_ms", 1)):
-            values = (
-                np.percentile(times[:, column], [50, 90, 99, 100]) if len(times) else np.zeros(4)
-            )
-            stats[name] = dict(
-                zip(("p50", "p90", "p99", "max"), values.round(1).tolist(), strict=True)
-            )
-        return stats
+        return stats | self._stats.percentiles()
 
     # From here on everything runs in the model thread.
 
@@ -191,7 +174,7 @@ class Engine:
         due = self.clock.now() + TICK_S
         while not self._stopping.is_set():
             self._wake.clear()
-            self._end_some()
+            self._end_sessions()
             self._release()
             self._admit()
             if not self._sessions:
@@ -200,54 +183,47 @@ class Engine:
             elif self.clock.wait_until(due, self._wake):
                 self._tick(due)
                 due = self._next_due(due)
-        self.close_all("the engine has stopped")
+        self.close_all(STOPPED)
         self._release()
         self._refuse_all()
 
     def _next_due(self, due: float) -> float:
-        due += TICK_S - self._sooner()
+        due += TICK_S - self._beat.take_shift()
         behind = int((self.clock.now() - due) / TICK_S)
-        if behind > STALLED_TICKS:
+        if behind > self.limits.stalled_ticks:
             due += behind * TICK_S
-            with self._lock:
-                self._counts["skipped_ticks"] += behind
+            self._stats.count(skipped_ticks=behind)
             log.warning("the model is %d ticks behind; the clock lets them go", behind)
         return due
 
-    def _sooner(self) -> float:
-        """Seconds by which the beat may move, now and then."""
-        if len(self._waited) < WAITED_TICKS:
-            return 0.0
-        least, usual = min(self._waited), statistics.median(self._waited)
-        self._waited.clear()
-        return min(
-            max(0.0, least - max(NEEDED_S, usual - least)), TICK_S / 2
-        )  # a step has to fit between two ticks
-
-    def _end_some(self) -> None:
+    def _end_sessions(self) -> None:
+        """Close those whose time is over."""
         now = self.clock.now()
+        idle_s = self.limits.idle_s
+        longest_s = self.limits.max_session_s
         for session in self._sessions.values():
             if session.draining and not session.mid_turn:
                 session.close(session.draining)
-            elif self.longest_s and now - session.opened_at > self.longest_s:
-                session.close(f"a session lasts at most {self.longest_s:g} s")
-            elif self.idle_s and now - session.touched_at > self.idle_s:
-                session.close(f"nothing came from the client for {self.idle_s:g} s")
+            elif longest_s and now - session.opened_at > longest_s:
+                session.close(f"a session lasts at most {longest_s:g} s")
+            elif idle_s and now - session.touched_at > idle_s:
+                session.close(f"nothing came from the client for {idle_s:g} s")
 
     def _release(self) -> None:
+        """Free the slots of those who leave."""
         for slot, session in list(self._sessions.items()):
             if session.closing:
                 self._remove(slot, session)
 
-    def _remove(self, slot: int, session: Session) -> None:
+    def _remove(self, slot: int, session: ClientSession) -> None:
         del self._sessions[slot]
-        with self._lock:
-            for name in self._gone:
-                self._gone[name] += getattr(session, name)
+        counts = session.counts()
+        self._stats.count(**{name: counts[name] for name in SESSION_COUNTS})
         try:
             self.agent.close(slot)
         except Exception:
-            log.exception("closing slot %d", slot)  # the next open resets the slot
+            # The next open resets the slot.
+            log.exception("closing slot %d", slot)
         if self.recorder is not None:
             self.recorder.end(session.id)
         if not self._sessions:
@@ -255,139 +231,161 @@ class Engine:
         session.finish()
 
     def _admit(self) -> None:
+        """Open a session for everybody who waits, or refuse it."""
         while self._joining:
             session, joined = self._joining.popleft()
-            self._release()  # whoever left before this one asked
-            free = [slot for slot in range(self.slots) if slot not in self._sessions]
+            # Whoever left before this one asked has left.
+            self._release()
             try:
-                if self._drain_text:
-                    raise EngineStopped(self._drain_text)
-                if not free:
-                    raise EngineFull(f"all {self.slots} places are taken")
-                if self._sessions and sum(self._late) > OVERLOAD_LATE:
-                    raise EngineFull("the machine is too busy for another session")
-                # alone in the batch a session stalls nobody by reading at once
-                self.agent.open(free[0], **session.options, gradually=bool(self._sessions))
+                slot = self._free_slot()
+                # Alone in the batch a session stalls nobody by reading at once.
+                self._open_slot(slot, session, gradually=bool(self._sessions))
             except Exception as error:
-                if not isinstance(error, EngineFull | EngineStopped):
-                    log.exception("opening slot %d", free[0])
-                with self._lock:
-                    self._counts["refused"] += 1
-                session.settle(joined, error)
+                if not isinstance(error, SessionError):
+                    log.exception("opening a slot")
+                self._stats.count(refused=1)
+                session.resolve(joined, error)
                 continue
-            self._sessions[free[0]] = session
-            self._waited.clear()
-            with self._lock:
-                self._counts["sessions_opened"] += 1
-            session.settle(joined, session)
+            self._sessions[slot] = session
+            self._beat.reset()
+            self._stats.count(sessions_opened=1)
+            session.resolve(joined)
+
+    def _free_slot(self) -> int:
+        """Where the next session may sit; raises EngineStopped or EngineFull."""
+        if self._drain_text:
+            raise EngineStopped(self._drain_text)
+        free = [slot for slot in range(self.slots) if slot not in self._sessions]
+        if not free:
+            raise EngineFull(f"all {self.slots} places are taken")
+        if self._sessions and sum(self._late) > self.limits.overload_late_ticks:
+            raise EngineFull("the machine is too busy for another session")
+        return free[0]
+
+    def _open_slot(self, slot: int, session: ClientSession, gradually: bool) -> None:
+        start = session.start
+        self.agent.open(
+            slot,
+            seed=start.seed,
+            instructions=start.instructions,
+            temperature=start.temperature,
+            gradually=gradually,
+        )
 
     def _refuse_all(self) -> None:
-        with contextlib.suppress(IndexError):  # the event loop may be refusing at the same time
+        # The event loop may be refusing at the same time.
+        with contextlib.suppress(IndexError):
             while True:
                 session, joined = self._joining.popleft()
-                session.settle(joined, EngineStopped("the engine has stopped"))
+                session.resolve(joined, EngineStopped(STOPPED))
 
     def _tick(self, due: float) -> None:
+        """One step for all sessions."""
         self._behind_s = self.clock.now() - due
-        self._catching_up = self._behind_s > (
-            TICK_S if self._catching_up else BEHIND_TICKS * TICK_S
-        )
+        may_be_behind_s = TICK_S * (1 if self._catching_up else self.limits.max_buffered_ticks)
+        self._catching_up = self._behind_s > may_be_behind_s
+
+        # 1. What clients asked for, then what users said; the others still read instructions.
         heard = np.zeros((self.slots, TICK_SAMPLES), np.float32)
-        listening = {}  # the others still read their instructions
+        listening: dict[int, ClientSession] = {}
         for slot, session in self._sessions.items():
-            self._carry_out(slot, session)
+            self._apply_commands(slot, session)
             if not self.agent.is_prefilling(slot):
                 listening[slot] = session
-                heard[slot] = session.take_tick(self.clock.now(), due)
-        waited = [session.waited_s for session in listening.values()]
-        if waited and None not in waited and self._behind_s < TICK_S:
-            self._waited.append(min(waited))
-        else:
-            self._waited.clear()
+                heard[slot] = session.input.take_tick(self.clock.now(), due)
+        in_time = self._behind_s < TICK_S
+        waits = [session.input.waited_s for session in listening.values()]
+        self._beat.note(waits if in_time else [])
+
+        # 2. The step.
         started = self.clock.now()
+        active = sorted(self._sessions)
         try:
-            played, events = self.agent.step(
-                heard, sorted(self._sessions), voice=not self._catching_up
-            )
+            played, events = self.agent.step(heard, active, voice=not self._catching_up)
         except Exception as error:
-            self._fail(error)
+            self._fail_all(error)
             return
         done = self.clock.now()
         late = done - due > TICK_S
         self._late.append(late)
-        with self._lock:
-            self._times.append((done - due, done - started))
-            self._counts["ticks"] += 1
-            self._counts["late_ticks"] += late
-        for slot, session in self._sessions.items():
-            fault = next((event for event in events[slot] if event.kind == "error"), None)
-            if fault is None and not np.isfinite(played[slot]).all():
-                fault = Error(
-                    "model", "the model gave samples that are not numbers; this session is over"
-                )
-            if fault is not None:  # this slot is broken, its neighbours are not
-                self._count_error()
-                session.fail(fault)
-                continue
-            if slot not in listening:
-                continue
-            audio = (
-                np.zeros(0, np.float32) if self._catching_up else np.array(played[slot], np.float32)
-            )
-            session.give(audio, list(events[slot]), late)
-            if self.recorder is not None:
-                self.recorder.tick(session.id, heard[slot], played[slot], events[slot])
+        self._stats.time(done - due, done - started)
+        self._stats.count(ticks=1, late_ticks=int(late))
 
-    def _carry_out(self, slot: int, session: Session) -> None:
-        """What the client asked for since the last tick."""
-        for method, arguments in session.take_wishes():
+        # 3. What came of it, to each session.
+        for slot, session in self._sessions.items():
+            fault = _fault(played[slot], events[slot])
+            if fault is not None:
+                self._stats.count(model_errors=1)
+                session.fail(fault)
+            elif slot in listening:
+                self._give(session, heard[slot], played[slot], events[slot], late)
+
+    def _give(
+        self,
+        session: ClientSession,
+        heard: np.ndarray,
+        played: np.ndarray,
+        events: list,
+        late: bool,
+    ) -> None:
+        audio = np.zeros(0, np.float32) if self._catching_up else np.array(played, np.float32)
+        session.put_tick(audio, list(events), late)
+        if self.recorder is not None:
+            self.recorder.tick(session.id, heard, played, events)
+
+    def _apply_commands(self, slot: int, session: ClientSession) -> None:
+        """Carry out what the client asked for since the last tick."""
+        for command in session.take_commands():
             try:
-                if method == "instruct":
-                    self._instruct(slot, session, *arguments)
-                else:
-                    getattr(self.agent, method)(slot, *arguments)
-                if method == "set_voice":
-                    session.manner = arguments
-            except ValueError as error:  # what was asked for cannot be; nothing has changed
+                self._apply(command, slot, session)
+            except ValueError as error:
+                # What was asked for cannot be; nothing has changed.
                 session.tell(Error("refused", str(error)))
             except Exception as error:
-                log.exception("%s in slot %d", method, slot)
-                self._count_error()
-                session.fail(
-                    Error(
-                        "model",
-                        f"the model failed ({type(error).__name__}: {error}); this session is over",
-                    )
-                )
+                log.exception("%s in slot %d", type(command).__name__, slot)
+                self._stats.count(model_errors=1)
+                session.fail(_model_error(error))
 
-    def _instruct(self, slot: int, session: Session, instructions: str) -> None:
-        if not session.unheard:
-            self.agent.write(slot, "system", instructions)
+    def _apply(self, command: AgentCommand, slot: int, session: ClientSession) -> None:
+        if isinstance(command, Configure) and not session.has_begun:
+            self._open_anew(command.instructions, slot, session)
             return
-        before, session.options = session.options, {**session.options, "instructions": instructions}
+        apply(command, self.agent, slot)
+        if isinstance(command, SetVoice):
+            session.voice = command
+
+    def _open_anew(self, instructions: str, slot: int, session: ClientSession) -> None:
+        """Exchange the instructions of a session in which nothing has happened."""
+        before = session.start
+        gradually = len(self._sessions) > 1
+        session.start = dataclasses.replace(before, instructions=instructions)
         self.agent.close(slot)
         try:
-            self.agent.open(slot, **session.options, gradually=len(self._sessions) > 1)
+            self._open_slot(slot, session, gradually)
         except ValueError:
-            session.options = before
-            self.agent.open(slot, **before, gradually=len(self._sessions) > 1)
+            session.start = before
+            self._open_slot(slot, session, gradually)
             raise
         finally:
-            if session.manner:
-                self.agent.set_voice(slot, *session.manner)
+            if session.voice:
+                apply(session.voice, self.agent, slot)
 
-    def _fail(self, error: Exception) -> None:
-        """A step is one computation for all slots: when it breaks, the state of none can be trusted."""
-        self._count_error()
+    def _fail_all(self, error: Exception) -> None:
+        """A step is one computation for all slots: when it breaks, no state can be trusted."""
+        self._stats.count(model_errors=1)
         log.error("the model failed; %d sessions end", len(self._sessions), exc_info=error)
         for session in self._sessions.values():
-            session.fail(
-                Error(
-                    "model",
-                    f"the model failed ({type(error).__name__}: {error}); this session is over",
-                )
-            )
+            session.fail(_model_error(error))
 
-    def _count_error(self) -> None:
-        with self._lock:
-            self._counts["model_errors"] += 1
+
+def _fault(played: np.ndarray, events: list) -> Error | None:
+    """What is wrong with one slot alone, if anything is."""
+    fault = next((event for event in events if event.kind == "error"), None)
+    if fault is None and not np.isfinite(played).all():
+        return Error("model", "the model gave samples that are not numbers; this session is over")
+    return fault
+
+
+def _model_error(error: Exception) -> Error:
+    reason = f"{type(error).__name__}: {error}"
+    return Error("model", f"the model failed ({reason}); this session is over")

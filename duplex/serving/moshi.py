@@ -26,7 +26,8 @@ HANDSHAKE, AUDIO, TEXT, ERROR = b"\x00", b"\x01", b"\x02", b"\x05"
 
 class Moshi:
     opens_at_once = True
-    resumable = False
+    is_resumable = False
+    early_ticks = None
 
     def __init__(self, query: dict[str, str]):
         seed = query.get("text_seed", "")

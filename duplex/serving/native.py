@@ -65,7 +65,16 @@ from duplex.audio import SAMPLE_RATE, TICK_MS
 from duplex.errors import ProtocolError
 from duplex.events import Error
 from duplex.serving import opus
-from duplex.serving.commands import Answer, Audio, End, Played, Resume, Start, Stop, Write
+from duplex.serving.commands import (
+    Answer,
+    Audio,
+    End,
+    Resume,
+    SetPlaybackPosition,
+    Start,
+    Stop,
+    Write,
+)
 
 PATH = "/v1/duplex"
 VERSION = 1
@@ -123,19 +132,11 @@ def created(session_id: str, resume: str | None = None) -> dict:
     }
 
 
-def encode_start(
-    instructions: str | None = None,
-    seed: int | None = None,
-    temperature: float | None = None,
-    voice: str | None = None,
-    speed: float | None = None,
-    audio: str | None = None,
-) -> str:
-    options = {"instructions": instructions, "seed": seed, "temperature": temperature}
-    options |= {"voice": voice, "speed": speed, "audio": audio}
-    return encode_object(
-        {"type": "session.start", **{k: v for k, v in options.items() if v is not None}}
-    )
+def encode_start(start: Start | None = None) -> str:
+    """The client's first message; what is as usual is left out."""
+    usual, wanted = (dataclasses.asdict(one) for one in (Start(), start or Start()))
+    chosen = {name: value for name, value in wanted.items() if value != usual[name]}
+    return encode_object({"type": "session.start", **chosen})
 
 
 def encode_end() -> str:
@@ -152,7 +153,7 @@ def encode_playback(played_ms: int) -> str:
 
 def decode_client(
     message: bytes | str,
-) -> Audio | Start | Resume | Played | Stop | Answer | Write | End:
+) -> Audio | Start | Resume | SetPlaybackPosition | Stop | Answer | Write | End:
     """What a client sent, binary messages as PCM16, or ProtocolError."""
     if isinstance(message, bytes):
         return Audio(decode_audio(message))
@@ -173,7 +174,7 @@ def decode_client(
             played_ms = fields.get("played_ms")
             if type(played_ms) is not int or not 0 <= played_ms < 2**31:
                 raise ProtocolError("played_ms is a whole number of milliseconds from 0 on")
-            return Played(played_ms)
+            return SetPlaybackPosition(played_ms)
         case "text":
             _only(fields, "text", "role")
             text, role = fields.get("text"), fields.get("role", "user")
@@ -201,7 +202,9 @@ class Native:
     """One client of this dialect: its messages to commands, the session's ticks to messages."""
 
     opens_at_once = False
-    resumable = True
+    is_resumable = True
+    early_ticks = None
+    start = Start()
 
     def __init__(self):
         self.started = False
@@ -219,7 +222,7 @@ class Native:
             raise ProtocolError(
                 "session.start and session.resume come once, before everything else"
             )
-        if isinstance(command, Played | Stop | Answer | Write) and not self.started:
+        if isinstance(command, SetPlaybackPosition | Stop | Answer | Write) and not self.started:
             raise ProtocolError("the session is not open yet; session.start opens it")
         self.started = True
         if isinstance(command, Start) and command.audio == "opus":

@@ -30,8 +30,8 @@ from duplex.serving.commands import (
     Audio,
     Clear,
     Configure,
-    Played,
-    SpeakAs,
+    SetPlaybackPosition,
+    SetVoice,
     Start,
     Stop,
     Truncate,
@@ -78,11 +78,12 @@ class Pcm:
     decode, encode = staticmethod(decode_audio), staticmethod(encode_audio)
 
 
-class Realtime:
+class OpenAIRealtime:
     """One client: its events to commands, the session's ticks to events."""
 
     opens_at_once = True
-    resumable = False
+    is_resumable = False
+    early_ticks = EARLY_TICKS
     start = Start()
 
     def __init__(self):
@@ -197,7 +198,7 @@ class Realtime:
             commands = [Configure(instructions)]
         if (voice, speed) != (self._voice, self._speed):
             self._voice, self._speed = voice, speed
-            commands.append(SpeakAs(_known_voice(voice), speed))
+            commands.append(SetVoice(_known_voice(voice), speed))
         return commands, [self._event("session.updated", session=self._session())]
 
     def _append(self, fields: dict) -> tuple[list, list]:
@@ -300,7 +301,7 @@ class Realtime:
         if (
             self._response and self._agent is item
         ):  # still speaking: it yields, and keeps what was heard
-            return [Played(first + end_ms), Stop()], [answer]
+            return [SetPlaybackPosition(first + end_ms), Stop()], [answer]
         return [Truncate(first + end_ms)], [answer]
 
     def _create_response(self, fields: dict) -> tuple[list, list]:

@@ -2,8 +2,8 @@
 
     duplex serve --host 127.0.0.1 --port 8765
 
-It knows sockets and messages; what they mean is a dialect's business (protocol.py: /v1/duplex, realtime.py: /v1/realtime,
-moshi.py: /api/chat), when they are due the engine's. Plain HTTP on the same port is answered by pages.py.
+It knows sockets and messages; what they mean is a dialect's business (see dialect.py), when they
+are due the engine's. Plain HTTP on the same port is answered by pages.py.
 """
 
 import asyncio
@@ -14,103 +14,74 @@ import logging
 import secrets
 import signal
 import socket
-import ssl
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from urllib.parse import parse_qsl
+from dataclasses import dataclass, field
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from duplex import voices
-from duplex.errors import EngineFull, EngineStopped, ProtocolError, ServerError
-from duplex.events import Error
-from duplex.serving import auth as security
-from duplex.serving import capacity, moshi, pages
-from duplex.serving import native as protocol
-from duplex.serving import openai_realtime as realtime
-from duplex.serving.commands import (
-    Answer,
-    Audio,
-    Clear,
-    Configure,
-    End,
-    Played,
-    Resume,
-    SpeakAs,
-    Start,
-    Stop,
-    Truncate,
-    Write,
-)
+from duplex.errors import EngineFull, EngineStopped, ServerError
+from duplex.events import AgentInterface, Error
+from duplex.serving import capacity, dialect, native, pages
+from duplex.serving.auth import Access
+from duplex.serving.commands import End, Resume, Start
+from duplex.serving.connection import SHUTTING_DOWN, first_commands, hear, refuse, speak
+from duplex.serving.dialect import Dialect
 from duplex.serving.engine import Engine
-from duplex.serving.pages import STATS_PATH  # noqa: F401, where it has always been found
-from duplex.serving.session import BEHIND_TICKS, Session
+from duplex.serving.limits import EngineLimits, ServerLimits
+from duplex.serving.recorder import Recorder
+from duplex.serving.session import ClientSession
 
 log = logging.getLogger(__name__)
 
-FIRST_MESSAGE_S = 10  # a connection that sends nothing for so long holds no place and is closed
-RESUME_S = 30  # how long a session waits for a client whose connection was lost
-FAREWELL_S = 3  # how long sessions have to hear that the server shuts down
-PING_S = 20  # a client that does not answer for so long is gone
-MAX_CONNECTIONS = 256  # with or without a session
-SHUTTING_DOWN = "the server is shutting down"
 LOST = "the connection was lost"
-DIALECTS = {protocol.PATH: 0, realtime.PATH: 0, moshi.PATH: 0}
-CLOSE_CODES = {
-    "full": protocol.CLOSE_FULL,
-    "stopped": protocol.CLOSE_GOING_AWAY,
-    "model": protocol.CLOSE_FAILED,
-}
-CLOSE_CODES |= {
-    "idle": protocol.CLOSE_ABUSE,
-    "gone": protocol.CLOSE_ENDED,
-    "refused": protocol.CLOSE_ABUSE,
-}
 
 
 @dataclass(frozen=True)
-class Access:
-    """Who may come in."""
+class ServerConfig:
+    """Where to serve, whom, and within which bounds."""
 
-    api_key: str | None = None
-    origins: tuple[str, ...] = ()  # of web pages beside this server's own
-    certificate: str | None = None  # PEM files; both or none
-    private_key: str | None = None
-    open_to_all: bool = False  # serve beyond this machine without a key
+    host: str = "127.0.0.1"
+    # 0 takes any port that is free.
+    port: int = 8765
+    # None: as many as a short test finds that this machine holds.
+    max_sessions: int | None = None
+    access: Access = field(default_factory=Access)
+    engine: EngineLimits = field(default_factory=EngineLimits)
+    server: ServerLimits = field(default_factory=ServerLimits)
+    # Keeps all conversations, where there is one.
+    recorder: Recorder | None = None
 
-    def check(self, host: str) -> None:
-        """Raises ServerError: it would be open to everybody by mistake."""
-        if not (security.is_loopback(host) or self.api_key or self.open_to_all):
-            raise ServerError(
-                f"{host} can be reached by others; give --api-key, or --open if everybody may come in"
-            )
 
-    def tls(self) -> ssl.SSLContext | None:
-        if not self.certificate:
-            return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            context.load_cert_chain(self.certificate, self.private_key)
-        except (OSError, ssl.SSLError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ServerError(
-                f"cannot use the certificate {self.certificate} ({reason})"
-            ) from error
-        return context
+def run(load: Callable[[int], AgentInterface], config: ServerConfig) -> None:
+    """Serve the agent that `load(slots)` returns until SIGINT or SIGTERM. Raises ServerError."""
+    config.access.check(config.host)
+    config.access.tls()
+    # A busy port is found before the model is loaded.
+    listener = bind(config.host, config.port)
+    if config.max_sessions is None:
+        agent, slots = capacity.largest(load)
+    else:
+        agent, slots = load(config.max_sessions), config.max_sessions
+    engine = Engine(agent, slots, limits=config.engine, recorder=config.recorder)
+    engine.start()
+    try:
+        asyncio.run(_until_signal(Serving(engine, listener, config.access, config.server)))
+    finally:
+        engine.stop()
+        log.info("stopped; %s", json.dumps(engine.stats()))
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A bound socket that does not listen yet: a busy port is found before the model is loaded."""
+    """A bound socket that does not listen yet. Raises ServerError."""
     try:
-        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[
-            0
-        ]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, kind, number, _, address = found[0]
         listener = socket.socket(family, kind, number)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
@@ -122,98 +93,59 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(
-    load: Callable[[int], object],
-    host: str,
-    port: int,
-    slots: int | None = None,
-    access: Access | None = None,
-    grace_s: float = 10.0,
-    **limits,
-) -> None:
-    """Serves the agent that `load(slots)` returns until SIGINT or SIGTERM. slots None: as many as this machine holds;
-    grace_s: how long sessions may then finish their turn; limits: idle_s, longest_s and recorder of the engine."""
-    access = access or Access()
-    access.check(host)
-    access.tls()
-    listener = bind(host, port)
-    agent, slots = capacity.largest(load) if slots is None else (load(slots), slots)
-    engine = Engine(agent, slots, **limits)
-    engine.start()
-    try:
-        asyncio.run(_until_signal(engine, listener, access, grace_s))
-    finally:
-        engine.stop()
-        log.info("stopped; %s", json.dumps(engine.stats()))
+def address(server: Server) -> str:
+    """The URL at which a server speaks the native dialect."""
+    host, port = server.sockets[0].getsockname()[:2]
+    name = f"[{host}]" if ":" in host else host
+    return f"ws://{name}:{port}{native.PATH}"
 
 
-async def _until_signal(
-    engine: Engine, listener: socket.socket, access: Access, grace_s: float
-) -> None:
+async def _until_signal(serving: "Serving") -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with serving(engine, listener, access, grace_s) as server:
-        print(
-            f"listening on {address(server)} ({engine.slots} sessions at most)",
-            file=sys.stderr,
-            flush=True,
-        )
+    async with serving as server:
+        listening = f"listening on {address(server)} ({serving.engine.slots} sessions at most)"
+        print(listening, file=sys.stderr, flush=True)
         await stop.wait()
         log.info(SHUTTING_DOWN)
 
 
-def address(server: Server) -> str:
-    host, port = server.sockets[0].getsockname()[:2]
-    return (
-        f"ws://[{host}]:{port}{protocol.PATH}"
-        if ":" in host
-        else f"ws://{host}:{port}{protocol.PATH}"
-    )
+@dataclass
+class LostSession:
+    """A session that waits for its client to come back."""
+
+    session: ClientSession
+    dialect: native.Native
+    timer: asyncio.TimerHandle
 
 
-def _dialect(path: str, query: str):
-    if path == protocol.PATH:
-        return protocol.Native()
-    if path == realtime.PATH:
-        return realtime.Realtime()
-    return moshi.Moshi(dict(parse_qsl(query, max_num_fields=50))) if path == moshi.PATH else None
+class Serving:
+    """Serves on a bound socket: `async with Serving(engine, listener) as server`.
 
-
-def _path(connection: ServerConnection) -> str:
-    return connection.request.path.partition("?")[0]
-
-
-def _subprotocol(connection: ServerConnection, offered: list[str]) -> str | None:
-    """The name of the dialect, if it was offered; never the one that carries the key."""
-    return next(
-        (name for name in offered if name in (protocol.SUBPROTOCOL, realtime.SUBPROTOCOL)), None
-    )
-
-
-class serving:  # noqa: N801, used like a function: `async with serving(engine, socket) as server`
-    """Serves on a bound socket; on the way out lets the sessions finish their turns, `grace_s` at most, and tells each."""
+    On the way out it lets sessions finish their turns, limits.grace_s at most, and tells each.
+    """
 
     def __init__(
         self,
         engine: Engine,
         listener: socket.socket,
         access: Access | None = None,
-        grace_s: float = 0.0,
+        limits: ServerLimits | None = None,
     ):
         self.engine = engine
         self.listener = listener
         self.access = access or Access()
-        self.grace_s = grace_s
-        self.connections = 0
-        self.opened, self.busy = (
-            Counter(DIALECTS),
-            Counter(DIALECTS),
-        )  # by path: sessions so far, clients that talk now
-        self.talking: set[asyncio.Task] = set()
-        self.live: dict[str, tuple[ServerConnection, asyncio.Task]] = {}  # by token
-        self.lost: dict[str, tuple[Session, protocol.Native, asyncio.TimerHandle]] = {}  # by token
+        self.limits = limits or ServerLimits()
+        # By path: sessions so far, and clients that talk now.
+        self._opened = Counter(dict.fromkeys(dialect.DIALECTS, 0))
+        self._talking = Counter(dict.fromkeys(dialect.DIALECTS, 0))
+        # The task of each connection.
+        self._tasks: set[asyncio.Task] = set()
+        # By the token with which a client may come back.
+        self._live: dict[str, tuple[ServerConnection, asyncio.Task]] = {}
+        self._lost: dict[str, LostSession] = {}
 
     async def __aenter__(self) -> Server:
         self.server = await serve(
@@ -222,186 +154,197 @@ class serving:  # noqa: N801, used like a function: `async with serving(engine, 
             ssl=self.access.tls(),
             process_request=self._answer_http,
             select_subprotocol=_subprotocol,
-            max_size=protocol.MAX_MESSAGE_BYTES,
+            max_size=native.MAX_MESSAGE_BYTES,
             max_queue=32,
-            ping_interval=PING_S,
-            ping_timeout=PING_S,
-            close_timeout=FAREWELL_S,
-            compression=None,  # PCM hardly shrinks, and a tick must not wait for it
+            ping_interval=self.limits.ping_s,
+            ping_timeout=self.limits.ping_s,
+            close_timeout=self.limits.farewell_s,
+            # PCM hardly shrinks, and a tick must not wait for it.
+            compression=None,
         )
         return self.server
 
     async def __aexit__(self, *_) -> None:
-        self.engine.drain(SHUTTING_DOWN, self.grace_s)
-        if self.talking and self.grace_s:
-            await asyncio.wait(self.talking, timeout=self.grace_s)
-        for _, _, timer in self.lost.values():
-            timer.cancel()
+        self.engine.drain(SHUTTING_DOWN, self.limits.grace_s)
+        if self._tasks and self.limits.grace_s:
+            await asyncio.wait(self._tasks, timeout=self.limits.grace_s)
+        for lost in self._lost.values():
+            lost.timer.cancel()
         self.engine.close_all(SHUTTING_DOWN)
-        if self.talking:
-            await asyncio.wait(self.talking, timeout=FAREWELL_S)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self.limits.farewell_s)
         self.server.close()
         await self.server.wait_closed()
 
     def stats(self) -> dict:
         """Those of the engine, and what only the server knows."""
-        paths = {"opened": dict(self.opened), "talking": dict(self.busy)}
         return {
             **self.engine.stats(),
-            "paths": paths,
+            "paths": {"opened": dict(self._opened), "talking": dict(self._talking)},
             "threads": threading.active_count(),
             "tasks": len(asyncio.all_tasks()),
         }
 
     def _answer_http(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Refuse a connection, answer with a page, or let the websocket be opened (None)."""
         path, _, query = request.path.partition("?")
-        dialect = _dialect(path, query)
-        if dialect is None:
+        spoken = dialect.find(path, query)
+        if spoken is None:
             return self._page(path, request)
         subprotocols = [
             name.strip()
             for line in request.headers.get_all("Sec-WebSocket-Protocol")
             for name in line.split(",")
         ]
-        if not security.knows_key(self.access.api_key, request.headers, subprotocols):
-            return _response(
-                http.HTTPStatus.UNAUTHORIZED, "text/plain", b"the key is missing or wrong\n"
-            )
-        origin, host = request.headers.get("Origin"), request.headers.get("Host", "")
-        if not security.may_connect(origin, host, self.access.origins, bool(self.access.api_key)):
-            return _response(
-                http.HTTPStatus.FORBIDDEN, "text/plain", b"pages of this origin may not connect\n"
-            )
-        if self.connections >= MAX_CONNECTIONS:
-            return _response(
-                http.HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"too many connections\n"
-            )
-        connection.dialect = dialect
+        if not self.access.has_valid_key(request.headers, subprotocols):
+            return _text(http.HTTPStatus.UNAUTHORIZED, "the key is missing or wrong")
+        origin = request.headers.get("Origin")
+        if not self.access.is_allowed_origin(origin, request.headers.get("Host", "")):
+            return _text(http.HTTPStatus.FORBIDDEN, "pages of this origin may not connect")
+        if len(self._tasks) >= self.limits.max_connections:
+            return _text(http.HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
+        connection.dialect = spoken
         return None
 
     def _page(self, path: str, request: Request) -> Response:
-        if path in pages.PRIVATE and not security.knows_key(
-            self.access.api_key, request.headers, []
-        ):
-            return _response(
-                http.HTTPStatus.UNAUTHORIZED, "text/plain", b"the key is missing or wrong\n"
-            )
-        found = pages.answer(path, self.engine.accepting, self.stats)
+        if path in pages.PRIVATE and not self.access.has_valid_key(request.headers, []):
+            return _text(http.HTTPStatus.UNAUTHORIZED, "the key is missing or wrong")
+        found = pages.answer(path, self.engine.is_accepting, self.stats)
         if found is None:
-            return _response(
-                http.HTTPStatus.NOT_FOUND,
-                "text/plain",
-                f"the agent is at {protocol.PATH}\n".encode(),
-            )
+            return _text(http.HTTPStatus.NOT_FOUND, f"the agent is at {native.PATH}")
         return _response(*found)
 
     async def _handle(self, connection: ServerConnection) -> None:
-        self.connections += 1
+        """One connection from its beginning to its end."""
         task = asyncio.current_task()
-        self.talking.add(task)
+        self._tasks.add(task)
         try:
             await self._talk(connection, connection.dialect)
         except ConnectionClosed:
             pass
         finally:
-            self.talking.discard(task)
-            self.connections -= 1
+            self._tasks.discard(task)
 
-    async def _talk(self, connection: ServerConnection, dialect) -> None:
-        first = (
-            [dialect.start] if dialect.opens_at_once else await _first_commands(connection, dialect)
-        )
-        if not first:
-            return
-        if isinstance(first[0], End):
-            await connection.close(protocol.CLOSE_ENDED)
-            return
-        if isinstance(first[0], Resume):
-            if (
-                first[0].token in self.live
-            ):  # the client knows sooner than the server that the old connection is dead
-                old, task = self.live[first[0].token]
-                old.transport.abort()
-                await asyncio.wait([task], timeout=FAREWELL_S)
-            found = self.lost.pop(first[0].token, None)
-            answer = found and found[1].resumed(found[0].id, first[0].received)
-            if not answer:
-                await _refuse(
-                    connection, dialect, Error("gone", "there is no such session to go on with")
-                )
-                return
-            session, dialect, timer = found
-            timer.cancel()
-            first = []
+    async def _talk(self, connection: ServerConnection, spoken: Dialect) -> None:
+        if spoken.opens_at_once:
+            commands = [spoken.start]
         else:
-            start = first.pop(0) if isinstance(first[0], Start) else Start()
-            session = await self._open(connection, dialect, start)
-            if session is None:
+            commands = await first_commands(connection, spoken, self.limits)
+        if not commands:
+            return
+        first, *rest = commands
+        match first:
+            case End():
+                await connection.close(native.CLOSE_ENDED)
                 return
-            answer = dialect.opened(session.id)
-        for command in first:
-            carry_out(session, command)
-        await self._converse(connection, dialect, session, answer)
+            case Resume():
+                await self._resume(connection, spoken, first)
+                return
+            case Start():
+                start = first
+            case _:
+                start, rest = Start(), commands
+        session = await self._open(connection, spoken, start)
+        if session is None:
+            return
+        answer = spoken.opened(session.id)
+        for command in rest:
+            session.enqueue_command(command)
+        await self._converse(connection, spoken, session, answer)
 
-    async def _open(self, connection: ServerConnection, dialect, start: Start) -> Session | None:
-        if dialect.resumable:
-            dialect.token = secrets.token_urlsafe(24)
-        early_ticks = (
-            realtime.EARLY_TICKS if isinstance(dialect, realtime.Realtime) else BEHIND_TICKS
-        )
+    async def _resume(self, connection: ServerConnection, spoken: Dialect, command: Resume) -> None:
+        """Go on with a session whose connection was lost."""
+        if command.token in self._live:
+            # The client knows sooner than the server that the old connection is dead.
+            old, task = self._live[command.token]
+            old.transport.abort()
+            await asyncio.wait([task], timeout=self.limits.farewell_s)
+        lost = self._lost.pop(command.token, None)
+        answer = None
+        if lost:
+            lost.timer.cancel()
+            answer = lost.dialect.resumed(lost.session.id, command.received)
+        if not answer:
+            if lost:
+                lost.session.close(LOST)
+            gone = Error("gone", "there is no such session to go on with")
+            await refuse(connection, spoken, gone)
+            return
+        await self._converse(connection, lost.dialect, lost.session, answer)
+
+    async def _open(
+        self, connection: ServerConnection, spoken: Dialect, start: Start
+    ) -> ClientSession | None:
+        """A new session; None, and the client has been told why, where there cannot be one."""
+        if spoken.is_resumable:
+            spoken.token = secrets.token_urlsafe(24)
         try:
-            session = await self.engine.open(
-                start.seed, start.instructions, start.temperature, early_ticks
-            )
-            if start.voice or start.speed:
-                session.wish("set_voice", start.voice or voices.DEFAULT, start.speed or 1.0)
-            self.opened[_path(connection)] += 1
-            return session
+            session = await self.engine.open(start, spoken.early_ticks)
         except EngineFull as error:
-            await _refuse(connection, dialect, Error("full", f"{error}; try again later"))
+            refusal = Error("full", f"{error}; try again later")
         except EngineStopped:
-            await _refuse(connection, dialect, Error("stopped", SHUTTING_DOWN))
+            refusal = Error("stopped", SHUTTING_DOWN)
         except ValueError as error:
-            await _refuse(
-                connection, dialect, Error("model", f"the session could not be opened: {error}")
-            )
+            refusal = Error("model", f"the session could not be opened: {error}")
         except Exception as error:
-            text = f"the session could not be opened ({type(error).__name__}: {error})"
-            await _refuse(connection, dialect, Error("model", text))
+            reason = f"{type(error).__name__}: {error}"
+            refusal = Error("model", f"the session could not be opened ({reason})")
+        else:
+            self._opened[_path(connection)] += 1
+            return session
+        await refuse(connection, spoken, refusal)
         return None
 
     async def _converse(
-        self, connection: ServerConnection, dialect, session: Session, answer: list
+        self, connection: ServerConnection, spoken: Dialect, session: ClientSession, answer: list
     ) -> None:
-        """Both directions until the session ends; a lost connection leaves a resumable session waiting."""
-        if dialect.resumable:
-            self.live[dialect.token] = connection, asyncio.current_task()
-        self.busy[_path(connection)] += 1
+        """Both directions until the session ends; a lost connection may leave it waiting."""
+        path = _path(connection)
+        if spoken.is_resumable:
+            self._live[spoken.token] = connection, asyncio.current_task()
+        self._talking[path] += 1
         speaking = asyncio.create_task(
-            _speak(connection, dialect, session, answer), name=f"speak {session.id}"
+            speak(connection, spoken, session, answer), name=f"speak {session.id}"
         )
+        is_waiting = False
         try:
-            lost = await _hear(connection, dialect, session)
-            over = speaking.done() or session.closing
-            if lost and dialect.resumable and not over and self.engine.accepting:
-                timer = asyncio.get_running_loop().call_later(
-                    RESUME_S, self._give_up, dialect.token
-                )
-                self.lost[dialect.token] = session, dialect, timer
-                session = None
+            is_lost = await hear(connection, spoken, session, self.limits)
+            is_over = speaking.done() or session.closing
+            if is_lost and spoken.is_resumable and not is_over and self.engine.is_accepting:
+                self._wait_for(session, spoken)
+                is_waiting = True
         finally:
-            self.busy[_path(connection)] -= 1
-            if dialect.resumable:
-                del self.live[dialect.token]
+            self._talking[path] -= 1
+            if spoken.is_resumable:
+                del self._live[spoken.token]
             speaking.cancel()
-            if session is not None:
+            if not is_waiting:
                 session.close(LOST)
             with contextlib.suppress(asyncio.CancelledError, ConnectionClosed):
                 await speaking
 
-    def _give_up(self, token: str) -> None:
-        session, _, _ = self.lost.pop(token)
-        session.close(LOST)
+    def _wait_for(self, session: ClientSession, spoken: native.Native) -> None:
+        """Keep a session for a client that may come back, but not for ever."""
+
+        def give_up() -> None:
+            del self._lost[spoken.token]
+            session.close(LOST)
+
+        timer = asyncio.get_running_loop().call_later(self.limits.resume_s, give_up)
+        self._lost[spoken.token] = LostSession(session, spoken, timer)
+
+
+def _path(connection: ServerConnection) -> str:
+    return connection.request.path.partition("?")[0]
+
+
+def _subprotocol(connection: ServerConnection, offered: list[str]) -> str | None:
+    """The name of the dialect, if it was offered; never the one that carries the key."""
+    return next((name for name in offered if name in dialect.SUBPROTOCOLS), None)
+
+
+def _text(status: http.HTTPStatus, sentence: str) -> Response:
+    return _response(status, "text/plain", f"{sentence}\n".encode())
 
 
 def _response(status: http.HTTPStatus, kind: str, body: bytes) -> Response:
@@ -414,105 +357,3 @@ def _response(status: http.HTTPStatus, kind: str, body: bytes) -> Response:
     if status == http.HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     return Response(status.value, status.phrase, Headers(headers), body)
-
-
-async def _first_commands(connection: ServerConnection, dialect) -> list:
-    """Those of the first message that means something; none when there is none, and the connection is closed."""
-    try:
-        async with asyncio.timeout(FIRST_MESSAGE_S):
-            for _ in range(protocol.MAX_BAD_MESSAGES):
-                try:
-                    return dialect.receive(await connection.recv())[0]
-                except ProtocolError as error:
-                    await _send(connection, dialect.refused(Error("bad_message", str(error))))
-    except TimeoutError:
-        error = Error(
-            "idle", f"nothing came within {FIRST_MESSAGE_S} s, neither session.start nor audio"
-        )
-        await _refuse(connection, dialect, error)
-        return []
-    await connection.close(protocol.CLOSE_ABUSE, "too many bad messages")
-    return []
-
-
-async def _refuse(connection: ServerConnection, dialect, error: Error) -> None:
-    await _send(connection, dialect.refused(error))
-    await connection.close(CLOSE_CODES[error.code], error.text[:100])
-
-
-async def _send(connection: ServerConnection, messages: list) -> None:
-    for message in messages:
-        await connection.send(message)
-
-
-def carry_out(session: Session, command) -> bool:
-    """What the client wants, into the session; False: it asks for too much at once."""
-    match command:
-        case Audio(samples):
-            session.push(samples)
-        case Clear():
-            session.clear()
-        case Configure(instructions):
-            return session.wish("instruct", instructions)
-        case SpeakAs(voice, speed):
-            return session.wish("set_voice", voice, speed)
-        case Write(role, text):
-            return session.wish("write", role, text)
-        case Stop():
-            return session.wish("stop")
-        case Answer():
-            return session.wish("answer")
-        case Played(ms):
-            return session.wish("set_playback_position", ms)
-        case Truncate(ms):
-            return session.wish("truncate", ms)
-        case End():
-            session.close()
-    return True
-
-
-async def _hear(connection: ServerConnection, dialect, session: Session) -> bool:
-    """Client messages into the session, until the connection closes -> whether it was lost rather than closed."""
-    bad, loop = 0, asyncio.get_running_loop()
-    allowance = security.Allowance(loop.time())
-    while True:
-        try:
-            message = await connection.recv()
-            if not allowance.take(len(message), loop.time()):
-                session.close("too much was sent")
-                await connection.close(protocol.CLOSE_ABUSE, "too much is sent in too short a time")
-                return False
-            try:
-                commands, replies = dialect.receive(message)
-                for command in commands:
-                    if not carry_out(session, command):
-                        raise ProtocolError(
-                            "too much is asked for at once; this message is ignored"
-                        )
-            except ProtocolError as error:
-                bad += 1
-                replies = dialect.refused(Error("bad_message", str(error)))
-            await _send(connection, replies)
-            if bad >= protocol.MAX_BAD_MESSAGES:
-                session.close("too many bad messages")
-                await connection.close(protocol.CLOSE_ABUSE, "too many bad messages")
-                return False
-        except ConnectionClosed:
-            return connection.close_code not in (protocol.CLOSE_ENDED, protocol.CLOSE_GOING_AWAY)
-
-
-async def _speak(connection: ServerConnection, dialect, session: Session, answer: list) -> None:
-    """The session's ticks to the client, until the session ends; then the connection is closed."""
-    code = protocol.CLOSE_ENDED
-    await _send(connection, answer)
-    while (tick := await session.get()) is not None:
-        for event in tick[1]:
-            if event.kind == "error" and event.code == "model":
-                code = protocol.CLOSE_FAILED
-            elif event.kind == "session.ended" and event.text in (
-                SHUTTING_DOWN,
-                "the engine has stopped",
-            ):
-                code = protocol.CLOSE_GOING_AWAY
-        await _send(connection, dialect.tick(*tick))
-    await connection.close(code)

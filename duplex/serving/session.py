@@ -1,4 +1,4 @@
-"""One conversation inside the engine: the bounded queues between its owner (an event loop) and the model thread."""
+"""One client's conversation inside the engine: what passes between an event loop and the model."""
 
 import asyncio
 import secrets
@@ -8,124 +8,95 @@ from collections.abc import Callable
 
 import numpy as np
 
-from duplex.audio import SAMPLE_RATE, SPEECH_LEVEL, TICK_MS, TICK_SAMPLES, TICKS_PER_SECOND
-from duplex.events import Ended, Error, Lag
+from duplex.audio import TICKS_PER_SECOND
+from duplex.events import Ended, Error, Event, Lag
+from duplex.serving.commands import Audio, Clear, End, SetVoice, Start
+from duplex.serving.input_buffer import InputBuffer
+from duplex.serving.limits import EngineLimits
 
-BEHIND_TICKS = 8  # how far anything may fall behind the clock: 640 ms
-STALLED_TICKS = (
-    30  # 2.4 s behind, an engine lets the time go: whoever waited so long has begun again
-)
-WISHES = 64  # a client's wishes that may wait for the next tick
-UNREAD_TICKS = 25  # two seconds of output
-LIVE_TICKS = 2  # more whole ones do not wait when somebody speaks in real time
-CUSHION_S = (
-    TICK_MS / 2000
-)  # the first audio waits half a tick, so a sender whose beat wavers by less is never late
-LAG_TICKS = round(TICKS_PER_SECOND)  # at most one Lag event a second
+# Ticks between two Lag events at least: one a second.
+LAG_TICKS = round(TICKS_PER_SECOND)
 
 
-def _ms(samples: int) -> int:
-    return round(samples * 1000 / SAMPLE_RATE)
+class ClientSession:
+    """What a client does with the agent, and what comes back; every queue is bounded.
 
-
-class Session:
-    """`push` audio, `wish`, `get` audio and events, `close`; the rest belongs to the engine's model thread.
-
-    `early_ticks` of user audio may wait: with more than BEHIND_TICKS the agent would not live in the present, so that is
-    for clients that send a recording at once. Beyond BEHIND_TICKS quiet ticks are skipped until the rest is heard in time.
-    What waits because the engine is behind its clock comes on top: nothing that was sent in time is lost.
+    The owner, on the event loop, calls `enqueue_command` (or `push` and `close`) and `get`. The
+    engine's model thread calls the rest. It is made on the loop that will fetch from it.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, engine_wake: threading.Event, now: Callable[[], float],
-                 options: dict, early_ticks: int = BEHIND_TICKS):  # fmt: skip
+    def __init__(
+        self,
+        start: Start,
+        limits: EngineLimits,
+        early_ticks: int,
+        now: Callable[[], float],
+        engine_wake: threading.Event,
+    ):
         self.id = secrets.token_hex(6)
-        self.options = options  # for agent.open
-        self.opened_at = self.touched_at = now()  # touched: when the client last sent anything
-        self.mid_turn = False  # someone speaks, or an answer is due
-        self.draining: str | None = None  # why the session ends with the turn
-        self.ticks = 0
-        self.silence_ms = self.dropped_ms = self.late_ticks = self.unread_ticks = 0
+        # What it was opened with, for the agent.
+        self.start = start
+        self.input = InputBuffer(limits, early_ticks)
+        self.opened_at = now()
+        # When the client last sent anything.
+        self.touched_at = self.opened_at
+        # Whether someone speaks, or an answer is due.
+        self.mid_turn = False
+        # Why the session ends with the turn that is going on.
+        self.draining: str | None = None
+        # The voice in use, if the client chose one.
+        self.voice: SetVoice | None = None
         self.closing = False
-        self.manner: tuple[str, float] | None = None  # voice and speaking rate, if the client chose
-        self._loop = loop
-        self._engine_wake = engine_wake
+        self.ticks = 0
+        self.late_ticks = 0
+        self.unread_ticks = 0
+        self._limits = limits
         self._now = now
+        self._engine_wake = engine_wake
+        self._loop = asyncio.get_running_loop()
+        self._commands: deque = deque()
         self._lock = threading.Lock()
-        self._heard = False  # whether any user audio has reached the model
-        self._early_samples = early_ticks * TICK_SAMPLES
-        self._wishes: deque[tuple[str, tuple]] = deque()
-        self._waiting = np.zeros(0, np.float32)  # user audio not yet heard
-        self._first_audio_at: float | None = None  # before it there is nothing to be late
-        self._due: float | None = None  # when the last tick that was taken should have been
-        self._complete_at: deque[float] = deque()  # when each whole tick that waits became whole
-        self.waited_s: float | None = (
-            None  # from then until the last tick was due; None: none, or a recording at once
-        )
         self._ready: deque[tuple[np.ndarray, list]] = deque()
-        self._news = asyncio.Event()  # set from the model thread through the loop
+        # Set by the model thread, through the loop, when there is something to fetch.
+        self._news = asyncio.Event()
         self._finished = False
         self._reason = "closed by the client"
-        self._told = self._counts()  # what the last Lag event covered
+        # What the last Lag event covered.
+        self._told = self.counts()
+        if voice := start.set_voice():
+            self.enqueue_command(voice)
+
+    # For the owner.
 
     def push(self, samples: np.ndarray) -> None:
         """User audio, float32 [N], any N, from any thread."""
-        with self._lock:
-            self.touched_at = self._now()
-            if self._first_audio_at is None:
-                self._first_audio_at = self.touched_at
-            waiting = np.concatenate([self._waiting, samples])
-            surplus = max(
-                0,
-                len(waiting)
-                - self._early_samples
-                - self._overdue_ticks(self.touched_at) * TICK_SAMPLES,
-            )
-            new = len(waiting) // TICK_SAMPLES - len(self._complete_at)
-            self._complete_at.extend([self.touched_at] * new)
-            self._keep(waiting[surplus:])
-            self.dropped_ms += _ms(surplus)
-
-    def _keep(self, waiting: np.ndarray) -> None:
-        """What is left after some of the oldest has gone."""
-        self._waiting = waiting
-        while len(self._complete_at) > len(waiting) // TICK_SAMPLES:
-            self._complete_at.popleft()
-
-    def _overdue_ticks(self, now: float) -> int:
-        """Ticks that the engine should have taken by now, besides the one whose turn it is."""
-        return (
-            0
-            if self._due is None
-            else min(STALLED_TICKS, max(0, int((now - self._due) * 1000 / TICK_MS) - 1))
-        )
-
-    def clear(self) -> None:
-        """User audio that waits is not heard."""
-        with self._lock:
-            self._keep(self._waiting[:0])
-
-    def wish(self, method: str, *arguments) -> bool:
-        """Calls a method of the agent with the slot and these arguments before the next tick; False: too many wait."""
         self.touched_at = self._now()
-        if len(self._wishes) >= WISHES:
-            return False
-        self._wishes.append((method, arguments))
+        self.input.push(samples, self.touched_at)
+
+    def enqueue_command(self, command) -> bool:
+        """Do what concerns the session alone, keep the rest for the next tick.
+
+        Returns False where too many commands wait; this one is then ignored.
+        """
+        match command:
+            case Audio(samples):
+                self.push(samples)
+            case Clear():
+                self.input.clear()
+            case End():
+                self.close()
+            case _:
+                self.touched_at = self._now()
+                if len(self._commands) >= self._limits.max_pending_commands:
+                    return False
+                self._commands.append(command)
         return True
 
-    @property
-    def waiting_ms(self) -> int:
-        return _ms(len(self._waiting))
-
-    def take_wishes(self) -> list[tuple[str, tuple]]:
-        return [self._wishes.popleft() for _ in range(len(self._wishes))]
-
-    @property
-    def unheard(self) -> bool:
-        """Whether the session has not really begun: instructions can still be exchanged."""
-        return not self._heard and not self.mid_turn
-
     async def get(self) -> tuple[np.ndarray, list] | None:
-        """The next tick: audio float32 [1920] (or [0] when there are only events), events; None: it is over."""
+        """The next tick: audio float32 [1920], or [0] where there are only events, and its events.
+
+        Returns None when the session is over.
+        """
         while True:
             self._news.clear()
             with self._lock:
@@ -136,39 +107,37 @@ class Session:
             await self._news.wait()
 
     def close(self, text: str = "closed by the client") -> None:
-        """Leaves at the next gap between ticks; what is ready can still be fetched, an `Ended` event comes last."""
+        """Leave at the next gap between ticks; what is ready can be fetched, `Ended` comes last."""
         if not self.closing:
             self._reason = text
             self.closing = True
             self._engine_wake.set()
 
-    def take_tick(self, now: float, due: float) -> np.ndarray:
-        """[1920] samples to hear now, in the tick that was `due`. A tick that is not complete stays and is heard later, in
-        one piece."""
-        with self._lock:
-            self._due = due
-            bound = (BEHIND_TICKS + self._overdue_ticks(now)) * TICK_SAMPLES
-            while (
-                len(self._waiting) > bound
-                and np.abs(self._waiting[:TICK_SAMPLES]).max() < SPEECH_LEVEL
-            ):
-                self._keep(self._waiting[TICK_SAMPLES:])
-                self.dropped_ms += TICK_MS
-            flows = self._first_audio_at is not None and now >= self._first_audio_at + CUSHION_S
-            self.waited_s = None
-            if flows and len(self._waiting) >= TICK_SAMPLES:
-                self._heard, tick = True, self._waiting[:TICK_SAMPLES]
-                self.waited_s = (
-                    due - self._complete_at[0] if len(self._complete_at) <= LIVE_TICKS else None
-                )
-                self._keep(self._waiting[TICK_SAMPLES:])
-                return tick
-            if flows:
-                self.silence_ms += TICK_MS
-        return np.zeros(TICK_SAMPLES, np.float32)
+    # For the engine.
 
-    def give(self, audio: np.ndarray, events: list, late: bool) -> None:
-        """One tick done: audio [1920], or [0] without a voice, and its events, plus a Lag event when there is something to tell."""
+    @property
+    def has_begun(self) -> bool:
+        """Whether instructions can no longer be exchanged, because something was heard or said."""
+        return self.input.was_heard or self.mid_turn
+
+    def take_commands(self) -> list:
+        """What waits, in order."""
+        return [self._commands.popleft() for _ in range(len(self._commands))]
+
+    def counts(self) -> dict[str, int]:
+        """What went wrong with time so far; the fields of Lag and Ended."""
+        return {
+            "silence_ms": self.input.silence_ms,
+            "dropped_ms": self.input.dropped_ms,
+            "late_ticks": self.late_ticks,
+            "unread_ticks": self.unread_ticks,
+        }
+
+    def put_tick(self, audio: np.ndarray, events: list[Event], late: bool) -> None:
+        """Hand over a tick that is done: audio [1920], or [0] without a voice, and its events.
+
+        A Lag event is added when there is something to tell.
+        """
         self.ticks += 1
         self.late_ticks += late
         for event in events:
@@ -176,7 +145,7 @@ class Session:
                 self.mid_turn = True
             elif event.kind == "agent_ended":
                 self.mid_turn = False
-        counts = self._counts()
+        counts = self.counts()
         if self.ticks % LAG_TICKS == 0 and counts != self._told:
             passed = {name: counts[name] - self._told[name] for name in counts}
             events = [*events, Lag(tick=self.ticks - 1, **passed)]
@@ -184,47 +153,48 @@ class Session:
         self._put(audio, events)
 
     def tell(self, event) -> None:
-        """An event between ticks."""
+        """Hand over an event between ticks."""
         self._put(np.zeros(0, np.float32), [event])
 
     def fail(self, error: Error) -> None:
+        """End the session with an error."""
         self.tell(error)
         self.close(error.text)
 
     def finish(self) -> None:
-        self.tell(Ended(text=self._reason, ticks=self.ticks, **self._counts()))
+        """The last call: nothing comes after the `Ended` event."""
+        self.tell(Ended(text=self._reason, ticks=self.ticks, **self.counts()))
         self._finished = True
-        self._tell_loop(self._news.set)
+        self._call_on_loop(self._news.set)
 
-    def settle(self, joined: asyncio.Future, result) -> None:
-        """Answers the waiting `Engine.open` with a session or an exception."""
+    def resolve(self, joined: asyncio.Future, error: Exception | None = None) -> None:
+        """Answer the waiting `Engine.open` with this session, or with an exception."""
 
         def answer() -> None:
-            if joined.cancelled():  # whoever asked has gone: give the slot back
+            if joined.cancelled():
+                # Whoever asked has gone: give the slot back.
                 self.close()
-            elif isinstance(result, Exception):
-                joined.set_exception(result)
+            elif error is not None:
+                joined.set_exception(error)
             else:
-                joined.set_result(result)
+                joined.set_result(self)
 
-        self._tell_loop(answer)
-
-    def _counts(self) -> dict[str, int]:
-        names = ("silence_ms", "dropped_ms", "late_ticks", "unread_ticks")
-        return {name: getattr(self, name) for name in names}
+        self._call_on_loop(answer)
 
     def _put(self, audio: np.ndarray, events: list) -> None:
         with self._lock:
             self._ready.append((audio, events))
-            if len(self._ready) > UNREAD_TICKS:
+            if len(self._ready) > self._limits.max_unread_ticks:
+                # The oldest audio goes; its events come with the next one's.
                 _, unread = self._ready.popleft()
                 audio, events = self._ready.popleft()
                 self._ready.appendleft((audio, unread + events))
                 self.unread_ticks += 1
-        self._tell_loop(self._news.set)
+        self._call_on_loop(self._news.set)
 
-    def _tell_loop(self, call) -> None:
+    def _call_on_loop(self, call: Callable[[], None]) -> None:
         try:
             self._loop.call_soon_threadsafe(call)
-        except RuntimeError:  # the loop has closed, so nobody listens any more
+        except RuntimeError:
+            # The loop has closed, so nobody listens any more.
             self.close()

@@ -24,10 +24,9 @@ from duplex.errors import ProtocolError
 from duplex.serving import moshi, opus
 from duplex.serving import native as protocol
 from duplex.serving import openai_realtime as realtime
-from tests.conftest import HandClock, tone
-from tests.serving.test_engine import beat
-from tests.serving.test_engine import drive as drive_engine
-from tests.serving.test_server import PATIENCE_S, drive, next_event, rest
+from duplex.serving.commands import Start
+from tests.helpers import PATIENCE_S, HandClock, beat, drive_engine, next_event, rest, tone
+from tests.helpers import drive_server as drive
 from tests.tiny_agent import TinyAgent
 from tests.tiny_speech_agent import tiny_agent
 
@@ -224,7 +223,8 @@ def test_a_lost_connection_is_taken_up_again_without_losing_an_event():
 def test_sigterm_lets_an_answer_finish():
     program = (
         "from duplex.serving import server; from tests.tiny_agent import TinyAgent;"
-        "server.run(TinyAgent, '127.0.0.1', 0, 2, grace_s=60)"
+        "server.run(TinyAgent, server.ServerConfig(port=0, max_sessions=2,"
+        "server=server.ServerLimits(grace_s=60)))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True
@@ -279,7 +279,7 @@ def test_a_part_of_the_real_agent_that_raises_ends_one_session_and_moves_no_samp
         agent.decoder.verify = fails
 
         async def test(engine):
-            first, second = await engine.open(seed=1), await engine.open(seed=2)
+            first, second = await engine.open(Start(seed=1)), await engine.open(Start(seed=2))
             while engine.agent.is_prefilling(1):
                 first.push(0 * noise[0])
                 await beat(engine.clock, first)

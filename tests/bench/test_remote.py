@@ -17,8 +17,7 @@ from duplex.bench.remote import PacedSession, address, open_session
 from duplex.bench.scenes import Piece, Scene
 from duplex.errors import ClientError
 from duplex.serving import native as protocol
-from tests.conftest import tone
-from tests.serving.test_server import rest_raw
+from tests.helpers import rest_raw, tone
 
 CREATED = json.dumps({"type": "session.created", "session": {"id": "sess_1"}})
 

@@ -9,7 +9,8 @@ import pytest
 from duplex.bench import run as bench
 from duplex.bench import soak
 from duplex.bench.soak import SoakConfig, Visit, faults, plan, user_line
-from tests.conftest import tone
+from duplex.serving.limits import ServerLimits
+from tests.helpers import tone
 from tests.tiny_agent import TinyAgent
 
 CONFIG = SoakConfig()
@@ -49,10 +50,9 @@ def options(minutes: str, folder) -> argparse.Namespace:
 
 
 @pytest.mark.slow
-def test_soak_of_seconds_leaves_nobody(monkeypatch, tmp_path, capsys):
+def test_soak_of_seconds_leaves_nobody(tmp_path, capsys):
     """All kinds of users, at a server that keeps a lost session for two seconds."""
-    monkeypatch.setattr("duplex.serving.server.RESUME_S", 2)
-    config = SoakConfig(stay_s=1.5, pause_s=0.6)
+    config = SoakConfig(stay_s=1.5, pause_s=0.6, limits=ServerLimits(resume_s=2, grace_s=0))
     assert soak.run(options("0.2", tmp_path), TinyAgent, [tone(15)], config)
     found = json.loads((tmp_path / "soak.json").read_text())
     assert found["faults"] == [] and set(found["seen"]) >= set(config.kinds)

@@ -22,6 +22,7 @@ from duplex.client.jitter_buffer import (
 from duplex.client.local import LockstepSession
 from duplex.client.recording import Recording
 from duplex.client.remote import RemoteSession
+from duplex.client.talk import questions_without_sound
 from duplex.client.terminal import SoundCard, live
 from duplex.client.timeline import draw, words
 from duplex.client.wav import (
@@ -37,8 +38,8 @@ from duplex.client.wav import (
 
 from duplex import cli
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_S, TICK_SAMPLES
-from tests.conftest import tone
-from tests.serving.test_server import drive
+from tests.helpers import drive_server as drive
+from tests.helpers import tone
 from tests.tiny_agent import TinyAgent
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +96,7 @@ def test_the_server_is_told_what_was_played():
         recording = await converse(
             session, Script([Question("q", tone(8))]), RealTime(), Display(out)
         )
-        told = [ms for kind, _, ms in engine.agent.wishes if kind == "set_playback_position"]
+        told = [ms for kind, _, ms in engine.agent.calls if kind == "set_playback_position"]
         sent_ms = recording.events[-1]["ticks"] * TICK_MS
         assert told == sorted(told) and sent_ms / 2 < told[-1] < sent_ms
         assert len(told) > 20
@@ -169,22 +170,25 @@ def test_words_are_where_their_sound_is(server_url, tmp_path, capsys):
     )
 
 
-def test_talk_in_one_process(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_load", lambda args, slots, cancel_echo: TinyAgent(slots))
+def load_tiny(args, slots: int, cancel_echo: bool = True) -> TinyAgent:
+    return TinyAgent(slots)
+
+
+def test_talk_in_one_process(tmp_path, capsys):
     question = write(tmp_path / "q.wav", tone(8))
-    cli.main(["talk", "--input", question, "--output", str(tmp_path / "a.wav"), "--seed", "1"])
+    options = ["--input", question, "--output", str(tmp_path / "a.wav"), "--seed", "1"]
+    cli.main(["talk", *options], load_tiny)
     check_outputs(tmp_path / "a.wav", tmp_path / "a", tmp_path / "a.png")
     assert "late " in capsys.readouterr().err
 
 
 def test_recorded_questions_without_a_sound_card(tmp_path, monkeypatch, capsys):
     """What `make talk` does on a machine without sound: several questions, one after the other."""
-    monkeypatch.setattr(cli, "_load", lambda args, slots, cancel_echo: TinyAgent(slots))
-    monkeypatch.setattr("duplex.client.terminal.has_sound", lambda: False)
-    paths = [Path(write(tmp_path / f"{number}.wav", tone(6 + number))) for number in range(3)]
-    monkeypatch.setattr(cli, "_recorded_questions", lambda: paths)
+    paths = tuple(Path(write(tmp_path / f"{place}.wav", tone(6 + place))) for place in range(3))
+    assert questions_without_sound(lambda: True, tmp_path) == ()
+    assert questions_without_sound(lambda: False, tmp_path) == paths
     monkeypatch.chdir(tmp_path)
-    cli.main(["talk", "--fast"])
+    cli.main(["talk", "--fast", "--input", *map(str, paths)], load_tiny)
     events = check_outputs(
         Path("talk/conversation.wav"), Path("talk/transcript"), Path("talk/timeline.png")
     )
@@ -232,7 +236,7 @@ def test_other_mistakes_are_one_sentence(tmp_path, capsys):
     assert "there is no agent in" in refused(
         capsys, "talk", "--agent", str(tmp_path / "no"), "--input", question
     )
-    assert "at least 1" in refused(capsys, "serve", "--slots", "0")
+    assert "at least 1" in refused(capsys, "serve", "--max-sessions", "0")
     assert "no such device" in refused(capsys, "talk", "--device", "no such device").lower()
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from duplex.audio import TICK_MS
 from duplex.serving.capacity import CANDIDATES, SHARE, largest
-from tests.conftest import HandClock
+from tests.helpers import HandClock
 from tests.tiny_agent import TinyAgent
 
 
@@ -30,5 +30,5 @@ def test_as_many_places_as_keep_real_time(clock: HandClock, ms_a_session, places
         sorted(agent.closed) == list(range(agent.slots)) for agent in loaded if agent.slots > 1
     )
     assert all(
-        ("answer", 0) in agent.wishes for agent in loaded if agent.slots > 1
+        ("answer", 0) in agent.calls for agent in loaded if agent.slots > 1
     )  # timed while it speaks, too

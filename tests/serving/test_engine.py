@@ -9,53 +9,28 @@ import pytest
 from duplex.audio import TICK_MS, TICK_S, TICK_SAMPLES
 from duplex.errors import EngineFull, EngineStopped
 from duplex.events import Error
-from duplex.serving.engine import OVERLOAD_LATE, WAITED_TICKS, Engine
-from duplex.serving.session import BEHIND_TICKS, STALLED_TICKS, UNREAD_TICKS, WISHES
-from tests.conftest import HandClock, tone
+from duplex.serving.clock import Beat
+from duplex.serving.commands import Answer, Configure, SetPlaybackPosition, Start, Stop, Write
+from duplex.serving.limits import EngineLimits
+from tests.helpers import (
+    QUIET,
+    Failing,
+    HandClock,
+    beat,
+    drive_engine,
+    kinds,
+    speak,
+    tone,
+)
 from tests.tiny_agent import QUIET_TICKS, TinyAgent
 
-QUIET = np.zeros(TICK_SAMPLES, np.float32)
-
-
-def drive(test, agent, clock, **options):
-    """Runs an async test with a started engine, which is stopped whatever happens."""
-
-    async def run():
-        engine = Engine(agent, agent.slots, clock, **options)
-        engine.start()
-        try:
-            async with asyncio.timeout(120):
-                await test(engine)
-        finally:
-            await asyncio.to_thread(engine.stop)
-
-    asyncio.run(run())
-
-
-async def beat(clock, *sessions) -> list[tuple[np.ndarray, list]]:
-    """One tick of the clock; what each session gets."""
-    clock.advance(TICK_S)
-    return [await session.get() for session in sessions]
-
-
-async def speak(clock, session, sound) -> tuple[np.ndarray, list]:
-    """Pushes the sound tick by tick and collects what comes back."""
-    audio, events = [], []
-    for tick in sound.reshape(-1, TICK_SAMPLES):
-        session.push(tick)
-        [(played, told)] = await beat(clock, session)
-        audio.append(played)
-        events += told
-    return np.concatenate(audio), events
-
-
-def kinds(events) -> list[str]:
-    return [event.kind for event in events]
+LIMITS = EngineLimits()
+WINDOW_TICKS = Beat().window_ticks
 
 
 def test_one_session_hears_and_answers(clock):
     async def test(engine):
-        session = await engine.open(seed=5, instructions="hello")
+        session = await engine.open(Start("hello", seed=5))
         sound = np.concatenate([tone(8), np.zeros(20 * TICK_SAMPLES, np.float32)])
         audio, events = await speak(clock, session, sound)
         assert kinds(events)[:4] == ["user_started", "heard", "heard", "user_ended"]
@@ -78,7 +53,7 @@ def test_one_session_hears_and_answers(clock):
         )
 
     agent = TinyAgent(1)
-    drive(test, agent, clock)
+    drive_engine(test, agent, clock)
     assert agent.opened[1:] == [(0, 5, "hello")] and agent.closed[1:] == [0]
 
 
@@ -92,7 +67,7 @@ def test_sessions_at_different_times_do_not_touch_each_other(clock):
         expected[number] = await speak(engine.clock, session, sounds[number][: 30 * TICK_SAMPLES])
 
     for number in (0, 1):
-        drive(lambda engine, number=number: alone(engine, number), TinyAgent(1), HandClock())
+        drive_engine(lambda engine, number=number: alone(engine, number), TinyAgent(1), HandClock())
 
     async def both(engine):
         first = await engine.open()
@@ -114,7 +89,7 @@ def test_sessions_at_different_times_do_not_touch_each_other(clock):
             )
             assert [event for tick in got[number][:30] for event in tick[1]] == events
 
-    drive(both, TinyAgent(2), clock)
+    drive_engine(both, TinyAgent(2), clock)
 
 
 def test_late_audio_is_heard_later_and_the_silence_counted(clock):
@@ -125,17 +100,17 @@ def test_late_audio_is_heard_later_and_the_silence_counted(clock):
         await beat(clock, session)  # nothing came: silence
         session.push(tone(1)[:1000])
         await beat(clock, session)  # not a whole tick: waits, in one piece
-        assert session.silence_ms == 2 * TICK_MS
+        assert session.input.silence_ms == 2 * TICK_MS
         session.push(np.concatenate([tone(1)[1000:], tone(1), tone(1)]))
         _, events = await speak(clock, session, tone(QUIET_TICKS))
-        assert session.silence_ms == 2 * TICK_MS and session.dropped_ms == 0
+        assert session.input.silence_ms == 2 * TICK_MS and session.input.dropped_ms == 0
         for _ in range(12):
             session.push(QUIET)
             events += (await beat(clock, session))[0][1]
         [lag] = [event for event in events if event.kind == "lag"]
         assert lag.silence_ms == 2 * TICK_MS
 
-    drive(test, TinyAgent(1), clock)
+    drive_engine(test, TinyAgent(1), clock)
 
 
 def test_before_the_first_audio_nothing_is_late(clock):
@@ -144,9 +119,9 @@ def test_before_the_first_audio_nothing_is_late(clock):
         for _ in range(15):
             [(audio, events)] = await beat(clock, session)
             assert not events and not audio.any()
-        assert session.silence_ms == 0
+        assert session.input.silence_ms == 0
 
-    drive(test, TinyAgent(1), clock)
+    drive_engine(test, TinyAgent(1), clock)
 
 
 def test_the_beat_moves_towards_audio_that_always_waits_for_it(clock):
@@ -155,21 +130,21 @@ def test_the_beat_moves_towards_audio_that_always_waits_for_it(clock):
     async def test(engine):
         session, waited = await engine.open(), []
         clock.advance(TICK_S - 0.05)
-        for number in range(2 * WAITED_TICKS):
+        for number in range(2 * WINDOW_TICKS):
             late = 0.002 * (number % 2)
             clock.advance(late)
             session.push(tone(1))
             clock.advance(TICK_S - 0.004)
             await session.get()
-            waited.append(round(session.waited_s, 3))
+            waited.append(round(session.input.waited_s, 3))
             clock.advance(0.004 - late)
-        assert set(waited[:WAITED_TICKS]) == {0.05, 0.048} and set(waited[WAITED_TICKS + 1 :]) == {
+        assert set(waited[:WINDOW_TICKS]) == {0.05, 0.048} and set(waited[WINDOW_TICKS + 1 :]) == {
             0.032,
             0.03,
         }
-        assert session.silence_ms == session.dropped_ms == 0
+        assert session.input.silence_ms == session.input.dropped_ms == 0
 
-    drive(test, TinyAgent(1), clock)
+    drive_engine(test, TinyAgent(1), clock)
 
 
 def test_a_tick_too_many_is_made_up_for_by_the_beat(clock):
@@ -179,29 +154,29 @@ def test_a_tick_too_many_is_made_up_for_by_the_beat(clock):
     async def test(engine):
         session, waited = await engine.open(), []
         session.push(tone(1))
-        while len(waited) < 100 * WAITED_TICKS and (not waited or waited[-1] > TICK_S / 2):
+        while len(waited) < 100 * WINDOW_TICKS and (not waited or waited[-1] > TICK_S / 2):
             session.push(tone(1))
             await beat(clock, session)
-            waited.append(round(session.waited_s, 3))
+            waited.append(round(session.input.waited_s, 3))
         assert (
             waited[1] == 2 * TICK_S
             and waited[-1] == TICK_S / 2
             and waited == [waited[0], *sorted(waited[1:], reverse=True)]
         )
-        assert session.silence_ms == session.dropped_ms == 0
+        assert session.input.silence_ms == session.input.dropped_ms == 0
 
-    drive(test, TinyAgent(1), clock)
+    drive_engine(test, TinyAgent(1), clock)
 
 
 def test_a_recording_at_once_does_not_move_the_beat(clock):
     async def test(engine):
-        session = await engine.open(early_ticks=3 * WAITED_TICKS)
-        session.push(tone(3 * WAITED_TICKS))
-        for heard in range(2 * WAITED_TICKS):
-            assert session.waiting_ms == (3 * WAITED_TICKS - heard) * TICK_MS
+        session = await engine.open(early_ticks=3 * WINDOW_TICKS)
+        session.push(tone(3 * WINDOW_TICKS))
+        for heard in range(2 * WINDOW_TICKS):
+            assert session.input.waiting_ms == (3 * WINDOW_TICKS - heard) * TICK_MS
             await beat(clock, session)
 
-    drive(test, TinyAgent(1), clock)
+    drive_engine(test, TinyAgent(1), clock)
 
 
 def test_early_audio_waits_and_too_much_of_it_is_dropped_oldest_first(clock):
@@ -210,15 +185,15 @@ def test_early_audio_waits_and_too_much_of_it_is_dropped_oldest_first(clock):
         sound = np.arange(10 * TICK_SAMPLES, dtype=np.float32) / (10 * TICK_SAMPLES)
         session.push(sound[: 3 * TICK_SAMPLES])
         session.push(sound[3 * TICK_SAMPLES :])
-        dropped = 10 - BEHIND_TICKS
-        assert session.dropped_ms == dropped * TICK_MS
-        for _ in range(BEHIND_TICKS):
+        dropped = 10 - LIMITS.max_buffered_ticks
+        assert session.input.dropped_ms == dropped * TICK_MS
+        for _ in range(LIMITS.max_buffered_ticks):
             await beat(clock, session)
-        heard = engine.agent.memory[0, :BEHIND_TICKS].reshape(-1).numpy()
+        heard = engine.agent.memory[0, : LIMITS.max_buffered_ticks].reshape(-1).numpy()
         np.testing.assert_array_equal(heard, sound[dropped * TICK_SAMPLES :])
-        assert session.silence_ms == 0
+        assert session.input.silence_ms == 0
 
-    drive(test, TinyAgent(1), clock)
+    drive_engine(test, TinyAgent(1), clock)
 
 
 def test_a_slow_model_is_counted_catches_up_and_then_lets_time_go(clock):
@@ -242,17 +217,19 @@ def test_a_slow_model_is_counted_catches_up_and_then_lets_time_go(clock):
         stats = engine.stats()
         assert stats["ticks"] == 4 and stats["late_ticks"] == 2 and session.late_ticks == 2
         assert stats["tick_ms"]["max"] == stats["step_ms"]["max"] == pytest.approx(200, abs=1)
-        agent.takes_s = [TICK_S * (STALLED_TICKS + 10)]
+        agent.takes_s = [TICK_S * (LIMITS.stalled_ticks + 10)]
         await beat(clock, session)
         await session.get()
-        assert engine.stats()["skipped_ticks"] > STALLED_TICKS
+        assert engine.stats()["skipped_ticks"] > LIMITS.stalled_ticks
 
-    drive(test, agent, clock)
+    drive_engine(test, agent, clock)
 
 
 def test_after_a_stall_of_two_seconds_all_is_heard_and_the_voice_goes_on_where_it_was(clock):
     """The user speaks on while the model stands still in the middle of an answer; a burst of sound would help nobody."""
-    stalled = UNREAD_TICKS - 1  # what was made before the stall may wait to be fetched as well
+    stalled = (
+        LIMITS.max_unread_ticks - 1
+    )  # what was made before the stall may wait to be fetched as well
     words = np.concatenate([tone(12), np.zeros(40 * TICK_SAMPLES, np.float32)])
 
     class Stalls(TinyAgent):
@@ -284,13 +261,13 @@ def test_after_a_stall_of_two_seconds_all_is_heard_and_the_voice_goes_on_where_i
                     for _ in range(stalled):  # the rest follows without any move of the clock
                         got.append(await agent.session.get())
             assert (
-                agent.session.dropped_ms == agent.session.silence_ms == 0
+                agent.session.input.dropped_ms == agent.session.input.silence_ms == 0
                 and engine.stats()["skipped_ticks"] == 0
             )
             assert sum(len(audio) == 0 for audio, _ in got) == agent.voices.count(False)
             sounds.append(np.concatenate([audio for audio, _ in got]))
 
-        drive(test, agent, clock)
+        drive_engine(test, agent, clock)
     assert stalled - 2 <= agent.voices.count(False) <= stalled
     spoken, also = (sound[np.abs(sound) > 0.01] for sound in sounds)
     np.testing.assert_array_equal(spoken, also)
@@ -300,15 +277,15 @@ def test_unread_output_is_bounded_and_loses_no_event(clock):
     async def test(engine):
         session = await engine.open()
         watcher = await engine.open()
-        for tick in range(3 * UNREAD_TICKS):
+        for tick in range(3 * LIMITS.max_unread_ticks):
             session.push(tone(1) if tick < 6 else QUIET)
             await beat(clock, watcher)
-        assert session.unread_ticks == 2 * UNREAD_TICKS
-        got = [await session.get() for _ in range(UNREAD_TICKS)]
+        assert session.unread_ticks == 2 * LIMITS.max_unread_ticks
+        got = [await session.get() for _ in range(LIMITS.max_unread_ticks)]
         told = kinds([event for _, events in got for event in events])
         assert told[:2] == ["user_started", "heard"] and "agent_ended" in told
 
-    drive(test, TinyAgent(2), clock)
+    drive_engine(test, TinyAgent(2), clock)
 
 
 def test_full_and_free_again(clock):
@@ -321,25 +298,8 @@ def test_full_and_free_again(clock):
         assert len((await beat(clock, second))[0][0]) == TICK_SAMPLES
 
     agent = TinyAgent(1)
-    drive(test, agent, clock)
+    drive_engine(test, agent, clock)
     assert agent.closed[1:] == [0, 0]
-
-
-class Failing(TinyAgent):
-    broken = ""
-
-    def step(self, audio, active, voice=True):
-        if self.broken == "raise" and active:
-            raise RuntimeError("no more memory")
-        played, events = super().step(audio, active)
-        if self.broken == "nan":
-            played[0, 7] = np.nan
-        return played, events
-
-    def open(self, slot, seed, instructions, **options):
-        if instructions == "impossible":
-            raise ValueError("instructions do not fit")
-        super().open(slot, seed, instructions, **options)
 
 
 def test_a_model_exception_ends_the_sessions_but_not_the_engine(clock):
@@ -359,7 +319,7 @@ def test_a_model_exception_ends_the_sessions_but_not_the_engine(clock):
         assert len((await beat(clock, again))[0][0]) == TICK_SAMPLES
         assert engine.stats()["model_errors"] == 1
 
-    drive(test, agent, clock)
+    drive_engine(test, agent, clock)
     assert sorted(agent.closed[1:]) == [0, 0, 1]
 
 
@@ -374,17 +334,17 @@ def test_a_slot_with_broken_samples_ends_alone(clock):
         [(audio, _)] = await beat(clock, second)
         assert len(audio) == TICK_SAMPLES
 
-    drive(test, agent, clock)
+    drive_engine(test, agent, clock)
 
 
 def test_an_open_that_fails_hurts_nobody_else(clock):
     async def test(engine):
         first = await engine.open()
         with pytest.raises(ValueError, match="do not fit"):
-            await engine.open(instructions="impossible")
+            await engine.open(Start("impossible"))
         assert len((await beat(clock, first))[0][0]) == TICK_SAMPLES
 
-    drive(test, Failing(2), clock)
+    drive_engine(test, Failing(2), clock)
 
 
 def test_stop_tells_the_sessions_and_refuses_new_ones(clock):
@@ -396,7 +356,7 @@ def test_stop_tells_the_sessions_and_refuses_new_ones(clock):
         with pytest.raises(EngineStopped):
             await engine.open()
 
-    drive(test, TinyAgent(1), clock)
+    drive_engine(test, TinyAgent(1), clock)
 
 
 def test_a_session_that_reads_its_instructions_stalls_nobody(clock):
@@ -405,15 +365,15 @@ def test_a_session_that_reads_its_instructions_stalls_nobody(clock):
 
     async def test(engine):
         first = await engine.open()
-        second = await engine.open(instructions="be brief")
+        second = await engine.open(Start("be brief"))
         second.push(tone(1))
         for _ in range(3):
             assert len((await beat(clock, first))[0][0]) == TICK_SAMPLES
-        assert second.ticks == 0 and second.silence_ms == 0
+        assert second.ticks == 0 and second.input.silence_ms == 0
         [_, (_, events)] = await beat(clock, first, second)
         assert kinds(events) == ["user_started", "heard"]  # what came meanwhile has waited
 
-    drive(test, agent, clock)
+    drive_engine(test, agent, clock)
 
 
 def test_a_late_engine_refuses_the_newest_and_takes_it_when_in_time_again(clock):
@@ -430,7 +390,7 @@ def test_a_late_engine_refuses_the_newest_and_takes_it_when_in_time_again(clock)
     async def test(engine):
         first = await engine.open()
         agent.slow = True
-        for _ in range(OVERLOAD_LATE + 1):
+        for _ in range(LIMITS.overload_late_ticks + 1):
             await beat(clock, first)
         with pytest.raises(EngineFull, match="too busy"):
             await engine.open()
@@ -442,7 +402,7 @@ def test_a_late_engine_refuses_the_newest_and_takes_it_when_in_time_again(clock)
                 await engine.open()
                 break
 
-    drive(test, agent, clock)
+    drive_engine(test, agent, clock)
 
 
 async def ended(session) -> str:
@@ -466,7 +426,7 @@ def test_idle_and_long_sessions_end(clock):
             events += (await busy.get())[1]
         assert "at most 8 s" in events[-1].text
 
-    drive(test, TinyAgent(2), clock, idle_s=4, longest_s=8)
+    drive_engine(test, TinyAgent(2), clock, EngineLimits(idle_s=4, max_session_s=8))
 
 
 def test_draining_ends_the_quiet_at_once_and_the_others_with_their_turn(clock):
@@ -478,7 +438,7 @@ def test_draining_ends_the_quiet_at_once_and_the_others_with_their_turn(clock):
         engine.drain("it closes", 5.0)
         with pytest.raises(EngineStopped):
             await engine.open()
-        assert not engine.accepting
+        assert not engine.is_accepting
         talking.push(QUIET)
         clock.advance(TICK_S)
         assert await ended(quiet) == "it closes"
@@ -490,52 +450,52 @@ def test_draining_ends_the_quiet_at_once_and_the_others_with_their_turn(clock):
         assert kinds(events)[0] == "session.ending" and events[0].within_ms == 5000
         assert kinds(events)[-2:] == ["agent_ended", "session.ended"]
 
-    drive(test, TinyAgent(2), clock)
+    drive_engine(test, TinyAgent(2), clock)
 
 
-def test_wishes_reach_the_slot_that_made_them(clock):
+def test_commands_reach_the_slot_that_made_them(clock):
     agent = TinyAgent(2)
 
     async def test(engine):
         await engine.open()
         session = await engine.open()
-        for wish in (("write", "user", "hello"), ("set_playback_position", 160), ("answer",)):
-            assert session.wish(*wish)
+        for command in (Write("user", "hello"), SetPlaybackPosition(160), Answer()):
+            assert session.enqueue_command(command)
         [(_, events)] = await beat(clock, session)
         assert kinds(events)[0] == "agent_started"
-        assert agent.wishes == [
+        assert agent.calls == [
             ("write", 1, "user", "hello"),
             ("set_playback_position", 1, 160),
             ("answer", 1),
         ]
-        while session.wish("stop"):
+        while session.enqueue_command(Stop()):
             pass
-        assert len(session.take_wishes()) == WISHES  # bounded
+        assert len(session.take_commands()) == LIMITS.max_pending_commands  # bounded
 
-    drive(test, agent, clock)
+    drive_engine(test, agent, clock)
 
 
 def test_new_instructions_begin_anew_only_while_nothing_was_heard(clock):
     agent = Failing(1)
 
     async def test(engine):
-        session = await engine.open(seed=4)
-        session.wish("instruct", "impossible")
+        session = await engine.open(Start(seed=4))
+        session.enqueue_command(Configure("impossible"))
         clock.advance(TICK_S)
         assert kinds((await session.get())[1]) == ["error"]
         assert len((await session.get())[0]) == TICK_SAMPLES  # the session goes on as it was
-        session.wish("instruct", "be brief")
+        session.enqueue_command(Configure("be brief"))
         await beat(clock, session)
         assert agent.opened[-1] == (0, 4, "be brief")
         session.push(tone(1))
         await beat(clock, session)
-        session.wish("instruct", "be long")
+        session.enqueue_command(Configure("be long"))
         await beat(clock, session)
-        assert agent.opened[-1] == (0, 4, "be brief") and agent.wishes == [
+        assert agent.opened[-1] == (0, 4, "be brief") and agent.calls == [
             ("write", 0, "system", "be long")
         ]
 
-    drive(test, agent, clock)
+    drive_engine(test, agent, clock)
 
 
 class Poisoned(TinyAgent):
@@ -565,7 +525,7 @@ def test_a_fault_in_one_slot_leaves_the_others_as_in_an_undisturbed_run(clock):
             assert engine.stats()["sessions"] == 1 and await ended(other) == "poison"
 
     for poison in (False, True):
-        drive(lambda engine, poison=poison: test(engine, poison), Poisoned(2), HandClock())
+        drive_engine(lambda engine, poison=poison: test(engine, poison), Poisoned(2), HandClock())
     for (audio, events), (audio_too, events_too) in zip(*runs, strict=True):
         np.testing.assert_array_equal(audio, audio_too)
         assert events == events_too
@@ -575,12 +535,12 @@ def test_a_recording_at_once_is_heard_whole_but_for_its_pauses(clock):
     async def test(engine):
         session = await engine.open(early_ticks=100)
         session.push(np.concatenate([tone(10), np.zeros(20 * TICK_SAMPLES, np.float32), tone(10)]))
-        for _ in range(20 + BEHIND_TICKS):
+        for _ in range(20 + LIMITS.max_buffered_ticks):
             await beat(clock, session)
         assert engine.agent.states[0].heard == 2 * 10
-        assert session.dropped_ms > 0 and session.waiting_ms == 0
+        assert session.input.dropped_ms > 0 and session.input.waiting_ms == 0
 
-    drive(test, TinyAgent(1), clock)
+    drive_engine(test, TinyAgent(1), clock)
 
 
 def test_slots_forget(clock):
@@ -588,7 +548,7 @@ def test_slots_forget(clock):
     agent = TinyAgent(1)
 
     async def test(engine):
-        first = await engine.open(instructions="the secret")
+        first = await engine.open(Start("the secret"))
         await speak(clock, first, tone(8))
         first.close()
         second = await engine.open()
@@ -598,4 +558,4 @@ def test_slots_forget(clock):
         assert not any("secret" in getattr(event, "text", "") for event in events)
         assert not agent.memory[0, 1:].any()
 
-    drive(test, agent, clock)
+    drive_engine(test, agent, clock)

@@ -11,8 +11,8 @@ from duplex.errors import ProtocolError
 from duplex.events import Error, Event
 from duplex.serving import moshi, opus
 from duplex.serving import native as protocol
-from tests.conftest import tone
-from tests.serving.test_server import drive, rest_raw
+from tests.helpers import drive_server as drive
+from tests.helpers import rest_raw, tone
 from tests.tiny_agent import TinyAgent
 
 

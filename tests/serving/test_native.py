@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from duplex.errors import ProtocolError
 from duplex.events import Ended, Ending, Error, Event, Lag
 from duplex.serving import native as protocol
-from duplex.serving.commands import Answer, Played, Resume, Stop, Write
+from duplex.serving.commands import Answer, Resume, SetPlaybackPosition, Start, Stop, Write
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "wire.json").read_text(encoding="utf-8"))
 
@@ -37,8 +37,8 @@ SERVER_TEXT = {
 }
 CLIENT_TEXT = {
     "start": lambda: protocol.encode_start(),
-    "start_with_options": lambda: protocol.encode_start("Be brief.", 7),
-    "start_opus": lambda: protocol.encode_start(temperature=0.7, audio="opus"),
+    "start_with_options": lambda: protocol.encode_start(Start("Be brief.", 7)),
+    "start_opus": lambda: protocol.encode_start(Start(temperature=0.7, audio="opus")),
     "resume": lambda: protocol.encode_resume("abc", 17),
     "playback": lambda: protocol.encode_playback(2400),
     "stop": lambda: protocol.encode_object({"type": "agent.stop"}),
@@ -71,18 +71,18 @@ def test_every_golden_message_is_tested():
 
 
 def test_client_messages_are_read_back():
-    assert protocol.decode_client(protocol.encode_start("Be brief.", 7)) == protocol.Start(
+    assert protocol.decode_client(protocol.encode_start(Start("Be brief.", 7))) == Start(
         "Be brief.", 7
     )
-    assert protocol.decode_client(protocol.encode_start()) == protocol.Start()
-    assert protocol.decode_client(protocol.encode_start(voice="oak", speed=1.2)) == protocol.Start(
+    assert protocol.decode_client(protocol.encode_start()) == Start()
+    assert protocol.decode_client(protocol.encode_start(Start(voice="oak", speed=1.2))) == Start(
         voice="oak", speed=1.2
     )
     assert protocol.decode_client(protocol.encode_end()) == protocol.End()
     for name, command in {
-        "start_opus": protocol.Start(temperature=0.7, audio="opus"),
+        "start_opus": Start(temperature=0.7, audio="opus"),
         "resume": Resume("abc", 17),
-        "playback": Played(2400),
+        "playback": SetPlaybackPosition(2400),
         "stop": Stop(),
         "answer": Answer(),
         "text": Write("user", "What time is it?"),

@@ -15,9 +15,18 @@ from duplex.events import Error, Event, Lag
 from duplex.serving import g711
 from duplex.serving import native as protocol
 from duplex.serving import openai_realtime as realtime
-from duplex.serving.commands import Answer, Audio, Clear, Configure, Played, Stop, Truncate, Write
-from tests.conftest import tone
-from tests.serving.test_server import drive
+from duplex.serving.commands import (
+    Answer,
+    Audio,
+    Clear,
+    Configure,
+    SetPlaybackPosition,
+    Stop,
+    Truncate,
+    Write,
+)
+from tests.helpers import drive_server as drive
+from tests.helpers import tone
 from tests.tiny_agent import TinyAgent
 
 QUIET = np.zeros(TICK_SAMPLES, np.float32)
@@ -34,7 +43,7 @@ class Client:
     """Sends objects to a dialect and reads its events back as objects; every one is of a GA type and has an id."""
 
     def __init__(self):
-        self.dialect = realtime.Realtime()
+        self.dialect = realtime.OpenAIRealtime()
         [created] = map(json.loads, self.dialect.opened("0123"))
         assert created["type"] == "session.created" and created["session"]["id"] == "sess_0123"
 
@@ -171,7 +180,7 @@ def test_truncate():
     client.tick()
     cut = {"item_id": item, "content_index": 0, "audio_end_ms": 100}
     commands, [truncated] = client.send("conversation.item.truncate", **cut)
-    assert commands == [Played(240 + 100), Stop()]
+    assert commands == [SetPlaybackPosition(240 + 100), Stop()]
     assert truncated.pop("event_id") and truncated == {"type": "conversation.item.truncated", **cut}
     client.tick(Event("agent_ended", 5))
     assert client.send("conversation.item.truncate", **cut)[0] == [Truncate(340)]
@@ -371,7 +380,7 @@ def test_the_official_sdk_holds_a_conversation():
             await connection.response.cancel()
             assert (await until("response.done"))[-1].response.status in ("cancelled", "completed")
             speaking.cancel()
-        assert ("truncate", 0) == engine.agent.wishes[0][:2]
+        assert ("truncate", 0) == engine.agent.calls[0][:2]
 
     agent = TinyAgent(1)
     drive(test, agent)

@@ -9,8 +9,8 @@ import soundfile
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.events import Event
 from duplex.serving.recorder import Recorder
-from tests.conftest import HandClock, tone
-from tests.serving.test_engine import drive, speak
+from tests.helpers import HandClock, speak, tone
+from tests.helpers import drive_engine as drive
 from tests.tiny_agent import TinyAgent
 
 

@@ -13,67 +13,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 
 from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.errors import ServerError
 from duplex.serving import native as protocol
+from duplex.serving.commands import Start
 from duplex.serving.engine import Engine
-from duplex.serving.server import STATS_PATH, address, bind, serving
-from tests.conftest import tone
-from tests.serving.test_engine import Failing
+from duplex.serving.limits import ServerLimits
+from duplex.serving.pages import STATS_PATH
+from duplex.serving.server import Serving, address, bind
+from tests.helpers import PATIENCE_S, Failing, drive_server, next_event, rest, tone
 from tests.tiny_agent import TinyAgent
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 120  # a busy machine is no failure
 TICK = protocol.encode_audio(tone(1))
 QUIET = protocol.encode_audio(np.zeros(TICK_SAMPLES, np.float32))
-
-
-def drive(test, agent, access=None, **limits) -> None:
-    """Runs an async test with the address of a server, in real time."""
-
-    async def run():
-        engine = Engine(agent, agent.slots, **limits)
-        engine.start()
-        try:
-            async with (
-                asyncio.timeout(PATIENCE_S),
-                serving(engine, bind("127.0.0.1", 0), access) as server,
-            ):
-                await test(address(server), engine)
-        finally:
-            await asyncio.to_thread(engine.stop)
-
-    asyncio.run(run())
-
-
-async def next_event(connection, kind: str) -> dict:
-    """Reads on until an event of this type."""
-    while True:
-        message = protocol.decode_server(await connection.recv())
-        if isinstance(message, dict) and message["type"] == kind:
-            return message
-
-
-async def rest(connection) -> list:
-    """Everything up to the end of the connection; events as objects, audio as arrays."""
-    messages = []
-    try:
-        while True:
-            messages.append(protocol.decode_server(await connection.recv()))
-    except ConnectionClosed:
-        return messages
-
-
-async def rest_raw(connection) -> list[bytes | str]:
-    """The same as it is on the wire."""
-    messages = []
-    try:
-        while True:
-            messages.append(await connection.recv())
-    except ConnectionClosed:
-        return messages
 
 
 async def send_ticks(connection, messages: list[bytes]) -> None:
@@ -85,7 +40,7 @@ async def send_ticks(connection, messages: list[bytes]) -> None:
 def test_a_conversation_in_order():
     async def test(url, engine):
         async with connect(url) as connection:
-            await connection.send(protocol.encode_start("hello", 3))
+            await connection.send(protocol.encode_start(Start("hello", 3)))
             created = protocol.decode_server(await connection.recv())
             assert created["type"] == "session.created" and created["tick_ms"] == 80
             sending = asyncio.create_task(send_ticks(connection, [TICK * 6] + [QUIET] * 14))
@@ -98,7 +53,7 @@ def test_a_conversation_in_order():
         return created
 
     agent = TinyAgent(1)
-    drive(test, agent)
+    drive_server(test, agent)
     assert agent.opened[1:] == [(0, 3, "hello")] and agent.closed[1:] == [0]
 
 
@@ -127,7 +82,7 @@ def test_audio_comes_every_tick_and_events_keep_their_order():
         assert len(audio) == messages[-1]["ticks"] >= 18
         assert max(np.abs(samples).max() for samples in audio) == pytest.approx(0.15, abs=0.01)
 
-    drive(test, TinyAgent(1))
+    drive_server(test, TinyAgent(1))
 
 
 def test_odd_pieces_of_audio_are_one_stream():
@@ -144,12 +99,10 @@ def test_odd_pieces_of_audio_are_one_stream():
             heard = engine.agent.memory[0, :5].reshape(-1).numpy()
             np.testing.assert_array_equal(heard, protocol.decode_audio(sound))
 
-    drive(test, TinyAgent(1))
+    drive_server(test, TinyAgent(1))
 
 
-def test_full_and_a_disconnect_frees_the_place(monkeypatch):
-    monkeypatch.setattr("duplex.serving.server.RESUME_S", 0.2)
-
+def test_full_and_a_disconnect_frees_the_place():
     async def test(url, engine):
         async with connect(url) as first:
             await first.send(protocol.encode_start())
@@ -168,7 +121,7 @@ def test_full_and_a_disconnect_frees_the_place(monkeypatch):
             await third.send(QUIET)
             await next_event(third, "session.created")
 
-    drive(test, TinyAgent(1))
+    drive_server(test, TinyAgent(1), limits=ServerLimits(resume_s=0.2, grace_s=0))
 
 
 def test_garbage_is_answered_and_the_session_goes_on():
@@ -185,7 +138,7 @@ def test_garbage_is_answered_and_the_session_goes_on():
             await connection.send(TICK)
             await next_event(connection, "heard")
 
-    drive(test, TinyAgent(1))
+    drive_server(test, TinyAgent(1))
 
 
 def test_abuse_closes_the_connection():
@@ -204,7 +157,7 @@ def test_abuse_closes_the_connection():
             await connection.send(protocol.encode_start())
             await next_event(connection, "session.created")
 
-    drive(test, TinyAgent(1))
+    drive_server(test, TinyAgent(1))
 
 
 def test_a_failing_model_is_told():
@@ -212,7 +165,7 @@ def test_a_failing_model_is_told():
 
     async def test(url, engine):
         async with connect(url) as connection:
-            await connection.send(protocol.encode_start("impossible"))
+            await connection.send(protocol.encode_start(Start("impossible")))
             [error] = await rest(connection)
             assert "do not fit" in error["text"] and connection.close_code == protocol.CLOSE_FAILED
         async with connect(url) as connection:
@@ -225,7 +178,7 @@ def test_a_failing_model_is_told():
                 messages[-2]["code"] == "model" and connection.close_code == protocol.CLOSE_FAILED
             )
 
-    drive(test, agent)
+    drive_server(test, agent)
 
 
 def test_other_paths():
@@ -238,7 +191,7 @@ def test_other_paths():
         with pytest.raises(InvalidStatus, match="404"):
             await connect(url + "/elsewhere")
 
-    drive(test, TinyAgent(1))
+    drive_server(test, TinyAgent(1))
 
 
 def test_shutdown_tells_the_sessions():
@@ -246,7 +199,7 @@ def test_shutdown_tells_the_sessions():
         engine = Engine(TinyAgent(1), 1)
         engine.start()
         async with asyncio.timeout(PATIENCE_S):
-            async with serving(engine, bind("127.0.0.1", 0)) as server:
+            async with Serving(engine, bind("127.0.0.1", 0)) as server:
                 connection = await connect(address(server))
                 await connection.send(protocol.encode_start())
                 await next_event(connection, "session.created")
@@ -262,7 +215,7 @@ def test_shutdown_tells_the_sessions():
 def test_signals_end_the_process_cleanly(number):
     program = (
         "from duplex.serving import server; from tests.tiny_agent import TinyAgent;"
-        "server.run(TinyAgent, '127.0.0.1', 0, 2)"
+        "server.run(TinyAgent, server.ServerConfig(port=0, max_sessions=2))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True

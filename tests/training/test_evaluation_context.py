@@ -4,7 +4,7 @@ from duplex.training.evaluation.context import NOT_TOLD, conversations, score, s
 from duplex.training.evaluation.play import play
 from duplex.training.text.context import MODES
 
-from tests.conftest import tone
+from tests.helpers import tone
 from tests.tiny_agent import TinyAgent
 
 
@@ -46,7 +46,7 @@ def test_what_is_right_is_counted_for_the_questions_alone():
 def test_note_is_written_before_what_is_said():
     agent = TinyAgent(1)
     [turns] = play(agent, [script(agent, "Your dog is Rex.", [tone(3), tone(7)])])
-    assert agent.wishes == [("write", 0, "system", "Your dog is Rex.")]
+    assert agent.calls == [("write", 0, "system", "Your dog is Rex.")]
     assert turns == [
         {"heard": "word0", "said": "echo0"},
         {"heard": "word0 word1", "said": "echo0 echo1"},

@@ -7,7 +7,7 @@ from duplex.training.evaluation.play import LEAD_IN_SAMPLES, Answer, play
 
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.bench.controls import Silent
-from tests.conftest import tone
+from tests.helpers import tone
 from tests.tiny_agent import TinyAgent
 
 

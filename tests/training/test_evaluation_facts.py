@@ -123,7 +123,7 @@ def test_typed_questions_are_written_as_they_would_be_heard():
     assert (
         answers_typed(agent, ["Who is it?", "Is it 9?", "Where's Rome?"], seed=1) == ["echo0"] * 3
     )
-    assert sorted(wish[3] for wish in agent.wishes if wish[0] == "write") == [
+    assert sorted(call[3] for call in agent.calls if call[0] == "write") == [
         "is it nine",
         "where's Rome",
         "who is it",

@@ -6,7 +6,7 @@ import numpy as np
 from duplex.training.evaluation.play import end_of_sound, in_ticks, play, tick_at
 
 from duplex.audio import TICK_SAMPLES
-from tests.conftest import tone
+from tests.helpers import tone
 from tests.tiny_agent import TinyAgent
 
 

@@ -1,0 +1,118 @@
+"""One connection: a client's messages into its session, the session's ticks into messages."""
+
+import asyncio
+
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed
+
+from duplex.errors import ProtocolError
+from duplex.events import Error
+from duplex.serving import native
+from duplex.serving.auth import TokenBucket
+from duplex.serving.dialect import Dialect
+from duplex.serving.engine import STOPPED
+from duplex.serving.limits import ServerLimits
+from duplex.serving.session import ClientSession
+
+SHUTTING_DOWN = "the server is shutting down"
+# How a connection is closed after each error.
+CLOSE_CODES = {
+    "full": native.CLOSE_FULL,
+    "stopped": native.CLOSE_GOING_AWAY,
+    "model": native.CLOSE_FAILED,
+    "idle": native.CLOSE_ABUSE,
+    "gone": native.CLOSE_ENDED,
+    "refused": native.CLOSE_ABUSE,
+}
+
+
+async def send(connection: ServerConnection, messages: list) -> None:
+    """Send messages in order."""
+    for message in messages:
+        await connection.send(message)
+
+
+async def refuse(connection: ServerConnection, dialect: Dialect, error: Error) -> None:
+    """Tell why there is no session, and close."""
+    await send(connection, dialect.refused(error))
+    await connection.close(CLOSE_CODES[error.code], error.text[:100])
+
+
+async def first_commands(
+    connection: ServerConnection, dialect: Dialect, limits: ServerLimits
+) -> list:
+    """The commands of the first message that means something.
+
+    Returns none, and has closed the connection, where no such message came.
+    """
+    try:
+        async with asyncio.timeout(limits.first_message_s):
+            for _ in range(native.MAX_BAD_MESSAGES):
+                try:
+                    return dialect.receive(await connection.recv())[0]
+                except ProtocolError as error:
+                    await send(connection, dialect.refused(Error("bad_message", str(error))))
+    except TimeoutError:
+        waited = f"nothing came within {limits.first_message_s:g} s"
+        error = Error("idle", f"{waited}, neither session.start nor audio")
+        await refuse(connection, dialect, error)
+        return []
+    await connection.close(native.CLOSE_ABUSE, "too many bad messages")
+    return []
+
+
+async def hear(
+    connection: ServerConnection, dialect: Dialect, session: ClientSession, limits: ServerLimits
+) -> bool:
+    """Client messages into the session, until the connection closes.
+
+    Returns whether it was lost rather than closed.
+    """
+    now = asyncio.get_running_loop().time
+    may_send_bytes = TokenBucket(limits.bytes_per_s, limits.bytes_burst, now())
+    may_send = TokenBucket(limits.messages_per_s, limits.messages_burst, now())
+    bad = 0
+    try:
+        while bad < native.MAX_BAD_MESSAGES:
+            message = await connection.recv()
+            if not (may_send_bytes.take(len(message), now()) and may_send.take(1, now())):
+                session.close("too much was sent")
+                await connection.close(native.CLOSE_ABUSE, "too much is sent in too short a time")
+                return False
+            try:
+                replies = _receive(message, dialect, session)
+            except ProtocolError as error:
+                bad += 1
+                replies = dialect.refused(Error("bad_message", str(error)))
+            await send(connection, replies)
+        session.close("too many bad messages")
+        await connection.close(native.CLOSE_ABUSE, "too many bad messages")
+        return False
+    except ConnectionClosed:
+        return connection.close_code not in (native.CLOSE_ENDED, native.CLOSE_GOING_AWAY)
+
+
+def _receive(message: bytes | str, dialect: Dialect, session: ClientSession) -> list:
+    """Give the session what a message asks for; return the replies. Raises ProtocolError."""
+    commands, replies = dialect.receive(message)
+    for command in commands:
+        if not session.enqueue_command(command):
+            raise ProtocolError("too much is asked for at once; this message is ignored")
+    return replies
+
+
+async def speak(
+    connection: ServerConnection, dialect: Dialect, session: ClientSession, answer: list
+) -> None:
+    """The session's ticks to the client, until the session ends; then close the connection."""
+    code = native.CLOSE_ENDED
+    await send(connection, answer)
+    while (tick := await session.get()) is not None:
+        audio, events = tick
+        for event in events:
+            if event.kind == "error" and event.code == "model":
+                code = native.CLOSE_FAILED
+            elif event.kind == "session.ended" and event.text in (SHUTTING_DOWN, STOPPED):
+                code = native.CLOSE_GOING_AWAY
+        await send(connection, dialect.tick(audio, events))
+    await connection.close(code)

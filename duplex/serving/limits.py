@@ -1,0 +1,51 @@
+"""All that a server bounds, and by how much: handed in, so that tests and owners choose their own."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """Bounds of the engine and of each session in it."""
+
+    # Ticks that anything may fall behind the clock: 640 ms of user audio, or of the engine itself.
+    max_buffered_ticks: int = 8
+    # Ticks behind (2.4 s) from which on the engine lets the time go: whoever waited has begun again.
+    stalled_ticks: int = 30
+    # Ticks of output that wait for a client which does not fetch them: two seconds.
+    max_unread_ticks: int = 25
+    # Commands of one client that may wait for the next tick.
+    max_pending_commands: int = 64
+    # Among so many last ticks (two seconds) late ones tell whether the engine is overloaded.
+    overload_window_ticks: int = 25
+    # It takes no new session while more of them than this were late.
+    overload_late_ticks: int = 10
+    # Seconds without anything from the client that end a session; 0 is for ever.
+    idle_s: float = 0.0
+    # Seconds that a session may last; 0 is for ever.
+    max_session_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class ServerLimits:
+    """Bounds of the server and of each connection to it."""
+
+    # Connections at once, with or without a session.
+    max_connections: int = 256
+    # Seconds in which the first message must come: a connection without it holds no place.
+    first_message_s: float = 10.0
+    # Seconds between pings, and for each answer: a client that gives none is gone.
+    ping_s: float = 20.0
+    # Seconds that a session waits for a client whose connection was lost.
+    resume_s: float = 30.0
+    # Seconds that sessions have to finish their turns when the server shuts down.
+    grace_s: float = 0.0
+    # Seconds that clients have then to take the news.
+    farewell_s: float = 3.0
+    # Bytes a second from one client: twenty times PCM16, so base64 and a lively sender fit.
+    bytes_per_s: int = 1 << 20
+    # Bytes that may come at once.
+    bytes_burst: int = 4 << 20
+    # Messages a second from one client.
+    messages_per_s: int = 500
+    # Messages that may come at once.
+    messages_burst: int = 2_000

@@ -1,0 +1,60 @@
+"""What the engine counts and times: one thread writes, any thread reads."""
+
+import threading
+from collections import deque
+
+import numpy as np
+
+# Ticks over which the percentiles are taken: the last 13 minutes.
+TIMED_TICKS = 10_000
+# What is counted since the start; the last three are of sessions that have left.
+COUNTS = (
+    "ticks",
+    "late_ticks",
+    "skipped_ticks",
+    "model_errors",
+    "sessions_opened",
+    "refused",
+    "silence_ms",
+    "dropped_ms",
+    "unread_ticks",
+)
+
+
+class EngineStats:
+    """Counts by name, and for each of the last ticks how long it took."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._counts = dict.fromkeys(COUNTS, 0)
+        # Seconds from the time a tick was due to its answer, and seconds of the step alone.
+        self._times: deque[tuple[float, float]] = deque(maxlen=TIMED_TICKS)
+
+    def count(self, **numbers: int) -> None:
+        """Add to counts."""
+        with self._lock:
+            for name, number in numbers.items():
+                self._counts[name] += number
+
+    def time(self, since_due_s: float, step_s: float) -> None:
+        """Keep the times of one tick."""
+        with self._lock:
+            self._times.append((since_due_s, step_s))
+
+    def counts(self) -> dict[str, int]:
+        """The counts now."""
+        with self._lock:
+            return dict(self._counts)
+
+    def percentiles(self) -> dict[str, dict[str, float]]:
+        """Milliseconds to a tick's answer and of its step: p50, p90, p99 and max of the last ticks."""
+        with self._lock:
+            times = np.array(self._times).reshape(-1, 2) * 1000
+        if not len(times):
+            times = np.zeros((1, 2))
+        found = np.percentile(times, [50, 90, 99, 100], axis=0).round(1)  # [4, 2]
+        names = ("p50", "p90", "p99", "max")
+        return {
+            "tick_ms": dict(zip(names, found[:, 0].tolist(), strict=True)),
+            "step_ms": dict(zip(names, found[:, 1].tolist(), strict=True)),
+        }
