@@ -1,5 +1,6 @@
 # make talk    hold a spoken exchange with the agent (ARGS="..." passes options on, see: make talk ARGS=--help)
-# make test    run the tests
+# make test    run the tests (the fast half: make test ARGS="-m 'not slow'")
+# make test-clients    run those that need other people's client libraries
 #
 # Both set everything up in $(VENV) first; Python 3.11 or newer is all they need.
 
@@ -9,7 +10,7 @@ PIP = $(VENV)/bin/python -m pip
 # a set-up is done when its stamp is there: one for each content of pyproject.toml
 STAMP := $(VENV)/done-$(shell cksum pyproject.toml | cut -d' ' -f1)
 
-.PHONY: talk test set-up clean portaudio
+.PHONY: talk test test-clients set-up clean portaudio
 .DELETE_ON_ERROR:
 
 talk: $(STAMP)-talk portaudio
@@ -17,6 +18,9 @@ talk: $(STAMP)-talk portaudio
 
 test: $(STAMP)-test
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+test-clients: $(STAMP)-clients
+	$(VENV)/bin/python -m pytest --clients $(ARGS)
 
 set-up: $(STAMP)-test
 
@@ -27,6 +31,10 @@ $(STAMP)-talk: | $(VENV)/done-venv
 $(STAMP)-test: | $(VENV)/done-venv
 	$(PIP) install --disable-pip-version-check -e '.[test]'
 	@touch $@ $(STAMP)-talk
+
+$(STAMP)-clients: $(STAMP)-test
+	$(PIP) install --disable-pip-version-check -e '.[test,test-clients]'
+	@touch $@
 
 $(VENV)/done-venv:
 	@command -v $(PYTHON) >/dev/null || \

@@ -14,6 +14,30 @@ from tests.tiny_agent import TinyAgent
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
+LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--clients runs the tests that need other people's client libraries, and no others."""
+    parser.addoption("--clients", action="store_true", help="run the tests of client libraries")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what --clients does not ask for; `pytest_terminal_summary` tells it."""
+    wanted = config.getoption("--clients")
+    others = [item for item in items if ("clients" in item.keywords) != wanted]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if ("clients" in item.keywords) == wanted]
+    config.stash[LEFT_OUT] = 0 if wanted else len(others)
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    """Name the tests that are commands of their own."""
+    left_out = config.stash.get(LEFT_OUT, 0)
+    if left_out:
+        terminalreporter.write_line(f"not run: {left_out} of client libraries (make test-clients)")
+
 
 @pytest.fixture
 def clock() -> HandClock:

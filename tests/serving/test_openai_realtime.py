@@ -324,8 +324,9 @@ def test_no_field_breaks_the_dialect(messages):
     client.tick(Event("agent_ended", 1))
 
 
+@pytest.mark.clients
 def test_the_official_sdk_holds_a_conversation():
-    openai = pytest.importorskip("openai")
+    import openai
 
     async def test(url, engine):
         base = url.replace("ws://", "http://").replace(protocol.PATH, "/v1")
