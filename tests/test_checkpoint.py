@@ -55,6 +55,6 @@ def test_the_mean_of_checkpoints_of_one_model(tmp_path):
 def test_an_exported_part_is_packed_and_its_adapters_may_be_weaker(tmp_path):
     weight = torch.randn(300, 64)
     save({"block.weight": weight}, LMConfig(lora_scale=2.0), tmp_path / "lm")
-    export_part("lm", tmp_path / "lm", tmp_path / "agent", strength=0.8)
+    export_part(tmp_path / "lm", tmp_path / "agent" / "lm", strength=0.8)
     assert load_config(LMConfig, tmp_path / "agent" / "lm").lora_scale == pytest.approx(1.6)
     assert (load_tensors(tmp_path / "agent" / "lm")["block.weight"] - weight).abs().max() < 0.03

@@ -1,16 +1,19 @@
-"""Writes the text corpus: short spoken-style dialogues that the default agent learns from.
+"""Write the text corpus: short spoken-style dialogues that the default agent learns from.
 
-    python -m duplex.training.corpus --data DATA --out CORPUS              # dialogues and the two pools of texts
-    python -m duplex.training.answers --out CORPUS --gguf FILE             # optional: short answers of the base LM itself
-    python -m duplex.training.corpus --data DATA --out CORPUS              # again: now with these answers
+    python -m duplex.training.corpus --data DATA --out CORPUS     # dialogues, two pools of texts
+    python -m duplex.training.answers --out CORPUS                # optional: answers of the base LM
+    python -m duplex.training.corpus --data DATA --out CORPUS     # again: now with these answers
 
-CORPUS receives dialogues.jsonl, one dialogue a line: {"turns": [{"role": "user"|"agent", "text": str}, ...],
-"kind": str, "split": "train"|"valid", "source": str, "licence": str}, and user_texts.txt and agent_texts.txt, each
-different text once. A user turn with "aside": true is said to somebody else and has no answer; one with
-"slow": true tells something, phrase by phrase, and is not over at its first pause. "note" is text that the agent has read
-before (duplex.training.text.context).
-DATA holds the folder text/ with countries.json (samayo/country-json, MIT) and tatoeba-en-fr.tsv.gz (CC-BY 2.0 FR).
-All the rest is written here and in texts/ (texts/webquestions.txt after WebQuestions, CC-BY 4.0).
+CORPUS receives dialogues.jsonl, one dialogue a line: {"turns": [{"role": "user"|"agent", "text":
+str}, ...], "kind": str, "split": "train"|"valid", "source": str, "licence": str}, and
+user_texts.txt and agent_texts.txt, each different text once. A user turn with "aside": true is said
+to somebody else and has no answer; one with "slow": true tells something, phrase by phrase, and is
+not over at its first pause. "note" is text that the agent has read before
+(duplex.training.text.context).
+
+DATA holds the folder text/ with countries.json (samayo/country-json, MIT) and tatoeba-en-fr.tsv.gz
+(CC-BY 2.0 FR). All the rest is written here and in texts/ (texts/webquestions.txt after
+WebQuestions, CC-BY 4.0).
 """
 
 import argparse
@@ -19,7 +22,7 @@ import random
 import zlib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -34,61 +37,64 @@ from duplex.training.text.repeats import (
     say_after_me,
     short_sentences,
 )
-from duplex.training.text.templates import Block, draw, expand, read_blocks, read_lines
+from duplex.training.text.templates import Block, expand, read_blocks, read_lines, sample_dialogue
 
-VALID_PER_1000 = 35  # about 2 per cent remain: dialogues with parts of both splits are dropped
-ANSWERS_WANTED = 700  # fewer answers of the base LM get a smaller share
-SHARES = {  # per cent of the single exchanges
+# Per cent of the single exchanges. Three in a hundred of all others are followed by a repeat.
+SHARES = {
     "social": 12,
     "country": 15,
     "numbers": 13,
     "sum": 6,
     "opinion": 12,
-    "repeat": 10,  # and after three in a hundred of all the others
+    "repeat": 10,
     "fact": 15,
     "smalltalk": 12,
     "remark": 4,
     "answer": 5,
     "story": 3,
 }
-SLOW = ("remark", "story")  # no question that would be over with its last word
-CONTEXT_SHARE = 0.1  # dialogues about what was told before, on top of the others
-ASIDE_SHARE = 0.1  # of the dialogues have something said to another person
-NAMES = "Anna|Tom|Maria|Jack|Lisa|Ben|Sarah|David|Emma|Mike|Julia|Chris|Laura|Max|Nina|Oliver|Sophie|Paul|Kate|Leo".split(
-    "|"
-)
+NAMES = (
+    "Anna|Tom|Maria|Jack|Lisa|Ben|Sarah|David|Emma|Mike|Julia|Chris|Laura|Max|Nina|Oliver|Sophie"
+    "|Paul|Kate|Leo"
+).split("|")
+# Before the first question of a dialogue, and before a later one.
 OPENINGS = "Um, |Uh, |So, |Okay, |Well, |Hey Duplex, |Duplex, |Hello, |Hey, ".split("|")
 LATER_OPENINGS = (
-    "Um, |So, |Okay, |And |By the way, |Thanks. |Great. |And now, |One more thing, ".split("|")
+    "Um, |So, |Okay, |And |By the way, |Thanks. |Great. |And now, |One more thing, "
+).split("|")
+OPENING_WORDS = set(
+    "What What's Which Who Who's Where Where's How Why When Can Could Do Does Is Are Tell Count "
+    "Repeat Say Should Would".split()
 )
-OPENING_WORDS = {
-    "What", "What's", "Which", "Who", "Who's", "Where", "Where's", "How", "Why", "When", "Can", "Could", "Do", "Does",
-    "Is", "Are", "Tell", "Count", "Repeat", "Say", "Should", "Would",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """Consecutive (user, agent) pairs on one matter; agent None: what the user says is for somebody else."""
+    """Consecutive (user, agent) pairs on one matter, or on several in a row."""
 
+    # Without an agent's text what the user says is for somebody else.
     turns: tuple[tuple[str, str | None], ...]
     kind: str
     split: str
     source: str = "own"
     licence: str = "Apache-2.0"
-    slow: tuple[str, ...] = ()  # user texts
-    note: str = ""  # text in the context
+    slow: tuple[str, ...] = ()  # User texts that tell something.
+    note: str = ""  # Text in the context.
 
 
 def split_of(key: str) -> str:
-    """Held out by what the exchange is about. Very short texts are too common to be kept away from training."""
+    """The split of an exchange: held out by what it is about.
+
+    Very short texts are too common to be kept away from training. About 2 per cent remain held out:
+    dialogues with parts of both splits are dropped.
+    """
     if len(key.split()) < 4 and " " in key:
         return "train"
-    return "valid" if zlib.crc32(key.encode()) % 1000 < VALID_PER_1000 else "train"
+    return "valid" if zlib.crc32(key.encode()) % 1000 < 35 else "train"
 
 
 def with_opening(user: str, openings: list[str], rng: random.Random) -> str:
-    """Now and then a hesitation or an address before a question."""
+    """The text, now and then with a hesitation or an address before a question."""
     first = user.split(" ")[0].rstrip(",")
     if first not in OPENING_WORDS or rng.random() > 0.08:
         return user
@@ -97,7 +103,7 @@ def with_opening(user: str, openings: list[str], rng: random.Random) -> str:
 
 
 def read_answers(path: Path) -> list[dict]:
-    """The surer two thirds of the base LM's answers: the others are mostly untrue."""
+    """The more confident two thirds of the base LM's answers: the others are mostly untrue."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     rows = sorted((row for row in rows if row["answer"]), key=lambda row: -row["score"])
     return rows[: max(1, len(rows) * 2 // 3)]
@@ -106,69 +112,73 @@ def read_answers(path: Path) -> list[dict]:
 class Writer:
     """Draws exchanges of every kind.
 
-    Each dialogue has its own random numbers: a changed template or new answers change only the dialogues they are in,
-    and speech made of the other texts stays of use.
+    Each dialogue has its own random numbers: a changed template or new answers change only the
+    dialogues they are in, and speech made of the other texts stays of use.
     """
 
     def __init__(self, data: Path, answers: Path, seed: int):
-        self.seed, self.rng = seed, random.Random(seed)
-        self.blocks = {
-            kind: read_blocks(kind)
-            for kind in ("social", "opinion", "smalltalk", "fact_tables", "story")
-        }
+        """answers: the file of duplex.training.answers; without it there are none."""
+        kinds = ("social", "opinion", "smalltalk", "fact_tables", "story")
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.blocks = {kind: read_blocks(kind) for kind in kinds}
         self.countries = load_countries(data)
         self.facts = [Block(turns=line.split(" = ")) for line in read_lines("facts")]
         self.web = [Block(turns=line.split(" = ")) for line in read_lines("webquestions")]
-        self.jokes, self.fun_facts = read_lines("jokes"), read_lines("funfacts")
+        self.jokes = read_lines("jokes")
+        self.fun_facts = read_lines("funfacts")
         self.asides = read_lines("asides")
-        self.sentences, self.phrases = short_sentences(data), own_phrases()
+        self.sentences = short_sentences(data)
+        self.phrases = own_phrases()
         self.answers = read_answers(answers) if answers.exists() else []
 
     def from_blocks(self, kind: str) -> Exchange:
+        """An exchange of texts/KIND.txt."""
         blocks = self.blocks[kind]
         block = self.rng.choices(blocks, [block.weight for block in blocks])[0]
         common = {}
         for name, lines in (("joke", self.jokes), ("fact", self.fun_facts)):
             common[name], common["second_" + name] = self.rng.sample(lines, 2)
-        turns = draw(block, self.rng, common)
+        turns = sample_dialogue(block, self.rng, common)
         return Exchange(tuple(turns), kind.removesuffix("_tables"), split_of(turns[0][0]))
 
     def computed(self, kind: str) -> Exchange:
-        draws = {
+        """An exchange whose answers are computed or looked up."""
+        makers = {
             "numbers": number_exchange,
             "sum": small_sum,
             "country": partial(country_exchange, self.countries),
         }
-        key, turns = draws[kind](self.rng)
+        key, turns = makers[kind](self.rng)
+        exchange = Exchange(tuple(turns), kind, split_of(key))
         if kind == "country":
-            return Exchange(
-                tuple(turns), kind, split_of(key), "own; samayo/country-json", "Apache-2.0; MIT"
-            )
-        return Exchange(tuple(turns), kind, split_of(key))
+            source = "own; samayo/country-json"
+            return replace(exchange, source=source, licence="Apache-2.0; MIT")
+        return exchange
 
     def fact(self) -> Exchange:
+        """A question about the world."""
         if self.rng.random() < 0.5:
             return self.from_blocks("fact_tables")
-        if self.rng.random() < 0.08:
-            turns = draw(self.rng.choice(self.web), self.rng)
-            return Exchange(
-                tuple(turns), "fact", split_of(turns[0][0]), "WebQuestions", "CC-BY 4.0"
-            )
-        turns = draw(self.rng.choice(self.facts), self.rng)
-        return Exchange(tuple(turns), "fact", split_of(turns[0][0]))
+        is_web = self.rng.random() < 0.08
+        turns = sample_dialogue(self.rng.choice(self.web if is_web else self.facts), self.rng)
+        exchange = Exchange(tuple(turns), "fact", split_of(turns[0][0]))
+        return replace(exchange, source="WebQuestions", licence="CC-BY 4.0") if is_web else exchange
 
     def repeat(self) -> Exchange:
-        if self.rng.random() < 0.55:
-            if self.rng.random() < 0.2:
-                turns = (say_after_me(self.rng.choice(self.phrases), self.rng),)
-                return Exchange(turns, "repeat", split_of(turns[0][0]))
-            sentence = self.rng.choice(self.sentences)
-            turns = (say_after_me(sentence, self.rng),)
-            return Exchange(turns, "repeat", split_of(sentence), "Tatoeba", "CC-BY 2.0 FR")
-        first = self.single(self.rng.choice([kind for kind in SHARES if kind != "repeat"]))
-        return self.again(first)
+        """Something said after the user, or an exchange and its last answer once more."""
+        if self.rng.random() >= 0.55:
+            kinds = [kind for kind in SHARES if kind != "repeat"]
+            return self.again(self.single(self.rng.choice(kinds)))
+        if self.rng.random() < 0.2:
+            turns = (say_after_me(self.rng.choice(self.phrases), self.rng),)
+            return Exchange(turns, "repeat", split_of(turns[0][0]))
+        sentence = self.rng.choice(self.sentences)
+        turns = (say_after_me(sentence, self.rng),)
+        return Exchange(turns, "repeat", split_of(sentence), "Tatoeba", "CC-BY 2.0 FR")
 
     def remark(self) -> Exchange:
+        """Something that the user tells, and a remark on it."""
         found = None
         while found is None:
             found = remark(self.sentences, self.rng)
@@ -182,59 +192,66 @@ class Writer:
         return Exchange(turns[-3:], kind, first.split, first.source, first.licence)
 
     def answer(self) -> Exchange:
+        """A question, and the base LM's answer."""
         row = self.rng.choice(self.answers)
         turns = ((row["question"], row["answer"]),)
-        return Exchange(
-            turns, "answer", split_of(row["question"]), "SmolLM2-135M-Instruct", "Apache-2.0"
-        )
+        split = split_of(row["question"])
+        return Exchange(turns, "answer", split, "SmolLM2-135M-Instruct", "Apache-2.0")
 
     def single(self, kind: str) -> Exchange:
-        if kind == "answer" and (
-            not self.answers or self.rng.random() > len(self.answers) / ANSWERS_WANTED
-        ):
-            kind = "smalltalk"
+        """An exchange of a kind of SHARES; fewer than 700 answers get a smaller share."""
+        if kind == "answer":
+            is_left = self.answers and self.rng.random() <= len(self.answers) / 700
+            kind = kind if is_left else "smalltalk"
         if kind in self.blocks:
             return self.from_blocks(kind)
         if kind in ("country", "numbers", "sum"):
             return self.computed(kind)
-        return {
+        makers = {
             "fact": self.fact,
             "repeat": self.repeat,
             "remark": self.remark,
             "answer": self.answer,
-        }[kind]()
+        }
+        return makers[kind]()
 
     def aside(self) -> Exchange:
+        """Something said to another person."""
         text = expand(self.rng.choice(self.asides), self.rng, {"name": self.rng.choice(NAMES)})
         return Exchange(((text, None),), "aside", split_of(text))
 
     def any(self) -> Exchange:
+        """An exchange of any kind, each in its share."""
         return self.single(self.rng.choices(list(SHARES), list(SHARES.values()))[0])
 
     def dialogue(self, number: int) -> Exchange | None:
-        """One exchange, or two or three joined; None if they belong to different splits."""
+        """One exchange, or two or three joined; None if they belong to different splits.
+
+        It has four turns of the user at most. One dialogue in ten has an aside.
+        """
         self.rng = random.Random(f"{self.seed} {number}")
         parts = [self.any()]
         while self.rng.random() < 0.17 and sum(len(part.turns) for part in parts) < 3:
             parts.append(self.any())
         if self.rng.random() < 0.03 and sum(len(part.turns) for part in parts) < 3:
             parts[-1] = self.again(parts[-1])
-        if self.rng.random() < ASIDE_SHARE:
+        if self.rng.random() < 0.1:
             parts.insert(self.rng.randint(0, len(parts)), self.aside())
         if len({part.split for part in parts}) > 1:
             return None
-        turns = [turn for part in parts for turn in part.turns]
-        openings = [OPENINGS, LATER_OPENINGS, LATER_OPENINGS, LATER_OPENINGS]
+        pairs = [turn for part in parts for turn in part.turns][:4]
+        turns = []
+        for user, agent in pairs:
+            openings = LATER_OPENINGS if turns else OPENINGS
+            turns.append((with_opening(user, openings, self.rng) if agent else user, agent))
+        slow = [part for part in parts if part.kind.split("+")[0] in ("remark", "story")]
         return Exchange(
-            tuple(
-                (with_opening(user, opening, self.rng) if agent else user, agent)
-                for (user, agent), opening in zip(turns, openings, strict=False)  # four at most
-            ),
+            tuple(turns),
             "+".join(part.kind for part in parts),
             parts[0].split,
             joined(part.source for part in parts),
             joined(part.licence for part in parts),
-            tuple(part.turns[0][0] for part in parts if part.kind.split("+")[0] in SLOW),
+            tuple(part.turns[0][0] for part in slow),
         )
 
 
@@ -244,7 +261,10 @@ def joined(names: Iterable[str]) -> str:
 
 
 def write_dialogues(writer: Writer, count: int) -> list[Exchange]:
-    """`count` different dialogues; no user text of the validation split is in training as a whole dialogue."""
+    """About `count` different dialogues.
+
+    No user text of the validation split is in training as a whole dialogue.
+    """
     found: dict[tuple, Exchange] = {}
     for number in range(20 * count):
         dialogue = writer.dialogue(number)
@@ -258,68 +278,72 @@ def write_dialogues(writer: Writer, count: int) -> list[Exchange]:
 
 def write_context(count: int, seed: int) -> list[Exchange]:
     """`count` different dialogues about what was told before; held out are values of a matter."""
-    matters, found = read_matters(), {}
+    matters = read_matters()
+    found: dict[tuple, Exchange] = {}
     for number in range(20 * count):
         told, _, note, turns = context_exchange(matters, random.Random(f"{seed} context {number}"))
         splits = {split_of(one.matter.note.replace("$v", one.value)) for one in told}
         if len(splits) < 2:
-            found.setdefault(
-                (note, *turns),
-                Exchange(tuple(turns), "context", "".join(splits) or "train", note=note),
-            )
+            split = "".join(splits) or "train"
+            exchange = Exchange(tuple(turns), "context", split, note=note)
+            found.setdefault((note, *turns), exchange)
         if len(found) == count:
             break
     return list(found.values())
 
 
 def as_json(dialogue: Exchange) -> str:
+    """The dialogue's line in dialogues.jsonl."""
     turns = []
     for user, agent in dialogue.turns:
-        marks = {"aside": agent is None, "slow": user in dialogue.slow}
-        turns.append(
-            {"role": "user", "text": user} | {name: True for name, holds in marks.items() if holds}
-        )
-        turns += [{"role": "agent", "text": agent}] if agent else []
-    row = {"turns": turns} | {
-        key: value
-        for key, value in vars(dialogue).items()
-        if key not in ("turns", "slow") and value
-    }
-    return json.dumps(row, ensure_ascii=False)
+        turn = {"role": "user", "text": user}
+        if agent is None:
+            turn["aside"] = True
+        if user in dialogue.slow:
+            turn["slow"] = True
+        turns.append(turn)
+        if agent:
+            turns.append({"role": "agent", "text": agent})
+    fields = {k: v for k, v in vars(dialogue).items() if k not in ("turns", "slow") and v}
+    return json.dumps({"turns": turns, **fields}, ensure_ascii=False)
 
 
 def report(dialogues: list[Exchange]) -> None:
+    """Print what has been written."""
     kinds = Counter(kind for dialogue in dialogues for kind in dialogue.kind.split("+"))
     splits = Counter(dialogue.split for dialogue in dialogues)
-    several = sum(len(dialogue.turns) > 1 for dialogue in dialogues)
+    several = sum(len(dialogue.turns) > 1 for dialogue in dialogues) / len(dialogues)
     words = [len(agent.split()) for dialogue in dialogues for _, agent in dialogue.turns if agent]
-    print(
-        f"{len(dialogues)} dialogues {dict(splits)}, {several / len(dialogues):.0%} with several exchanges"
-    )
+    print(f"{len(dialogues)} dialogues {dict(splits)}, {several:.0%} with several exchanges")
     print(f"exchanges by kind {dict(kinds.most_common())}")
     print(f"agent words: mean {sum(words) / len(words):.1f}, most {max(words)}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="data folder, with text/ in it")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--count", type=int, default=28_000, help="dialogues")
+    parser.add_argument(
+        "--count",
+        type=int,
+        default=28_000,
+        help="dialogues; a tenth more are about what was told before (default %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
+    if not (args.data / "text" / "countries.json").is_file():
+        parser.error(f"{args.data} has no text/countries.json")
     args.out.mkdir(parents=True, exist_ok=True)
-    dialogues = write_dialogues(
-        Writer(args.data, args.out / "answers.jsonl", args.seed), args.count
-    )
-    dialogues += write_context(round(CONTEXT_SHARE * args.count), args.seed)
+    writer = Writer(args.data, args.out / "answers.jsonl", args.seed)
+    dialogues = write_dialogues(writer, args.count)
+    dialogues += write_context(round(0.1 * args.count), args.seed)
+    pairs = [pair for dialogue in dialogues for pair in dialogue.turns]
     texts = {
         "dialogues.jsonl": [as_json(dialogue) for dialogue in dialogues],
-        "user_texts.txt": dict.fromkeys(
-            [*BACKCHANNELS, *(user for dialogue in dialogues for user, _ in dialogue.turns)]
-        ),
-        "agent_texts.txt": dict.fromkeys(
-            agent for dialogue in dialogues for _, agent in dialogue.turns if agent
-        ),
+        "user_texts.txt": dict.fromkeys([*BACKCHANNELS, *(user for user, _ in pairs)]),
+        "agent_texts.txt": dict.fromkeys(agent for _, agent in pairs if agent),
     }
     for name, lines in texts.items():
         temporary = args.out / (name + ".part")

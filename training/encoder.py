@@ -1,143 +1,111 @@
-"""Train the ears: Whisper tiny.en made causal, hearing phones (CTC).
+"""Train the encoder: Whisper tiny.en made causal, hearing phones (CTC).
 
-    python -m duplex.training.encoder --whisper whisper/model.bin --noise DATA \\
-        --pool pools/many=0.55 --pool pools/real=0.30 --pool pools/heart=0.15 --minutes 50 --out runs/encoder
+    python -m duplex.training.encoder --whisper --noise DATA --pool pools/many=0.55 \\
+        --pool pools/real=0.30 --pool pools/heart=0.15 --minutes 50 --out runs/encoder
 
-The original encoder is the teacher for the first fifth of the time: it hears the clean clip in both directions, the
-student must match its last features a few frames later, from disturbed sound. CTC runs from beginning to end. Started again
-with the same --out the run goes on where it stopped; --start begins a run from another run's encoder, without the teacher.
+With --whisper the run begins with Whisper's weights, and the original encoder is the teacher for
+the first fifth of the time: it hears the clean clip in both directions, the student must match its
+last features a few frames later, from disturbed sound. CTC runs from beginning to end. Otherwise
+the run goes on from --start, the shipped encoder, without the teacher.
 """
 
 import argparse
-import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from duplex.training.common import schedule
+from duplex.training.common.options import (
+    add_minutes,
+    add_noise,
+    add_run,
+    part_folder,
+    pool_share,
+    whisper_path,
+)
 from duplex.training.common.precision import mixed
 from duplex.training.common.run_log import describe_run, log
-from duplex.training.common.run_state import has_run, resume_run, save_run
+from duplex.training.common.run_state import RunClock, has_run, resume_run, save_run
 from duplex.training.data.augment import load_noise
-from duplex.training.data.clips import Batch, Source, draw_batches, open_source
+from duplex.training.data.clips import Batch, Source, open_source, sample_batches
 from duplex.training.data.normalize import heard_form, phones, word_errors
 from duplex.training.data.pool import Pool
 from duplex.training.objectives.teacher import Teacher, load_whisper
 from duplex.training.scenes.recognition import decode_words, join_words
+from torch import Tensor
 
 from duplex import checkpoint
-from duplex.audio import ENCODER_FRAMES_PER_TICK, MEL_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
+from duplex.audio import ENCODER_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
 from duplex.model.encoder import BLANK, PHONES, Encoder, EncoderConfig
 from duplex.model.features import MIN_PEAK, TAIL_SAMPLES, FeatureState, initial_state, log_mel
 from duplex.model.lexicon import Lexicon, load_lexicon
+from duplex.weights import DEFAULT_AGENT
 
-STUDENT_DELAY = 4  # frames of 20 ms by which the student may be later than the teacher
-DETACHED_SHARE = 0.08  # of the time, in which only the teacher moves the encoder
+# Share of the time in which the teacher is matched.
 TEACHER_SHARE = 0.2
-WARMUP_SHARE = 0.03
-HARD_SHARE = 0.6  # of clips, at most, meet rooms and noises; all of them did up to minute 270 of the agent that ships
-VALIDATION_CLIPS = 60
-
-
-def pool_share(text: str) -> tuple[str, float]:
-    folder, share = text.rsplit("=", 1)
-    return folder, float(share)
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder of the run; holds the encoder at any time"
-    )
-    parser.add_argument(
-        "--start",
-        type=Path,
-        help="folder of a trained encoder to begin with, in place of Whisper's weights",
-    )
-    parser.add_argument(
-        "--whisper",
-        help="CTranslate2 model.bin of Whisper tiny.en: first weights and teacher, without --start",
-    )
-    parser.add_argument(
-        "--pool", type=pool_share, action="append", required=True, help="FOLDER=SHARE, repeatable"
-    )
-    parser.add_argument(
-        "--lexicon",
-        type=Path,
-        help="folder of duplex.training.lexicon: the error rates of words are logged too",
-    )
-    parser.add_argument("--noise", help="folder with audio.jsonl and noise recordings")
-    parser.add_argument(
-        "--minutes", type=float, default=50.0, help="length of the whole run, all restarts together"
-    )
-    parser.add_argument(
-        "--batch-seconds", type=float, default=24.0, help="sound in one step, padding included"
-    )
-    parser.add_argument(
-        "--rate", type=float, default=3e-4, help="highest learning rate of Whisper's weights"
-    )
-    parser.add_argument("--new-rate", type=float, default=1e-3, help="the same for what is new")
-    parser.add_argument("--validate-minutes", type=float, default=5.0)
-    parser.add_argument("--save-minutes", type=float, default=3.0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=1)
-    args = parser.parse_args()
-    if not (args.start or args.whisper):
-        parser.error("--whisper or --start: it has to begin with some weights")
-    return args
+# Share of the clips, at most, that meet rooms and noises. All of them did up to minute 270 of the
+# encoder that ships.
+HARD_SHARE = 0.6
 
 
 @torch.no_grad()
-def begin(args: argparse.Namespace, teacher: Teacher, sources: list[Source]) -> Encoder:
-    """An encoder with Whisper's weights and, in place of its positions, what the teacher's heads make of distance."""
+def begin_from_whisper(path: Path, teacher: Teacher, source: Source) -> Encoder:
+    """An encoder with Whisper's weights.
+
+    In place of its positions it has what the teacher's heads make of distance, measured on eight
+    clips of 8 s: a few utterances in a row.
+    """
     encoder = Encoder(EncoderConfig())
-    positions = load_whisper(encoder, args.whisper)
+    positions = load_whisper(encoder, path)
     encoder.offset.copy_(positions[:300].mean(0))
-    pool = sources[0].pool
-    samples = TICK_SAMPLES * 100  # 8 s: a few utterances in a row
-    waves = [
-        np.concatenate([pool.wave(i + k) for k in range(8)])[:samples] for i in range(0, 64, 8)
-    ]
-    mel = teacher.mel(torch.from_numpy(np.stack([np.resize(wave, samples) for wave in waves])))
-    for block, bias in zip(
-        encoder.blocks, teacher.attention_by_distance(mel, encoder.config.window), strict=True
-    ):
+    samples = TICK_SAMPLES * 100
+    waves = []
+    for i in range(0, 64, 8):
+        wave = np.concatenate([source.pool.wave(i + k) for k in range(8)])[:samples]
+        waves.append(np.resize(wave, samples))
+    mel = teacher.mel(torch.from_numpy(np.stack(waves)))
+    biases = teacher.attention_by_distance(mel, encoder.config.window)
+    for block, bias in zip(encoder.blocks, biases, strict=True):
         block.distance_bias.copy_(bias.clamp(min=-12.0))
     return encoder
 
 
 def is_head(name: str) -> bool:
+    """Whether a parameter belongs to what reads phones off the features."""
     return name.startswith("phones")
 
 
-def make_optimizer(encoder: Encoder, args: argparse.Namespace) -> torch.optim.Optimizer:
-    new = [p for name, p in encoder.named_parameters() if is_head(name) or "distance_bias" in name]
-    known = {id(p) for p in new}
-    old = [p for p in encoder.parameters() if id(p) not in known]
-    groups = [{"params": old, "peak": args.rate}, {"params": new, "peak": args.new_rate}]
+def make_optimizer(encoder: Encoder, lr: float, new_lr: float) -> torch.optim.Optimizer:
+    """AdamW; `new_lr` is the highest rate of what Whisper has no weights for."""
+    new = []
+    old = []
+    for name, parameter in encoder.named_parameters():
+        (new if is_head(name) or "distance_bias" in name else old).append(parameter)
+    groups = [{"params": old, "peak": lr}, {"params": new, "peak": new_lr}]
     return torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
 
 
-def student_mel(wave: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """wave [B, N] -> mel [B, M, 80], as if each clip came somewhere in a stream; a few bands and moments hidden."""
-    peak = (
-        torch.from_numpy(rng.uniform(MIN_PEAK - 1.0, 2.0, len(wave)))
-        .float()
-        .clamp(min=MIN_PEAK)
-    )
-    mel, _ = log_mel(wave, FeatureState(torch.zeros(len(wave), TAIL_SAMPLES), peak))
+def student_mel(wave: Tensor, rng: np.random.Generator) -> Tensor:
+    """wave [B, N] -> mel [B, M, 80], as if each clip came somewhere in a stream.
+
+    In most of them a few bands and moments are hidden (SpecAugment, Park et al., 2019).
+    """
+    peak = torch.from_numpy(rng.uniform(MIN_PEAK - 1.0, 2.0, len(wave))).float()
+    state = FeatureState(torch.zeros(len(wave), TAIL_SAMPLES), peak.clamp(min=MIN_PEAK))
+    mel, _ = log_mel(wave, state)
     for row in mel:
         if rng.random() < 0.7:
-            band, moment = rng.integers(0, 70), rng.integers(0, len(row))
+            band = rng.integers(0, 70)
+            moment = rng.integers(0, len(row))
             row[:, band : band + rng.integers(1, 12)] = row.mean()
             row[moment : moment + rng.integers(1, 25)] = row.mean()
     return mel
 
 
-def ctc_loss(log_probs: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """log_probs [B, 4n, 1 + phones] -> negative log-likelihood per phone."""
+def ctc_loss(log_probs: Tensor, batch: Batch) -> Tensor:
+    """Negative log-likelihood per phone, of log_probs [B, 4 T, 1 + phones]."""
     target = torch.tensor([phone for clip in batch.targets for phone in clip], dtype=torch.long)
     lengths = torch.tensor([len(clip) for clip in batch.targets])
     frames = batch.ticks * ENCODER_FRAMES_PER_TICK
@@ -147,34 +115,41 @@ def ctc_loss(log_probs: torch.Tensor, batch: Batch) -> torch.Tensor:
     return loss / max(1, len(target))
 
 
-def teacher_loss(features: torch.Tensor, wanted: torch.Tensor, ticks: torch.Tensor) -> torch.Tensor:
-    """features [B, n, 4C] of the student, wanted [B, 4n, C]: distance in units of each channel's spread, and angle."""
-    frames = (
-        features.unflatten(2, (ENCODER_FRAMES_PER_TICK, -1))
-        .flatten(1, 2)[:, STUDENT_DELAY:]
-        .float()
-    )
-    wanted = wanted[:, :-STUDENT_DELAY].float()
-    inside = (
-        torch.arange(wanted.shape[1]) < ticks[:, None] * ENCODER_FRAMES_PER_TICK - STUDENT_DELAY
-    )
-    frames, wanted = frames[inside], wanted[inside]  # [frames, C]
+def teacher_loss(features: Tensor, wanted: Tensor, ticks: Tensor, delay: int = 4) -> Tensor:
+    """Distance in units of each channel's spread, and angle.
+
+    features [B, T, 4 C] of the student, wanted [B, 4 T, C], ticks [B]: length of each clip. The
+    student may be `delay` frames of 20 ms later than the teacher.
+    """
+    frames = features.unflatten(2, (ENCODER_FRAMES_PER_TICK, -1)).flatten(1, 2)
+    frames = frames[:, delay:].float()
+    wanted = wanted[:, :-delay].float()
+    lengths = ticks[:, None] * ENCODER_FRAMES_PER_TICK - delay
+    inside = torch.arange(wanted.shape[1]) < lengths
+    frames = frames[inside]  # [frames, C]
+    wanted = wanted[inside]
     spread = wanted.std(0).clamp(min=1e-3)
-    return (
-        F.smooth_l1_loss(frames / spread, wanted / spread)
-        + 1
-        - F.cosine_similarity(frames, wanted).mean()
-    )
+    distance = F.smooth_l1_loss(frames / spread, wanted / spread)
+    return distance + 1 - F.cosine_similarity(frames, wanted).mean()
 
 
-def train_step(encoder: Encoder, teacher: Teacher | None, done: float, batch: Batch, rng) -> dict:
-    """Losses of one batch; gradients are left in the encoder. `done` is the share of the time that has passed."""
+def train_step(
+    encoder: Encoder,
+    teacher: Teacher | None,
+    done: float,
+    batch: Batch,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """The losses of one batch; gradients are left in the encoder.
+
+    done: share of the time that has passed. A new head's first gradients would ruin what came from
+    Whisper: in the first 8 % of the time only the teacher moves the body.
+    """
     mel = student_mel(batch.wave, rng)
     teaching = torch.zeros(())
     with mixed():
         features = encoder.encode_clip(mel)
-        # A new head's first gradients would ruin what came from Whisper: the body has the teacher alone at first.
-        attached = features.detach() if teacher and done < DETACHED_SHARE else features
+        attached = features.detach() if teacher and done < 0.08 else features
         log_probs = encoder.phone_log_probs(attached)
         if teacher and done < TEACHER_SHARE:
             with torch.no_grad():
@@ -182,11 +157,10 @@ def train_step(encoder: Encoder, teacher: Teacher | None, done: float, batch: Ba
             teaching = teacher_loss(features, wanted, batch.ticks)
     hearing = ctc_loss(log_probs, batch)
     (hearing + 10.0 * teaching).backward()
-    named = list(encoder.named_parameters())
-    head_norm, norm = (
-        torch.nn.utils.clip_grad_norm_([p for n, p in named if is_head(n) == head], 5.0)
-        for head in (True, False)
-    )
+    head = [p for name, p in encoder.named_parameters() if is_head(name)]
+    body = [p for name, p in encoder.named_parameters() if not is_head(name)]
+    head_norm = torch.nn.utils.clip_grad_norm_(head, 5.0)
+    norm = torch.nn.utils.clip_grad_norm_(body, 5.0)
     losses = {"ctc": hearing, "teacher": teaching, "norm": norm, "head_norm": head_norm}
     return {name: loss.item() for name, loss in losses.items()}
 
@@ -197,113 +171,201 @@ def letters(indices: list[int]) -> str:
 
 
 @torch.no_grad()
-def validate(encoder: Encoder, folder: str, lexicon: Lexicon | None) -> dict:
-    """Undisturbed clips that were kept aside: share of wrong phones, greedily, and of wrong words; a few pairs to look at."""
-    pool, wrong_phones, wrong_words, said, words, shown = (
-        Pool(folder, split="valid"),
-        0,
-        0,
-        0,
-        0,
-        [],
-    )
-    chosen = [i for i in range(len(pool)) if pool.entries[i]["samples"] < 12 * SAMPLE_RATE]
-    for i in chosen[:: max(1, len(chosen) // VALIDATION_CLIPS)][:VALIDATION_CLIPS]:
-        wave = torch.from_numpy(pool.wave(i))
-        wave = F.pad(wave, (0, TICK_SAMPLES * 10 + -len(wave) % TICK_SAMPLES))[
-            None
-        ]  # the last words come late
-        mel, _ = log_mel(wave, initial_state(1))
-        assert mel.shape[1] % MEL_FRAMES_PER_TICK == 0
-        with mixed():
-            log_probs = encoder(mel)[1][0]
-        best, text = log_probs.argmax(-1).unique_consecutive(), heard_form(pool.entries[i]["text"])
-        wanted, heard = letters(phones(text)), letters(best[best > BLANK].tolist())
-        wrong_phones, said = (
-            wrong_phones + word_errors(" ".join(wanted), " ".join(heard)),
-            said + len(wanted),
-        )
-        read = join_words(decode_words(lexicon, log_probs)) if lexicon else ""
-        wrong_words, words = wrong_words + word_errors(text, read), words + len(text.split())
-        shown.append(f"{text} | {read}" if lexicon else f"{wanted} | {heard}")
-    found = {"phone_errors": wrong_phones / max(1, said)} | (
-        {"wer": wrong_words / max(1, words)} if lexicon else {}
-    )
-    return {**found, "wanted | heard": shown[:: max(1, len(shown) // 4)][:4]}
+def recognize_clip(encoder: Encoder, wave: np.ndarray) -> Tensor:
+    """Log-probabilities [4 T, 1 + phones] of a clip [N] and ten ticks: the last words come late."""
+    silence = TICK_SAMPLES * 10 + -len(wave) % TICK_SAMPLES
+    padded = F.pad(torch.from_numpy(wave), (0, silence))[None]
+    mel, _ = log_mel(padded, initial_state(1))
+    with mixed():
+        return encoder(mel)[1][0]
 
 
-def learning_rate_factor(done: float) -> float:
-    """`done` is the share of the time that has passed: warm-up, then a cosine."""
-    return min(1.0, done / WARMUP_SHARE + 0.01) * (0.5 + 0.5 * np.cos(np.pi * min(1.0, done)))
+def validate(encoder: Encoder, folder: Path, lexicon: Lexicon, count: int = 60) -> dict:
+    """Share of wrong phones, greedily, and of wrong words, and a few pairs to look at.
+
+    Over about `count` undisturbed clips of a pool that were set aside.
+    """
+    pool = Pool(folder, split="valid")
+    short = [i for i in range(len(pool)) if pool.entries[i]["samples"] < 12 * SAMPLE_RATE]
+    wrong_phones = wrong_words = said = words = 0
+    shown = []
+    for i in short[:: max(1, len(short) // count)][:count]:
+        log_probs = recognize_clip(encoder, pool.wave(i))
+        best = log_probs.argmax(-1).unique_consecutive()
+        text = heard_form(pool.entries[i]["text"])
+        wanted = letters(phones(text))
+        heard = letters(best[best > BLANK].tolist())
+        wrong_phones += word_errors(" ".join(wanted), " ".join(heard))
+        said += len(wanted)
+        read = join_words(decode_words(lexicon, log_probs))
+        wrong_words += word_errors(text, read)
+        words += len(text.split())
+        shown.append(f"{text} | {read}")
+    return {
+        "phone_errors": wrong_phones / max(1, said),
+        "wer": wrong_words / max(1, words),
+        "wanted | heard": shown[:: max(1, len(shown) // 4)][:4],
+    }
 
 
-def train(args: argparse.Namespace, encoder, teacher, optimizer, sources, progress: dict) -> None:
+@dataclass
+class Run:
+    """The encoder, its teacher if it has one, and how far they have come."""
+
+    args: argparse.Namespace
+    encoder: Encoder
+    teacher: Teacher | None
+    optimizer: torch.optim.Optimizer
+    progress: dict
+
+    def save(self) -> None:
+        """Write the run."""
+        encoder = self.encoder
+        save_run(self.args.out, encoder.state_dict(), encoder.config, self.optimizer, self.progress)
+
+    def report(self) -> None:
+        """A line in the log for each pool, of clips that were set aside."""
+        lexicon = load_lexicon(self.args.lexicon)
+        for folder, _ in self.args.pool:
+            found = validate(self.encoder, folder, lexicon)
+            log(self.args.out, {**self.progress, "pool": folder.name, **found})
+
+    def hard_share(self) -> float:
+        """Share of the clips that meet rooms and noises; with a teacher fewer at first."""
+        done = self.progress["minutes"] / self.args.minutes
+        return min(HARD_SHARE, 0.4 + 1.5 * done) if self.teacher else HARD_SHARE
+
+    def step(self, batch: Batch, rng: np.random.Generator) -> dict[str, float]:
+        """One update. Returns the losses."""
+        done = self.progress["minutes"] / self.args.minutes
+        # It warms up over 3 % of the time.
+        factor = min(1.0, done / 0.03 + 0.01) * schedule.cosine(done)
+        schedule.set_learning_rate(self.optimizer, factor)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = train_step(self.encoder, self.teacher, done, batch, rng)
+        self.optimizer.step()
+        self.progress["step"] += 1
+        return losses
+
+
+def train(run: Run, sources: list[Source]) -> None:
+    """Learn until the time is over; a line in the log every 50 steps."""
+    args = run.args
+    progress = run.progress
     noises = load_noise(args.noise) if args.noise else []
-    started = time.monotonic() - 60 * progress["minutes"]
-    saved = validated = progress["minutes"]
+    clock = RunClock(60 * progress["minutes"])
+    speed = RunClock(0.0)
+    validated = progress["minutes"]
     recent: list[dict] = []
-    sound_s, since = 0.0, time.monotonic()
+    sound_s = 0.0
     while progress["minutes"] < args.minutes:
         rng = np.random.default_rng([args.seed, progress["step"]])
-        hard = (
-            min(HARD_SHARE, 0.4 + 1.5 * progress["minutes"] / args.minutes)
-            if teacher
-            else HARD_SHARE
-        )
-        for batch in draw_batches(sources, noises, hard, rng, args.batch_seconds):
-            progress["minutes"] = (time.monotonic() - started) / 60
-            done = progress["minutes"] / args.minutes
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * learning_rate_factor(done)
-            optimizer.zero_grad(set_to_none=True)
-            recent.append(train_step(encoder, teacher, done, batch, rng))
-            optimizer.step()
-            progress["step"] += 1
+        for batch in sample_batches(sources, noises, run.hard_share(), rng, args.batch_seconds):
+            progress["minutes"] = clock.seconds() / 60
+            is_over = progress["minutes"] >= args.minutes
+            recent.append(run.step(batch, rng))
             sound_s += batch.wave.numel() / SAMPLE_RATE
             if len(recent) == 50:
-                means = {
-                    key: float(np.mean([losses[key] for losses in recent])) for key in recent[0]
-                }
-                speed = sound_s / (time.monotonic() - since)
-                log(args.out, {**progress, **means, "times_real_time": speed})
-                recent, sound_s, since = [], 0.0, time.monotonic()
-            if progress["minutes"] - saved > args.save_minutes:
-                save_run(args.out, encoder.state_dict(), encoder.config, optimizer, progress)
-                saved = progress["minutes"]
-            if progress["minutes"] - validated > args.validate_minutes or done >= 1:
-                report(args, encoder, progress)
-                validated, sound_s, since = progress["minutes"], 0.0, time.monotonic()
-            if done >= 1:
+                means = {key: float(np.mean([row[key] for row in recent])) for key in recent[0]}
+                line = {**progress, **means, "times_real_time": sound_s / speed.seconds()}
+                log(args.out, line)
+                recent = []
+                sound_s = 0.0
+                speed = RunClock(0.0)
+            if clock.minutes_unsaved() > args.save_minutes:
+                run.save()
+                clock.mark_saved()
+            if progress["minutes"] - validated > args.validate_minutes or is_over:
+                run.report()
+                validated = progress["minutes"]
+                sound_s = 0.0
+                speed = RunClock(0.0)
+            if is_over:
                 break
-    save_run(args.out, encoder.state_dict(), encoder.config, optimizer, progress)
+    run.save()
 
 
-def report(args: argparse.Namespace, encoder: Encoder, progress: dict) -> None:
-    lexicon = load_lexicon(args.lexicon) if args.lexicon else None
-    for folder, _ in args.pool:
-        log(args.out, {**progress, "pool": Path(folder).name, **validate(encoder, folder, lexicon)})
+def build(args: argparse.Namespace, sources: list[Source]) -> Run:
+    """The run that the arguments ask for, as it was saved in --out if it was."""
+    known = args.out if has_run(args.out) else None if args.whisper else args.start
+    teacher = Teacher(args.whisper) if args.whisper else None
+    if known:
+        encoder = Encoder(checkpoint.load_config(EncoderConfig, known))
+        encoder.load_state_dict(checkpoint.load_tensors(known))
+    else:
+        encoder = begin_from_whisper(args.whisper, teacher, sources[0])
+    optimizer = make_optimizer(encoder, args.lr, args.new_lr)
+    progress = resume_run(args.out, encoder, optimizer, {"step": 0, "minutes": 0.0})
+    return Run(args, encoder, teacher, optimizer, progress)
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument(
+        "--start",
+        type=part_folder,
+        default=DEFAULT_AGENT / "encoder",
+        metavar="FOLDER",
+        help="trained encoder to go on from (default: the shipped agent's)",
+    )
+    begin.add_argument(
+        "--whisper",
+        type=Path,
+        nargs="?",
+        const=Path("fetched"),
+        metavar="FILE",
+        help="begin with Whisper tiny.en, and have it as teacher: CTranslate2's model.bin "
+        "(fetched once if no file is given)",
+    )
+    parser.add_argument(
+        "--pool",
+        type=pool_share,
+        action="append",
+        required=True,
+        metavar="FOLDER[=SHARE]",
+        help="speech pool and its share of the clips, repeatable",
+    )
+    parser.add_argument(
+        "--lexicon",
+        type=part_folder,
+        default=DEFAULT_AGENT / "lexicon",
+        metavar="FOLDER",
+        help="for the error rates of words in the log (default: the shipped agent's)",
+    )
+    add_noise(parser)
+    add_minutes(parser, 50.0)
+    add_run(parser, lr=3e-4)
+    parser.add_argument(
+        "--new-lr",
+        type=float,
+        default=1e-3,
+        help="highest learning rate of what Whisper has no weights for (default 0.001)",
+    )
+    parser.add_argument(
+        "--batch-seconds",
+        type=float,
+        default=24.0,
+        help="sound in one step, padding included (default 24)",
+    )
+    parser.add_argument(
+        "--validate-minutes", type=float, default=5.0, help="from one to the next (default 5)"
+    )
+    return parser.parse_args(arguments)
 
 
 def main() -> None:
     args = parse_arguments()
+    args.whisper = args.whisper and whisper_path(args.whisper)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     describe_run(args, "duplex.training.encoder")
-    going_on = has_run(args.out)
-    known = args.out if going_on else args.start
-    teacher = None if args.start else Teacher(args.whisper)
     sources = [open_source(folder, share) for folder, share in args.pool]
-    encoder = (
-        Encoder(checkpoint.load_config(EncoderConfig, known))
-        if known
-        else begin(args, teacher, sources)
-    )
-    optimizer = make_optimizer(encoder, args)
-    progress = resume_run(args.out, encoder, optimizer, {"step": 0, "minutes": 0.0})
-    if args.start and not going_on:
-        encoder.load_state_dict(checkpoint.load_tensors(args.start))
-    print(f"{sum(p.numel() for p in encoder.parameters()):,} weights", flush=True)
-    train(args, encoder, teacher, optimizer, sources, progress)
+    run = build(args, sources)
+    print(f"{sum(p.numel() for p in run.encoder.parameters()):,} weights", flush=True)
+    train(run, sources)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """Put trained parts together into an agent folder that ships.
 
-    python -m duplex.training.export --encoder runs/encoder --lexicon runs/lexicon --lm runs/lm --draft runs/draft \\
-        --talker runs/talker --codec runs/codec --tokenizer TOKENIZER_FOLDER --out duplex/pretrained
+    python -m duplex.training.export --lm runs/mine --out runs/agent
+    python -m duplex.training.export --encoder runs/encoder --lexicon runs/lexicon --lm runs/lm \\
+        --talker runs/talker --codec runs/codec --tokenizer FOLDER --out runs/agent
 
-Large matrices are stored in 8 bits with a scale a row, but for the codec: its codebooks decide codes, so it is kept in float16.
+A part that is not given stays what it is in --out; where it has none it is the shipped agent's.
+Large matrices are stored in 8 bits with a scale a row, but for the codec: its codebooks decide
+codes, so it is kept in float16.
 """
 
 import argparse
@@ -12,47 +15,60 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from duplex.training.common.options import part_folder
+from safetensors.torch import load_file, save_file
 
 from duplex.checkpoint import SCALE, pack
 from duplex.model.codec import load_codec, save_codec
+from duplex.weights import DEFAULT_AGENT
 
 
 def export_part(
-    name: str, run: Path, out: Path, window: int | None = None, strength: float | None = None
+    run: Path, folder: Path, window: int | None = None, strength: float | None = None
 ) -> None:
-    """window: frames of the encoder's past to keep, if fewer than it was trained with (duplex.training.evaluate ears --probe).
-    strength: of the LM's adapters, as a share of what they were trained with: weights between the base LM's and the trained ones
-    know more of what the base LM knew (Wortsman et al., 2022, arXiv 2109.01903)."""
-    from safetensors.torch import save_file
+    """Write a run's part in 8 bits.
 
-    folder = out / name
+    window: frames of the encoder's past to keep, if fewer than it was trained with
+    (duplex.training.evaluate ears --probe). strength: of the LM's adapters, as a share of what they
+    were trained with. Weights between the base LM's and the trained ones know more of what the base
+    LM knew (Wortsman et al., 2022, arXiv 2109.01903).
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    config, tensors = (
-        json.loads((run / "config.json").read_text()),
-        load_file(run / "model.safetensors"),
-    )
+    config = json.loads((run / "config.json").read_text())
+    tensors = load_file(run / "model.safetensors")
+    if any(name.endswith(SCALE) for name in tensors):
+        raise SystemExit(f"{run} is packed in 8 bits already: export reads the folder of a run.")
     if window:
         config["window"] = window
-        tensors |= {
-            key: bias[:, :window].clone()
-            for key, bias in tensors.items()
-            if key.endswith("distance_bias")
-        }
+        for name, bias in tensors.items():
+            if name.endswith("distance_bias"):
+                tensors[name] = bias[:, :window].clone()
     if strength:
         config["lora_scale"] *= strength
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    assert not any(key.endswith(SCALE) for key in tensors), f"{run} is packed already"
     save_file(pack(tensors), folder / "model.safetensors")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def fill_up(out: Path) -> None:
+    """Copy what an agent needs and `out` lacks from the shipped agent."""
+    for name in ("encoder", "lexicon", "lm", "talker", "codec"):
+        if not (out / name / "model.safetensors").exists():
+            shutil.copytree(DEFAULT_AGENT / name, out / name, dirs_exist_ok=True)
+    if not (out / "tokenizer.json").exists():
+        shutil.copy(DEFAULT_AGENT / "tokenizer.json", out / "tokenizer.json")
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for part in ("encoder", "lexicon", "lm", "draft", "talker", "codec"):
         parser.add_argument(
-            f"--{part}", type=Path, help=f"run folder of the {part}; left as it is if not given"
+            f"--{part}", type=part_folder, metavar="FOLDER", help=f"run folder of the {part}"
         )
-    parser.add_argument("--tokenizer", type=Path, help="folder with the LM's tokenizer.json")
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="FOLDER", help="folder with the LM's tokenizer.json"
+    )
     parser.add_argument(
         "--window",
         type=int,
@@ -64,26 +80,36 @@ def main() -> None:
         help="of the LM's adapters, as a share of what they were trained with",
     )
     parser.add_argument("--out", type=Path, required=True, help="agent folder")
-    args = parser.parse_args()
-    for part in ("encoder", "lm", "draft", "talker"):
-        if run := getattr(args, part):
-            export_part(
-                part,
-                run,
-                args.out,
-                args.window if part == "encoder" else None,
-                args.strength if part == "lm" else None,
-            )
+    args = parser.parse_args(arguments)
+    if args.window and not args.encoder:
+        parser.error("--window needs --encoder, the run whose past is cut")
+    if args.strength and not args.lm:
+        parser.error("--strength needs --lm, the run whose adapters are weakened")
+    return args
+
+
+def main(arguments: list[str] | None = None) -> None:
+    args = parse_arguments(arguments)
+    out = args.out
+    if args.encoder:
+        export_part(args.encoder, out / "encoder", window=args.window)
+    if args.lm:
+        export_part(args.lm, out / "lm", strength=args.strength)
+    if args.draft:
+        export_part(args.draft, out / "draft")
+    if args.talker:
+        export_part(args.talker, out / "talker")
     if args.lexicon:
-        (args.out / "lexicon").mkdir(parents=True, exist_ok=True)
-        shutil.copy(args.lexicon / "model.safetensors", args.out / "lexicon" / "model.safetensors")
+        (out / "lexicon").mkdir(parents=True, exist_ok=True)
+        shutil.copy(args.lexicon / "model.safetensors", out / "lexicon" / "model.safetensors")
     if args.codec:
-        save_codec(load_codec(args.codec), args.out / "codec", torch.float16)
+        save_codec(load_codec(args.codec), out / "codec", torch.float16)
+    out.mkdir(parents=True, exist_ok=True)
     if args.tokenizer:
-        shutil.copy(args.tokenizer / "tokenizer.json", args.out / "tokenizer.json")
-    sizes = {
-        str(p.relative_to(args.out)): p.stat().st_size for p in args.out.rglob("*") if p.is_file()
-    }
+        shutil.copy(args.tokenizer / "tokenizer.json", out / "tokenizer.json")
+    fill_up(out)
+    files = [path for path in sorted(out.rglob("*")) if path.is_file()]
+    sizes = {str(path.relative_to(out)): path.stat().st_size for path in files}
     print(json.dumps(sizes, indent=1), f"\n{sum(sizes.values()) / 1e6:.1f} MB")
 
 

@@ -1,4 +1,4 @@
-"""What several tests of training need: tiny parts in folders, a pool, recordings, plain spellings."""
+"""What several tests of training need: tiny parts in folders, a pool, recordings, spellings."""
 
 import json
 

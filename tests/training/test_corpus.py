@@ -1,4 +1,4 @@
-"""The text corpus: right sums, the same corpus for the same seed, nothing of validation in training."""
+"""The text corpus: right sums, the same for the same seed, nothing of validation in training."""
 
 import gzip
 import json
@@ -6,7 +6,6 @@ import random
 import re
 
 import pytest
-from duplex.training import sentences
 from duplex.training.corpus import SHARES, Writer, as_json, write_dialogues
 from duplex.training.text.numbers import number_exchange, number_words
 from duplex.training.text.templates import expand, read_blocks
@@ -136,39 +135,3 @@ def test_base_answers_are_mixed_in(data):
     (data / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     questions = [user for d in write(data) if d.kind == "answer" for user, _ in d.turns]
     assert questions and "What is 899?" not in questions
-
-
-def test_sentences_to_be_spoken_say_rare_words_often(data, tmp_path, monkeypatch):
-    """A word that is said in two of a hundred sentences comes into the first ten more often than at random; once: a misspelling."""
-    lines = [f"we see {word} today" for word in ["trees"] * 97 + ["owls"] * 2 + ["tres"]]
-    draws = [sentences.rare_often(lines, 10, random.Random(seed)) for seed in range(200)]
-    often = sum("owls" in line for draw in draws for line in draw) / len(draws)
-    assert often > 0.4 and all(len(draw) == 10 for draw in draws)  # 0.2 at random
-    rows = {
-        "chitchat": {"turns": [["a", "So do I, every day!"]]},
-        "webquestions-train": {"question": "who is he?"},
-    }
-    for name, row in rows.items():
-        with gzip.open(data / "text" / f"{name}.jsonl.gz", "wt", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-    words, out = tmp_path / "words", tmp_path / "sentences.txt"
-    words.write_text("gnocchi\nwharf\nthyme\nit's\nox\n")
-    given = [
-        "sentences",
-        "--data",
-        str(data),
-        "--words",
-        str(words),
-        "--rare",
-        "20",
-        "--out",
-        str(out),
-    ]
-    monkeypatch.setattr("sys.argv", given)
-    sentences.main()
-    written = out.read_text().splitlines()
-    assert {"So do I, every day!", "who is he?", "I can see seven green trees."} <= set(
-        written
-    ) and len(written) == 122
-    named = [len(re.findall("gnocchi|wharf|thyme", line)) for line in written[102:]]
-    assert set(named) == {2, 3} and not re.search(r"\$|\box\b", " ".join(written[102:]))

@@ -4,13 +4,17 @@ import argparse
 import json
 
 import torch
-from duplex.training.common.run_log import describe_run, log, numbers
+from duplex.training.common.run_log import describe_run, log, named_numbers
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 
 def test_numbers_are_named_by_where_they_stand():
     line = {"train": {"stop": [1.5, 0.25], "end": 2}, "heard": "a text", "none": None}
-    assert dict(numbers(line)) == {"train/stop/0": 1.5, "train/stop/1": 0.25, "train/end": 2.0}
+    assert dict(named_numbers(line)) == {
+        "train/stop/0": 1.5,
+        "train/stop/1": 0.25,
+        "train/end": 2.0,
+    }
 
 
 def test_a_report_is_a_line_and_a_point(tmp_path, capsys):

@@ -1,8 +1,11 @@
-"""One model trained by several processes: `accelerate launch -m duplex.training.duplex …` makes one for each GPU.
+"""One model trained by several processes.
 
-Without GPUs: `ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m duplex.training.duplex …`.
-Each process draws its own data and has all of the model; what is learned (adapters, control rows, projector) is small, so its
-gradients are averaged in one piece after every batch. Started alone, a process is all there is.
+`accelerate launch -m duplex.training.duplex ...` makes one for each GPU; without GPUs:
+`ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m duplex.training.duplex ...`.
+
+Each process draws its own data and has all of the model. What is learned (adapters, control rows,
+projector) is small, so its gradients are averaged in one piece after every batch. Started alone, a
+process is all there is.
 """
 
 import torch
@@ -16,14 +19,13 @@ def join() -> Accelerator:
 
 
 def average_gradients(accelerator: Accelerator, parameters: list[torch.nn.Parameter]) -> None:
-    """Every process gets the mean of all gradients; without one, a parameter has zeros."""
+    """Give every process the mean of all gradients; a parameter without one has zeros."""
     if accelerator.num_processes == 1:
         return
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     mean = accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean")
-    for parameter, part in zip(
-        parameters, mean.split([p.numel() for p in parameters]), strict=True
-    ):
+    parts = mean.split([p.numel() for p in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
         parameter.grad = part.view_as(parameter)
 
 
@@ -31,9 +33,8 @@ def agreed(accelerator: Accelerator, number: float) -> float:
     """The first process's number, in all: their clocks differ."""
     if accelerator.num_processes == 1:
         return number
-    return float(
-        broadcast(torch.tensor([number], dtype=torch.float64, device=accelerator.device))[0]
-    )
+    own = torch.tensor([number], dtype=torch.float64, device=accelerator.device)
+    return float(broadcast(own)[0])
 
 
 def collected(accelerator: Accelerator, value) -> list:
@@ -42,7 +43,7 @@ def collected(accelerator: Accelerator, value) -> list:
 
 
 def check_together(accelerator: Accelerator, parameters: list[torch.nn.Parameter]) -> None:
-    """RuntimeError: the processes have come to hold different models."""
+    """Raise RuntimeError if the processes have come to hold different models."""
     sums = collected(accelerator, sum(float(p.detach().double().abs().sum()) for p in parameters))
     if any(abs(one - sums[0]) > 1e-6 * abs(sums[0]) for one in sums):
         raise RuntimeError(

@@ -1,67 +1,84 @@
-"""What the LM would write if it always took the likeliest symbol: short answers to text, and transcripts tick by tick."""
+"""What the LM would write if it always took the likeliest symbol: answers, and transcripts."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from duplex.training.common.precision import fast_dtype, mixed
+from torch import Tensor
 
-from duplex.model.kv_cache import initial_state, step
+from duplex.model.kv_cache import LMState, initial_state, step
 from duplex.model.lm import LM
 from duplex.model.tokens import END, FIRST_TEXT_ID, NEXT, USER_END, Grammar, advance, allowed_mask
 
 
+@dataclass
+class Rows:
+    """Sequences that are decoded side by side."""
+
+    lm: LM
+    state: LMState
+    grammars: list[Grammar]
+    symbols: list[list[int]]  # Decoded so far.
+    open: set[int]  # Rows that have not ended.
+
+    def feed(self, inputs: dict[int, Tensor], is_tick: bool) -> dict[int, Tensor]:
+        """Inputs [n, D] of some rows -> the hidden state of each after its last input [D]."""
+        counts = [len(inputs.get(row, ())) for row in range(len(self.grammars))]
+        x = self.lm.embedding.new_zeros(len(counts), max(counts), self.lm.config.width)
+        for row, value in inputs.items():
+            x[row, : len(value)] = value
+        hidden, _ = step(self.lm, x, counts, np.full(x.shape[:2], is_tick), self.state)
+        return {row: hidden[row, counts[row] - 1] for row in inputs}
+
+    def choose(self, row: int, hidden: Tensor) -> int:
+        """Take the likeliest symbol of a row after its hidden state [D]."""
+        scores = self.lm.logits(hidden)
+        allowed = answerable(self.lm, self.grammars[row])
+        symbol = int(scores.masked_fill(~allowed, -torch.inf).argmax())
+        if symbol != NEXT:
+            self.symbols[row].append(symbol)
+            self.grammars[row] = advance(self.grammars[row], symbol)
+        if symbol in (END, USER_END):
+            self.open.discard(row)
+        return symbol
+
+
 @torch.no_grad()
 def greedy(
-    lm: LM, begun: list[torch.Tensor], ticks: list[torch.Tensor], grammar: Grammar, cap: int
+    lm: LM, begun: list[Tensor], ticks: list[Tensor], grammar: Grammar, cap: int
 ) -> list[list[int]]:
     """The likeliest symbols of every row, at most `cap` a tick, up to its <end> or </user>.
 
-    begun: inputs to start from, each [n, D]; ticks: each [T, D], or none at all where text alone is answered.
+    begun: inputs to start from, each [n, D]; ticks: each [T, D], or none at all where text alone is
+    answered.
     """
     room = max(map(len, begun)) + cap * max(1, max(map(len, ticks), default=0))
-    grammars, said, open_rows = [grammar] * len(begun), [[] for _ in begun], set(range(len(begun)))
+    config = replace(lm.config, text_window=room)
+    count = len(begun)
     with mixed():
-        state = initial_state(replace(lm.config, text_window=room), len(begun), dtype=fast_dtype())
-
-        def feed(inputs: dict[int, torch.Tensor], is_tick: bool) -> dict[int, torch.Tensor]:
-            """Row -> inputs [n, D]; back: row -> the hidden state after its last input [D]."""
-            counts = [len(inputs.get(row, ())) for row in range(len(begun))]
-            x = lm.embedding.new_zeros(len(begun), max(counts), lm.config.width)
-            for row, value in inputs.items():
-                x[row, : len(value)] = value
-            hidden, _ = step(lm, x, counts, np.full(x.shape[:2], is_tick), state)
-            return {row: hidden[row, counts[row] - 1] for row in inputs}
-
-        hidden = feed(dict(enumerate(begun)), False)
+        state = initial_state(config, count, dtype=fast_dtype())
+        rows = Rows(lm, state, [grammar] * count, [[] for _ in begun], set(range(count)))
+        hidden = rows.feed(dict(enumerate(begun)), False)
         for tick in range(max(map(len, ticks), default=1)):
             if ticks:
-                here = {
-                    row: ticks[row][tick : tick + 1] for row in open_rows if tick < len(ticks[row])
-                }
-                hidden = feed(here, True) if here else {}
+                going_on = [row for row in rows.open if tick < len(ticks[row])]
+                here = {row: ticks[row][tick : tick + 1] for row in going_on}
+                hidden = rows.feed(here, True) if here else {}
             for _ in range(cap):
-                chosen = {}
-                for row, state_after in hidden.items():
-                    symbol = int(
-                        lm.logits(state_after)
-                        .masked_fill(~answerable(lm, grammars[row]), -torch.inf)
-                        .argmax()
-                    )
-                    if symbol != NEXT:
-                        chosen[row] = lm.embed(torch.tensor([symbol]))
-                        said[row].append(symbol)
-                        grammars[row] = advance(grammars[row], symbol)
-                    if symbol in (END, USER_END):
-                        open_rows.discard(row)
-                chosen = {row: x for row, x in chosen.items() if row in open_rows}
+                symbols = {row: rows.choose(row, after) for row, after in hidden.items()}
+                chosen = {
+                    row: lm.embed(torch.tensor([symbol]))
+                    for row, symbol in symbols.items()
+                    if symbol != NEXT and row in rows.open
+                }
                 if not chosen:
                     break
-                hidden = feed(chosen, False)
-    return said
+                hidden = rows.feed(chosen, False)
+    return rows.symbols
 
 
-def answerable(lm: LM, grammar: Grammar) -> torch.Tensor:
+def answerable(lm: LM, grammar: Grammar) -> Tensor:
     """bool [V]: inside an answer its text or its end, otherwise what hearing allows."""
     mask = allowed_mask(grammar, lm.config.vocabulary, grammar.agent_open, False)
     if grammar.agent_open:

@@ -103,6 +103,21 @@ def backbone_path(given: Path | None) -> Path:
         raise SystemExit(f"{error}.") from error
 
 
+def whisper_path(given: Path) -> Path:
+    """What --whisper says; "fetched" stands for Whisper tiny.en, fetched once.
+
+    SystemExit where it cannot be, or is no file.
+    """
+    if str(given) == "fetched":
+        try:
+            return weights.whisper_tiny() / "model.bin"
+        except WeightsError as error:
+            raise SystemExit(f"{error}.") from error
+    if not given.is_file():
+        raise SystemExit(f"There is no file {given}.")
+    return given
+
+
 def add_noise(parser) -> None:
     """`--noise FOLDER`."""
     parser.add_argument(

@@ -24,10 +24,12 @@ def linear(done: float, floor: float = 0.0) -> float:
     return max(floor, 1 - done)
 
 
-def set_learning_rate(optimizer: Optimizer, factor: float) -> None:
-    """Give every group `factor` times its own highest rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * factor
+def set_learning_rate(optimizer: Optimizer, factor: float | list[float]) -> None:
+    """Give every group `factor` times its own highest rate; a list has one for each group."""
+    groups = optimizer.param_groups
+    factors = factor if isinstance(factor, list) else [factor] * len(groups)
+    for group, share in zip(groups, factors, strict=True):
+        group["lr"] = group["peak"] * share
 
 
 def share_done(steps: int | None, minutes: float, step: int, seconds: float) -> float:

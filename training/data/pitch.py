@@ -1,4 +1,4 @@
-"""The fundamental frequency of clean speech per codec frame, by normalised correlation: what the codec's voice learns."""
+"""The fundamental frequency of clean speech per codec frame, by normalized correlation."""
 
 import torch
 import torch.nn.functional as F
@@ -6,35 +6,45 @@ from torch import Tensor
 
 from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE
 
-LOWEST_HZ, HIGHEST_HZ = 65, 420
-SHORTEST, LONGEST = SAMPLE_RATE // HIGHEST_HZ, SAMPLE_RATE // LOWEST_HZ  # periods in samples
-SPAN = 2 * CODEC_FRAME_SAMPLES  # samples compared with those a period later
-VOICED_CORRELATION = 0.6
-VOICED_LEVEL = 3e-3  # root mean square
-LONG_PERIOD_COST = 0.12  # so that of one, two, three periods the one is found
+# Samples of the shortest and the longest period that is looked for: 420 and 65 Hz.
+SHORTEST = SAMPLE_RATE // 420
+LONGEST = SAMPLE_RATE // 65
 
 
 def pitch(wave: Tensor) -> tuple[Tensor, Tensor]:
-    """wave [B, T * CODEC_FRAME_SAMPLES] -> Hz [B, T], voiced [B, T] (bool); Hz means nothing where unvoiced."""
-    reach = SPAN + LONGEST
-    before = (reach - CODEC_FRAME_SAMPLES) // 2
-    padded = F.pad(wave, (before, reach - CODEC_FRAME_SAMPLES - before))
-    windows = padded.unfold(1, reach, CODEC_FRAME_SAMPLES)  # [B, T, reach], the frame in the middle
-    size = 2048
-    first = torch.fft.rfft(windows[..., :SPAN], n=size)
-    product = torch.fft.irfft(first.conj() * torch.fft.rfft(windows, n=size), n=size)[
-        ..., : LONGEST + 1
-    ]
-    sums = F.pad(windows.square().cumsum(-1), (1, 0))
-    energy = (
-        sums[..., SPAN : SPAN + LONGEST + 1] - sums[..., : LONGEST + 1]
-    )  # of the samples a period later
-    correlation = product / (energy[..., :1] * energy + 1e-6).clamp(min=1e-12).sqrt()
-    cost = LONG_PERIOD_COST * torch.arange(LONGEST + 1) / LONGEST
+    """wave [B, T * CODEC_FRAME_SAMPLES] -> Hz [B, T], voiced [B, T] (bool).
+
+    Hz means nothing where unvoiced. A frame is voiced where the correlation is above 0.6 and the
+    root mean square above 3e-3.
+    """
+    correlation, power = period_correlation(wave)
+    # A longer period costs something, so that of one, two, three periods the one is found.
+    cost = 0.12 * torch.arange(LONGEST + 1) / LONGEST
     best = (correlation - cost)[..., SHORTEST:LONGEST].argmax(-1, keepdim=True) + SHORTEST
     left, peak, right = (correlation.gather(-1, best + d)[..., 0] for d in (-1, 0, 1))
-    shift = (
-        0.5 * (left - right) / (left - 2 * peak + right).clamp(max=-1e-4)
-    )  # top of the parabola through the three
-    voiced = (peak > VOICED_CORRELATION) & ((energy[..., 0] / SPAN).sqrt() > VOICED_LEVEL)
+    # The top of the parabola through the three.
+    shift = 0.5 * (left - right) / (left - 2 * peak + right).clamp(max=-1e-4)
+    voiced = (peak > 0.6) & (power.sqrt() > 3e-3)
     return SAMPLE_RATE / (best[..., 0] + shift.clamp(-0.5, 0.5)), voiced
+
+
+def period_correlation(wave: Tensor) -> tuple[Tensor, Tensor]:
+    """How alike two frames' length of samples are to those 0 to LONGEST samples later.
+
+    wave [B, T * CODEC_FRAME_SAMPLES] -> correlation [B, T, LONGEST + 1], mean power [B, T].
+    """
+    span = 2 * CODEC_FRAME_SAMPLES
+    reach = span + LONGEST
+    before = (reach - CODEC_FRAME_SAMPLES) // 2
+    padded = F.pad(wave, (before, reach - CODEC_FRAME_SAMPLES - before))
+    # [B, T, reach], the frame in the middle.
+    windows = padded.unfold(1, reach, CODEC_FRAME_SAMPLES)
+    size = 2048
+    first = torch.fft.rfft(windows[..., :span], n=size)
+    product = torch.fft.irfft(first.conj() * torch.fft.rfft(windows, n=size), n=size)
+    product = product[..., : LONGEST + 1]
+    sums = F.pad(windows.square().cumsum(-1), (1, 0))
+    # Of the samples a period later.
+    energy = sums[..., span : span + LONGEST + 1] - sums[..., : LONGEST + 1]
+    scale = (energy[..., :1] * energy + 1e-6).clamp(min=1e-12).sqrt()
+    return product / scale, energy[..., 0] / span

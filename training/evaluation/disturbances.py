@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import scipy.signal
 import soxr
-from duplex.training.data.augment import active_power, noise_stretch, room_response
+from duplex.training.data.augment import active_power, sample_noise, room_response
 from duplex.training.data.normalize import heard_form
 
 from duplex.audio import SAMPLE_RATE
@@ -31,7 +31,7 @@ def with_noise(snr_db: float, noises: list[np.ndarray]) -> Disturbance:
 
     def disturb(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         gain = np.sqrt(active_power(wave) * 10 ** (-snr_db / 10))
-        return wave + gain * noise_stretch(len(wave), noises, rng)
+        return wave + gain * sample_noise(len(wave), noises, rng)
 
     return disturb
 
@@ -70,7 +70,7 @@ def wordless(
         elif number % 5 == 1:
             wave = level * tones(samples, rng)
         else:
-            wave = level * noise_stretch(samples, noises, rng)
+            wave = level * sample_noise(samples, noises, rng)
         waves.append(wave.astype(np.float32))
     return waves
 

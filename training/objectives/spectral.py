@@ -129,7 +129,9 @@ def feature_distance(encoder: Encoder, wave: Tensor, target: Tensor) -> Tensor:
     whole = wave.shape[1] // TICK_SAMPLES * TICK_SAMPLES
     with mixed():
         with torch.no_grad():
-            wanted = encoder.encode_clip(log_mel(target[:, :whole], initial_state(len(wave)))[0]).float()
+            wanted = encoder.encode_clip(
+                log_mel(target[:, :whole], initial_state(len(wave)))[0]
+            ).float()
         heard = encoder.encode_clip(log_mel(wave[:, :whole], initial_state(len(wave)))[0]).float()
     spread = wanted.flatten(0, 1).std(0).clamp(min=1e-3)
     return F.smooth_l1_loss(heard / spread, wanted / spread)

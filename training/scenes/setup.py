@@ -1,4 +1,4 @@
-"""What trainings of the LM begin with: its backbone and adapters, the frozen recogniser, options."""
+"""What trainings of the LM begin with: backbone and adapters, the frozen recogniser, options."""
 
 import argparse
 from dataclasses import replace

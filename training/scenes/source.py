@@ -320,13 +320,13 @@ class SceneSource:
 def of_kinds(
     dialogues: list[dict], shares: list[tuple[str, float]]
 ) -> list[tuple[float, list[dict]]]:
-    """For each (kind, share) the share and the dialogues of the kind; a kind without is left out."""
+    """For each (kind, share) the share and the dialogues of the kind, if there are any."""
     found = [(share, [d for d in dialogues if kind in d["kind"]]) for kind, share in shares]
     return [(share, of_kind) for share, of_kind in found if of_kind]
 
 
 def pick(options: list[tuple[float, object]], rng: np.random.Generator, total: float = 1.0):
-    """One of the options [(share, option), ...], each in its share of `total`; None for the rest."""
+    """One of the options [(share, option), ...], each in its share of `total`, or None."""
     chance = rng.uniform() * total
     for share, option in options:
         if chance < share:

@@ -1,7 +1,8 @@
-"""Dialogues about what was said before: facts given by voice, as text in the context, or half by each, and asked for later.
+"""Dialogues about what was said before: facts are given, and asked for later.
 
-A dialogue's `note` is text that the agent reads: in its instructions, or in the middle of a conversation (Agent.write). What
-nobody has told is asked for as well, and the answer is that.
+They are given by voice, as text in the context, or half by each. A dialogue's `note` is text that
+the agent reads: in its instructions, or in the middle of a conversation (Agent.write). What nobody
+has told is asked for as well, and the answer is that.
 """
 
 import random
@@ -21,6 +22,7 @@ UNKNOWN = [
     "I don't know, you haven't told me.",
     "I'm sorry, you haven't told me that.",
 ]
+# How facts are given, and the share of the dialogues that do so.
 MODES = {"text": 0.3, "voice": 0.3, "both": 0.15, "unknown": 0.25}
 
 
@@ -43,12 +45,13 @@ class Told:
     value: str
 
     def text(self, variants: str | list[str], rng: random.Random) -> str:
+        """One of the variants, with the value in it."""
         variant = variants if isinstance(variants, str) else rng.choice(variants)
         return variant.replace("$v", self.value)
 
 
 def read_matters() -> list[Matter]:
-    """texts/context.txt"""
+    """The matters of texts/context.txt."""
     matters = []
     for paragraph in (TEXTS / "context.txt").read_text(encoding="utf-8").split("\n\n"):
         fields = dict(
@@ -64,17 +67,21 @@ def read_matters() -> list[Matter]:
     return matters
 
 
-def draw_told(matters: list[Matter], count: int, rng: random.Random) -> list[Told]:
+def sample_told(matters: list[Matter], count: int, rng: random.Random) -> list[Told]:
+    """Different matters, each with one of its values."""
     return [Told(matter, rng.choice(matter.values)) for matter in rng.sample(matters, count)]
 
 
 def context_exchange(matters: list[Matter], rng: random.Random, mode: str | None = None) -> tuple:
-    """-> what is told, what of it is asked for (unless unknown), the note (may be empty), turns [(user, agent), ...]."""
+    """A dialogue in a mode of MODES.
+
+    Returns what is told, what of it is asked for (unless unknown), the note (may be empty), turns
+    [(user, agent), ...].
+    """
     mode = mode or rng.choices(list(MODES), list(MODES.values()))[0]
-    told, several = (
-        draw_told(matters, 2, rng),
-        rng.random() < 0.5,
-    )  # drawn in every mode, so that the facts are the same
+    # Both are drawn in every mode, so that the facts are the same.
+    told = sample_told(matters, 2, rng)
+    several = rng.random() < 0.5
     told = told if several or mode == "both" else told[:1]
     written = {"text": told, "voice": [], "both": told[:1], "unknown": told[1:]}[mode]
     spoken = {"text": [], "voice": told, "both": told[1:], "unknown": []}[mode]

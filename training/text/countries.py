@@ -15,13 +15,13 @@ from duplex.training.text.templates import expand, read_lines
 WITH_ARTICLE = re.compile(
     r"^(United|Czech|Dominican|Central|Democratic|Republic)|(Islands|Republic|Emirates|States)$"
 )
-LEFT_OUT = """Burundi|Chad|Christmas Island|Congo|Fiji Islands|French Guiana|Guam|Hong Kong|Israel|Kiribati|Macao
-|Marshall Islands|American Samoa|Mayotte|Monaco|Montserrat|Netherlands Antilles|New Caledonia|Norfolk Island
-|Northern Mariana Islands|Palau|Palestine|Pitcairn|Saint Helena|Saint Pierre and Miquelon|Svalbard and Jan Mayen
-|Tokelau|Wallis and Futuna|Western Sahara|Sri Lanka|Myanmar|San Marino|Djibouti|Gibraltar|Anguilla|Ivory Coast
-|Suriname|Guadeloupe""".replace("\n", "").split(
-    "|"
-)  # outdated, cut off or disputed in countries.json
+# Outdated, cut off or disputed in countries.json.
+LEFT_OUT = """Burundi|Chad|Christmas Island|Congo|Fiji Islands|French Guiana|Guam|Hong Kong|Israel
+|Kiribati|Macao|Marshall Islands|American Samoa|Mayotte|Monaco|Montserrat|Netherlands Antilles
+|New Caledonia|Norfolk Island|Northern Mariana Islands|Palau|Palestine|Pitcairn|Saint Helena
+|Saint Pierre and Miquelon|Svalbard and Jan Mayen|Tokelau|Wallis and Futuna|Western Sahara|Sri Lanka
+|Myanmar|San Marino|Djibouti|Gibraltar|Anguilla|Ivory Coast|Suriname|Guadeloupe"""
+LEFT_OUT = LEFT_OUT.replace("\n", "").split("|")
 WITH_ARTICLE_NAMES = {
     "Netherlands",
     "Philippines",
@@ -33,19 +33,23 @@ WITH_ARTICLE_NAMES = {
     "Vatican",
 }
 
+# By what is asked for: the question's and the answer's template (duplex.training.text.templates).
 QUESTIONS = {
     "capital": (
         "{What's|What is|Do you know|Tell me|Can you tell me|Name} the capital {|city }of $name?"
-        "|What is the capital of $name?|Which city is the capital of $name?|What's $owner capital {|city}?"
+        "|What is the capital of $name?|Which city is the capital of $name?"
+        "|What's $owner capital {|city}?"
         "|I'd like to know the capital of $name.",
-        "The capital of $name is $capital.|The capital of $name is $capital.|$capital is the capital of $name."
+        "The capital of $name is $capital.|The capital of $name is $capital."
+        "|$capital is the capital of $name."
         "|It's $capital.|That's $capital.|$owner capital is $capital.",
     ),
     "currency": (
         "What currency {do they use|is used|do people use} in $name?|What's the currency of $name?"
         "|{What|Which} {money|currency} do I need in $name?|How do people pay in $name?"
         "|What money do they have in $name?",
-        "{They|People} {use|pay with} the $currency in $name.|The currency of $name is the $currency."
+        "{They|People} {use|pay with} the $currency in $name."
+        "|The currency of $name is the $currency."
         "|In $name people pay with the $currency.|It's the $currency.",
     ),
     "language": (
@@ -61,8 +65,10 @@ QUESTIONS = {
         "$name is in $continent.|It's in $continent.|You'll find $name in $continent.",
     ),
     "owner": (
-        "$capital is the capital of {which|what} country?|{What|Which} country has $capital as its capital?"
-        "|{What|Which} country is $capital the capital of?|Where is $capital?|{What|Which} country is $capital in?",
+        "$capital is the capital of {which|what} country?|{What"
+        "|Which} country has $capital as its capital?"
+        "|{What|Which} country is $capital the capital of?|Where is $capital?|{What"
+        "|Which} country is $capital in?",
         "$capital is the capital of $name.|$capital is in $name.|$capital is the capital of $name.",
     ),
 }
@@ -74,27 +80,35 @@ FULL_ANSWER = {topic: answer.split("|It's")[0] for topic, (_, answer) in QUESTIO
 
 @dataclass
 class Country:
-    name: str  # as it stands in a sentence: "the Netherlands"
+    """What is known about a country; "" where it is not."""
+
+    name: str  # As it stands in a sentence: "the Netherlands".
     capital: str
     currency: str
     language: str
     continent: str
-    known: bool
+    known: bool  # To most people.
 
     def slots(self) -> dict[str, str]:
+        """What stands for `$name` and the like in a template."""
         owner = self.name + ("'" if self.name.endswith("s") else "'s")
         return vars(self) | {"known": "", "owner": owner}
 
     def topics(self) -> list[str]:
+        """What can be asked about it."""
         return [topic for topic in QUESTIONS if topic == "owner" or getattr(self, topic)]
 
 
 def in_sentence(name: str) -> str:
+    """The name, with its article if it has one."""
     return "the " + name if WITH_ARTICLE.search(name) or name in WITH_ARTICLE_NAMES else name
 
 
 def load_countries(data: Path) -> list[Country]:
-    """Well-known countries first, then those of countries.json that are plain, with capital and continent only."""
+    """Well-known countries first, then the plain ones of countries.json.
+
+    Of these only capital and continent are known.
+    """
     countries = []
     for line in read_lines("countries"):
         name, capital, currency, language, continent = (part.strip() for part in line.split("|"))
@@ -117,6 +131,7 @@ def load_countries(data: Path) -> list[Country]:
 
 
 def ask(country: Country, topic: str, rng: random.Random) -> tuple[str, str]:
+    """(question, answer) about a country."""
     question, answer = QUESTIONS[topic]
     return expand(question, rng, country.slots()), expand(answer, rng, country.slots())
 
@@ -124,24 +139,19 @@ def ask(country: Country, topic: str, rng: random.Random) -> tuple[str, str]:
 def country_exchange(
     countries: list[Country], rng: random.Random
 ) -> tuple[str, list[tuple[str, str]]]:
-    """(key that decides the split, turns): one question, now and then the same about another country."""
+    """(key that decides the split, turns): a question, now and then the same of another country."""
     known = [country for country in countries if country.known]
     rare = [country for country in countries if not country.known]
     pool = rare if rng.random() < 0.12 else known
     country = rng.choice(pool)
     topic = rng.choice(["capital", "capital", "capital", *country.topics()])
     turns = [ask(country, topic, rng)]
-    # a rare country is held out by its name, a well-known one by the wording of the question
+    # A rare country is held out by its name, a well-known one by the wording of the question.
     key = turns[0][0] if country.known else country.name
     if country.known and topic != "owner" and rng.random() < 0.15:
         for other in rng.sample([c for c in known if c is not country], rng.choice([1, 1, 2])):
-            follow_up = (
-                FOLLOW_UP if topic == "capital" else FOLLOW_UP.replace("|the one of $name", "")
-            )
-            turns.append(
-                (
-                    expand(follow_up, rng, other.slots()),
-                    expand(FULL_ANSWER[topic], rng, other.slots()),
-                )
-            )
+            is_capital = topic == "capital"
+            template = FOLLOW_UP if is_capital else FOLLOW_UP.replace("|the one of $name", "")
+            question = expand(template, rng, other.slots())
+            turns.append((question, expand(FULL_ANSWER[topic], rng, other.slots())))
     return key, turns

@@ -4,8 +4,8 @@ import random
 
 from duplex.training.text.templates import expand
 
-UNITS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-seventeen eighteen nineteen""".split()
+UNITS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
+fifteen sixteen seventeen eighteen nineteen""".split()
 TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 MONTHS = (
@@ -16,29 +16,37 @@ ORDINALS = (
 )
 LETTERS = "A B C D E F G H I J K L M N O P Q R S T U V W X Y Z".split()
 
+# By operation: the question's and the answer's template (duplex.training.text.templates).
 SUM = {
     "+": (
         "{What's|What is|How much is|Tell me,|Can you tell me what|What do you get for} $a plus $b?"
-        "|{Add|Please add} $a and $b.|What's the sum of $a and $b?|What do $a and $b make?|$a plus $b?"
+        "|{Add|Please add} $a and $b.|What's the sum of $a and $b?|What do $a and $b make?"
+        "|$a plus $b?"
         "|If I have $a apples and get $b more, how many do I have?",
-        "$a plus $b is $c.|$a plus $b is $c.|That's $c.|$a plus $b makes $c.|The answer is $c.|It's $c.",
+        "$a plus $b is $c.|$a plus $b is $c.|That's $c.|$a plus $b makes $c.|The answer is $c."
+        "|It's $c.",
     ),
     "-": (
-        "{What's|What is|How much is|Tell me,|Can you tell me what} $a minus $b?|Take $b away from $a."
+        "{What's|What is|How much is|Tell me,|Can you tell me what} $a minus $b?"
+        "|Take $b away from $a."
         "|Subtract $b from $a.|What do you get when you take $b from $a?|$a minus $b?"
         "|If I have $a coins and spend $b, how many are left?",
-        "$a minus $b is $c.|$a minus $b is $c.|That's $c.|$a minus $b leaves $c.|The answer is $c.|It's $c.",
+        "$a minus $b is $c.|$a minus $b is $c.|That's $c.|$a minus $b leaves $c.|The answer is $c."
+        "|It's $c.",
     ),
     "*": (
         "{What's|What is|How much is|Tell me,|Can you tell me what} $a times $b?|Multiply $a by $b."
         "|What's $a multiplied by $b?|What do you get when you multiply $a by $b?|$a times $b?",
-        "$a times $b is $c.|$a times $b is $c.|That's $c.|$a times $b makes $c.|The answer is $c.|It's $c.",
+        "$a times $b is $c.|$a times $b is $c.|That's $c.|$a times $b makes $c.|The answer is $c."
+        "|It's $c.",
     ),
     "/": (
-        "{What's|What is|How much is} $a divided by $b?|Divide $a by $b.|What do you get when you divide $a by $b?",
+        "{What's|What is|How much is} $a divided by $b?|Divide $a by $b."
+        "|What do you get when you divide $a by $b?",
         "$a divided by $b is $c.|$a divided by $b is $c.|That's $c.|The answer is $c.",
     ),
 }
+# By sign: what may follow a sum, and 1 or -1.
 FOLLOW_UP = {
     "+": ("And {$c plus $d|plus $d|if you add $d}?|{Now add|Then add} $d.", 1),
     "-": ("And {$c minus $d|minus $d|if you take away $d}?|Now {subtract|take away} $d.", -1),
@@ -60,13 +68,15 @@ def operands(operation: str, rng: random.Random) -> tuple[int, int, int]:
     """(a, b, a operation b), small numbers more often."""
     high = rng.choice([10, 10, 10, 12, 12, 20])
     if operation == "+":
-        a, b = rng.randint(1, high), rng.randint(1, high)
+        a = rng.randint(1, high)
+        b = rng.randint(1, high)
         return a, b, a + b
     if operation == "-":
         a = rng.randint(2, high)
         b = rng.randint(1, a)
         return a, b, a - b
-    a, b = rng.randint(2, 12), rng.randint(2, rng.choice([10, 12]))
+    a = rng.randint(2, 12)
+    b = rng.randint(2, rng.choice([10, 12]))
     return (a, b, a * b) if operation == "*" else (a * b, b, a)
 
 
@@ -84,12 +94,8 @@ def arithmetic(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
         result = number_words(c + direction * d)
         word = "plus" if sign == "+" else "minus"
         slots = {"c": slots["c"], "d": number_words(d), "e": result}
-        turns.append(
-            (
-                expand(template, rng, slots),
-                expand(f"$c {word} $d is $e.|That's $e then.", rng, slots),
-            )
-        )
+        question = expand(template, rng, slots)
+        turns.append((question, expand(f"$c {word} $d is $e.|That's $e then.", rng, slots)))
     return f"{a}{operation}{b}", turns
 
 
@@ -174,34 +180,33 @@ def order(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
     ]  # fmt: skip
     if i < 12:
         slots["nth"] = ORDINALS[i]
-        forms.append((f"What's the $nth {unit} of the {whole}?|Which {unit} of the {whole} is the $nth?",
-                      f"The $nth {unit} of the {whole} is $a.|$a is the $nth {unit} of the {whole}."))  # fmt: skip
+        question = (
+            f"What's the $nth {unit} of the {whole}?|Which {unit} of the {whole} is the $nth?"
+        )
+        answer = f"The $nth {unit} of the {whole} is $a.|$a is the $nth {unit} of the {whole}."
+        forms.append((question, answer))
     if unit == "day":
-        forms.append(
-            (
-                "If today is $a, what day is tomorrow?",
-                "Then tomorrow is $next.|Tomorrow would be $next.",
-            )
-        )
-        forms.append(
-            (
-                "If today is $a, what day was yesterday?",
-                "Then yesterday was $last.|Yesterday was $last.",
-            )
-        )
+        question = "If today is $a, what day is tomorrow?"
+        forms.append((question, "Then tomorrow is $next.|Tomorrow would be $next."))
+        question = "If today is $a, what day was yesterday?"
+        forms.append((question, "Then yesterday was $last.|Yesterday was $last."))
     question, answer = rng.choice(forms)
     return f"order{names[i]}", [(expand(question, rng, slots), expand(answer, rng, slots))]
 
 
 def small_sum(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
-    """Two numbers up to ten, plus or minus: facts to be known, so only a wording is ever kept aside, never a sum."""
-    a, b = rng.randint(1, 10), rng.randint(1, 10)
+    """Two numbers up to ten, plus or minus: facts to be known.
+
+    So only a wording is ever kept aside, never a sum.
+    """
+    a = rng.randint(1, 10)
+    b = rng.randint(1, 10)
     operation = rng.choice("+-")
     a, c = (a, a + b) if operation == "+" else (a + b, a)
     slots = {"a": number_words(a), "b": number_words(b), "c": number_words(c)}
     question, answer = SUM[operation]
-    turn = expand(question, rng, slots), expand(answer, rng, slots)
-    return turn[0], [turn]
+    asked = expand(question, rng, slots)
+    return asked, [(asked, expand(answer, rng, slots))]
 
 
 def number_exchange(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:

@@ -1,5 +1,7 @@
-"""Exchanges in which the agent says something again (its own last answer, or a sentence given to it) or has only a
-remark to make on what it hears."""
+"""Exchanges in which the agent says something again, or has only a remark to make on what it hears.
+
+Said again is its own last answer, or a sentence given to it.
+"""
 
 import gzip
 import random
@@ -9,36 +11,50 @@ from pathlib import Path
 from duplex.training.text.templates import expand, read_lines
 
 AGAIN = (
-    "{|Sorry, |Excuse me, |Please, }{could|can} you {say|repeat} that{| again}{|, please}?|Sorry, what?|Pardon?"
+    "{|Sorry, |Excuse me, |Please, }{could|can} you {say|repeat} that{| again}{|, please}?"
+    "|Sorry, what?|Pardon?"
     "|Pardon me?"
-    "|{Sorry, |Excuse me, |}I didn't {hear|catch|get|understand} {you|that}.|What did you say?|Come again?"
+    "|{Sorry, |Excuse me, |}I didn't {hear|catch|get|understand} {you|that}.|What did you say?"
+    "|Come again?"
     "|What was that?"
-    "|Sorry, what {was that|did you say}?|Repeat that{|, please}.|Say that again{|, please}.|Please say that again."
-    "|Please repeat that.|Again, please.|One more time, please.|Once more, please.|Sorry?|Excuse me?|I missed that."
+    "|Sorry, what {was that|did you say}?|Repeat that{|, please}.|Say that again{|, please}."
+    "|Please say that again."
+    "|Please repeat that.|Again, please.|One more time, please.|Once more, please.|Sorry?"
+    "|Excuse me?|I missed that."
 )
 SAY = (
-    "{Repeat after me|Please repeat after me|Repeat this|Say this|Please say this|Can you say this|Say after me|Repeat}"
-    ": $text|Say: $text|Please say: $text|Can you repeat this sentence: $text|Repeat the following: $text"
+    "{Repeat after me|Please repeat after me|Repeat this|Say this|Please say this|Can you say this"
+    "|Say after me|Repeat}"
+    ": $text|Say: $text|Please say: $text|Can you repeat this sentence: $text"
+    "|Repeat the following: $text"
     "|Say the following: $text"
 )
 REMARKS = (
-    "{I see|Oh, I see|Oh|Ah, I see|Okay|Interesting}{.|, tell me more.|, please go on.|, how do you feel about that?}"
-    "|Oh, really? {Tell me more.|How come?|}|{I understand|That's good to know|Thank you for telling me}."
+    "{I see|Oh, I see|Oh|Ah, I see|Okay|Interesting}{.|, tell me more.|, please go on."
+    "|, how do you feel about that?}"
+    "|Oh, really? {Tell me more.|How come?|}|{I understand|That's good to know"
+    "|Thank you for telling me}."
 )
 UNKNOWN = (
-    "{I'm sorry, |Sorry, |}I {don't know|can't know that|have no idea|don't know that|really don't know}."
-    "|{I'm not sure|I don't know}, {what do you think|can you tell me more}?|I {can't say|couldn't say}."
+    "{I'm sorry, |Sorry, |}I {don't know|can't know that|have no idea|don't know that"
+    "|really don't know}."
+    "|{I'm not sure|I don't know}, {what do you think|can you tell me more}?|I {can't say"
+    "|couldn't say}."
 )
 FIRST_PERSON = re.compile(r"(I|I'm|I've|I'd|We|We're|My)\b(?!.*\byour?\b)")
 ABOUT_OTHERS = re.compile(
     r"(What|Why|Where|When|Who|How|Is|Did|Does|Was|Has)\b.*\b(he|she|they|his|her|their|him)\b"
 )
+# Before an answer that is repeated; mostly there is none.
 PREFIX = "||||Sure. |I said, |I said, |Of course. |No problem. |Sure, here it is. "
-FUNCTION_WORDS = "That's It's The They People Yes No A In After Before You My Your There Half Twice Not Sure".split()
+FUNCTION_WORDS = (
+    "That's It's The They People Yes No A In After Before You My Your There Half Twice Not Sure"
+).split()
 UNWANTED = re.compile(
-    r"\b(kill|die|dead|death|sex|shit|fuck|damn|hell|stupid|idiot|hate|gun|shoot|shot|suicide|drunk|bomb|war|rape|naked|blood|ass"
-    r"|murder|bitch|bastard|drug|drugs|kiss|kissed|god|jesus|hitler|nazi|slut|fat|ugly|cancer|stab|hang|whore|porn|racist"
-    r"|died|killed|dying|weapon|virgin|pregnant|breast|jew|jews|muslim|muslims|gay|jerk|moron|hostage|corpse|coffin)\w*\b",
+    r"\b(kill|die|dead|death|sex|shit|fuck|damn|hell|stupid|idiot|hate|gun|shoot|shot|suicide|drunk"
+    r"|bomb|war|rape|naked|blood|ass|murder|bitch|bastard|drug|drugs|kiss|kissed|god|jesus|hitler"
+    r"|nazi|slut|fat|ugly|cancer|stab|hang|whore|porn|racist|died|killed|dying|weapon|virgin"
+    r"|pregnant|breast|jew|jews|muslim|muslims|gay|jerk|moron|hostage|corpse|coffin)\w*\b",
     re.IGNORECASE,
 )
 
@@ -65,11 +81,15 @@ def say_after_me(sentence: str, rng: random.Random) -> tuple[str, str]:
 
 
 def own_phrases() -> list[str]:
+    """Short texts of our own, to be said after the user."""
     return read_lines("phrases") + read_lines("funfacts")
 
 
 def remark(sentences: list[str], rng: random.Random) -> tuple[str, tuple[str, str]] | None:
-    """(sentence, turn): something said about the user or others, and an answer that claims no knowledge of it."""
+    """(sentence, turn): something about the user or others, and an answer that knows nothing of it.
+
+    None where the sentence drawn is of another kind.
+    """
     sentence = rng.choice(sentences)
     if FIRST_PERSON.match(sentence) and sentence.endswith("."):
         return sentence, (sentence, expand(REMARKS, rng))
@@ -79,7 +99,7 @@ def remark(sentences: list[str], rng: random.Random) -> tuple[str, tuple[str, st
 
 
 def answer_again(answer: str, rng: random.Random) -> tuple[str, str]:
-    """A request to repeat, and the last answer word for word, now and then after "Sure." or "I said"."""
+    """A request to repeat, and the last answer word for word, now and then after "Sure."."""
     answer = re.sub(r"^(Sure\.|I said,|Of course\.|No problem\.|Sure, here it is\.) ", "", answer)
     prefix = rng.choice(PREFIX.split("|"))
     if prefix.endswith(", ") and answer.split()[0].strip(",.") in FUNCTION_WORDS:

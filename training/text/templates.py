@@ -8,9 +8,9 @@ A file of exchanges (texts/*.txt) is a list of blocks with a blank line between 
     U: Why?
     A: Because $food2.
 
-`U:` and `A:` lines are the user's and the agent's turns, in pairs, their alternatives between bars. An `@` line
-defines a slot for its block: one item is drawn for a dialogue, `$food` is its first field and `$food2` its second.
-A line `W: 3` makes its block three times as frequent.
+`U:` and `A:` lines are the user's and the agent's turns, in pairs, their alternatives between bars.
+An `@` line defines a slot for its block: one item is drawn for a dialogue, `$food` is its first
+field and `$food2` its second. A line `W: 3` makes its block three times as frequent.
 """
 
 import random
@@ -19,16 +19,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 TEXTS = Path(__file__).parents[1] / "texts"
-CHOICE = re.compile(r"\{([^{}]*)\}")  # innermost choice
+# An innermost choice.
+CHOICE = re.compile(r"\{([^{}]*)\}")
 SENTENCE = re.compile(r"[^.?!]+[.?!]")
 QUESTION = re.compile(
-    r"\s*(and |but |so )?(how about|what about|why|do|does|did|are you|are we|is it|is that|is she|is he|was|what|who"
+    r"\s*(and |but |so )?(how about|what about|why|do|does|did|are you|are we|is it|is that|is she"
+    r"|is he|was|what|who"
     r"|where|how|can you|can i|could you|shall|should|would you|will you|have you|which|may i)\b"
     r"(?! (a|an|nice|interesting|lovely)\b)",
     re.IGNORECASE,
 )
 STATEMENT = re.compile(
-    r"\s*(please|tell|name|give|pick|choose|think|throw|roll|flip|count|add|spell|maybe|you|i'd|try|then try"
+    r"\s*(please|tell|name|give|pick|choose|think|throw|roll|flip|count|add|spell|maybe|you|i'd"
+    r"|try|then try"
     r"|surprise|teach|make|say|ask|i)\b",
     re.IGNORECASE,
 )
@@ -44,7 +47,7 @@ class Block:
 
 
 def expand(template: str, rng: random.Random, slots: dict[str, str] | None = None) -> str:
-    """Draws one text of a template: slots are filled, each {a|b} becomes one of its alternatives."""
+    """One text of a template: slots are filled, each {a|b} becomes one of its alternatives."""
     text = "{" + template + "}"
     while match := CHOICE.search(text):
         text = text[: match.start()] + rng.choice(match.group(1).split("|")) + text[match.end() :]
@@ -56,7 +59,10 @@ def expand(template: str, rng: random.Random, slots: dict[str, str] | None = Non
 
 
 def end_mark(sentence: str) -> str:
-    """A question mark after a question and none after a request, whatever the alternatives left there."""
+    """The sentence with a question mark after a question and none after a request.
+
+    The alternatives drawn may have left another.
+    """
     clause = re.sub(r"^.*, ", "", sentence)
     if QUESTION.match(sentence) or (clause != sentence and QUESTION.match(clause)):
         return re.sub(r"\.$", "?", sentence)
@@ -95,7 +101,7 @@ def read_blocks(name: str) -> list[Block]:
     return blocks
 
 
-def draw(
+def sample_dialogue(
     block: Block, rng: random.Random, common: dict[str, str] | None = None
 ) -> list[tuple[str, str]]:
     """One dialogue of a block: (user text, agent text) pairs. `common` slots serve every block."""

@@ -1,0 +1,52 @@
+"""Trained parts become an agent folder; what is not given is the shipped agent's."""
+
+import json
+
+import pytest
+import torch
+from duplex.training import export
+from duplex.training.average import average
+from safetensors.torch import load_file
+
+from duplex import checkpoint
+from duplex.weights import DEFAULT_AGENT
+from tests.training.helpers import strings, tiny_lm
+
+
+def test_an_exported_lm_makes_a_whole_agent(tmp_path):
+    lm = tiny_lm()
+    checkpoint.save(lm.state_dict(), lm.config, tmp_path / "run")
+    out = tmp_path / "agent"
+    export.main(strings("--lm", tmp_path / "run", "--strength", 0.5, "--out", out))
+    told = json.loads((out / "lm" / "config.json").read_text())
+    assert told["lora_scale"] == 0.5 * lm.config.lora_scale and told["width"] == lm.config.width
+    tensors = checkpoint.load_tensors(out / "lm")
+    assert tensors.keys() == lm.state_dict().keys()
+    for name in ("encoder", "lexicon", "talker", "codec"):
+        shipped = (DEFAULT_AGENT / name / "model.safetensors").read_bytes()
+        assert (out / name / "model.safetensors").read_bytes() == shipped
+    assert (out / "tokenizer.json").exists()
+
+
+def test_parts_that_are_there_stay(tmp_path):
+    encoder = tmp_path / "agent" / "encoder"
+    encoder.mkdir(parents=True)
+    (encoder / "model.safetensors").write_bytes(b"mine")
+    export.main(strings("--out", tmp_path / "agent"))
+    assert (encoder / "model.safetensors").read_bytes() == b"mine"
+
+
+def test_a_shipped_part_is_no_run(tmp_path):
+    with pytest.raises(SystemExit, match="packed in 8 bits already"):
+        export.main(strings("--lm", DEFAULT_AGENT / "lm", "--out", tmp_path / "agent"))
+
+
+def test_an_average_is_weighted_by_the_shares(tmp_path):
+    lm = tiny_lm()
+    names = ("a", "b")
+    for name, value in zip(names, (0.0, 4.0), strict=True):
+        tensors = {"weight": torch.full((2, 2), value), "count": torch.tensor(3)}
+        checkpoint.save(tensors, lm.config, tmp_path / name)
+    average([(tmp_path / "a", 0.25), (tmp_path / "b", 0.75)], tmp_path / "mean")
+    found = load_file(tmp_path / "mean" / "model.safetensors")
+    assert found["weight"].eq(3.0).all() and found["count"] == 3
