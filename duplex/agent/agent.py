@@ -334,7 +334,7 @@ class Agent:
         self.context.counts = LMCounts()
         self.speculation.counts = SpeculationCounts()
         self.decoder.counts = self.speculation.counts
-        self.response.synthesizer.counts = type(self.response.synthesizer.counts)()
+        self.response.synthesizer.calls = 0
 
     def metrics(self) -> dict[str, float | dict[str, int]]:
         """Figures for whoever watches the server, see serving/metrics.py. Any thread may ask."""
@@ -350,7 +350,7 @@ class Agent:
             "calls_saved": counts.calls_saved,
             "draft_seconds": counts.draft_seconds,
             "draft_on": int(self.parts.draft is not None and not counts.is_draft_off),
-            "talker_calls": self.response.synthesizer.counts.calls,
+            "talker_calls": self.response.synthesizer.calls,
             "guesses": proposed,
             "guesses_right": accepted,
         }

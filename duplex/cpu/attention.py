@@ -4,6 +4,8 @@ The LM and the talker keep their caches in 32 or 16 bits: with several long conv
 the cache is read in a call as of the weights.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from llvmlite import ir
@@ -22,6 +24,23 @@ from duplex.cpu.shared_work import (
     store,
     wait_for_helper,
 )
+
+
+class Reach(NamedTuple):
+    """Which cells of a ring a query attends to, and how."""
+
+    seen: np.ndarray  # [S] the cells
+    bias: np.ndarray  # [H, at least S] is added to the scores
+    scores: np.ndarray  # [at least S] space
+
+
+class Cells(NamedTuple):
+    """The cells of all slots, and which of them N rows of queries may see."""
+
+    keys: np.ndarray  # [B, kv_heads, W, C] float32, or the upper half of its bits
+    values: np.ndarray  # [B, kv_heads, C, W] of the same type
+    slots: np.ndarray  # [N] the slot of each row
+    hidden: np.ndarray  # [N, S] is added to the scores, see `visibility_bias`
 
 
 @intrinsic
@@ -59,7 +78,8 @@ def softmax_numerators(scores, scale, bias, count):
 
     Returns their sum.
     """
-    top, total = np.float32(-np.inf), np.float32(0)
+    top = np.float32(-np.inf)
+    total = np.float32(0)
     for j in range(count):
         scores[j] = scores[j] * scale + bias[j]
         top = max(top, scores[j])
@@ -71,20 +91,16 @@ def softmax_numerators(scores, scale, bias, count):
 
 
 @njit(**OPTIONS)
-def attend_ring(q, keys, values, seen, bias, scores, y):
-    """y [H, W]: attention of q [H, W] over some cells of keys and values [H or fewer, C, W].
+def attend_ring(q, keys, values, reach, y):
+    """y [H, W]: attention of q [H, W] over the cells in reach of keys and values [H, C, W].
 
     Four cells at a time: their sums do not wait for each other.
-
-    Args:
-        seen: [S] these cells.
-        bias: [H, at least S] is added to the scores.
-        scores: [at least S] space.
     """
     heads, width = q.shape
-    group, fours = heads // keys.shape[0], seen.size // 4 * 4
+    seen, bias, scores = reach
+    fours = seen.size // 4 * 4
     for h in range(heads):
-        query, key, value, mixed = q[h], keys[h // group], values[h // group], y[h]
+        query, key, value, mixed = q[h], keys[h], values[h], y[h]
         for j in range(0, fours, 4):
             a, b, c, d = key[seen[j]], key[seen[j + 1]], key[seen[j + 2]], key[seen[j + 3]]
             of_a, of_b, of_c, of_d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
@@ -95,7 +111,8 @@ def attend_ring(q, keys, values, seen, bias, scores, y):
                 of_d += query[i] * d[i]
             scores[j], scores[j + 1], scores[j + 2], scores[j + 3] = of_a, of_b, of_c, of_d
         for j in range(fours, seen.size):
-            a, of_a = key[seen[j]], np.float32(0)
+            a = key[seen[j]]
+            of_a = np.float32(0)
             for i in range(width):
                 of_a += query[i] * a[i]
             scores[j] = of_a
@@ -150,7 +167,8 @@ def visibility_bias(visible, place):
         visible: [B, L, C] which cells each query may see.
         place: [N] which of the B L queries are asked for.
     """
-    length, hidden = visible.shape[1], np.zeros((place.size, visible.shape[2]), np.float32)
+    length = visible.shape[1]
+    hidden = np.zeros((place.size, visible.shape[2]), np.float32)
     for n in range(place.size):
         for cell in range(visible.shape[2]):
             if not visible[place[n] // length, place[n] % length, cell]:
@@ -205,38 +223,38 @@ def attend_heads(q, keys, values, hidden, scores, y):
 
 
 @njit(**OPTIONS)
-def attend_piece(piece, qkv, keys, values, slots, hidden, scores, y):
+def attend_piece(piece, qkv, cells, scores, y):
     """One row's queries of one key head; the rest as `attend_cells` has it."""
-    group = y.shape[1] // keys.shape[1]
-    n, h = piece // keys.shape[1], piece % keys.shape[1]
+    kv_heads = cells.keys.shape[1]
+    group = y.shape[1] // kv_heads
+    n, h = piece // kv_heads, piece % kv_heads
     own = slice(h * group, (h + 1) * group)
-    attend_heads(qkv[n, own], keys[slots[n], h], values[slots[n], h], hidden[n], scores, y[n, own])
+    slot = cells.slots[n]
+    keys, values = cells.keys[slot, h], cells.values[slot, h]
+    attend_heads(qkv[n, own], keys, values, cells.hidden[n], scores, y[n, own])
 
 
 @njit(**OPTIONS)
-def attend_cells(qkv, keys, values, slots, hidden, scores, y):
+def attend_cells(qkv, cells, scores, y):
     """y [N, H, W]: attention of the queries in qkv [N, H and more, W] over their slots' cells.
 
     The helper does a part of it, as of a product.
 
     Args:
-        keys: [B, kv_heads, W, C] float32, or the upper half of its bits; see `cache_arrays`.
-        values: [B, kv_heads, C, W] of the same type.
-        slots: [N] the slot of each row.
-        hidden: [N, S] is added to the scores, see `visibility_bias`.
         scores: [C] space.
     """
+    keys = cells.keys
     pieces = y.shape[0] * keys.shape[1]
     if keys.itemsize != 2 or not may_share():
         for piece in range(pieces):
-            attend_piece(piece, qkv, keys, values, slots, hidden, scores, y)
+            attend_piece(piece, qkv, cells, scores, y)
         return
     number = announce()
     store(WORK, address_of(qkv))
     store(WORK + 1, address_of(keys))
-    store(WORK + 2, address_of(values))
-    store(WORK + 3, address_of(slots))
-    store(WORK + 4, address_of(hidden))
+    store(WORK + 2, address_of(cells.values))
+    store(WORK + 3, address_of(cells.slots))
+    store(WORK + 4, address_of(cells.hidden))
     store(WORK + 5, address_of(y))
     store(WORK + 6, y.shape[0])
     store(WORK + 7, y.shape[1])
@@ -244,10 +262,12 @@ def attend_cells(qkv, keys, values, slots, hidden, scores, y):
     store(WORK + 9, keys.shape[0])
     store(WORK + 10, keys.shape[1])
     store(WORK + 11, keys.shape[3])
-    store(WORK + 12, hidden.shape[1])
+    store(WORK + 12, cells.hidden.shape[1])
     open_ticket(number, pieces, ATTENTION)
-    own, piece = 0, claim_piece(number, pieces)
+    own = 0
+    piece = claim_piece(number, pieces)
     while piece >= 0:
-        attend_piece(piece, qkv, keys, values, slots, hidden, scores, y)
-        own, piece = own + 1, claim_piece(number, pieces)
+        attend_piece(piece, qkv, cells, scores, y)
+        own += 1
+        piece = claim_piece(number, pieces)
     wait_for_helper(pieces - own)

@@ -11,7 +11,7 @@ import torch
 from numba import njit
 from torch import nn
 
-from duplex.cpu.attention import attend_ring
+from duplex.cpu.attention import Reach, attend_ring
 from duplex.cpu.kernels import (
     OPTIONS,
     Int8Weights,
@@ -41,6 +41,17 @@ class PackedWeights(NamedTuple):
     distance_bias: np.ndarray  # [layers, heads, window]
 
 
+class RingState(NamedTuple):
+    """An EncoderState as arrays."""
+
+    mel_tail: np.ndarray  # [B, 2, 80]
+    conv_tail: np.ndarray  # [B, 1, C]
+    keys: np.ndarray  # [layers, B, heads, ring, head width]
+    values: np.ndarray  # [layers, B, heads, ring, head width]
+    filled: np.ndarray  # [B]
+    cursor: int
+
+
 @njit(**OPTIONS)
 def convolve(x, w, step):
     """x [B, T, C], kernels of three frames, one every `step` -> gelu of [B, T', rows]."""
@@ -54,18 +65,16 @@ def convolve(x, w, step):
 
 
 @njit(**OPTIONS)
-def attend(qkv, keys, values, filled, cursor, bias, mixed):
-    """Write a tick's keys and values to one layer's ring, and attend to what is in reach.
+def attend(i, qkv, state, bias, mixed):
+    """Write a tick's keys and values to the ring of layer i, and attend to what is in reach.
 
     Args:
         qkv: [B, T, 3, heads, head width].
-        keys, values: [B, heads, ring, head width].
-        filled: [B] frames heard before, at most `window`.
-        cursor: where the tick's first frame goes.
         bias: [heads, window] by distance.
         mixed: [B T, heads, head width] is filled with what attention finds.
     """
     slots, count = qkv.shape[:2]
+    keys, values, cursor = state.keys[i], state.values[i], state.cursor
     ring, window = keys.shape[2], bias.shape[1]
     scores = np.empty(window, np.float32)
     seen = np.empty(window, np.int64)
@@ -74,20 +83,20 @@ def attend(qkv, keys, values, filled, cursor, bias, mixed):
             keys[slot, :, cursor + row] = qkv[slot, row, 1]
             values[slot, :, cursor + row] = qkv[slot, row, 2]
         for row in range(count):
-            reach = min(filled[slot] + row + 1, window)
-            for distance in range(reach):
+            near = min(state.filled[slot] + row + 1, window)
+            for distance in range(near):
                 seen[distance] = (cursor + row - distance) % ring
-            query = qkv[slot, row, 0]
+            reach = Reach(seen[:near], bias, scores)
             y = mixed[slot * count + row]
-            attend_ring(query, keys[slot], values[slot], seen[:reach], bias, scores, y)
+            attend_ring(qkv[slot, row, 0], keys[slot], values[slot], reach, y)
 
 
 @njit(**OPTIONS)
-def tick(mel, mel_tail, conv_tail, keys, values, filled, cursor, weights):
+def tick(mel, state, weights):
     """See Encoder.tick. Returns frames [B, T, C] and the new tails."""
-    slots, layers, heads, head_width = mel.shape[0], keys.shape[0], keys.shape[2], keys.shape[4]
-    mel = np.concatenate((mel_tail, mel), 1)
-    middle = np.concatenate((conv_tail, convolve(mel, layer(weights.conv1, 0), 1)), 1)
+    layers, slots, heads, _, head_width = state.keys.shape
+    mel = np.concatenate((state.mel_tail, mel), 1)
+    middle = np.concatenate((state.conv_tail, convolve(mel, layer(weights.conv1, 0), 1)), 1)
     frames = convolve(middle, layer(weights.conv2, 0), 2) + weights.offset
     count, width = frames.shape[1], frames.shape[2]
     x = frames.reshape(slots * count, width)
@@ -101,7 +110,7 @@ def tick(mel, mel_tail, conv_tail, keys, values, filled, cursor, weights):
         layer_norm(x, weights.norm1[i, 0], weights.norm1[i, 1], normed)
         int8_matmul_into(normed, layer(weights.qkv, i), qkv_space)
         qkv = qkv_space.y.reshape(slots, count, 3, heads, head_width)
-        attend(qkv, keys[i], values[i], filled, cursor, weights.distance_bias[i], mixed)
+        attend(i, qkv, state, weights.distance_bias[i], mixed)
         int8_matmul_into(mixed.reshape(len(x), width), layer(weights.out, i), out_space)
         x += out_space.y
         layer_norm(x, weights.norm2[i, 0], weights.norm2[i, 1], normed)
@@ -109,8 +118,8 @@ def tick(mel, mel_tail, conv_tail, keys, values, filled, cursor, weights):
         gelu(up_space.y)
         int8_matmul_into(up_space.y, layer(weights.down, i), down_space)
         x += down_space.y
-    next_mel_tail = mel[:, -mel_tail.shape[1] :].copy()
-    next_conv_tail = middle[:, -conv_tail.shape[1] :].copy()
+    next_mel_tail = mel[:, -state.mel_tail.shape[1] :].copy()
+    next_conv_tail = middle[:, -state.conv_tail.shape[1] :].copy()
     return x.reshape(frames.shape), next_mel_tail, next_conv_tail
 
 
@@ -129,12 +138,12 @@ class CompiledEncoder:
 
     def tick(self, mel: torch.Tensor, state: EncoderState) -> torch.Tensor:
         """See Encoder.tick."""
-        inputs = (
+        mel, *tails = (
             np.ascontiguousarray(part.float().numpy())
             for part in (mel, state.mel_tail, state.conv_tail)
         )
         ring = state.keys.numpy(), state.values.numpy(), state.filled.numpy(), state.cursor
-        found = tick(*inputs, *ring, self.weights)
+        found = tick(mel, RingState(*tails, *ring), self.weights)
         x, state.mel_tail, state.conv_tail = (torch.from_numpy(array) for array in found)
         return x
 

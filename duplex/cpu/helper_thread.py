@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from numba import carray, njit
 
-from duplex.cpu.attention import attend_piece
-from duplex.cpu.kernels import GROUP, LANES, OPTIONS, Int8Weights, multiply_blocks
+from duplex.cpu.attention import Cells, attend_piece
+from duplex.cpu.dot_products import GROUP, LANES
+from duplex.cpu.kernels import OPTIONS, Int8Weights, Workspace, multiply_blocks
 from duplex.cpu.shared_work import (
     CLOSED,
     DONE,
@@ -27,24 +28,13 @@ from duplex.cpu.shared_work import (
     yield_core,
 )
 
-# Words that describe any work, at most.
-MAX_WORK_WORDS = 13
-
-# Looks for work in vain after which another process may have the core.
-LOOKS_BEFORE_YIELD = 1000
-
-_wake = threading.Event()
-_lock = threading.Lock()
-_thread: threading.Thread | None = None
-_users = 0
-
 
 @njit(**OPTIONS)
 def worker_loop():
     """Do pieces of the work of other threads, as long as one of them wants help."""
     sums = np.empty((16, LANES), np.int32)
     scores = np.empty(0, np.float32)
-    words = np.empty(MAX_WORK_WORDS, np.int64)
+    words = np.empty(13, np.int64)  # As many as describe any work.
     looks = 0
     over = -1
     while load(NEEDED):
@@ -54,8 +44,8 @@ def worker_loop():
         if ticket & CLOSED == CLOSED or number == over:
             pause()
             looks += 1
-            if looks % LOOKS_BEFORE_YIELD == 0:
-                yield_core()
+            if looks % 1000 == 0:
+                yield_core()  # Another process may have the core.
             continue
         for i in range(words.size):
             words[i] = load(WORK + i)
@@ -83,14 +73,15 @@ def _multiply_pieces(words, number, pieces, piece, sums):
         carray(pointer(words[1]), (count * LANES,), np.float32),
         carray(pointer(words[2]), (count * LANES,), np.float32),
     )
-    digits = carray(pointer(words[3]), (2 * (rows + 7) * GROUP * groups,), np.int8)
-    unit = carray(pointer(words[4]), (rows,), np.float32)
-    total = carray(pointer(words[5]), (2 * rows,), np.int32)
-    y = carray(pointer(words[6]), (rows, width), np.float32)
+    space = Workspace(
+        carray(pointer(words[3]), (2 * (rows + 7) * GROUP * groups,), np.int8),
+        carray(pointer(words[4]), (rows,), np.float32),
+        carray(pointer(words[5]), (2 * rows,), np.int32),
+        sums,
+        carray(pointer(words[6]), (rows, width), np.float32),
+    )
     while piece >= 0:
-        begin = piece * count // pieces
-        end = (piece + 1) * count // pieces
-        multiply_blocks(begin, end, w, digits, unit, total, sums, y)
+        multiply_blocks(piece * count // pieces, (piece + 1) * count // pieces, w, space)
         fetch_add(DONE, 1)
         piece = claim_piece(number, pieces)
 
@@ -101,38 +92,52 @@ def _attend_pieces(words, number, pieces, piece, scores):
     rows, heads, width = words[6], words[7], words[8]
     batch, kv_heads, cells, seen = words[9], words[10], words[11], words[12]
     qkv = carray(pointer(words[0]), (rows, heads + 2 * kv_heads, width), np.float32)
-    keys = carray(pointer(words[1]), (batch, kv_heads, width, cells), np.uint16)
-    values = carray(pointer(words[2]), (batch, kv_heads, cells, width), np.uint16)
-    slots = carray(pointer(words[3]), (rows,), np.int64)
-    hidden = carray(pointer(words[4]), (rows, seen), np.float32)
+    there = Cells(
+        carray(pointer(words[1]), (batch, kv_heads, width, cells), np.uint16),
+        carray(pointer(words[2]), (batch, kv_heads, cells, width), np.uint16),
+        carray(pointer(words[3]), (rows,), np.int64),
+        carray(pointer(words[4]), (rows, seen), np.float32),
+    )
     y = carray(pointer(words[5]), (rows, heads, width), np.float32)
     while piece >= 0:
-        attend_piece(piece, qkv, keys, values, slots, hidden, scores, y)
+        attend_piece(piece, qkv, there, scores, y)
         fetch_add(DONE, 1)
         piece = claim_piece(number, pieces)
 
 
-@contextlib.contextmanager
-def running() -> Iterator[None]:
-    """While it lasts, a second thread helps with every product and attention of enough work."""
-    global _thread, _users
-    with _lock:
-        if _thread is None:
-            _thread = threading.Thread(target=_run, name="products", daemon=True)
-            _thread.start()
-        _users += 1
-        WORDS[NEEDED] = _users
-    _wake.set()
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            WORDS[NEEDED] = _users
+class HelperThread:
+    """The thread that runs `worker_loop` while it is wanted."""
+
+    def __init__(self):
+        self.wake = threading.Event()
+        self.lock = threading.Lock()
+        self.thread: threading.Thread | None = None
+        self.users = 0
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """While it lasts, the thread helps with every product and attention of enough work."""
+        with self.lock:
+            if self.thread is None:
+                self.thread = threading.Thread(target=self.run, name="products", daemon=True)
+                self.thread.start()
+            self.users += 1
+            WORDS[NEEDED] = self.users
+        self.wake.set()
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.users -= 1
+                WORDS[NEEDED] = self.users
+
+    def run(self) -> None:
+        """What the thread does: it sleeps until it is wanted."""
+        while True:
+            self.wake.wait()
+            self.wake.clear()
+            worker_loop()
 
 
-def _run() -> None:
-    while True:
-        _wake.wait()
-        _wake.clear()
-        worker_loop()
+# One thread for the whole process.
+running = HelperThread().running

@@ -13,11 +13,17 @@ from typing import NamedTuple
 import numba
 import numpy as np
 import torch
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
+from duplex.cpu.dot_products import (
+    GROUP,
+    LANES,
+    dot_products_2,
+    dot_products_8,
+    dot_products_16,
+)
 from duplex.cpu.shared_work import (
     MATMUL,
     WORK,
@@ -31,11 +37,20 @@ from duplex.cpu.shared_work import (
 )
 from duplex.weights import cache_folder
 
-# numba's cache looks at a function's own file only, and these are parts of functions in others: so
-# there is a folder for each state of all files here.
-_sources = sorted(Path(__file__).parent.glob("*.py"))
-_state = hashlib.sha256(b"".join(path.read_bytes() for path in _sources)).hexdigest()[:16]
-COMPILED = cache_folder() / "compiled" / _state
+
+def compiled_folder() -> Path:
+    """Where compiled code is kept.
+
+    numba's cache looks at a function's own file only, and these are parts of functions in others:
+    so there is a folder for each state of all files here.
+    """
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    assert any(path.name == "lm.py" for path in sources), f"no sources beside {__file__}"
+    state = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    return cache_folder() / "compiled" / state
+
+
+COMPILED = compiled_folder()
 numba.config.CACHE_DIR = str(COMPILED)
 
 OPTIONS = {
@@ -45,20 +60,9 @@ OPTIONS = {
     "error_model": "numpy",
 }
 
-# Rows of weights that are multiplied at once.
-LANES = 16
-
-# Weights of each of these rows.
-GROUP = 4
-
-# Bytes of weights that are fetched before they are used.
-PREFETCH_BYTES = 4096
 
 # Fine steps in a coarse step of an activation.
 FINE_STEPS = 254
-
-# Pieces of a product that two threads make.
-MAX_PIECES = 12
 
 # Bytes of weights from which on a product is shared. Of fewer, one thread is faster alone.
 MIN_SHARED_BYTES = 65_536
@@ -73,9 +77,6 @@ EXP2 = tuple(
 ERF = tuple(
     np.float32(c) for c in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
 )
-
-# Whether the processor has an instruction for sums of four products of 8 bits.
-HAS_VNNI = bool(binding.get_host_cpu_features().get("avx512vnni"))
 
 
 class Int8Weights(NamedTuple):
@@ -139,118 +140,6 @@ def layer(w, i):
     return Int8Weights(w.weight[i], w.scale[i], w.bias[i])
 
 
-_I8 = ir.IntType(8)
-_I32 = ir.IntType(32)
-_LANES_T = ir.VectorType(_I32, LANES)
-_WEIGHTS_T = ir.VectorType(_I8, LANES * GROUP)
-_GROUP_T = ir.VectorType(_I8, GROUP)
-
-
-def make_dot_products(rows: int, has_instruction: bool):
-    """The intrinsic dot_products(x, at, w, block, totals) for so many rows of x.
-
-    totals[r] int32 [LANES] = row r of x times each row of w[block], whose weights are taken as 0 to
-    255. The rows of x begin at byte `at`, GROUP columns of each by turns.
-
-    Args:
-        has_instruction: use the processor's own for sums of four such products. Otherwise LLVM
-            finds that for sums of two, if there is one.
-    """
-
-    @intrinsic
-    def dot_products(typingctx, x, at, w, block, totals):
-        def codegen(context, builder, signature, args):
-            def pointer(place):
-                return context.make_array(signature.args[place])(context, builder, args[place]).data
-
-            shape = context.make_array(signature.args[2])(context, builder, args[2]).shape
-            groups = builder.extract_value(shape, 1)
-            size = groups.type
-            step = ir.Constant(size, LANES * GROUP)
-            own = builder.gep(pointer(2), [builder.mul(args[3], builder.mul(groups, step))])
-            given = builder.gep(pointer(0), [args[1]])
-            total_t = _LANES_T if has_instruction else ir.VectorType(_I32, LANES * GROUP // 2)
-            found = [
-                cgutils.alloca_once_value(builder, ir.Constant(total_t, None)) for _ in range(rows)
-            ]
-            with cgutils.for_range(builder, groups) as loop:
-                here = builder.gep(own, [builder.mul(loop.index, step)])
-                _prefetch(builder, builder.gep(here, [ir.Constant(size, PREFETCH_BYTES)]))
-                weights = _load(builder, here, _WEIGHTS_T)
-                row_bytes = ir.Constant(size, rows * GROUP)
-                digits = builder.gep(given, [builder.mul(loop.index, row_bytes)])
-                for r, total in enumerate(found):
-                    at = builder.gep(digits, [ir.Constant(size, r * GROUP)])
-                    group = _load(builder, at, _GROUP_T)
-                    before = builder.load(total)
-                    added = _add_products(builder, before, weights, group, has_instruction)
-                    builder.store(added, total)
-            for r, total in enumerate(found):
-                to = builder.gep(pointer(4), [ir.Constant(size, r * LANES)])
-                sums = builder.load(total)
-                if not has_instruction:
-                    sums = _sum_pairs(builder, sums, LANES)
-                builder.store(sums, builder.bitcast(to, _LANES_T.as_pointer()), align=4)
-            return context.get_dummy_value()
-
-        return types.void(x, types.intp, w, types.intp, totals), codegen
-
-    return dot_products
-
-
-def _function(builder, result, given, name):
-    """A function of LLVM."""
-    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, given), name)
-
-
-def _prefetch(builder, at) -> None:
-    """Fetch what is at a pointer for reading, into all caches."""
-    given = [_I8.as_pointer(), _I32, _I32, _I32]
-    prefetch = _function(builder, ir.VoidType(), given, "llvm.prefetch.p0")
-    how = [ir.Constant(_I32, number) for number in (0, 3, 1)]  # to read, all levels, data
-    builder.call(prefetch, [at, *how])
-
-
-def _load(builder, at, type_):
-    """A vector from a pointer that need not be aligned."""
-    loaded = builder.load(builder.bitcast(at, type_.as_pointer()))
-    loaded.align = 1
-    return loaded
-
-
-def _sum_pairs(builder, vector, count):
-    """[2 count] -> the sums of neighbours [count]."""
-    even, odd = (
-        ir.Constant(ir.VectorType(_I32, count), [2 * n + side for n in range(count)])
-        for side in (0, 1)
-    )
-    return builder.add(
-        builder.shuffle_vector(vector, vector, even), builder.shuffle_vector(vector, vector, odd)
-    )
-
-
-def _add_products(builder, total, weights, group, has_instruction: bool):
-    """Add the products of LANES times GROUP weights and a group of a row of x to the totals."""
-    if has_instruction:
-        undefined = ir.Constant(_LANES_T, ir.Undefined)
-        one = builder.insert_element(undefined, builder.bitcast(group, _I32), ir.Constant(_I32, 0))
-        every = builder.shuffle_vector(one, one, ir.Constant(_LANES_T, [0] * LANES))
-        name = "llvm.x86.avx512.vpdpbusd.512"
-        return builder.call(
-            _function(builder, _LANES_T, [_LANES_T] * 3, name),
-            [total, builder.bitcast(weights, _LANES_T), every],
-        )
-    wide = ir.VectorType(_I32, LANES * GROUP)
-    turns = ir.Constant(wide, [n % GROUP for n in range(LANES * GROUP)])
-    every = builder.sext(builder.shuffle_vector(group, group, turns), wide)
-    products = builder.mul(builder.zext(weights, wide), every)
-    return builder.add(total, _sum_pairs(builder, products, LANES * GROUP // 2))
-
-
-_DOT_PRODUCTS = {rows: make_dot_products(rows, HAS_VNNI) for rows in (2, 8, 16)}
-_DOT_2, _DOT_8, _DOT_16 = _DOT_PRODUCTS.values()
-
-
 @njit(**OPTIONS)
 def rows_at_once(left):
     """How many rows of x are multiplied at once when so many are left.
@@ -277,7 +166,8 @@ def abs_max(row):
     Magnitudes compare as their bits do, many at once. As floats they would one by one, because one
     may be no number.
     """
-    bits, top = row.view(np.int32), np.int32(0)
+    bits = row.view(np.int32)
+    top = np.int32(0)
     for i in range(bits.size):
         top = max(top, bits[i] & np.int32(0x7FFFFFFF))
     return max(np.float32(1e-8), float_from_bits(top))
@@ -291,19 +181,23 @@ def quantize_activations(x, digits, unit, total):
     depend on the other rows.
 
     Args:
-        digits: is filled with int8, laid as `make_dot_products` wants them.
+        digits: is filled with int8, laid as dot_products.py wants them.
         unit: [N] is filled with what a coarse step is worth.
         total: [2 N] int32 is filled with 128 times the sums of the digits.
     """
     rows, columns = x.shape
     groups = -(-columns // GROUP)
     both = np.zeros((2, groups * GROUP), np.int8)
-    words, to, first = both.view(np.int32), digits.view(np.int32), 0
+    words = both.view(np.int32)
+    to = digits.view(np.int32)
+    first = 0
     while first < rows:
         many = rows_at_once(rows - first)
         for n in range(first, min(first + many, rows)):
-            row, top = x[n], abs_max(x[n])
-            per, sum_coarse, sum_fine = np.float32(127) / top, np.int32(0), np.int32(0)
+            row = x[n]
+            top = abs_max(row)
+            per = np.float32(127) / top
+            sum_coarse, sum_fine = np.int32(0), np.int32(0)
             for i in range(columns):
                 scaled = row[i] * per + np.float32(128)
                 coarse = np.int32(scaled + np.float32(0.5))
@@ -322,9 +216,11 @@ def quantize_activations(x, digits, unit, total):
 
 
 @njit(**OPTIONS)
-def multiply_blocks(begin, end, w, digits, unit, total, sums, y):
-    """Blocks `begin` to `end` of w make LANES columns of y each; the rest is a Workspace."""
-    rows, width = y.shape[0], 2 * GROUP * w.weight.shape[1]
+def multiply_blocks(begin, end, w, space):
+    """Blocks `begin` to `end` of w make LANES columns of space.y each."""
+    digits, unit, total, sums, y = space
+    rows = y.shape[0]
+    width = 2 * GROUP * w.weight.shape[1]
     for block in range(begin, end):
         lane = block * LANES
         scale, bias = w.scale[lane : lane + LANES], w.bias[lane : lane + LANES]
@@ -332,15 +228,17 @@ def multiply_blocks(begin, end, w, digits, unit, total, sums, y):
         while first < rows:
             many = rows_at_once(rows - first)
             if many == 8:
-                _DOT_16(digits, first * width, w.weight, block, sums)
+                dot_products_16(digits, first * width, w.weight, block, sums)
             elif many == 4:
-                _DOT_8(digits, first * width, w.weight, block, sums)
+                dot_products_8(digits, first * width, w.weight, block, sums)
             else:
-                _DOT_2(digits, first * width, w.weight, block, sums)
+                dot_products_2(digits, first * width, w.weight, block, sums)
             for m in range(min(many, rows - first)):
                 n = first + m
-                out, coarse, fine = y[n, lane : lane + LANES], sums[2 * m], sums[2 * m + 1]
-                less_coarse, less_fine, by = total[2 * n], total[2 * n + 1], unit[n]
+                out = y[n, lane : lane + LANES]
+                coarse, fine = sums[2 * m], sums[2 * m + 1]
+                less_coarse, less_fine = total[2 * n], total[2 * n + 1]
+                by = unit[n]
                 for i in range(LANES):
                     # Weights are taken as 0 to 255, so 128 times the digits is too much.
                     whole = np.float32(coarse[i] - less_coarse) * np.float32(FINE_STEPS)
@@ -355,31 +253,31 @@ def int8_matmul_into(x, w, space):
 
     The helper makes a part of it, if there is one and no other thread has it.
     """
-    digits, unit, total, sums, y = space
-    quantize_activations(x, digits, unit, total)
+    quantize_activations(x, space.digits, space.unit, space.total)
     count = w.weight.shape[0]
     if w.weight.size < MIN_SHARED_BYTES or not may_share():
-        multiply_blocks(0, count, w, digits, unit, total, sums, y)
+        multiply_blocks(0, count, w, space)
         return
-    pieces = min(MAX_PIECES, count)
+    pieces = min(12, count)
     number = announce()
     store(WORK, address_of(w.weight))
     store(WORK + 1, address_of(w.scale))
     store(WORK + 2, address_of(w.bias))
-    store(WORK + 3, address_of(digits))
-    store(WORK + 4, address_of(unit))
-    store(WORK + 5, address_of(total))
-    store(WORK + 6, address_of(y))
+    store(WORK + 3, address_of(space.digits))
+    store(WORK + 4, address_of(space.unit))
+    store(WORK + 5, address_of(space.total))
+    store(WORK + 6, address_of(space.y))
     store(WORK + 7, count)
     store(WORK + 8, w.weight.shape[1])
     store(WORK + 9, x.shape[0])
-    store(WORK + 10, y.shape[1])
+    store(WORK + 10, space.y.shape[1])
     open_ticket(number, pieces, MATMUL)
-    own, piece = 0, claim_piece(number, pieces)
+    own = 0
+    piece = claim_piece(number, pieces)
     while piece >= 0:
-        begin, end = piece * count // pieces, (piece + 1) * count // pieces
-        multiply_blocks(begin, end, w, digits, unit, total, sums, y)
-        own, piece = own + 1, claim_piece(number, pieces)
+        multiply_blocks(piece * count // pieces, (piece + 1) * count // pieces, w, space)
+        own += 1
+        piece = claim_piece(number, pieces)
     wait_for_helper(pieces - own)
 
 
@@ -408,7 +306,8 @@ def int8_matmul(x, w):
 def rms_norm(x, weight, epsilon, y):
     """y [N, D] = x [N, D] over its root mean square, times weight [D]."""
     for n in range(x.shape[0]):
-        row, total = x[n], np.float32(0)
+        row = x[n]
+        total = np.float32(0)
         for i in range(row.size):
             total += row[i] * row[i]
         by = np.float32(1) / np.sqrt(total / np.float32(row.size) + np.float32(epsilon))
@@ -420,10 +319,12 @@ def rms_norm(x, weight, epsilon, y):
 def layer_norm(x, weight, bias, y):
     """y [N, D] = x [N, D] less its mean, over its deviation, times weight [D], plus bias [D]."""
     for n in range(x.shape[0]):
-        row, total = x[n], np.float32(0)
+        row = x[n]
+        total = np.float32(0)
         for i in range(row.size):
             total += row[i]
-        mean, squares = total / np.float32(row.size), np.float32(0)
+        mean = total / np.float32(row.size)
+        squares = np.float32(0)
         for i in range(row.size):
             squares += (row[i] - mean) ** 2
         by = np.float32(1) / np.sqrt(squares / np.float32(row.size) + np.float32(1e-5))
@@ -436,7 +337,8 @@ def exp(x):
     """e^x of float32 to seven digits, at most e^88; unlike the C library's for many at once."""
     scaled = min(max(x, np.float32(-87)), np.float32(88)) * np.float32(1.44269504)
     whole = np.floor(scaled)
-    part, total = scaled - whole, np.float32(0)
+    part = scaled - whole
+    total = np.float32(0)
     for factor in EXP2:
         total = total * part + factor
     return total * float_from_bits(np.int32((np.int32(whole) + 127) << 23))  # times 2^whole

@@ -13,7 +13,13 @@ import torch
 from numba import njit
 from torch.nn import functional as F
 
-from duplex.cpu.attention import attend_cells, cache_arrays, visibility_bias, write_cell
+from duplex.cpu.attention import (
+    Cells,
+    attend_cells,
+    cache_arrays,
+    visibility_bias,
+    write_cell,
+)
 from duplex.cpu.kernels import (
     OPTIONS,
     Int8Weights,
@@ -45,7 +51,7 @@ class PackedWeights(NamedTuple):
     epsilon: float
 
 
-class Cells(NamedTuple):
+class CacheArrays(NamedTuple):
     """Where keys and values lie and what the queries may see, as arrays."""
 
     keys: np.ndarray  # [layers, B, kv_heads, W, C]
@@ -61,7 +67,8 @@ def forward(x, cosines, sines, cache, weights):
     """See LM.forward with a cache; x [N, D] is overwritten, cosines and sines are [N, W / 2]."""
     rows, kv_heads, width = x.shape[0], cache.keys.shape[2], cache.keys.shape[3]
     heads, epsilon = weights.heads, weights.epsilon
-    normed, scores = np.empty_like(x), np.empty(cache.keys.shape[4], np.float32)
+    normed = np.empty_like(x)
+    scores = np.empty(cache.keys.shape[4], np.float32)
     hidden = visibility_bias(cache.visible, cache.place)
     qkv_space = workspace(rows, layer(weights.qkv, 0))
     out_space = workspace(rows, layer(weights.out, 0))
@@ -78,7 +85,7 @@ def forward(x, cosines, sines, cache, weights):
             slot = cache.slots[n]
             rotate(qkv[n, : heads + kv_heads], cosines[n], sines[n])
             write_cell(qkv[n], keys[slot], values[slot], cache.cells[n])
-        attend_cells(qkv, keys, values, cache.slots, hidden, scores, mixed)
+        attend_cells(qkv, Cells(keys, values, cache.slots, hidden), scores, mixed)
         int8_matmul_into(mixed.reshape(rows, heads * width), layer(weights.out, i), out_space)
         x += out_space.y
         rms_norm(x, weights.mlp_norm[i], epsilon, normed)
@@ -127,8 +134,8 @@ class CompiledLM:
         """See LM.forward with a cache."""
         turns = positions.numpy()[:, None].astype(np.float32) * self.angles
         where = (part.numpy() for part in (cache.slots, cache.cells, cache.place, visible))
-        cells = Cells(*cache_arrays(cache.keys, cache.values), *where)
-        found = forward(x.numpy().copy(), np.cos(turns), np.sin(turns), cells, self.weights)
+        arrays = CacheArrays(*cache_arrays(cache.keys, cache.values), *where)
+        found = forward(x.numpy().copy(), np.cos(turns), np.sin(turns), arrays, self.weights)
         return torch.from_numpy(found)
 
     def logits(self, hidden: torch.Tensor, text: bool = True) -> torch.Tensor:

@@ -12,7 +12,13 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from duplex.cpu.attention import attend_cells, cache_arrays, visibility_bias, write_cell
+from duplex.cpu.attention import (
+    Cells,
+    attend_cells,
+    cache_arrays,
+    visibility_bias,
+    write_cell,
+)
 from duplex.cpu.kernels import (
     OPTIONS,
     Int8Weights,
@@ -28,9 +34,6 @@ from duplex.cpu.kernels import (
     workspace,
 )
 from duplex.model.talker import PatchCache, Talker
-
-# How often a range of logits is halved, at most, to find the best of them.
-MAX_HALVINGS = 20
 
 # What torch's rms_norm adds to the mean square when it is not told.
 EPSILON = float(torch.finfo(torch.float32).eps)
@@ -74,11 +77,13 @@ def top_k_bound(logits, top_k):
     To sort those takes a third of the time that all would.
     """
     high = abs_max(logits)
-    low, most = -high, logits.size
-    for _ in range(MAX_HALVINGS):
+    low = -high
+    most = logits.size
+    for _ in range(20):  # A range that is halved more often holds few numbers, or equal ones.
         if most <= 2 * top_k:
             break
-        level, count = np.float32(0.5) * (low + high), 0
+        level = np.float32(0.5) * (low + high)
+        count = 0
         for i in range(logits.size):
             count += logits[i] >= level
         if count < top_k:
@@ -97,7 +102,8 @@ def sample_code(logits, temperature, top_k, uniform, best):
     """
     if temperature == 0:
         return np.argmax(logits)
-    level, count = top_k_bound(logits, top_k), 0
+    level = top_k_bound(logits, top_k)
+    count = 0
     # 1. The places of the best, sorted as they come.
     for i in range(logits.size):
         if logits[i] < level or count == top_k and logits[i] <= logits[best[count - 1]]:
@@ -112,7 +118,8 @@ def sample_code(logits, temperature, top_k, uniform, best):
     total = np.float32(0)
     for j in range(count):
         total += np.exp((logits[best[j]] - logits[best[0]]) / temperature)
-    limit, passed = uniform * total, np.float32(0)
+    limit = uniform * total
+    passed = np.float32(0)
     for j in range(count):
         passed += np.exp((logits[best[j]] - logits[best[0]]) / temperature)
         if passed >= limit:
@@ -153,7 +160,7 @@ def patch_state(history, conditions, forced, ring, weights):
         for n in range(rows):
             rotate(qkv[n, : 2 * heads], cosines, sines)
             write_cell(qkv[n], keys[speaking[n]], values[speaking[n]], ring.place[0])
-        attend_cells(qkv, keys, values, speaking, hidden, scores, mixed)
+        attend_cells(qkv, Cells(keys, values, speaking, hidden), scores, mixed)
         int8_matmul_into(mixed.reshape(rows, heads * head_width), layer(weights.out, i), out_space)
         x += out_space.y
         rms_norm(x, ones, EPSILON, normed)
@@ -177,17 +184,15 @@ def sample_patch(x, conditions, uniform, forced, weights):
     normed = np.empty((speaking.size, x.shape[1]), np.float32)
     rms_norm(x[speaking], np.ones(x.shape[1], np.float32), EPSILON, normed)
     hidden = int8_matmul(normed, layer(weights.head_in, 0)).reshape(speaking.size, frames, width)
-    inner_space = workspace(speaking.size, layer(weights.inner, 0))
-    outer_space = workspace(speaking.size, layer(weights.outer, 0))
+    inner = workspace(speaking.size, layer(weights.inner, 0))
+    outer = workspace(speaking.size, layer(weights.outer, 0))
     for frame in range(frames):
         own = conditions[speaking, frame]
         y = hidden[:, frame] + int8_matmul(own, layer(weights.head_condition, 0))
         if frame:
             before = sums[speaking, (frame - 1) * width : frame * width]
             y += int8_matmul(before, layer(weights.head_previous, 0))
-        sample_frame(
-            y, uniform[:, frame], speaking, codes[:, frame], inner_space, outer_space, weights
-        )
+        sample_frame(y, uniform[:, frame], speaking, codes[:, frame], (inner, outer), weights)
         for slot in range(slots):
             total = sums[slot, frame * width : (frame + 1) * width]
             for k in range(codebooks):
@@ -198,27 +203,28 @@ def sample_patch(x, conditions, uniform, forced, weights):
 
 
 @njit(**OPTIONS)
-def sample_frame(y, uniform, speaking, codes, inner_space, outer_space, weights):
+def sample_frame(y, uniform, speaking, codes, spaces, weights):
     """Sample one frame's codes, each given those before it.
 
     Args:
         y: [N, C] what the head knows of the frame; changed.
         uniform: [B, K].
         codes: [B, K] those of the speaking slots are filled in.
-        inner_space, outer_space: Workspaces of the head's two products.
+        spaces: Workspaces of the head's two products.
     """
     size, width = weights.codes.shape[1], y.shape[1]
     ones, normed = np.ones(width, np.float32), np.empty_like(y)
     best = np.empty(weights.top_k, np.int64)
+    inner, outer = spaces
     for k in range(len(weights.codes)):
         rms_norm(y, ones, EPSILON, normed)
-        int8_matmul_into(normed, layer(weights.inner, k), inner_space)
+        int8_matmul_into(normed, layer(weights.inner, k), inner)
         for n in range(speaking.size):
             for i in range(width):
-                inner_space.y[n, i] = silu(inner_space.y[n, i])
-        int8_matmul_into(inner_space.y, layer(weights.outer, k), outer_space)
+                inner.y[n, i] = silu(inner.y[n, i])
+        int8_matmul_into(inner.y, layer(weights.outer, k), outer)
         for n, slot in enumerate(speaking):
-            logits, share = outer_space.y[n, :size], uniform[slot, k]
+            logits, share = outer.y[n, :size], uniform[slot, k]
             code = sample_code(logits, weights.temperature[k], weights.top_k, share, best)
             codes[slot, k] = code
             y[n] += weights.codes[k, code]

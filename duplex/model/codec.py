@@ -47,9 +47,6 @@ BANDS_BY_WINDOW = {
     CODEC_FRAME_SAMPLES // 2: 24,
 }
 
-# Where the lowest mel band begins.
-MIN_BAND_HZ = 30.0
-
 # Samples before a frame that its windows see.
 PAST_SAMPLES = LONG_WINDOW_SAMPLES - CODEC_FRAME_SAMPLES
 
@@ -109,7 +106,7 @@ class FrameEncoder(nn.Module):
         self.to_latent = nn.Linear(width, config.latent_width)
         for size, number in BANDS_BY_WINDOW.items():
             self.register_buffer(f"hann{size}", torch.hann_window(size), persistent=False)
-            bank = melscale_fbanks(size // 2 + 1, MIN_BAND_HZ, SAMPLE_RATE / 2, number, SAMPLE_RATE)
+            bank = melscale_fbanks(size // 2 + 1, 30.0, SAMPLE_RATE / 2, number, SAMPLE_RATE)
             bank = bank / bank.sum(0).clamp(min=1e-3)
             self.register_buffer(f"bank{size}", bank, persistent=False)
         self.history_shape = (config.kernel_frames - 1, width)

@@ -21,26 +21,14 @@ BANDS = 80
 # Bins that Whisper's filters apply to: 0 to 8000 Hz in steps of 40 Hz.
 BINS = 201
 
-# Whisper's window at 16 kHz; it sets the scale of its power values.
-WHISPER_WINDOW_SAMPLES = 400
-
 # What a frame needs from before its own hop: 360 samples.
 TAIL_SAMPLES = MEL_WINDOW_SAMPLES - MEL_HOP_SAMPLES
-
-# The least power that is told apart.
-MIN_POWER = 1e-10
-
-# Powers of ten below the peak that stay visible, as in Whisper.
-DYNAMIC_RANGE = 8.0
 
 # How fast the peak decays, in powers of ten a frame: 2 dB a second.
 PEAK_DECAY = 0.2 / MEL_RATE
 
 # The lowest peak, about 30 dB below full scale: silence and faint noise are not blown up further.
 MIN_PEAK = -0.5
-
-# Where the peak of a loud recording lies in Whisper's own values.
-USUAL_PEAK = 1.5
 
 
 @dataclass
@@ -80,7 +68,7 @@ def log_power(wave: torch.Tensor) -> torch.Tensor:
     frames = wave.unfold(-1, MEL_WINDOW_SAMPLES, MEL_HOP_SAMPLES)  # [B, N, 600]
     spectrum = torch.fft.rfft(frames * window)[..., :BINS]
     power = spectrum.real.square() + spectrum.imag.square()
-    return (power @ filters).clamp(min=MIN_POWER).log10()
+    return (power @ filters).clamp(min=1e-10).log10()
 
 
 def running_peak(levels: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
@@ -94,7 +82,9 @@ def running_peak(levels: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
 
 def normalise(power: torch.Tensor, peak: torch.Tensor) -> torch.Tensor:
     """log10 power [B, N, 80], peak [B, N] -> Whisper's usual range, the peak at (1.5 + 4) / 4."""
-    return ((power - peak[..., None]).clamp(min=-DYNAMIC_RANGE) + USUAL_PEAK + 4.0) / 4.0
+    dynamic_range = 8.0  # Powers of ten below the peak that stay visible, as in Whisper.
+    usual_peak = 1.5  # That of a loud recording in Whisper's own values.
+    return ((power - peak[..., None]).clamp(min=-dynamic_range) + usual_peak + 4.0) / 4.0
 
 
 @cache
@@ -102,8 +92,8 @@ def _window_and_filters(device: torch.device) -> tuple[torch.Tensor, torch.Tenso
     """Hann window scaled to Whisper's amplitude [600] and Whisper's mel filters [201, 80]."""
     # They are kept for all callers, those that want gradients too.
     with torch.inference_mode(False):
-        window = torch.hann_window(MEL_WINDOW_SAMPLES, device=device)
-        window = window * (WHISPER_WINDOW_SAMPLES / MEL_WINDOW_SAMPLES)
+        # Whisper's window of 400 samples at 16 kHz sets the scale of its power values.
+        window = torch.hann_window(MEL_WINDOW_SAMPLES, device=device) * (400 / MEL_WINDOW_SAMPLES)
         filters = torchaudio.functional.melscale_fbanks(
             BINS, 0.0, 8000.0, BANDS, 16_000, norm="slaney", mel_scale="slaney"
         )

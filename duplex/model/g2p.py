@@ -35,12 +35,6 @@ MONTH = re.compile(r"^(?:Jan|Feb|Mar|Apr|May|June?|July?|Aug|Sept?|Oct|Nov|Dec)[
 # Markup is not read.
 MARKDOWN = str.maketrans("", "", "*_`#~")
 
-# Words that are read together, at most.
-MAX_GROUP_WORDS = 4
-
-# Words of the same sentence, to the left of a word, that decide how it is read.
-CONTEXT_WORDS = 8
-
 
 @dataclass
 class G2PState:
@@ -97,7 +91,8 @@ class G2P:
         """A word has ended and `following` is the first character of the next: read it, or wait."""
         state.group += (word,)
         waits = WAITS.search(word) or (MONTH.match(word) and following.isdigit())
-        if waits and following and len(state.group) < MAX_GROUP_WORDS:
+        # No more than four words are read together.
+        if waits and following and len(state.group) < 4:
             return []
         return self.read_group(following, state)
 
@@ -107,7 +102,8 @@ class G2P:
         phones = self.phones(text, state.context, following)
         may_end = not following.islower() and not WAITS.search(state.group[-1])
         is_end = SENTENCE_END.search(text) and may_end
-        state.context = () if is_end else (*state.context, *state.group)[-CONTEXT_WORDS:]
+        # The last eight words of a sentence decide how the next ones are read.
+        state.context = () if is_end else (*state.context, *state.group)[-8:]
         state.group = ()
         return [(text, [*phones, SPACE] if phones and following else phones)]
 

@@ -29,16 +29,6 @@ from duplex.model.talker import (
     position_features,
 )
 
-# Hibari's id. Ids up to SPACE are pads, punctuation and spaces; the rest is heard.
-FULL_STOP = 4
-
-# Bounds of a phone's duration, in codec frames.
-MIN_PHONE_FRAMES = 0.3
-MAX_PHONE_FRAMES = 75.0
-
-# About how long a phone is that is not encoded yet, in codec frames.
-USUAL_PHONE_FRAMES = 6.0
-
 
 @dataclass
 class Word:
@@ -105,13 +95,6 @@ class TalkerState:
 
 
 @dataclass
-class Counts:
-    """What the talker did since the start."""
-
-    calls: int = 0  # of the transformer
-
-
-@dataclass
 class FramePlan:
     """One codec frame of one slot that is not silence."""
 
@@ -133,7 +116,7 @@ class StreamingSynthesizer:
         self.patches = CODEC_FRAMES_PER_TICK // self.config.patch_frames  # of a tick
         # More than the window: as many patches as a tick has would find room at once.
         self.ring = self.config.window + self.patches - 1
-        self.counts = Counts()
+        self.calls = 0  # of the transformer, since the start
         self.voice = torch.tensor([voice])
         silence = talker.silence_sum().detach()
         self.silence_sums = silence.repeat(self.config.patch_frames)  # [p * C]
@@ -151,7 +134,10 @@ class StreamingSynthesizer:
         )
 
     def push(self, state: TalkerState, slot: int, word_id: int, phones: list[int]) -> None:
-        """Queue a word (its phones with the punctuation and space after it)."""
+        """Queue a word: its phones with the punctuation and space after it.
+
+        Hibari's ids up to SPACE are pads, punctuation and spaces; the rest is heard.
+        """
         u = state.slots[slot]
         if not u.is_open:
             u.phones.append(PAD)
@@ -167,7 +153,8 @@ class StreamingSynthesizer:
         if not u.is_open:
             return
         if u.phones[-1] > SPACE:
-            u.phones.append(FULL_STOP)  # Every utterance of the training ends with punctuation.
+            full_stop = 4  # Every utterance of the training ends with punctuation.
+            u.phones.append(full_stop)
         u.phones.append(PAD)
         u.is_open = False
 
@@ -203,7 +190,8 @@ class StreamingSynthesizer:
         if not u.phones:
             return 0.0
         known = u.ends[-1] - u.frame if u.ends else 0.0
-        new = USUAL_PHONE_FRAMES / u.rate * (len(u.phones) - u.encoded)
+        usual_frames = 6.0  # Of a phone that is not encoded yet.
+        new = usual_frames / u.rate * (len(u.phones) - u.encoded)
         return max(0.0, known + u.pending_frames + new) / CODEC_FRAME_RATE
 
     @torch.inference_mode()
@@ -220,8 +208,8 @@ class StreamingSynthesizer:
         conditions, log_frames = self.talker.phone_encoder(
             phones, torch.tensor([phones.shape[1]]), self.voice
         )
-        frames = log_frames[0].float().exp() / u.rate
-        frames = frames.clamp(MIN_PHONE_FRAMES, MAX_PHONE_FRAMES).tolist()
+        # A phone lasts from a third of a codec frame to a second, whatever is predicted.
+        frames = (log_frames[0].float().exp() / u.rate).clamp(0.3, 75.0).tolist()
         if begin == 0:
             frames[0] = float(self.config.lead_frames)
         for i in range(len(u.ends), final):
@@ -334,7 +322,7 @@ class StreamingSynthesizer:
         hidden = self.talker.patch_state(state.sums, conditions, forced, cache)
         codes, state.sums = self.talker.sample_patch(hidden, conditions, uniform, forced)
         state.position += 1
-        self.counts.calls += 1
+        self.calls += 1
         return codes
 
 

@@ -41,16 +41,9 @@ PARTS = 4
 # A log magnitude that nobody hears.
 SILENCE = -9.0
 
-# A log magnitude far above speech; it keeps exp() finite whatever the codes are.
-MAX_LOG_MAGNITUDE = 6.0
-
-# The pitch where the network gives 0, and its bounds, in Hz.
+# The pitch where the network gives 0, and the lowest pitch.
 MIDDLE_HZ = 180.0
 MIN_HZ = 50.0
-MAX_HZ = 600.0
-
-# The pulses have all harmonics up to here.
-MAX_HARMONIC_HZ = 11_000.0
 
 # Random numbers repeat after so many frames.
 NOISE_FRAMES = 509
@@ -164,7 +157,8 @@ class FrameDecoder(nn.Module):
         before, log of Hz [B, T] at the frames' ends."""
         middle = torch.log(torch.tensor(MIDDLE_HZ))
         log_hz = (x.float() * self.to_pitch).sum(-1) + self.pitch_bias + middle
-        return spectrum.float().clamp(max=MAX_LOG_MAGNITUDE), log_hz
+        # The bound is far above speech; it keeps exp() finite whatever the codes are.
+        return spectrum.float().clamp(max=6.0), log_hz
 
     def controls(
         self, latent: Tensor, histories: list[Tensor]
@@ -181,7 +175,7 @@ class FrameDecoder(nn.Module):
         log_noise, log_harmonic, *turn = spectrum.chunk(PARTS, dim=-1)
         # 1. The sources: pulses at the pitch, and random numbers. No gradient goes through them.
         with torch.no_grad():
-            hz = log_hz.exp().clamp(MIN_HZ, MAX_HZ)
+            hz = log_hz.exp().clamp(MIN_HZ, 600.0)
             pulses, cycles = pulse_train(hz, state.hz, state.cycles)
             pulses = torch.cat([state.pulses.flatten(1), pulses], dim=1)
             windows = pulses.unfold(1, WINDOW_SAMPLES, CODEC_FRAME_SAMPLES) * self.window
@@ -233,7 +227,7 @@ def pulse_train(hz: Tensor, before: Tensor, cycles: Tensor) -> tuple[Tensor, Ten
     phase = cycles[:, None] + (hz.double() / SAMPLE_RATE).cumsum(1)
     cycles = phase[:, -1] % 1.0
     turn = (phase - phase.floor()).float() * torch.pi  # half the angle a, from 0 to pi
-    number = MAX_HARMONIC_HZ / hz
+    number = 11_000.0 / hz  # of harmonics
     whole = number.floor()
     below = 2 * torch.sin(turn)
     at_pulse = below < 2e-3

@@ -158,4 +158,4 @@ def test_metrics_tell_what_the_draft_does():
     accepted = sum(figures["guesses_right"].values())
     assert agent.speculation.counts.accepted <= accepted < sum(figures["guesses"].values())
     assert figures["draft_on"] == 1 and figures["lm_calls"] == agent.context.counts.calls
-    assert figures["talker_calls"] == agent.response.synthesizer.counts.calls
+    assert figures["talker_calls"] == agent.response.synthesizer.calls

@@ -7,7 +7,7 @@ from duplex.audio import MEL_FRAMES_PER_TICK
 from duplex.cpu.encoder import CompiledEncoder
 from duplex.model.encoder import Encoder, EncoderConfig
 from duplex.model.features import BANDS
-from tests.cpu.rounding import assert_near, rounded
+from tests.cpu.reference import assert_near, rounded
 
 
 @pytest.mark.slow

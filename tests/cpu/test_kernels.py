@@ -1,36 +1,15 @@
 """int8 products are those of rounded weights; the functions between them are torch's."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from numba import njit
 
 from duplex.cpu import kernels
-from tests.cpu.rounding import rounded
-
-
-@pytest.mark.parametrize("has_instruction", [False, True] if kernels.HAS_VNNI else [False])
-@pytest.mark.parametrize("rows", [2, 8, 16])
-def test_dot_products_are_whole_numbers(has_instruction, rows):
-    """With the processor's own instruction and without, at both ends of the range."""
-    dot_products = kernels.make_dot_products(rows, has_instruction)
-    rng = np.random.default_rng(0)
-    weights = rng.integers(0, 256, (3, 40, 64), np.uint8)  # blocks, groups, LANES * GROUP
-    digits = rng.integers(-127, 128, (2, 40, rows, 4), np.int8)
-    weights[1] = 255
-    digits[1, :, 0] = -127
-
-    @njit
-    def run(digits, weights, totals):
-        for block in range(3):
-            dot_products(digits, digits.size // 2, weights, block, totals[block])
-
-    totals = np.zeros((3, rows, 16), np.int32)
-    run(digits.reshape(-1), weights, totals)
-    lanes = weights.reshape(3, 40, 16, 4).astype(int)
-    expected = np.einsum("grk,bglk->brl", digits[1].astype(int), lanes)
-    assert np.array_equal(totals, expected)
+from tests.cpu.reference import rounded
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 8, 13])
@@ -87,7 +66,13 @@ def test_norms_are_those_of_torch():
     np.testing.assert_allclose(y, F.rms_norm(x, (33,), weight, 1e-5), atol=1e-5)
 
 
-def test_compiled_code_is_kept_for_each_state_of_the_sources():
-    """The hash covers every file of duplex.cpu: none may be forgotten when one is added."""
-    names = {path.name for path in kernels._sources}
-    assert {"__init__.py", "attention.py", "kernels.py", "lm.py", "shared_work.py"} <= names
+def test_compiled_code_is_kept_for_each_state_of_the_sources(tmp_path, monkeypatch):
+    """A change in any file of duplex.cpu leads to another folder."""
+    for path in Path(kernels.__file__).parent.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    monkeypatch.setattr(kernels, "__file__", str(tmp_path / "kernels.py"))
+    before = kernels.compiled_folder()
+    assert before == kernels.COMPILED
+    with open(tmp_path / "attention.py", "a") as file:
+        file.write("# Changed.\n")
+    assert kernels.compiled_folder() != before

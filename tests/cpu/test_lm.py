@@ -10,7 +10,7 @@ from duplex.cpu.lm import CompiledDraft, CompiledLM
 from duplex.model.draft import Draft, DraftConfig
 from duplex.model.kv_cache import forward_tree, initial_state, step
 from duplex.model.lm import LM, LMConfig
-from tests.cpu.rounding import assert_near, rounded
+from tests.cpu.reference import assert_near, rounded
 
 CONFIG = LMConfig(
     width=32,

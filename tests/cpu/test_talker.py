@@ -8,7 +8,7 @@ import torch
 
 from duplex.cpu.talker import CompiledTalker, sample_code
 from duplex.model.talker import PatchCache, Talker, TalkerConfig
-from tests.cpu.rounding import assert_near, round_rows, rounded
+from tests.cpu.reference import assert_near, round_rows, rounded
 
 SLOTS = 3
 

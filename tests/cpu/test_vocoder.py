@@ -5,7 +5,7 @@ import torch
 
 from duplex.cpu.vocoder import CompiledCodec
 from duplex.model.codec import Codec, CodecConfig
-from tests.cpu.rounding import assert_near, rounded
+from tests.cpu.reference import assert_near, rounded
 
 
 @pytest.fixture

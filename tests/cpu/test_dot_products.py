@@ -1,0 +1,30 @@
+"""Sums of products of 8 bits are exact, with the processor's own instruction and without."""
+
+import numpy as np
+import pytest
+from numba import njit
+
+from duplex.cpu.dot_products import GROUP, HAS_VNNI, LANES, make_dot_products
+
+
+@pytest.mark.parametrize("has_instruction", [False, True] if HAS_VNNI else [False])
+@pytest.mark.parametrize("rows", [2, 8, 16])
+def test_dot_products_are_whole_numbers(has_instruction, rows):
+    """With the processor's own instruction and without, at both ends of the range."""
+    dot_products = make_dot_products(rows, has_instruction)
+    rng = np.random.default_rng(0)
+    weights = rng.integers(0, 256, (3, 40, LANES * GROUP), np.uint8)  # blocks, groups, lanes
+    digits = rng.integers(-127, 128, (2, 40, rows, GROUP), np.int8)
+    weights[1] = 255
+    digits[1, :, 0] = -127
+
+    @njit
+    def run(digits, weights, totals):
+        for block in range(3):
+            dot_products(digits, digits.size // 2, weights, block, totals[block])
+
+    totals = np.zeros((3, rows, LANES), np.int32)
+    run(digits.reshape(-1), weights, totals)
+    lanes = weights.reshape(3, 40, LANES, GROUP).astype(int)
+    expected = np.einsum("grk,bglk->brl", digits[1].astype(int), lanes)
+    assert np.array_equal(totals, expected)
