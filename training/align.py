@@ -44,6 +44,7 @@ from duplex.training.objectives.alignment import (
     mean_embeddings,
 )
 from duplex.training.objectives.next_symbol import NEXT_KEPT, symbol_losses, weighted_mean
+from duplex.training.scenes.example import Tokenizer
 from duplex.training.scenes.recognition import SpeechRecognizer
 from duplex.training.scenes.setup import (
     VALID_SEED,
@@ -51,7 +52,6 @@ from duplex.training.scenes.setup import (
     build_lm,
     build_recognizer,
 )
-from duplex.training.scenes.source import Tokenizer
 from duplex.training.scenes.utterances import Utterance, UtteranceSource
 
 from duplex.model.backbone import trained_tensors
@@ -138,7 +138,8 @@ class Trainer:
     def save(self) -> None:
         """Write the run."""
         self.progress["seconds"] = self.clock.seconds()
-        save_run(self.args.out, trained_tensors(self.lm), self.lm.config, self.optimizer, self.progress)
+        tensors = trained_tensors(self.lm)
+        save_run(self.args.out, tensors, self.lm.config, self.optimizer, self.progress)
         self.clock.mark_saved()
 
 

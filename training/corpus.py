@@ -53,19 +53,11 @@ SHARES = {
     "answer": 5,
     "story": 3,
 }
-NAMES = (
-    "Anna|Tom|Maria|Jack|Lisa|Ben|Sarah|David|Emma|Mike|Julia|Chris|Laura|Max|Nina|Oliver|Sophie"
-    "|Paul|Kate|Leo"
-).split("|")
 # Before the first question of a dialogue, and before a later one.
 OPENINGS = "Um, |Uh, |So, |Okay, |Well, |Hey Duplex, |Duplex, |Hello, |Hey, ".split("|")
 LATER_OPENINGS = (
     "Um, |So, |Okay, |And |By the way, |Thanks. |Great. |And now, |One more thing, "
 ).split("|")
-OPENING_WORDS = set(
-    "What What's Which Who Who's Where Where's How Why When Can Could Do Does Is Are Tell Count "
-    "Repeat Say Should Would".split()
-)
 
 
 @dataclass(frozen=True)
@@ -95,8 +87,12 @@ def split_of(key: str) -> str:
 
 def with_opening(user: str, openings: list[str], rng: random.Random) -> str:
     """The text, now and then with a hesitation or an address before a question."""
+    opening_words = set(
+        "What What's Which Who Who's Where Where's How Why When Can Could Do Does Is Are Tell Count "
+        "Repeat Say Should Would".split()
+    )
     first = user.split(" ")[0].rstrip(",")
-    if first not in OPENING_WORDS or rng.random() > 0.08:
+    if first not in opening_words or rng.random() > 0.08:
         return user
     opening = rng.choice(openings)
     return opening + (user if opening.endswith(". ") else user[0].lower() + user[1:])
@@ -217,7 +213,12 @@ class Writer:
 
     def aside(self) -> Exchange:
         """Something said to another person."""
-        text = expand(self.rng.choice(self.asides), self.rng, {"name": self.rng.choice(NAMES)})
+        names = (
+            "Anna|Tom|Maria|Jack|Lisa|Ben|Sarah|David|Emma|Mike|Julia|Chris|Laura|Max|Nina|Oliver"
+            "|Sophie|Paul|Kate|Leo"
+        ).split("|")
+        template = self.rng.choice(self.asides)
+        text = expand(template, self.rng, {"name": self.rng.choice(names)})
         return Exchange(((text, None),), "aside", split_of(text))
 
     def any(self) -> Exchange:

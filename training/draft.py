@@ -20,6 +20,7 @@ from duplex.training.common.precision import mixed
 from duplex.training.common.run_log import describe_run, log
 from duplex.training.common.run_state import RunClock, resume_run, save_run
 from duplex.training.objectives.next_symbol import batch_label_kinds, collate_examples
+from duplex.training.scenes.example import Example, Tokenizer
 from duplex.training.scenes.sequence import IGNORE
 from duplex.training.scenes.setup import (
     VALID_SEED,
@@ -27,7 +28,7 @@ from duplex.training.scenes.setup import (
     add_data_arguments,
     build,
 )
-from duplex.training.scenes.source import Example, SceneSource, Tokenizer
+from duplex.training.scenes.source import SceneSource
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -44,9 +44,10 @@ from duplex.training.objectives.next_symbol import (
     symbol_losses,
     weighted_mean,
 )
+from duplex.training.scenes.example import Tokenizer
 from duplex.training.scenes.recognition import SpeechRecognizer
 from duplex.training.scenes.setup import VALID_SEED, add_data_arguments, add_model_arguments, build
-from duplex.training.scenes.source import SceneSource, Tokenizer
+from duplex.training.scenes.source import SceneSource
 
 from duplex.model.backbone import trained_tensors
 from duplex.model.lm import LM
@@ -122,7 +123,8 @@ class Trainer:
         self.progress["queues"] = collected(self.together, [self.drawn_at, len(self.queue)])
         self.progress["seconds"] = self.clock.seconds()
         if self.together.is_main_process:
-            save_run(self.args.out, trained_tensors(self.lm), self.lm.config, self.optimizer, self.progress)
+            tensors = trained_tensors(self.lm)
+            save_run(self.args.out, tensors, self.lm.config, self.optimizer, self.progress)
         self.clock.mark_saved()
 
 

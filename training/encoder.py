@@ -32,22 +32,17 @@ from duplex.training.data.augment import load_noise
 from duplex.training.data.clips import Batch, Source, open_source, sample_batches
 from duplex.training.data.normalize import heard_form, phones, word_errors
 from duplex.training.data.pool import Pool
+from duplex.training.objectives.ctc import is_head, train_step
 from duplex.training.objectives.teacher import Teacher, load_whisper
 from duplex.training.scenes.recognition import decode_words, join_words
 from torch import Tensor
 
 from duplex import checkpoint
-from duplex.audio import ENCODER_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
+from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.model.encoder import BLANK, PHONES, Encoder, EncoderConfig
-from duplex.model.features import MIN_PEAK, TAIL_SAMPLES, FeatureState, initial_state, log_mel
+from duplex.model.features import initial_state, log_mel
 from duplex.model.lexicon import Lexicon, load_lexicon
 from duplex.weights import DEFAULT_AGENT
-
-# Share of the time in which the teacher is matched.
-TEACHER_SHARE = 0.2
-# Share of the clips, at most, that meet rooms and noises. All of them did up to minute 270 of the
-# encoder that ships.
-HARD_SHARE = 0.6
 
 
 @torch.no_grad()
@@ -72,11 +67,6 @@ def begin_from_whisper(path: Path, teacher: Teacher, source: Source) -> Encoder:
     return encoder
 
 
-def is_head(name: str) -> bool:
-    """Whether a parameter belongs to what reads phones off the features."""
-    return name.startswith("phones")
-
-
 def make_optimizer(encoder: Encoder, lr: float, new_lr: float) -> torch.optim.Optimizer:
     """AdamW; `new_lr` is the highest rate of what Whisper has no weights for."""
     new = []
@@ -85,84 +75,6 @@ def make_optimizer(encoder: Encoder, lr: float, new_lr: float) -> torch.optim.Op
         (new if is_head(name) or "distance_bias" in name else old).append(parameter)
     groups = [{"params": old, "peak": lr}, {"params": new, "peak": new_lr}]
     return torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-
-
-def student_mel(wave: Tensor, rng: np.random.Generator) -> Tensor:
-    """wave [B, N] -> mel [B, M, 80], as if each clip came somewhere in a stream.
-
-    In most of them a few bands and moments are hidden (SpecAugment, Park et al., 2019).
-    """
-    peak = torch.from_numpy(rng.uniform(MIN_PEAK - 1.0, 2.0, len(wave))).float()
-    state = FeatureState(torch.zeros(len(wave), TAIL_SAMPLES), peak.clamp(min=MIN_PEAK))
-    mel, _ = log_mel(wave, state)
-    for row in mel:
-        if rng.random() < 0.7:
-            band = rng.integers(0, 70)
-            moment = rng.integers(0, len(row))
-            row[:, band : band + rng.integers(1, 12)] = row.mean()
-            row[moment : moment + rng.integers(1, 25)] = row.mean()
-    return mel
-
-
-def ctc_loss(log_probs: Tensor, batch: Batch) -> Tensor:
-    """Negative log-likelihood per phone, of log_probs [B, 4 T, 1 + phones]."""
-    target = torch.tensor([phone for clip in batch.targets for phone in clip], dtype=torch.long)
-    lengths = torch.tensor([len(clip) for clip in batch.targets])
-    frames = batch.ticks * ENCODER_FRAMES_PER_TICK
-    loss = F.ctc_loss(
-        log_probs.transpose(0, 1), target, frames, lengths, BLANK, "sum", zero_infinity=True
-    )
-    return loss / max(1, len(target))
-
-
-def teacher_loss(features: Tensor, wanted: Tensor, ticks: Tensor, delay: int = 4) -> Tensor:
-    """Distance in units of each channel's spread, and angle.
-
-    features [B, T, 4 C] of the student, wanted [B, 4 T, C], ticks [B]: length of each clip. The
-    student may be `delay` frames of 20 ms later than the teacher.
-    """
-    frames = features.unflatten(2, (ENCODER_FRAMES_PER_TICK, -1)).flatten(1, 2)
-    frames = frames[:, delay:].float()
-    wanted = wanted[:, :-delay].float()
-    lengths = ticks[:, None] * ENCODER_FRAMES_PER_TICK - delay
-    inside = torch.arange(wanted.shape[1]) < lengths
-    frames = frames[inside]  # [frames, C]
-    wanted = wanted[inside]
-    spread = wanted.std(0).clamp(min=1e-3)
-    distance = F.smooth_l1_loss(frames / spread, wanted / spread)
-    return distance + 1 - F.cosine_similarity(frames, wanted).mean()
-
-
-def train_step(
-    encoder: Encoder,
-    teacher: Teacher | None,
-    done: float,
-    batch: Batch,
-    rng: np.random.Generator,
-) -> dict[str, float]:
-    """The losses of one batch; gradients are left in the encoder.
-
-    done: share of the time that has passed. A new head's first gradients would ruin what came from
-    Whisper: in the first 8 % of the time only the teacher moves the body.
-    """
-    mel = student_mel(batch.wave, rng)
-    teaching = torch.zeros(())
-    with mixed():
-        features = encoder.encode_clip(mel)
-        attached = features.detach() if teacher and done < 0.08 else features
-        log_probs = encoder.phone_log_probs(attached)
-        if teacher and done < TEACHER_SHARE:
-            with torch.no_grad():
-                wanted = teacher(teacher.mel(batch.clean), batch.ticks)
-            teaching = teacher_loss(features, wanted, batch.ticks)
-    hearing = ctc_loss(log_probs, batch)
-    (hearing + 10.0 * teaching).backward()
-    head = [p for name, p in encoder.named_parameters() if is_head(name)]
-    body = [p for name, p in encoder.named_parameters() if not is_head(name)]
-    head_norm = torch.nn.utils.clip_grad_norm_(head, 5.0)
-    norm = torch.nn.utils.clip_grad_norm_(body, 5.0)
-    losses = {"ctc": hearing, "teacher": teaching, "norm": norm, "head_norm": head_norm}
-    return {name: loss.item() for name, loss in losses.items()}
 
 
 def letters(indices: list[int]) -> str:
@@ -231,9 +143,12 @@ class Run:
             log(self.args.out, {**self.progress, "pool": folder.name, **found})
 
     def hard_share(self) -> float:
-        """Share of the clips that meet rooms and noises; with a teacher fewer at first."""
+        """Share of the clips that meet rooms and noises; with a teacher fewer at first.
+
+        All of them did up to minute 270 of the encoder that ships.
+        """
         done = self.progress["minutes"] / self.args.minutes
-        return min(HARD_SHARE, 0.4 + 1.5 * done) if self.teacher else HARD_SHARE
+        return min(0.6, 0.4 + 1.5 * done) if self.teacher else 0.6
 
     def step(self, batch: Batch, rng: np.random.Generator) -> dict[str, float]:
         """One update. Returns the losses."""
@@ -299,10 +214,8 @@ def build(args: argparse.Namespace, sources: list[Source]) -> Run:
     return Run(args, encoder, teacher, optimizer, progress)
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_beginning(parser: argparse.ArgumentParser) -> None:
+    """What a run begins with."""
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument(
         "--start",
@@ -320,6 +233,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="begin with Whisper tiny.en, and have it as teacher: CTranslate2's model.bin "
         "(fetched once if no file is given)",
     )
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_beginning(parser)
     parser.add_argument(
         "--pool",
         type=pool_share,

@@ -32,8 +32,6 @@ from duplex.model.encoder import WORD_END
 
 # What is taken off the count of a follower.
 DISCOUNT = 0.75
-# Count of a word that only stands in a list.
-UNREAD_COUNT = 0.2
 
 
 def count_ngrams(
@@ -54,8 +52,9 @@ def count_ngrams(
                 counts[n].update(zip(*(said[i:] for i in range(n + 1)), strict=False))
     # Each sentence ends once; that it begins is not foretold.
     counts[0][0,] //= 2
+    # A word that only stands in a list counts a fifth.
     for word in listed:
-        counts[0][index.setdefault(word, len(index)),] += UNREAD_COUNT
+        counts[0][index.setdefault(word, len(index)),] += 0.2
     return list(index), counts
 
 

@@ -9,10 +9,10 @@ import torch
 from duplex.training import align
 from duplex.training.evaluation import align as evaluate_align
 from duplex.training.objectives.alignment import AlignmentHeads, Answers, frozen_copy
+from duplex.training.scenes.example import Tokenizer
 from duplex.training.scenes.recognition import load_recognizer
 from duplex.training.scenes.sequence import IGNORE
 from duplex.training.scenes.setup import build_recognizer
-from duplex.training.scenes.source import Tokenizer
 from duplex.training.scenes.utterances import UtteranceSource
 
 from duplex import checkpoint

@@ -15,8 +15,8 @@ from duplex.training.objectives.alignment import (
     question_sequence,
     reverse_gradient,
 )
+from duplex.training.scenes.example import Example
 from duplex.training.scenes.sequence import IGNORE
-from duplex.training.scenes.source import Example
 from duplex.training.scenes.utterances import Utterance
 from torch.nn import functional as F
 

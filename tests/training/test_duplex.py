@@ -10,11 +10,12 @@ import pytest
 import torch
 from duplex.training import duplex
 from duplex.training.common.distributed import join
+from duplex.training.scenes.example import Tokenizer
 from duplex.training.scenes.recognition import load_recognizer
 from duplex.training.scenes.recordings import Recordings
 from duplex.training.scenes.scene import Scene
 from duplex.training.scenes.setup import build, build_recognizer
-from duplex.training.scenes.source import DialogueSource, SceneSource, Tokenizer, add_note
+from duplex.training.scenes.source import DialogueSource, SceneSource, add_note
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from duplex import checkpoint

@@ -12,8 +12,6 @@ from safetensors.torch import load_file, save_file
 
 from duplex import checkpoint
 
-PROGRESS = "progress.json"
-
 
 def save_run(
     out: Path,
@@ -35,12 +33,12 @@ def save_run(
     save_file(moments, out / "optimizer.part")
     (out / "optimizer.part").replace(out / "optimizer.safetensors")
     (out / "progress.part").write_text(json.dumps(progress))
-    (out / "progress.part").replace(out / PROGRESS)
+    (out / "progress.part").replace(out / "progress.json")
 
 
 def has_run(out: Path) -> bool:
     """Whether a run has been saved in this folder."""
-    return (out / PROGRESS).exists()
+    return (out / "progress.json").exists()
 
 
 def resume_run(
@@ -63,7 +61,7 @@ def resume_run(
         i, key = name.split(".")
         states.setdefault(int(i), {})[key] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
-    return json.loads((out / PROGRESS).read_text())
+    return json.loads((out / "progress.json").read_text())
 
 
 class RunClock:

@@ -10,8 +10,6 @@ from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE
 
 # Samples of a crop: one second.
 CROP_SAMPLES = SAMPLE_RATE
-# Crops in a batch.
-BATCH = 8
 # Decibels by which a crop is made louder, from and to.
 GAIN_DB = (-14.0, 4.0)
 
@@ -57,7 +55,7 @@ class Crops:
         gain = 10 ** (rng.uniform(*GAIN_DB) / 20)
         return crop * min(gain, 0.99 / max(np.abs(crop).max(), 1e-3))
 
-    def batch(self, step: int, items: int = BATCH) -> tuple[Tensor, Tensor | None, bool]:
+    def batch(self, step: int, items: int = 8) -> tuple[Tensor, Tensor | None, bool]:
         """The batch of a step.
 
         Returns waves [items, 1, CROP_SAMPLES]; their controls [items, T, NUMBERS] or None; whether

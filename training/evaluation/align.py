@@ -25,8 +25,8 @@ from duplex.training.objectives.alignment import (
     project_ticks,
 )
 from duplex.training.objectives.next_symbol import symbol_losses
+from duplex.training.scenes.example import Tokenizer
 from duplex.training.scenes.setup import VALID_SEED, build_lm, build_recognizer
-from duplex.training.scenes.source import Tokenizer
 from duplex.training.scenes.utterances import Utterance, UtteranceSource
 from torch.nn import functional as F
 

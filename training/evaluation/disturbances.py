@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import scipy.signal
 import soxr
-from duplex.training.data.augment import active_power, sample_noise, room_response
+from duplex.training.data.augment import active_power, room_response, sample_noise
 from duplex.training.data.normalize import heard_form
 
 from duplex.audio import SAMPLE_RATE

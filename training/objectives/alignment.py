@@ -19,8 +19,8 @@ import torch
 from duplex.training.common.greedy import greedy
 from duplex.training.common.precision import mixed
 from duplex.training.objectives.next_symbol import collate_examples
+from duplex.training.scenes.example import Example
 from duplex.training.scenes.sequence import IGNORE, NEVER, Sequence
-from duplex.training.scenes.source import Example
 from duplex.training.scenes.utterances import Utterance
 from torch import Tensor, nn
 from torch.nn import functional as F

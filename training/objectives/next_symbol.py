@@ -1,7 +1,7 @@
 """Cross entropy of the next symbol, wherever the runtime asks for one.
 
 Most <next> are left out and their logit is shifted by as much, so the LM stays calibrated. A
-batch is a list of duplex.training.scenes.source.Example.
+batch is a list of duplex.training.scenes.example.Example.
 """
 
 import math

@@ -117,6 +117,34 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Where scenes come from, and in which shares."""
+    add_sources(parser)
+    parser.add_argument(
+        "--simulated", type=float, default=0.4, help="share of the dialogues without sound"
+    )
+    parser.add_argument(
+        "--text",
+        type=float,
+        default=0.3,
+        help="share of the sequences without ticks: several dialogues as text",
+    )
+    parser.add_argument(
+        "--more",
+        type=kind_share,
+        action="append",
+        default=[],
+        metavar="KIND=SHARE",
+        help="share of the text that is of that kind only, repeatable",
+    )
+    parser.add_argument(
+        "--residual",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="learn the features' residual too: the encoder is final",
+    )
+
+
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """Corpus, recordings, pools and noises."""
     parser.add_argument(
         "--corpus",
         type=existing_file,
@@ -130,14 +158,6 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FOLDER[=SHARE]",
         help="share of the scenes from a folder of duplex.training.prepare, repeatable",
-    )
-    parser.add_argument(
-        "--more",
-        type=kind_share,
-        action="append",
-        default=[],
-        metavar="KIND=SHARE",
-        help="share of the text that is of that kind only, repeatable",
     )
     parser.add_argument(
         "--pool",
@@ -156,18 +176,3 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of the scenes that are sentences of a pool alone, repeatable",
     )
     add_noise(parser)
-    parser.add_argument(
-        "--simulated", type=float, default=0.4, help="share of the dialogues without sound"
-    )
-    parser.add_argument(
-        "--text",
-        type=float,
-        default=0.3,
-        help="share of the sequences without ticks: several dialogues as text",
-    )
-    parser.add_argument(
-        "--residual",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="learn the features' residual too: the encoder is final",
-    )

@@ -8,6 +8,7 @@ import torch
 from duplex.training.data.augment import active_power, augment, load_noise
 from duplex.training.data.normalize import heard_form
 from duplex.training.data.pool import Pool
+from duplex.training.scenes.example import Example, Tokenizer
 from duplex.training.scenes.recognition import (
     SpeechRecognizer,
     TokensByTick,
@@ -17,14 +18,9 @@ from duplex.training.scenes.recognition import (
 )
 from duplex.training.scenes.scene import INSTRUCTIONS, Scene, UserTurn, Word, shift_words
 from duplex.training.scenes.sequence import IGNORE, Sequence, build_sequence, user_symbols
-from duplex.training.scenes.source import Example, Tokenizer
 
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
 from duplex.model.tokens import USER_END
-
-# Ticks after the last word: its tokens come up to half a second late, </user> 3 ticks after them,
-# with one symbol a tick.
-LATE_TICKS = 16
 
 
 @dataclass
@@ -73,7 +69,8 @@ class UtteranceSource:
         turn = UserTurn([word for word in shift_words(words, lead_in) if word.text])
         if not turn.words:
             return None
-        ticks = int(turn.words[-1].end / TICK_S) + LATE_TICKS
+        # The tokens of the last word come up to half a second late, and </user> 3 ticks after them.
+        ticks = int(turn.words[-1].end / TICK_S) + 16
         channel = np.zeros(ticks * TICK_SAMPLES, np.float32)
         at = int(lead_in * SAMPLE_RATE)
         wave = pool.wave(i)[: len(channel) - at]

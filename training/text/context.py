@@ -10,13 +10,6 @@ from dataclasses import dataclass
 
 from duplex.training.text.templates import TEXTS
 
-THANKS = [
-    "Good to know.",
-    "Okay, I'll remember that.",
-    "Got it.",
-    "Thanks for telling me.",
-    "Okay, I'll keep that in mind.",
-]
 UNKNOWN = [
     "You haven't told me yet.",
     "I don't know, you haven't told me.",
@@ -78,6 +71,13 @@ def context_exchange(matters: list[Matter], rng: random.Random, mode: str | None
     Returns what is told, what of it is asked for (unless unknown), the note (may be empty), turns
     [(user, agent), ...].
     """
+    thanks = [
+        "Good to know.",
+        "Okay, I'll remember that.",
+        "Got it.",
+        "Thanks for telling me.",
+        "Okay, I'll keep that in mind.",
+    ]
     mode = mode or rng.choices(list(MODES), list(MODES.values()))[0]
     # Both are drawn in every mode, so that the facts are the same.
     told = sample_told(matters, 2, rng)
@@ -86,7 +86,7 @@ def context_exchange(matters: list[Matter], rng: random.Random, mode: str | None
     written = {"text": told, "voice": [], "both": told[:1], "unknown": told[1:]}[mode]
     spoken = {"text": [], "voice": told, "both": told[1:], "unknown": []}[mode]
     note = " ".join(one.text(one.matter.note, rng) for one in written)
-    turns = [(one.text(one.matter.said, rng), rng.choice(THANKS)) for one in spoken]
+    turns = [(one.text(one.matter.said, rng), rng.choice(thanks)) for one in spoken]
     asked = told[:1] if mode == "unknown" else rng.sample(told, len(told))
     for one in asked:
         answer = rng.choice(UNKNOWN) if mode == "unknown" else one.text(one.matter.answer, rng)

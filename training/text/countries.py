@@ -12,26 +12,13 @@ from pathlib import Path
 
 from duplex.training.text.templates import expand, read_lines
 
-WITH_ARTICLE = re.compile(
-    r"^(United|Czech|Dominican|Central|Democratic|Republic)|(Islands|Republic|Emirates|States)$"
-)
 # Outdated, cut off or disputed in countries.json.
 LEFT_OUT = """Burundi|Chad|Christmas Island|Congo|Fiji Islands|French Guiana|Guam|Hong Kong|Israel
 |Kiribati|Macao|Marshall Islands|American Samoa|Mayotte|Monaco|Montserrat|Netherlands Antilles
 |New Caledonia|Norfolk Island|Northern Mariana Islands|Palau|Palestine|Pitcairn|Saint Helena
 |Saint Pierre and Miquelon|Svalbard and Jan Mayen|Tokelau|Wallis and Futuna|Western Sahara|Sri Lanka
-|Myanmar|San Marino|Djibouti|Gibraltar|Anguilla|Ivory Coast|Suriname|Guadeloupe"""
-LEFT_OUT = LEFT_OUT.replace("\n", "").split("|")
-WITH_ARTICLE_NAMES = {
-    "Netherlands",
-    "Philippines",
-    "Bahamas",
-    "Gambia",
-    "Maldives",
-    "Seychelles",
-    "Comoros",
-    "Vatican",
-}
+|Myanmar|San Marino|Djibouti|Gibraltar|Anguilla|Ivory Coast|Suriname
+|Guadeloupe""".replace("\n", "").split("|")
 
 # By what is asked for: the question's and the answer's template (duplex.training.text.templates).
 QUESTIONS = {
@@ -101,7 +88,20 @@ class Country:
 
 def in_sentence(name: str) -> str:
     """The name, with its article if it has one."""
-    return "the " + name if WITH_ARTICLE.search(name) or name in WITH_ARTICLE_NAMES else name
+    with_article = re.compile(
+        r"^(United|Czech|Dominican|Central|Democratic|Republic)|(Islands|Republic|Emirates|States)$"
+    )
+    with_article_names = {
+        "Netherlands",
+        "Philippines",
+        "Bahamas",
+        "Gambia",
+        "Maldives",
+        "Seychelles",
+        "Comoros",
+        "Vatican",
+    }
+    return "the " + name if with_article.search(name) or name in with_article_names else name
 
 
 def load_countries(data: Path) -> list[Country]:

@@ -4,17 +4,6 @@ import random
 
 from duplex.training.text.templates import expand
 
-UNITS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
-fifteen sixteen seventeen eighteen nineteen""".split()
-TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-MONTHS = (
-    "January February March April May June July August September October November December".split()
-)
-ORDINALS = (
-    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split()
-)
-LETTERS = "A B C D E F G H I J K L M N O P Q R S T U V W X Y Z".split()
 
 # By operation: the question's and the answer's template (duplex.training.text.templates).
 SUM = {
@@ -55,11 +44,14 @@ FOLLOW_UP = {
 
 def number_words(n: int) -> str:
     """0 <= n < 10 000 in words: 342 -> "three hundred forty-two"."""
+    units = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
+    fifteen sixteen seventeen eighteen nineteen""".split()
+    tens = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
     assert 0 <= n < 10_000, n
     if n < 20:
-        return UNITS[n]
+        return units[n]
     if n < 100:
-        return TENS[n // 10] + ("-" + UNITS[n % 10] if n % 10 else "")
+        return tens[n // 10] + ("-" + units[n % 10] if n % 10 else "")
     size, name = (1000, "thousand") if n >= 1000 else (100, "hundred")
     return f"{number_words(n // size)} {name}" + (" " + number_words(n % size) if n % size else "")
 
@@ -167,7 +159,15 @@ def counting(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
 
 def order(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
     """Days of the week, months of the year and letters: before, after, which number."""
-    names = rng.choice([DAYS, DAYS, MONTHS, MONTHS, LETTERS])
+    days = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+    months = (
+        "January February March April May June July August September October November December"
+    ).split()
+    ordinals = (
+        "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split()
+    )
+    letters = "A B C D E F G H I J K L M N O P Q R S T U V W X Y Z".split()
+    names = rng.choice([days, days, months, months, letters])
     unit = {7: "day", 12: "month", 26: "letter"}[len(names)]
     i = rng.randrange(1, len(names) - 1) if unit == "letter" else rng.randrange(len(names))
     slots = {"a": names[i], "unit": unit, "next": names[(i + 1) % len(names)], "last": names[i - 1]}
@@ -179,7 +179,7 @@ def order(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
          "Before $a comes $last.|$last comes before $a.|The $unit before $a is $last."),
     ]  # fmt: skip
     if i < 12:
-        slots["nth"] = ORDINALS[i]
+        slots["nth"] = ordinals[i]
         question = (
             f"What's the $nth {unit} of the {whole}?|Which {unit} of the {whole} is the $nth?"
         )

@@ -10,46 +10,6 @@ from pathlib import Path
 
 from duplex.training.text.templates import expand, read_lines
 
-AGAIN = (
-    "{|Sorry, |Excuse me, |Please, }{could|can} you {say|repeat} that{| again}{|, please}?"
-    "|Sorry, what?|Pardon?"
-    "|Pardon me?"
-    "|{Sorry, |Excuse me, |}I didn't {hear|catch|get|understand} {you|that}.|What did you say?"
-    "|Come again?"
-    "|What was that?"
-    "|Sorry, what {was that|did you say}?|Repeat that{|, please}.|Say that again{|, please}."
-    "|Please say that again."
-    "|Please repeat that.|Again, please.|One more time, please.|Once more, please.|Sorry?"
-    "|Excuse me?|I missed that."
-)
-SAY = (
-    "{Repeat after me|Please repeat after me|Repeat this|Say this|Please say this|Can you say this"
-    "|Say after me|Repeat}"
-    ": $text|Say: $text|Please say: $text|Can you repeat this sentence: $text"
-    "|Repeat the following: $text"
-    "|Say the following: $text"
-)
-REMARKS = (
-    "{I see|Oh, I see|Oh|Ah, I see|Okay|Interesting}{.|, tell me more.|, please go on."
-    "|, how do you feel about that?}"
-    "|Oh, really? {Tell me more.|How come?|}|{I understand|That's good to know"
-    "|Thank you for telling me}."
-)
-UNKNOWN = (
-    "{I'm sorry, |Sorry, |}I {don't know|can't know that|have no idea|don't know that"
-    "|really don't know}."
-    "|{I'm not sure|I don't know}, {what do you think|can you tell me more}?|I {can't say"
-    "|couldn't say}."
-)
-FIRST_PERSON = re.compile(r"(I|I'm|I've|I'd|We|We're|My)\b(?!.*\byour?\b)")
-ABOUT_OTHERS = re.compile(
-    r"(What|Why|Where|When|Who|How|Is|Did|Does|Was|Has)\b.*\b(he|she|they|his|her|their|him)\b"
-)
-# Before an answer that is repeated; mostly there is none.
-PREFIX = "||||Sure. |I said, |I said, |Of course. |No problem. |Sure, here it is. "
-FUNCTION_WORDS = (
-    "That's It's The They People Yes No A In After Before You My Your There Half Twice Not Sure"
-).split()
 UNWANTED = re.compile(
     r"\b(kill|die|dead|death|sex|shit|fuck|damn|hell|stupid|idiot|hate|gun|shoot|shot|suicide|drunk"
     r"|bomb|war|rape|naked|blood|ass|murder|bitch|bastard|drug|drugs|kiss|kissed|god|jesus|hitler"
@@ -75,9 +35,14 @@ def short_sentences(data: Path) -> list[str]:
 
 def say_after_me(sentence: str, rng: random.Random) -> tuple[str, str]:
     """A request to say something, and it said. A phrase without an end mark gets a full stop."""
+    say = (
+        "{Repeat after me|Please repeat after me|Repeat this|Say this|Please say this"
+        "|Can you say this|Say after me|Repeat}: $text|Say: $text|Please say: $text"
+        "|Can you repeat this sentence: $text|Repeat the following: $text|Say the following: $text"
+    )
     sentence = sentence if sentence[-1] in ".?!" else sentence + "."
     sentence = sentence[0].upper() + sentence[1:]
-    return expand(SAY, rng, {"text": sentence}), rng.choice([sentence] * 5 + ["Sure. " + sentence])
+    return expand(say, rng, {"text": sentence}), rng.choice([sentence] * 5 + ["Sure. " + sentence])
 
 
 def own_phrases() -> list[str]:
@@ -90,18 +55,51 @@ def remark(sentences: list[str], rng: random.Random) -> tuple[str, tuple[str, st
 
     None where the sentence drawn is of another kind.
     """
+    first_person = re.compile(r"(I|I'm|I've|I'd|We|We're|My)\b(?!.*\byour?\b)")
+    about_others = re.compile(
+        r"(What|Why|Where|When|Who|How|Is|Did|Does|Was|Has)\b.*\b(he|she|they|his|her|their|him)\b"
+    )
+    remarks = (
+        "{I see|Oh, I see|Oh|Ah, I see|Okay|Interesting}{.|, tell me more.|, please go on."
+        "|, how do you feel about that?}"
+        "|Oh, really? {Tell me more.|How come?|}|{I understand|That's good to know"
+        "|Thank you for telling me}."
+    )
+    unknown = (
+        "{I'm sorry, |Sorry, |}I {don't know|can't know that|have no idea|don't know that"
+        "|really don't know}."
+        "|{I'm not sure|I don't know}, {what do you think|can you tell me more}?|I {can't say"
+        "|couldn't say}."
+    )
     sentence = rng.choice(sentences)
-    if FIRST_PERSON.match(sentence) and sentence.endswith("."):
-        return sentence, (sentence, expand(REMARKS, rng))
-    if ABOUT_OTHERS.match(sentence) and sentence.endswith("?"):
-        return sentence, (sentence, expand(UNKNOWN, rng))
+    if first_person.match(sentence) and sentence.endswith("."):
+        return sentence, (sentence, expand(remarks, rng))
+    if about_others.match(sentence) and sentence.endswith("?"):
+        return sentence, (sentence, expand(unknown, rng))
     return None
 
 
 def answer_again(answer: str, rng: random.Random) -> tuple[str, str]:
     """A request to repeat, and the last answer word for word, now and then after "Sure."."""
+    again = (
+        "{|Sorry, |Excuse me, |Please, }{could|can} you {say|repeat} that{| again}{|, please}?"
+        "|Sorry, what?|Pardon?"
+        "|Pardon me?"
+        "|{Sorry, |Excuse me, |}I didn't {hear|catch|get|understand} {you|that}.|What did you say?"
+        "|Come again?"
+        "|What was that?"
+        "|Sorry, what {was that|did you say}?|Repeat that{|, please}.|Say that again{|, please}."
+        "|Please say that again."
+        "|Please repeat that.|Again, please.|One more time, please.|Once more, please.|Sorry?"
+        "|Excuse me?|I missed that."
+    )
+    # Before an answer that is repeated; mostly there is none.
+    prefix = "||||Sure. |I said, |I said, |Of course. |No problem. |Sure, here it is. "
+    function_words = (
+        "That's It's The They People Yes No A In After Before You My Your There Half Twice Not Sure"
+    ).split()
     answer = re.sub(r"^(Sure\.|I said,|Of course\.|No problem\.|Sure, here it is\.) ", "", answer)
-    prefix = rng.choice(PREFIX.split("|"))
-    if prefix.endswith(", ") and answer.split()[0].strip(",.") in FUNCTION_WORDS:
+    before = rng.choice(prefix.split("|"))
+    if before.endswith(", ") and answer.split()[0].strip(",.") in function_words:
         answer = answer[0].lower() + answer[1:]
-    return expand(AGAIN, rng), prefix + answer
+    return expand(again, rng), before + answer

@@ -19,22 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 TEXTS = Path(__file__).parents[1] / "texts"
-# An innermost choice.
-CHOICE = re.compile(r"\{([^{}]*)\}")
-SENTENCE = re.compile(r"[^.?!]+[.?!]")
-QUESTION = re.compile(
-    r"\s*(and |but |so )?(how about|what about|why|do|does|did|are you|are we|is it|is that|is she"
-    r"|is he|was|what|who"
-    r"|where|how|can you|can i|could you|shall|should|would you|will you|have you|which|may i)\b"
-    r"(?! (a|an|nice|interesting|lovely)\b)",
-    re.IGNORECASE,
-)
-STATEMENT = re.compile(
-    r"\s*(please|tell|name|give|pick|choose|think|throw|roll|flip|count|add|spell|maybe|you|i'd"
-    r"|try|then try"
-    r"|surprise|teach|make|say|ask|i)\b",
-    re.IGNORECASE,
-)
 
 
 @dataclass
@@ -48,11 +32,14 @@ class Block:
 
 def expand(template: str, rng: random.Random, slots: dict[str, str] | None = None) -> str:
     """One text of a template: slots are filled, each {a|b} becomes one of its alternatives."""
+    # An innermost choice.
+    choice = re.compile(r"\{([^{}]*)\}")
+    sentence = re.compile(r"[^.?!]+[.?!]")
     text = "{" + template + "}"
-    while match := CHOICE.search(text):
+    while match := choice.search(text):
         text = text[: match.start()] + rng.choice(match.group(1).split("|")) + text[match.end() :]
     assert "}" not in text, template
-    text = SENTENCE.sub(lambda match: end_mark(match.group()), re.sub(r" +([,.?!])", r"\1", text))
+    text = sentence.sub(lambda match: end_mark(match.group()), re.sub(r" +([,.?!])", r"\1", text))
     for name in sorted(slots or {}, key=len, reverse=True):
         text = text.replace("$" + name, slots[name])
     return tidy(text)
@@ -63,10 +50,23 @@ def end_mark(sentence: str) -> str:
 
     The alternatives drawn may have left another.
     """
+    question = re.compile(
+        r"\s*(and |but |so )?(how about|what about|why|do|does|did|are you|are we|is it|is that|is she"
+        r"|is he|was|what|who"
+        r"|where|how|can you|can i|could you|shall|should|would you|will you|have you|which|may i)\b"
+        r"(?! (a|an|nice|interesting|lovely)\b)",
+        re.IGNORECASE,
+    )
+    statement = re.compile(
+        r"\s*(please|tell|name|give|pick|choose|think|throw|roll|flip|count|add|spell|maybe|you|i'd"
+        r"|try|then try"
+        r"|surprise|teach|make|say|ask|i)\b",
+        re.IGNORECASE,
+    )
     clause = re.sub(r"^.*, ", "", sentence)
-    if QUESTION.match(sentence) or (clause != sentence and QUESTION.match(clause)):
+    if question.match(sentence) or (clause != sentence and question.match(clause)):
         return re.sub(r"\.$", "?", sentence)
-    return re.sub(r"\?$", ".", sentence) if STATEMENT.match(sentence) else sentence
+    return re.sub(r"\?$", ".", sentence) if statement.match(sentence) else sentence
 
 
 def tidy(text: str) -> str:
