@@ -69,12 +69,8 @@ def test_a_training_program_imports_no_program():
     """Programs stand at the top of training/; what two of them share is in a folder."""
     programs = {module(path) for path in (ROOT / "training").glob("*.py")}
     for path in (ROOT / "training").rglob("*.py"):
-        shared = {
-            program
-            for program in programs
-            for name in imports(path)
-            if f"{name}.".startswith(f"{program}.")
-        }
+        found = imports(path)
+        shared = {p for p in programs for name in found if f"{name}.".startswith(f"{p}.")}
         evaluation = path.parent.name == "evaluation" or path.stem == "evaluate"
         assert evaluation or not shared, f"{path.relative_to(ROOT)} imports {shared}"
 
