@@ -93,6 +93,7 @@ def test_another_number_of_slots_says_the_same(sounds):
     np.testing.assert_array_equal(np.concatenate(runs[0][0][0]), np.concatenate(runs[1][0][0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", [1, 2])
 def test_deferred_inputs_and_proposals_change_no_symbol(slots):
     """Events and sound are those of one call of the LM for every tick and every symbol."""

@@ -19,6 +19,8 @@ from duplex.bench.recognizer import Whisper
 
 QUESTIONS = Path(client.__file__).parent / "questions"
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def conversation() -> list[dict]:

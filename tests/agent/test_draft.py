@@ -13,6 +13,8 @@ from duplex.model import kv_cache
 from duplex.model.tokens import AGENT, FIRST_TEXT_ID, NEXT, Grammar, allowed_mask
 from tests.tiny_speech_agent import drafted_agent, tick_of, tiny_parts
 
+pytestmark = pytest.mark.slow
+
 CHI_SQUARE_9_DEGREES = 27.9  # exceeded once in a thousand times by chance
 POLICY = TurnPolicy(symbols_per_tick=3, wait_penalty=2.0)
 CONFIG = AgentConfig(cancel_echo=False, min_draft_probability=0.0)
