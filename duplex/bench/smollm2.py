@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct as it comes, in `transformers`: the cascade's LM, the judge of relevance."""
+"""SmolLM2-135M-Instruct in `transformers`: the language model of the cascade, and a judge."""
 
 from collections.abc import Sequence
 from pathlib import Path
