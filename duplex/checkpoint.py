@@ -8,31 +8,37 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-SCALE = ".scale"  # beside a tensor in 8 bits: what its rows are to be multiplied with
+# Ends the name of what the rows of a tensor in 8 bits are to be multiplied with.
+SCALE = ".scale"
 
 
 def save(
     tensors: dict[str, torch.Tensor], config, folder: Path, dtype: torch.dtype | None = None
 ) -> None:
-    """Write both files; each is replaced in one move, so a reader or an interrupted run never sees half of one."""
+    """Write both files, floating point tensors as `dtype` where it is given.
+
+    Each file is replaced in one move, so nobody ever reads half of one, even after a crash.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        k: (v.to(dtype) if dtype and v.is_floating_point() else v).contiguous()
-        for k, v in tensors.items()
+    stored = {
+        name: (value.to(dtype) if dtype and value.is_floating_point() else value).contiguous()
+        for name, value in tensors.items()
     }
-    save_file(tensors, folder / "model.safetensors.part")
+    save_file(stored, folder / "model.safetensors.part")
     os.replace(folder / "model.safetensors.part", folder / "model.safetensors")
-    (folder / "config.json.part").write_text(
-        json.dumps(dataclasses.asdict(config), indent=1) + "\n"
-    )
+    fields = json.dumps(dataclasses.asdict(config), indent=1)
+    (folder / "config.json.part").write_text(fields + "\n")
     os.replace(folder / "config.json.part", folder / "config.json")
 
 
-def pack(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Large matrices in 8 bits with one scale a row, the rest in float16: about a quarter of float32."""
+def pack(tensors: dict[str, torch.Tensor], min_elements: int = 1 << 14) -> dict[str, torch.Tensor]:
+    """Matrices of at least min_elements in 8 bits with one scale a row, the rest in float16.
+
+    That is about a quarter of float32.
+    """
     packed = {}
     for name, value in tensors.items():
-        if value.is_floating_point() and value.dim() >= 2 and value.numel() >= 1 << 14:
+        if value.is_floating_point() and value.dim() >= 2 and value.numel() >= min_elements:
             rows = value.float().flatten(0, -2)  # one scale for each run along the last axis
             scale = (rows.abs().amax(1, keepdim=True) / 127).clamp(min=1e-8)
             packed[name] = (rows / scale).round().to(torch.int8).view(value.shape)
@@ -42,14 +48,14 @@ def pack(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return packed
 
 
-def load_config(config_class, folder: Path):
+def load_config(config_class: type, folder: Path):
     """The dataclass in folder/config.json; lists become tuples, as frozen configs want them."""
     fields = json.loads((folder / "config.json").read_text())
     return config_class(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
 
 
 def load_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """The tensors of folder/model.safetensors, unpacked, in float32 where they are floating point."""
+    """The tensors of folder/model.safetensors, unpacked; floating point ones in float32."""
     stored = load_file(folder / "model.safetensors")
     tensors = {}
     for name, value in stored.items():

@@ -191,7 +191,8 @@ def load_agent(args: argparse.Namespace, slots: int, cancel_echo: bool = True):
     """
     if not args.agent.is_dir():
         raise UsageError(
-            f"there is no agent in {args.agent}; --agent names a folder with config.json and weights"
+            f"there is no agent in {args.agent}; "
+            "--agent names a folder with config.json and weights"
         )
     if args.dtype == "int8" and args.compute != "cpu":
         raise UsageError(

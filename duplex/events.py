@@ -248,7 +248,7 @@ class AgentInterface(Protocol):
         """End the session of a slot, or do nothing where there is none."""
 
     def is_prefilling(self, slot: int) -> bool:
-        """Whether the instructions are not read yet; meanwhile steps are no ticks of the session."""
+        """Whether the instructions are not read yet; until then steps are no ticks of it."""
 
     def step(
         self, audio: np.ndarray, active: list[int], voice: bool = True

@@ -1,6 +1,7 @@
 """A session's voice and speaking rate: what changes, that neighbours keep theirs, and how clients ask for it."""
 
 import asyncio
+import json
 import math
 from dataclasses import replace
 
@@ -126,5 +127,5 @@ def test_realtime_clients_choose_too():
             "type": "session.update",
             "session": {"audio": {"output": {"voice": name, "speed": 1.25}}},
         }
-        commands, [updated] = dialect.receive(realtime.json.dumps(update))
+        commands, [updated] = dialect.receive(json.dumps(update))
         assert commands == [SetVoice(voice, 1.25)] and f'"voice":"{name}","speed":1.25' in updated

@@ -1,4 +1,4 @@
-"""How many sessions this machine holds: a short test at the start, with every place taken and everybody talking."""
+"""How many sessions this machine holds: a short test at the start, with every slot talking."""
 
 import time
 from collections.abc import Callable
@@ -6,18 +6,30 @@ from collections.abc import Callable
 import numpy as np
 
 from duplex.audio import TICK_S, TICK_SAMPLES, VOICE_RMS
+from duplex.events import AgentInterface
 
-CANDIDATES = (8, 4, 3, 2)  # places tried, largest first; one place is never refused
-SETTLING_TICKS, TIMED_TICKS = 6, 20
-SHARE = 0.75  # of a tick that a step may take; the rest is for the sockets and for a bad moment
+# Numbers of slots that are tried, the largest first; one session is never refused.
+CANDIDATES = (8, 4, 3, 2)
+# Share of a tick that a step may take; the rest is for the sockets and for a bad moment.
+STEP_SHARE = 0.75
 
 
-def step_seconds(agent, slots: int, now: Callable[[], float] = time.perf_counter) -> float:
-    """What nine of ten steps take at most while all slots hear noise and are made to answer."""
-    noise, times = np.random.default_rng(0), []
+def step_seconds(
+    agent: AgentInterface,
+    slots: int,
+    now: Callable[[], float] = time.perf_counter,
+    settling_ticks: int = 6,
+    timed_ticks: int = 20,
+) -> float:
+    """What nine of ten steps take at most while all slots hear noise and are made to answer.
+
+    settling_ticks: steps before those that are timed.
+    """
+    noise = np.random.default_rng(0)
+    times = []
     for slot in range(slots):
         agent.open(slot, seed=slot, instructions=None)
-    for tick in range(SETTLING_TICKS + TIMED_TICKS):
+    for tick in range(settling_ticks + timed_ticks):
         if tick == 2:
             for slot in range(slots):
                 agent.answer(slot)
@@ -27,16 +39,20 @@ def step_seconds(agent, slots: int, now: Callable[[], float] = time.perf_counter
         times.append(now() - began)
     for slot in range(slots):
         agent.close(slot)
-    return float(np.quantile(times[SETTLING_TICKS:], 0.9))
+    return float(np.quantile(times[settling_ticks:], 0.9))
 
 
 def largest(
-    load: Callable[[int], object], now: Callable[[], float] = time.perf_counter
-) -> tuple[object, int]:
-    """The agent with the most places of CANDIDATES that keep real time here, and how many those are; it is loaded once."""
+    load: Callable[[int], AgentInterface], now: Callable[[], float] = time.perf_counter
+) -> tuple[AgentInterface, int]:
+    """The agent with the most slots of CANDIDATES that keep real time here, and their number.
+
+    It is loaded once, with the first of them.
+    """
     agent = load(CANDIDATES[0])
     for slots in CANDIDATES:
-        agent = agent if slots == CANDIDATES[0] else agent.with_slots(slots)
-        if step_seconds(agent, slots, now) <= SHARE * TICK_S:
+        if slots != CANDIDATES[0]:
+            agent = agent.with_slots(slots)
+        if step_seconds(agent, slots, now) <= STEP_SHARE * TICK_S:
             return agent, slots
     return agent.with_slots(1), 1

@@ -64,7 +64,7 @@ class SetVoice:
 
 @dataclass(frozen=True)
 class Write:
-    """A text becomes part of the conversation, as if `role` had said it: user, assistant, system."""
+    """A text becomes part of the conversation; role: user, assistant or system."""
 
     role: str
     text: str

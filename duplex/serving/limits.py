@@ -1,4 +1,4 @@
-"""All that a server bounds, and by how much: handed in, so that tests and owners choose their own."""
+"""All that a server bounds, and by how much; handed in, so that anybody may choose."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ class EngineLimits:
 
     # Ticks that anything may fall behind the clock: 640 ms of user audio, or of the engine itself.
     max_buffered_ticks: int = 8
-    # Ticks behind (2.4 s) from which on the engine lets the time go: whoever waited has begun again.
+    # Ticks behind (2.4 s) from which on the engine lets the time go: users have begun again.
     stalled_ticks: int = 30
     # Ticks of output that wait for a client which does not fetch them: two seconds.
     max_unread_ticks: int = 25

@@ -1,11 +1,15 @@
-"""What Server.stats() says in Prometheus' text format, and what the process takes of the machine, for GET /metrics."""
+"""The server's figures in Prometheus' text format, for GET /metrics.
+
+They are those of Serving.stats(), and what the process takes of the machine.
+"""
 
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-COUNTERS = {  # stats() name -> metric, meaning
+# Names in stats() -> metric and meaning.
+COUNTERS = {
     "ticks": ("duplex_ticks", "Ticks done"),
     "late_ticks": ("duplex_late_ticks", "Ticks whose answer was not ready within one tick"),
     "skipped_ticks": ("duplex_skipped_ticks", "Ticks let go because the model was too far behind"),
@@ -30,7 +34,17 @@ GAUGES = {
     "threads": ("duplex_threads", "Threads of the process"),
     "tasks": ("duplex_tasks", "Tasks of the event loop"),
 }
-PATHS = {  # a figure for each path of a dialect
+# Times in stats(), each with a figure for each quantile.
+TIMES = {
+    "tick_ms": (
+        "duplex_tick_seconds",
+        "From the time a tick is due to its answer, over the last ticks",
+    ),
+    "step_ms": ("duplex_step_seconds", "The model's part of it"),
+}
+QUANTILES = {"p50": "0.5", "p90": "0.9", "p99": "0.99", "max": "1"}
+# Names in stats()["paths"] -> type, metric and meaning, with a figure for each dialect's path.
+PATHS = {
     "opened": (CounterMetricFamily, "duplex_dialect_sessions", "Sessions opened on a path"),
     "talking": (
         GaugeMetricFamily,
@@ -38,7 +52,8 @@ PATHS = {  # a figure for each path of a dialect
         "Clients with a session on a path now",
     ),
 }
-AGENT = {  # name in Agent.metrics() -> type, metric, meaning; those with kinds have a figure for each
+# Names in Agent.metrics() -> type, metric and meaning; those with kinds have a figure for each.
+AGENT = {
     "lm_calls": (
         CounterMetricFamily,
         "duplex_lm_calls",
@@ -68,52 +83,44 @@ AGENT = {  # name in Agent.metrics() -> type, metric, meaning; those with kinds 
         "1 while the draft guesses; it turns itself off when it gains nothing",
     ),
 }
-QUANTILES = {"p50": "0.5", "p90": "0.9", "p99": "0.99", "max": "1"}
 
 
-class Stats:
-    """What prometheus_client collects from: one reading of Server.stats()."""
+class StatsCollector:
+    """What prometheus_client collects from: one reading of Serving.stats()."""
 
     def __init__(self, stats: dict):
         self._stats = stats
 
     def collect(self) -> Iterator[Metric]:
+        """All figures."""
         for name, (metric, text) in COUNTERS.items():
             yield CounterMetricFamily(metric, text, value=self._stats[name])
         for name, (metric, text) in GAUGES.items():
             yield GaugeMetricFamily(metric, text, value=self._stats[name])
-        for name, metric, text in (
-            (
-                "tick_ms",
-                "duplex_tick_seconds",
-                "From the time a tick is due to its answer, over the last ticks",
-            ),
-            ("step_ms", "duplex_step_seconds", "The model's part of it"),
-        ):
-            family = GaugeMetricFamily(metric, text, labels=["quantile"])
-            for key, quantile in QUANTILES.items():
-                family.add_metric([quantile], self._stats[name][key] / 1000)
-            yield family
-        for name, (family_of, metric, text) in PATHS.items():
-            yield labelled(family_of, metric, text, "path", self._stats["paths"][name])
+        for name, (metric, text) in TIMES.items():
+            times = self._stats[name]
+            seconds = {QUANTILES[key]: times[key] / 1000 for key in QUANTILES}
+            yield labelled(GaugeMetricFamily(metric, text, labels=["quantile"]), seconds)
+        for name, (family, metric, text) in PATHS.items():
+            yield labelled(family(metric, text, labels=["path"]), self._stats["paths"][name])
         for name, value in self._stats["agent"].items():
-            family_of, metric, text = AGENT[name]
-            yield (
-                labelled(family_of, metric, text, "kind", value)
-                if isinstance(value, dict)
-                else family_of(metric, text, value)
-            )
+            family, metric, text = AGENT[name]
+            if isinstance(value, dict):
+                yield labelled(family(metric, text, labels=["kind"]), value)
+            else:
+                yield family(metric, text, value)
 
 
-def labelled(family_of, metric: str, text: str, label: str, values: dict[str, float]) -> Metric:
-    family = family_of(metric, text, labels=[label])
-    for key, value in values.items():
-        family.add_metric([key], value)
-    return family
+def labelled(metric: Metric, values: dict[str, float]) -> Metric:
+    """The metric with a figure for each value of its one label."""
+    for label, value in values.items():
+        metric.add_metric([label], value)
+    return metric
 
 
 def exposition(stats: dict) -> bytes:
+    """The text that Prometheus reads."""
     registry = CollectorRegistry()
-    registry.register(Stats(stats))
+    registry.register(StatsCollector(stats))
     ProcessCollector(registry=registry)
     return generate_latest(registry)

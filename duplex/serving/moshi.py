@@ -1,6 +1,7 @@
-"""Moshi's dialect of the wire at /api/chat, without any I/O: existing Moshi clients talk with this agent unchanged.
+"""Moshi's dialect of the wire at /api/chat: Moshi's clients talk with this agent unchanged. No I/O.
 
-Binary messages, byte 0 tells the kind (kyutai-labs/moshi: rust/protocol.md, moshi/server.py, client/src/protocol):
+Binary messages; byte 0 tells the kind (kyutai-labs/moshi: rust/protocol.md, moshi/server.py,
+client/src/protocol):
 
 | byte 0 | name      | rest                            | from             |
 |--------|-----------|---------------------------------|------------------|
@@ -10,7 +11,8 @@ Binary messages, byte 0 tells the kind (kyutai-labs/moshi: rust/protocol.md, mos
 | 05     | error     | one sentence                    | server           |
 | other  | control, metadata, ping …                   | client, ignored  |
 
-The session opens with the connection. Of the query only text_seed is used: the other settings are of Moshi's model.
+The session opens with the connection. Of the query only text_seed is used: the other settings are
+of Moshi's model.
 """
 
 import numpy as np
@@ -21,35 +23,43 @@ from duplex.serving import opus
 from duplex.serving.commands import Audio, Start
 
 PATH = "/api/chat"
-HANDSHAKE, AUDIO, TEXT, ERROR = b"\x00", b"\x01", b"\x02", b"\x05"
+HANDSHAKE = b"\x00"
+AUDIO = b"\x01"
+TEXT = b"\x02"
+ERROR = b"\x05"
+# Digits of the longest seed that is looked at.
+MAX_SEED_DIGITS = 19
 
 
 class Moshi:
+    """One client of this dialect; see dialect.Dialect."""
+
     opens_at_once = True
-    is_resumable = False
     early_ticks = None
+    is_resumable = False
 
     def __init__(self, query: dict[str, str]):
+        """query: the fields of the client's URL."""
         seed = query.get("text_seed", "")
-        self.start = Start(
-            seed=int(seed) % 2**31
-            if seed.isascii() and seed.isdecimal() and len(seed) < 20
-            else None
-        )
-        self._decoder, self._encoder = opus.Decoder(), opus.Encoder()
+        is_number = seed.isascii() and seed.isdecimal() and len(seed) <= MAX_SEED_DIGITS
+        self.start = Start(seed=int(seed) % 2**31 if is_number else None)
+        self._decoder = opus.Decoder()
+        self._encoder = opus.Encoder()
 
     def receive(self, message: bytes | str) -> tuple[list, list]:
-        """-> commands, messages to answer with. Raises ProtocolError."""
+        """The commands in a message; nothing is ever answered. Raises ProtocolError."""
         if isinstance(message, str):
             raise ProtocolError("messages are binary here; JSON events are spoken at /v1/duplex")
         if message[:1] != AUDIO:
             return [], []
         return [Audio(self._decoder.decode(message[1:]))], []
 
-    def opened(self, session_id: str) -> list:
+    def opened(self, session_id: str) -> list[bytes]:
+        """The handshake."""
         return [HANDSHAKE]
 
-    def tick(self, audio: np.ndarray, events: list) -> list:
+    def tick(self, audio: np.ndarray, events: list) -> list[bytes]:
+        """The tick's voice, the agent's words and what went wrong."""
         messages = [AUDIO + self._encoder.encode(audio)] if len(audio) else []
         for event in events:
             if event.kind == "said":
@@ -58,5 +68,6 @@ class Moshi:
                 messages += self.refused(event)
         return messages
 
-    def refused(self, error: Error) -> list:
+    def refused(self, error: Error) -> list[bytes]:
+        """An error's sentence."""
         return [ERROR + error.text.encode()]

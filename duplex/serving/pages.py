@@ -1,4 +1,4 @@
-"""What the server answers to plain HTTP: the web client, health, figures. Paths to answers, no I/O but reading the client once."""
+"""What the server answers to plain HTTP: the web client, health, figures. No sockets here."""
 
 import http
 import json
@@ -9,17 +9,24 @@ from importlib.resources import files
 from duplex.serving import metrics
 
 STATS_PATH = "/v1/stats"
-PACKAGE = "duplex.client"  # whose folder holds the page
-FILES = {  # the only files that are ever served
+METRICS_PATH = "/metrics"
+# Whose folder holds the page.
+PACKAGE = "duplex.client"
+# By path: name and content type of the only files that are ever served.
+FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
     "/app.js": ("app.js", "text/javascript; charset=utf-8"),
     "/worklet.js": ("worklet.js", "text/javascript; charset=utf-8"),
 }
-PRIVATE = (STATS_PATH, "/metrics")  # need the key, if there is one
+# Paths that need the key, if there is one.
+PRIVATE = (STATS_PATH, METRICS_PATH)
+# Headers of every answer.
 SAFE = {
-    "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'"
+    ),
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
@@ -31,23 +38,21 @@ def _file(name: str) -> bytes:
 
 
 def answer(
-    path: str, ready: bool, stats: Callable[[], dict]
+    path: str, is_ready: bool, stats: Callable[[], dict]
 ) -> tuple[http.HTTPStatus, str, bytes] | None:
-    """-> status, content type, body; None: there is no such page."""
+    """Status, content type and body of a path; None where there is no such page."""
+    ok = http.HTTPStatus.OK
     if path in FILES:
         name, kind = FILES[path]
-        return http.HTTPStatus.OK, kind, _file(name)
+        return ok, kind, _file(name)
     if path == "/healthz":
-        return http.HTTPStatus.OK, "text/plain", b"ok\n"
+        return ok, "text/plain", b"ok\n"
+    if path == "/readyz" and is_ready:
+        return ok, "text/plain", b"ready\n"
     if path == "/readyz":
-        status = http.HTTPStatus.OK if ready else http.HTTPStatus.SERVICE_UNAVAILABLE
-        return status, "text/plain", b"ready\n" if ready else b"not taking sessions\n"
-    if path == "/metrics":
-        return (
-            http.HTTPStatus.OK,
-            "text/plain; version=0.0.4; charset=utf-8",
-            metrics.exposition(stats()),
-        )
+        return http.HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"not taking sessions\n"
+    if path == METRICS_PATH:
+        return ok, "text/plain; version=0.0.4; charset=utf-8", metrics.exposition(stats())
     if path == STATS_PATH:
-        return http.HTTPStatus.OK, "application/json", (json.dumps(stats()) + "\n").encode()
+        return ok, "application/json", (json.dumps(stats()) + "\n").encode()
     return None

@@ -1,14 +1,18 @@
-"""Keeps conversations, when the server is asked to: per session a stereo FLAC (the user left) and its events as JSON lines.
+"""Keeps conversations, when the server is asked to.
 
-The model thread only queues; files are written in a thread of their own, and what that cannot keep up with is dropped and
-counted. The oldest recordings are deleted so that the folder never holds more than `limit_bytes` of them.
+Of each session a stereo FLAC (the user left) and its events as JSON lines. The model thread only
+queues; files are written in a thread of their own, and what that cannot keep up with is dropped and
+counted. The oldest recordings are deleted, so that the folder never holds more than `limit_bytes`
+of them.
 """
 
 import json
 import logging
 import queue
 import threading
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import soundfile
@@ -18,20 +22,36 @@ from duplex.serving.native import event_fields
 
 log = logging.getLogger(__name__)
 
-PREFIX = "session-"  # only files with this name are ever deleted
-WAITING_TICKS = 1000  # twenty seconds of four sessions
+# Begins the name of every recording; only files with such a name are ever deleted.
+PREFIX = "session-"
+
+
+@dataclass
+class OpenRecording:
+    """The files of a session that goes on."""
+
+    sound: soundfile.SoundFile
+    lines: TextIO
+    ticks: int = 0
 
 
 class Recorder:
-    def __init__(self, folder: Path, limit_bytes: int):
-        """Makes the folder. OSError: it cannot be."""
-        self.folder, self.limit_bytes = Path(folder), limit_bytes
+    """Writes the recordings of all sessions of one server."""
+
+    def __init__(self, folder: Path, limit_bytes: int, max_waiting_ticks: int = 1000):
+        """Make the folder.
+
+        max_waiting_ticks: ticks that may wait to be written, by default 20 s of four sessions.
+
+        Raises OSError where the folder cannot be.
+        """
+        self.folder = Path(folder)
+        self.limit_bytes = limit_bytes
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.dropped_ticks = 0
-        self._open: dict[
-            str, tuple[soundfile.SoundFile, object, int]
-        ] = {}  # by session: sound, lines, ticks
-        self._queue: queue.Queue = queue.Queue(WAITING_TICKS)
+        # By session.
+        self._open: dict[str, OpenRecording] = {}
+        self._queue: queue.Queue = queue.Queue(max_waiting_ticks)
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
@@ -43,66 +63,61 @@ class Recorder:
             self.dropped_ticks += 1
 
     def end(self, session_id: str) -> None:
+        """Nothing more comes of this session."""
         self._queue.put((session_id, None, []))
 
     def stop(self) -> None:
-        """Writes what waits and closes the files."""
+        """Write what waits and close the files."""
         self._queue.put(None)
         self._thread.join()
 
     def _run(self) -> None:
         while (entry := self._queue.get()) is not None:
+            session_id, sound, events = entry
             try:
-                self._write(*entry)
+                if sound is None:
+                    self._close(session_id)
+                else:
+                    self._write(session_id, sound, events)
             except (OSError, soundfile.LibsndfileError):
-                log.exception("recording %s", entry[0])  # a full disk must not end conversations
+                # A full disk must not end conversations.
+                log.exception("recording %s", session_id)
         for session_id in list(self._open):
             self._close(session_id)
 
-    def _write(self, session_id: str, sound: np.ndarray | None, events: list) -> None:
-        if sound is None:
-            if session_id in self._open:
-                self._close(session_id)
-            return
+    def _write(self, session_id: str, sound: np.ndarray, events: list) -> None:
         if session_id not in self._open:
             self._delete_oldest()
-            stem = str(self.folder / f"{PREFIX}{session_id}")
-            lines = open(stem + ".jsonl", "w", encoding="utf-8")  # noqa: SIM115, closed in _close
-            self._open[session_id] = (
-                soundfile.SoundFile(stem + ".flac", "w", SAMPLE_RATE, 2, "PCM_16"),
-                lines,
-                0,
-            )
-        flac, lines, ticks = self._open[session_id]
-        flac.write(sound)
+            self._open[session_id] = self._create(session_id)
+        recording = self._open[session_id]
+        recording.sound.write(sound)
+        time_s = round(recording.ticks * TICK_MS / 1000, 2)
         for event in events:
-            lines.write(
-                json.dumps(
-                    {"time_s": round(ticks * TICK_MS / 1000, 2), **event_fields(event)},
-                    ensure_ascii=False,
-                )
-                + "\n"
-            )
-        self._open[session_id] = (flac, lines, ticks + 1)
+            fields = {"time_s": time_s, **event_fields(event)}
+            recording.lines.write(json.dumps(fields, ensure_ascii=False) + "\n")
+        recording.ticks += 1
+
+    def _create(self, session_id: str) -> OpenRecording:
+        stem = str(self.folder / f"{PREFIX}{session_id}")
+        lines = open(stem + ".jsonl", "w", encoding="utf-8")  # noqa: SIM115, closed in _close
+        sound = soundfile.SoundFile(stem + ".flac", "w", SAMPLE_RATE, 2, "PCM_16")
+        return OpenRecording(sound, lines)
 
     def _close(self, session_id: str) -> None:
-        flac, lines, _ = self._open.pop(session_id)
-        flac.close()
-        lines.close()
-        self._delete_oldest()
+        recording = self._open.pop(session_id, None)
+        if recording is not None:
+            recording.sound.close()
+            recording.lines.close()
+            self._delete_oldest()
 
     def _delete_oldest(self) -> None:
-        kept = [
-            path
-            for path in self.folder.glob(PREFIX + "*")
-            if path.stem.removeprefix(PREFIX) not in self._open
-        ]
-        kept.sort(key=lambda path: path.stat().st_mtime)
-        surplus = (
-            sum(path.stat().st_size for path in self.folder.glob(PREFIX + "*")) - self.limit_bytes
-        )
-        for path in kept:
+        """Delete finished recordings, the oldest first, until the rest fits."""
+        files = [(path, path.stat()) for path in self.folder.glob(PREFIX + "*")]
+        surplus = sum(stat.st_size for _, stat in files) - self.limit_bytes
+        for path, stat in sorted(files, key=lambda file: file[1].st_mtime):
             if surplus <= 0:
                 return
-            surplus -= path.stat().st_size
+            if path.stem.removeprefix(PREFIX) in self._open:
+                continue
+            surplus -= stat.st_size
             path.unlink(missing_ok=True)

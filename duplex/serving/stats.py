@@ -47,7 +47,7 @@ class EngineStats:
             return dict(self._counts)
 
     def percentiles(self) -> dict[str, dict[str, float]]:
-        """Milliseconds to a tick's answer and of its step: p50, p90, p99 and max of the last ticks."""
+        """Milliseconds to the last ticks' answers and of their steps: p50, p90, p99 and max."""
         with self._lock:
             times = np.array(self._times).reshape(-1, 2) * 1000
         if not len(times):

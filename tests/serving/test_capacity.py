@@ -3,7 +3,7 @@
 import pytest
 
 from duplex.audio import TICK_MS
-from duplex.serving.capacity import CANDIDATES, SHARE, largest
+from duplex.serving.capacity import CANDIDATES, STEP_SHARE, largest
 from tests.helpers import HandClock
 from tests.tiny_agent import TinyAgent
 
@@ -24,7 +24,7 @@ def test_as_many_places_as_keep_real_time(clock: HandClock, ms_a_session, places
     loaded = [Timed(CANDIDATES[0])]
     agent, slots = largest(lambda slots: loaded[0], clock.now)
     assert (agent, slots, agent.slots) == (loaded[-1], places, places)
-    assert slots == 1 or ms_a_session * slots <= SHARE * TICK_MS
+    assert slots == 1 or ms_a_session * slots <= STEP_SHARE * TICK_MS
     assert [agent.slots for agent in loaded] == [n for n in (*CANDIDATES, 1) if n >= places]
     assert all(
         sorted(agent.closed) == list(range(agent.slots)) for agent in loaded if agent.slots > 1

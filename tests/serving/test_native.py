@@ -91,7 +91,8 @@ def test_client_messages_are_read_back():
 
 
 def test_a_client_that_comes_back_gets_what_it_missed():
-    native = protocol.Native()
+    kept = 50
+    native = protocol.Native(max_missed_events=kept)
     native.receive(protocol.encode_start())
     sent = []
     for tick in range(5):
@@ -105,12 +106,10 @@ def test_a_client_that_comes_back_gets_what_it_missed():
         }
         assert missed == sent[received:]
     assert native.resumed("0123456789ab", 6) is None
-    for tick in range(protocol.MISSED_EVENTS):
+    for tick in range(kept):
         native.tick(np.zeros(0, np.float32), [Event("heard", tick, "x")])
-    assert (
-        native.resumed("0123456789ab", 4) is None
-        and len(native.resumed("0123456789ab", 5)) == protocol.MISSED_EVENTS + 1
-    )
+    assert native.resumed("0123456789ab", 4) is None
+    assert len(native.resumed("0123456789ab", 5)) == kept + 1
 
 
 def test_order_of_native_messages():
