@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from duplex.training import align
-from duplex.training.evaluation import align as evaluate_align
+from duplex.training.evaluation.align import evaluate_align
 from duplex.training.objectives.alignment import AlignmentHeads, Answers, frozen_copy
 from duplex.training.scenes.example import Tokenizer
 from duplex.training.scenes.recognition import load_recognizer
@@ -139,17 +139,17 @@ def test_an_interrupted_run_ends_with_the_same_weights(parts, tone_pool, tmp_pat
 
 
 @pytest.mark.slow
-def test_the_report_compares_runs_that_began_alike(parts, tone_pool, tmp_path, monkeypatch):
+def test_the_report_compares_runs_that_began_alike(parts, tone_pool, tmp_path):
     told = {"out": tmp_path, "clips": 4, "seed": 0, "threads": 1}
 
     def report(*runs) -> dict:
-        return evaluate_align.evaluate_align(argparse.Namespace(run=list(runs), **told))
+        args = argparse.Namespace(run=list(runs), **told)
+        return evaluate_align(args, build_lm=lambda args: tiny_lm())
 
     a = tmp_path / "a"
     b = tmp_path / "b"
     aligned(parts, tone_pool, a, "--objectives", "contrastive", "--steps", 30)
     aligned(parts, tone_pool, b, "--objectives", "supervised")
-    monkeypatch.setattr(evaluate_align, "build_lm", lambda args: tiny_lm())
     table = report(a, b)
     assert list(table) == ["before", "a", "b"]
     assert 4 < table["before"]["utterances matched, heard"][0] <= 9

@@ -135,8 +135,15 @@ def check_alike(runs: dict[Path, argparse.Namespace]) -> argparse.Namespace:
 
 
 @torch.no_grad()
-def evaluate_align(args: argparse.Namespace, matched: int = 300) -> dict:
-    """`evaluate align`; `matched`: utterances of the clouds, which retrieval chooses among."""
+def evaluate_align(
+    args: argparse.Namespace,
+    matched: int = 300,
+    build_lm: Callable[[argparse.Namespace], LM] = build_lm,
+) -> dict:
+    """`evaluate align`; `matched`: utterances of the clouds, which retrieval chooses among.
+
+    build_lm: from a run's arguments to the LM that it began with.
+    """
     if not args.run:
         raise SystemExit(
             "There is nothing to measure: give --run, a folder of duplex.training.align, "
