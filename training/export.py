@@ -5,22 +5,35 @@
         --talker runs/talker --codec runs/codec --tokenizer FOLDER --out runs/agent
 
 A part that is not given stays what it is in --out; where it has none it is the shipped agent's.
-Large matrices are stored in 8 bits with a scale a row, but for the codec: its codebooks decide
-codes, so it is kept in float16.
+Large matrices are stored in 8 bits with a scale a row. Of the codec only those are that a CPU would
+quantize anyway (duplex.cpu.vocoder): its encoder and codebooks decide codes, so they are kept in
+float16. All files are then compressed without loss.
 """
 
 import argparse
+import gzip
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from duplex.training.common.options import part_folder
-from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from duplex.checkpoint import SCALE, pack
-from duplex.model.codec import load_codec, save_codec
+from duplex.checkpoint import SCALE, quantize, read, write_compressed
+from duplex.model.codec import load_codec, stored_tensors
+from duplex.model.tokens import COMPRESSED_TOKENIZER
 from duplex.weights import DEFAULT_AGENT
+
+# Beginnings of the names of the codec's matrices that duplex.cpu.vocoder quantizes.
+CODEC_IN_8_BITS = ("decoder.from_latent.", "decoder.blocks.", "decoder.to_spectrum.")
+
+
+def write_part(tensors: dict[str, Tensor], config: dict, folder: Path) -> None:
+    """Write a part's config.json and its compressed tensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    write_compressed(tensors, folder / "model.safetensors")
 
 
 def export_part(
@@ -33,11 +46,10 @@ def export_part(
     were trained with. Weights between the base LM's and the trained ones know more of what the base
     LM knew (Wortsman et al., 2022, arXiv 2109.01903).
     """
-    folder.mkdir(parents=True, exist_ok=True)
     config = json.loads((run / "config.json").read_text())
-    tensors = load_file(run / "model.safetensors")
+    tensors = read(run / "model.safetensors")
     if any(name.endswith(SCALE) for name in tensors):
-        raise SystemExit(f"{run} is packed in 8 bits already: export reads the folder of a run.")
+        raise SystemExit(f"{run} is in 8 bits already: export reads the folder of a run.")
     if window:
         config["window"] = window
         for name, bias in tensors.items():
@@ -45,8 +57,27 @@ def export_part(
                 tensors[name] = bias[:, :window].clone()
     if strength:
         config["lora_scale"] *= strength
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    save_file(pack(tensors), folder / "model.safetensors")
+    write_part(quantize(tensors), config, folder)
+
+
+def export_codec(run: Path, folder: Path) -> None:
+    """Write a codec whose decoder is in 8 bits."""
+    codec = load_codec(run)
+    write_part(quantize(stored_tensors(codec), CODEC_IN_8_BITS), asdict(codec.config), folder)
+
+
+def export_lexicon(run: Path, folder: Path) -> None:
+    """Write a lexicon's tensors as they are, compressed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_compressed(read(run / "model.safetensors"), folder / "model.safetensors")
+
+
+def export_tokenizer(folder: Path, out: Path) -> None:
+    """Write the tokenizer.json of a folder, byte for byte, compressed."""
+    out.mkdir(parents=True, exist_ok=True)
+    compressed = gzip.compress((folder / "tokenizer.json").read_bytes(), mtime=0)
+    (out / COMPRESSED_TOKENIZER).write_bytes(compressed)
+    (out / "tokenizer.json").unlink(missing_ok=True)  # An older one would be loaded instead.
 
 
 def fill_up(out: Path) -> None:
@@ -54,8 +85,8 @@ def fill_up(out: Path) -> None:
     for name in ("encoder", "lexicon", "lm", "talker", "codec"):
         if not (out / name / "model.safetensors").exists():
             shutil.copytree(DEFAULT_AGENT / name, out / name, dirs_exist_ok=True)
-    if not (out / "tokenizer.json").exists():
-        shutil.copy(DEFAULT_AGENT / "tokenizer.json", out / "tokenizer.json")
+    if not (out / COMPRESSED_TOKENIZER).exists():
+        shutil.copy(DEFAULT_AGENT / COMPRESSED_TOKENIZER, out / COMPRESSED_TOKENIZER)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -100,13 +131,12 @@ def main(arguments: list[str] | None = None) -> None:
     if args.talker:
         export_part(args.talker, out / "talker")
     if args.lexicon:
-        (out / "lexicon").mkdir(parents=True, exist_ok=True)
-        shutil.copy(args.lexicon / "model.safetensors", out / "lexicon" / "model.safetensors")
+        export_lexicon(args.lexicon, out / "lexicon")
     if args.codec:
-        save_codec(load_codec(args.codec), out / "codec", torch.float16)
+        export_codec(args.codec, out / "codec")
     out.mkdir(parents=True, exist_ok=True)
     if args.tokenizer:
-        shutil.copy(args.tokenizer / "tokenizer.json", out / "tokenizer.json")
+        export_tokenizer(args.tokenizer, out)
     fill_up(out)
     files = [path for path in sorted(out.rglob("*")) if path.is_file()]
     sizes = {str(path.relative_to(out)): path.stat().st_size for path in files}

@@ -26,8 +26,9 @@ from duplex.training.common.options import existing_file, part_folder, pool_fold
 from duplex.training.data.normalize import heard_form, word_phones
 from duplex.training.data.pool import Pool
 from duplex.training.text.sources import read_sentences
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
+from duplex import checkpoint
 from duplex.model.encoder import WORD_END
 
 # What is taken off the count of a follower.
@@ -156,7 +157,8 @@ def make_lexicon(lines: list[str], listed: list[str], start: Path | None) -> dic
     start: a lexicon of which all stays but how its words are written.
     """
     if start:
-        stored = load_file(start / "model.safetensors")
+        tensors = checkpoint.read(start / "model.safetensors")
+        stored = {name: value.numpy() for name, value in tensors.items()}
         words = stored["words"].tobytes().decode().lower().split("\n")
         return {**stored, "words": as_bytes(spellings(words, lines, listed))}
     with get_context("spawn").Pool() as workers:

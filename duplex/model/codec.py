@@ -232,14 +232,15 @@ class Codec(nn.Module):
         return self.encode(silence)[0, :, -1]
 
 
+def stored_tensors(codec: Codec | SeanetCodec) -> dict[str, Tensor]:
+    """All of a codec's tensors but those that only training needs."""
+    tensors = codec.state_dict().items()
+    return {name: value for name, value in tensors if not name.endswith(TRAINING_BUFFERS)}
+
+
 def save_codec(codec: Codec | SeanetCodec, folder: Path, dtype: torch.dtype | None = None) -> None:
     """Write the codec to a folder, as numbers of `dtype` if it is given."""
-    tensors = {
-        name: value
-        for name, value in codec.state_dict().items()
-        if not name.endswith(TRAINING_BUFFERS)
-    }
-    checkpoint.save(tensors, codec.config, folder, dtype)
+    checkpoint.save(stored_tensors(codec), codec.config, folder, dtype)
 
 
 def load_codec(source: Path | str) -> Codec | SeanetCodec:

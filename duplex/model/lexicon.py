@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from duplex import checkpoint
 from duplex.model.encoder import PHONES, WORD_END
 
 # The word that begins and ends a sentence.
@@ -50,9 +51,8 @@ class Lexicon:
 
 def load_lexicon(folder: Path) -> Lexicon:
     """The lexicon of a folder that duplex.training.lexicon wrote. Raises FileNotFoundError."""
-    from safetensors.numpy import load_file
-
-    return unpack(load_file(folder / "model.safetensors"))
+    stored = checkpoint.read(folder / "model.safetensors")
+    return unpack({name: value.numpy() for name, value in stored.items()})
 
 
 def surface_forms(lexicon: Lexicon) -> dict[str, str]:

@@ -12,6 +12,7 @@ A tag also switches back to a stream that is still open, so hearing goes on whil
 What is not for the agent is written down as well, and ends with <aside> instead of </user>.
 """
 
+import gzip
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,9 @@ ASIDE = 13
 # The base tokenizer's special tokens end at 16; of them only the chat marks 0 to 2 keep their use.
 FIRST_TEXT_ID = 17
 
+# In an agent's folder, where the tokenizer is compressed.
+COMPRESSED_TOKENIZER = "tokenizer.json.gz"
+
 CONTROL_NAMES = {
     NEXT: "<next>",
     USER: "<user>",
@@ -48,10 +52,14 @@ CONTROL_NAMES = {
 
 
 def load_tokenizer(folder: Path):
-    """The LM's tokenizer (`tokenizers.Tokenizer`) from an agent folder."""
+    """The LM's tokenizer (`tokenizers.Tokenizer`), from tokenizer.json or its .gz in a folder."""
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    plain = folder / "tokenizer.json"
+    if plain.exists():
+        return Tokenizer.from_file(str(plain))
+    compressed = (folder / COMPRESSED_TOKENIZER).read_bytes()
+    return Tokenizer.from_str(gzip.decompress(compressed).decode())
 
 
 @dataclass
