@@ -1,51 +1,63 @@
-"""The conversation on the terminal while it happens: one line for each turn, growing piece by piece."""
+"""The conversation on the terminal while it happens: one line for each turn, piece by piece."""
 
 import sys
 from typing import TextIO
 
+# What a line begins with, by the kind of event whose pieces are on it.
 LABELS = {"heard": "you>  ", "said": "agent> "}
+# What went wrong with time, by the field of a lag event.
+LAGS = {
+    "silence_ms": "{} ms of your audio came late",
+    "dropped_ms": "{} ms of your audio was dropped",
+    "late_ticks": "{} ticks took too long",
+    "unread_ticks": "{} ticks of the agent's audio were not fetched",
+}
 
 
 class Display:
+    """Shows each event as it comes; it keeps no words, so what was shown is corrected behind it."""
+
     def __init__(self, out: TextIO | None = None, errors: TextIO | None = None):
         self._out = out or sys.stdout
         self._errors = errors or sys.stderr
-        self._line: str | None = None  # whose line is open
+        # The kind of event whose line is open.
+        self._line: str | None = None
 
     def show(self, event: dict) -> None:
-        kind, text = event["type"], event.get("text", "")
-        if kind in LABELS:
-            if self._line != kind:
+        """One event, an object of the native dialect."""
+        text = event.get("text", "")
+        match event["type"], self._line:
+            case ("heard" | "said") as kind, _:
+                self._show_piece(kind, text)
+            case "corrected", "heard":
+                self._write(f" → {text.strip()}")
+            case "user_ended", "heard":
+                if event.get("to") == "other":
+                    self._write(" [not to the agent]")
                 self._close_line()
-                self._line = kind
-                self._write(LABELS[kind] + text.lstrip())
-            else:
-                self._write(text)
-        elif kind == "corrected" and self._line == "heard":
-            self._write(f" → {text.strip()}")
-        elif kind == "user_ended" and self._line == "heard" and event.get("to") == "other":
-            self._write(" [not to the agent]")
-            self._close_line()
-        elif (
-            kind == "user_ended"
-            and self._line == "heard"
-            or kind == "agent_ended"
-            and self._line == "said"
-        ):
-            self._close_line()
-        elif kind == "agent_stopped":
-            if self._line == "said":
-                self._write(
-                    f" [stopped, not said: {text.strip()}]" if text.strip() else " [stopped]"
-                )
-            self._close_line()
-        elif kind == "error":
-            self._note(text)
-        elif kind == "lag":
-            self._note(lag_sentence(event))
+            case "agent_ended", "said":
+                self._close_line()
+            case "agent_stopped", line:
+                unsaid = text.strip()
+                if line == "said":
+                    self._write(f" [stopped, not said: {unsaid}]" if unsaid else " [stopped]")
+                self._close_line()
+            case "error", _:
+                self._note(text)
+            case "lag", _:
+                self._note(lag_sentence(event))
 
     def finish(self) -> None:
+        """Nothing more comes."""
         self._close_line()
+
+    def _show_piece(self, kind: str, text: str) -> None:
+        if self._line == kind:
+            self._write(text)
+            return
+        self._close_line()
+        self._line = kind
+        self._write(LABELS[kind] + text.lstrip())
 
     def _note(self, text: str) -> None:
         self._close_line()
@@ -62,13 +74,6 @@ class Display:
 
 
 def lag_sentence(event: dict) -> str:
-    parts = []
-    if event.get("silence_ms"):
-        parts.append(f"{event['silence_ms']} ms of your audio came late")
-    if event.get("dropped_ms"):
-        parts.append(f"{event['dropped_ms']} ms of your audio was dropped")
-    if event.get("late_ticks"):
-        parts.append(f"{event['late_ticks']} ticks took too long")
-    if event.get("unread_ticks"):
-        parts.append(f"{event['unread_ticks']} ticks of the agent's audio were not fetched")
+    """What went wrong with time, for people."""
+    parts = [text.format(event[name]) for name, text in LAGS.items() if event.get(name)]
     return "out of time: " + ", ".join(parts)

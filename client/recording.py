@@ -1,4 +1,4 @@
-"""What was heard and said in a conversation: two tracks on one clock, the events, and the files made of them."""
+"""What was heard and said in a conversation: two tracks on one clock, and the events."""
 
 from dataclasses import dataclass, field
 
@@ -9,23 +9,38 @@ from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_MS
 from duplex.events import Transcript, transcribe
 
 
+def _first_block() -> list[np.ndarray]:
+    return [np.zeros(BLOCK_SAMPLES, np.int16)]
+
+
 @dataclass
 class Recording:
-    """Both tracks grow tick by tick; the agent's is what the loudspeaker played, one block after it was asked for."""
+    """Both tracks grow tick by tick.
+
+    The agent's is what the loudspeaker played, one block after it was asked for.
+    """
 
     user: list[np.ndarray] = field(default_factory=list)
-    agent: list[np.ndarray] = field(default_factory=lambda: [np.zeros(BLOCK_SAMPLES, np.int16)])
+    agent: list[np.ndarray] = field(default_factory=_first_block)
     events: list[dict] = field(default_factory=list)
+    # Times that the agent's voice was interrupted, and how much was thrown away.
     gaps: int = 0
     dropped_ms: int = 0
 
     def add_tick(self, user: np.ndarray, agent: np.ndarray) -> None:
-        """What the microphone heard and what the loudspeaker got, at the end of each block of it, float32 [1920] each."""
+        """What the microphone heard and what the loudspeaker got, float32 [1920] each.
+
+        Both are taken at the end of each block.
+        """
         self.user.append(_int16(user))
         self.agent.append(_int16(agent))
 
     def note(self, now_s: float, event: dict, ahead_ms: float = 0.0) -> None:
-        """An event at its time of arrival. Its own times, on the session's clock, are moved onto the recording's."""
+        """Keep an event at its time of arrival.
+
+        ahead_ms: by how much the recording's clock is ahead of the session's, on which the event's
+        own times are.
+        """
         entry = {"time_s": round(now_s, 3), **event}
         for name in ("start_ms", "end_ms"):
             if name in entry:
@@ -34,10 +49,11 @@ class Recording:
 
     @property
     def seconds(self) -> float:
+        """How long it is."""
         return len(self.user) * TICK_MS / 1000
 
     def stereo(self) -> np.ndarray:
-        """[N, 2] int16: the user left, the agent right."""
+        """Both tracks, int16 [N, 2]: the user left, the agent right."""
         user = np.concatenate([*self.user, np.zeros(0, np.int16)])
         agent = np.concatenate(self.agent)[: len(user)]
         return np.stack([user, agent], axis=1)
@@ -47,19 +63,21 @@ class Recording:
         return transcribe(self.events)
 
     def response_times(self) -> list[tuple[str, float | None]]:
-        """Per question: its name and the seconds from the end of its sound to the agent's first audible sample."""
-        agent = np.abs(np.concatenate(self.agent).astype(np.int32)) > AUDIBLE * 32768
+        """For each question its name and how soon it was answered.
+
+        That is the seconds from the end of its sound to the agent's first audible sample, None
+        where there is none before the next question.
+        """
+        is_audible = np.abs(np.concatenate(self.agent).astype(np.int32)) > AUDIBLE * 32768
         questions = [event for event in self.events if event["type"] == "question"]
         ends = [question["time_s"] + question["sound_s"] for question in questions]
-        limits = [question["time_s"] for question in questions[1:]] + [float("inf")]
+        limits = [int(question["time_s"] * SAMPLE_RATE) for question in questions[1:]]
+        limits.append(len(is_audible))
         answers = []
-        for question, end, limit in zip(questions, ends, limits, strict=True):
-            first = int(end * SAMPLE_RATE)
-            last = len(agent) if limit == float("inf") else int(limit * SAMPLE_RATE)
-            sounds = np.flatnonzero(agent[first:last])
-            answers.append(
-                (question["name"], round(int(sounds[0]) / SAMPLE_RATE, 3) if len(sounds) else None)
-            )
+        for question, end_s, limit in zip(questions, ends, limits, strict=False):
+            sounds = np.flatnonzero(is_audible[int(end_s * SAMPLE_RATE) : limit])
+            seconds = round(int(sounds[0]) / SAMPLE_RATE, 3) if len(sounds) else None
+            answers.append((question["name"], seconds))
         return answers
 
 

@@ -13,11 +13,12 @@ from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.echo import EchoCanceller
 from duplex.errors import ClientError
 
-HEARD_TICKS = 8  # microphone ticks that may wait to be sent; beyond, they are dropped and counted
+# Ticks of the microphone that may wait to be sent; beyond, they are dropped and counted.
+MAX_WAITING_TICKS = 8
 
 
 def devices() -> str:
-    """A table of the sound devices, as --list-devices prints it."""
+    """A table of the sound cards, as --list-devices prints it. Raises ClientError."""
     return str(_sounddevice().query_devices()) or "no sound devices"
 
 
@@ -27,7 +28,8 @@ def has_sound() -> bool:
         sounddevice = _sounddevice()
         sounddevice.query_devices(kind="input")
         sounddevice.query_devices(kind="output")
-    except Exception:  # no library, no device or no sound system: each has an exception of its own
+    except Exception:
+        # No library, no device or no sound system: each has an exception of its own.
         return False
     return True
 
@@ -43,14 +45,21 @@ def _sounddevice():
 
 
 class SoundCard:
-    """Callback driven streams, four blocks a tick. The callbacks run in PortAudio's thread and never wait."""
+    """Callback driven streams, four blocks a tick; `with` it is open.
+
+    The callbacks run in PortAudio's thread and never wait.
+    """
 
     def __init__(self, device: str | None = None):
+        """device: number or part of a name. Raises ClientError."""
         self.playback = Playback()
-        self.heard: queue.Queue[tuple[np.ndarray, np.ndarray]] = queue.Queue(HEARD_TICKS)
-        self._blocks: list[tuple[np.ndarray, np.ndarray]] = []  # of a tick that is not complete
+        # Whole ticks: of the microphone, and what was played meanwhile.
+        self.heard: queue.Queue[tuple[np.ndarray, np.ndarray]] = queue.Queue(MAX_WAITING_TICKS)
         self.dropped_ticks = 0
-        self.played_ms = 0  # of the agent's voice, what has left the loudspeaker
+        # Of the agent's voice, what has left the loudspeaker.
+        self.played_ms = 0
+        # Blocks of a tick that is not complete.
+        self._blocks: list[tuple[np.ndarray, np.ndarray]] = []
         self._arrived = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         sounddevice = _sounddevice()
@@ -88,9 +97,9 @@ class SoundCard:
             await self._arrived.wait()
 
     def _exchange(self, heard, played, frames, time, status) -> None:
-        waiting_ms = 1000 * (
-            time.outputBufferDacTime - time.currentTime
-        )  # until what is pulled now can be heard
+        """One block of each: heard and played are float32 [BLOCK_SAMPLES, 1]."""
+        # Milliseconds until what is pulled now can be heard.
+        waiting_ms = 1000 * (time.outputBufferDacTime - time.currentTime)
         self.played_ms = max(self.played_ms, self.playback.passed_ms - round(max(0.0, waiting_ms)))
         played[:, 0] = self.playback.pull(frames)
         self._blocks.append((heard[:, 0].copy(), played[:, 0].copy()))
@@ -102,7 +111,8 @@ class SoundCard:
             self.heard.put_nowait(tick)
         except queue.Full:
             self.dropped_ticks += 1
-        with contextlib.suppress(RuntimeError):  # the loop may have closed
+        # The loop may have closed.
+        with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._arrived.set)
 
 
@@ -114,22 +124,20 @@ async def live(
     keep: bool,
     echo: EchoCanceller | None = None,
 ) -> Recording:
-    """Talks until `stop` is set or the session ends; keeps the sound only when asked, it grows for ever. With `echo`
-    what is sent and kept of the microphone is without the loudspeaker."""
+    """Talk until `stop` is set or the session ends.
+
+    keep: whether the recording holds sound and events; it grows for ever. echo: takes the
+    loudspeaker out of what is sent and kept of the microphone.
+    """
     recording = Recording()
+    kept = recording if keep else None
     async with asyncio.TaskGroup() as tasks:
-        speaking = tasks.create_task(
-            _play(session, card, display, recording if keep else None, stop), name="play"
-        )
-        while not stop.is_set() and not speaking.done():
-            listening = asyncio.ensure_future(card.listen())
-            stopping = asyncio.ensure_future(stop.wait())
-            await asyncio.wait({listening, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            if not listening.done():
-                listening.cancel()
+        playing = tasks.create_task(_play(session, card, display, kept, stop), name="play")
+        while not stop.is_set() and not playing.done():
+            tick = await _listen_until(card, stop)
+            if tick is None:
                 break
-            heard, played = listening.result()
+            heard, played = tick
             if echo is not None:
                 heard = without_echo(echo, heard, played)
             await session.push(heard)
@@ -137,15 +145,30 @@ async def live(
             if keep:
                 recording.add_tick(heard, played)
         await session.close()
-    recording.gaps, recording.dropped_ms = (
-        card.playback.gaps,
-        card.playback.dropped_ms + card.dropped_ticks * TICK_MS,
-    )
+    recording.gaps = card.playback.gaps
+    recording.dropped_ms = card.playback.dropped_ms + card.dropped_ticks * TICK_MS
     return recording
 
 
+async def _listen_until(
+    card: SoundCard, stop: asyncio.Event
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The card's next tick; None where the conversation is stopped before it has come."""
+    listening = asyncio.ensure_future(card.listen())
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({listening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not listening.done():
+        listening.cancel()
+        return None
+    return listening.result()
+
+
 def without_echo(echo: EchoCanceller, heard: np.ndarray, played: np.ndarray) -> np.ndarray:
-    """A tick [1920] of the microphone without the loudspeaker: a block is given out at the end of one and heard in the next."""
+    """A tick [1920] of the microphone without the loudspeaker.
+
+    A block is given out at the end of one and heard in the next.
+    """
     blocks = []
     for at in range(0, len(heard), BLOCK_SAMPLES):
         blocks.append(echo.heard(heard[at : at + BLOCK_SAMPLES]))
@@ -156,9 +179,12 @@ def without_echo(echo: EchoCanceller, heard: np.ndarray, played: np.ndarray) -> 
 async def _play(
     session, card: SoundCard, display: Display, recording: Recording | None, stop: asyncio.Event
 ) -> None:
+    """What comes from the agent, into the loudspeaker's buffer, onto the screen and kept."""
     loop = asyncio.get_running_loop()
     started = loop.time()
-    session_ms, ahead_ms = 0, 0.0
+    # How far the session's own clock has come, and by how much the recording's is ahead of it.
+    session_ms = 0
+    ahead_ms = 0.0
     while (message := await session.get()) is not None:
         audio, events = message
         if len(audio):

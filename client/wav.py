@@ -1,7 +1,7 @@
-"""A conversation with recorded questions instead of a microphone, at the pace of real time.
+"""A conversation with recorded questions instead of a microphone.
 
-The loudspeaker is simulated on the same beat as the microphone, through the same Playback as a real one, so the
-recording has what a listener in the room would have heard, gaps and delays included.
+The loudspeaker is simulated on the same beat as the microphone, through the same Playback as a real
+one, so the recording has what a listener in the room would have heard, gaps and delays included.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from duplex.client.display import Display
@@ -19,16 +20,13 @@ from duplex.client.recording import Recording
 from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_MS, TICK_S, TICK_SAMPLES
 from duplex.errors import ClientError
 
-LEAD_IN_S = 1.0  # silence before the first question
-PAUSE_S = 1.0  # between the end of an answer and the next question
-NO_ANSWER_S = 6.0  # then the next question is asked anyway
-LONGEST_ANSWER_S = 30.0
-
 
 @dataclass
 class Question:
+    """A recording: float32 [N], 24 kHz mono."""
+
     name: str
-    samples: np.ndarray  # float32 [N], 24 kHz mono
+    samples: np.ndarray
 
     @property
     def sound_s(self) -> float:
@@ -38,17 +36,14 @@ class Question:
 
 
 def read_wave(path: Path) -> Question:
-    """Any sound file as 24 kHz mono; conversions are told on stderr."""
+    """Any sound file as 24 kHz mono; conversions are told on stderr. Raises ClientError."""
     import soundfile
 
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)  # [N, channels]
     except (soundfile.LibsndfileError, OSError) as error:
-        reason = (
-            "no such file"
-            if not Path(path).exists()
-            else getattr(error, "error_string", str(error)).rstrip(". ")
-        )
+        reason = getattr(error, "error_string", str(error)).rstrip(". ")
+        reason = reason if Path(path).exists() else "no such file"
         raise ClientError(f"cannot read {path}: {reason}") from error
     if not len(samples):
         raise ClientError(f"cannot use {path}: there is no sound in it")
@@ -63,65 +58,110 @@ def read_wave(path: Path) -> Question:
     return Question(Path(path).name, mono.astype(np.float32))
 
 
-class Script:
-    """Decides tick by tick what the user's side says: each question follows PAUSE_S after the answer to the one
-    before has ended, or NO_ANSWER_S after a question without answer; with `gap_s`, always so long after the
-    question before, whether the agent still talks or not."""
+class UserScript(Protocol):
+    """Who speaks for the user, tick by tick. Times are seconds of the conversation."""
 
-    def __init__(self, questions: list[Question], gap_s: float | None = None):
+    def notice(self, event: dict, now_s: float) -> None:
+        """An event of the session."""
+
+    def notice_sound(self, samples: np.ndarray, now_s: float) -> None:
+        """What the loudspeaker played, [1920], in the tick that began then."""
+
+    def next_tick(self, now_s: float) -> tuple[np.ndarray, Question | None] | None:
+        """Samples [1920] of the tick that begins now, and the question that begins with it.
+
+        Returns None when the user has finished.
+        """
+
+
+@dataclass(frozen=True)
+class Pauses:
+    """How long a script waits."""
+
+    # Seconds of silence before the first question.
+    lead_in_s: float = 1.0
+    # Seconds between the end of an answer and the next question.
+    after_answer_s: float = 1.0
+    # Seconds without an answer after which the next question is asked anyway.
+    no_answer_s: float = 6.0
+    # Seconds after which it is asked although the agent still speaks.
+    longest_answer_s: float = 30.0
+
+
+class Script:
+    """Asks questions one after the other: each follows the answer to the one before, or silence.
+
+    gap_s: if given, each follows so long after the one before, whether the agent talks or not.
+    """
+
+    def __init__(
+        self, questions: list[Question], gap_s: float | None = None, pauses: Pauses | None = None
+    ):
         self.questions = questions
         self.gap_s = gap_s
-        self._number = -1  # of the question being asked or answered
+        self.pauses = pauses or Pauses()
+        # The question being asked or answered, how far it is played, and when it began.
+        self._number = -1
         self._position = 0
         self._asked_at = 0.0
+        # Whether the agent's turn is open, and when its last one ended.
         self._answering = False
         self._answer_ended_at: float | None = None
+        # When the agent was last audible.
         self._sound_at = 0.0
 
     def notice(self, event: dict, now_s: float) -> None:
+        """See UserScript."""
         if event["type"] == "agent_started":
-            self._answering, self._answer_ended_at = True, None
+            self._answering = True
+            self._answer_ended_at = None
         elif event["type"] in ("agent_ended", "agent_stopped"):
-            self._answering, self._answer_ended_at = False, now_s
+            self._answering = False
+            self._answer_ended_at = now_s
 
     def notice_sound(self, samples: np.ndarray, now_s: float) -> None:
+        """See UserScript."""
         if np.abs(samples).max(initial=0.0) > AUDIBLE:
             self._sound_at = now_s
 
     def next_tick(self, now_s: float) -> tuple[np.ndarray, Question | None] | None:
-        """[1920] samples of the tick that begins now and the question that begins with it, if one does; None: done."""
+        """See UserScript."""
         begins = None
         if self._may_go_on(now_s):
             if self._number + 1 == len(self.questions):
                 return None
             self._number += 1
-            self._position, self._asked_at = 0, now_s
-            self._answering, self._answer_ended_at = False, None
+            self._position = 0
+            self._asked_at = now_s
+            self._answering = False
+            self._answer_ended_at = None
             begins = self.questions[self._number]
         tick = np.zeros(TICK_SAMPLES, np.float32)
         if self._number >= 0:
-            said = self.questions[self._number].samples[
-                self._position : self._position + TICK_SAMPLES
-            ]
+            samples = self.questions[self._number].samples
+            said = samples[self._position : self._position + TICK_SAMPLES]
             tick[: len(said)] = said
             self._position += TICK_SAMPLES
         return tick, begins
 
     def _may_go_on(self, now_s: float) -> bool:
+        """Whether the next question may begin, or the conversation end."""
         if self._number < 0:
-            return now_s >= LEAD_IN_S
+            return now_s >= self.pauses.lead_in_s
         question = self.questions[self._number]
         if self._position < len(question.samples):
             return False
-        last = self._number + 1 == len(self.questions)
+        is_last = self._number + 1 == len(self.questions)
         question_end = self._asked_at + question.sound_s
-        if self.gap_s is not None and not last:
+        if self.gap_s is not None and not is_last:
             return now_s >= question_end + self.gap_s
-        if now_s >= question_end + LONGEST_ANSWER_S:
+        if now_s >= question_end + self.pauses.longest_answer_s:
             return True
         if self._answer_ended_at is not None and self._answer_ended_at >= question_end:
-            return now_s >= max(self._answer_ended_at, self._sound_at) + PAUSE_S
-        return not self._answering and now_s >= max(question_end, self._sound_at) + NO_ANSWER_S
+            silent_since = max(self._answer_ended_at, self._sound_at)
+            return now_s >= silent_since + self.pauses.after_answer_s
+        silent_since = max(question_end, self._sound_at)
+        return not self._answering and now_s >= silent_since + self.pauses.no_answer_s
 
 
 class RealTime:
@@ -131,70 +171,114 @@ class RealTime:
         self._started_at = time.monotonic()
 
     def now(self) -> float:
+        """Seconds since the beginning."""
         return time.monotonic() - self._started_at
 
     def received(self) -> None:
-        pass
+        """A tick of the agent's has come."""
 
     async def wait(self, ticks: float) -> None:
-        """Until so many ticks are over: a microphone, too, delivers a tick when it has been heard to its end."""
+        """Until so many ticks are over: a microphone, too, delivers a tick when it is complete."""
         await asyncio.sleep(max(0.0, ticks * TICK_S - self.now()))
 
 
 class Lockstep:
-    """Paces a conversation by the agent: the next tick is heard as soon as the one before is answered."""
+    """Paces a conversation by the agent: a tick is heard as soon as the one before is answered."""
 
     def __init__(self):
         self._answered = 0
         self._news = asyncio.Event()
 
     def now(self) -> float:
+        """Seconds since the beginning, as the agent counts them."""
         return self._answered * TICK_S
 
     def received(self) -> None:
+        """A tick of the agent's has come."""
         self._answered += 1
         self._news.set()
 
     async def wait(self, ticks: float) -> None:
+        """Until the ticks before have been answered."""
         while self._answered < math.ceil(ticks) - 1:
             self._news.clear()
             await self._news.wait()
 
 
-async def converse(session, script: Script, pace, display: Display) -> Recording:
-    """Plays the script to the session until it is done and the session has ended."""
-    recording, playback, over = Recording(), Playback(), asyncio.Event()
+async def converse(
+    session, script: UserScript, pace: RealTime | Lockstep, display: Display
+) -> Recording:
+    """Play the script to the session until it is done and the session has ended."""
+    conversation = Conversation(session, script, pace, display)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(
-            _listen(session, script, recording, playback, pace, display, over), name="listen"
-        )
+        tasks.create_task(conversation.listen(), name="listen")
+        await conversation.speak()
+        await session.close()
+    recording = conversation.recording
+    recording.gaps = conversation.playback.gaps
+    recording.dropped_ms = conversation.playback.dropped_ms
+    return recording
+
+
+class Conversation:
+    """One conversation as it goes on: the user's side and the agent's, each in a task."""
+
+    def __init__(self, session, script: UserScript, pace: RealTime | Lockstep, display: Display):
+        self.session = session
+        self.script = script
+        self.pace = pace
+        self.display = display
+        self.recording = Recording()
+        self.playback = Playback()
+        self._over = asyncio.Event()
+
+    async def speak(self) -> None:
+        """The user's side, until the script is done or the session has ended."""
         tick = 0
-        while not over.is_set():
-            step = script.next_tick(tick * TICK_S)
+        while not self._over.is_set():
+            now_s = tick * TICK_S
+            step = self.script.next_tick(now_s)
             if step is None:
-                break
+                return
             samples, begins = step
             if begins is not None:
-                recording.note(
-                    tick * TICK_S,
-                    {"type": "question", "name": begins.name, "sound_s": begins.sound_s},
-                )
-            played = []
-            for at in range(BLOCK_SAMPLES, TICK_SAMPLES + 1, BLOCK_SAMPLES):
-                await first_of(pace.wait(tick + at / TICK_SAMPLES), over.wait())
-                if at == TICK_SAMPLES:
-                    await session.push(samples)
-                    await session.played(
-                        playback.passed_ms
-                    )  # what is pulled now will be heard in the tick that begins
-                played.append(playback.pull(BLOCK_SAMPLES))
-            played = np.concatenate(played)
-            script.notice_sound(played, tick * TICK_S)
-            recording.add_tick(samples, played)
+                question = {"type": "question", "name": begins.name, "sound_s": begins.sound_s}
+                self.recording.note(now_s, question)
+            played = await self._exchange(tick, samples)
+            self.script.notice_sound(played, now_s)
+            self.recording.add_tick(samples, played)
             tick += 1
-        await session.close()
-    recording.gaps, recording.dropped_ms = playback.gaps, playback.dropped_ms
-    return recording
+
+    async def _exchange(self, tick: int, samples: np.ndarray) -> np.ndarray:
+        """Send a tick when it is over; return what the loudspeaker played meanwhile, [1920]."""
+        played = []
+        for at in range(BLOCK_SAMPLES, TICK_SAMPLES + 1, BLOCK_SAMPLES):
+            await first_of(self.pace.wait(tick + at / TICK_SAMPLES), self._over.wait())
+            if at == TICK_SAMPLES:
+                await self.session.push(samples)
+                # What is pulled now will be heard in the tick that begins.
+                await self.session.played(self.playback.passed_ms)
+            played.append(self.playback.pull(BLOCK_SAMPLES))
+        return np.concatenate(played)
+
+    async def listen(self) -> None:
+        """What comes from the agent: to the loudspeaker, the script, the recording, the screen."""
+        # How far the session's own clock has come, and by how much the recording's is ahead of it.
+        session_ms = 0
+        ahead_ms = BLOCK_MS
+        while (message := await self.session.get()) is not None:
+            audio, events = message
+            if len(audio):
+                # Played samples lie one block after the pull's count: a block is pulled when the
+                # one before has been played.
+                ahead_ms = self.playback.push(audio) + BLOCK_MS - session_ms
+                session_ms += len(audio) * TICK_MS // TICK_SAMPLES
+                self.pace.received()
+            for event in events:
+                self.script.notice(event, self.pace.now())
+                self.recording.note(self.pace.now(), event, ahead_ms)
+                self.display.show(event)
+        self._over.set()
 
 
 async def first_of(*waits) -> None:
@@ -203,23 +287,3 @@ async def first_of(*waits) -> None:
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()
-
-
-async def _listen(
-    session, script: Script, recording: Recording, playback: Playback, pace, display, over
-) -> None:
-    """What comes from the agent, into the loudspeaker's buffer, the script, the recording and onto the screen."""
-    session_ms = 0  # how far the session's own clock has come
-    ahead_ms = BLOCK_MS  # the recording's clock minus the session's
-    while (message := await session.get()) is not None:
-        audio, events = message
-        if len(audio):
-            # played samples lie one block after the pull's count: a block is pulled when the one before has been played
-            ahead_ms = playback.push(audio) + BLOCK_MS - session_ms
-            session_ms += len(audio) * TICK_MS // TICK_SAMPLES
-            pace.received()
-        for event in events:
-            script.notice(event, pace.now())
-            recording.note(pace.now(), event, ahead_ms)
-            display.show(event)
-    over.set()

@@ -4,8 +4,10 @@ import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import numpy as np
+import soundfile
 from websockets.exceptions import ConnectionClosed
 
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
@@ -70,6 +72,12 @@ def tone(ticks: int, hertz: float = 440.0, level: float = 0.3) -> np.ndarray:
     """float32 [ticks * 1920]"""
     times = np.arange(ticks * TICK_SAMPLES) / SAMPLE_RATE
     return (level * np.sin(2 * np.pi * hertz * times)).astype(np.float32)
+
+
+def write_wave(path: Path, samples: np.ndarray, rate: int = SAMPLE_RATE) -> str:
+    """Write a sound file; its name is what a command line wants."""
+    soundfile.write(path, samples, rate)
+    return str(path)
 
 
 def drive_engine(

@@ -1,0 +1,110 @@
+"""The recording as text, as a picture and on the terminal."""
+
+import io
+
+import pytest
+from duplex.client.display import Display
+from duplex.client.recording import Recording
+from duplex.client.timeline import draw, words
+
+from duplex.audio import TICK_S
+from tests.helpers import tone
+
+
+def conversation() -> Recording:
+    """Twenty seconds with a barge-in, made by hand."""
+    recording = Recording()
+    for tick in range(250):
+        speaks = 12 <= tick < 40 or 150 <= tick < 170
+        answers = 50 <= tick < 153
+        recording.add_tick(tone(1, 200, 0.3 * speaks), tone(1, 300, 0.2 * answers))
+    recording.note(0.96, {"type": "question", "name": "q", "sound_s": 2.24})
+    recording.note(1.1, {"type": "user_started", "tick": 13})
+    for number, piece in enumerate([" what", " is", " the", " cap", "ital", " of", " france"]):
+        recording.note(1.5 + 0.3 * number, {"type": "heard", "tick": 0, "text": piece})
+    recording.note(3.5, {"type": "user_ended", "tick": 0})
+    recording.note(3.9, {"type": "agent_started", "tick": 0})
+    for number, word in enumerate(["The", "capital", "of", "France", "is", "Paris", "and"]):
+        recording.note(3.9, {"type": "said", "tick": 0, "text": " " + word})
+        times = {"start_ms": 4000 + 400 * number, "end_ms": 4400 + 400 * number}
+        recording.note(3.9, {"type": "spoken", "tick": 0, "text": word, **times}, ahead_ms=120)
+    recording.note(9.0, {"type": "said", "tick": 0, "text": " so on."})
+    recording.note(12.2, {"type": "user_started", "tick": 0})
+    recording.note(12.3, {"type": "agent_stopped", "tick": 0, "text": " so on."})
+    return recording
+
+
+def test_transcript_has_turns_and_times():
+    recording = conversation()
+    transcript = recording.transcript()
+    first, second = transcript.turns()
+    assert (first.who, first.text.strip(), first.start_s) == (
+        "user",
+        "what is the capital of france",
+        1.1,
+    )
+    assert (second.who, second.spoken_text.strip()) == (
+        "agent",
+        "The capital of France is Paris and …",
+    )
+    assert transcript.spoken[0] == (4.12, "The")
+    assert words(transcript, "user")[3] == (2.4, "capital")
+    [(name, seconds)] = recording.response_times()
+    assert name == "q" and seconds == pytest.approx(50.25 * TICK_S - 3.2, abs=0.01)
+
+
+def test_corrected_turn_has_the_words_it_has_now():
+    """In the transcript and in the picture; on the terminal behind what was shown first."""
+    recording = conversation()
+    at = next(i for i, event in enumerate(recording.events) if event["type"] == "user_ended")
+    recording.events.insert(
+        at,
+        {
+            "time_s": 3.45,
+            "type": "corrected",
+            "tick": 0,
+            "text": " what is the capitol in france now",
+        },
+    )
+    turn = recording.transcript().turns()[0]
+    assert turn.text.strip() == "what is the capitol in france now"
+    assert turn.end_s == 3.5
+    assert turn.words()[3:] == [(2.4, "capitol"), (3.0, "in"), (3.3, "france"), (3.3, "now")]
+    out = io.StringIO()
+    display = Display(out)
+    for event in recording.events:
+        display.show(event)
+    assert (
+        "you>  what is the capital of france → what is the capitol in france now\n"
+        in out.getvalue()
+    )
+
+
+def test_time_line_is_a_picture(tmp_path):
+    import matplotlib.image
+
+    draw(conversation(), tmp_path / "timeline.png")
+    picture = matplotlib.image.imread(tmp_path / "timeline.png")
+    assert picture.shape[1] == 1600 and picture.std() > 0.05
+    draw(Recording(), tmp_path / "empty.png")
+
+
+def test_display_grows_lines():
+    out, errors = io.StringIO(), io.StringIO()
+    display = Display(out, errors)
+    for kind, text in (
+        ("user_started", ""),
+        ("heard", " hello"),
+        ("said", " Good"),
+        ("heard", " there"),
+        ("said", " day."),
+        ("agent_stopped", " day."),
+        ("error", "broken"),
+    ):
+        display.show({"type": kind, "text": text})
+    display.finish()
+    assert (
+        out.getvalue()
+        == "you>  hello\nagent> Good\nyou>  there\nagent> day. [stopped, not said: day.]\n"
+    )
+    assert errors.getvalue() == "note: broken\n"
