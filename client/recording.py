@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from duplex.client.jitter_buffer import BLOCK_SAMPLES
 
 from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_MS
+from duplex.client.jitter_buffer import BLOCK_SAMPLES
 from duplex.events import Transcript, transcribe
 
 

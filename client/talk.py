@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import soundfile
+
+from duplex.audio import SAMPLE_RATE
 from duplex.client import terminal, wav
 from duplex.client.display import Display
 from duplex.client.local import LocalSession, LockstepSession
 from duplex.client.recording import Recording
 from duplex.client.remote import RemoteSession
 from duplex.client.timeline import draw
-
-from duplex.audio import SAMPLE_RATE
 from duplex.echo import EchoCanceller
 from duplex.errors import ClientError, EchoUnavailable
 from duplex.events import AgentInterface

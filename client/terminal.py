@@ -5,11 +5,11 @@ import contextlib
 import queue
 
 import numpy as np
+
+from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.client.display import Display
 from duplex.client.jitter_buffer import BLOCK_SAMPLES, Playback
 from duplex.client.recording import Recording
-
-from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.echo import EchoCanceller
 from duplex.errors import ClientError
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from duplex.client.recording import Recording
 
 from duplex.audio import SAMPLE_RATE
+from duplex.client.recording import Recording
 from duplex.events import Transcript
 
 # Seconds in one row.

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+
+from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_MS, TICK_S, TICK_SAMPLES
 from duplex.client.display import Display
 from duplex.client.jitter_buffer import BLOCK_MS, BLOCK_SAMPLES, Playback
 from duplex.client.recording import Recording
-
-from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_MS, TICK_S, TICK_SAMPLES
 from duplex.errors import ClientError
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from duplex.training.export import export_codec, export_lexicon, export_part, export_tokenizer
 from safetensors.torch import load_file, save_file
 
 from duplex.checkpoint import (
@@ -25,6 +24,7 @@ from duplex.model.codec import Codec, CodecConfig, load_codec, save_codec
 from duplex.model.lexicon import load_lexicon, unpack
 from duplex.model.lm import LMConfig
 from duplex.model.tokens import load_tokenizer
+from duplex.training.export import export_codec, export_lexicon, export_part, export_tokenizer
 from tests.tiny_speech_agent import tiny_tokenizer, tiny_words
 
 

@@ -6,14 +6,14 @@ import sys
 
 import numpy as np
 import pytest
+
+from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.client.display import Display
 from duplex.client.jitter_buffer import Playback
 from duplex.client.local import LockstepSession
 from duplex.client.talk import make_echo_canceller, recorded_questions
 from duplex.client.terminal import live
 from duplex.client.wav import read_wave
-
-from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.echo import FRAME_SAMPLES, LAG_SAMPLES, EchoCanceller
 from duplex.errors import EchoUnavailable
 from tests.tiny_agent import TinyAgent

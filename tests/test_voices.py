@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from duplex.training.data.pitch import pitch
 
 from duplex import voices
 from duplex.audio import CODEC_FRAME_SAMPLES, TICK_SAMPLES
@@ -17,6 +16,7 @@ from duplex.model.vocoder import BINS, MIDDLE_HZ, PARTS, warp
 from duplex.serving import openai_realtime as realtime
 from duplex.serving.commands import Configure, SetVoice, Start
 from duplex.serving.engine import Engine
+from duplex.training.data.pitch import pitch
 from tests.tiny_agent import TinyAgent
 from tests.tiny_speech_agent import tiny_agent
 

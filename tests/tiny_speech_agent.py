@@ -5,7 +5,6 @@ from functools import cache
 
 import numpy as np
 import torch
-from duplex.training.lexicon import pack
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from duplex.agent import Agent, AgentConfig, TurnPolicy
@@ -19,6 +18,7 @@ from duplex.model.lm import LM, LMConfig
 from duplex.model.parts import Parts
 from duplex.model.talker import Talker, TalkerConfig
 from duplex.model.tokens import FIRST_TEXT_ID, NEXT
+from duplex.training.lexicon import pack
 
 LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
 

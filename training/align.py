@@ -31,6 +31,9 @@ import math
 
 import numpy as np
 import torch
+
+from duplex.model.backbone import trained_tensors
+from duplex.model.lm import LM
 from duplex.training.common import schedule
 from duplex.training.common.options import add_length, add_noise, add_run, pool_folder
 from duplex.training.common.run_log import describe_run, log
@@ -53,9 +56,6 @@ from duplex.training.scenes.setup import (
     build_recognizer,
 )
 from duplex.training.scenes.utterances import Utterance, UtteranceSource
-
-from duplex.model.backbone import trained_tensors
-from duplex.model.lm import LM
 
 OBJECTIVES = ("supervised", "contrastive", "consistency")
 

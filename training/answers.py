@@ -17,13 +17,13 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from duplex.training.common.options import add_backbone, backbone_path
-from duplex.training.text.repeats import UNWANTED
-from duplex.training.text.templates import read_lines
 from torch import Tensor
 from transformers import AutoTokenizer
 
 from duplex.bench.smollm2 import load_llama
+from duplex.training.common.options import add_backbone, backbone_path
+from duplex.training.text.repeats import UNWANTED
+from duplex.training.text.templates import read_lines
 
 SYSTEM = (
     "You are Duplex, a friendly voice assistant. You answer in one short spoken sentence of at "

@@ -10,10 +10,10 @@ section 3).
 import argparse
 from pathlib import Path
 
-from duplex.training.common.options import folder_share
 from safetensors.torch import save_file
 
 from duplex import checkpoint
+from duplex.training.common.options import folder_share
 
 
 def average(folders: list[tuple[Path, float]], out: Path) -> None:

@@ -25,6 +25,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
+from duplex import checkpoint
+from duplex.audio import SAMPLE_RATE
+from duplex.model.codec import Codec, CodecConfig, load_codec
+from duplex.model.encoder import Encoder, EncoderConfig
+from duplex.model.vocoder import NOISE_FRAMES
 from duplex.training.common import schedule
 from duplex.training.common.options import add_minutes, add_part, add_run, part_folder, pool_share
 from duplex.training.common.precision import mixed
@@ -41,13 +48,6 @@ from duplex.training.objectives.spectral import (
     feature_distance,
     voice_terms,
 )
-from torch import Tensor, nn
-
-from duplex import checkpoint
-from duplex.audio import SAMPLE_RATE
-from duplex.model.codec import Codec, CodecConfig, load_codec
-from duplex.model.encoder import Encoder, EncoderConfig
-from duplex.model.vocoder import NOISE_FRAMES
 from duplex.weights import DEFAULT_AGENT
 
 # Share of the items that use only so many codebooks; the rest use all.

@@ -21,6 +21,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+
+from duplex.audio import CODEC_FRAME_SAMPLES
+from duplex.model.codec import Codec, load_codec
+from duplex.model.vocoder import BINS
 from duplex.training.data.pool import Pool, write_pool
 from duplex.training.data.synthesizers import HibariVoice, sample_voice, synthetic_utterances
 from duplex.training.data.vocoder_targets import (
@@ -30,10 +34,6 @@ from duplex.training.data.vocoder_targets import (
     mix_by_codec,
 )
 from duplex.training.text.sources import read_texts
-
-from duplex.audio import CODEC_FRAME_SAMPLES
-from duplex.model.codec import Codec, load_codec
-from duplex.model.vocoder import BINS
 
 
 def controlled(

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+
+from duplex.audio import SAMPLE_RATE
 from duplex.training.common.options import add_noise, existing_file, pool_folder
 from duplex.training.data.augment import load_noise
 from duplex.training.data.synthesizers import HibariVoice
@@ -31,8 +33,6 @@ from duplex.training.scenes.render import (
     render_user_channel,
 )
 from duplex.training.scenes.scene import Scene, read_dialogues
-
-from duplex.audio import SAMPLE_RATE
 
 
 def write_scene(

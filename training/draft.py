@@ -14,6 +14,12 @@ import json
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from duplex.model.draft import Draft, DraftConfig
+from duplex.model.lm import LM
+from duplex.model.tokens import NEXT
 from duplex.training.common import schedule
 from duplex.training.common.options import add_minutes, add_part, add_run
 from duplex.training.common.precision import mixed
@@ -29,12 +35,6 @@ from duplex.training.scenes.setup import (
     build,
 )
 from duplex.training.scenes.source import SceneSource
-from torch import Tensor
-from torch.nn import functional as F
-
-from duplex.model.draft import Draft, DraftConfig
-from duplex.model.lm import LM
-from duplex.model.tokens import NEXT
 
 # Guesses in a row. The first so many positions of a sequence are not learned.
 PLACES = 3

@@ -27,6 +27,9 @@ import json
 import numpy as np
 import torch
 from accelerate import Accelerator
+
+from duplex.model.backbone import trained_tensors
+from duplex.model.lm import LM
 from duplex.training.common import schedule
 from duplex.training.common.distributed import (
     agreed,
@@ -48,9 +51,6 @@ from duplex.training.scenes.example import Tokenizer
 from duplex.training.scenes.recognition import SpeechRecognizer
 from duplex.training.scenes.setup import VALID_SEED, add_data_arguments, add_model_arguments, build
 from duplex.training.scenes.source import SceneSource
-
-from duplex.model.backbone import trained_tensors
-from duplex.model.lm import LM
 
 
 class Trainer:

@@ -16,6 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
+from duplex import checkpoint
+from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
+from duplex.model.encoder import BLANK, PHONES, Encoder, EncoderConfig
+from duplex.model.features import initial_state, log_mel
+from duplex.model.lexicon import Lexicon, load_lexicon
 from duplex.training.common import schedule
 from duplex.training.common.options import (
     add_minutes,
@@ -35,13 +42,6 @@ from duplex.training.data.pool import Pool
 from duplex.training.objectives.ctc import is_head, train_step
 from duplex.training.objectives.teacher import Teacher, load_whisper
 from duplex.training.scenes.recognition import decode_words, join_words
-from torch import Tensor
-
-from duplex import checkpoint
-from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
-from duplex.model.encoder import BLANK, PHONES, Encoder, EncoderConfig
-from duplex.model.features import initial_state, log_mel
-from duplex.model.lexicon import Lexicon, load_lexicon
 from duplex.weights import DEFAULT_AGENT
 
 

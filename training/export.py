@@ -17,12 +17,12 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from duplex.training.common.options import part_folder
 from torch import Tensor
 
 from duplex.checkpoint import SCALE, quantize, read, write_compressed
 from duplex.model.codec import load_codec, stored_tensors
 from duplex.model.tokens import COMPRESSED_TOKENIZER
+from duplex.training.common.options import part_folder
 from duplex.weights import DEFAULT_AGENT
 
 # Beginnings of the names of the codec's matrices that duplex.cpu.vocoder quantizes.

@@ -21,15 +21,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from duplex.training.common.schedule import cosine
-from duplex.training.data.crops import GAIN_DB
-from duplex.training.data.vocoder_targets import ControlPool
 from torch import Tensor
 from torch.nn import functional as F
 
 from duplex.audio import CODEC_FRAME_SAMPLES
 from duplex.model.codec import Codec, load_codec, save_codec
 from duplex.model.vocoder import BINS, MIDDLE_HZ, WINDOW_SAMPLES
+from duplex.training.common.schedule import cosine
+from duplex.training.data.crops import GAIN_DB
+from duplex.training.data.vocoder_targets import ControlPool
 from duplex.weights import DEFAULT_AGENT
 
 # Frames at the beginning of a crop that are not looked at: the decoder lacks its past there.

@@ -22,14 +22,14 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from duplex.training.common.options import existing_file, part_folder, pool_folder
-from duplex.training.data.normalize import heard_form, word_phones
-from duplex.training.data.pool import Pool
-from duplex.training.text.sources import read_sentences
 from safetensors.numpy import save_file
 
 from duplex import checkpoint
 from duplex.model.encoder import WORD_END
+from duplex.training.common.options import existing_file, part_folder, pool_folder
+from duplex.training.data.normalize import heard_form, word_phones
+from duplex.training.data.pool import Pool
+from duplex.training.text.sources import read_sentences
 
 # What is taken off the count of a follower.
 DISCOUNT = 0.75

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from duplex.training.data.synthesizers import KOKORO, Kokoro
-from duplex.training.text.templates import TEXTS
 
 from duplex import weights
 from duplex.audio import SAMPLE_RATE
 from duplex.bench.recognizer import Heard, Recognizer, Whisper
+from duplex.training.data.synthesizers import KOKORO, Kokoro
+from duplex.training.text.templates import TEXTS
 
 
 def read_scenes(path: Path = TEXTS / "bench_scenes.json") -> list[dict]:

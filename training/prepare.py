@@ -24,15 +24,15 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
+
+from duplex.audio import SAMPLE_RATE
+from duplex.checkpoint import load_config, load_tensors
+from duplex.model.encoder import Encoder, EncoderConfig
 from duplex.training.common.options import add_part, existing_file
 from duplex.training.data.forced_alignment import forced_align
 from duplex.training.data.normalize import heard_form
 from duplex.training.data.pool import to_int16
 from duplex.training.scenes.recordings import WINDOW_S, parse_conversation, window_starts
-
-from duplex.audio import SAMPLE_RATE
-from duplex.checkpoint import load_config, load_tensors
-from duplex.model.encoder import Encoder, EncoderConfig
 
 AGENT_LABEL = "SPEAKER_MAIN"
 

@@ -20,12 +20,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from duplex.model.tokens import load_tokenizer
 from duplex.training.common.options import add_tokenizer, existing_file
 from duplex.training.data.normalize import heard_form
 from duplex.training.text.sources import read_sentences
 from duplex.training.text.templates import expand
-
-from duplex.model.tokens import load_tokenizer
 
 # Sentences without sense around three words, and around four.
 THREE_WORDS = (

@@ -26,6 +26,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
+
+from duplex.audio import SAMPLE_RATE
 from duplex.training.data.pool import write_pool
 from duplex.training.data.synthesizers import (
     heart_speaker,
@@ -34,8 +36,6 @@ from duplex.training.data.synthesizers import (
     synthetic_utterances,
 )
 from duplex.training.text.sources import read_texts
-
-from duplex.audio import SAMPLE_RATE
 
 
 def real_utterances(data: Path, first: int) -> Iterator[tuple[str, np.ndarray, dict]]:

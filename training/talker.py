@@ -14,18 +14,18 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from duplex.training.common import schedule
-from duplex.training.common.options import add_minutes, add_run, pool_folder
-from duplex.training.common.precision import mixed
-from duplex.training.common.run_log import describe_run, log
-from duplex.training.common.run_state import RunClock, resume_run, save_run
-from duplex.training.data.utterances import EncodedPool, TalkerBatch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, smooth_l1_loss
 
 from duplex.audio import CODEC_FRAME_RATE
 from duplex.model.codec import load_codec
 from duplex.model.talker import Talker, TalkerConfig
+from duplex.training.common import schedule
+from duplex.training.common.options import add_minutes, add_run, pool_folder
+from duplex.training.common.precision import mixed
+from duplex.training.common.run_log import describe_run, log
+from duplex.training.common.run_state import RunClock, resume_run, save_run
+from duplex.training.data.utterances import EncodedPool, TalkerBatch
 from duplex.weights import DEFAULT_AGENT
 
 # Steps from one line in the log to the next.

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from duplex import client, weights
+from duplex.audio import CODEC_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
+from duplex.bench.recognizer import Whisper
 from duplex.training.data.normalize import heard_form
 from duplex.training.evaluation.conversation import conversation as questions_in_turn
 from duplex.training.evaluation.conversation import read_questions
 from duplex.training.evaluation.error_rate import error_rate
 from duplex.training.evaluation.play import play
-
-from duplex import client, weights
-from duplex.audio import CODEC_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
-from duplex.bench.recognizer import Whisper
 
 QUESTIONS = Path(client.__file__).parent / "questions"
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+
+from duplex.audio import TICK_MS, TICK_SAMPLES
 from duplex.client.jitter_buffer import (
     BLOCK_MS,
     BLOCK_SAMPLES,
@@ -9,8 +11,6 @@ from duplex.client.jitter_buffer import (
     MAX_WAITING_TICKS,
     Playback,
 )
-
-from duplex.audio import TICK_MS, TICK_SAMPLES
 from tests.helpers import tone
 
 

@@ -3,11 +3,11 @@
 import io
 
 import pytest
+
+from duplex.audio import TICK_S
 from duplex.client.display import Display
 from duplex.client.recording import Recording
 from duplex.client.timeline import draw, words
-
-from duplex.audio import TICK_S
 from tests.helpers import tone
 
 

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 
+from duplex.audio import TICK_MS, TICK_SAMPLES
 from duplex.client.display import Display
 from duplex.client.remote import RemoteSession
 from duplex.client.wav import (
@@ -12,8 +13,6 @@ from duplex.client.wav import (
     Script,
     converse,
 )
-
-from duplex.audio import TICK_MS, TICK_SAMPLES
 from tests.helpers import drive_server, tone
 from tests.tiny_agent import TinyAgent
 

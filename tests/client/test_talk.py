@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+
+from duplex import cli
+from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
 from duplex.client.talk import questions_without_sound
 from duplex.client.wav import (
     Pauses,
 )
-
-from duplex import cli
-from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
 from tests.helpers import tone, write_wave
 from tests.tiny_agent import TinyAgent
 

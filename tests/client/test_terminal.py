@@ -5,6 +5,8 @@ import io
 import queue
 
 import numpy as np
+
+from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.client.display import Display
 from duplex.client.jitter_buffer import (
     Playback,
@@ -12,8 +14,6 @@ from duplex.client.jitter_buffer import (
 from duplex.client.local import LockstepSession
 from duplex.client.recording import Recording
 from duplex.client.terminal import SoundCard, live
-
-from duplex.audio import TICK_S, TICK_SAMPLES
 from tests.helpers import tone
 from tests.tiny_agent import TinyAgent
 

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from duplex.audio import SAMPLE_RATE, TICK_S
 from duplex.client.wav import (
     Pauses,
     Question,
     Script,
     read_wave,
 )
-
-from duplex.audio import SAMPLE_RATE, TICK_S
 from tests.helpers import tone, write_wave
 
 PAUSES = Pauses()

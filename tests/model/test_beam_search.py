@@ -6,8 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from duplex.training.data.normalize import phones
-from duplex.training.lexicon import pack
 
 from duplex.model.beam_search import (
     DEFAULT,
@@ -22,6 +20,8 @@ from duplex.model.beam_search import (
 )
 from duplex.model.encoder import BLANK, PHONES, WORD_END
 from duplex.model.lexicon import Lexicon, trigram_log_prob, unpack
+from duplex.training.data.normalize import phones
+from duplex.training.lexicon import pack
 
 SENTENCES = [
     "i see a tree",

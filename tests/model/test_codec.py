@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from duplex.training.objectives import codebooks
 
 from duplex.audio import CODEC_FRAME_SAMPLES, CODEC_FRAMES_PER_TICK
 from duplex.model.codec import Codec, CodecConfig, load_codec, save_codec
+from duplex.training.objectives import codebooks
 
 CONFIG = CodecConfig(
     codebook_size=32,

@@ -4,9 +4,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from duplex.training.lexicon import DISCOUNT, pack, spellings
 
 from duplex.model.lexicon import Lexicon, surface_forms, trigram_log_prob, unpack
+from duplex.training.lexicon import DISCOUNT, pack, spellings
 
 SENTENCES = [
     "i see a tree",

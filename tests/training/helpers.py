@@ -5,12 +5,12 @@ import json
 import numpy as np
 import soundfile
 import torch
-from duplex.training.prepare import main
 from safetensors.numpy import save_file
 
 from duplex import checkpoint
 from duplex.audio import SAMPLE_RATE
 from duplex.model.lm import LM, LMConfig
+from duplex.training.prepare import main
 from tests.tiny_speech_agent import tiny_encoder, tiny_tokenizer, tiny_words
 
 POOL_WORDS = ["so", "we", "go", "up", "a", "hill", "and", "it's", "far", "now", "then", "rain"]

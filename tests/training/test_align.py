@@ -6,6 +6,9 @@ import json
 import numpy as np
 import pytest
 import torch
+
+from duplex import checkpoint
+from duplex.model.tokens import FIRST_TEXT_ID, NEXT, USER_END, Grammar, advance, allowed_mask
 from duplex.training import align
 from duplex.training.evaluation.align import evaluate_align
 from duplex.training.objectives.alignment import AlignmentHeads, Answers, frozen_copy
@@ -14,9 +17,6 @@ from duplex.training.scenes.recognition import load_recognizer
 from duplex.training.scenes.sequence import IGNORE
 from duplex.training.scenes.setup import build_recognizer
 from duplex.training.scenes.utterances import UtteranceSource
-
-from duplex import checkpoint
-from duplex.model.tokens import FIRST_TEXT_ID, NEXT, USER_END, Grammar, advance, allowed_mask
 from tests.training.helpers import part_options, strings, tiny_lm
 
 

@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
+
+from duplex.model.tokens import AGENT, END, FIRST_TEXT_ID, USER, USER_END
 from duplex.training.common.precision import mixed
 from duplex.training.evaluation.align import distances
 from duplex.training.objectives.alignment import (
@@ -18,9 +21,6 @@ from duplex.training.objectives.alignment import (
 from duplex.training.scenes.example import Example
 from duplex.training.scenes.sequence import IGNORE
 from duplex.training.scenes.utterances import Utterance
-from torch.nn import functional as F
-
-from duplex.model.tokens import AGENT, END, FIRST_TEXT_ID, USER, USER_END
 from tests.training.helpers import tiny_lm
 
 PROMPT = [FIRST_TEXT_ID + 3, FIRST_TEXT_ID + 5]

@@ -2,10 +2,10 @@
 
 import numpy as np
 import torch
-from duplex.training.data.clips import open_source, sample_batches
-from duplex.training.data.normalize import heard_form, phones
 
 from duplex.audio import ENCODER_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
+from duplex.training.data.clips import open_source, sample_batches
+from duplex.training.data.normalize import heard_form, phones
 
 
 def batches(tone_pool, hard_share: float) -> list:

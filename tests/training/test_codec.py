@@ -7,6 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+
+from duplex.audio import CODEC_FRAME_SAMPLES, CODEC_FRAMES_PER_TICK, TICK_SAMPLES
+from duplex.model.codec import Codec, CodecConfig, save_codec
 from duplex.training import codec as training
 from duplex.training.codec import CodecPlan, Trainer
 from duplex.training.data.crops import CROP_SAMPLES, Crops
@@ -14,9 +17,6 @@ from duplex.training.data.pool import Pool
 from duplex.training.data.vocoder_targets import NUMBERS
 from duplex.training.objectives import codebooks
 from duplex.training.objectives.spectral import feature_distance
-
-from duplex.audio import CODEC_FRAME_SAMPLES, CODEC_FRAMES_PER_TICK, TICK_SAMPLES
-from duplex.model.codec import Codec, CodecConfig, save_codec
 from tests.tiny_speech_agent import tiny_encoder
 from tests.training.helpers import strings
 

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from duplex.training.corpus import as_json, write_context
 from duplex.training.scenes.sequence import IGNORE, build_text_sequence, system_text
 from duplex.training.text.context import UNKNOWN, context_exchange, read_matters

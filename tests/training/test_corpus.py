@@ -6,6 +6,7 @@ import random
 import re
 
 import pytest
+
 from duplex.training.corpus import SHARES, Writer, as_json, write_dialogues
 from duplex.training.text.numbers import number_exchange, number_words
 from duplex.training.text.templates import expand, read_blocks

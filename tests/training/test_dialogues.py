@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+
+from duplex.audio import SAMPLE_RATE
 from duplex.training import dialogues
 from duplex.training.data.normalize import heard_form
 from duplex.training.data.pool import Pool
 from duplex.training.scenes.scene import BACKCHANNELS
-
-from duplex.audio import SAMPLE_RATE
 from tests.training.helpers import POOL_WORDS, prepare, strings, write_tone_pool
 
 ANSWER = "That is a very long answer which goes on for a while and then it ends."

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from duplex.training.common.distributed import average_gradients
 
 

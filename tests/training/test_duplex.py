@@ -8,6 +8,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from duplex import checkpoint
 from duplex.training import duplex
 from duplex.training.common.distributed import join
 from duplex.training.scenes.example import Tokenizer
@@ -16,9 +19,6 @@ from duplex.training.scenes.recordings import Recordings
 from duplex.training.scenes.scene import Scene
 from duplex.training.scenes.setup import build, build_recognizer
 from duplex.training.scenes.source import DialogueSource, SceneSource, add_note
-from transformers import LlamaConfig, LlamaForCausalLM
-
-from duplex import checkpoint
 from duplex.weights import DEFAULT_AGENT
 from tests.tiny_speech_agent import tiny_tokenizer
 from tests.training.helpers import part_options, strings, tiny_lm

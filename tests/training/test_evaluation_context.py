@@ -3,7 +3,6 @@
 from duplex.training.evaluation.context import NOT_TOLD, conversations, score, script
 from duplex.training.evaluation.play import play
 from duplex.training.text.context import MODES
-
 from tests.helpers import tone
 from tests.tiny_agent import TinyAgent
 

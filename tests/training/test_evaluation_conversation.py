@@ -1,12 +1,12 @@
 """A conversation is played question after question; an agent that falls silent is found out."""
 
 import numpy as np
-from duplex.training.evaluate import parse_arguments
-from duplex.training.evaluation.conversation import conversation, long_talk
-from duplex.training.evaluation.play import LEAD_IN_SAMPLES, Answer, play
 
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.bench.controls import Silent
+from duplex.training.evaluate import parse_arguments
+from duplex.training.evaluation.conversation import conversation, long_talk
+from duplex.training.evaluation.play import LEAD_IN_SAMPLES, Answer, play
 from tests.helpers import tone
 from tests.tiny_agent import TinyAgent
 

@@ -4,6 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
+from duplex.audio import TICK_SAMPLES
+from duplex.events import Event
 from duplex.training.data.normalize import heard_form
 from duplex.training.evaluation import facts
 from duplex.training.evaluation.facts import (
@@ -17,9 +20,6 @@ from duplex.training.evaluation.facts import (
 )
 from duplex.training.evaluation.play import LEAD_IN_SAMPLES, PATIENCE_TICKS, Tick
 from duplex.training.evaluation.spoken import SpokenTexts
-
-from duplex.audio import TICK_SAMPLES
-from duplex.events import Event
 from tests.tiny_agent import TinyAgent
 
 

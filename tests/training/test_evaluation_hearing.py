@@ -5,12 +5,12 @@ from argparse import Namespace
 
 import numpy as np
 import pytest
-from duplex.training.evaluation.disturbances import wordless, words_per_minute
-from duplex.training.evaluation.hearing import Results, Teacher, agent_transcripts
-from duplex.training.evaluation.learning_curve import plot_training
 
 from duplex.audio import TICK_SAMPLES
 from duplex.events import Event
+from duplex.training.evaluation.disturbances import wordless, words_per_minute
+from duplex.training.evaluation.hearing import Results, Teacher, agent_transcripts
+from duplex.training.evaluation.learning_curve import plot_training
 
 
 class Echo:

@@ -3,9 +3,9 @@
 import itertools
 
 import numpy as np
-from duplex.training.evaluation.play import end_of_sound, in_ticks, play, tick_at
 
 from duplex.audio import TICK_SAMPLES
+from duplex.training.evaluation.play import end_of_sound, in_ticks, play, tick_at
 from tests.helpers import tone
 from tests.tiny_agent import TinyAgent
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from duplex.training.evaluation import probe
 
 from duplex.audio import ENCODER_FRAME_S, MEL_FRAMES_PER_TICK
 from duplex.model.encoder import Encoder, EncoderConfig
+from duplex.training.evaluation import probe
 
 TINY = EncoderConfig(width=24, layers=2, heads=3, window=16)
 NEAR = 5  # frames

@@ -1,11 +1,11 @@
 """What is told of an agent whose rules are known: sessions are not mixed up, places are right."""
 
 import numpy as np
-from duplex.training.evaluation.play import play
-from duplex.training.evaluation.turns import INTO_KINDS, Talk, in_noise, said_into, with_pause
 
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.events import Event
+from duplex.training.evaluation.play import play
+from duplex.training.evaluation.turns import INTO_KINDS, Talk, in_noise, said_into, with_pause
 
 SECOND = SAMPLE_RATE // TICK_SAMPLES  # ticks, and a half
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from duplex.training import export
-from duplex.training.average import average
 from safetensors.torch import load_file
 
 from duplex import checkpoint
+from duplex.training import export
+from duplex.training.average import average
 from duplex.weights import DEFAULT_AGENT
 from tests.training.helpers import strings, tiny_lm
 

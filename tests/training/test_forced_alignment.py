@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import torch
+
+from duplex.audio import ENCODER_FRAME_S, TICK_S
+from duplex.model.encoder import PHONES
 from duplex.training.data.forced_alignment import (
     AFTER_END_S,
     AFTER_START_S,
@@ -10,9 +13,6 @@ from duplex.training.data.forced_alignment import (
     spike_frames,
 )
 from duplex.training.data.normalize import phones
-
-from duplex.audio import ENCODER_FRAME_S, TICK_S
-from duplex.model.encoder import PHONES
 
 WORDS = [("hello", 0.5, 1.0), ("eel", 1.5, 2.3), ("bee", 4.0, 4.6), ("it's", 4.7, 5.5)]
 

@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from duplex.training import make_scenes
-from duplex.training.make_scenes import Tape, hiss, knocks, read_scenes
 
 from duplex.audio import SAMPLE_RATE
 from duplex.bench import scenes as bench_scenes
 from duplex.bench.recognizer import Heard
 from duplex.bench.scenes import KINDS, Word
+from duplex.training import make_scenes
+from duplex.training.make_scenes import Tape, hiss, knocks, read_scenes
 
 
 def recognize(wave: np.ndarray) -> Heard:

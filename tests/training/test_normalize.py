@@ -1,10 +1,10 @@
 """The spoken form of texts, and how its words are said."""
 
 import pytest
-from duplex.training.data.forced_alignment import frames_needed
-from duplex.training.data.normalize import heard_form, phones, word_errors
 
 from duplex.model.encoder import PHONES, WORD_END
+from duplex.training.data.forced_alignment import frames_needed
+from duplex.training.data.normalize import heard_form, phones, word_errors
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import argparse
 
 import pytest
-from duplex.training.common.options import add_part, backbone_path, folder_share, pool_share
 
+from duplex.training.common.options import add_part, backbone_path, folder_share, pool_share
 from duplex.weights import DEFAULT_AGENT
 
 

@@ -1,9 +1,9 @@
 """The fundamental frequency of clean speech."""
 
 import torch
-from duplex.training.data.pitch import pitch
 
 from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE
+from duplex.training.data.pitch import pitch
 
 
 def test_pitch_finds_the_fundamental():

@@ -4,10 +4,10 @@ import json
 from functools import partial
 
 import numpy as np
-from duplex.training.data.pool import Pool, write_pool
-from duplex.training.data.synthesizers import synthetic_utterances
 
 from duplex.audio import SAMPLE_RATE
+from duplex.training.data.pool import Pool, write_pool
+from duplex.training.data.synthesizers import synthetic_utterances
 
 TEXTS = [f"sentence {i}" for i in range(30)]
 

@@ -6,9 +6,9 @@ import zlib
 import numpy as np
 import pytest
 import soundfile
-from duplex.training.data.pool import Pool
 
 from duplex.audio import SAMPLE_RATE
+from duplex.training.data.pool import Pool
 from tests.training.helpers import AGENT_WORDS, USER_WORDS, alignments, prepare, record
 
 

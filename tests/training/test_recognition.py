@@ -1,6 +1,8 @@
 """What is recognised of a scene, and to which turn it belongs."""
 
 import numpy as np
+
+from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.training.data import forced_alignment
 from duplex.training.scenes.recognition import (
     align_turns_to_recognition,
@@ -8,8 +10,6 @@ from duplex.training.scenes.recognition import (
     recognize,
 )
 from duplex.training.scenes.scene import AgentTurn, Scene, UserTurn, Word
-
-from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from tests.training.helpers import USER_WORDS, spell, spoken
 
 

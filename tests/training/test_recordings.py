@@ -2,6 +2,10 @@
 
 import numpy as np
 import pytest
+
+from duplex.audio import SAMPLE_RATE, TICK_S
+from duplex.model import tokens
+from duplex.model.tokens import Grammar, advance, allowed_mask
 from duplex.training.scenes.recordings import (
     MIN_SILENCE_S,
     WINDOW_S,
@@ -14,10 +18,6 @@ from duplex.training.scenes.recordings import (
 )
 from duplex.training.scenes.scene import POLICY, VOICE_DELAY_S, Scene
 from duplex.training.scenes.sequence import IGNORE, NEVER, build_sequence, user_symbols
-
-from duplex.audio import SAMPLE_RATE, TICK_S
-from duplex.model import tokens
-from duplex.model.tokens import Grammar, advance, allowed_mask
 from tests.training.helpers import encode, spell
 
 

@@ -1,10 +1,10 @@
 """The sound of a scene: every word where the scene puts it."""
 
 import numpy as np
-from duplex.training.scenes.render import ONSET_S, mix_user_words, words_with_sound
-from duplex.training.scenes.scene import Scene, UserTurn, shift_words
 
 from duplex.audio import SAMPLE_RATE
+from duplex.training.scenes.render import ONSET_S, mix_user_words, words_with_sound
+from duplex.training.scenes.scene import Scene, UserTurn, shift_words
 
 
 def test_an_utterance_sounds_as_it_was_spoken():

@@ -4,8 +4,9 @@ import argparse
 import json
 
 import torch
-from duplex.training.common.run_log import describe_run, log, named_numbers
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from duplex.training.common.run_log import describe_run, log, named_numbers
 
 
 def test_numbers_are_named_by_where_they_stand():

@@ -7,9 +7,9 @@ import re
 from collections import Counter
 
 import pytest
+
 from duplex.training import sentences
 from duplex.training.text.numbers import number_words
-
 from tests.training.helpers import strings
 
 SAID = {

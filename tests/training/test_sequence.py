@@ -2,6 +2,10 @@
 
 import numpy as np
 import pytest
+
+from duplex.audio import TICK_S
+from duplex.model import tokens
+from duplex.model.tokens import Grammar, advance, allowed_mask
 from duplex.training.scenes.scene import (
     POLICY,
     VOICE_DELAY_S,
@@ -20,10 +24,6 @@ from duplex.training.scenes.sequence import (
     time_agent_turns,
     user_symbols,
 )
-
-from duplex.audio import TICK_S
-from duplex.model import tokens
-from duplex.model.tokens import Grammar, advance, allowed_mask
 from tests.training.helpers import encode, spell
 
 DIALOGUE = [

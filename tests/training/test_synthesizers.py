@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
+from duplex.audio import SAMPLE_RATE
 from duplex.training.data.synthesizers import (
     DURATION_UNIT_S,
     SPACE_ID,
@@ -11,8 +13,6 @@ from duplex.training.data.synthesizers import (
     kokoro_voices,
     word_times,
 )
-
-from duplex.audio import SAMPLE_RATE
 
 TEXT = "So, go"
 PHONES = [0, 50, 51, 3, SPACE_ID, 60, 61, 0]  # A comma is 3, the pads are 0.

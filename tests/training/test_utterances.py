@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from duplex.training.data.utterances import EncodedPool, frame_positions
 
 from duplex.audio import CODEC_FRAME_SAMPLES
 from duplex.model.codec import Codec, CodecConfig
+from duplex.training.data.utterances import EncodedPool, frame_positions
 
 CONFIG = CodecConfig(
     codebook_size=16,

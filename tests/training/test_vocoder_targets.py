@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+
+from duplex.audio import CODEC_FRAME_SAMPLES
+from duplex.model.codec import Codec, CodecConfig
+from duplex.model.vocoder import BINS, PARTS, minimum_phase
 from duplex.training import finish
 from duplex.training.controls import controlled, recorded
 from duplex.training.data.crops import Crops
@@ -24,10 +28,6 @@ from duplex.training.objectives.spectral import (
     control_terms,
     log_magnitude_distance,
 )
-
-from duplex.audio import CODEC_FRAME_SAMPLES
-from duplex.model.codec import Codec, CodecConfig
-from duplex.model.vocoder import BINS, PARTS, minimum_phase
 
 CONFIG = CodecConfig(decoder_blocks=1, encoder_blocks=1)
 

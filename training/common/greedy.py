@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from duplex.training.common.precision import fast_dtype, mixed
 from torch import Tensor
 
 from duplex.model.kv_cache import LMState, initial_state, step
 from duplex.model.lm import LM
 from duplex.model.tokens import END, FIRST_TEXT_ID, NEXT, USER_END, Grammar, advance, allowed_mask
+from duplex.training.common.precision import fast_dtype, mixed
 
 
 @dataclass

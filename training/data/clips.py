@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+from duplex.audio import ENCODER_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
 from duplex.training.data.augment import active_power, augment, change_speed
 from duplex.training.data.forced_alignment import frames_needed
 from duplex.training.data.normalize import heard_form, phones
 from duplex.training.data.pool import Pool
-
-from duplex.audio import ENCODER_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
 
 
 @dataclass

@@ -2,11 +2,11 @@
 
 import numpy as np
 import torch
-from duplex.training.data.pool import Pool
-from duplex.training.data.vocoder_targets import ControlPool
 from torch import Tensor
 
 from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE
+from duplex.training.data.pool import Pool
+from duplex.training.data.vocoder_targets import ControlPool
 
 # Samples of a crop: one second.
 CROP_SAMPLES = SAMPLE_RATE

@@ -7,13 +7,13 @@ on speech whose times are known.
 import numpy as np
 import torch
 import torchaudio
-from duplex.training.data.normalize import heard_form, phones
 from torch import Tensor
 from torch.nn import functional as F
 
 from duplex.audio import ENCODER_FRAME_S, SAMPLE_RATE, TICK_SAMPLES
 from duplex.model import features
 from duplex.model.encoder import BLANK, WORD_END, Encoder
+from duplex.training.data.normalize import heard_form, phones
 
 # Seconds from a word's first sound to its first spike.
 AFTER_START_S = 0.21

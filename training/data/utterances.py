@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from duplex.training.data.pool import Pool
 from torch import Tensor
 
 from duplex.audio import CODEC_FRAME_RATE, CODEC_FRAME_SAMPLES, SAMPLE_RATE
 from duplex.model.codec import Codec
 from duplex.model.seanet import SeanetCodec
+from duplex.training.data.pool import Pool
 
 
 @dataclass

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from duplex.training.data.pool import Pool
 from torch import Tensor
 from torchaudio.functional import melscale_fbanks
 
@@ -28,6 +27,7 @@ from duplex.model.vocoder import (
     minimum_phase,
     unit,
 )
+from duplex.training.data.pool import Pool
 
 # Values in a row of controls.
 NUMBERS = 3 * BINS + 1

@@ -15,6 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional as F
+
+from duplex.checkpoint import load_tensors
+from duplex.model.lm import LM
+from duplex.model.tokens import FIRST_TEXT_ID, Grammar
 from duplex.training.common.greedy import greedy
 from duplex.training.data.normalize import word_errors
 from duplex.training.objectives.alignment import (
@@ -28,11 +33,6 @@ from duplex.training.objectives.next_symbol import symbol_losses
 from duplex.training.scenes.example import Tokenizer
 from duplex.training.scenes.setup import VALID_SEED, build_lm, build_recognizer
 from duplex.training.scenes.utterances import Utterance, UtteranceSource
-from torch.nn import functional as F
-
-from duplex.checkpoint import load_tensors
-from duplex.model.lm import LM
-from duplex.model.tokens import FIRST_TEXT_ID, Grammar
 
 # Arguments of a run that are paths.
 PATHS = ("backbone", "tokenizer", "encoder", "lexicon", "start", "noise")

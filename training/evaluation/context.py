@@ -17,12 +17,12 @@ import random
 from collections.abc import Generator
 
 import numpy as np
+
+from duplex.agent import load_agent
 from duplex.training.evaluation.facts import is_right
 from duplex.training.evaluation.play import Script, Tick, ask, play
 from duplex.training.evaluation.spoken import SpokenTexts
 from duplex.training.text.context import MODES, context_exchange, read_matters
-
-from duplex.agent import load_agent
 
 # What is in a right answer about something that nobody has told.
 NOT_TOLD = ["haven't told"]

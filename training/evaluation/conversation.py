@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
-from duplex.training.evaluation.error_rate import error_rate
-from duplex.training.evaluation.hearing import resident_megabytes, valid_clips
-from duplex.training.evaluation.play import Answer, Tick, ask, play
 
 from duplex import weights
 from duplex.agent import load_agent
 from duplex.audio import SAMPLE_RATE, TICK_MS
 from duplex.bench.recognizer import Whisper
+from duplex.training.evaluation.error_rate import error_rate
+from duplex.training.evaluation.hearing import resident_megabytes, valid_clips
+from duplex.training.evaluation.play import Answer, Tick, ask, play
 
 
 def read_questions(folder: Path) -> tuple[dict[str, str], list[np.ndarray]]:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import scipy.signal
 import soxr
-from duplex.training.data.augment import active_power, room_response, sample_noise
-from duplex.training.data.normalize import heard_form
 
 from duplex.audio import SAMPLE_RATE
+from duplex.training.data.augment import active_power, room_response, sample_noise
+from duplex.training.data.normalize import heard_form
 
 # wave float32 [N], its own random numbers -> wave [N]
 Disturbance = Callable[[np.ndarray, np.random.Generator], np.ndarray]

@@ -30,6 +30,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+from duplex import weights
+from duplex.agent import TurnPolicy, load_agent
+from duplex.agent.agent import INSTRUCTIONS
+from duplex.events import Transcript
+from duplex.model import lexicon
 from duplex.training.answers import batches, chat, load
 from duplex.training.data.normalize import heard_form
 from duplex.training.evaluation.error_rate import error_rate
@@ -43,12 +49,6 @@ from duplex.training.evaluation.play import (
 )
 from duplex.training.evaluation.spoken import SpokenTexts
 from duplex.training.text.templates import TEXTS
-
-from duplex import weights
-from duplex.agent import TurnPolicy, load_agent
-from duplex.agent.agent import INSTRUCTIONS
-from duplex.events import Transcript
-from duplex.model import lexicon
 
 # The ways of asking, each a column of the result.
 WAYS = ("text", "typed", "voice")

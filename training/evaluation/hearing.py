@@ -23,14 +23,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from duplex.training.data.augment import load_noise
-from duplex.training.data.pool import Pool
-from duplex.training.evaluation.disturbances import disturbances, wordless, words_per_minute
-from duplex.training.evaluation.error_rate import error_rate
-from duplex.training.evaluation.play import Script, Tick, in_ticks, play, tick_at
-from duplex.training.evaluation.voice import speak
-from duplex.training.scenes.recognition import SpeechRecognizer, join_words, load_recognizer
-from duplex.training.text.templates import read_lines
 from torch.nn import functional as F
 
 from duplex import weights
@@ -42,6 +34,14 @@ from duplex.events import Transcript
 from duplex.model import features
 from duplex.model.beam_search import BeamState, decode, n_best
 from duplex.model.parts import Parts
+from duplex.training.data.augment import load_noise
+from duplex.training.data.pool import Pool
+from duplex.training.evaluation.disturbances import disturbances, wordless, words_per_minute
+from duplex.training.evaluation.error_rate import error_rate
+from duplex.training.evaluation.play import Script, Tick, in_ticks, play, tick_at
+from duplex.training.evaluation.voice import speak
+from duplex.training.scenes.recognition import SpeechRecognizer, join_words, load_recognizer
+from duplex.training.text.templates import read_lines
 
 # Ticks of silence after a clip, in which its last words are recognised.
 AFTER_TICKS = 10

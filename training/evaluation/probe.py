@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from duplex.training.evaluation.error_rate import error_rate
-from duplex.training.evaluation.hearing import AFTER_TICKS, open_recognizer, valid_clips
-from duplex.training.scenes.recognition import decode_words, join_words
 
 from duplex.audio import ENCODER_FRAME_S, SAMPLE_RATE, TICK_SAMPLES
 from duplex.model import features
 from duplex.model.encoder import Block, Encoder
 from duplex.model.lexicon import Lexicon
+from duplex.training.evaluation.error_rate import error_rate
+from duplex.training.evaluation.hearing import AFTER_TICKS, open_recognizer, valid_clips
+from duplex.training.scenes.recognition import decode_words, join_words
 from duplex.weights import DEFAULT_AGENT
 
 # Shares of a curve's sum for which is told how many of its first entries hold them.

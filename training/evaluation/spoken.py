@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
-from duplex.training.data.synthesizers import KOKORO, Kokoro
-from duplex.training.evaluation.play import LEAD_IN_SAMPLES
 
 from duplex import weights
 from duplex.audio import SAMPLE_RATE
+from duplex.training.data.synthesizers import KOKORO, Kokoro
+from duplex.training.evaluation.play import LEAD_IN_SAMPLES
 
 
 def open_kokoro() -> Kokoro:

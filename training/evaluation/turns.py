@@ -18,15 +18,15 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
-from duplex.training.data.augment import load_noise
-from duplex.training.data.pool import Pool
-from duplex.training.evaluation.disturbances import wordless, words_per_minute
-from duplex.training.evaluation.play import LEAD_IN_SAMPLES, Tick, in_ticks, play
 
 from duplex.agent import load_agent
 from duplex.audio import SAMPLE_RATE, SPEECH_LEVEL, TICK_SAMPLES
 from duplex.bench import scenes as bench_scenes
 from duplex.events import Event, Transcript
+from duplex.training.data.augment import load_noise
+from duplex.training.data.pool import Pool
+from duplex.training.evaluation.disturbances import wordless, words_per_minute
+from duplex.training.evaluation.play import LEAD_IN_SAMPLES, Tick, in_ticks, play
 
 # Kinds of scenes whose pieces are said into an answer, and what is counted of each.
 INTO_KINDS = {

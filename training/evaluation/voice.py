@@ -19,6 +19,11 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+
+from duplex import weights
+from duplex.agent import load_agent
+from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
+from duplex.bench.recognizer import RECOGNIZER_RATE, Whisper
 from duplex.training.data.pool import Pool
 from duplex.training.data.synthesizers import HibariVoice
 from duplex.training.evaluation.error_rate import (
@@ -28,11 +33,6 @@ from duplex.training.evaluation.error_rate import (
     sound_error_rate,
 )
 from duplex.training.text.templates import read_lines
-
-from duplex import weights
-from duplex.agent import load_agent
-from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
-from duplex.bench.recognizer import RECOGNIZER_RATE, Whisper
 
 # Sessions of the larger of the agents that are measured.
 SLOTS = 8

@@ -16,17 +16,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from duplex.model.lm import LM
+from duplex.model.tokens import AGENT, USER, USER_END, Grammar
 from duplex.training.common.greedy import greedy
 from duplex.training.common.precision import mixed
 from duplex.training.objectives.next_symbol import collate_examples
 from duplex.training.scenes.example import Example
 from duplex.training.scenes.sequence import IGNORE, NEVER, Sequence
 from duplex.training.scenes.utterances import Utterance
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from duplex.model.lm import LM
-from duplex.model.tokens import AGENT, USER, USER_END, Grammar
 
 # Tokens of an answer at most.
 ANSWER_TOKENS = 16

@@ -6,14 +6,14 @@ A batch is a duplex.training.data.clips.Batch; T is the ticks of its longest cli
 import numpy as np
 import torch
 import torch.nn.functional as F
-from duplex.training.common.precision import mixed
-from duplex.training.data.clips import Batch
-from duplex.training.objectives.teacher import Teacher
 from torch import Tensor
 
 from duplex.audio import ENCODER_FRAMES_PER_TICK
 from duplex.model.encoder import BLANK, Encoder
 from duplex.model.features import MIN_PEAK, TAIL_SAMPLES, FeatureState, log_mel
+from duplex.training.common.precision import mixed
+from duplex.training.data.clips import Batch
+from duplex.training.objectives.teacher import Teacher
 
 
 def is_head(name: str) -> bool:

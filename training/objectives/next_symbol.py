@@ -8,14 +8,14 @@ import math
 
 import numpy as np
 import torch
-from duplex.training.common.precision import mixed
-from duplex.training.scenes.sequence import IGNORE, Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
 from duplex.model import tokens
 from duplex.model.kv_cache import TEXT, visible_cells
 from duplex.model.lm import LM, LMConfig
+from duplex.training.common.precision import mixed
+from duplex.training.scenes.sequence import IGNORE, Sequence
 
 # Share of the <next> labels that are learned.
 NEXT_KEPT = 0.25

@@ -4,9 +4,6 @@ import math
 
 import torch
 import torch.nn.functional as F
-from duplex.training.common.precision import mixed
-from duplex.training.data.pitch import pitch
-from duplex.training.data.vocoder_targets import FLOOR, VOICED_HZ, log_bands
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
@@ -22,6 +19,9 @@ from duplex.model.vocoder import (
     minimum_phase,
     unit,
 )
+from duplex.training.common.precision import mixed
+from duplex.training.data.pitch import pitch
+from duplex.training.data.vocoder_targets import FLOOR, VOICED_HZ, log_bands
 
 
 class SpectralDistance(nn.Module):

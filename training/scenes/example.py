@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+
+from duplex.model.lexicon import surface_forms
+from duplex.model.tokens import load_tokenizer
 from duplex.training.scenes.recognition import (
     SpeechRecognizer,
     TokensByTick,
@@ -24,9 +27,6 @@ from duplex.training.scenes.sequence import (
     time_agent_turns,
     user_symbols,
 )
-
-from duplex.model.lexicon import surface_forms
-from duplex.model.tokens import load_tokenizer
 
 
 class Example(NamedTuple):

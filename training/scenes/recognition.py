@@ -9,10 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from duplex.training.common.precision import mixed
-from duplex.training.data.normalize import heard_form
-from duplex.training.scenes.scene import VOICE_DELAY_S, Scene, UserTurn, Word, voice_seconds
-from duplex.training.scenes.sequence import Spell
 
 from duplex.audio import ENCODER_FRAMES_PER_TICK, TICK_S
 from duplex.checkpoint import load_config, load_tensors
@@ -20,6 +16,10 @@ from duplex.model import features
 from duplex.model.beam_search import BeamState, decode
 from duplex.model.encoder import Encoder, EncoderConfig
 from duplex.model.lexicon import Lexicon, load_lexicon
+from duplex.training.common.precision import mixed
+from duplex.training.data.normalize import heard_form
+from duplex.training.scenes.scene import VOICE_DELAY_S, Scene, UserTurn, Word, voice_seconds
+from duplex.training.scenes.sequence import Spell
 
 # Words with their confidence, by tick.
 WordsByTick = list[list[tuple[str, float]]]

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+
+from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
+from duplex.model.tokens import NEXT, Grammar, advance
 from duplex.training.data.normalize import heard_form
 from duplex.training.data.pool import Pool
 from duplex.training.scenes.scene import (
@@ -21,9 +24,6 @@ from duplex.training.scenes.scene import (
     Word,
 )
 from duplex.training.scenes.sequence import IGNORE, Sequence, Spell, time_to_yield
-
-from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
-from duplex.model.tokens import NEXT, Grammar, advance
 
 # Seconds: a longer silence between two words of one speaker parts two turns.
 TURN_GAP_S = 1.0

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES, VOICE_RMS
 from duplex.training.data.augment import active_power, augment
 from duplex.training.data.normalize import heard_form
 from duplex.training.data.pool import Pool
@@ -19,8 +21,6 @@ from duplex.training.scenes.scene import (
     scene_from_turns,
     voice_seconds,
 )
-
-from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES, VOICE_RMS
 
 # Seconds of sound before an utterance's first word that belong to it.
 ONSET_S = 0.08

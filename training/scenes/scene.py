@@ -10,10 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from duplex.training.data.normalize import heard_form
 
 from duplex.agent.turn_policy import TurnPolicy
 from duplex.audio import TICK_S
+from duplex.training.data.normalize import heard_form
 
 # The rules of the runtime, by which scenes are laid out.
 POLICY = TurnPolicy()

@@ -10,6 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+
+from duplex.agent.turn_policy import TurnPolicy, symbol_budget
+from duplex.audio import TICK_S
+from duplex.model import tokens
+from duplex.model.tokens import Grammar, advance
 from duplex.training.scenes.scene import (
     BACKCHANNEL_WORDS,
     POLICY,
@@ -19,11 +24,6 @@ from duplex.training.scenes.scene import (
     UserTurn,
     voice_seconds,
 )
-
-from duplex.agent.turn_policy import TurnPolicy, symbol_budget
-from duplex.audio import TICK_S
-from duplex.model import tokens
-from duplex.model.tokens import Grammar, advance
 
 # The label of a position after which the runtime asks for no symbol, as torch's losses have it.
 IGNORE = -100

@@ -5,6 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+
+from duplex.checkpoint import load_config, load_tensors
+from duplex.errors import BackboneError
+from duplex.model import backbone
+from duplex.model.backbone import fill_lm, start_controls
+from duplex.model.lm import LM, LMConfig
+from duplex.model.tokens import load_tokenizer
 from duplex.training.common.options import (
     add_backbone,
     add_noise,
@@ -19,13 +26,6 @@ from duplex.training.common.options import (
 )
 from duplex.training.common.precision import fast_dtype
 from duplex.training.scenes.recognition import SpeechRecognizer, load_recognizer
-
-from duplex.checkpoint import load_config, load_tensors
-from duplex.errors import BackboneError
-from duplex.model import backbone
-from duplex.model.backbone import fill_lm, start_controls
-from duplex.model.lm import LM, LMConfig
-from duplex.model.tokens import load_tokenizer
 from duplex.weights import DEFAULT_AGENT
 
 # Seed of what validation draws, so that all runs are measured on the same.

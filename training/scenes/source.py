@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+
+from duplex.audio import SAMPLE_RATE
 from duplex.training.data.augment import active_power, augment, load_noise
 from duplex.training.data.normalize import heard_form
 from duplex.training.data.pool import Pool
@@ -39,8 +41,6 @@ from duplex.training.scenes.scene import (
 from duplex.training.scenes.sequence import (
     build_text_sequence,
 )
-
-from duplex.audio import SAMPLE_RATE
 
 
 @dataclass

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+
+from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
+from duplex.model.tokens import USER_END
 from duplex.training.data.augment import active_power, augment, load_noise
 from duplex.training.data.normalize import heard_form
 from duplex.training.data.pool import Pool
@@ -18,9 +21,6 @@ from duplex.training.scenes.recognition import (
 )
 from duplex.training.scenes.scene import INSTRUCTIONS, Scene, UserTurn, Word, shift_words
 from duplex.training.scenes.sequence import IGNORE, Sequence, build_sequence, user_symbols
-
-from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
-from duplex.model.tokens import USER_END
 
 
 @dataclass

@@ -4,7 +4,6 @@ import random
 
 from duplex.training.text.templates import expand
 
-
 # By operation: the question's and the answer's template (duplex.training.text.templates).
 SUM = {
     "+": (
