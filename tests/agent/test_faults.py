@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from duplex.client.remote import RemoteSession
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.client import connect
@@ -20,9 +19,9 @@ from websockets.exceptions import ConnectionClosed
 
 from duplex.agent import AgentConfig, TurnPolicy
 from duplex.audio import TICK_S, TICK_SAMPLES
+from duplex.client.remote import RemoteSession
 from duplex.errors import ProtocolError
-from duplex.serving import moshi, opus
-from duplex.serving import native as protocol
+from duplex.serving import moshi, native, opus
 from duplex.serving import openai_realtime as realtime
 from duplex.serving.commands import Start
 from tests.helpers import PATIENCE_S, HandClock, beat, drive_engine, next_event, rest, tone
@@ -30,20 +29,20 @@ from tests.helpers import drive_server as drive
 from tests.tiny_agent import TinyAgent
 from tests.tiny_speech_agent import tiny_agent
 
-PATHS = (protocol.PATH, realtime.PATH, moshi.PATH)
+PATHS = (native.PATH, realtime.PATH, moshi.PATH)
 ROOT = Path(__file__).parents[2]
-QUIET = protocol.encode_audio(np.zeros(TICK_SAMPLES, np.float32))
+QUIET = native.encode_audio(np.zeros(TICK_SAMPLES, np.float32))
 
 
 async def bystander(url: str) -> None:
     """Asks, and hears the whole answer: four ticks of its own voice, unbroken."""
     async with connect(url) as connection:
-        await connection.send(protocol.encode_start())
+        await connection.send(native.encode_start())
         await next_event(connection, "session.created")
-        await connection.send(protocol.encode_audio(tone(4)) + 4 * QUIET)  # no more than may wait
+        await connection.send(native.encode_audio(tone(4)) + 4 * QUIET)  # no more than may wait
         sound, speaking = [], False
         while True:
-            message = protocol.decode_server(await connection.recv())
+            message = native.decode_server(await connection.recv())
             if isinstance(message, dict):
                 speaking |= message["type"] == "agent_started"
                 if message["type"] == "agent_ended":
@@ -79,7 +78,7 @@ def test_random_messages_on_every_path(messages):
     async def test(url, engine):
         for path in PATHS:
             with contextlib.suppress(ConnectionClosed):
-                async with connect(url.replace(protocol.PATH, path)) as connection:
+                async with connect(url.replace(native.PATH, path)) as connection:
                     for prefix, message in zip(
                         (b"", b"\x01", b"\x01OggS") * 40, messages, strict=False
                     ):
@@ -115,14 +114,14 @@ def test_bystanders_hear_on_while_others_misbehave():
     async def never_reads(url):
         connection = await connect(url, max_queue=1)
         connection.transport.pause_reading()
-        await connection.send(protocol.encode_start())
+        await connection.send(native.encode_start())
         return connection
 
     async def too_fast(url):
         async with connect(url) as connection:
-            await connection.send(protocol.encode_start())
+            await connection.send(native.encode_start())
             for _ in range(60):
-                await connection.send(protocol.encode_audio(tone(10)))
+                await connection.send(native.encode_audio(tone(10)))
                 await asyncio.sleep(TICK_S)
 
     async def vanishes(url):
@@ -133,8 +132,8 @@ def test_bystanders_hear_on_while_others_misbehave():
             await writer.drain()
             writer.transport.abort()
         for path in PATHS:
-            for messages in ([], [QUIET], [protocol.encode_start(), QUIET]):
-                connection = await connect(url.replace(protocol.PATH, path))
+            for messages in ([], [QUIET], [native.encode_start(), QUIET]):
+                connection = await connect(url.replace(native.PATH, path))
                 for message in messages:
                     await connection.send(message)
                 connection.transport.abort()
@@ -158,11 +157,11 @@ def test_200_clients_come_and_go_and_leave_nothing():
     async def test(url, engine):
         tasks = len(asyncio.all_tasks())
         for number in range(200):
-            async with connect(url.replace(protocol.PATH, PATHS[number % 3])) as connection:
+            async with connect(url.replace(native.PATH, PATHS[number % 3])) as connection:
                 if number % 2:
-                    await connection.send(protocol.encode_start())
+                    await connection.send(native.encode_start())
                 if number % 3 == 0:
-                    await connection.send(protocol.encode_end())
+                    await connection.send(native.encode_end())
         await ended(tasks)  # one that has gone may still be about to be let in
         await settled(engine)
         await bystander(url)
@@ -178,11 +177,11 @@ def test_200_clients_come_and_go_and_leave_nothing():
 def test_too_much_in_too_short_a_time_is_closed():
     async def test(url, engine):
         async with connect(url) as connection:
-            await connection.send(protocol.encode_start())
+            await connection.send(native.encode_start())
             with contextlib.suppress(ConnectionClosed):
                 while True:
                     await connection.send(bytes(1 << 20))
-            assert connection.close_code == protocol.CLOSE_ABUSE
+            assert connection.close_code == native.CLOSE_ABUSE
         await settled(engine)
 
     drive(test, TinyAgent(1))
@@ -214,7 +213,7 @@ def test_a_lost_connection_is_taken_up_again_without_losing_an_event():
             pass
         assert engine.stats()["sessions_opened"] == 1
         again = await connect(url)
-        await again.send(protocol.encode_resume(session._token, 3))  # the session is over
+        await again.send(native.encode_resume(session._token, 3))  # the session is over
         assert (await rest(again))[0]["code"] == "gone"
 
     drive(test, TinyAgent(1))
@@ -232,7 +231,7 @@ def test_sigterm_lets_an_answer_finish():
 
     async def talk(url) -> list:
         async with asyncio.timeout(PATIENCE_S), connect(url) as connection:
-            await connection.send(protocol.encode_audio(tone(4)) + 4 * QUIET)
+            await connection.send(native.encode_audio(tone(4)) + 4 * QUIET)
             await next_event(connection, "agent_started")
             os.kill(process.pid, signal.SIGTERM)
             return await rest(connection)

@@ -16,7 +16,7 @@ from duplex.bench.play import play_remote
 from duplex.bench.remote import PacedSession, address, open_session
 from duplex.bench.scenes import Piece, Scene
 from duplex.errors import ClientError
-from duplex.serving import native as protocol
+from duplex.serving import native
 from tests.helpers import rest_raw, tone
 
 CREATED = json.dumps({"type": "session.created", "session": {"id": "sess_1"}})
@@ -31,7 +31,7 @@ def scene() -> Scene:
 @pytest.mark.slow
 @pytest.mark.parametrize("dialect", ["realtime", "moshi"])
 def test_scene_and_its_latency(server_url, dialect):
-    url = server_url.removesuffix(protocol.PATH)
+    url = server_url.removesuffix(native.PATH)
     played = asyncio.run(play_remote(url, scene(), 0, dialect))
     sound = np.flatnonzero(np.abs(played.channel("agent")) > 0.05) / SAMPLE_RATE
     end_s = played.annotations[0].end_s
@@ -74,7 +74,7 @@ def event(kind: str, **fields) -> str:
 
 
 def delta(ticks: int) -> str:
-    audio = base64.b64encode(protocol.encode_audio(tone(ticks))).decode()
+    audio = base64.b64encode(native.encode_audio(tone(ticks))).decode()
     return event("response.output_audio.delta", delta=audio)
 
 

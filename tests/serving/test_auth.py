@@ -9,22 +9,20 @@ import urllib.request
 
 import numpy as np
 import pytest
-from duplex.client.remote import RemoteSession
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from duplex import cli
 from duplex.audio import TICK_SAMPLES
+from duplex.client.remote import RemoteSession
 from duplex.errors import ClientError, ServerError
-from duplex.serving import moshi
-from duplex.serving import native as protocol
+from duplex.serving import moshi, native
 from duplex.serving import openai_realtime as realtime
 from duplex.serving.auth import Access, TokenBucket, is_loopback
-from tests.helpers import drive_server as drive
-from tests.helpers import next_event
+from tests.helpers import drive_server, next_event
 from tests.tiny_agent import TinyAgent
 
-PATHS = (protocol.PATH, realtime.PATH, moshi.PATH)
+PATHS = (native.PATH, realtime.PATH, moshi.PATH)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost"])
@@ -84,7 +82,7 @@ def test_token_bucket_refills_with_time():
     assert not bucket.take(5001, 1000.0)
 
 
-def test_binding_beyond_this_machine_needs_a_key_or_a_word(capsys):
+def test_serving_others_needs_a_key_or_a_word(capsys):
     with pytest.raises(ServerError, match="--api-key.*--open"):
         Access().check("0.0.0.0")
     Access(api_key="k").check("0.0.0.0")
@@ -93,21 +91,23 @@ def test_binding_beyond_this_machine_needs_a_key_or_a_word(capsys):
     with pytest.raises(SystemExit):
         cli.main(["serve", "--host", "0.0.0.0"])
     assert "--open" in capsys.readouterr().err
+
+
+def test_certificate_that_is_not_there_is_one_sentence():
     with pytest.raises(ServerError, match="certificate"):
         Access(certificate="/none.pem").tls()
 
 
-def test_every_path_wants_the_key():
+def test_paths_want_the_key():
     async def test(url, engine):
-        base = url.removesuffix(protocol.PATH)
+        base = url.removesuffix(native.PATH)
         for path in PATHS:
             for headers in ({}, {"Authorization": "Bearer wrong"}):
                 with pytest.raises(InvalidStatus, match="401"):
                     await connect(base + path, additional_headers=headers)
-        async with connect(
-            url, subprotocols=["duplex", "bearer.the key".replace(" ", "-")]
-        ) as connection:
-            assert connection.subprotocol == "duplex"  # the key is not sent back
+        async with connect(url, subprotocols=["duplex", "bearer.the-key"]) as connection:
+            # The key is not sent back.
+            assert connection.subprotocol == "duplex"
         with pytest.raises(ClientError, match="--api-key"):
             await RemoteSession.open(url)
         session = await RemoteSession.open(url, api_key="the-key")
@@ -118,7 +118,7 @@ def test_every_path_wants_the_key():
         for path, status in (("/healthz", 200), ("/", 200), ("/v1/stats", 401), ("/metrics", 401)):
             assert await asyncio.to_thread(get, http + path) == status
 
-    drive(test, TinyAgent(1), Access(api_key="the-key"))
+    drive_server(test, TinyAgent(1), Access(api_key="the-key"))
 
 
 def get(url: str) -> int:
@@ -128,28 +128,31 @@ def get(url: str) -> int:
         return error.code
 
 
-def test_pages_from_elsewhere_may_not_connect():
+def test_page_from_elsewhere_may_not_connect():
     async def test(url, engine):
         with pytest.raises(InvalidStatus, match="403"):
             await connect(url, origin="https://evil.example")
-        async with connect(
-            url, origin=url.replace("ws:", "http:").removesuffix(protocol.PATH)
-        ) as connection:
-            await connection.send(protocol.encode_start())
+        async with connect(url, origin=http_of(url)) as connection:
+            await connection.send(native.encode_start())
             await next_event(connection, "session.created")
 
-    drive(test, TinyAgent(1))
+    drive_server(test, TinyAgent(1))
 
 
-def test_pages_health_and_metrics():
+def http_of(url: str) -> str:
+    return url.replace("ws:", "http:").removesuffix(native.PATH)
+
+
+async def fetch(url: str) -> tuple[str, object]:
+    """Text and headers of a page."""
+    response = await asyncio.to_thread(urllib.request.urlopen, url)
+    return response.read().decode(), response.headers
+
+
+def test_pages_are_served_and_no_other_file():
     async def test(url, engine):
-        base = url.replace("ws:", "http:").removesuffix(protocol.PATH)
-
-        def fetch(path: str):
-            response = urllib.request.urlopen(base + path)
-            return response.read().decode(), response.headers
-
-        page, headers = await asyncio.to_thread(fetch, "/")
+        base = http_of(url)
+        page, headers = await fetch(base + "/")
         assert "/app.js" in page and "default-src 'self'" in headers["Content-Security-Policy"]
         for path, word, kind in (
             ("/app.js", "AudioWorkletNode", "text/javascript"),
@@ -157,22 +160,8 @@ def test_pages_health_and_metrics():
             ("/style.css", "color", "text/css"),
             ("/icon.svg", "<svg", "image/svg+xml"),
         ):
-            text, headers = await asyncio.to_thread(fetch, path)
+            text, headers = await fetch(base + path)
             assert word in text and headers.get_content_type() == kind
-        assert (await asyncio.to_thread(fetch, "/readyz"))[0] == "ready\n"
-        async with connect(url) as connection:
-            await connection.send(protocol.encode_start())
-            await next_event(connection, "session.created")
-            metrics, _ = await asyncio.to_thread(fetch, "/metrics")
-            stats = json.loads((await asyncio.to_thread(fetch, "/v1/stats"))[0])
-        assert (
-            "duplex_sessions 1.0\n" in metrics and "duplex_sessions_opened_total 1.0\n" in metrics
-        )
-        assert 'duplex_tick_seconds{quantile="0.99"}' in metrics and stats["slots"] == 1
-        assert 'duplex_dialect_talking{path="/v1/duplex"} 1.0' in metrics
-        assert 'duplex_dialect_sessions_total{path="/api/chat"} 0.0' in metrics
-        assert "duplex_threads" in metrics and "duplex_tasks" in metrics and "draft" not in metrics
-        assert "process_resident_memory_bytes" in metrics or not sys.platform.startswith("linux")
         for path in (
             "/app.js/",
             "/../duplex/cli.py",
@@ -181,30 +170,53 @@ def test_pages_health_and_metrics():
             "//etc/passwd",
         ):
             assert await asyncio.to_thread(get, base + path) == 404
+        assert (await fetch(base + "/readyz"))[0] == "ready\n"
         engine.drain("bye", 1)
         assert await asyncio.to_thread(get, base + "/readyz") == 503
 
-    drive(test, TinyAgent(1))
+    drive_server(test, TinyAgent(1))
 
 
-def test_tls(tmp_path):
+def test_metrics_count_sessions_and_time():
+    async def test(url, engine):
+        base = http_of(url)
+        async with connect(url) as connection:
+            await connection.send(native.encode_start())
+            await next_event(connection, "session.created")
+            metrics, _ = await fetch(base + "/metrics")
+            stats, _ = await fetch(base + "/v1/stats")
+        assert json.loads(stats)["slots"] == 1
+        for figure in (
+            "duplex_sessions 1.0\n",
+            "duplex_sessions_opened_total 1.0\n",
+            'duplex_tick_seconds{quantile="0.99"}',
+            'duplex_dialect_talking{path="/v1/duplex"} 1.0',
+            'duplex_dialect_sessions_total{path="/api/chat"} 0.0',
+            "duplex_threads",
+            "duplex_tasks",
+        ):
+            assert figure in metrics
+        assert "draft" not in metrics
+        assert "process_resident_memory_bytes" in metrics or not sys.platform.startswith("linux")
+
+    drive_server(test, TinyAgent(1))
+
+
+def test_server_speaks_tls(tmp_path):
     import ssl
 
     pem = tmp_path / "both.pem"
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
-    try:
-        made = subprocess.run(
-            [*command.split(), "-keyout", pem, "-out", tmp_path / "cert.pem"], capture_output=True
-        )
-    except FileNotFoundError:
-        pytest.skip("no openssl to make a certificate with")
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+    command += " -addext subjectAltName=IP:127.0.0.1"
+    files = ["-keyout", pem, "-out", tmp_path / "cert.pem"]
+    made = subprocess.run([*command.split(), *files], capture_output=True)
     assert made.returncode == 0, made.stderr
     pem.write_text(pem.read_text() + (tmp_path / "cert.pem").read_text())
 
     async def test(url, engine):
         trust = ssl.create_default_context(cafile=str(pem))
         async with connect(url.replace("ws:", "wss:"), ssl=trust) as connection:
-            await connection.send(protocol.encode_start())
+            await connection.send(native.encode_start())
             await next_event(connection, "session.created")
 
-    drive(test, TinyAgent(1), Access(certificate=str(pem)))
+    drive_server(test, TinyAgent(1), Access(certificate=str(pem)))

@@ -28,7 +28,7 @@ LIMITS = EngineLimits()
 WINDOW_TICKS = Beat().window_ticks
 
 
-def test_one_session_hears_and_answers(clock):
+def test_session_hears_and_answers(clock):
     async def test(engine):
         session = await engine.open(Start("hello", seed=5))
         sound = np.concatenate([tone(8), np.zeros(20 * TICK_SAMPLES, np.float32)])
@@ -92,7 +92,7 @@ def test_sessions_at_different_times_do_not_touch_each_other(clock):
     drive_engine(both, TinyAgent(2), clock)
 
 
-def test_late_audio_is_heard_later_and_the_silence_counted(clock):
+def test_late_audio_is_heard_later_and_silence_counted(clock):
     async def test(engine):
         session = await engine.open()
         session.push(tone(1))
@@ -113,7 +113,7 @@ def test_late_audio_is_heard_later_and_the_silence_counted(clock):
     drive_engine(test, TinyAgent(1), clock)
 
 
-def test_before_the_first_audio_nothing_is_late(clock):
+def test_nothing_is_late_before_the_first_audio(clock):
     async def test(engine):
         session = await engine.open()
         for _ in range(15):
@@ -124,8 +124,8 @@ def test_before_the_first_audio_nothing_is_late(clock):
     drive_engine(test, TinyAgent(1), clock)
 
 
-def test_the_beat_moves_towards_audio_that_always_waits_for_it(clock):
-    """Ticks come 48 or 50 ms before they are due: in time they are heard 30 or 32 ms after they have come, and none is missed."""
+def test_beat_moves_towards_audio_that_always_waits_for_it(clock):
+    """Ticks come 48 or 50 ms before they are due; in the end they are heard 30 or 32 ms later."""
 
     async def test(engine):
         session, waited = await engine.open(), []
@@ -147,9 +147,12 @@ def test_the_beat_moves_towards_audio_that_always_waits_for_it(clock):
     drive_engine(test, TinyAgent(1), clock)
 
 
-def test_a_tick_too_many_is_made_up_for_by_the_beat(clock):
-    """Nothing is lost: the beat moves by half a tick at a time. (How it then finds what audio needs: the test above; here the
-    clock moves by whole ticks, and a model thread that was late once stays a tick behind.)"""
+def test_beat_makes_up_for_a_tick_too_many(clock):
+    """Nothing is lost: the beat moves by half a tick at a time.
+
+    How it then finds what audio needs tells the test above; here the clock moves by whole ticks,
+    and a model thread that was late once stays a tick behind.
+    """
 
     async def test(engine):
         session, waited = await engine.open(), []
@@ -168,7 +171,7 @@ def test_a_tick_too_many_is_made_up_for_by_the_beat(clock):
     drive_engine(test, TinyAgent(1), clock)
 
 
-def test_a_recording_at_once_does_not_move_the_beat(clock):
+def test_beat_does_not_move_for_a_recording_sent_at_once(clock):
     async def test(engine):
         session = await engine.open(early_ticks=3 * WINDOW_TICKS)
         session.push(tone(3 * WINDOW_TICKS))
@@ -179,7 +182,7 @@ def test_a_recording_at_once_does_not_move_the_beat(clock):
     drive_engine(test, TinyAgent(1), clock)
 
 
-def test_early_audio_waits_and_too_much_of_it_is_dropped_oldest_first(clock):
+def test_early_audio_waits_and_the_oldest_of_too_much_is_dropped(clock):
     async def test(engine):
         session = await engine.open()
         sound = np.arange(10 * TICK_SAMPLES, dtype=np.float32) / (10 * TICK_SAMPLES)
@@ -189,14 +192,14 @@ def test_early_audio_waits_and_too_much_of_it_is_dropped_oldest_first(clock):
         assert session.input.dropped_ms == dropped * TICK_MS
         for _ in range(LIMITS.max_buffered_ticks):
             await beat(clock, session)
-        heard = engine.agent.memory[0, : LIMITS.max_buffered_ticks].reshape(-1).numpy()
+        heard = engine.agent.memory[0, : LIMITS.max_buffered_ticks].reshape(-1)
         np.testing.assert_array_equal(heard, sound[dropped * TICK_SAMPLES :])
         assert session.input.silence_ms == 0
 
     drive_engine(test, TinyAgent(1), clock)
 
 
-def test_a_slow_model_is_counted_catches_up_and_then_lets_time_go(clock):
+def test_slow_model_is_counted_catches_up_and_then_lets_time_go(clock):
     class Slow(TinyAgent):
         takes_s: list[float] = []  # of the next steps
 
@@ -225,8 +228,11 @@ def test_a_slow_model_is_counted_catches_up_and_then_lets_time_go(clock):
     drive_engine(test, agent, clock)
 
 
-def test_after_a_stall_of_two_seconds_all_is_heard_and_the_voice_goes_on_where_it_was(clock):
-    """The user speaks on while the model stands still in the middle of an answer; a burst of sound would help nobody."""
+def test_stall_loses_no_word_and_no_voice(clock):
+    """The user speaks on while the model stands still for two seconds, in the middle of an answer.
+
+    The voice then goes on where it was: a burst of sound would help nobody.
+    """
     stalled = (
         LIMITS.max_unread_ticks - 1
     )  # what was made before the stall may wait to be fetched as well
@@ -288,7 +294,7 @@ def test_unread_output_is_bounded_and_loses_no_event(clock):
     drive_engine(test, TinyAgent(2), clock)
 
 
-def test_full_and_free_again(clock):
+def test_full_engine_refuses_until_a_session_leaves(clock):
     async def test(engine):
         first = await engine.open()
         with pytest.raises(EngineFull):
@@ -302,7 +308,7 @@ def test_full_and_free_again(clock):
     assert agent.closed[1:] == [0, 0]
 
 
-def test_a_model_exception_ends_the_sessions_but_not_the_engine(clock):
+def test_exception_of_the_model_ends_sessions_but_not_the_engine(clock):
     agent = Failing(2)
 
     async def test(engine):
@@ -323,7 +329,7 @@ def test_a_model_exception_ends_the_sessions_but_not_the_engine(clock):
     assert sorted(agent.closed[1:]) == [0, 0, 1]
 
 
-def test_a_slot_with_broken_samples_ends_alone(clock):
+def test_broken_samples_end_their_session_alone(clock):
     agent = Failing(2)
 
     async def test(engine):
@@ -337,7 +343,7 @@ def test_a_slot_with_broken_samples_ends_alone(clock):
     drive_engine(test, agent, clock)
 
 
-def test_an_open_that_fails_hurts_nobody_else(clock):
+def test_failing_open_hurts_nobody_else(clock):
     async def test(engine):
         first = await engine.open()
         with pytest.raises(ValueError, match="do not fit"):
@@ -359,7 +365,7 @@ def test_stop_tells_the_sessions_and_refuses_new_ones(clock):
     drive_engine(test, TinyAgent(1), clock)
 
 
-def test_a_session_that_reads_its_instructions_stalls_nobody(clock):
+def test_session_that_reads_its_instructions_stalls_nobody(clock):
     agent = TinyAgent(2)
     agent.reading_ticks = 3
 
@@ -376,7 +382,7 @@ def test_a_session_that_reads_its_instructions_stalls_nobody(clock):
     drive_engine(test, agent, clock)
 
 
-def test_a_late_engine_refuses_the_newest_and_takes_it_when_in_time_again(clock):
+def test_late_engine_refuses_until_it_is_in_time_again(clock):
     class Slow(TinyAgent):
         slow = False
 
@@ -429,7 +435,7 @@ def test_idle_and_long_sessions_end(clock):
     drive_engine(test, TinyAgent(2), clock, EngineLimits(idle_s=4, max_session_s=8))
 
 
-def test_draining_ends_the_quiet_at_once_and_the_others_with_their_turn(clock):
+def test_drain_ends_the_quiet_at_once_and_others_with_their_turn(clock):
     async def test(engine):
         quiet, talking = await engine.open(), await engine.open()
         for _ in range(4):
@@ -453,7 +459,7 @@ def test_draining_ends_the_quiet_at_once_and_the_others_with_their_turn(clock):
     drive_engine(test, TinyAgent(2), clock)
 
 
-def test_commands_reach_the_slot_that_made_them(clock):
+def test_commands_reach_the_slot_of_their_session(clock):
     agent = TinyAgent(2)
 
     async def test(engine):
@@ -475,7 +481,7 @@ def test_commands_reach_the_slot_that_made_them(clock):
     drive_engine(test, agent, clock)
 
 
-def test_new_instructions_begin_anew_only_while_nothing_was_heard(clock):
+def test_instructions_begin_anew_only_while_nothing_was_heard(clock):
     agent = Failing(1)
 
     async def test(engine):
@@ -499,7 +505,7 @@ def test_new_instructions_begin_anew_only_while_nothing_was_heard(clock):
 
 
 class Poisoned(TinyAgent):
-    """Fails for a slot that hears a certain sample, as duplex.agent does: the slot's error, not the step's."""
+    """Reports an error of a slot that hears a certain sample, as duplex.agent does."""
 
     def step(self, audio, active, voice=True):
         played, events = super().step(audio, active)
@@ -509,7 +515,7 @@ class Poisoned(TinyAgent):
         return played, events
 
 
-def test_a_fault_in_one_slot_leaves_the_others_as_in_an_undisturbed_run(clock):
+def test_fault_in_a_slot_changes_no_other(clock):
     sound = np.concatenate([tone(8), np.zeros(20 * TICK_SAMPLES, np.float32)])
     runs = []
 
@@ -531,7 +537,7 @@ def test_a_fault_in_one_slot_leaves_the_others_as_in_an_undisturbed_run(clock):
         assert events == events_too
 
 
-def test_a_recording_at_once_is_heard_whole_but_for_its_pauses(clock):
+def test_recording_at_once_is_heard_whole_but_for_its_pauses(clock):
     async def test(engine):
         session = await engine.open(early_ticks=100)
         session.push(np.concatenate([tone(10), np.zeros(20 * TICK_SAMPLES, np.float32), tone(10)]))

@@ -9,8 +9,7 @@ from websockets.asyncio.client import connect
 from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.errors import ProtocolError
 from duplex.events import Error, Event
-from duplex.serving import moshi, opus
-from duplex.serving import native as protocol
+from duplex.serving import moshi, native, opus
 from tests.helpers import drive_server as drive
 from tests.helpers import rest_raw, tone
 from tests.tiny_agent import TinyAgent
@@ -50,7 +49,7 @@ def test_a_moshi_client_holds_a_conversation():
     async def test(url, engine):
         encoder, decoder = opus.Encoder(), opus.Decoder()
         async with connect(
-            url.replace(protocol.PATH, moshi.PATH) + "?text_seed=3&text_temperature=0.7"
+            url.replace(native.PATH, moshi.PATH) + "?text_seed=3&text_temperature=0.7"
         ) as connection:
             assert await connection.recv() == b"\x00"
             for tick in np.concatenate([tone(8), np.zeros(16 * TICK_SAMPLES, np.float32)]).reshape(

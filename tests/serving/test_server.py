@@ -1,4 +1,4 @@
-"""The server on a real loopback socket with a tiny real agent: order, garbage, full, disconnects, shutdown."""
+"""The server on a loopback socket with a tiny agent: order, garbage, disconnects, shutdown."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from websockets.exceptions import InvalidStatus
 
 from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.errors import ServerError
-from duplex.serving import native as protocol
+from duplex.serving import native
 from duplex.serving.commands import Start
 from duplex.serving.engine import Engine
 from duplex.serving.limits import ServerLimits
@@ -27,8 +27,8 @@ from tests.helpers import PATIENCE_S, Failing, drive_server, next_event, rest, t
 from tests.tiny_agent import TinyAgent
 
 ROOT = Path(__file__).parents[2]
-TICK = protocol.encode_audio(tone(1))
-QUIET = protocol.encode_audio(np.zeros(TICK_SAMPLES, np.float32))
+TICK = native.encode_audio(tone(1))
+QUIET = native.encode_audio(np.zeros(TICK_SAMPLES, np.float32))
 
 
 async def send_ticks(connection, messages: list[bytes]) -> None:
@@ -37,19 +37,19 @@ async def send_ticks(connection, messages: list[bytes]) -> None:
         await asyncio.sleep(TICK_S)
 
 
-def test_a_conversation_in_order():
+def test_conversation_goes_in_order():
     async def test(url, engine):
         async with connect(url) as connection:
-            await connection.send(protocol.encode_start(Start("hello", 3)))
-            created = protocol.decode_server(await connection.recv())
+            await connection.send(native.encode_start(Start("hello", 3)))
+            created = native.decode_server(await connection.recv())
             assert created["type"] == "session.created" and created["tick_ms"] == 80
             sending = asyncio.create_task(send_ticks(connection, [TICK * 6] + [QUIET] * 14))
             ended = await next_event(connection, "agent_ended")
             await sending
-            await connection.send(protocol.encode_end())
+            await connection.send(native.encode_end())
             messages = await rest(connection)
         assert messages[-1]["type"] == "session.ended" and messages[-1]["ticks"] > ended["tick"]
-        assert connection.close_code == protocol.CLOSE_ENDED
+        assert connection.close_code == native.CLOSE_ENDED
         return created
 
     agent = TinyAgent(1)
@@ -61,7 +61,7 @@ def test_audio_comes_every_tick_and_events_keep_their_order():
     async def test(url, engine):
         async with connect(url) as connection:
             await send_ticks(connection, [TICK * 5] + [QUIET] * 17)
-            await connection.send(protocol.encode_end())
+            await connection.send(native.encode_end())
             messages = await rest(connection)
         kinds = [
             message["type"]
@@ -85,32 +85,32 @@ def test_audio_comes_every_tick_and_events_keep_their_order():
     drive_server(test, TinyAgent(1))
 
 
-def test_odd_pieces_of_audio_are_one_stream():
+def test_audio_in_odd_pieces_is_one_stream():
     """Messages of any length: the agent hears the same samples as from whole ticks."""
 
     async def test(url, engine):
-        sound = protocol.encode_audio(tone(5))
+        sound = native.encode_audio(tone(5))
         async with connect(url) as connection:
             cuts = [0, 2, 700, 702, 5000, 9998, len(sound)]
             for first, last in zip(cuts, cuts[1:], strict=False):
                 await connection.send(sound[first:last])
             await connection.send(QUIET * 3)
             await next_event(connection, "user_ended")
-            heard = engine.agent.memory[0, :5].reshape(-1).numpy()
-            np.testing.assert_array_equal(heard, protocol.decode_audio(sound))
+            heard = engine.agent.memory[0, :5].reshape(-1)
+            np.testing.assert_array_equal(heard, native.decode_audio(sound))
 
     drive_server(test, TinyAgent(1))
 
 
-def test_full_and_a_disconnect_frees_the_place():
+def test_full_server_has_room_after_a_disconnect():
     async def test(url, engine):
         async with connect(url) as first:
-            await first.send(protocol.encode_start())
+            await first.send(native.encode_start())
             await next_event(first, "session.created")
             async with connect(url) as second:
-                await second.send(protocol.encode_start())
+                await second.send(native.encode_start())
                 [error] = await rest(second)
-                assert error["code"] == "full" and second.close_code == protocol.CLOSE_FULL
+                assert error["code"] == "full" and second.close_code == native.CLOSE_FULL
             await first.send(TICK)
             first.transport.abort()  # the cable is pulled
         for _ in range(1000):
@@ -130,9 +130,9 @@ def test_garbage_is_answered_and_the_session_goes_on():
             for garbage in ("hello", b"\x00\x01\x02", '{"type":"session.update"}'):
                 await connection.send(garbage)
                 assert (await next_event(connection, "error"))["code"] == "bad_message"
-            await connection.send(protocol.encode_start())
+            await connection.send(native.encode_start())
             await next_event(connection, "session.created")
-            for garbage in ("{", "[]", b"\x00", protocol.encode_start()):
+            for garbage in ("{", "[]", b"\x00", native.encode_start()):
                 await connection.send(garbage)
                 assert (await next_event(connection, "error"))["code"] == "bad_message"
             await connection.send(TICK)
@@ -141,49 +141,47 @@ def test_garbage_is_answered_and_the_session_goes_on():
     drive_server(test, TinyAgent(1))
 
 
-def test_abuse_closes_the_connection():
+def test_abuse_closes_its_connection():
     async def test(url, engine):
-        for first in ([], [protocol.encode_start()]):
+        for first in ([], [native.encode_start()]):
             async with connect(url) as connection:
-                for message in first + ["garbage"] * protocol.MAX_BAD_MESSAGES:
+                for message in first + ["garbage"] * native.MAX_BAD_MESSAGES:
                     await connection.send(message)
                 await rest(connection)
-                assert connection.close_code == protocol.CLOSE_ABUSE
+                assert connection.close_code == native.CLOSE_ABUSE
         async with connect(url) as connection:
-            await connection.send(bytes(protocol.MAX_MESSAGE_BYTES + 2))
+            await connection.send(bytes(native.MAX_MESSAGE_BYTES + 2))
             await rest(connection)
             assert connection.close_code == 1009
         async with connect(url) as connection:  # nobody is left behind
-            await connection.send(protocol.encode_start())
+            await connection.send(native.encode_start())
             await next_event(connection, "session.created")
 
     drive_server(test, TinyAgent(1))
 
 
-def test_a_failing_model_is_told():
+def test_failing_model_is_told():
     agent = Failing(1)
 
     async def test(url, engine):
         async with connect(url) as connection:
-            await connection.send(protocol.encode_start(Start("impossible")))
+            await connection.send(native.encode_start(Start("impossible")))
             [error] = await rest(connection)
-            assert "do not fit" in error["text"] and connection.close_code == protocol.CLOSE_FAILED
+            assert "do not fit" in error["text"] and connection.close_code == native.CLOSE_FAILED
         async with connect(url) as connection:
             await connection.send(TICK)
             await next_event(connection, "session.created")
             agent.broken = "raise"
             messages = [message for message in await rest(connection) if isinstance(message, dict)]
             assert [message["type"] for message in messages][-2:] == ["error", "session.ended"]
-            assert (
-                messages[-2]["code"] == "model" and connection.close_code == protocol.CLOSE_FAILED
-            )
+            assert messages[-2]["code"] == "model" and connection.close_code == native.CLOSE_FAILED
 
     drive_server(test, agent)
 
 
-def test_other_paths():
+def test_other_paths_are_pages_or_404():
     async def test(url, engine):
-        plain = url.replace("ws://", "http://").removesuffix(protocol.PATH)
+        plain = url.replace("ws://", "http://").removesuffix(native.PATH)
         stats = await asyncio.to_thread(
             lambda: json.load(urllib.request.urlopen(plain + STATS_PATH))
         )
@@ -201,16 +199,17 @@ def test_shutdown_tells_the_sessions():
         async with asyncio.timeout(PATIENCE_S):
             async with Serving(engine, bind("127.0.0.1", 0)) as server:
                 connection = await connect(address(server))
-                await connection.send(protocol.encode_start())
+                await connection.send(native.encode_start())
                 await next_event(connection, "session.created")
             messages = [message for message in await rest(connection) if isinstance(message, dict)]
         assert messages[-1]["type"] == "session.ended" and "shutting down" in messages[-1]["text"]
-        assert connection.close_code == protocol.CLOSE_GOING_AWAY
+        assert connection.close_code == native.CLOSE_GOING_AWAY
         await asyncio.to_thread(engine.stop)
 
     asyncio.run(run())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_the_process_cleanly(number):
     program = (
@@ -223,7 +222,7 @@ def test_signals_end_the_process_cleanly(number):
 
     async def talk(url) -> tuple[list, int]:
         async with asyncio.timeout(PATIENCE_S), connect(url) as connection:
-            await connection.send(protocol.encode_start())
+            await connection.send(native.encode_start())
             await next_event(connection, "session.created")
             os.kill(process.pid, number)
             return await rest(connection), connection.close_code
@@ -231,7 +230,7 @@ def test_signals_end_the_process_cleanly(number):
     try:
         url = re.search(r"ws://\S+", process.stderr.readline())[0]
         messages, code = asyncio.run(talk(url))
-        assert messages[-1]["type"] == "session.ended" and code == protocol.CLOSE_GOING_AWAY
+        assert messages[-1]["type"] == "session.ended" and code == native.CLOSE_GOING_AWAY
         assert process.wait(20) == 0
         assert "Traceback" not in process.stderr.read()
     finally:
@@ -239,7 +238,7 @@ def test_signals_end_the_process_cleanly(number):
         process.stderr.close()
 
 
-def test_a_busy_port_is_one_sentence():
+def test_port_in_use_is_one_sentence():
     taken = bind("127.0.0.1", 0)
     taken.listen()
     with pytest.raises(ServerError, match="already in use.*--port"):
