@@ -88,7 +88,8 @@ def split_of(key: str) -> str:
 def with_opening(user: str, openings: list[str], rng: random.Random) -> str:
     """The text, now and then with a hesitation or an address before a question."""
     opening_words = set(
-        "What What's Which Who Who's Where Where's How Why When Can Could Do Does Is Are Tell Count "
+        "What What's Which Who Who's Where Where's How Why When Can Could Do Does Is Are Tell "
+        "Count "
         "Repeat Say Should Would".split()
     )
     first = user.split(" ")[0].rstrip(",")

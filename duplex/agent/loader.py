@@ -85,7 +85,7 @@ def load_parts(folder: Path | None = None, options: LoadOptions | None = None) -
 
 
 def compiled(parts: Parts, threads: int | None = None) -> Parts:
-    """The same parts, compiled for this processor with weights in 8 bits; None may be among them."""
+    """The same parts, compiled for this processor in 8 bits; None may be among them."""
     from duplex import cpu
 
     return cpu.compile(parts, threads)

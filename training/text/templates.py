@@ -51,9 +51,9 @@ def end_mark(sentence: str) -> str:
     The alternatives drawn may have left another.
     """
     question = re.compile(
-        r"\s*(and |but |so )?(how about|what about|why|do|does|did|are you|are we|is it|is that|is she"
-        r"|is he|was|what|who"
-        r"|where|how|can you|can i|could you|shall|should|would you|will you|have you|which|may i)\b"
+        r"\s*(and |but |so )?(how about|what about|why|do|does|did|are you|are we|is it|is that"
+        r"|is she|is he|was|what|who|where|how|can you|can i|could you|shall|should|would you"
+        r"|will you|have you|which|may i)\b"
         r"(?! (a|an|nice|interesting|lovely)\b)",
         re.IGNORECASE,
     )
