@@ -1,6 +1,7 @@
 """Between the network, which brings audio when it can, and a loudspeaker, which wants it now."""
 
 import threading
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,12 +11,18 @@ from duplex.audio import INAUDIBLE, SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 BLOCK_SAMPLES = TICK_SAMPLES // 4
 # The same in milliseconds.
 BLOCK_MS = TICK_MS // 4
-# Ticks that may wait to be played, 640 ms; beyond, the oldest is dropped.
-MAX_WAITING_TICKS = 8
-# Samples of the cushion that are kept although they were not needed lately: 20 ms.
-SPARE_SAMPLES = SAMPLE_RATE // 50
-# Samples that count as lately: four seconds.
-LATELY_SAMPLES = 4 * SAMPLE_RATE
+
+
+@dataclass(frozen=True)
+class PlaybackConfig:
+    """How much may wait."""
+
+    # Ticks that may wait to be played, 640 ms; beyond, the oldest is dropped.
+    max_waiting_ticks: int = 8
+    # Samples of the cushion that are kept although they were not needed lately: 20 ms.
+    spare_samples: int = SAMPLE_RATE // 50
+    # Samples that count as lately: four seconds.
+    lately_samples: int = 4 * SAMPLE_RATE
 
 
 class Playback:
@@ -26,7 +33,8 @@ class Playback:
     safe: `pull` is called by the sound card's thread.
     """
 
-    def __init__(self):
+    def __init__(self, config: PlaybackConfig | None = None):
+        self.config = config or PlaybackConfig()
         # Times that the agent's voice was interrupted because its audio came too late.
         self.gaps = 0
         self.dropped_ms = 0
@@ -48,7 +56,7 @@ class Playback:
         with self._lock:
             ahead = len(self._waiting)
             self._waiting = np.concatenate([self._waiting, samples])
-            surplus = max(0, len(self._waiting) - MAX_WAITING_TICKS * TICK_SAMPLES)
+            surplus = max(0, len(self._waiting) - self.config.max_waiting_ticks * TICK_SAMPLES)
             self._skip(surplus)
             self.dropped_ms += surplus * TICK_MS // TICK_SAMPLES
             return (self._pulled + max(0, ahead - surplus)) * TICK_MS / TICK_SAMPLES
@@ -81,8 +89,8 @@ class Playback:
 
     def _shrink_cushion(self) -> None:
         """Leave out what was not needed lately, where nobody hears it."""
-        surplus = self._least - SPARE_SAMPLES
-        if self._lately < LATELY_SAMPLES or surplus <= 0:
+        surplus = self._least - self.config.spare_samples
+        if self._lately < self.config.lately_samples or surplus <= 0:
             return
         if np.abs(self._waiting[:surplus]).max() < INAUDIBLE:
             self._skip(surplus)

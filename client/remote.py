@@ -11,11 +11,6 @@ from duplex.errors import ClientError, ProtocolError
 from duplex.serving import native
 from duplex.serving.commands import Start
 
-# Seconds in which a server must answer.
-OPEN_S = 10
-# Seconds before each attempt to come back: all of them lie within the server's half minute.
-RETRY_S = (0.25, 0.5, 1, 2, 4, 8, 8)
-
 
 class RemoteSession:
     """Push audio, get audio and events, close."""
@@ -106,9 +101,12 @@ class RemoteSession:
         except ConnectionClosed:
             pass
 
-    async def _resume(self) -> bool:
-        """Connect again and go on where the connection broke; False when the session is lost."""
-        for wait_s in RETRY_S if self._token else ():
+    async def _resume(self, waits_s: tuple[float, ...] = (0.25, 0.5, 1, 2, 4, 8, 8)) -> bool:
+        """Connect again and go on where the connection broke; False when the session is lost.
+
+        waits_s: after each attempt that fails; all lie within the server's half minute.
+        """
+        for wait_s in waits_s if self._token else ():
             try:
                 connection = await _connect(self._url, self._headers)
                 await connection.send(native.encode_resume(self._token, self._received))
@@ -136,11 +134,12 @@ async def _connect_first(url: str, headers: dict) -> ClientConnection:
         ) from error
 
 
-async def _connect(url: str, headers: dict) -> ClientConnection:
+async def _connect(url: str, headers: dict, open_s: float = 10) -> ClientConnection:
+    """open_s: seconds in which the server must answer."""
     return await connect(
         url,
         additional_headers=headers,
-        open_timeout=OPEN_S,
+        open_timeout=open_s,
         max_size=native.MAX_MESSAGE_BYTES,
         compression=None,
     )

@@ -26,8 +26,6 @@ from duplex.serving.commands import Start
 QUESTIONS = Path(__file__).parent / "questions"
 # Where a recorded conversation goes unless the user names a file.
 DEFAULT_OUTPUT = Path("talk/conversation.wav")
-# Whom the written transcript names.
-NAMES = {"user": "you", "agent": "agent"}
 
 Session = RemoteSession | LocalSession | LockstepSession
 
@@ -170,9 +168,10 @@ def save(recording: Recording, wave: Path, transcript: Path, timeline: Path) -> 
 
 def _as_text(recording: Recording) -> str:
     """One line for each turn."""
+    names = {"user": "you", "agent": "agent"}
     return "".join(
         f"[{_clock(turn.start_s)} - {_clock(turn.end_s)}] "
-        f"{NAMES[turn.who]}: {turn.spoken_text.strip()}\n"
+        f"{names[turn.who]}: {turn.spoken_text.strip()}\n"
         for turn in recording.transcript().turns()
     )
 

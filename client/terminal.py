@@ -13,9 +13,6 @@ from duplex.client.recording import Recording
 from duplex.echo import EchoCanceller
 from duplex.errors import ClientError
 
-# Ticks of the microphone that may wait to be sent; beyond, they are dropped and counted.
-MAX_WAITING_TICKS = 8
-
 
 def devices() -> str:
     """A table of the sound cards, as --list-devices prints it. Raises ClientError."""
@@ -50,11 +47,17 @@ class SoundCard:
     The callbacks run in PortAudio's thread and never wait.
     """
 
-    def __init__(self, device: str | None = None):
-        """device: number or part of a name. Raises ClientError."""
+    def __init__(self, device: str | None = None, max_waiting_ticks: int = 8):
+        """device: number or part of a name.
+
+        max_waiting_ticks: ticks of the microphone that may wait to be sent; beyond, they are
+        dropped and counted.
+
+        Raises ClientError.
+        """
         self.playback = Playback()
         # Whole ticks: of the microphone, and what was played meanwhile.
-        self.heard: queue.Queue[tuple[np.ndarray, np.ndarray]] = queue.Queue(MAX_WAITING_TICKS)
+        self.heard: queue.Queue[tuple[np.ndarray, np.ndarray]] = queue.Queue(max_waiting_ticks)
         self.dropped_ticks = 0
         # Of the agent's voice, what has left the loudspeaker.
         self.played_ms = 0

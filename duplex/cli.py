@@ -21,10 +21,6 @@ from duplex.weights import DEFAULT_AGENT
 
 # The environment variable with a server's key.
 KEY_VARIABLE = "DUPLEX_API_KEY"
-# Exit code when the sentence on stderr says all.
-FAILED = 2
-# Exit code after Ctrl-C, as of shells.
-INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None, load: Callable | None = None) -> None:
@@ -36,9 +32,10 @@ def main(arguments: list[str] | None = None, load: Callable | None = None) -> No
         args.run(args, partial(load or load_agent, args))
     except DuplexError as error:
         print(f"duplex: {error}", file=sys.stderr)
-        sys.exit(FAILED)
+        sys.exit(2)
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        # As shells have it after Ctrl-C.
+        sys.exit(130)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
     talk = commands.add_parser("talk", help="talk with the agent")
     _add_talk_arguments(talk)
+    _add_voice_arguments(talk)
     talk.set_defaults(run=_talk)
     bench = commands.add_parser("bench", help="measure how an agent converses")
     add_bench_arguments(bench, KEY_VARIABLE)
@@ -138,6 +136,10 @@ def _add_talk_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="questions as fast as the machine can, not in real time",
     )
+
+
+def _add_voice_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--device", help="sound card, by number or part of its name (the model's: --compute)")
     add(
         "--no-echo-cancellation",

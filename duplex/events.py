@@ -11,9 +11,6 @@ import numpy as np
 
 from duplex.audio import TICK_S
 
-# Seconds after which a piece of text without a space before it is a new word all the same.
-WORD_GAP_S = 2.0
-
 
 @dataclass
 class Event:
@@ -117,11 +114,14 @@ class Turn:
             for place, word in enumerate(text.split())
         ]
 
-    def words(self) -> list[tuple[float, str]]:
-        """The pieces joined to words, each with the time of its first piece."""
+    def words(self, max_gap_s: float = 2.0) -> list[tuple[float, str]]:
+        """The pieces joined to words, each with the time of its first piece.
+
+        max_gap_s: a piece that comes later after a word is a new one, even without a space.
+        """
         words: list[tuple[float, str]] = []
         for time_s, text in self.pieces:
-            if words and not text.startswith(" ") and time_s - words[-1][0] < WORD_GAP_S:
+            if words and not text.startswith(" ") and time_s - words[-1][0] < max_gap_s:
                 words[-1] = (words[-1][0], words[-1][1] + text)
             elif text.strip():
                 words.append((time_s, text.strip()))

@@ -8,11 +8,6 @@ import numpy as np
 from duplex.audio import TICK_S, TICK_SAMPLES, VOICE_RMS
 from duplex.events import AgentInterface
 
-# Numbers of slots that are tried, the largest first; one session is never refused.
-CANDIDATES = (8, 4, 3, 2)
-# Share of a tick that a step may take; the rest is for the sockets and for a bad moment.
-STEP_SHARE = 0.75
-
 
 def step_seconds(
     agent: AgentInterface,
@@ -43,16 +38,22 @@ def step_seconds(
 
 
 def largest(
-    load: Callable[[int], AgentInterface], now: Callable[[], float] = time.perf_counter
+    load: Callable[[int], AgentInterface],
+    now: Callable[[], float] = time.perf_counter,
+    candidates: tuple[int, ...] = (8, 4, 3, 2),
+    step_share: float = 0.75,
 ) -> tuple[AgentInterface, int]:
-    """The agent with the most slots of CANDIDATES that keep real time here, and their number.
+    """The agent with the most slots that keep real time here, and their number.
 
-    It is loaded once, with the first of them.
+    It is loaded once, with the first of the candidates. One session is never refused.
+
+    candidates: numbers of slots that are tried, the largest first. step_share: of a tick, that a
+    step may take; the rest is for the sockets and for a bad moment.
     """
-    agent = load(CANDIDATES[0])
-    for slots in CANDIDATES:
-        if slots != CANDIDATES[0]:
+    agent = load(candidates[0])
+    for slots in candidates:
+        if slots != candidates[0]:
             agent = agent.with_slots(slots)
-        if step_seconds(agent, slots, now) <= STEP_SHARE * TICK_S:
+        if step_seconds(agent, slots, now) <= step_share * TICK_S:
             return agent, slots
     return agent.with_slots(1), 1

@@ -17,12 +17,12 @@ from duplex.serving.session import ClientSession
 SHUTTING_DOWN = "the server is shutting down"
 # How a connection is closed after each error.
 CLOSE_CODES = {
-    "full": native.CLOSE_FULL,
-    "stopped": native.CLOSE_GOING_AWAY,
-    "model": native.CLOSE_FAILED,
-    "idle": native.CLOSE_ABUSE,
-    "gone": native.CLOSE_ENDED,
-    "refused": native.CLOSE_ABUSE,
+    "full": native.CloseCode.FULL,
+    "stopped": native.CloseCode.GOING_AWAY,
+    "model": native.CloseCode.FAILED,
+    "idle": native.CloseCode.ABUSE,
+    "gone": native.CloseCode.ENDED,
+    "refused": native.CloseCode.ABUSE,
 }
 
 
@@ -47,7 +47,7 @@ async def first_commands(
     """
     try:
         async with asyncio.timeout(limits.first_message_s):
-            for _ in range(native.MAX_BAD_MESSAGES):
+            for _ in range(limits.max_bad_messages):
                 try:
                     return dialect.receive(await connection.recv())[0]
                 except ProtocolError as error:
@@ -57,7 +57,7 @@ async def first_commands(
         error = Error("idle", f"{waited}, neither session.start nor audio")
         await refuse(connection, dialect, error)
         return []
-    await connection.close(native.CLOSE_ABUSE, "too many bad messages")
+    await connection.close(native.CloseCode.ABUSE, "too many bad messages")
     return []
 
 
@@ -73,11 +73,13 @@ async def hear(
     may_send = TokenBucket(limits.messages_per_s, limits.messages_burst, now())
     bad = 0
     try:
-        while bad < native.MAX_BAD_MESSAGES:
+        while bad < limits.max_bad_messages:
             message = await connection.recv()
             if not (may_send_bytes.take(len(message), now()) and may_send.take(1, now())):
                 session.close("too much was sent")
-                await connection.close(native.CLOSE_ABUSE, "too much is sent in too short a time")
+                await connection.close(
+                    native.CloseCode.ABUSE, "too much is sent in too short a time"
+                )
                 return False
             try:
                 replies = _receive(message, dialect, session)
@@ -86,10 +88,10 @@ async def hear(
                 replies = dialect.refused(Error("bad_message", str(error)))
             await send(connection, replies)
         session.close("too many bad messages")
-        await connection.close(native.CLOSE_ABUSE, "too many bad messages")
+        await connection.close(native.CloseCode.ABUSE, "too many bad messages")
         return False
     except ConnectionClosed:
-        return connection.close_code not in (native.CLOSE_ENDED, native.CLOSE_GOING_AWAY)
+        return connection.close_code not in (native.CloseCode.ENDED, native.CloseCode.GOING_AWAY)
 
 
 def _receive(message: bytes | str, dialect: Dialect, session: ClientSession) -> list:
@@ -105,14 +107,14 @@ async def speak(
     connection: ServerConnection, dialect: Dialect, session: ClientSession, answer: list
 ) -> None:
     """The session's ticks to the client, until the session ends; then close the connection."""
-    code = native.CLOSE_ENDED
+    code = native.CloseCode.ENDED
     await send(connection, answer)
     while (tick := await session.get()) is not None:
         audio, events = tick
         for event in events:
             if event.kind == "error" and event.code == "model":
-                code = native.CLOSE_FAILED
+                code = native.CloseCode.FAILED
             elif event.kind == "session.ended" and event.text in (SHUTTING_DOWN, STOPPED):
-                code = native.CLOSE_GOING_AWAY
+                code = native.CloseCode.GOING_AWAY
         await send(connection, dialect.tick(audio, events))
     await connection.close(code)

@@ -7,14 +7,14 @@ from duplex.audio import SAMPLE_RATE
 
 # Samples a second of a telephone.
 TELEPHONE_RATE = 8_000
-# Offset of the mu law on a 16-bit scale: with it segments begin at powers of two.
-BIAS = 132
 
 
 def _mu_levels() -> np.ndarray:
     """What each mu-law code stands for, int16 scale [256]."""
+    # With this offset segments begin at powers of two.
+    bias = 132
     code = ~np.arange(256, dtype=np.uint8)
-    magnitude = (((code & 15).astype(np.int32) * 8 + BIAS) << (code >> 4 & 7)) - BIAS
+    magnitude = (((code & 15).astype(np.int32) * 8 + bias) << (code >> 4 & 7)) - bias
     return np.where(code & 128, -magnitude, magnitude)
 
 

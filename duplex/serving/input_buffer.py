@@ -5,13 +5,8 @@ from collections import deque
 
 import numpy as np
 
-from duplex.audio import SAMPLE_RATE, SPEECH_LEVEL, TICK_MS, TICK_S, TICK_SAMPLES
+from duplex.audio import SAMPLE_RATE, SPEECH_LEVEL, TICK_MS, TICK_SAMPLES
 from duplex.serving.limits import EngineLimits
-
-# Seconds that a session's first audio waits, so that a beat which wavers by less is never late.
-CUSHION_S = TICK_S / 2
-# Whole ticks that wait when somebody speaks in real time; more of them are a recording.
-LIVE_TICKS = 2
 
 
 class InputBuffer:
@@ -75,12 +70,14 @@ class InputBuffer:
         with self._lock:
             self._due = due
             self._skip_silence(now)
-            begun = self._first_audio_at is not None and now >= self._first_audio_at + CUSHION_S
+            begun = False
+            if self._first_audio_at is not None:
+                begun = now >= self._first_audio_at + self._limits.cushion_s
             self.waited_s = None
             if begun and len(self._waiting) >= TICK_SAMPLES:
                 tick = self._waiting[:TICK_SAMPLES]
                 self.was_heard = True
-                if len(self._complete_at) <= LIVE_TICKS:
+                if len(self._complete_at) <= self._limits.max_live_ticks:
                     self.waited_s = due - self._complete_at[0]
                 self._keep(self._waiting[TICK_SAMPLES:])
                 return tick

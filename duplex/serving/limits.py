@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from duplex.audio import TICK_S, TICKS_PER_SECOND
+
 
 @dataclass(frozen=True)
 class EngineLimits:
@@ -13,6 +15,12 @@ class EngineLimits:
     stalled_ticks: int = 30
     # Ticks of output that wait for a client which does not fetch them: two seconds.
     max_unread_ticks: int = 25
+    # Seconds that a session's first audio waits: a beat that wavers by less is never late.
+    cushion_s: float = TICK_S / 2
+    # Whole ticks that wait when somebody speaks in real time; more of them are a recording.
+    max_live_ticks: int = 2
+    # Ticks between two Lag events of a session at least: one a second.
+    lag_interval_ticks: int = round(TICKS_PER_SECOND)
     # Commands of one client that may wait for the next tick.
     max_pending_commands: int = 64
     # Among so many last ticks (two seconds) late ones tell whether the engine is overloaded.
@@ -45,6 +53,8 @@ class ServerLimits:
     bytes_per_s: int = 1 << 20
     # Bytes that may come at once.
     bytes_burst: int = 4 << 20
+    # Bad messages from one client that close its connection as abuse.
+    max_bad_messages: int = 20
     # Messages a second from one client.
     messages_per_s: int = 500
     # Messages that may come at once.

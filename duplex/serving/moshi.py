@@ -27,8 +27,6 @@ HANDSHAKE = b"\x00"
 AUDIO = b"\x01"
 TEXT = b"\x02"
 ERROR = b"\x05"
-# Digits of the longest seed that is looked at.
-MAX_SEED_DIGITS = 19
 
 
 class Moshi:
@@ -41,7 +39,7 @@ class Moshi:
     def __init__(self, query: dict[str, str]):
         """query: the fields of the client's URL."""
         seed = query.get("text_seed", "")
-        is_number = seed.isascii() and seed.isdecimal() and len(seed) <= MAX_SEED_DIGITS
+        is_number = seed.isascii() and seed.isdecimal() and len(seed) < 20
         self.start = Start(seed=int(seed) % 2**31 if is_number else None)
         self._decoder = opus.Decoder()
         self._encoder = opus.Encoder()

@@ -76,6 +76,7 @@ model failed, 1013 all places are taken.
 import dataclasses
 import json
 from collections import deque
+from enum import IntEnum
 
 import numpy as np
 
@@ -97,24 +98,24 @@ from duplex.serving.commands import (
 
 PATH = "/v1/duplex"
 SUBPROTOCOL = "duplex"
-VERSION = 1
 # Bytes of a message: 21 s of audio, far more than one message needs.
 MAX_MESSAGE_BYTES = 1 << 20
 # Characters of instructions.
 MAX_INSTRUCTIONS = 4_000
 # Characters of a text message for the conversation: it is read at the pace of ticks.
 MAX_TEXT = 1_000
-# Bad messages after which the connection is closed as abuse.
-MAX_BAD_MESSAGES = 20
-
-# Close codes of the websocket.
-CLOSE_ENDED = 1000
-CLOSE_GOING_AWAY = 1001
-CLOSE_ABUSE = 1008
-CLOSE_FAILED = 1011
-CLOSE_FULL = 1013
 
 ClientCommand = Audio | Start | Resume | SetPlaybackPosition | Stop | Answer | Write | End
+
+
+class CloseCode(IntEnum):
+    """Why the server closes a connection."""
+
+    ENDED = 1000
+    GOING_AWAY = 1001
+    ABUSE = 1008
+    FAILED = 1011
+    FULL = 1013
 
 
 class Native:
@@ -231,7 +232,7 @@ def created(session_id: str, resume: str | None = None) -> dict:
         "id": session_id,
         "sample_rate": SAMPLE_RATE,
         "tick_ms": TICK_MS,
-        "protocol": VERSION,
+        "protocol": 1,
         "voices": list(voices.VOICES),
     }
     return fields | ({"resume": resume} if resume else {})

@@ -51,15 +51,8 @@ from duplex.serving.native import (
 
 PATH = "/v1/realtime"
 SUBPROTOCOL = "realtime"
-# Ticks of audio that may be appended ahead: 30 s.
-EARLY_TICKS = 375
-# Items that are remembered for retrieve and truncate; older ones are unknown.
-MAX_ITEMS = 1_000
-MODEL = "duplex"
 # Men's voices by the names that clients of the API know; the others are women's.
 MENS_VOICES = ("ash", "ballad", "cedar", "echo", "verse")
-# Types of content that are text.
-TEXT_KINDS = ("input_text", "text", "output_text")
 # Codes of our errors in this dialect.
 ERROR_CODES = {
     "full": "session_limit_exceeded",
@@ -99,10 +92,13 @@ class OpenAIRealtime:
 
     opens_at_once = True
     start = Start()
-    early_ticks = EARLY_TICKS
+    # Of audio that may be appended ahead: 30 s.
+    early_ticks = 375
     is_resumable = False
 
-    def __init__(self):
+    def __init__(self, max_items: int = 1_000):
+        """max_items: remembered for retrieve and truncate; older ones are unknown."""
+        self._max_items = max_items
         self._session_id = ""
         # What the client has chosen.
         self._instructions = ""
@@ -282,7 +278,7 @@ class OpenAIRealtime:
             raise Refused("invalid_value", "content is a list of objects", param)
         kind = part.get("type")
         text = part.get("text")
-        if kind in TEXT_KINDS and _is_text(text, 1, MAX_TEXT):
+        if kind in ("input_text", "text", "output_text") and _is_text(text, 1, MAX_TEXT):
             return Write(role, text)
         if kind == "input_audio" and role == "user":
             return Audio(self._samples(part.get("audio"), param))
@@ -530,7 +526,7 @@ class OpenAIRealtime:
             "previous": None,
         }
         self._items[item["id"]] = item
-        if len(self._items) > MAX_ITEMS:
+        if len(self._items) > self._max_items:
             del self._items[next(iter(self._items))]
         return item
 
@@ -570,7 +566,7 @@ class OpenAIRealtime:
             "type": "realtime",
             "object": "realtime.session",
             "id": self._session_id,
-            "model": MODEL,
+            "model": "duplex",
             "instructions": self._instructions,
             "output_modalities": [self._modality],
             "tools": [],

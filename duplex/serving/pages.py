@@ -10,8 +10,6 @@ from duplex.serving import metrics
 
 STATS_PATH = "/v1/stats"
 METRICS_PATH = "/metrics"
-# Whose folder holds the page.
-PACKAGE = "duplex.client"
 # By path: name and content type of the only files that are ever served.
 FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -34,7 +32,7 @@ SAFE = {
 
 @cache
 def _file(name: str) -> bytes:
-    return files(PACKAGE).joinpath(name).read_bytes()
+    return files("duplex.client").joinpath(name).read_bytes()
 
 
 def answer(

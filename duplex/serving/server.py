@@ -64,10 +64,11 @@ def run(load: Callable[[int], AgentInterface], config: ServerConfig) -> None:
     config.access.tls()
     # A busy port is found before the model is loaded.
     listener = bind(config.host, config.port)
-    if config.max_sessions is None:
+    slots = config.max_sessions
+    if slots is None:
         agent, slots = capacity.largest(load)
     else:
-        agent, slots = load(config.max_sessions), config.max_sessions
+        agent = load(slots)
     engine = Engine(agent, slots, limits=config.engine, recorder=config.recorder)
     engine.start()
     try:
@@ -232,23 +233,19 @@ class Serving:
             commands = await first_commands(connection, spoken, self.limits)
         if not commands:
             return
-        first, *rest = commands
-        match first:
-            case End():
-                await connection.close(native.CLOSE_ENDED)
-                return
-            case Resume():
-                await self._resume(connection, spoken, first)
-                return
-            case Start():
-                start = first
-            case _:
-                start, rest = Start(), commands
+        first = commands[0]
+        if isinstance(first, End):
+            await connection.close(native.CloseCode.ENDED)
+            return
+        if isinstance(first, Resume):
+            await self._resume(connection, spoken, first)
+            return
+        start = commands.pop(0) if isinstance(first, Start) else Start()
         session = await self._open(connection, spoken, start)
         if session is None:
             return
         answer = spoken.opened(session.id)
-        for command in rest:
+        for command in commands:
             session.enqueue_command(command)
         await self._converse(connection, spoken, session, answer)
 

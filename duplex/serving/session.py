@@ -8,14 +8,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from duplex.audio import TICKS_PER_SECOND
 from duplex.events import Ended, Error, Event, Lag
 from duplex.serving.commands import Audio, Clear, End, SetVoice, Start
 from duplex.serving.input_buffer import InputBuffer
 from duplex.serving.limits import EngineLimits
-
-# Ticks between two Lag events at least: one a second.
-LAG_TICKS = round(TICKS_PER_SECOND)
 
 
 class ClientSession:
@@ -146,7 +142,7 @@ class ClientSession:
             elif event.kind == "agent_ended":
                 self.mid_turn = False
         counts = self.counts()
-        if self.ticks % LAG_TICKS == 0 and counts != self._told:
+        if self.ticks % self._limits.lag_interval_ticks == 0 and counts != self._told:
             passed = {name: counts[name] - self._told[name] for name in counts}
             events = [*events, Lag(tick=self.ticks - 1, **passed)]
             self._told = counts

@@ -5,8 +5,6 @@ from collections import deque
 
 import numpy as np
 
-# Ticks over which the percentiles are taken: the last 13 minutes.
-TIMED_TICKS = 10_000
 # What is counted since the start; the last three are of sessions that have left.
 COUNTS = (
     "ticks",
@@ -24,11 +22,12 @@ COUNTS = (
 class EngineStats:
     """Counts by name, and for each of the last ticks how long it took."""
 
-    def __init__(self):
+    def __init__(self, timed_ticks: int = 10_000):
+        """timed_ticks: percentiles are taken over so many of the last ticks, 13 minutes."""
         self._lock = threading.Lock()
         self._counts = dict.fromkeys(COUNTS, 0)
         # Seconds from the time a tick was due to its answer, and seconds of the step alone.
-        self._times: deque[tuple[float, float]] = deque(maxlen=TIMED_TICKS)
+        self._times: deque[tuple[float, float]] = deque(maxlen=timed_ticks)
 
     def count(self, **numbers: int) -> None:
         """Add to counts."""

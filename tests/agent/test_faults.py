@@ -181,7 +181,7 @@ def test_too_much_in_too_short_a_time_is_closed():
             with contextlib.suppress(ConnectionClosed):
                 while True:
                     await connection.send(bytes(1 << 20))
-            assert connection.close_code == native.CLOSE_ABUSE
+            assert connection.close_code == native.CloseCode.ABUSE
         await settled(engine)
 
     drive(test, TinyAgent(1))

@@ -7,11 +7,12 @@ from duplex.audio import TICK_MS, TICK_SAMPLES
 from duplex.client.jitter_buffer import (
     BLOCK_MS,
     BLOCK_SAMPLES,
-    LATELY_SAMPLES,
-    MAX_WAITING_TICKS,
     Playback,
+    PlaybackConfig,
 )
 from tests.helpers import tone
+
+CONFIG = PlaybackConfig()
 
 
 def test_playback_bridges_a_gap_and_keeps_the_cushion():
@@ -40,7 +41,7 @@ def test_playback_loses_a_needless_cushion_in_silence(level):
     playback = Playback()
     tick = np.full(TICK_SAMPLES, level, np.float32)
     playback.push(np.tile(tick, 3))
-    for _ in range(LATELY_SAMPLES // TICK_SAMPLES + 2):
+    for _ in range(CONFIG.lately_samples // TICK_SAMPLES + 2):
         playback.push(tick)
         for _ in range(TICK_SAMPLES // BLOCK_SAMPLES):
             np.testing.assert_array_equal(playback.pull(BLOCK_SAMPLES), tick[:BLOCK_SAMPLES])
@@ -51,7 +52,7 @@ def test_playback_loses_a_needless_cushion_in_silence(level):
 
 def test_playback_is_bounded():
     playback = Playback()
-    sound = tone(MAX_WAITING_TICKS + 3)
+    sound = tone(CONFIG.max_waiting_ticks + 3)
     playback.push(sound)
     assert playback.dropped_ms == 3 * TICK_MS
     np.testing.assert_array_equal(

@@ -448,6 +448,6 @@ def test_full_server_says_so_in_the_dialect():
             assert json.loads(await first.recv())["type"] == "session.created"
             assert json.loads(await second.recv())["error"]["code"] == "session_limit_exceeded"
             await second.wait_closed()
-            assert second.close_code == native.CLOSE_FULL and second.subprotocol == "realtime"
+            assert second.close_code == native.CloseCode.FULL and second.subprotocol == "realtime"
 
     drive_server(test, TinyAgent(1))

@@ -49,7 +49,7 @@ def test_conversation_goes_in_order():
             await connection.send(native.encode_end())
             messages = await rest(connection)
         assert messages[-1]["type"] == "session.ended" and messages[-1]["ticks"] > ended["tick"]
-        assert connection.close_code == native.CLOSE_ENDED
+        assert connection.close_code == native.CloseCode.ENDED
         return created
 
     agent = TinyAgent(1)
@@ -110,7 +110,7 @@ def test_full_server_has_room_after_a_disconnect():
             async with connect(url) as second:
                 await second.send(native.encode_start())
                 [error] = await rest(second)
-                assert error["code"] == "full" and second.close_code == native.CLOSE_FULL
+                assert error["code"] == "full" and second.close_code == native.CloseCode.FULL
             await first.send(TICK)
             first.transport.abort()  # the cable is pulled
         for _ in range(1000):
@@ -145,10 +145,10 @@ def test_abuse_closes_its_connection():
     async def test(url, engine):
         for first in ([], [native.encode_start()]):
             async with connect(url) as connection:
-                for message in first + ["garbage"] * native.MAX_BAD_MESSAGES:
+                for message in first + ["garbage"] * ServerLimits().max_bad_messages:
                     await connection.send(message)
                 await rest(connection)
-                assert connection.close_code == native.CLOSE_ABUSE
+                assert connection.close_code == native.CloseCode.ABUSE
         async with connect(url) as connection:
             await connection.send(bytes(native.MAX_MESSAGE_BYTES + 2))
             await rest(connection)
@@ -167,14 +167,18 @@ def test_failing_model_is_told():
         async with connect(url) as connection:
             await connection.send(native.encode_start(Start("impossible")))
             [error] = await rest(connection)
-            assert "do not fit" in error["text"] and connection.close_code == native.CLOSE_FAILED
+            assert (
+                "do not fit" in error["text"] and connection.close_code == native.CloseCode.FAILED
+            )
         async with connect(url) as connection:
             await connection.send(TICK)
             await next_event(connection, "session.created")
             agent.broken = "raise"
             messages = [message for message in await rest(connection) if isinstance(message, dict)]
             assert [message["type"] for message in messages][-2:] == ["error", "session.ended"]
-            assert messages[-2]["code"] == "model" and connection.close_code == native.CLOSE_FAILED
+            assert (
+                messages[-2]["code"] == "model" and connection.close_code == native.CloseCode.FAILED
+            )
 
     drive_server(test, agent)
 
@@ -203,7 +207,7 @@ def test_shutdown_tells_the_sessions():
                 await next_event(connection, "session.created")
             messages = [message for message in await rest(connection) if isinstance(message, dict)]
         assert messages[-1]["type"] == "session.ended" and "shutting down" in messages[-1]["text"]
-        assert connection.close_code == native.CLOSE_GOING_AWAY
+        assert connection.close_code == native.CloseCode.GOING_AWAY
         await asyncio.to_thread(engine.stop)
 
     asyncio.run(run())
@@ -230,7 +234,7 @@ def test_signals_end_the_process_cleanly(number):
     try:
         url = re.search(r"ws://\S+", process.stderr.readline())[0]
         messages, code = asyncio.run(talk(url))
-        assert messages[-1]["type"] == "session.ended" and code == native.CLOSE_GOING_AWAY
+        assert messages[-1]["type"] == "session.ended" and code == native.CloseCode.GOING_AWAY
         assert process.wait(20) == 0
         assert "Traceback" not in process.stderr.read()
     finally:
