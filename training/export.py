@@ -42,9 +42,9 @@ def export_part(
     """Write a run's part in 8 bits.
 
     window: frames of the encoder's past to keep, if fewer than it was trained with
-    (duplex.training.evaluate hearing --probe). strength: of the LM's adapters, as a share of what they
-    were trained with. Weights between the base LM's and the trained ones know more of what the base
-    LM knew (Wortsman et al., 2022, arXiv 2109.01903).
+    (duplex.training.evaluate hearing --probe). strength: of the LM's adapters, as a share of what
+    they were trained with. Weights between the base LM's and the trained ones know more of what the
+    base LM knew (Wortsman et al., 2022, arXiv 2109.01903).
     """
     config = json.loads((run / "config.json").read_text())
     tensors = read(run / "model.safetensors")
