@@ -1,0 +1,334 @@
+"""Whisper as it is, encoder and decoder, for a second pass over what the user said.
+
+    mel [B, T, 80] -> encode -> [B, T / 2, W] -> score texts | decode greedily
+
+The whole clip is seen at once (Radford et al., 2022, arXiv 2212.04356). A clip need not be padded
+to 30 s: half a second of silence behind it is enough, if a reading that repeats itself is noticed.
+Frames are those of duplex.model.features without their running peak: bins of 40 Hz at 24 kHz are
+Whisper's at 16 kHz. Nothing calls this at run time yet.
+
+Letters in shapes: B clips or texts, T frames of 10 ms, S of 20 ms, W width, N tokens, V vocabulary.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from duplex.model.ctranslate2 import read_tensors
+from duplex.model.features import BANDS
+
+# Width of an attention head, the same in all of Whisper's models.
+HEAD_WIDTH = 64
+# Tokens of the models for English alone; the others have more.
+ENGLISH_VOCABULARY = 51_864
+
+
+@dataclass(frozen=True)
+class WhisperConfig:
+    """Sizes of one of Whisper's models; the heads are 64 wide in all of them."""
+
+    width: int = 384
+    layers: int = 4
+    vocabulary: int = 51_864
+    positions: int = 1500
+    text_positions: int = 448
+
+    @property
+    def heads(self) -> int:
+        """Attention heads of a layer."""
+        return self.width // HEAD_WIDTH
+
+
+def _split(x: Tensor) -> Tensor:
+    """[B, N, W] -> [B, heads, N, 64]."""
+    return x.unflatten(-1, (-1, HEAD_WIDTH)).transpose(1, 2)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention of [B, heads, N, 64] -> [B, N, W]; mask: bool [N, M], True where a key is seen."""
+    return F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2)
+
+
+class MLP(nn.Module):
+    """Layer norm, up, GELU, down, and the residual."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, N, W] -> [B, N, W]."""
+        return x + self.down(F.gelu(self.up(self.norm(x))))
+
+
+class SelfAttention(nn.Module):
+    """Layer norm, self-attention, and the residual."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, cache: list[Tensor] | None = None) -> Tensor:
+        """x: [B, N, W]. cache: keys and values of earlier positions, [B, heads, M, 64] each, which
+        grows; with it a position sees itself and those before, without it every other one."""
+        q, k, v = (_split(part) for part in self.qkv(self.norm(x)).chunk(3, -1))
+        mask = None
+        if cache is not None:
+            if cache:
+                k = torch.cat([cache[0], k], 2)
+                v = torch.cat([cache[1], v], 2)
+            cache[:] = [k, v]
+            if q.shape[2] > 1:
+                places = torch.arange(k.shape[2])
+                mask = places <= places[-q.shape[2] :, None]
+        return x + self.out(_attend(q, k, v, mask))
+
+
+class CrossAttention(nn.Module):
+    """Layer norm, attention to the clip, and the residual."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def clip(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, heads, S, 64] of an encoded clip [B, S, W]."""
+        k, v = self.key_value(h).chunk(2, -1)
+        return _split(k), _split(v)
+
+    def forward(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """x [B, N, W], keys and values of the clip [1, heads, S, 64] -> [B, N, W]."""
+        return x + self.out(_attend(_split(self.query(self.norm(x))), k, v))
+
+
+class WhisperEncoder(nn.Module):
+    """Convolutions and a transformer over the whole clip."""
+
+    def __init__(self, config: WhisperConfig):
+        super().__init__()
+        self.conv1 = nn.Conv1d(BANDS, config.width, 3, padding=1)
+        self.conv2 = nn.Conv1d(config.width, config.width, 3, stride=2, padding=1)
+        self.positions = nn.Parameter(torch.zeros(config.positions, config.width))
+        self.attention = nn.ModuleList(SelfAttention(config.width) for _ in range(config.layers))
+        self.mlp = nn.ModuleList(MLP(config.width) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """mel [B, T, 80] -> [B, S, W]."""
+        x = F.gelu(self.conv1(mel.transpose(1, 2)))
+        x = F.gelu(self.conv2(x)).transpose(1, 2)
+        x = x + self.positions[: x.shape[1]]
+        for attention, mlp in zip(self.attention, self.mlp, strict=True):
+            x = mlp(attention(x))
+        return self.norm(x)
+
+
+@dataclass
+class TextState:
+    """What the decoder keeps of one or several texts about one clip."""
+
+    clip: list[tuple[Tensor, Tensor]]  # [1, heads, S, 64] keys and values, a layer
+    cache: list[list[Tensor]]  # [B, heads, M, 64] keys and values, a layer
+    length: int = 0  # positions so far
+
+
+class WhisperDecoder(nn.Module):
+    """A transformer over text that attends to the clip."""
+
+    def __init__(self, config: WhisperConfig):
+        super().__init__()
+        self.embedding = nn.Parameter(torch.zeros(config.vocabulary, config.width))
+        self.positions = nn.Parameter(torch.zeros(config.text_positions, config.width))
+        self.attention = nn.ModuleList(SelfAttention(config.width) for _ in range(config.layers))
+        self.cross = nn.ModuleList(CrossAttention(config.width) for _ in range(config.layers))
+        self.mlp = nn.ModuleList(MLP(config.width) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+
+    def initial_state(self, h: Tensor) -> TextState:
+        """Nothing of a text about the clip h [1, S, W] is read yet."""
+        clip = [cross.clip(h) for cross in self.cross]
+        return TextState(clip, [[] for _ in self.cross])
+
+    def forward(self, tokens: Tensor, state: TextState) -> Tensor:
+        """The next tokens [B, N] of B texts -> hidden states [B, N, W]; the state moves on."""
+        begin = state.length
+        state.length += tokens.shape[1]
+        x = self.embedding[tokens] + self.positions[begin : state.length]
+        layers = zip(self.attention, self.cross, self.mlp, state.clip, state.cache, strict=True)
+        for attention, cross, mlp, (k, v), cache in layers:
+            x = mlp(cross(attention(x, cache), k, v))
+        return self.norm(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden [..., W] -> [..., V]."""
+        return hidden @ self.embedding.T
+
+
+class Whisper(nn.Module):
+    """Both halves, the tokenizer (tokenizers.Tokenizer), and the marks that begin a transcript."""
+
+    def __init__(self, config: WhisperConfig, tokenizer):
+        super().__init__()
+        self.config = config
+        self.encoder = WhisperEncoder(config)
+        self.decoder = WhisperDecoder(config)
+        self.tokenizer = tokenizer
+        self.end = tokenizer.token_to_id("<|endoftext|>")
+        silence = [tokenizer.token_to_id(mark) for mark in ("<|nospeech|>", "<|nocaptions|>")]
+        self.no_speech = next(mark for mark in silence if mark is not None)
+        marks = ["<|startoftranscript|>", "<|notimestamps|>"]
+        if config.vocabulary > ENGLISH_VOCABULARY:
+            marks[1:1] = ["<|en|>", "<|transcribe|>"]
+        self.prompt = [tokenizer.token_to_id(mark) for mark in marks]
+        self.eval().requires_grad_(False)
+
+    def encode_text(self, text: str) -> list[int]:
+        """Tokens of a transcript, as the decoder writes it: with a space before its first word."""
+        return self.tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids
+
+    @torch.inference_mode()
+    def encode(self, power: Tensor) -> Tensor:
+        """A clip's log10 power in mel bands [T, 80] -> [1, S, W], seen from its loudest moment."""
+        floor = power.max() - 8.0  # What lies deeper is not heard, as in Whisper.
+        mel = (power.clamp(min=floor) + 4.0) / 4.0
+        return self.encoder(mel[None])
+
+    @torch.inference_mode()
+    def score(self, h: Tensor, texts: list[str]) -> list[float]:
+        """Log-likelihood of each text, its end included, given the clip h [1, S, W]; one batch."""
+        rows = [[*self.encode_text(text), self.end] for text in texts]
+        longest = max(map(len, rows))
+        padded = [row + [self.end] * (longest - len(row)) for row in rows]
+        tokens = torch.tensor([self.prompt + row for row in padded])
+        state = self.decoder.initial_state(h)
+        hidden = self.decoder(tokens[:, :-1], state)[:, len(self.prompt) - 1 :]
+        log_probs = self.decoder.logits(hidden).log_softmax(-1)
+        found = log_probs.gather(2, tokens[:, len(self.prompt) :, None])[..., 0]
+        return [float(found[i, : len(row)].sum()) for i, row in enumerate(rows)]
+
+    @torch.inference_mode()
+    def decode(self, h: Tensor, max_tokens: int) -> "Reading":
+        """The greedy transcript of the clip h [1, S, W]; it ends where it repeats itself."""
+        lone_space = 220  # A token that never begins a transcript.
+        state = self.decoder.initial_state(h)
+        tokens: list[int] = []
+        logits = self.decoder.logits(self.decoder(torch.tensor([self.prompt]), state))[0]
+        no_speech = float(logits[0].softmax(-1)[self.no_speech])
+        log_probs: list[float] = []
+        row = logits[-1]
+        loops = False
+        while len(tokens) < max_tokens:
+            row[self.end + 1 :] = -torch.inf
+            if not tokens:
+                row[[self.end, lone_space]] = -torch.inf
+            scores = row.log_softmax(-1)
+            token = int(scores.argmax())
+            log_probs.append(float(scores[token]))
+            if token == self.end:
+                break
+            tokens.append(token)
+            loop = repeated_tokens(tokens)
+            if loop:
+                del tokens[-loop:]
+                del log_probs[-loop:]
+                loops = True
+                break
+            row = self.decoder.logits(self.decoder(torch.tensor([[token]]), state))[0, -1]
+        is_cut = not loops and len(tokens) == max_tokens
+        text = self.tokenizer.decode(tokens).strip()
+        return Reading(text, tokens, log_probs, no_speech, loops, is_cut)
+
+
+@dataclass
+class Reading:
+    """A transcript and what speaks for it."""
+
+    text: str
+    tokens: list[int]
+    # Of each token, and of the end where it was reached.
+    log_probs: list[float]
+    # Probability that nobody speaks.
+    no_speech: float
+    # It repeated itself and was ended there.
+    loops: bool = False
+    # It had no end yet when it was as long as it may be.
+    is_cut: bool = False
+
+    @property
+    def mean_log_prob(self) -> float:
+        """Nats a token."""
+        return sum(self.log_probs) / max(1, len(self.log_probs))
+
+
+def repeated_tokens(tokens: list[int], min_tokens: int = 4) -> int:
+    """Length of the sequence that stands twice in a row at the end; 0: there is none.
+
+    Shorter ones than `min_tokens` are speech: "no, no", "very, very", "one two one two".
+    """
+    for length in range(min_tokens, len(tokens) // 2 + 1):
+        if tokens[-length:] == tokens[-2 * length : -length]:
+            return length
+    return 0
+
+
+def _names(config: WhisperConfig) -> Iterator[tuple[str, str]]:
+    """(our name, CTranslate2's name) of every layer."""
+    yield "encoder.conv1", "encoder/conv1"
+    yield "encoder.conv2", "encoder/conv2"
+    for side in ("encoder", "decoder"):
+        yield f"{side}.norm", f"{side}/layer_norm"
+        for i in range(config.layers):
+            layer = f"{side}/layer_{i}"
+            yield f"{side}.attention.{i}.norm", f"{layer}/self_attention/layer_norm"
+            yield f"{side}.attention.{i}.qkv", f"{layer}/self_attention/linear_0"
+            yield f"{side}.attention.{i}.out", f"{layer}/self_attention/linear_1"
+            yield f"{side}.mlp.{i}.norm", f"{layer}/ffn/layer_norm"
+            yield f"{side}.mlp.{i}.up", f"{layer}/ffn/linear_0"
+            yield f"{side}.mlp.{i}.down", f"{layer}/ffn/linear_1"
+    for i in range(config.layers):
+        layer = f"decoder/layer_{i}/attention"
+        yield f"decoder.cross.{i}.norm", f"{layer}/layer_norm"
+        yield f"decoder.cross.{i}.query", f"{layer}/linear_0"
+        yield f"decoder.cross.{i}.key_value", f"{layer}/linear_1"
+        yield f"decoder.cross.{i}.out", f"{layer}/linear_2"
+
+
+def load_whisper(folder: Path) -> Whisper:
+    """Whisper from a folder in CTranslate2's format: model.bin and tokenizer.json."""
+    from tokenizers import Tokenizer
+
+    stored = read_tensors(folder / "model.bin")
+    embedding = stored["decoder/embeddings/weight"]
+    layers = {name.split("/")[1] for name in stored if name.startswith("encoder/layer_")}
+    config = WhisperConfig(
+        width=embedding.shape[1],
+        layers=len(layers - {"layer_norm"}),
+        vocabulary=embedding.shape[0],
+        positions=len(stored["encoder/position_encodings/encodings"]),
+        text_positions=len(stored["decoder/position_encodings/encodings"]),
+    )
+    weights = {
+        "encoder.positions": stored["encoder/position_encodings/encodings"],
+        "decoder.positions": stored["decoder/position_encodings/encodings"],
+        "decoder.embedding": embedding,
+    }
+    for ours, theirs in _names(config):
+        for kind, names in (("weight", ("weight", "gamma")), ("bias", ("bias", "beta"))):
+            found = [stored[f"{theirs}/{name}"] for name in names if f"{theirs}/{name}" in stored]
+            weights[f"{ours}.{kind}"] = found[0]
+    whisper = Whisper(config, Tokenizer.from_file(str(folder / "tokenizer.json")))
+    tensors = {name: torch.from_numpy(array.astype(np.float32)) for name, array in weights.items()}
+    whisper.load_state_dict(tensors)
+    return whisper

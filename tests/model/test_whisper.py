@@ -1,0 +1,172 @@
+"""Whisper read whole: transformers' own model is the reference, at tiny size."""
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import WhisperConfig as ReferenceConfig
+from transformers import WhisperForConditionalGeneration
+
+from duplex.model.whisper import Whisper, WhisperConfig, repeated_tokens
+
+MARKS = ["<|endoftext|>", "<|startoftranscript|>", "<|nocaptions|>", "<|notimestamps|>"]
+LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
+SIZES = WhisperConfig(width=128, layers=2, vocabulary=260, positions=50, text_positions=40)
+
+
+def tokenizer() -> Tokenizer:
+    """One token a byte, the marks behind them."""
+    vocabulary = {letter: i for i, letter in enumerate(LETTERS)}
+    vocabulary |= {mark: len(LETTERS) + i for i, mark in enumerate(MARKS)}
+    found = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    found.decoder = decoders.ByteLevel()
+    return found
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """transformers' model and ours, with the same random weights."""
+    torch.manual_seed(0)
+    config = ReferenceConfig(
+        vocab_size=SIZES.vocabulary,
+        d_model=SIZES.width,
+        encoder_layers=SIZES.layers,
+        decoder_layers=SIZES.layers,
+        encoder_attention_heads=SIZES.heads,
+        decoder_attention_heads=SIZES.heads,
+        encoder_ffn_dim=4 * SIZES.width,
+        decoder_ffn_dim=4 * SIZES.width,
+        max_source_positions=SIZES.positions,
+        max_target_positions=SIZES.text_positions,
+        pad_token_id=0,
+        bos_token_id=0,
+        eos_token_id=0,
+        decoder_start_token_id=0,
+    )
+    reference = WhisperForConditionalGeneration(config).eval()
+    for parameter in reference.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    ours = Whisper(SIZES, tokenizer())
+    ours.load_state_dict(renamed(reference.model.state_dict()))
+    return reference, ours
+
+
+def renamed(theirs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """transformers' weights under our names."""
+    found = {
+        "encoder.positions": theirs["encoder.embed_positions.weight"],
+        "decoder.positions": theirs["decoder.embed_positions.weight"],
+        "decoder.embedding": theirs["decoder.embed_tokens.weight"],
+    }
+    layers = {"encoder.conv1": "encoder.conv1", "encoder.conv2": "encoder.conv2"}
+    for side in ("encoder", "decoder"):
+        layers[f"{side}.norm"] = f"{side}.layer_norm"
+        for i in range(SIZES.layers):
+            layers[f"{side}.attention.{i}.norm"] = f"{side}.layers.{i}.self_attn_layer_norm"
+            layers[f"{side}.attention.{i}.out"] = f"{side}.layers.{i}.self_attn.out_proj"
+            layers[f"{side}.mlp.{i}.norm"] = f"{side}.layers.{i}.final_layer_norm"
+            layers[f"{side}.mlp.{i}.up"] = f"{side}.layers.{i}.fc1"
+            layers[f"{side}.mlp.{i}.down"] = f"{side}.layers.{i}.fc2"
+            found |= joined(
+                theirs, f"{side}.attention.{i}.qkv", f"{side}.layers.{i}.self_attn", "qkv"
+            )
+    for i in range(SIZES.layers):
+        cross = f"decoder.layers.{i}.encoder_attn"
+        layers[f"decoder.cross.{i}.norm"] = f"{cross}_layer_norm"
+        layers[f"decoder.cross.{i}.query"] = f"{cross}.q_proj"
+        layers[f"decoder.cross.{i}.out"] = f"{cross}.out_proj"
+        found |= joined(theirs, f"decoder.cross.{i}.key_value", cross, "kv")
+    for name, other in layers.items():
+        found |= {f"{name}.{kind}": theirs[f"{other}.{kind}"] for kind in ("weight", "bias")}
+    return found
+
+
+def joined(theirs: dict, name: str, other: str, parts: str) -> dict[str, torch.Tensor]:
+    """Projections of queries, keys and values as one; Whisper's keys have no bias."""
+    weights = [theirs[f"{other}.{part}_proj.weight"] for part in parts]
+    none = torch.zeros(SIZES.width)
+    biases = [theirs.get(f"{other}.{part}_proj.bias", none) for part in parts]
+    return {f"{name}.weight": torch.cat(weights), f"{name}.bias": torch.cat(biases)}
+
+
+@pytest.fixture(scope="module")
+def clip() -> torch.Tensor:
+    """log10 power of a clip that fills all positions [100, 80]."""
+    return torch.randn(2 * SIZES.positions, 80, generator=torch.Generator().manual_seed(1)) - 3
+
+
+def mel_of(power: torch.Tensor) -> torch.Tensor:
+    """Whisper's log-mel of a whole clip, [1, 80, T]."""
+    return ((power.clamp(min=power.max() - 8.0) + 4.0) / 4.0).T[None]
+
+
+@torch.inference_mode()
+def test_states_of_a_clip_are_the_references(pair, clip):
+    reference, ours = pair
+    expected = reference.model.encoder(mel_of(clip)).last_hidden_state
+    torch.testing.assert_close(ours.encode(clip), expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_likelihoods_of_texts_are_the_references(pair, clip):
+    """Texts of several lengths in one batch, each with its end."""
+    reference, ours = pair
+    texts = ["hi", "so we go now", "x"]
+    found = ours.score(ours.encode(clip), texts)
+    for text, value in zip(texts, found, strict=True):
+        tokens = [*ours.encode_text(text), ours.end]
+        inputs = torch.tensor([ours.prompt + tokens[:-1]])
+        logits = reference(input_features=mel_of(clip), decoder_input_ids=inputs).logits[0]
+        log_probs = logits[len(ours.prompt) - 1 :].log_softmax(-1)
+        expected = sum(float(log_probs[i, token]) for i, token in enumerate(tokens))
+        assert value == pytest.approx(expected, rel=1e-4)
+
+
+@torch.inference_mode()
+def test_the_greedy_transcript_is_the_references(pair, clip):
+    """Token by token with a cache, as one pass over all of it; marks are never written."""
+    reference, ours = pair
+    reading = ours.decode(ours.encode(clip), max_tokens=12)
+    assert reading.tokens and max(reading.tokens) < ours.end
+    inputs = torch.tensor([ours.prompt + reading.tokens])
+    logits = reference(input_features=mel_of(clip), decoder_input_ids=inputs).logits[0]
+    logits = logits[len(ours.prompt) - 1 :, : ours.end + 1]
+    for i, token in enumerate(reading.tokens[1:], 1):
+        assert token == int(logits[i].argmax())
+        expected = float(logits[i].log_softmax(-1)[token])
+        assert reading.log_probs[i] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_reading_that_repeats_itself_ends_there(pair, clip):
+    _, ours = pair
+    phrase = [5, 6, 7, 8]
+    wanted = iter(phrase * 9)
+
+    def logits(hidden: torch.Tensor) -> torch.Tensor:
+        scores = torch.zeros(*hidden.shape[:-1], SIZES.vocabulary)
+        scores[..., next(wanted)] = 9.0
+        return scores
+
+    own = ours.decoder.logits
+    ours.decoder.logits = logits
+    try:
+        reading = ours.decode(ours.encode(clip), max_tokens=30)
+    finally:
+        ours.decoder.logits = own
+    assert reading.tokens == phrase and reading.loops and not reading.is_cut
+    assert len(reading.log_probs) == len(phrase)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "length"),
+    [
+        ([1, 2, 3, 4, 1, 2, 3, 4], 4),
+        ([9, 1, 2, 3, 4, 5, 1, 2, 3, 4, 5], 5),
+        ([1, 1, 1], 0),  # "no, no, no"
+        ([1, 2, 1, 2], 0),
+        ([1, 2, 3, 4, 1, 2, 3], 0),
+        ([], 0),
+    ],
+)
+def test_loops(tokens, length):
+    assert repeated_tokens(tokens) == length
