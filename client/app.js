@@ -1,5 +1,5 @@
-// The web client of /v1/duplex (duplex/protocol.py): microphone to server, voice and words back, and back again after a lost
-// connection.
+// The web client of /v1/duplex (duplex/serving/native.py): microphone to server, voice and words
+// back, and back again after a lost connection.
 const RATE = 24000, TICK_MS = 80, RETRY_MS = [250, 500, 1000, 2000, 4000, 8000, 8000];
 const WAITING_BYTES = 8 * 3840; // 640 ms of microphone not yet on the wire: more is left out
 const SILENT_MS = 3000; // so long nothing from the server is worth telling
