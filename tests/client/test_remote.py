@@ -4,6 +4,8 @@ import asyncio
 import io
 import json
 
+import pytest
+
 from duplex.audio import TICK_MS, TICK_SAMPLES
 from duplex.client.display import Display
 from duplex.client.remote import RemoteSession
@@ -17,6 +19,7 @@ from tests.helpers import drive_server, tone
 from tests.tiny_agent import TinyAgent
 
 
+@pytest.mark.slow
 def test_server_is_told_what_was_played():
     """The model knows, tick by tick, how much of its voice was heard."""
 

@@ -61,6 +61,7 @@ def test_talk_with_a_server(server_url, tmp_path, capsys):
     assert 0.1 < started - (question["time_s"] + question["sound_s"]) < 3.0
 
 
+@pytest.mark.slow
 def test_spoken_words_are_where_their_sound_is(server_url, tmp_path, capsys):
     """The times of `spoken` words, on the recording's clock, are those of the samples played."""
     question = write_wave(tmp_path / "q.wav", tone(8))
@@ -73,6 +74,7 @@ def test_spoken_words_are_where_their_sound_is(server_url, tmp_path, capsys):
     assert first == pytest.approx(word["start_s"], abs=0.005)
 
 
+@pytest.mark.slow
 def test_talk_in_one_process(tmp_path, capsys):
     question = write_wave(tmp_path / "q.wav", tone(8))
     options = ["--input", question, "--output", str(tmp_path / "a.wav"), "--seed", "1"]

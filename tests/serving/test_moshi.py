@@ -10,12 +10,11 @@ from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.errors import ProtocolError
 from duplex.events import Error, Event
 from duplex.serving import moshi, native, opus
-from tests.helpers import drive_server as drive
-from tests.helpers import rest_raw, tone
+from tests.helpers import drive_server, rest_raw, tone
 from tests.tiny_agent import TinyAgent
 
 
-def test_golden_bytes():
+def test_bytes_are_golden():
     dialect = moshi.Moshi({})
     assert dialect.opened("0123") == [b"\x00"]
     audio, *text = dialect.tick(
@@ -45,7 +44,7 @@ def test_only_the_seed_of_the_query_counts():
         assert moshi.Moshi({"text_seed": seed}).start.seed is None
 
 
-def test_a_moshi_client_holds_a_conversation():
+def test_client_holds_a_conversation():
     async def test(url, engine):
         encoder, decoder = opus.Encoder(), opus.Decoder()
         async with connect(
@@ -65,5 +64,5 @@ def test_a_moshi_client_holds_a_conversation():
         assert np.abs(sound).max() > 0.1 and len(sound) >= 15 * TICK_SAMPLES
 
     agent = TinyAgent(1)
-    drive(test, agent)
+    drive_server(test, agent)
     assert agent.opened[1][1] == 3

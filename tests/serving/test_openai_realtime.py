@@ -365,6 +365,7 @@ kinds = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(kinds, st.dictionaries(field_names, json_values))))
 def test_no_field_breaks_the_dialect(messages):
     client = Client()

@@ -9,8 +9,7 @@ import soundfile
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.events import Event
 from duplex.serving.recorder import Recorder
-from tests.helpers import HandClock, speak, tone
-from tests.helpers import drive_engine as drive
+from tests.helpers import HandClock, drive_engine, speak, tone
 from tests.tiny_agent import TinyAgent
 
 
@@ -26,7 +25,7 @@ def test_both_sides_and_the_events_are_kept(tmp_path):
             )
         )
 
-    drive(test, TinyAgent(1), HandClock(), recorder=recorder)
+    drive_engine(test, TinyAgent(1), HandClock(), recorder=recorder)
     [(name, (audio, events))] = sessions
     sound, rate = soundfile.read(tmp_path / f"session-{name}.flac", dtype="float32")
     assert rate == SAMPLE_RATE and sound.shape == (24 * TICK_SAMPLES, 2)
@@ -67,7 +66,7 @@ def test_a_broken_disk_ends_no_conversation(tmp_path):
         audio, _ = await speak(engine.clock, session, tone(3))
         assert len(audio) == 3 * TICK_SAMPLES
 
-    drive(test, TinyAgent(1), HandClock(), recorder=recorder)
+    drive_engine(test, TinyAgent(1), HandClock(), recorder=recorder)
 
 
 def test_a_folder_that_cannot_be_is_an_error(tmp_path):
