@@ -38,19 +38,26 @@ from duplex.training.data.synthesizers import (
 from duplex.training.text.sources import read_texts
 
 
-def real_utterances(data: Path, first: int) -> Iterator[tuple[str, np.ndarray, dict]]:
+def real_utterances(
+    data: Path, left_out: list[str], first: int
+) -> Iterator[tuple[str, np.ndarray, dict]]:
     """Recorded speech of at most 25 s with its prompts, from number `first` on.
 
     The test speakers are of the split `valid` and are never trained on.
     """
-    return islice(read_recorded(data), first, None)
+    return islice(read_recorded(data, left_out), first, None)
 
 
-def read_recorded(data: Path) -> Iterator[tuple[str, np.ndarray, dict]]:
-    """Text, wave float32 [N] and index fields of all prompts read in DATA/audio.jsonl."""
+def read_recorded(data: Path, left_out: list[str]) -> Iterator[tuple[str, np.ndarray, dict]]:
+    """Text, wave float32 [N] and index fields of all prompts read in DATA/audio.jsonl.
+
+    left_out: sources that are not read, each named by a part of its name.
+    """
     for line in (data / "audio.jsonl").read_text().splitlines():
         item = json.loads(line)
         if item["kind"] != "speech" or not item.get("text"):
+            continue
+        if any(part in item["source"] for part in left_out):
             continue
         wave, rate = soundfile.read(data / item["file"], dtype="float32", always_2d=True)
         if len(wave) / rate > 25:
@@ -72,6 +79,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--texts", type=Path, nargs="+", help="files with one text a line")
     what.add_argument("--real", type=Path, help="folder of recorded speech with audio.jsonl")
+    parser.add_argument(
+        "--leave-out",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="with --real: a source, or a part of its name, that is kept for measuring; repeatable",
+    )
     parser.add_argument("--out", type=Path, required=True, help="the pool; a run resumes there")
     parser.add_argument("--voices", choices=["heart", "many", "kokoro"], default="many")
     parser.add_argument("--piper", help="path of a Piper voice (.onnx with its .json beside it)")
@@ -92,7 +106,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     if args.real:
-        write_pool(partial(real_utterances, args.real), args.out, args.hours)
+        write_pool(partial(real_utterances, args.real, args.leave_out), args.out, args.hours)
         return
     if args.voices == "kokoro":
         speak = load_kokoro_voice(args.kokoro).say
