@@ -23,6 +23,7 @@ from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.model.encoder import BLANK, PHONES, Encoder, EncoderConfig
 from duplex.model.features import initial_state, log_mel
 from duplex.model.lexicon import Lexicon, load_lexicon
+from duplex.model.spoken_form import spoken_form
 from duplex.training.common import schedule
 from duplex.training.common.options import (
     add_minutes,
@@ -37,7 +38,7 @@ from duplex.training.common.run_log import describe_run, log
 from duplex.training.common.run_state import RunClock, has_run, resume_run, save_run
 from duplex.training.data.augment import load_noise
 from duplex.training.data.clips import Batch, Source, open_source, sample_batches
-from duplex.training.data.normalize import heard_form, phones, word_errors
+from duplex.training.data.normalize import phones, word_errors
 from duplex.training.data.pool import Pool
 from duplex.training.objectives.ctc import is_head, train_step
 from duplex.training.objectives.teacher import Teacher, load_whisper
@@ -104,7 +105,7 @@ def validate(encoder: Encoder, folder: Path, lexicon: Lexicon, count: int = 60) 
     for i in short[:: max(1, len(short) // count)][:count]:
         log_probs = recognize_clip(encoder, pool.wave(i))
         best = log_probs.argmax(-1).unique_consecutive()
-        text = heard_form(pool.entries[i]["text"])
+        text = spoken_form(pool.entries[i]["text"])
         wanted = letters(phones(text))
         heard = letters(best[best > BLANK].tolist())
         wrong_phones += word_errors(" ".join(wanted), " ".join(heard))

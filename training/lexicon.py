@@ -26,8 +26,9 @@ from safetensors.numpy import save_file
 
 from duplex import checkpoint
 from duplex.model.encoder import WORD_END
+from duplex.model.spoken_form import spoken_form
 from duplex.training.common.options import existing_file, part_folder, pool_folder
-from duplex.training.data.normalize import heard_form, word_phones
+from duplex.training.data.normalize import word_phones
 from duplex.training.data.pool import Pool
 from duplex.training.text.sources import read_sentences
 
@@ -38,7 +39,7 @@ DISCOUNT = 0.75
 def count_ngrams(
     heard: Iterable[str], listed: Iterable[str], max_words: int = 60
 ) -> tuple[list[str], list[Counter]]:
-    """Count the words in texts in heard form, and those of a list.
+    """Count the words in texts in spoken form, and those of a list.
 
     Longer texts are left out. Returns the words, of which the first is the sentence's bounds; the
     counts of 1, 2 and 3 in a row, by their numbers.
@@ -132,7 +133,7 @@ def spellings(words: Iterable[str], lines: Iterable[str], listed: Iterable[str])
 def pack(
     heard: Iterable[str], listed: Iterable[str] = (), spell: Callable = list
 ) -> dict[str, np.ndarray]:
-    """All that duplex.model.lexicon.unpack needs, of texts in heard form and the words of a list.
+    """All that duplex.model.lexicon.unpack needs, of texts in spoken form and the words of a list.
 
     What cannot be said is left out. spell: words -> how they are written.
     """
@@ -162,7 +163,7 @@ def make_lexicon(lines: list[str], listed: list[str], start: Path | None) -> dic
         words = stored["words"].tobytes().decode().lower().split("\n")
         return {**stored, "words": as_bytes(spellings(words, lines, listed))}
     with get_context("spawn").Pool() as workers:
-        heard = workers.map(heard_form, lines, chunksize=2000)
+        heard = workers.map(spoken_form, lines, chunksize=2000)
     plain = {word.lower() for word in listed}
     plain = {w for w in plain if re.fullmatch(r"[a-z']+", w) and not w.endswith("'s")}
     return pack(heard, sorted(plain), lambda words: spellings(words, lines, listed))

@@ -28,9 +28,9 @@ import soxr
 from duplex.audio import SAMPLE_RATE
 from duplex.checkpoint import load_config, load_tensors
 from duplex.model.encoder import Encoder, EncoderConfig
+from duplex.model.spoken_form import spoken_form
 from duplex.training.common.options import add_part, existing_file
 from duplex.training.data.forced_alignment import forced_align
-from duplex.training.data.normalize import heard_form
 from duplex.training.data.pool import to_int16
 from duplex.training.scenes.recordings import WINDOW_S, parse_conversation, window_starts
 
@@ -192,7 +192,7 @@ def prepare_conversation(path: Path, encoder: Encoder) -> tuple[np.ndarray, dict
     check_times(agent, name, seconds)
     check_times(user, name, seconds)
     words = timed_words(user, user_wave, encoder)
-    if not any(heard_form(word) for word, _, _ in words):
+    if not any(spoken_form(word) for word, _, _ in words):
         raise Unusable(f'{name} has no words of the user: neither in its alignments nor as "text"')
     answers = timed_words(agent, agent_wave, encoder) if items else None
     text = " ".join(word for word, _, _ in words)

@@ -20,9 +20,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from duplex.model.spoken_form import spoken_form
 from duplex.model.tokens import load_tokenizer
 from duplex.training.common.options import add_tokenizer, existing_file
-from duplex.training.data.normalize import heard_form
 from duplex.training.text.sources import read_sentences
 from duplex.training.text.templates import expand
 
@@ -46,7 +46,7 @@ def rare_often(lines: list[str], count: int, rng: random.Random) -> list[str]:
 
     It is that of Efraimidis and Spirakis (2006). A word that stands only once is a misspelling.
     """
-    words = [heard_form(line).split() for line in lines]
+    words = [spoken_form(line).split() for line in lines]
     said = collections.Counter(word for line in words for word in set(line))
     weights = [0.02 + sum(said[w] ** -0.5 for w in line if said[w] > 1) for line in words]
     fitting = [i for i, line in enumerate(words) if 2 <= len(line) <= 28]
@@ -109,7 +109,7 @@ def make_sentences(args: argparse.Namespace) -> list[str]:
         tokenizer = load_tokenizer(args.tokenizer)
 
         def spell(word: str) -> list[int]:
-            return tokenizer.encode(" " + heard_form(word)).ids
+            return tokenizer.encode(" " + spoken_form(word)).ids
 
         lines += even_words(even_vocabulary(sentences, listed), spell, args.even, rng)
     return lines
@@ -146,7 +146,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
     lines = make_sentences(args)
     args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    different = len({word for line in lines for word in heard_form(line).split()})
+    different = len({word for line in lines for word in spoken_form(line).split()})
     print(f"{len(lines)} sentences, {different} different words")
 
 

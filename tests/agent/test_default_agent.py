@@ -11,7 +11,7 @@ import pytest
 from duplex import client, weights
 from duplex.audio import CODEC_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
 from duplex.bench.recognizer import Whisper
-from duplex.training.data.normalize import heard_form
+from duplex.model.spoken_form import spoken_form
 from duplex.training.evaluation.conversation import conversation as questions_in_turn
 from duplex.training.evaluation.conversation import read_questions
 from duplex.training.evaluation.error_rate import error_rate
@@ -39,7 +39,7 @@ def test_it_writes_down_what_it_hears(conversation):
 
 
 def test_it_answers_what_was_asked(conversation):
-    greeting, capital, total = (heard_form(row["said"]) for row in conversation)
+    greeting, capital, total = (spoken_form(row["said"]) for row in conversation)
     assert "thank" in greeting  # "thank you" or "thanks"
     assert "paris" in capital
     assert "twelve" in total

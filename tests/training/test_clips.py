@@ -4,8 +4,9 @@ import numpy as np
 import torch
 
 from duplex.audio import ENCODER_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
+from duplex.model.spoken_form import spoken_form
 from duplex.training.data.clips import open_source, sample_batches
-from duplex.training.data.normalize import heard_form, phones
+from duplex.training.data.normalize import phones
 
 
 def batches(tone_pool, hard_share: float) -> list:
@@ -28,7 +29,7 @@ def test_batches_fit_their_clips(tone_pool):
 
 def test_targets_are_the_phones_of_whole_utterances(tone_pool):
     source = open_source(tone_pool, 1.0)
-    known = [phones(heard_form(entry["text"])) for entry in source.pool.entries]
+    known = [phones(spoken_form(entry["text"])) for entry in source.pool.entries]
     assert source.targets == known
     for batch in batches(tone_pool, 0.0):
         for target in batch.targets:

@@ -8,8 +8,8 @@ import pytest
 import soundfile
 
 from duplex.audio import SAMPLE_RATE
+from duplex.model.spoken_form import spoken_form
 from duplex.training import dialogues
-from duplex.training.data.normalize import heard_form
 from duplex.training.data.pool import Pool
 from duplex.training.scenes.scene import BACKCHANNELS
 from tests.training.helpers import POOL_WORDS, prepare, strings, write_tone_pool
@@ -71,7 +71,7 @@ def loudness(wave: np.ndarray, start: float, end: float) -> float:
 
 
 def test_sound_is_where_the_words_are(written):
-    known = {heard_form(word) for word in POOL_WORDS}
+    known = {spoken_form(word) for word in POOL_WORDS}
     for (agent_wave, user_wave), told in scenes(written):
         starts = [start for _, (start, _), _ in told["alignments"]]
         assert starts == sorted(starts)

@@ -7,7 +7,7 @@ import pytest
 
 from duplex.audio import TICK_SAMPLES
 from duplex.events import Event
-from duplex.training.data.normalize import heard_form
+from duplex.model.spoken_form import spoken_form
 from duplex.training.evaluation import facts
 from duplex.training.evaluation.facts import (
     answers_spoken,
@@ -184,13 +184,13 @@ def test_shipped_questions_do_not_hold_their_answers():
     rows = questions(1000)
     assert (
         len(rows) == 300
-        and len({heard_form(row["question"]) for row in rows})
+        and len({spoken_form(row["question"]) for row in rows})
         == len({row["id"] for row in rows})
         == 300
     )
     for row in rows:
         assert len(row["question"].split()) <= 9 and row["answers"], row
-        assert all(heard_form(answer) for answer in row["answers"]), row
+        assert all(spoken_form(answer) for answer in row["answers"]), row
         assert not is_right(row["answers"], row["question"]), (
             row
         )  # repeating the question is no answer

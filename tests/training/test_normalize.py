@@ -1,31 +1,17 @@
-"""The spoken form of texts, and how its words are said."""
+"""How the words of a spoken form are said."""
 
 import pytest
 
 from duplex.model.encoder import PHONES, WORD_END
+from duplex.model.spoken_form import spoken_form
 from duplex.training.data.forced_alignment import frames_needed
-from duplex.training.data.normalize import heard_form, phones, word_errors
-
-
-@pytest.mark.parametrize(
-    ("written", "heard"),
-    [
-        ("It's 9:05, isn't it?", "it's nine oh five isn't it"),
-        ("In 1984 he paid $3.50.", "in nineteen eighty four he paid three dollars and fifty cents"),
-        ("The 21st of 1,250", "the twenty first of one thousand two hundred and fifty"),
-        ("At 7 PM the U.S. team", "at seven pm the u s team"),
-        ("In the 1980s, 90% & 007", "in the nineteen eighties ninety percent and zero zero seven"),
-        ("Café “quoted” – words!", "cafe quoted words"),
-    ],
-)
-def test_heard_form(written, heard):
-    assert heard_form(written) == heard
+from duplex.training.data.normalize import phones, word_errors
 
 
 def test_a_text_is_its_words_phones_with_their_ends():
     said = phones("ship cheap")
     assert "".join(PHONES[phone - 1] for phone in said) == "ʃɪp ʧip " and said[-1] == WORD_END
-    assert phones(heard_form("...")) == []
+    assert phones(spoken_form("...")) == []
 
 
 def test_equal_phones_need_a_blank_between_them():

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from duplex.audio import ENCODER_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
+from duplex.model.spoken_form import spoken_form
 from duplex.training.data.augment import active_power, augment, change_speed
 from duplex.training.data.forced_alignment import frames_needed
-from duplex.training.data.normalize import heard_form, phones
+from duplex.training.data.normalize import phones
 from duplex.training.data.pool import Pool
 
 
@@ -59,7 +60,7 @@ class Source:
 def open_source(folder: str | Path, share: float) -> Source:
     """The training part of the pool in a folder."""
     pool = Pool(folder, split="train")
-    return Source(pool, [phones(heard_form(entry["text"])) for entry in pool.entries], share)
+    return Source(pool, [phones(spoken_form(entry["text"])) for entry in pool.entries], share)
 
 
 def add_utterance(clip: Clip, source: Source, i: int, rng: np.random.Generator) -> None:

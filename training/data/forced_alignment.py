@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from duplex.audio import ENCODER_FRAME_S, SAMPLE_RATE, TICK_SAMPLES
 from duplex.model import features
 from duplex.model.encoder import BLANK, WORD_END, Encoder
-from duplex.training.data.normalize import heard_form, phones
+from duplex.model.spoken_form import spoken_form
+from duplex.training.data.normalize import phones
 
 # Seconds from a word's first sound to its first spike.
 AFTER_START_S = 0.21
@@ -87,7 +88,7 @@ def forced_align(wave: np.ndarray, text: str, encoder: Encoder) -> list[list]:
 
 def align_words(log_probs: Tensor, text: str, seconds: float) -> list[list]:
     """As `forced_align`, from log-probabilities [T, 1 + phones] of so many seconds."""
-    words = [(word, phones(heard_form(word))) for word in text.split()]
+    words = [(word, phones(spoken_form(word))) for word in text.split()]
     words = [(word, spoken) for word, spoken in words if spoken]
     if not words:
         return []

@@ -7,8 +7,8 @@ import scipy.signal
 import soxr
 
 from duplex.audio import SAMPLE_RATE
+from duplex.model.spoken_form import spoken_form
 from duplex.training.data.augment import active_power, room_response, sample_noise
-from duplex.training.data.normalize import heard_form
 
 # wave float32 [N], its own random numbers -> wave [N]
 Disturbance = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -85,5 +85,5 @@ def tones(samples: int, rng: np.random.Generator) -> np.ndarray:
 
 def words_per_minute(texts: list[str], waves: list[np.ndarray]) -> float:
     """How many words were heard in waves [N] that have none."""
-    words = sum(len(heard_form(text).split()) for text in texts)
+    words = sum(len(spoken_form(text).split()) for text in texts)
     return round(words / (sum(map(len, waves)) / SAMPLE_RATE / 60), 2)

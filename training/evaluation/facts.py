@@ -36,8 +36,8 @@ from duplex.agent import TurnPolicy, load_agent
 from duplex.agent.agent import INSTRUCTIONS
 from duplex.events import Transcript
 from duplex.model import lexicon
+from duplex.model.spoken_form import spoken_form
 from duplex.training.answers import batches, chat, load
-from duplex.training.data.normalize import heard_form
 from duplex.training.evaluation.error_rate import error_rate
 from duplex.training.evaluation.play import (
     PATIENCE_TICKS,
@@ -64,7 +64,7 @@ def questions(count: int) -> list[dict]:
 
 def comparable(text: str) -> str:
     """'Germany's capital.' -> " germany 's capital ": words with a space on both sides."""
-    return f" {heard_form(text)} ".replace("'s ", " 's ")
+    return f" {spoken_form(text)} ".replace("'s ", " 's ")
 
 
 def is_right(answers: list[str], said: str) -> bool:
@@ -161,7 +161,7 @@ def answers_typed(agent, texts: list[str], seed: int) -> list[str]:
 
     def script(text: str) -> Script:
         def run(slot: int) -> Generator:
-            words = heard_form(text).split()
+            words = spoken_form(text).split()
             agent.write(slot, "user", " ".join(spelling.get(word, word) for word in words))
             agent.answer(slot)
             return ask(np.zeros(0, np.float32))

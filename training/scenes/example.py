@@ -46,7 +46,7 @@ class Tokenizer:
         self.surface_forms = surface_forms(recognizer.lexicon) if recognizer else {}
 
     def spell(self, word: str) -> list[int]:
-        """The token ids of a word in heard form."""
+        """The token ids of a word in spoken form."""
         text = " " + self.surface_forms.get(word, word)
         return self.lm.encode(text, add_special_tokens=False).ids
 

@@ -16,8 +16,8 @@ from duplex.model import features
 from duplex.model.beam_search import BeamState, decode
 from duplex.model.encoder import Encoder, EncoderConfig
 from duplex.model.lexicon import Lexicon, load_lexicon
+from duplex.model.spoken_form import spoken_form
 from duplex.training.common.precision import mixed
-from duplex.training.data.normalize import heard_form
 from duplex.training.scenes.scene import VOICE_DELAY_S, Scene, UserTurn, Word, voice_seconds
 from duplex.training.scenes.sequence import Spell
 
@@ -140,5 +140,5 @@ def add_echo_words(scene: Scene, words: WordsByTick, rng: np.random.Generator) -
         now = speech.start + VOICE_DELAY_S + delay
         for raw in speech.text.split():
             now += voice_seconds(raw)
-            if rng.uniform() < share and now < end and (word := heard_form(raw)):
+            if rng.uniform() < share and now < end and (word := spoken_form(raw)):
                 words[int(now / TICK_S)].append((word, float(rng.uniform(0.2, 1.0))))

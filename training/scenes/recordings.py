@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
+from duplex.model.spoken_form import spoken_form
 from duplex.model.tokens import NEXT, Grammar, advance
-from duplex.training.data.normalize import heard_form
 from duplex.training.data.pool import Pool
 from duplex.training.scenes.scene import (
     BACKCHANNEL_WORDS,
@@ -63,7 +63,7 @@ def split_turns(words: list[Word]) -> list[list[Word]]:
 
 def parse_conversation(entry: dict) -> Conversation:
     """Who said what, in answer to what, and who was interrupted; from a prepared index line."""
-    heard = [Word(heard_form(text), start, end) for text, start, end in entry["words"]]
+    heard = [Word(spoken_form(text), start, end) for text, start, end in entry["words"]]
     unknown = entry["agent"] is None  # Whether anybody answered.
     user_words = split_turns([word for word in heard if word.text])
     user = [UserTurn(words, answered=unknown) for words in user_words]

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES, VOICE_RMS
+from duplex.model.spoken_form import spoken_form
 from duplex.training.data.augment import active_power, augment
-from duplex.training.data.normalize import heard_form
 from duplex.training.data.pool import Pool
 from duplex.training.scenes.scene import (
     VOICE_DELAY_S,
@@ -72,7 +72,7 @@ def words_with_sound(wave: np.ndarray, times: list) -> list[Word]:
         begin = max(0.0, start - ONSET_S) if k == 0 else start
         until = len(wave) if k + 1 == len(times) else int(times[k + 1][1] * SAMPLE_RATE)
         part = (wave, int(begin * SAMPLE_RATE), until)
-        words.append(Word(heard_form(raw), start, end, part, raw.endswith(",")))
+        words.append(Word(spoken_form(raw), start, end, part, raw.endswith(",")))
     return words
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from duplex.agent.turn_policy import TurnPolicy
 from duplex.audio import TICK_S
-from duplex.training.data.normalize import heard_form
+from duplex.model.spoken_form import spoken_form
 
 # The rules of the runtime, by which scenes are laid out.
 POLICY = TurnPolicy()
@@ -23,7 +23,7 @@ END_OF_TURN_TICKS = POLICY.end_silence_ticks
 # Seconds from <agent> to the first sound.
 VOICE_DELAY_S = 0.15
 BACKCHANNELS = ["Mhm.", "Yeah.", "Uh huh.", "Right.", "Okay.", "I see.", "Oh."]
-BACKCHANNEL_WORDS = {word for phrase in BACKCHANNELS for word in heard_form(phrase).split()}
+BACKCHANNEL_WORDS = {word for phrase in BACKCHANNELS for word in spoken_form(phrase).split()}
 INSTRUCTIONS = [
     "You are Duplex, a friendly voice assistant. Answer in one short sentence.",
     "You are a friendly voice assistant. Keep it short.",
@@ -34,7 +34,7 @@ INSTRUCTIONS = [
 
 @dataclass
 class Word:
-    """A word in heard form and when it is said, in seconds on the scene's clock."""
+    """A word in spoken form and when it is said, in seconds on the scene's clock."""
 
     text: str
     start: float
@@ -185,7 +185,7 @@ def guess_times(text: str, rng: np.random.Generator) -> list[Word]:
     now = 0.0
     words = []
     for raw in text.split():
-        if word := heard_form(raw):
+        if word := spoken_form(raw):
             length = rate * (len(word) + 1) * float(rng.uniform(0.8, 1.25))
             words.append(Word(word, now, now + length, comma=raw.endswith(",")))
             now += length

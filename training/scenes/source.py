@@ -12,8 +12,8 @@ from functools import partial
 import numpy as np
 
 from duplex.audio import SAMPLE_RATE
+from duplex.model.spoken_form import spoken_form
 from duplex.training.data.augment import active_power, augment, load_noise
-from duplex.training.data.normalize import heard_form
 from duplex.training.data.pool import Pool
 from duplex.training.scenes.example import Example, ExampleMaker, Tokenizer
 from duplex.training.scenes.recognition import (
@@ -137,7 +137,7 @@ class TextSource:
                 turns.append({"role": "system", "text": dialogue["note"]})
             for turn in dialogue["turns"]:
                 is_user = turn["role"] == "user"
-                turns.append({**turn, "text": heard_form(turn["text"])} if is_user else turn)
+                turns.append({**turn, "text": spoken_form(turn["text"])} if is_user else turn)
                 count += 2 + len(self.tokenizer.encode(turn["text"]))
         prompt = self.tokenizer.prompt(INSTRUCTIONS[0])
         sequence = build_text_sequence(turns, prompt, self.tokenizer.encode, self.tokenizer.spell)

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
+from duplex.model.spoken_form import spoken_form
 from duplex.model.tokens import USER_END
 from duplex.training.data.augment import active_power, augment, load_noise
-from duplex.training.data.normalize import heard_form
 from duplex.training.data.pool import Pool
 from duplex.training.scenes.example import Example, Tokenizer
 from duplex.training.scenes.recognition import (
@@ -28,7 +28,7 @@ class Utterance:
     """What is said in a pool's utterance, and what the agent hears of it."""
 
     text: str
-    said: list[int]  # The LM's tokens of its words in heard form.
+    said: list[int]  # The LM's tokens of its words in spoken form.
     sequence: Sequence  # Its ticks and their transcript, up to </user>.
     features: torch.Tensor  # [T, W] of its ticks.
     tokens: TokensByTick  # What was recognised, T ticks.
@@ -65,7 +65,7 @@ class UtteranceSource:
         """Utterance i of a pool, after a short silence. None where nothing is recognised."""
         entry = pool.entries[i]
         lead_in = float(rng.uniform(0.1, 0.6))
-        words = [Word(heard_form(word), start, end) for word, start, end in entry["words"]]
+        words = [Word(spoken_form(word), start, end) for word, start, end in entry["words"]]
         turn = UserTurn([word for word in shift_words(words, lead_in) if word.text])
         if not turn.words:
             return None
