@@ -1,6 +1,7 @@
 """What several test files use: a clock they drive, sounds, engines and servers around an agent."""
 
 import asyncio
+import gc
 import os
 import threading
 from collections.abc import Awaitable, Callable
@@ -80,6 +81,15 @@ def write_wave(path: Path, samples: np.ndarray, rate: int = SAMPLE_RATE) -> str:
     return str(path)
 
 
+def start(engine: Engine) -> None:
+    """Start an engine whose collection of garbage looks at no object of before.
+
+    All that a run of tests imports would take it 0.3 s, for each engine anew.
+    """
+    gc.freeze()
+    engine.start()
+
+
 def drive_engine(
     test: Callable[[Engine], Awaitable],
     agent,
@@ -91,7 +101,7 @@ def drive_engine(
 
     async def run():
         engine = Engine(agent, agent.slots, clock, limits, recorder)
-        engine.start()
+        start(engine)
         try:
             async with asyncio.timeout(PATIENCE_S):
                 await test(engine)
@@ -113,7 +123,7 @@ def drive_server(
 
     async def run():
         engine = Engine(agent, agent.slots, limits=engine_limits)
-        engine.start()
+        start(engine)
         serving = Serving(engine, bind("127.0.0.1", 0), access, limits)
         try:
             async with asyncio.timeout(PATIENCE_S), serving as server:

@@ -177,6 +177,7 @@ def turns_of(echo: EchoCanceller | None) -> int:
     return kinds.count("user_started")
 
 
+@pytest.mark.slow
 def test_live_session_does_not_hear_itself():
     assert turns_of(EchoCanceller()) == 1
     assert turns_of(None) > 1

@@ -24,6 +24,7 @@ from duplex.errors import ProtocolError
 from duplex.serving import moshi, native, opus
 from duplex.serving import openai_realtime as realtime
 from duplex.serving.commands import Start
+from duplex.serving.limits import ServerLimits
 from tests.helpers import PATIENCE_S, HandClock, beat, drive_engine, next_event, rest, tone
 from tests.helpers import drive_server as drive
 from tests.tiny_agent import TinyAgent
@@ -31,6 +32,9 @@ from tests.tiny_speech_agent import tiny_agent
 
 PATHS = (native.PATH, realtime.PATH, moshi.PATH)
 ROOT = Path(__file__).parents[2]
+# Seconds that both ends wait for a farewell from one who reads no more.
+FAREWELL_S = 0.2
+LIMITS = ServerLimits(grace_s=0, farewell_s=FAREWELL_S)
 QUIET = native.encode_audio(np.zeros(TICK_SAMPLES, np.float32))
 
 
@@ -78,18 +82,18 @@ def test_random_messages_on_every_path(messages):
     async def test(url, engine):
         for path in PATHS:
             with contextlib.suppress(ConnectionClosed):
-                async with connect(url.replace(native.PATH, path)) as connection:
+                place = url.replace(native.PATH, path)
+                async with connect(place, close_timeout=FAREWELL_S) as connection:
                     for prefix, message in zip(
                         (b"", b"\x01", b"\x01OggS") * 40, messages, strict=False
                     ):
                         await connection.send(
                             prefix + message if isinstance(message, bytes) else message
                         )
-                    await connection.close()
             await settled(engine)
         assert engine.stats()["model_errors"] == 0
 
-    drive(test, TinyAgent(1))
+    drive(test, TinyAgent(1), limits=LIMITS)
 
 
 @given(
@@ -118,9 +122,9 @@ def test_bystanders_hear_on_while_others_misbehave():
         return connection
 
     async def too_fast(url):
-        async with connect(url) as connection:
+        async with connect(url, close_timeout=FAREWELL_S) as connection:
             await connection.send(native.encode_start())
-            for _ in range(60):
+            for _ in range(20):
                 await connection.send(native.encode_audio(tone(10)))
                 await asyncio.sleep(TICK_S)
 
@@ -150,7 +154,7 @@ def test_bystanders_hear_on_while_others_misbehave():
         for connection in silent:
             connection.transport.abort()
 
-    drive(test, TinyAgent(16))
+    drive(test, TinyAgent(16), limits=LIMITS)
 
 
 def test_200_clients_come_and_go_and_leave_nothing():
@@ -219,6 +223,7 @@ def test_a_lost_connection_is_taken_up_again_without_losing_an_event():
     drive(test, TinyAgent(1))
 
 
+@pytest.mark.slow
 def test_sigterm_lets_an_answer_finish():
     program = (
         "from duplex.serving import server; from tests.tiny_agent import TinyAgent;"

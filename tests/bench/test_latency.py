@@ -150,6 +150,7 @@ def question(kind: str) -> Scene:
     )
 
 
+@pytest.mark.slow
 def test_latency_is_measured_in_real_time():
     """Only what does not depend on the speed of the machine."""
     found = asyncio.run(
@@ -176,12 +177,14 @@ def test_load_is_measured_in_real_time():
     assert found["memory_per_session_mb"] is None
 
 
+@pytest.mark.slow
 def test_latency_of_a_server_has_its_wire(server_url):
     found = asyncio.run(bench_latency.measure_remote(server_url, [question("turn")], seed=0))
     assert found["asked"] == 1 and found["engine"]["sessions_opened"] == 1
     assert found["per_tick"]["wire, there and back"]["count"] == 20
 
 
+@pytest.mark.slow
 def test_load_on_a_server_ends_where_it_is_full(server_url):
     """The server has one place, and no tick is too late for it."""
     ramp = Ramp(level_s=3.0, max_late_s=60)

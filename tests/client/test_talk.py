@@ -46,6 +46,7 @@ def load_tiny(args, slots: int, cancel_echo: bool = True) -> TinyAgent:
     return TinyAgent(slots)
 
 
+@pytest.mark.slow
 def test_talk_with_a_server(server_url, tmp_path, capsys):
     question = write_wave(tmp_path / "q.wav", tone(8))
     answer = str(tmp_path / "a.wav")

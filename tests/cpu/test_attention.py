@@ -8,6 +8,9 @@ from numba import njit
 from duplex.cpu import attention
 from tests.cpu.reference import cells_and_queries
 
+# All that they call is compiled first.
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_attention_is_that_of_torch(dtype):

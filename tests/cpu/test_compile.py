@@ -29,6 +29,9 @@ def test_networks_without_a_compiled_form_stay(parts):
     assert isinstance(parts.encoder, Encoder), "the parts that were given are what they were"
 
 
-@pytest.mark.parametrize(("threads", "helper"), [(1, nullcontext), (2, helper_thread.running)])
+@pytest.mark.parametrize(
+    ("threads", "helper"),
+    [(1, nullcontext), pytest.param(2, helper_thread.running, marks=pytest.mark.slow)],
+)
 def test_second_thread_is_lent_where_it_is_wanted(parts, threads, helper):
     assert cpu.compile(parts, threads).helper_thread is helper

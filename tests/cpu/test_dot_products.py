@@ -6,6 +6,9 @@ from numba import njit
 
 from duplex.cpu.dot_products import GROUP, HAS_VNNI, LANES, make_dot_products
 
+# All that they call is compiled first.
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("has_instruction", [False, True] if HAS_VNNI else [False])
 @pytest.mark.parametrize("rows", [2, 8, 16])

@@ -9,8 +9,10 @@ from duplex.model.encoder import Encoder, EncoderConfig
 from duplex.model.features import BANDS
 from tests.cpu.reference import assert_near, rounded
 
+# All that they call is compiled first.
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_compiled_encoder_is_the_rounded_one():
     """Longer than its window, two slots, one of which begins anew."""
     torch.manual_seed(0)

@@ -10,6 +10,9 @@ from duplex.cpu import attention, helper_thread, kernels
 from duplex.cpu.shared_work import DONE, NEEDED, OWNER, WORDS, usable_cores
 from tests.cpu.reference import cells_and_queries
 
+# All that they call is compiled first.
+pytestmark = pytest.mark.slow
+
 SHAPES = [(1, 576, 960), (3, 256, 1024), (8, 1536, 576), (11, 576, 3072)]
 needs_two_cores = pytest.mark.skipif(usable_cores() < 2, reason="the other thread needs a core")
 

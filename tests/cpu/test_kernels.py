@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from duplex.cpu import kernels
 from tests.cpu.reference import rounded
 
+# All that they call is compiled first.
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 8, 13])
 def test_product_is_that_of_rounded_weights(rows):

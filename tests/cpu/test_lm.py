@@ -12,6 +12,9 @@ from duplex.model.kv_cache import forward_tree, initial_state, step
 from duplex.model.lm import LM, LMConfig
 from tests.cpu.reference import assert_near, rounded
 
+# All that they call is compiled first.
+pytestmark = pytest.mark.slow
+
 CONFIG = LMConfig(
     width=32,
     layers=3,
@@ -43,7 +46,6 @@ def run(lm: LM, dtype: torch.dtype) -> torch.Tensor:
     return torch.cat(found)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "share"), [(torch.float32, 1e-3), (torch.bfloat16, 2e-2)])
 def test_compiled_lm_is_the_rounded_one(dtype, share):
     torch.manual_seed(0)
@@ -57,7 +59,6 @@ def test_compiled_lm_is_the_rounded_one(dtype, share):
         assert_near(compiled.logits(hidden, text), plain.logits(expected, text).detach(), share)
 
 
-@pytest.mark.slow
 def test_compiled_draft_is_the_rounded_one():
     torch.manual_seed(0)
     plain = Draft(DraftConfig(width=24, hidden=40)).eval()

@@ -10,6 +10,9 @@ from duplex.cpu.talker import CompiledTalker, sample_code
 from duplex.model.talker import PatchCache, Talker, TalkerConfig
 from tests.cpu.reference import assert_near, round_rows, rounded
 
+# All that they call is compiled first.
+pytestmark = pytest.mark.slow
+
 SLOTS = 3
 
 
@@ -46,7 +49,6 @@ def rounded_talker(talker: Talker) -> Talker:
     return rounded(talker, names)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("temperature", "dtype", "share"),
     [(0.0, torch.float32, 1e-3), (0.6, torch.float32, 1e-3), (0.6, torch.bfloat16, 2e-2)],

@@ -7,6 +7,9 @@ from duplex.cpu.vocoder import CompiledCodec
 from duplex.model.codec import Codec, CodecConfig
 from tests.cpu.reference import assert_near, rounded
 
+# All that they call is compiled first.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def codec() -> Codec:
@@ -30,7 +33,6 @@ def rounded_decoder(codec: Codec) -> torch.nn.Module:
     return rounded(decoder, ("linear.weight", "up.weight", "down.weight", "to_spectrum.weight"))
 
 
-@pytest.mark.slow
 @torch.no_grad()
 def test_compiled_network_is_the_rounded_one(codec):
     """Two slots, in pieces."""
@@ -46,7 +48,6 @@ def test_compiled_network_is_the_rounded_one(codec):
     assert_near(found[1], found[0], 1e-3)
 
 
-@pytest.mark.slow
 @torch.no_grad()
 def test_compiled_codec_sounds_like_the_codec(codec):
     codes = torch.randint(16, (2, 8, 12), generator=torch.Generator().manual_seed(1))

@@ -44,6 +44,7 @@ def test_only_the_seed_of_the_query_counts():
         assert moshi.Moshi({"text_seed": seed}).start.seed is None
 
 
+@pytest.mark.slow
 def test_client_holds_a_conversation():
     async def test(url, engine):
         encoder, decoder = opus.Encoder(), opus.Decoder()
