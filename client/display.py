@@ -3,16 +3,6 @@
 import sys
 from typing import TextIO
 
-# What a line begins with, by the kind of event whose pieces are on it.
-LABELS = {"heard": "you>  ", "said": "agent> "}
-# What went wrong with time, by the field of a lag event.
-LAGS = {
-    "silence_ms": "{} ms of your audio came late",
-    "dropped_ms": "{} ms of your audio was dropped",
-    "late_ticks": "{} ticks took too long",
-    "unread_ticks": "{} ticks of the agent's audio were not fetched",
-}
-
 
 class Display:
     """Shows each event as it comes; it keeps no words, so what was shown is corrected behind it."""
@@ -57,7 +47,8 @@ class Display:
             return
         self._close_line()
         self._line = kind
-        self._write(LABELS[kind] + text.lstrip())
+        who = {"heard": "you>  ", "said": "agent> "}[kind]
+        self._write(who + text.lstrip())
 
     def _note(self, text: str) -> None:
         self._close_line()
@@ -75,5 +66,11 @@ class Display:
 
 def lag_sentence(event: dict) -> str:
     """What went wrong with time, for people."""
-    parts = [text.format(event[name]) for name, text in LAGS.items() if event.get(name)]
+    sentences = {
+        "silence_ms": "{} ms of your audio came late",
+        "dropped_ms": "{} ms of your audio was dropped",
+        "late_ticks": "{} ticks took too long",
+        "unread_ticks": "{} ticks of the agent's audio were not fetched",
+    }
+    parts = [text.format(event[name]) for name, text in sentences.items() if event.get(name)]
     return "out of time: " + ", ".join(parts)

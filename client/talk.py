@@ -24,8 +24,6 @@ from duplex.serving.commands import Start
 
 # The questions that come with the project.
 QUESTIONS = Path(__file__).parent / "questions"
-# Where a recorded conversation goes unless the user names a file.
-DEFAULT_OUTPUT = Path("talk/conversation.wav")
 
 Session = RemoteSession | LocalSession | LockstepSession
 
@@ -103,8 +101,9 @@ async def talk_recorded(config: TalkConfig, load: Callable[[], AgentInterface]) 
         answered = "no answer" if seconds is None else f"answered after {seconds:.2f} s"
         _note(f"{name}: {answered}")
     if config.output is None:
-        folder = DEFAULT_OUTPUT.parent
-        save(recording, DEFAULT_OUTPUT, folder / "transcript", folder / "timeline.png")
+        folder = Path("talk")
+        wave = folder / "conversation.wav"
+        save(recording, wave, folder / "transcript", folder / "timeline.png")
     else:
         save_as(recording, config.output)
     if isinstance(session, LocalSession):

@@ -20,10 +20,6 @@ from torch import Tensor
 SCALE = ".scale"
 # Key of a file's header under which the dtype and shape of each compressed tensor stand.
 COMPRESSED = "compressed"
-# Numbers in the smallest matrix that is quantized; smaller ones cost nothing.
-MIN_QUANTIZED_SIZE = 1 << 14
-# A last axis that is as short as this is a convolution's kernel.
-MAX_KERNEL = 8
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
@@ -63,20 +59,26 @@ def save(
 def quantize(
     tensors: dict[str, Tensor],
     prefixes: tuple[str, ...] = ("",),
+    min_size: int = 1 << 14,
+    max_kernel: int = 8,
 ) -> dict[str, Tensor]:
     """Large matrices in 8 bits with one scale a row, the rest in float16.
 
-    prefixes: with which the names of the matrices begin that are quantized. A row is a run along
-    the last axis, or all that makes one output channel of a convolution. Its scale is the one that
-    `kernels.pack` finds, so what a CPU quantizes once more stays as it is.
+    A row is a run along the last axis, or all that makes one output channel of a convolution. Its
+    scale is the one that `kernels.pack` finds, so what a CPU quantizes once more stays as it is.
+
+    Args:
+        prefixes: with which the names of the matrices begin that are quantized.
+        min_size: numbers that a large matrix has at least.
+        max_kernel: a last axis of at most this length is the kernel of a convolution.
     """
     quantized = {}
     for name, value in tensors.items():
-        large = value.dim() >= 2 and value.numel() >= MIN_QUANTIZED_SIZE
+        large = value.dim() >= 2 and value.numel() >= min_size
         if not value.is_floating_point():
             quantized[name] = value
         elif large and name.startswith(prefixes):
-            first = 1 if value.shape[-1] <= MAX_KERNEL else value.dim() - 1
+            first = 1 if value.shape[-1] <= max_kernel else value.dim() - 1
             axes = tuple(range(first, value.dim()))
             scale = (value.float().abs().amax(axes, keepdim=True) / 127).clamp(min=1e-8)
             quantized[name] = (value.float() / scale).round().to(torch.int8)

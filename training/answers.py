@@ -25,21 +25,25 @@ from duplex.training.common.options import add_backbone, backbone_path
 from duplex.training.text.repeats import UNWANTED
 from duplex.training.text.templates import read_lines
 
-SYSTEM = (
-    "You are Duplex, a friendly voice assistant. You answer in one short spoken sentence of at "
-    "most fifteen words. Don't use lists."
-)
-EXAMPLES = [
-    ("What do you think about rain?", "I like rain, because it sounds so calm."),
-    ("I lost my umbrella.", "Oh no, I hope you find it again soon."),
-    ("What is a hobby?", "A hobby is something you do for fun in your free time."),
-    ("Do you have a car?", "No, I'm a voice assistant, so I can't drive."),
-    ("How can I sleep better?", "Try to go to bed at the same time every night."),
-]
-# What an answer that is kept does not say: it would be about the LM, or it would say nothing.
-STALE = re.compile(
-    r"\b(AI|language model|assist you|Duplex|assistant|chatbot|user|prompt|sorry|not sure)\b", re.I
-)
+
+def examples() -> list[tuple[str, str]]:
+    """(role, text) of the turns before each question: instructions, and exchanges as wanted."""
+    turns = [
+        (
+            "system",
+            "You are Duplex, a friendly voice assistant. You answer in one short spoken sentence "
+            "of at most fifteen words. Don't use lists.",
+        )
+    ]
+    for question, reply in (
+        ("What do you think about rain?", "I like rain, because it sounds so calm."),
+        ("I lost my umbrella.", "Oh no, I hope you find it again soon."),
+        ("What is a hobby?", "A hobby is something you do for fun in your free time."),
+        ("Do you have a car?", "No, I'm a voice assistant, so I can't drive."),
+        ("How can I sleep better?", "Try to go to bed at the same time every night."),
+    ):
+        turns += [("user", question), ("assistant", reply)]
+    return turns
 
 
 def chat(turns: list[tuple[str, str]]) -> str:
@@ -63,7 +67,10 @@ def clean(question: str, text: str) -> str:
     sentence = re.split(r"(?<=[.!?])\s", text.strip())[0].strip()
     is_plain = re.fullmatch(r"[A-Z][A-Za-z,' -]+[.!?]", sentence)
     is_short = 3 <= len(sentence.split()) <= 18
-    is_unwanted = STALE.search(sentence) or UNWANTED.search(sentence)
+    # It would be about the LM, or it would say nothing.
+    stale = "AI|language model|assist you|Duplex|assistant|chatbot|user|prompt|sorry|not sure"
+    is_stale = re.search(rf"\b({stale})\b", sentence, re.I)
+    is_unwanted = is_stale or UNWANTED.search(sentence)
     if not (is_plain and is_short) or is_unwanted or sentence.lower() == question.lower():
         return ""
     return sentence
@@ -141,10 +148,7 @@ def ask_all(model, tokenizer, file: AnswerFile, minutes: float, seed: int) -> No
     """Ask what was not asked yet, for so many minutes of processor time."""
     end, *marks = tokenizer.convert_tokens_to_ids(["<|im_end|>", ".", "!", "?"])
     ends = torch.tensor([end, *marks])
-    turns = [("system", SYSTEM)]
-    for question, reply in EXAMPLES:
-        turns += [("user", question), ("assistant", reply)]
-    prefix = torch.tensor([tokenizer.encode(chat(turns), add_special_tokens=False)])
+    prefix = torch.tensor([tokenizer.encode(chat(examples()), add_special_tokens=False)])
     asked = [text for text in questions(random.Random(seed)) if text not in file.questions]
     for group in batches(asked, tokenizer):
         if time.process_time() > 60 * minutes:

@@ -53,11 +53,6 @@ SHARES = {
     "answer": 5,
     "story": 3,
 }
-# Before the first question of a dialogue, and before a later one.
-OPENINGS = "Um, |Uh, |So, |Okay, |Well, |Hey Duplex, |Duplex, |Hello, |Hey, ".split("|")
-LATER_OPENINGS = (
-    "Um, |So, |Okay, |And |By the way, |Thanks. |Great. |And now, |One more thing, "
-).split("|")
 
 
 @dataclass(frozen=True)
@@ -243,8 +238,10 @@ class Writer:
             return None
         pairs = [turn for part in parts for turn in part.turns][:4]
         turns = []
+        first = "Um, |Uh, |So, |Okay, |Well, |Hey Duplex, |Duplex, |Hello, |Hey, "
+        later = "Um, |So, |Okay, |And |By the way, |Thanks. |Great. |And now, |One more thing, "
         for user, agent in pairs:
-            openings = LATER_OPENINGS if turns else OPENINGS
+            openings = (later if turns else first).split("|")
             turns.append((with_opening(user, openings, self.rng) if agent else user, agent))
         slow = [part for part in parts if part.kind.split("+")[0] in ("remark", "story")]
         return Exchange(

@@ -30,16 +30,6 @@ from duplex.training.evaluation.probe import probe
 from duplex.training.evaluation.turns import evaluate_turns
 from duplex.training.evaluation.voice import evaluate_voice
 
-EVALUATIONS = {
-    "agent": evaluate_agent,
-    "hearing": evaluate_hearing,
-    "voice": evaluate_voice,
-    "align": evaluate_align,
-    "facts": evaluate_facts,
-    "context": evaluate_context,
-    "turns": evaluate_turns,
-}
-
 
 def add_sounds(parser: argparse.ArgumentParser, clips: str = "clips of each pool") -> None:
     """Options of what measures the clips of pools."""
@@ -162,8 +152,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def chosen(args: argparse.Namespace) -> tuple[str, Callable[[argparse.Namespace], dict]]:
     """The name of the result, and the function that measures."""
-    if args.what not in ("hearing", "ears"):
-        return args.what, EVALUATIONS[args.what]
+    others = {
+        "agent": evaluate_agent,
+        "voice": evaluate_voice,
+        "align": evaluate_align,
+        "facts": evaluate_facts,
+        "context": evaluate_context,
+        "turns": evaluate_turns,
+    }
+    if args.what in others:
+        return args.what, others[args.what]
     encoder = f"-{args.encoder.name}" if args.encoder else ""
     if args.plot:
         return f"training{encoder}", plot_training

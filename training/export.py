@@ -25,9 +25,6 @@ from duplex.model.tokens import COMPRESSED_TOKENIZER
 from duplex.training.common.options import part_folder
 from duplex.weights import DEFAULT_AGENT
 
-# Beginnings of the names of the codec's matrices that duplex.cpu.vocoder quantizes.
-CODEC_IN_8_BITS = ("decoder.from_latent.", "decoder.blocks.", "decoder.to_spectrum.")
-
 
 def write_part(tensors: dict[str, Tensor], config: dict, folder: Path) -> None:
     """Write a part's config.json and its compressed tensors."""
@@ -63,7 +60,9 @@ def export_part(
 def export_codec(run: Path, folder: Path) -> None:
     """Write a codec whose decoder is in 8 bits."""
     codec = load_codec(run)
-    write_part(quantize(stored_tensors(codec), CODEC_IN_8_BITS), asdict(codec.config), folder)
+    # The matrices that duplex.cpu.vocoder quantizes.
+    prefixes = ("decoder.from_latent.", "decoder.blocks.", "decoder.to_spectrum.")
+    write_part(quantize(stored_tensors(codec), prefixes), asdict(codec.config), folder)
 
 
 def export_lexicon(run: Path, folder: Path) -> None:

@@ -34,8 +34,6 @@ from duplex.training.data.forced_alignment import forced_align
 from duplex.training.data.pool import to_int16
 from duplex.training.scenes.recordings import WINDOW_S, parse_conversation, window_starts
 
-AGENT_LABEL = "SPEAKER_MAIN"
-
 # (text, [start, end] in seconds or None, speaker)
 Item = tuple[str, list[float] | None, str]
 
@@ -183,10 +181,11 @@ def prepare_conversation(path: Path, encoder: Encoder) -> tuple[np.ndarray, dict
     seconds = len(user_wave) / SAMPLE_RATE
     name = path.with_suffix(".json").name
     items = read_items(found, name)
-    agent = [item for item in items if item[2] == AGENT_LABEL]
-    user = [item for item in items if item[2] != AGENT_LABEL]
+    label = "SPEAKER_MAIN"
+    agent = [item for item in items if item[2] == label]
+    user = [item for item in items if item[2] != label]
     if items and not agent:
-        raise Unusable(f"{name} has no word of {AGENT_LABEL}, which is the agent")
+        raise Unusable(f"{name} has no word of {label}, which is the agent")
     if not user and found.get("text"):
         user = [(found["text"], None, "")]
     check_times(agent, name, seconds)

@@ -26,20 +26,6 @@ from duplex.training.common.options import add_tokenizer, existing_file
 from duplex.training.text.sources import read_sentences
 from duplex.training.text.templates import expand
 
-# Sentences without sense around three words, and around four.
-THREE_WORDS = (
-    "{The|A|This|That|Her|My} $a {and the|or the|near the|with the|without any|against the} $b "
-    "{was|is|looks|seems} $c."
-    "|{What|Who} {is|was} {the|a} $a {of|behind|in} the $b?|{He|She|They} said $a, $b and $c."
-    "|{I|We} {wrote|read|heard} about $a and $b.|{Is|Was} it $a, $b or $c?"
-)
-FOUR_WORDS = (
-    "$a, $b, $c and $d.|$a $b $c $d|{Not|Only|Why|Is it} $a or $b, {but|and} {not|also} $c $d."
-    "|{The|A|Some|Our} $a {of|for|with} $b, {the|a|their} $c {and|or} $d."
-    "|$a {and|in|of} $b {was|is|are|will be} $c by $d."
-    "|{I|We|They} {know|need|like|saw|said} $a, $b, $c, {maybe|or even|then} $d."
-)
-
 
 def rare_often(lines: list[str], count: int, rng: random.Random) -> list[str]:
     """A draw of `count` lines of 2 to 28 words without repetition, weighted by their rare words.
@@ -56,8 +42,14 @@ def rare_often(lines: list[str], count: int, rng: random.Random) -> list[str]:
 
 def rare_words(words: list[str], count: int, rng: random.Random) -> list[str]:
     """Sentences, with no sense, that name two or three of the words."""
+    templates = (
+        "{The|A|This|That|Her|My} $a {and the|or the|near the|with the|without any|against the} $b "
+        "{was|is|looks|seems} $c."
+        "|{What|Who} {is|was} {the|a} $a {of|behind|in} the $b?|{He|She|They} said $a, $b and $c."
+        "|{I|We} {wrote|read|heard} about $a and $b.|{Is|Was} it $a, $b or $c?"
+    )
     return [
-        expand(THREE_WORDS, rng, dict(zip("abc", rng.sample(words, 3), strict=True)))
+        expand(templates, rng, dict(zip("abc", rng.sample(words, 3), strict=True)))
         for _ in range(count)
     ]
 
@@ -69,6 +61,12 @@ def even_words(
 
     Every token that spell(word) gives is said about equally often.
     """
+    templates = (
+        "$a, $b, $c and $d.|$a $b $c $d|{Not|Only|Why|Is it} $a or $b, {but|and} {not|also} $c $d."
+        "|{The|A|Some|Our} $a {of|for|with} $b, {the|a|their} $c {and|or} $d."
+        "|$a {and|in|of} $b {was|is|are|will be} $c by $d."
+        "|{I|We|They} {know|need|like|saw|said} $a, $b, $c, {maybe|or even|then} $d."
+    )
     having = collections.defaultdict(list)
     for word in words:
         for token in set(spell(word.lower())):
@@ -81,7 +79,7 @@ def even_words(
         chosen = [rng.choice(having[token]) for token in rng.sample(rarest, len(rarest))]
         for four in zip(*[iter(chosen)] * 4, strict=False):
             said.update(token for word in four for token in spell(word.lower()))
-            lines.append(expand(FOUR_WORDS, rng, dict(zip("abcd", four, strict=True))))
+            lines.append(expand(templates, rng, dict(zip("abcd", four, strict=True))))
     return lines[:count]
 
 

@@ -29,8 +29,6 @@ from duplex.model.parts import Parts
 from duplex.model.tokens import AGENT, END, STOP, USER, USER_END, advance
 
 INSTRUCTIONS = "You are Duplex, a friendly voice assistant. Answer in one short sentence."
-WARM_UP_TEXT = "Good day, my friend. "
-WARM_UP_TICKS = 16
 
 
 class Agent:
@@ -315,15 +313,15 @@ class Agent:
 
     # For the server.
 
-    def warm_up(self) -> None:
+    def warm_up(self, text: str = "Good day, my friend. ", ticks: int = 16) -> None:
         """Say something once: nothing is loaded or allocated in a session's first answer then."""
         self.open(0)
         session = self.sessions[0]
-        words, _ = self.response.g2p.push(WARM_UP_TEXT, self.response.g2p.initial_state())
+        words, _ = self.response.g2p.push(text, self.response.g2p.initial_state())
         self.response.queue_new_words(0, session, words)
         self.response.synthesizer.finish(self.response.synthesis_state, 0)
         self.answer(0)
-        for _ in range(WARM_UP_TICKS):
+        for _ in range(ticks):
             self.step(np.zeros((self.slots, TICK_SAMPLES), np.float32), [0])
         self.close(0)
         self.reset_counts()

@@ -27,8 +27,6 @@ from duplex.model.tokens import AGENT, FIRST_TEXT_ID, USER, USER_END
 
 log = logging.getLogger(__name__)
 
-MAX_CERTAIN = 3  # symbols of recognised words that are proposed for one tick
-
 
 @dataclass
 class SpeculationCounts:
@@ -60,16 +58,18 @@ class Speculation:
         self.policy = policy
         self.counts = SpeculationCounts()
 
-    def propose_certain(self, session: Session) -> list[int]:
+    def propose_certain(self, session: Session, max_certain: int = 3) -> list[int]:
         """The symbols that the LM will hardly fail to say now: certain words, or the end of a turn.
 
         The end of a turn brings the response that was drafted with it.
+
+        max_certain: symbols of recognised words that are proposed for one tick.
         """
         grammar = session.grammar
         certain = pending_words.certain_tokens(session.user.pending, self.policy)
         if certain:
             tag = [] if grammar.stream == USER else [USER]
-            return [*tag, *certain][:MAX_CERTAIN]
+            return [*tag, *certain][:max_certain]
         is_silent = session.user.activity.silence_ticks >= self.policy.end_silence_ticks
         if grammar.stream == USER and is_silent and not grammar.agent_open:
             return [USER_END, AGENT, *session.budget.draft_response]

@@ -24,8 +24,6 @@ from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.bench.recognizer import RECOGNIZER_RATE, Whisper
 from duplex.events import Event
 
-INSTRUCTIONS = "You are a helpful AI assistant. Answer in one short sentence."
-
 Message = tuple[str, str]  # role, text
 
 
@@ -128,7 +126,8 @@ class Cascade:
         gradually: bool = False,
     ) -> None:
         """Begin a session; nothing is drawn at random in it."""
-        messages = [("system", instructions or INSTRUCTIONS)]
+        usual = "You are a helpful AI assistant. Answer in one short sentence."
+        messages = [("system", instructions or usual)]
         self.sessions[slot] = CascadeSession(self.parts.detector(), messages)
 
     def close(self, slot: int) -> None:

@@ -5,12 +5,6 @@ import numpy as np
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.events import Event
 
-TALK = (
-    "Well, that is a good question, and I have a lot to say about it. First of all, it depends on "
-    "where you are. Some people like it and some people do not, and I can see why. Then again, "
-    "there is always another way."
-)
-
 
 class Silent:
     """Never says anything; see duplex.events.AgentInterface."""
@@ -74,10 +68,15 @@ class Talking(Silent):
 
 
 def talk() -> np.ndarray:
-    """TALK in the voice the default agent was trained on, float32 [N]."""
+    """A long answer in the voice the default agent was trained on, float32 [N]."""
     from hibari import Hibari
 
-    return without_pauses(Hibari()(TALK, seed=0))
+    text = (
+        "Well, that is a good question, and I have a lot to say about it. First of all, it depends "
+        "on where you are. Some people like it and some people do not, and I can see why. Then "
+        "again, there is always another way."
+    )
+    return without_pauses(Hibari()(text, seed=0))
 
 
 def without_pauses(

@@ -103,17 +103,17 @@ class MoshiClient:
 
     def audio(self, samples: np.ndarray) -> bytes:
         """User audio, float32 [N] of whole ticks, as a message."""
-        return moshi.AUDIO + self._encoder.encode(samples)
+        return moshi.Kind.AUDIO + self._encoder.encode(samples)
 
     def opened(self, message: bytes | str) -> bool:
         """Whether the message says that the session is open. ValueError: it says something else."""
         if isinstance(message, str):
             raise ValueError("it sent text, not bytes")
-        if message[:1] in (moshi.AUDIO, moshi.TEXT):
+        if message[:1] in (moshi.Kind.AUDIO, moshi.Kind.TEXT):
             raise ValueError("it sent no handshake")
-        if message[:1] == moshi.ERROR:
+        if message[:1] == moshi.Kind.ERROR:
             raise ValueError(sentence(message[1:].decode(errors="replace")))
-        return message[:1] == moshi.HANDSHAKE  # metadata may come before
+        return message[:1] == moshi.Kind.HANDSHAKE  # metadata may come before
 
     def received(self, message: bytes | str) -> list[Item]:
         """Audio and events in order. ValueError: no such server sends this."""
@@ -121,11 +121,11 @@ class MoshiClient:
             raise ValueError("messages are bytes")
         kind = message[:1]
         rest = message[1:]
-        if kind == moshi.AUDIO:
+        if kind == moshi.Kind.AUDIO:
             return [self._decoder.decode(rest)]
-        if kind == moshi.TEXT:
+        if kind == moshi.Kind.TEXT:
             return [{"type": "said", "text": rest.decode()}]
-        if kind == moshi.ERROR:
+        if kind == moshi.Kind.ERROR:
             return [_server_error(sentence(rest.decode(errors="replace")))]
         return []
 

@@ -12,10 +12,8 @@ from duplex.bench.scenes import Word
 # A segment of speech, from when to when.
 Segment = tuple[float, float]
 
-# Speech shorter than this, of at most MAX_SHORT_WORDS, is no turn.
+# Speech shorter than this, of a few words, is no turn.
 SHORT_S = 1.0
-# Words that may be in speech that is no turn.
-MAX_SHORT_WORDS = 3
 # Words that may be in a back-channel.
 MAX_BACK_CHANNEL_WORDS = 2
 
@@ -25,15 +23,15 @@ def within(words: list[Word], start_s: float, end_s: float) -> list[Word]:
     return [word for word in words if start_s <= word.start_s < end_s]
 
 
-def takes_over(words: list[Word]) -> bool:
+def takes_over(words: list[Word], max_short_words: int = 3) -> bool:
     """v1: whether there is more than a word or two.
 
-    Less than SHORT_S of at most MAX_SHORT_WORDS is no turn.
+    Less than SHORT_S of at most max_short_words is no turn.
     """
     if not words:
         return False
     seconds = words[-1].end_s - words[0].start_s
-    return not (seconds < SHORT_S and len(words) <= MAX_SHORT_WORDS)
+    return not (seconds < SHORT_S and len(words) <= max_short_words)
 
 
 def clipped_latency(words: list[Word], end_s: float) -> float:

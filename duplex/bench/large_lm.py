@@ -16,9 +16,6 @@ from duplex.model.draft import Draft, DraftConfig
 from duplex.model.lm import LM, LMConfig
 from duplex.model.parts import Parts
 
-# A Llama of a billion weights in its blocks.
-BILLION = LMConfig(width=2048, layers=18, heads=32, kv_heads=8, hidden=8192, lora_rank=0)
-
 
 def median_ms(work: Callable[[], object], times: int = 8) -> float:
     """What `work` takes."""
@@ -31,8 +28,14 @@ def median_ms(work: Callable[[], object], times: int = 8) -> float:
 
 
 @torch.inference_mode()
-def measure(config: LMConfig = BILLION) -> dict:
-    """Milliseconds of a call of one position, of three, and of three proposals of a draft."""
+def measure(config: LMConfig | None = None) -> dict:
+    """Milliseconds of a call of one position, of three, and of three proposals of a draft.
+
+    config: by default a Llama of a billion weights in its blocks.
+    """
+    if config is None:
+        sizes = {"width": 2048, "layers": 18, "heads": 32, "kv_heads": 8, "hidden": 8192}
+        config = LMConfig(**sizes, lora_rank=0)
     torch.manual_seed(0)
     lm = LM(config).merge().eval()
     weights = sum(weight.numel() for weight in lm.blocks.parameters())

@@ -7,7 +7,6 @@ from duplex.bench import published
 from duplex.bench.figures import FIGURES
 from duplex.bench.pictures import histogram, time_line
 from duplex.bench.report import (
-    SPREAD_HEADS,
     figure_rows,
     level_rows,
     memory,
@@ -15,25 +14,6 @@ from duplex.bench.report import (
     spread_rows,
     title,
 )
-
-BEHAVIOUR_NOTE = """
-In brackets: the scenes that could tell. Silence and continuous talk score well by some of FDB's
-rules; “handled” asks for all a scene wants at once. Discernment is the yield rate at interruptions
-minus the share of back-channels that stop the agent: 0 for one that always stops and for one that
-never does. Words are Whisper base's, voice is silero-vad's. Relevance is a local stand-in for a
-judge: the share of the other questions after which SmolLM2-135M finds the answer less likely (0.5
-is chance); it knows little, and agents made from it may please it more than they should. The
-reference timing of back-channels is the first second of every pause, unless a scene brings a
-recorded person. The cascade is charged a fixed time for thinking, see duplex/bench/cascade.py.
-"""
-PUBLISHED_NOTE = """
-FDB v1's own rules on both sides, so the weaknesses above are in both; our scenes are few, synthetic
-and not theirs, and their judge is a paid one. Read it for orders of magnitude.
-"""
-SCENES_NOTE = """
-The user above, the agent below; grey: voice as silero-vad finds it; words as Whisper heard them;
-small marks: when the agent says that it or the user began or ended (point at one to read it).
-"""
 
 
 def html(report: dict) -> str:
@@ -99,7 +79,19 @@ def _behaviour(behaviour: dict) -> str:
     values = "".join(f"<td>{number(found['discernment'])}</td>" for found in behaviour.values())
     row = f"<td></td><td class=l>discernment ↑</td><td class=l>mended</td>{values}"
     parts.append(f"<tr class=first>{row}</tr></table></div>")
-    return "".join(parts) + _note(BEHAVIOUR_NOTE)
+    note = (
+        "In brackets: the scenes that could tell. Silence and continuous talk score well by "
+        "some of FDB's rules; “handled” asks for all a scene wants at once. Discernment is "
+        "the yield rate at interruptions minus the share of back-channels that stop the "
+        "agent: 0 for one that always stops and for one that never does. Words are Whisper "
+        "base's, voice is silero-vad's. Relevance is a local stand-in for a judge: the share "
+        "of the other questions after which SmolLM2-135M finds the answer less likely (0.5 is "
+        "chance); it knows little, and agents made from it may please it more than they "
+        "should. The reference timing of back-channels is the first second of every pause, "
+        "unless a scene brings a recorded person. The cascade is charged a fixed time for "
+        "thinking, see duplex/bench/cascade.py."
+    )
+    return "".join(parts) + _note(note)
 
 
 def _published(behaviour: dict) -> str:
@@ -118,14 +110,19 @@ def _published(behaviour: dict) -> str:
     for name, values in published.MODELS.items():
         row = [name, "published (other data, other machine)"]
         rows.append(row + [digits(value) for value in values])
-    return "<h2>Beside published numbers</h2>" + _table(rows, 2) + _note(PUBLISHED_NOTE)
+    note = (
+        "FDB v1's own rules on both sides, so the weaknesses above are in both; our scenes "
+        "are few, synthetic and not theirs, and their judge is a paid one. Read it for orders "
+        "of magnitude."
+    )
+    return "<h2>Beside published numbers</h2>" + _table(rows, 2) + _note(note)
 
 
 def _latency(latency: dict) -> str:
     """The times of every agent, as a table and as histograms."""
     parts = ["<h2>Latency</h2>" + _note("Real time, on the wall's clock; milliseconds.")]
     for agent, found in latency.items():
-        parts.append(f"<h3>{escape(agent)}</h3>" + _table([SPREAD_HEADS, *spread_rows(found)]))
+        parts.append(f"<h3>{escape(agent)}</h3>" + _table(spread_rows(found)))
         engine = found["engine"] or {}
         if "tick_ms" in engine and "step_ms" in engine:
             rows = [["engine", "p50", "p99", "max"]]
@@ -160,7 +157,12 @@ def _load(load: dict) -> str:
 
 def _scenes(behaviour: dict) -> str:
     """The time line of every scene, of all agents one below the other."""
-    parts = ["<h2>Scenes</h2>" + _note(SCENES_NOTE)]
+    note = (
+        "The user above, the agent below; grey: voice as silero-vad finds it; words as "
+        "Whisper heard them; small marks: when the agent says that it or the user began or "
+        "ended (point at one to read it)."
+    )
+    parts = ["<h2>Scenes</h2>" + _note(note)]
     rows = [(agent, row) for agent, found in behaviour.items() for row in found["scenes"]]
     for name in dict.fromkeys(row["name"] for _, row in rows):
         parts.append(f"<details open><summary><b>{escape(name)}</b></summary>")

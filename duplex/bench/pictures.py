@@ -7,8 +7,6 @@ WIDTH = 1080
 LEFT = 48
 # Pixels of a letter, about.
 LETTER = 6.6
-# Pixels above and below the middle of a waveform's loudest column.
-WAVE = 26
 
 
 def time_line(row: dict) -> str:
@@ -97,10 +95,10 @@ def _events(events: list[dict], scale: float) -> list[str]:
     return parts
 
 
-def _outline(columns: list[int], middle: int) -> str:
+def _outline(columns: list[int], middle: int, reach: int = 26) -> str:
     """The closed outline of a waveform from its largest samples in percent.
 
-    Runs of silence are one line.
+    Runs of silence are one line. reach: pixels above and below the middle of the loudest column.
     """
     loudest = max(20, *columns)
     step = (WIDTH - LEFT) / len(columns)
@@ -110,7 +108,7 @@ def _outline(columns: list[int], middle: int) -> str:
     bottom = []
     for place in shown:
         x = LEFT + place * step
-        height = WAVE * columns[place] / loudest
+        height = reach * columns[place] / loudest
         top.append(f"{x:.1f} {middle - 0.5 - height:.1f}")
         bottom.append(f"{x:.1f} {middle + height + 0.5:.1f}")
     left = [f"{LEFT} {middle + 0.5}", f"{LEFT} {middle - 0.5}"]

@@ -28,8 +28,6 @@ from duplex.serving.commands import Start
 
 # Seconds that a server may take to open a session: Moshi's answers when the one before has left.
 OPEN_S = 20
-# Bytes of a message: a delta may hold many seconds of sound.
-MAX_MESSAGE_BYTES = 1 << 24
 
 
 class PacedSession:
@@ -157,7 +155,7 @@ async def _connect(url: str, api_key: str | None, open_s: float) -> ClientConnec
             url,
             additional_headers=headers,
             open_timeout=open_s,
-            max_size=MAX_MESSAGE_BYTES,
+            max_size=1 << 24,  # A delta may hold many seconds of sound.
             compression=None,
         )
     except (OSError, TimeoutError, InvalidHandshake, InvalidURI, ValueError) as error:

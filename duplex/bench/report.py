@@ -2,9 +2,6 @@
 
 from duplex.bench.figures import FIGURES, Figure
 
-PERCENTILES = ("p50", "p95", "p99", "max")
-SPREAD_HEADS = ["", "count", *PERCENTILES]
-
 
 def table(report: dict) -> str:
     """The figures as text."""
@@ -13,7 +10,7 @@ def table(report: dict) -> str:
         lines += _columns(_behaviour_rows(report["behaviour"]))
     for agent, found in report.get("latency", {}).items():
         lines += ["", f"latency of {agent}, ms"]
-        lines += _columns([SPREAD_HEADS, *spread_rows(found)])
+        lines += _columns(spread_rows(found))
     for agent, found in report.get("load", {}).items():
         held = f"{found['held']} sessions held; memory per session {memory(found)}"
         lines += ["", f"load on {agent}: {held}"]
@@ -42,18 +39,20 @@ def figure_rows(behaviour: dict) -> list[tuple[str, str, list[str]]]:
 
 
 def spread_rows(found: dict) -> list[list]:
-    """A row for each time that was measured in the part `latency` of one agent."""
+    """A row for each time that was measured in the part `latency` of one agent, heads first."""
+    percentiles = ("p50", "p95", "p99", "max")
     named = {
         "end of speech to first sample": found["first_sample"],
         "interruption to silence": found["silence"],
     }
     named |= {f"a tick: {name}": value for name, value in found["per_tick"].items()}
     named |= {f"an answer: {name}": value for name, value in found["per_answer"].items()}
-    return [
-        [name, value["count"], *(value[key] for key in PERCENTILES)]
+    rows = [
+        [name, value["count"], *(value[key] for key in percentiles)]
         for name, value in named.items()
         if value
     ]
+    return [["", "count", *percentiles], *rows]
 
 
 def level_rows(found: dict) -> list[list]:

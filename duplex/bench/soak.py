@@ -33,20 +33,6 @@ from duplex.serving.commands import Start
 from duplex.serving.engine import Engine
 from duplex.serving.limits import ServerLimits
 
-# The server's metrics that are read, and what each is called here.
-METRICS = {
-    "process_resident_memory_bytes": "resident_bytes",
-    "process_open_fds": "open_files",
-    "duplex_threads": "threads",
-    "duplex_tasks": "tasks",
-    "duplex_sessions": "sessions",
-    "duplex_slots": "places",
-    "duplex_ticks_total": "ticks",
-    "duplex_late_ticks_total": "late_ticks",
-    "duplex_skipped_ticks_total": "skipped_ticks",
-    "duplex_model_errors_total": "model_errors",
-}
-
 
 @dataclass(frozen=True)
 class SoakConfig:
@@ -92,7 +78,19 @@ class Server:
         return await RemoteSession.open(self.url, Start(seed=seed), self.api_key)
 
     def figures(self) -> dict[str, float]:
-        """Its metrics now, by the names in METRICS. Raises ClientError: it does not give them."""
+        """Its metrics now, by their names here. Raises ClientError: it does not give them."""
+        names = {
+            "process_resident_memory_bytes": "resident_bytes",
+            "process_open_fds": "open_files",
+            "duplex_threads": "threads",
+            "duplex_tasks": "tasks",
+            "duplex_sessions": "sessions",
+            "duplex_slots": "places",
+            "duplex_ticks_total": "ticks",
+            "duplex_late_ticks_total": "late_ticks",
+            "duplex_skipped_ticks_total": "skipped_ticks",
+            "duplex_model_errors_total": "model_errors",
+        }
         address = self.url.replace("ws", "http", 1).removesuffix(native.PATH) + "/metrics"
         headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
         request = urllib.request.Request(address, headers=headers)
@@ -101,10 +99,10 @@ class Server:
         except (OSError, urllib.error.URLError) as error:
             raise ClientError(f"no figures come from {address} ({error})") from error
         return {
-            METRICS[sample.name]: sample.value
+            names[sample.name]: sample.value
             for family in text_string_to_metric_families(text)
             for sample in family.samples
-            if sample.name in METRICS
+            if sample.name in names
         }
 
     async def figures_when_empty(self, max_leaving_s: float) -> dict[str, float]:

@@ -27,22 +27,6 @@ SIZES = {
     "norm_eps": ("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
 }
 
-# Part of a block in a GGUF file -> its name in `transformers`.
-GGUF_NAMES = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-
-# The same outside the blocks.
-GGUF_OUTER_NAMES = {"token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head"}
-
 
 def read_backbone(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     """Read a GGUF file, or a folder with config.json and safetensors.
@@ -80,6 +64,26 @@ def read_folder(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     return sizes, checked(path, tensors, head_width, sizes)
 
 
+def transformers_name(gguf_name: str) -> str:
+    """What `transformers` calls a tensor of a GGUF file."""
+    outer = {"token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head"}
+    inner = {
+        "attn_norm": "input_layernorm",
+        "attn_q": "self_attn.q_proj",
+        "attn_k": "self_attn.k_proj",
+        "attn_v": "self_attn.v_proj",
+        "attn_output": "self_attn.o_proj",
+        "ffn_norm": "post_attention_layernorm",
+        "ffn_gate": "mlp.gate_proj",
+        "ffn_up": "mlp.up_proj",
+        "ffn_down": "mlp.down_proj",
+    }
+    parts = gguf_name.split(".")
+    if parts[0] != "blk":
+        return f"{outer[parts[0]]}.weight"
+    return f"layers.{parts[1]}.{inner[parts[2]]}.weight"
+
+
 def read_gguf(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     """See `read_backbone`; the tensors are dequantised."""
     from gguf import GGUFReader
@@ -91,15 +95,11 @@ def read_gguf(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     tensors = {}
     for item in reader.tensors:
         value = torch.from_numpy(dequantize(item.data, item.tensor_type).copy())
-        parts = item.name.split(".")
-        if parts[0] != "blk":
-            tensors[f"{GGUF_OUTER_NAMES[parts[0]]}.weight"] = value
-            continue
-        if parts[2] in ("attn_q", "attn_k"):
+        if ".attn_q." in item.name or ".attn_k." in item.name:
             # llama.cpp interleaves the two halves of each head's rotary pairs.
             pairs = value.view(value.shape[0] // head_width, head_width // 2, 2, -1)
             value = pairs.transpose(1, 2).reshape(value.shape)
-        tensors[f"layers.{parts[1]}.{GGUF_NAMES[parts[2]]}.weight"] = value
+        tensors[transformers_name(item.name)] = value
     return sizes, checked(path, tensors, head_width, sizes)
 
 

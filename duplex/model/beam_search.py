@@ -61,11 +61,6 @@ DEFAULT = BeamSearchConfig()
 # Words that a hypothesis can hold; a turn that needs more is truncated.
 MAX_WORDS = 64
 
-# What was said is kept as one number: that of the words before times this, plus the last word. In
-# 64 bits a word counts until eight others have followed; hypotheses that differ only in still older
-# words become one.
-PATH_FACTOR = 1_000_003 << 8
-
 
 def _zeros(*shape: int, dtype: type = np.int64):
     """A field that begins as one hypothesis of zeros."""
@@ -86,7 +81,7 @@ class BeamState:
     score: np.ndarray = _zeros(dtype=np.float64)
     # [H] How many phones were said.
     phone_count: np.ndarray = _zeros()
-    # [H] What was said, as one number; see PATH_FACTOR.
+    # [H] What was said, as one number; see merge_and_prune.
     path: np.ndarray = _zeros()
     # [H, W] The words that were said.
     words: np.ndarray = _zeros(MAX_WORDS, dtype=np.int32)
@@ -241,7 +236,11 @@ def merge_and_prune(
         nodes: how many nodes the trie has.
     """
     source, node, label, context, score, word = map(np.concatenate, zip(*moves, strict=True))
-    path = np.where(word < 0, state.path[source], state.path[source] * PATH_FACTOR + word)
+    # What was said is kept as one number: that of the words before times a factor, plus the last
+    # word. In 64 bits a word counts until eight others have followed; hypotheses that differ only
+    # in still older words become one.
+    factor = 1_000_003 << 8
+    path = np.where(word < 0, state.path[source], state.path[source] * factor + word)
     # 1. Drop what is far below the best, and sort: of those that merge the first one goes on.
     best = score.max()
     near = np.flatnonzero(score > best - config.beam_width)

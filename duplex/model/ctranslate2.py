@@ -11,12 +11,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-# The numbers of types in the file.
-TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
-
 
 def read_tensors(path: str | Path, prefix: str = "") -> dict[str, np.ndarray]:
     """All tensors whose name begins with `prefix`, in the type in which they are stored."""
+    types = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
     tensors = {}
     with open(path, "rb") as file:
         _unpack(file, "I")  # The version.
@@ -29,10 +27,10 @@ def read_tensors(path: str | Path, prefix: str = "") -> dict[str, np.ndarray]:
             shape = _unpack(file, f"{rank}I")
             (kind,) = _unpack(file, "B")
             (size,) = _unpack(file, "I")
-            if not name.startswith(prefix) or kind not in TYPES:
+            if not name.startswith(prefix) or kind not in types:
                 file.seek(size, 1)
                 continue
-            tensors[name] = np.frombuffer(file.read(size), TYPES[kind]).reshape(shape)
+            tensors[name] = np.frombuffer(file.read(size), types[kind]).reshape(shape)
     return tensors
 
 

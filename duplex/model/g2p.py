@@ -21,19 +21,10 @@ from pathlib import Path
 PAD = 0
 SPACE = 16
 
-# How a sentence ends.
-SENTENCE_END = re.compile(r"[.!?…][\"”’')\]]*$")
-
 # Words that wait for the next one: figures, amounts and titles.
 WAITS = re.compile(
     r"\d(?:[\d.,:/-]*\d)?$|^[$£€]\d\S*\d$|^[$£€]\d$|^(?:Mr|Mrs|Ms|Dr|Prof|St|Mt|Ft|No)\.?$"
 )
-
-# Months wait for a figure.
-MONTH = re.compile(r"^(?:Jan|Feb|Mar|Apr|May|June?|July?|Aug|Sept?|Oct|Nov|Dec)[a-z]*\.?$")
-
-# Markup is not read.
-MARKDOWN = str.maketrans("", "", "*_`#~")
 
 
 @dataclass
@@ -90,7 +81,8 @@ class G2P:
     def complete(self, word: str, following: str, state: G2PState) -> list[tuple[str, list[int]]]:
         """A word has ended and `following` is the first character of the next: read it, or wait."""
         state.group += (word,)
-        waits = WAITS.search(word) or (MONTH.match(word) and following.isdigit())
+        months = r"(?:Jan|Feb|Mar|Apr|May|June?|July?|Aug|Sept?|Oct|Nov|Dec)[a-z]*\.?$"
+        waits = WAITS.search(word) or (re.match(months, word) and following.isdigit())
         # No more than four words are read together.
         if waits and following and len(state.group) < 4:
             return []
@@ -101,7 +93,7 @@ class G2P:
         text = " ".join(state.group)
         phones = self.phones(text, state.context, following)
         may_end = not following.islower() and not WAITS.search(state.group[-1])
-        is_end = SENTENCE_END.search(text) and may_end
+        is_end = re.search(r"[.!?…][\"”’')\]]*$", text) and may_end
         # The last eight words of a sentence decide how the next ones are read.
         state.context = () if is_end else (*state.context, *state.group)[-8:]
         state.group = ()
@@ -110,14 +102,15 @@ class G2P:
     def phones(self, text: str, context: tuple[str, ...], following: str) -> list[int]:
         """Phone ids of `text` after `context`. The tagger looks to the left only; `following` is
         one character."""
-        left = self.normalize(" ".join(context).translate(MARKDOWN))
-        both = self.normalize(" ".join((*context, text)).translate(MARKDOWN))
+        markup = str.maketrans("", "", "*_`#~")
+        left = self.normalize(" ".join(context).translate(markup))
+        both = self.normalize(" ".join((*context, text)).translate(markup))
         if left and both.startswith(left + " "):
             # What the text adds: "5" was said, "5 km" adds "kilometers".
             right = both[len(left) + 1 :]
         else:
             left = ""
-            right = self.normalize(text.translate(MARKDOWN))
+            right = self.normalize(text.translate(markup))
         if not right:
             return []
         tokens = self.tokens(left, right, following)

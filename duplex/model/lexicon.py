@@ -14,16 +14,13 @@ from duplex.model.encoder import PHONES, WORD_END
 # The word that begins and ends a sentence.
 SENTENCE = 0
 
-# A key behind all others, so that every search in sorted keys ends at one.
-KEY_SENTINEL = np.iinfo(np.int64).max
-
 
 @dataclass(frozen=True)
 class Lexicon:
     """V words, the trie of their phones, and the log-probabilities of words, pairs and triples.
 
     A pair's key is first * V + second, a triple's (first * V + second) * V + third. Both lists of
-    keys are sorted and end with KEY_SENTINEL.
+    keys are sorted and end with the largest number.
     """
 
     # The words as they are written inside a sentence; word 0 is SENTENCE.
@@ -69,19 +66,21 @@ def unpack(stored: dict[str, np.ndarray]) -> Lexicon:
     pair = np.repeat(bigram_keys, stored["trigram_counts"])
     trigram_keys = pair * size + stored["trigram_words"]
     unigrams = stored["unigrams"].astype(np.float32)
+    # A key behind all others, so that every search in sorted keys ends at one.
+    sentinel = np.iinfo(np.int64).max
 
     def scores(name: str) -> np.ndarray:
-        """As float32, and one more for KEY_SENTINEL."""
+        """As float32, and one more for the sentinel."""
         return np.append(stored[name].astype(np.float32), np.float32(0))
 
     return Lexicon(
         words=words,
         unigrams=unigrams,
         backoffs=stored["backoffs"].astype(np.float32),
-        bigram_keys=np.append(bigram_keys, KEY_SENTINEL),
+        bigram_keys=np.append(bigram_keys, sentinel),
         bigrams=scores("bigrams"),
         bigram_backoffs=scores("bigram_backoffs"),
-        trigram_keys=np.append(trigram_keys, KEY_SENTINEL),
+        trigram_keys=np.append(trigram_keys, sentinel),
         trigrams=scores("trigrams"),
         **build_trie(stored["phones"], unigrams),
     )

@@ -27,9 +27,6 @@ LOOKAHEAD = 4
 # Numbers that say where a frame is within its phone, see position_features.
 POSITION_FEATURES = 4
 
-# Patches in which every rotary frequency turns a whole number of times, so positions may wrap.
-ROTARY_PERIOD = 4096
-
 
 @dataclass(frozen=True)
 class TalkerConfig:
@@ -88,13 +85,16 @@ def position_features(frame: int, start: int, end: int) -> tuple[float, ...]:
     )
 
 
-def rotary_table(head_width: int) -> Tensor:
-    """[ROTARY_PERIOD, D] cosines, then sines; whole turns a period, about geometrically spaced."""
+def rotary_table(head_width: int, period: int = 4096) -> Tensor:
+    """[period, D] cosines, then sines; frequencies are about geometrically spaced.
+
+    period: patches in which each of them turns a whole number of times, so positions may wrap.
+    """
     half = head_width // 2
-    spaced = ROTARY_PERIOD / 6.3 * 400 ** -(torch.arange(half) / half)
+    spaced = period / 6.3 * 400 ** -(torch.arange(half) / half)
     turns = torch.unique(spaced.round().clamp(min=1))
     turns = torch.cat([turns, turns[-1:].expand(half - len(turns))])
-    angles = 2 * math.pi * torch.outer(torch.arange(ROTARY_PERIOD), turns) / ROTARY_PERIOD
+    angles = 2 * math.pi * torch.outer(torch.arange(period), turns) / period
     return torch.cat([angles.cos(), angles.sin()], 1)
 
 

@@ -40,16 +40,6 @@ FIRST_TEXT_ID = 17
 # In an agent's folder, where the tokenizer is compressed.
 COMPRESSED_TOKENIZER = "tokenizer.json.gz"
 
-CONTROL_NAMES = {
-    NEXT: "<next>",
-    USER: "<user>",
-    USER_END: "</user>",
-    AGENT: "<agent>",
-    END: "<end>",
-    STOP: "<stop>",
-    ASIDE: "<aside>",
-}
-
 
 def load_tokenizer(folder: Path):
     """The LM's tokenizer (`tokenizers.Tokenizer`), from tokenizer.json or its .gz in a folder."""
@@ -90,8 +80,17 @@ def advance(grammar: Grammar, symbol: int) -> Grammar:
 
 def kind(symbol: int, grammar: Grammar) -> str:
     """What a symbol is: a control's name, or text of one of the two streams."""
+    controls = {
+        NEXT: "<next>",
+        USER: "<user>",
+        USER_END: "</user>",
+        AGENT: "<agent>",
+        END: "<end>",
+        STOP: "<stop>",
+        ASIDE: "<aside>",
+    }
     if symbol < FIRST_TEXT_ID:
-        return CONTROL_NAMES[symbol]
+        return controls[symbol]
     return "hearing" if grammar.stream == USER else "speaking"
 
 

@@ -24,8 +24,6 @@ from duplex.model.features import BANDS
 
 # Width of an attention head, the same in all of Whisper's models.
 HEAD_WIDTH = 64
-# Tokens of the models for English alone; the others have more.
-ENGLISH_VOCABULARY = 51_864
 
 
 @dataclass(frozen=True)
@@ -189,7 +187,8 @@ class Whisper(nn.Module):
         silence = [tokenizer.token_to_id(mark) for mark in ("<|nospeech|>", "<|nocaptions|>")]
         self.no_speech = next(mark for mark in silence if mark is not None)
         marks = ["<|startoftranscript|>", "<|notimestamps|>"]
-        if config.vocabulary > ENGLISH_VOCABULARY:
+        # The models for English alone have fewer tokens.
+        if config.vocabulary > 51_864:
             marks[1:1] = ["<|en|>", "<|transcribe|>"]
         self.prompt = [tokenizer.token_to_id(mark) for mark in marks]
         self.eval().requires_grad_(False)

@@ -8,9 +8,6 @@ from urllib.parse import urlsplit
 
 from duplex.errors import ServerError
 
-# Prefixes of subprotocols that carry a key: browsers cannot set headers on a websocket.
-KEY_SUBPROTOCOLS = ("bearer.", "openai-insecure-api-key.")
-
 
 @dataclass(frozen=True)
 class Access:
@@ -53,10 +50,12 @@ class Access:
             return True
         scheme, _, token = headers.get("Authorization", "").partition(" ")
         offered = [token.strip()] if scheme.lower() == "bearer" else []
+        # Browsers cannot set headers on a websocket.
+        prefixes = ("bearer.", "openai-insecure-api-key.")
         offered += [
             name.removeprefix(prefix)
             for name in subprotocols
-            for prefix in KEY_SUBPROTOCOLS
+            for prefix in prefixes
             if name.startswith(prefix)
         ]
         # All are compared, so that the time taken says nothing.

@@ -15,15 +15,6 @@ from duplex.serving.limits import ServerLimits
 from duplex.serving.session import ClientSession
 
 SHUTTING_DOWN = "the server is shutting down"
-# How a connection is closed after each error.
-CLOSE_CODES = {
-    "full": native.CloseCode.FULL,
-    "stopped": native.CloseCode.GOING_AWAY,
-    "model": native.CloseCode.FAILED,
-    "idle": native.CloseCode.ABUSE,
-    "gone": native.CloseCode.ENDED,
-    "refused": native.CloseCode.ABUSE,
-}
 
 
 async def send(connection: ServerConnection, messages: list) -> None:
@@ -34,8 +25,16 @@ async def send(connection: ServerConnection, messages: list) -> None:
 
 async def refuse(connection: ServerConnection, dialect: Dialect, error: Error) -> None:
     """Tell why there is no session, and close."""
+    codes = {
+        "full": native.CloseCode.FULL,
+        "stopped": native.CloseCode.GOING_AWAY,
+        "model": native.CloseCode.FAILED,
+        "idle": native.CloseCode.ABUSE,
+        "gone": native.CloseCode.ENDED,
+        "refused": native.CloseCode.ABUSE,
+    }
     await send(connection, dialect.refused(error))
-    await connection.close(CLOSE_CODES[error.code], error.text[:100])
+    await connection.close(codes[error.code], error.text[:100])
 
 
 async def first_commands(

@@ -8,49 +8,51 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-# Names in stats() -> metric and meaning.
-COUNTERS = {
-    "ticks": ("duplex_ticks", "Ticks done"),
-    "late_ticks": ("duplex_late_ticks", "Ticks whose answer was not ready within one tick"),
-    "skipped_ticks": ("duplex_skipped_ticks", "Ticks let go because the model was too far behind"),
-    "model_errors": ("duplex_model_errors", "Failures of the model"),
-    "sessions_opened": ("duplex_sessions_opened", "Sessions opened"),
-    "refused": ("duplex_sessions_refused", "Sessions refused"),
+# Names in stats() -> type, metric and meaning.
+SERVER = {
+    "ticks": (CounterMetricFamily, "duplex_ticks", "Ticks done"),
+    "late_ticks": (
+        CounterMetricFamily,
+        "duplex_late_ticks",
+        "Ticks whose answer was not ready within one tick",
+    ),
+    "skipped_ticks": (
+        CounterMetricFamily,
+        "duplex_skipped_ticks",
+        "Ticks let go because the model was too far behind",
+    ),
+    "model_errors": (CounterMetricFamily, "duplex_model_errors", "Failures of the model"),
+    "sessions_opened": (CounterMetricFamily, "duplex_sessions_opened", "Sessions opened"),
+    "refused": (CounterMetricFamily, "duplex_sessions_refused", "Sessions refused"),
     "silence_ms": (
+        CounterMetricFamily,
         "duplex_silence_milliseconds",
         "Heard as silence because the user's audio was late",
     ),
-    "dropped_ms": ("duplex_dropped_milliseconds", "User audio dropped because too much waited"),
+    "dropped_ms": (
+        CounterMetricFamily,
+        "duplex_dropped_milliseconds",
+        "User audio dropped because too much waited",
+    ),
     "unread_ticks": (
+        CounterMetricFamily,
         "duplex_unread_ticks",
         "Ticks of agent audio dropped because nobody fetched them",
     ),
-}
-GAUGES = {
-    "sessions": ("duplex_sessions", "Sessions now"),
-    "slots": ("duplex_slots", "Places for sessions"),
-    "behind_ms": ("duplex_behind_milliseconds", "How late the last tick began"),
-    "waiting_ms": ("duplex_waiting_milliseconds", "User audio that waits to be heard"),
-    "threads": ("duplex_threads", "Threads of the process"),
-    "tasks": ("duplex_tasks", "Tasks of the event loop"),
-}
-# Times in stats(), each with a figure for each quantile.
-TIMES = {
-    "tick_ms": (
-        "duplex_tick_seconds",
-        "From the time a tick is due to its answer, over the last ticks",
-    ),
-    "step_ms": ("duplex_step_seconds", "The model's part of it"),
-}
-QUANTILES = {"p50": "0.5", "p90": "0.9", "p99": "0.99", "max": "1"}
-# Names in stats()["paths"] -> type, metric and meaning, with a figure for each dialect's path.
-PATHS = {
-    "opened": (CounterMetricFamily, "duplex_dialect_sessions", "Sessions opened on a path"),
-    "talking": (
+    "sessions": (GaugeMetricFamily, "duplex_sessions", "Sessions now"),
+    "slots": (GaugeMetricFamily, "duplex_slots", "Places for sessions"),
+    "behind_ms": (
         GaugeMetricFamily,
-        "duplex_dialect_talking",
-        "Clients with a session on a path now",
+        "duplex_behind_milliseconds",
+        "How late the last tick began",
     ),
+    "waiting_ms": (
+        GaugeMetricFamily,
+        "duplex_waiting_milliseconds",
+        "User audio that waits to be heard",
+    ),
+    "threads": (GaugeMetricFamily, "duplex_threads", "Threads of the process"),
+    "tasks": (GaugeMetricFamily, "duplex_tasks", "Tasks of the event loop"),
 }
 # Names in Agent.metrics() -> type, metric and meaning; those with kinds have a figure for each.
 AGENT = {
@@ -93,22 +95,36 @@ class StatsCollector:
 
     def collect(self) -> Iterator[Metric]:
         """All figures."""
-        for name, (metric, text) in COUNTERS.items():
-            yield CounterMetricFamily(metric, text, value=self._stats[name])
-        for name, (metric, text) in GAUGES.items():
-            yield GaugeMetricFamily(metric, text, value=self._stats[name])
-        for name, (metric, text) in TIMES.items():
-            times = self._stats[name]
-            seconds = {QUANTILES[key]: times[key] / 1000 for key in QUANTILES}
-            yield labelled(GaugeMetricFamily(metric, text, labels=["quantile"]), seconds)
-        for name, (family, metric, text) in PATHS.items():
-            yield labelled(family(metric, text, labels=["path"]), self._stats["paths"][name])
+        for name, (family, metric, text) in SERVER.items():
+            yield family(metric, text, value=self._stats[name])
+        yield seconds(
+            "duplex_tick_seconds",
+            "From the time a tick is due to its answer, over the last ticks",
+            self._stats["tick_ms"],
+        )
+        yield seconds("duplex_step_seconds", "The model's part of it", self._stats["step_ms"])
+        # With a figure for each dialect's path.
+        opened = CounterMetricFamily(
+            "duplex_dialect_sessions", "Sessions opened on a path", labels=["path"]
+        )
+        yield labelled(opened, self._stats["paths"]["opened"])
+        talking = GaugeMetricFamily(
+            "duplex_dialect_talking", "Clients with a session on a path now", labels=["path"]
+        )
+        yield labelled(talking, self._stats["paths"]["talking"])
         for name, value in self._stats["agent"].items():
             family, metric, text = AGENT[name]
             if isinstance(value, dict):
                 yield labelled(family(metric, text, labels=["kind"]), value)
             else:
                 yield family(metric, text, value)
+
+
+def seconds(metric: str, text: str, times: dict[str, float]) -> Metric:
+    """A metric with a figure for each quantile of `times`, which are milliseconds."""
+    quantiles = {"p50": "0.5", "p90": "0.9", "p99": "0.99", "max": "1"}
+    values = {quantile: times[key] / 1000 for key, quantile in quantiles.items()}
+    return labelled(GaugeMetricFamily(metric, text, labels=["quantile"]), values)
 
 
 def labelled(metric: Metric, values: dict[str, float]) -> Metric:

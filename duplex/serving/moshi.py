@@ -15,6 +15,8 @@ The session opens with the connection. Of the query only text_seed is used: the 
 of Moshi's model.
 """
 
+from enum import Enum
+
 import numpy as np
 
 from duplex.errors import ProtocolError
@@ -23,10 +25,15 @@ from duplex.serving import opus
 from duplex.serving.commands import Audio, Start
 
 PATH = "/api/chat"
-HANDSHAKE = b"\x00"
-AUDIO = b"\x01"
-TEXT = b"\x02"
-ERROR = b"\x05"
+
+
+class Kind(bytes, Enum):
+    """What a message begins with."""
+
+    HANDSHAKE = b"\x00"
+    AUDIO = b"\x01"
+    TEXT = b"\x02"
+    ERROR = b"\x05"
 
 
 class Moshi:
@@ -48,24 +55,24 @@ class Moshi:
         """The commands in a message; nothing is ever answered. Raises ProtocolError."""
         if isinstance(message, str):
             raise ProtocolError("messages are binary here; JSON events are spoken at /v1/duplex")
-        if message[:1] != AUDIO:
+        if message[:1] != Kind.AUDIO:
             return [], []
         return [Audio(self._decoder.decode(message[1:]))], []
 
     def opened(self, session_id: str) -> list[bytes]:
         """The handshake."""
-        return [HANDSHAKE]
+        return [Kind.HANDSHAKE]
 
     def tick(self, audio: np.ndarray, events: list) -> list[bytes]:
         """The tick's voice, the agent's words and what went wrong."""
-        messages = [AUDIO + self._encoder.encode(audio)] if len(audio) else []
+        messages = [Kind.AUDIO + self._encoder.encode(audio)] if len(audio) else []
         for event in events:
             if event.kind == "said":
-                messages.append(TEXT + event.text.encode())
+                messages.append(Kind.TEXT + event.text.encode())
             elif event.kind == "error":
                 messages += self.refused(event)
         return messages
 
     def refused(self, error: Error) -> list[bytes]:
         """An error's sentence."""
-        return [ERROR + error.text.encode()]
+        return [Kind.ERROR + error.text.encode()]

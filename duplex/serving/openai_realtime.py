@@ -51,21 +51,6 @@ from duplex.serving.native import (
 
 PATH = "/v1/realtime"
 SUBPROTOCOL = "realtime"
-# Men's voices by the names that clients of the API know; the others are women's.
-MENS_VOICES = ("ash", "ballad", "cedar", "echo", "verse")
-# Codes of our errors in this dialect.
-ERROR_CODES = {
-    "full": "session_limit_exceeded",
-    "idle": "session_expired",
-    "model": "server_error",
-}
-# How turns are found, whatever a client asks for.
-TURN_DETECTION = {
-    "type": "semantic_vad",
-    "eagerness": "auto",
-    "create_response": True,
-    "interrupt_response": True,
-}
 
 
 class Refused(Exception):
@@ -379,7 +364,12 @@ class OpenAIRealtime:
 
     def refused(self, error: Error) -> list:
         """An error event."""
-        return [_error(ERROR_CODES.get(error.code, error.code), error.text)]
+        codes = {
+            "full": "session_limit_exceeded",
+            "idle": "session_expired",
+            "model": "server_error",
+        }
+        return [_error(codes.get(error.code, error.code), error.text)]
 
     def _user_started(self, event: Event) -> list:
         if self._user is None:
@@ -555,11 +545,18 @@ class OpenAIRealtime:
         for form in formats.values():
             if form["type"] == "audio/pcm":
                 form["rate"] = SAMPLE_RATE
+        # How turns are found, whatever a client asks for.
+        turn_detection = {
+            "type": "semantic_vad",
+            "eagerness": "auto",
+            "create_response": True,
+            "interrupt_response": True,
+        }
         hearing = {
             "format": formats["input"],
             "transcription": None,
             "noise_reduction": None,
-            "turn_detection": TURN_DETECTION,
+            "turn_detection": turn_detection,
         }
         voice = {"format": formats["output"], "voice": self._voice, "speed": self._speed}
         return {
@@ -624,4 +621,6 @@ def _known_voice(name: str) -> str:
     """One of ours for a name of the API."""
     if name in voices.VOICES:
         return name
-    return "oak" if name in MENS_VOICES else voices.DEFAULT
+    # The others that clients of the API know are women's.
+    mens = ("ash", "ballad", "cedar", "echo", "verse")
+    return "oak" if name in mens else voices.DEFAULT

@@ -10,16 +10,6 @@ from duplex.serving import metrics
 
 STATS_PATH = "/v1/stats"
 METRICS_PATH = "/metrics"
-# By path: name and content type of the only files that are ever served.
-FILES = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
-    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "/worklet.js": ("worklet.js", "text/javascript; charset=utf-8"),
-}
-# Paths that need the key, if there is one.
-PRIVATE = (STATS_PATH, METRICS_PATH)
 # Headers of every answer.
 SAFE = {
     "Content-Security-Policy": (
@@ -35,13 +25,26 @@ def _file(name: str) -> bytes:
     return files("duplex.client").joinpath(name).read_bytes()
 
 
+def needs_key(path: str) -> bool:
+    """Whether a path is only for those who have the key, if there is one."""
+    return path in (STATS_PATH, METRICS_PATH)
+
+
 def answer(
     path: str, is_ready: bool, stats: Callable[[], dict]
 ) -> tuple[http.HTTPStatus, str, bytes] | None:
     """Status, content type and body of a path; None where there is no such page."""
     ok = http.HTTPStatus.OK
-    if path in FILES:
-        name, kind = FILES[path]
+    # Name and content type of the only files that are ever served.
+    served = {
+        "/": ("index.html", "text/html; charset=utf-8"),
+        "/style.css": ("style.css", "text/css; charset=utf-8"),
+        "/icon.svg": ("icon.svg", "image/svg+xml"),
+        "/app.js": ("app.js", "text/javascript; charset=utf-8"),
+        "/worklet.js": ("worklet.js", "text/javascript; charset=utf-8"),
+    }
+    if path in served:
+        name, kind = served[path]
         return ok, kind, _file(name)
     if path == "/healthz":
         return ok, "text/plain", b"ok\n"

@@ -208,7 +208,7 @@ class Serving:
         return None
 
     def _page(self, path: str, request: Request) -> Response:
-        if path in pages.PRIVATE and not self.access.has_valid_key(request.headers, []):
+        if pages.needs_key(path) and not self.access.has_valid_key(request.headers, []):
             return _text(http.HTTPStatus.UNAUTHORIZED, "the key is missing or wrong")
         found = pages.answer(path, self.engine.is_accepting, self.stats)
         if found is None:

@@ -5,19 +5,6 @@ from collections import deque
 
 import numpy as np
 
-# What is counted since the start; the last three are of sessions that have left.
-COUNTS = (
-    "ticks",
-    "late_ticks",
-    "skipped_ticks",
-    "model_errors",
-    "sessions_opened",
-    "refused",
-    "silence_ms",
-    "dropped_ms",
-    "unread_ticks",
-)
-
 
 class EngineStats:
     """Counts by name, and for each of the last ticks how long it took."""
@@ -25,7 +12,10 @@ class EngineStats:
     def __init__(self, timed_ticks: int = 10_000):
         """timed_ticks: percentiles are taken over so many of the last ticks, 13 minutes."""
         self._lock = threading.Lock()
-        self._counts = dict.fromkeys(COUNTS, 0)
+        # Since the start; the last three are of sessions that have left.
+        counts = ("ticks", "late_ticks", "skipped_ticks", "model_errors", "sessions_opened")
+        counts += ("refused", "silence_ms", "dropped_ms", "unread_ticks")
+        self._counts = dict.fromkeys(counts, 0)
         # Seconds from the time a tick was due to its answer, and seconds of the step alone.
         self._times: deque[tuple[float, float]] = deque(maxlen=timed_ticks)
 

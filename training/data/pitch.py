@@ -6,8 +6,7 @@ from torch import Tensor
 
 from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE
 
-# Samples of the shortest and the longest period that is looked for: 420 and 65 Hz.
-SHORTEST = SAMPLE_RATE // 420
+# Samples of the longest period that is looked for: 65 Hz.
 LONGEST = SAMPLE_RATE // 65
 
 
@@ -20,7 +19,9 @@ def pitch(wave: Tensor) -> tuple[Tensor, Tensor]:
     correlation, power = period_correlation(wave)
     # A longer period costs something, so that of one, two, three periods the one is found.
     cost = 0.12 * torch.arange(LONGEST + 1) / LONGEST
-    best = (correlation - cost)[..., SHORTEST:LONGEST].argmax(-1, keepdim=True) + SHORTEST
+    # Samples of the shortest period that is looked for: 420 Hz.
+    shortest = SAMPLE_RATE // 420
+    best = (correlation - cost)[..., shortest:LONGEST].argmax(-1, keepdim=True) + shortest
     left, peak, right = (correlation.gather(-1, best + d)[..., 0] for d in (-1, 0, 1))
     # The top of the parabola through the three.
     shift = 0.5 * (left - right) / (left - 2 * peak + right).clamp(max=-1e-4)

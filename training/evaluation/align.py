@@ -36,8 +36,6 @@ from duplex.training.scenes.utterances import Utterance, UtteranceSource
 
 # Arguments of a run that are paths.
 PATHS = ("backbone", "tokenizer", "encoder", "lexicon", "start", "noise")
-# Arguments that runs must have in common to be compared.
-SAME = (*PATHS, "pool", "scratch", "rank")
 
 
 def run_arguments(folder: Path) -> argparse.Namespace:
@@ -125,8 +123,9 @@ def check_alike(runs: dict[Path, argparse.Namespace]) -> argparse.Namespace:
     """The arguments of the first run; SystemExit where another one did not begin as it did."""
     folders = list(runs)
     first = runs[folders[0]]
+    same = (*PATHS, "pool", "scratch", "rank")
     for folder, other in runs.items():
-        differing = [name for name in SAME if getattr(first, name) != getattr(other, name)]
+        differing = [name for name in same if getattr(first, name) != getattr(other, name)]
         if differing:
             raise SystemExit(
                 f"{folder} did not begin as {folders[0]} did: --{differing[0]} differs."

@@ -29,9 +29,6 @@ from duplex.training.evaluation.hearing import AFTER_TICKS, open_recognizer, val
 from duplex.training.scenes.recognition import decode_words, join_words
 from duplex.weights import DEFAULT_AGENT
 
-# Shares of a curve's sum for which is told how many of its first entries hold them.
-SHARES = (0.9, 0.99)
-
 
 @dataclass
 class Stream:
@@ -169,11 +166,15 @@ def likeliest_phones(
 
 
 def probe_layers(
-    encoder: Encoder, mels: list[torch.Tensor], jacobians: int = 4
+    encoder: Encoder,
+    mels: list[torch.Tensor],
+    jacobians: int = 4,
+    shares: tuple[float, ...] = (0.9, 0.99),
 ) -> tuple[list[dict], dict[str, torch.Tensor], list[torch.Tensor]]:
     """A row of figures for every layer, its curves by name [layers, ...], its units' activations.
 
     Gradients are taken of the first `jacobians` streams, which are long enough and cheap enough.
+    shares: of a curve's sum, for which is told how many of its first entries hold them.
     """
     found = activity(encoder, mels)
     reach = torch.stack([influence(encoder, mel) for mel in mels[:jacobians]]).mean(0)
@@ -186,11 +187,11 @@ def probe_layers(
         is_at_work = work[n] > 0.1 * work[n].mean()
         rows.append(
             {
-                "attention s": [_seconds(held(attention.mean(0), share)) for share in SHARES],
-                "each head s": [_seconds(frames) for frames in held(attention, SHARES[0])],
-                "influence s": [_seconds(held(reach[n], share)) for share in SHARES],
+                "attention s": [_seconds(held(attention.mean(0), share)) for share in shares],
+                "each head s": [_seconds(frames) for frames in held(attention, shares[0])],
+                "influence s": [_seconds(held(reach[n], share)) for share in shares],
                 "units at work": int(is_at_work.sum()),
-                "units that hold": [int(held(moved[n], share)) for share in SHARES],
+                "units that hold": [int(held(moved[n], share)) for share in shares],
                 "units": work.shape[1],
                 "effective rank": round(effective_rank(found.outputs[n]), 1),
                 "channels": found.outputs[n].shape[1],

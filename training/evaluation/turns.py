@@ -33,10 +33,6 @@ INTO_KINDS = {
     "back_channel": "back-channels that stop it",
     "interruption": "interruptions it yields to",
 }
-# Ticks that an answer is waited for: 3 s.
-WAIT_TICKS = 38
-# Ticks for which the agent is watched after what was said into its answer: 2 s.
-WATCH_TICKS = 25
 
 
 @dataclass
@@ -53,6 +49,8 @@ class Talk:
     wrote_on: bool = False  # whether more of the answer came after the second sound had begun
     answered_again: bool = False
     tick: int = 0
+    wait_ticks: int = 38  # that an answer is waited for: 3 s
+    watch_ticks: int = 25  # for which it is watched after the second sound: 2 s
 
     def script(self, slot: int) -> Generator[np.ndarray, Tick, "Talk"]:
         """The session; it returns the talk itself."""
@@ -97,9 +95,9 @@ class Talk:
         """Whether nothing more is to be learned."""
         now = self.tick * TICK_SAMPLES
         if self.second_at is not None:
-            return now > self.second_at + len(self.second) + WATCH_TICKS * TICK_SAMPLES
+            return now > self.second_at + len(self.second) + self.watch_ticks * TICK_SAMPLES
         has_voice = self.second is None and self.voice_at is not None and now > len(self.sound)
-        return has_voice or now > len(self.sound) + WAIT_TICKS * TICK_SAMPLES
+        return has_voice or now > len(self.sound) + self.wait_ticks * TICK_SAMPLES
 
 
 def with_pause(

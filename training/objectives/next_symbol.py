@@ -19,17 +19,6 @@ from duplex.training.scenes.sequence import IGNORE, Sequence
 
 # Share of the <next> labels that are learned.
 NEXT_KEPT = 0.25
-# Rare decisions that everything after them hangs on count more.
-WEIGHTS = {"stop": 4.0, "aside": 2.0, "end of user": 2.0}
-# Names of the controls among the labels; text is "hearing" or "speaking".
-CONTROL_KINDS = {
-    tokens.NEXT: "next",
-    tokens.USER: "user",
-    tokens.USER_END: "end of user",
-    tokens.ASIDE: "aside",
-    tokens.END: "end",
-    tokens.STOP: "stop",
-}
 
 
 def collate_examples(lm: LM, batch: list) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -76,6 +65,14 @@ def visible_positions(config: LMConfig, sequence: Sequence, length: int) -> np.n
 
 def label_kinds(sequence: Sequence) -> np.ndarray:
     """What each label is [L]: "hearing" or "speaking" text, or the control's name."""
+    controls = {
+        tokens.NEXT: "next",
+        tokens.USER: "user",
+        tokens.USER_END: "end of user",
+        tokens.ASIDE: "aside",
+        tokens.END: "end",
+        tokens.STOP: "stop",
+    }
     names = []
     stream = "speaking"
     for token, label in zip(sequence.token.tolist(), sequence.label.tolist(), strict=True):
@@ -83,7 +80,7 @@ def label_kinds(sequence: Sequence) -> np.ndarray:
             stream = "hearing"
         elif token in (tokens.USER_END, tokens.ASIDE, tokens.AGENT):
             stream = "speaking"
-        names.append(CONTROL_KINDS.get(label, stream))
+        names.append(controls.get(label, stream))
     return np.array(names)
 
 
@@ -117,7 +114,9 @@ def symbol_losses(
 
 def weighted_mean(loss: Tensor, kinds: np.ndarray) -> Tensor:
     """The mean of losses [N], weighted by their kinds."""
-    weights = torch.tensor([WEIGHTS.get(kind, 1.0) for kind in kinds], device=loss.device)
+    # Rare decisions that everything after them hangs on count more.
+    rare = {"stop": 4.0, "aside": 2.0, "end of user": 2.0}
+    weights = torch.tensor([rare.get(kind, 1.0) for kind in kinds], device=loss.device)
     return (loss * weights).sum() / weights.sum()
 
 

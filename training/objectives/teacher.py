@@ -16,16 +16,6 @@ from duplex.model.ctranslate2 import read_tensors
 from duplex.model.encoder import Encoder, EncoderConfig
 from duplex.model.features import TAIL_SAMPLES, log_power, normalise
 
-# Our names inside a layer -> Whisper's.
-LAYER_NAMES = {
-    "norm1": "self_attention/layer_norm",
-    "qkv": "self_attention/linear_0",
-    "out": "self_attention/linear_1",
-    "norm2": "ffn/layer_norm",
-    "up": "ffn/linear_0",
-    "down": "ffn/linear_1",
-}
-
 
 def load_whisper(encoder: Encoder, path: str | Path) -> Tensor:
     """Fill the encoder with Whisper's weights, as far as they go.
@@ -34,8 +24,17 @@ def load_whisper(encoder: Encoder, path: str | Path) -> Tensor:
     """
     stored = read_tensors(path, "encoder/")
     names = {name: name for name in ("conv1", "conv2")} | {"norm": "layer_norm"}
+    # Our names inside a layer -> Whisper's.
+    layer = {
+        "norm1": "self_attention/layer_norm",
+        "qkv": "self_attention/linear_0",
+        "out": "self_attention/linear_1",
+        "norm2": "ffn/layer_norm",
+        "up": "ffn/linear_0",
+        "down": "ffn/linear_1",
+    }
     for i in range(encoder.config.layers):
-        names |= {f"blocks.{i}.{ours}": f"layer_{i}/{name}" for ours, name in LAYER_NAMES.items()}
+        names |= {f"blocks.{i}.{ours}": f"layer_{i}/{name}" for ours, name in layer.items()}
     weights = {}
     for ours, theirs in names.items():
         for kind, other in (("weight", "gamma"), ("bias", "beta")):

@@ -25,11 +25,6 @@ from duplex.training.scenes.scene import (
 )
 from duplex.training.scenes.sequence import IGNORE, Sequence, Spell, time_to_yield
 
-# Seconds: a longer silence between two words of one speaker parts two turns.
-TURN_GAP_S = 1.0
-# Seconds from a turn's last word to its </user> at the latest; less than TURN_GAP_S, so no turn
-# waits for the one before.
-MAX_END_S = 0.9
 # Seconds of a window at most.
 WINDOW_S = 20.0
 # Seconds of silence at least before the turn that a window begins with.
@@ -50,11 +45,11 @@ class Conversation:
     spans: list[tuple[float, float]] = field(default_factory=list)
 
 
-def split_turns(words: list[Word]) -> list[list[Word]]:
-    """The words of one speaker, parted at the silences."""
+def split_turns(words: list[Word], gap_s: float = 1.0) -> list[list[Word]]:
+    """The words of one speaker, parted where two have a silence longer than gap_s between them."""
     turns: list[list[Word]] = []
     for word in words:
-        if turns and word.start - turns[-1][-1].end <= TURN_GAP_S:
+        if turns and word.start - turns[-1][-1].end <= gap_s:
             turns[-1].append(word)
         else:
             turns.append([word])
@@ -115,14 +110,17 @@ def is_interruption(turn: UserTurn, spoken: list[Word]) -> bool:
     return in_mid_sentence and 0.2 <= end - begin <= 1.5 and turn.words[-1].end > end
 
 
-def window_end(conversation: Conversation, start: float) -> float:
+def window_end(conversation: Conversation, start: float, max_end_s: float = 0.9) -> float:
     """The end of the longest window from `start` that holds no part of a user turn.
 
     What the agent says may go on beyond it, and silence may follow the recording.
+
+    max_end_s: from a turn's last word to its </user> at the latest; less than the gap between two
+    turns, so none waits for the one before.
     """
-    end = min(start + WINDOW_S, conversation.seconds + MAX_END_S + TICK_S)
+    end = min(start + WINDOW_S, conversation.seconds + max_end_s + TICK_S)
     for turn in reversed(conversation.user):
-        if turn.words[0].start < end < turn.words[-1].end + MAX_END_S:
+        if turn.words[0].start < end < turn.words[-1].end + max_end_s:
             end = turn.words[0].start
     return end
 

@@ -12,14 +12,6 @@ from pathlib import Path
 
 from duplex.training.text.templates import expand, read_lines
 
-# Outdated, cut off or disputed in countries.json.
-LEFT_OUT = """Burundi|Chad|Christmas Island|Congo|Fiji Islands|French Guiana|Guam|Hong Kong|Israel
-|Kiribati|Macao|Marshall Islands|American Samoa|Mayotte|Monaco|Montserrat|Netherlands Antilles
-|New Caledonia|Norfolk Island|Northern Mariana Islands|Palau|Palestine|Pitcairn|Saint Helena
-|Saint Pierre and Miquelon|Svalbard and Jan Mayen|Tokelau|Wallis and Futuna|Western Sahara|Sri Lanka
-|Myanmar|San Marino|Djibouti|Gibraltar|Anguilla|Ivory Coast|Suriname
-|Guadeloupe""".replace("\n", "").split("|")
-
 # By what is asked for: the question's and the answer's template (duplex.training.text.templates).
 QUESTIONS = {
     "capital": (
@@ -59,10 +51,6 @@ QUESTIONS = {
         "$capital is the capital of $name.|$capital is in $name.|$capital is the capital of $name.",
     ),
 }
-FOLLOW_UP = (
-    "{And what about|What about|And|How about|And what about} {$name|$name|the one of $name}?"
-)
-FULL_ANSWER = {topic: answer.split("|It's")[0] for topic, (_, answer) in QUESTIONS.items()}
 
 
 @dataclass
@@ -109,6 +97,15 @@ def load_countries(data: Path) -> list[Country]:
 
     Of these only capital and continent are known.
     """
+    # Outdated, cut off or disputed in countries.json.
+    left_out = (
+        "Burundi|Chad|Christmas Island|Congo|Fiji Islands|French Guiana|Guam|Hong Kong|Israel"
+        "|Kiribati|Macao|Marshall Islands|American Samoa|Mayotte|Monaco|Montserrat"
+        "|Netherlands Antilles|New Caledonia|Norfolk Island|Northern Mariana Islands|Palau"
+        "|Palestine|Pitcairn|Saint Helena|Saint Pierre and Miquelon|Svalbard and Jan Mayen|Tokelau"
+        "|Wallis and Futuna|Western Sahara|Sri Lanka|Myanmar|San Marino|Djibouti|Gibraltar|Anguilla"
+        "|Ivory Coast|Suriname|Guadeloupe"
+    ).split("|")
     countries = []
     for line in read_lines("countries"):
         name, capital, currency, language, continent = (part.strip() for part in line.split("|"))
@@ -121,7 +118,7 @@ def load_countries(data: Path) -> list[Country]:
         plain = name.isascii() and capital.isascii() and not re.search(r"[(),.]", name + capital)
         if (
             name in names
-            or name in LEFT_OUT
+            or name in left_out
             or not (plain and capital and row.get("continent"))
             or len(name) > 25
         ):
@@ -150,8 +147,9 @@ def country_exchange(
     key = turns[0][0] if country.known else country.name
     if country.known and topic != "owner" and rng.random() < 0.15:
         for other in rng.sample([c for c in known if c is not country], rng.choice([1, 1, 2])):
-            is_capital = topic == "capital"
-            template = FOLLOW_UP if is_capital else FOLLOW_UP.replace("|the one of $name", "")
+            template = "{And what about|What about|And|How about|And what about} {$name|$name"
+            template += "|the one of $name}?" if topic == "capital" else "}?"
             question = expand(template, rng, other.slots())
-            turns.append((question, expand(FULL_ANSWER[topic], rng, other.slots())))
+            full_answer = QUESTIONS[topic][1].split("|It's")[0]
+            turns.append((question, expand(full_answer, rng, other.slots())))
     return key, turns

@@ -34,11 +34,6 @@ SUM = {
         "$a divided by $b is $c.|$a divided by $b is $c.|That's $c.|The answer is $c.",
     ),
 }
-# By sign: what may follow a sum, and 1 or -1.
-FOLLOW_UP = {
-    "+": ("And {$c plus $d|plus $d|if you add $d}?|{Now add|Then add} $d.", 1),
-    "-": ("And {$c minus $d|minus $d|if you take away $d}?|Now {subtract|take away} $d.", -1),
-}
 
 
 def number_words(n: int) -> str:
@@ -80,7 +75,13 @@ def arithmetic(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
     turns = [(expand(question, rng, slots), expand(answer, rng, slots))]
     if rng.random() < 0.12 and c >= 2:
         sign = rng.choice("+-")
-        template, direction = FOLLOW_UP[sign]
+        template, direction = {
+            "+": ("And {$c plus $d|plus $d|if you add $d}?|{Now add|Then add} $d.", 1),
+            "-": (
+                "And {$c minus $d|minus $d|if you take away $d}?|Now {subtract|take away} $d.",
+                -1,
+            ),
+        }[sign]
         d = rng.randint(1, min(c, 10))
         result = number_words(c + direction * d)
         word = "plus" if sign == "+" else "minus"
