@@ -1,6 +1,8 @@
 """Fixtures: a clock that a test drives, and a server on a real loopback socket."""
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -13,6 +15,10 @@ from tests.tiny_agent import TinyAgent
 # A busy machine is no failure.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+# Networks are tiny here: a second thread of torch would take more time than it saves, and much more
+# where the machine is busy. Torch reads it when it is first imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 LEFT_OUT = pytest.StashKey[int]()
 
@@ -37,6 +43,14 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     left_out = config.stash.get(LEFT_OUT, 0)
     if left_out:
         terminalreporter.write_line(f"not run: {left_out} of client libraries (make test-clients)")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Give torch one thread again after a test in which another library asked for more."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def test_it_answers_what_was_asked(conversation):
 
 def test_its_voice_can_be_understood(conversation):
     """Whisper hears the agent's own text, and there is silence where it says nothing."""
-    whisper = Whisper(weights.whisper_base(), threads=2)
+    whisper = Whisper(weights.whisper_base(), threads=1)
     said = [row["said"] for row in conversation]
     heard = [whisper.text(row["voice"]) for row in conversation]
     for row in conversation:
