@@ -5,7 +5,7 @@
 | NAME     | what is measured                                     | in training/evaluation/ |
 |----------|------------------------------------------------------|-------------------------|
 | agent    | recorded questions in, what it heard and said out    | conversation.py         |
-| hearing  | encoder and lexicon beside the offline teacher       | hearing.py, probe.py    |
+| hearing  | words heard, by source, beside Whisper tiny.en       | hearing.py              |
 | voice    | codec and talker, by a recogniser and by DNSMOS      | voice.py                |
 | align    | how speech and text meet in the LM                   | align.py                |
 | facts    | what is answered right by voice, and in text         | facts.py                |
@@ -26,7 +26,6 @@ from duplex.training.evaluation.conversation import evaluate_agent
 from duplex.training.evaluation.facts import evaluate_facts
 from duplex.training.evaluation.hearing import evaluate_hearing
 from duplex.training.evaluation.learning_curve import plot_training
-from duplex.training.evaluation.probe import probe
 from duplex.training.evaluation.turns import evaluate_turns
 from duplex.training.evaluation.voice import evaluate_voice
 
@@ -87,16 +86,50 @@ def add_agent_options(parser: argparse.ArgumentParser) -> None:
 
 def add_hearing_options(parser: argparse.ArgumentParser) -> None:
     """Options of `evaluate hearing`."""
-    add_sounds(parser)
-    add_noise(parser)
     parser.add_argument(
-        "--hour", type=float, default=60.0, help="minutes of the long stream (default %(default)s)"
+        "--data", type=Path, help="data folder with audio.jsonl and perhaps measure.jsonl"
     )
-    parser.add_argument("--encoder", type=Path, help="folder of another encoder than the agent's")
     parser.add_argument(
-        "--probe",
-        action="store_true",
-        help="how much past and how many units each layer uses instead",
+        "--kokoro",
+        type=Path,
+        help="folder of Kokoro's voice vectors (*.bin); without it five Japanese voices speak",
+    )
+    parser.add_argument(
+        "--known",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="a source, or a part of its name, that the weights were trained on, besides those "
+        "that the encoder's folder tells; repeatable",
+    )
+    parser.add_argument(
+        "--row",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="measure only rows with this in their names; repeatable",
+    )
+    parser.add_argument(
+        "--second-pass",
+        default="tiny",
+        help="which Whisper reads turns again, where the agent has a second pass "
+        "(default %(default)s)",
+    )
+    parser.add_argument("--clips", type=int, default=60, help="of each row (default %(default)s)")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=30.0,
+        help="of noise, tones, music and silence (default %(default)s)",
+    )
+    parser.add_argument(
+        "--hour",
+        type=float,
+        default=6.0,
+        help="minutes of the long stream; 0: none (default %(default)s)",
+    )
+    parser.add_argument(
+        "--encoder", type=Path, help="folder of another encoder, with the agent's lexicon, no LM"
     )
     parser.add_argument(
         "--plot",
@@ -135,7 +168,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
     add_agent_options(add("agent", "recorded questions in, what it heard and said out"))
     add_hearing_options(
-        add("hearing", "encoder and lexicon beside the offline teacher", aliases=("ears",))
+        add("hearing", "words heard, by source, beside Whisper tiny.en", aliases=("ears",))
     )
     add_sounds(add("voice", "codec and talker, by a recogniser and by DNSMOS"))
     add_align_options(add("align", "how speech and text meet in the LM"))
@@ -165,7 +198,7 @@ def chosen(args: argparse.Namespace) -> tuple[str, Callable[[argparse.Namespace]
     encoder = f"-{args.encoder.name}" if args.encoder else ""
     if args.plot:
         return f"training{encoder}", plot_training
-    return (f"probe{encoder}", probe) if args.probe else (f"hearing{encoder}", evaluate_hearing)
+    return f"hearing{encoder}", evaluate_hearing
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from duplex.checkpoint import SCALE, quantize, read, write_compressed
 from duplex.model.codec import load_codec, stored_tensors
 from duplex.model.tokens import COMPRESSED_TOKENIZER
 from duplex.training.common.options import part_folder
+from duplex.training.data.provenance import trained_on, write_sources
 from duplex.weights import DEFAULT_AGENT
 
 
@@ -38,10 +39,9 @@ def export_part(
 ) -> None:
     """Write a run's part in 8 bits.
 
-    window: frames of the encoder's past to keep, if fewer than it was trained with
-    (duplex.training.evaluate hearing --probe). strength: of the LM's adapters, as a share of what
-    they were trained with. Weights between the base LM's and the trained ones know more of what the
-    base LM knew (Wortsman et al., 2022, arXiv 2109.01903).
+    window: frames of the encoder's past to keep, if fewer than it was trained with. strength: of
+    the LM's adapters, as a share of what they were trained with. Weights between the base LM's and
+    the trained ones know more of what the base LM knew (Wortsman et al., 2022, arXiv 2109.01903).
     """
     config = json.loads((run / "config.json").read_text())
     tensors = read(run / "model.safetensors")
@@ -109,10 +109,20 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         type=float,
         help="of the LM's adapters, as a share of what they were trained with",
     )
+    parser.add_argument(
+        "--source",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="that the encoder was trained on, besides those that its run tells (an average tells "
+        "none); repeatable",
+    )
     parser.add_argument("--out", type=Path, required=True, help="agent folder")
     args = parser.parse_args(arguments)
     if args.window and not args.encoder:
         parser.error("--window needs --encoder, the run whose past is cut")
+    if args.source and not args.encoder:
+        parser.error("--source needs --encoder, the run that was trained on it")
     if args.strength and not args.lm:
         parser.error("--strength needs --lm, the run whose adapters are weakened")
     return args
@@ -123,6 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
     out = args.out
     if args.encoder:
         export_part(args.encoder, out / "encoder", window=args.window)
+        write_sources(out / "encoder", [*(trained_on(args.encoder) or []), *args.source])
     if args.lm:
         export_part(args.lm, out / "lm", strength=args.strength)
     if args.draft:

@@ -1,4 +1,4 @@
-"""Evaluating hearing: clips side by side keep their order, and what was done is not done again."""
+"""Evaluating hearing: the table's figures, the order of clips, and what is not done again."""
 
 import json
 from argparse import Namespace
@@ -8,18 +8,32 @@ import pytest
 
 from duplex.audio import TICK_SAMPLES
 from duplex.events import Event
-from duplex.training.evaluation.disturbances import wordless, words_per_minute
-from duplex.training.evaluation.hearing import Results, Teacher, agent_transcripts
+from duplex.training.evaluation.hearing import (
+    Entry,
+    Results,
+    group_of,
+    known_sources,
+    markdown,
+    measures_of,
+    table,
+)
 from duplex.training.evaluation.learning_curve import plot_training
+from duplex.training.evaluation.listeners import (
+    Heard,
+    Remembered,
+    agent_transcripts,
+    clip_listener,
+)
 
 
 class Echo:
-    """Two slots; writes down the tick's loudness, three ticks later."""
+    """Two slots; writes down the tick's loudness three ticks later, and ends the turn at 9."""
 
     slots = 2
 
     def __init__(self):
         self.late: list[list[str]] = [[], []]
+        self.ticks = 0
 
     def open(self, slot: int, seed: int) -> None:
         self.late[slot] = ["", "", ""]
@@ -28,28 +42,47 @@ class Echo:
         self.late[slot] = []
 
     def step(self, heard: np.ndarray, active: list[int]):
+        self.ticks += 1
         events = [[], []]
         for slot in active:
-            self.late[slot].append(
-                f" {round(float(heard[slot].max()))}" if heard[slot].any() else ""
-            )
-            events[slot].append(Event("heard", 0, self.late[slot].pop(0)))
+            text = f" {round(float(heard[slot].max()))}" if heard[slot].any() else ""
+            self.late[slot].append(text)
+            if piece := self.late[slot].pop(0):
+                events[slot].append(Event("heard", 0, piece))
+                if piece == " 9":
+                    events[slot] += [Event("corrected", 0, "nine"), Event("user_ended", 0)]
+                    events[slot].append(Event("agent_started", 0))
         return heard, events
 
 
+def sound(*levels: float) -> np.ndarray:
+    """A tick of each level, the last one a little short."""
+    return np.repeat(np.array(levels, np.float32), TICK_SAMPLES)[:-7]
+
+
 def test_clips_side_by_side_come_back_in_their_order():
-    waves = [
-        np.full(ticks * TICK_SAMPLES - 7, level, np.float32)
-        for ticks, level in ((3, 1), (1, 2), (2, 3))
-    ]
-    assert [text.split() for text in agent_transcripts(Echo(), waves)] == [
-        ["1"] * 3,
-        ["2"],
-        ["3"] * 2,
-    ]
+    waves = [sound(1, 1, 1), sound(2), sound(3, 3)]
+    found = agent_transcripts(Echo(), waves)
+    assert [heard.text.split() for heard in found] == [["1"] * 3, ["2"], ["3"] * 2]
+    assert not any(heard.is_answered for heard in found)
 
 
-def test_teacher_hears_no_sound_twice(tmp_path):
+def test_what_was_read_again_counts_and_ends_the_session():
+    waiting = Echo()
+    assert agent_transcripts(waiting, [sound(1, 1)]) == [Heard("1 1", False)]
+    ended = Echo()
+    assert agent_transcripts(ended, [sound(1, 9)]) == [Heard("nine", True)]
+    assert ended.ticks < waiting.ticks
+
+
+def test_clips_get_their_silence():
+    lengths = []
+    listener = clip_listener(lambda wave: lengths.append(len(wave)) or "so")
+    assert listener([sound(1), sound(1, 2)], 2) == [Heard("so"), Heard("so")]
+    assert lengths == [3 * TICK_SAMPLES - 7, 4 * TICK_SAMPLES - 7]
+
+
+def test_no_sound_is_heard_twice(tmp_path):
     heard = []
 
     def recognise(wave: np.ndarray) -> str:
@@ -57,8 +90,8 @@ def test_teacher_hears_no_sound_twice(tmp_path):
         return "so it is"
 
     for _ in range(2):  # the second reads what the first has kept
-        teacher = Teacher(tmp_path / "teacher.jsonl", recognise)
-        assert [teacher.transcribe(np.full(9, level, np.float32)) for level in (0.1, 0.2, 0.1)] == [
+        whisper = Remembered(tmp_path / "heard.jsonl", recognise)
+        assert [whisper.transcribe(np.full(9, level, np.float32)) for level in (0.1, 0.2, 0.1)] == [
             "so it is"
         ] * 3
     assert len(heard) == 2
@@ -73,6 +106,61 @@ def test_results_of_the_same_setting_are_kept(tmp_path):
     assert done == [7, 7]  # of each setting once
 
 
+def entry(text: str, heard: str, is_answered: bool | None = None, seconds: float = 20.0) -> Entry:
+    return Entry(text, seconds, heard, is_answered)
+
+
+def figure(name: str, number: int, *entries: Entry) -> float:
+    """A set's figure of these entries: that of its `number`-th measure."""
+    [measure] = measures_of(name)[number : number + 1]
+    scores = np.array([measure.score(entry) for entry in entries], float)
+    return measure.scale * scores[:, 0].sum() / scores[:, 1].sum()
+
+
+def test_each_set_has_its_measure():
+    words = entry("i like grey", "I like Gray."), entry("so it is", "so he is")
+    assert figure("LibriSpeech", 0, *words) == pytest.approx(100 / 6)
+    orders = entry("iced mocha twelve ounce", "a mocha, 12 ounces"), entry("latte", "latte")
+    assert figure("benchmark, orders", 0, *orders) == pytest.approx(80)
+    digits = entry("four two, oh one", "4201."), entry("one two", "three two")
+    assert figure("digits", 0, *digits) == 50
+    assert figure("digits", 1, *digits) == pytest.approx(100 * 5 / 6)
+    address = entry("anna dot fox at example dot com", "anna.fox@example.com.")
+    assert figure("e-mail addresses", 0, address) == 100
+    assert figure("single words", 0, entry("Okay.", "OK"), entry("No.", "no no")) == 50
+    begun = entry("why is it", "why is"), entry("who are you", "are you")
+    assert figure("questions from the first sample on", 0, *begun) == 50
+    noise = entry("", "so it", False), entry("", "", True)
+    assert figure("noise, tones, music, silence", 0, *noise) == pytest.approx(3)
+    assert figure("noise, tones, music, silence", 1, *noise) == 50
+
+
+def test_known_sources_stand_apart_and_nobody_is_answered_by_whisper():
+    noise = "noise, tones, music, silence"
+    heard = {
+        "A test": {"first pass": [entry("so it is", "so is")] * 3, "tiny.en": [entry("so", "so")]},
+        "B": {"first pass": [entry("so", "no")], "tiny.en": [entry("so", "so")]},
+        noise: {"first pass": [entry("", "", False)], "tiny.en": [entry("", "so")]},
+    }
+    sources = {"A test": "github:x/a", "B": "github:x/b", noise: "noise"}
+    groups = {name: group_of(source, ["x/A"]) for name, source in sources.items()}
+    assert list(groups.values()) == ["known", "unseen", "nobody"]
+    rows = table(heard, groups)
+    assert [row["clips"] for row in rows] == [3, 1, 1, 1]
+    assert rows[0]["figures"] == {"first pass": [33.33] * 3, "tiny.en": [0.0] * 3}
+    assert rows[3]["figures"] == {"first pass": [0.0] * 3, "tiny.en": None}
+    lines = markdown(rows).splitlines()
+    assert lines[0] == "| Sources that no training has seen | | clips | first pass | tiny.en |"
+    assert lines[2] == "| B | WER, % | 1 | 100.0 (100.0 to 100.0) | 0.0 (0.0 to 0.0) |"
+    assert lines[-1].endswith("| 0.0 (0.0 to 0.0) | – |")
+
+
+def test_an_encoder_must_tell_its_sources(tmp_path):
+    with pytest.raises(SystemExit, match="--known"):
+        known_sources(tmp_path, [])
+    assert known_sources(tmp_path, ["kokoro"]) == ["kokoro"]
+
+
 def test_learning_curve_has_a_line_for_each_pool(tmp_path):
     lines = [
         {"minutes": m, "pool": p, "phone_errors": w}
@@ -84,12 +172,3 @@ def test_learning_curve_has_a_line_for_each_pool(tmp_path):
     args = Namespace(plot=tmp_path / "log.jsonl", result=tmp_path / "training.json")
     assert plot_training(args) == {"a": [10, 0.5], "b": [5, 0.8]}
     assert (tmp_path / "training.png").stat().st_size > 1000
-
-
-def test_wordless_sound_has_words_per_minute():
-    noises = [np.random.default_rng(1).integers(-9000, 9000, 48_000).astype(np.int16)]
-    waves = wordless(noises, 5 / 3, np.random.default_rng(0))
-    assert (
-        len(waves) == 5 and not waves[0].any() and all(0 < np.abs(wave).max() for wave in waves[1:])
-    )
-    assert words_per_minute(["so it is", "", "", "", ""], waves) == pytest.approx(1.8)

@@ -9,7 +9,9 @@ from safetensors.torch import load_file
 from duplex import checkpoint
 from duplex.training import export
 from duplex.training.average import average
+from duplex.training.data.provenance import trained_on
 from duplex.weights import DEFAULT_AGENT
+from tests.tiny_speech_agent import tiny_encoder
 from tests.training.helpers import strings, tiny_lm
 
 
@@ -26,6 +28,17 @@ def test_an_exported_lm_makes_a_whole_agent(tmp_path):
         shipped = (DEFAULT_AGENT / name / "model.safetensors").read_bytes()
         assert (out / name / "model.safetensors").read_bytes() == shipped
     assert (out / "tokenizer.json.gz").exists()
+
+
+def test_an_exported_encoder_tells_its_sources(tmp_path):
+    encoder = tiny_encoder()
+    checkpoint.save(encoder.state_dict(), encoder.config, tmp_path / "run")
+    out = tmp_path / "agent"
+    options = ("--encoder", tmp_path / "run", "--out", out)
+    export.main(strings(*options, "--source", "x/b", "--source", "x/a"))
+    assert trained_on(out / "encoder") == ["x/a", "x/b"]
+    export.main(strings(*options))  # These weights tell nothing, so what stood there is wrong.
+    assert trained_on(out / "encoder") is None
 
 
 def test_parts_that_are_there_stay(tmp_path):

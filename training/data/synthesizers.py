@@ -220,6 +220,22 @@ def kokoro_voices(folder: Path) -> dict[str, np.ndarray]:
     return {file.stem: np.fromfile(file, np.float32).reshape(-1, 256) for file in files}
 
 
+def held_out_voices(kokoro: Kokoro, folder: Path | None) -> list[np.ndarray]:
+    """The vectors [510, 256] of the voices that only measure.
+
+    folder: of vectors (*.bin), as for `kokoro_voices`; without it they are the five Japanese ones
+    that come with the weights.
+    """
+    if folder is None:
+        return kokoro.voices
+    files = [
+        file
+        for file in sorted(folder.glob("*.bin"))
+        if any(fnmatch(file.stem, name) for name in HELD_OUT_KOKORO)
+    ]
+    return [np.fromfile(file, np.float32).reshape(-1, 256) for file in files]
+
+
 class KokoroVoice:
     """Kokoro with its durations brought out, in one of its voices or in a mixture of two."""
 

@@ -21,9 +21,10 @@ from duplex import weights
 from duplex.agent import load_agent
 from duplex.audio import SAMPLE_RATE, TICK_MS
 from duplex.bench.recognizer import Whisper
+from duplex.training.data.pool import Pool
 from duplex.training.evaluation.error_rate import error_rate
-from duplex.training.evaluation.hearing import resident_megabytes, valid_clips
 from duplex.training.evaluation.play import Answer, Tick, ask, play
+from duplex.training.evaluation.stream import resident_megabytes
 
 
 def read_questions(folder: Path) -> tuple[dict[str, str], list[np.ndarray]]:
@@ -34,6 +35,21 @@ def read_questions(folder: Path) -> tuple[dict[str, str], list[np.ndarray]]:
         wave, rate_hz = soundfile.read(folder / name, dtype="float32")
         waves.append(soxr.resample(wave, rate_hz, SAMPLE_RATE).astype(np.float32))
     return texts, waves
+
+
+def valid_clips(folder: Path, count: int, max_s: float = 12) -> tuple[list[str], list[np.ndarray]]:
+    """Texts and waves of at most `count` clips of a pool's `valid` split, evenly over the pool.
+
+    They have three words or more and are shorter than max_s.
+    """
+    pool = Pool(folder, split="valid")
+    fit = [
+        i
+        for i, entry in enumerate(pool.entries)
+        if len(entry["text"].split()) >= 3 and entry["samples"] < max_s * SAMPLE_RATE
+    ]
+    fit = fit[:: max(1, len(fit) // count)][:count]
+    return [pool.entries[i]["text"] for i in fit], [pool.wave(i) for i in fit]
 
 
 def conversation(

@@ -4,16 +4,16 @@ import difflib
 import re
 from functools import lru_cache
 
-from duplex.model.spoken_form import spoken_form
 from duplex.training.data.normalize import word_errors
+from duplex.training.evaluation.normal_form import normal_form
 
 # Words in a row that are missing, or too many: fewer may be a mishearing.
 MIN_LOST_WORDS = 3
 
 
 def error_rate(wanted: list[str], heard: list[str]) -> float:
-    """Word errors over the words of all `wanted` texts, both in their spoken form."""
-    pairs = [(spoken_form(a), spoken_form(b)) for a, b in zip(wanted, heard, strict=True)]
+    """Word errors over the words of all `wanted` texts, both in their normal form."""
+    pairs = [(normal_form(a), normal_form(b)) for a, b in zip(wanted, heard, strict=True)]
     return _rate(pairs)
 
 
@@ -41,7 +41,7 @@ def _reader():
 
 def has_lost_words(wanted: str, heard: str) -> bool:
     """Whether MIN_LOST_WORDS in a row were skipped, repeated or made up."""
-    a = spoken_form(wanted).split()
-    b = spoken_form(heard).split()
+    a = normal_form(wanted).split()
+    b = normal_form(heard).split()
     changes = difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
     return any(abs((i2 - i1) - (j2 - j1)) >= MIN_LOST_WORDS for _, i1, i2, j1, j2 in changes)

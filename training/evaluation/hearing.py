@@ -1,253 +1,209 @@
-"""Measure hearing: word error rates of encoder and lexicon beside those of the offline teacher.
+"""Measure hearing by source: what the agent has read of clips, beside Whisper tiny.en offline.
 
-    python -m duplex.training.evaluate hearing --pool pools/real --pool pools/many --noise DATA \\
+    python -m duplex.training.evaluate hearing --data DATA --kokoro package/voices \\
         --out runs/evaluation
-    python -m duplex.training.evaluate hearing --encoder runs/encoder --pool ...    another encoder
-    python -m duplex.training.evaluate hearing --plot runs/encoder/log.jsonl        a learning curve
+    python -m duplex.training.evaluate hearing --data DATA --encoder runs/encoder   its recogniser
+    python -m duplex.training.evaluate hearing --plot runs/encoder/log.jsonl          a curve
 
-Every clip is one that no training heard (a pool's `valid` split: other speakers, other sentences).
-The teacher is Whisper tiny.en, offline, on the same disturbed clip; what it heard stays in
-OUT/teacher.jsonl. Also: what the agent's LM writes down of the clean clips, words invented in noise
-and silence and in the agent's own voice that leaks back, the tick's time, memory, and error rate
-over an hour. With another encoder the LM is left out. Started again with the same arguments it goes
-on where it stopped.
+A measure of hearing is taken on sources, not only on speakers, that no training has seen. Which
+sources the weights were trained on, the encoder's folder tells (duplex.training.data.provenance),
+or `--known SOURCE`, a part of a source's name, repeatable. Of those the test speakers are measured,
+in a table of their own.
+
+Columns are whole systems on the same sound:
+
+- `first pass`: what the agent's LM has read at the end of the turn, without a second pass; with
+  --encoder the best hypothesis of recogniser and lexicon, since the LM knows one encoder only,
+- `second pass (NAME)`: the same agent when Whisper NAME reads turns again, where it has that,
+- `tiny.en`: Whisper tiny.en, offline, of the whole clip; what it heard stays in OUT/tiny.en.jsonl.
+
+All that is compared goes through duplex.training.evaluation.normal_form. In brackets is what 95 %
+of draws of as many clips give (bootstrap). OUT/hearing.json has the tables, OUT/hearing-clips.json
+what was heard of every clip. Started again with the same arguments it goes on where it stopped.
 """
 
 import argparse
 import hashlib
 import json
-import time
-from collections.abc import Callable, Generator
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
-
-import numpy as np
-import torch
-from torch.nn import functional as F
 
 from duplex import weights
 from duplex.agent import load_agent
-from duplex.agent.loader import compiled
-from duplex.audio import ENCODER_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
+from duplex.agent.loader import LoadOptions
 from duplex.bench.recognizer import Whisper
-from duplex.events import Transcript
-from duplex.model import features
-from duplex.model.beam_search import BeamState, decode, n_best
-from duplex.model.parts import Parts
-from duplex.training.data.augment import load_noise
-from duplex.training.data.pool import Pool
-from duplex.training.evaluation.disturbances import disturbances, wordless, words_per_minute
-from duplex.training.evaluation.error_rate import error_rate
-from duplex.training.evaluation.play import Script, Tick, in_ticks, play, tick_at
-from duplex.training.evaluation.voice import speak
-from duplex.training.scenes.recognition import SpeechRecognizer, join_words, load_recognizer
-from duplex.training.text.templates import read_lines
+from duplex.training.data.normalize import word_errors
+from duplex.training.data.provenance import trained_on
+from duplex.training.evaluation import clip_sets
+from duplex.training.evaluation.clip_sets import ClipSet
+from duplex.training.evaluation.intervals import Score, interval, rate
+from duplex.training.evaluation.listeners import (
+    Listener,
+    Remembered,
+    agent_listener,
+    clip_listener,
+    transcribe,
+)
+from duplex.training.evaluation.normal_form import characters, normal_form, recalled
+from duplex.training.evaluation.spoken_items import spoken_sets
+from duplex.training.evaluation.stream import as_served, long_run, tick_times
+from duplex.training.scenes.recognition import SpeechRecognizer, load_recognizer
 
-# Ticks of silence after a clip, in which its last words are recognised.
-AFTER_TICKS = 10
-
-
-def open_recognizer(agent: Path, encoder: Path | None) -> SpeechRecognizer:
-    """The recogniser of an agent folder, or another encoder with the agent's lexicon."""
-    return load_recognizer(encoder or agent / "encoder", agent / "lexicon")
-
-
-def as_served(recognizer: SpeechRecognizer) -> SpeechRecognizer:
-    """The same recogniser, with the encoder compiled for this processor."""
-    return replace(recognizer, encoder=compiled(Parts(encoder=recognizer.encoder)).encoder)
+# Sessions of the agent side by side.
+SLOTS = 8
 
 
-def with_silence(wave: np.ndarray) -> torch.Tensor:
-    """wave, float32 [N] -> [1, N'], whole ticks with AFTER_TICKS of silence at the end."""
-    sound = torch.from_numpy(wave.astype(np.float32))
-    return F.pad(sound, (0, TICK_SAMPLES * AFTER_TICKS + -len(sound) % TICK_SAMPLES))[None]
+@dataclass(frozen=True)
+class Entry:
+    """One clip and what one listener made of it, as it is kept."""
+
+    text: str
+    seconds: float
+    heard: str
+    is_answered: bool | None  # None: whoever heard it answers nobody
 
 
-@torch.inference_mode()
-def transcribe(recognizer: SpeechRecognizer, wave: np.ndarray, is_turn: bool = True) -> str:
-    """What is heard of a clip, float32 [N].
+@dataclass(frozen=True)
+class Measure:
+    """What is counted of a clip, and how its rate is shown: times `scale`, with `unit`."""
 
-    The best hypothesis of it as one turn, or else the words as they were committed.
-    """
-    mel, _ = features.log_mel(with_silence(wave), features.initial_state(1))
-    beam = BeamState()
-    committed = [
-        decode(recognizer.lexicon, beam, tick.numpy())
-        for tick in recognizer.encoder(mel)[1][0].split(ENCODER_FRAMES_PER_TICK)
+    unit: str
+    score: Callable[[Entry], Score | None]
+    scale: float = 100.0
+
+
+def count_errors(entry: Entry) -> Score:
+    """Word errors, and words."""
+    wanted = normal_form(entry.text)
+    return word_errors(wanted, normal_form(entry.heard)), len(wanted.split())
+
+
+def count_right(entry: Entry) -> Score:
+    """Whether all words are right."""
+    return normal_form(entry.text) == normal_form(entry.heard), 1
+
+
+def count_spelled(entry: Entry) -> Score:
+    """Whether all letters and digits are right."""
+    return characters(entry.text) == characters(entry.heard), 1
+
+
+def count_characters(entry: Entry) -> Score:
+    """Letters and digits that are right: those wanted less the errors, at least none."""
+    wanted, heard = (" ".join(characters(text)) for text in (entry.text, entry.heard))
+    length = len(wanted.split())
+    return max(0, length - word_errors(wanted, heard)), length
+
+
+def count_first_word(entry: Entry) -> Score:
+    """Whether the first word is right."""
+    wanted, heard = (normal_form(text).split()[:1] for text in (entry.text, entry.heard))
+    return wanted == heard, 1
+
+
+def count_invented(entry: Entry) -> Score:
+    """Words, and minutes."""
+    return len(normal_form(entry.heard).split()), entry.seconds / 60
+
+
+def count_answered(entry: Entry) -> Score | None:
+    """Whether the agent began to speak."""
+    return None if entry.is_answered is None else (entry.is_answered, 1)
+
+
+WER = Measure("WER, %", count_errors)
+RIGHT = Measure("right, %", count_right)
+# By the last words of a set's name; all others are measured by word error rate.
+MEASURES = {
+    "orders": [Measure("words recalled, %", lambda entry: recalled(entry.text, entry.heard))],
+    "digits": [
+        Measure("strings right, %", count_spelled),
+        Measure("digits right, %", count_characters),
+    ],
+    "spelled": [
+        Measure("right, %", count_spelled),
+        Measure("letters right, %", count_characters),
+    ],
+    "e-mail addresses": [Measure("right, %", count_spelled)],
+    "single words": [RIGHT],
+    "questions, far field": [RIGHT, WER],
+    "questions from the first sample on": [Measure("first words right, %", count_first_word)],
+    "noise, tones, music, silence": [
+        Measure("words a minute", count_invented, 1.0),
+        Measure("stretches answered, %", count_answered),
+    ],
+    "mu-law read as 16-bit samples": [
+        Measure("words a minute", count_invented, 1.0),
+        Measure("stretches answered, %", count_answered),
+    ],
+}
+TINY = "tiny.en"
+GROUPS = {
+    "unseen": "Sources that no training has seen",
+    "known": "Known sources, speakers and voices that no training has heard",
+    "nobody": "Nobody speaks",
+}
+
+
+def measures_of(name: str) -> list[Measure]:
+    """What is counted of the clips of a set."""
+    return next((found for end, found in MEASURES.items() if name.endswith(end)), [WER])
+
+
+def cell(measure: Measure, entries: list[Entry]) -> list[float] | None:
+    """The rate of some clips and the ends of its interval, as they are shown; None: not counted."""
+    scores = [score for entry in entries if (score := measure.score(entry)) is not None]
+    if not scores:
+        return None
+    return [round(measure.scale * value, 2) for value in (rate(scores), *interval(scores))]
+
+
+def group_of(source: str, known: list[str]) -> str:
+    """The table that a source stands in."""
+    if source == "noise":
+        return "nobody"
+    return "known" if clip_sets.is_known(source, known) else "unseen"
+
+
+def table(heard: dict[str, dict[str, list[Entry]]], groups: dict[str, str]) -> list[dict]:
+    """Rows: what was heard by set and column, and the group of each set, into figures."""
+    return [
+        {
+            "group": groups[name],
+            "source": name,
+            "measure": measure.unit,
+            "clips": len(next(iter(columns.values()))),
+            "figures": {column: cell(measure, entries) for column, entries in columns.items()},
+        }
+        for name, columns in heard.items()
+        for measure in measures_of(name)
     ]
-    return " ".join(n_best(recognizer.lexicon, beam, 1)[0][0]) if is_turn else join_words(committed)
 
 
-class Teacher:
-    """A recogniser of whole clips, and a file that keeps what it heard: it hears no sound twice."""
-
-    def __init__(self, path: Path, recognise: Callable[[np.ndarray], str]):
-        """recognise: wave float32 [N] at 24 kHz -> its text."""
-        self.path = path
-        self.recognise = recognise
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.heard: dict[str, str] = dict(json.loads(line) for line in lines)
-
-    def transcribe(self, wave: np.ndarray) -> str:
-        """The text of wave, float32 [N] at 24 kHz."""
-        key = hashlib.sha256(wave.tobytes()).hexdigest()[:16]
-        if key not in self.heard:
-            self.heard[key] = self.recognise(wave)
-            with open(self.path, "a") as file:
-                file.write(json.dumps([key, self.heard[key]]) + "\n")
-        return self.heard[key]
+def markdown(rows: list[dict]) -> str:
+    """The rows as one table a group, intervals in brackets."""
+    columns = list(dict.fromkeys(column for row in rows for column in row["figures"]))
+    lines = []
+    for group, heading in GROUPS.items():
+        if not (found := [row for row in rows if row["group"] == group]):
+            continue
+        lines += ["", f"| {heading} | | clips | {' | '.join(columns)} |"]
+        lines.append("|---" * (3 + len(columns)) + "|")
+        for row in found:
+            cells = [shown(row["figures"][column]) for column in columns]
+            head = f"| {row['source']} | {row['measure']} | {row['clips']} |"
+            lines.append(f"{head} {' | '.join(cells)} |")
+    return "\n".join(lines[1:])
 
 
-def agent_transcripts(
-    agent, waves: list[np.ndarray], lead_ticks: int = 6, settle_ticks: int = 25
-) -> list[str]:
-    """What the agent's LM writes down of each clip, each in a session of its own.
-
-    lead_ticks: silence before a clip, as in any room; settle_ticks: after the longest of the clips
-    that are heard side by side, in which the LM may still write.
-    """
-
-    def script(wave: np.ndarray, ticks: int) -> Script:
-        sound = in_ticks(np.pad(wave, (lead_ticks * TICK_SAMPLES, 0)))
-
-        def listen(slot: int) -> Generator[np.ndarray, Tick, str]:
-            transcript = Transcript()
-            for tick in range(ticks):
-                for event in (yield tick_at(sound, tick)).events:
-                    transcript.read(event)
-            return transcript.user_text
-
-        return listen
-
-    order = sorted(range(len(waves)), key=lambda i: len(waves[i]))
-    scripts = []
-    for begin in range(0, len(waves), agent.slots):
-        group = order[begin : begin + agent.slots]  # of like lengths
-        ticks = lead_ticks + len(in_ticks(waves[group[-1]])) + settle_ticks
-        scripts += [script(waves[i], ticks) for i in group]
-    texts = dict(zip(order, play(agent, scripts), strict=True))
-    return [texts[i] for i in range(len(waves))]
-
-
-@torch.inference_mode()
-def tick_times(agent, ticks: int = 300, warm_up_ticks: int = 50) -> list[float]:
-    """Times of a tick's features, encoder and lexicon as they are served, in ms.
-
-    All slots hear noise. The median, the 99th percentile, and the median of the processor's time,
-    which other programs lengthen less.
-    """
-    mel_state = features.initial_state(agent.slots)
-    state = agent.parts.encoder.initial_state(agent.slots)
-    times = []
-    beams = [BeamState() for _ in range(agent.slots)]
-    for _ in range(ticks):
-        wave = 0.05 * torch.randn(agent.slots, TICK_SAMPLES)
-        begun = time.perf_counter(), time.process_time()
-        mel, mel_state = features.log_mel(wave, mel_state)
-        (_, phones), state = agent.parts.encoder.step(mel, state)
-        for beam, log_probs in zip(beams, phones.numpy(), strict=True):
-            decode(agent.parts.lexicon, beam, log_probs)
-        times.append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
-    wall, processor = 1000 * np.array(times[warm_up_ticks:]).T
-    return np.round([np.median(wall), np.quantile(wall, 0.99), np.median(processor)], 1).tolist()
-
-
-def valid_clips(folder: Path, count: int, max_s: float = 12) -> tuple[list[str], list[np.ndarray]]:
-    """Texts and waves of at most `count` clips that no training heard, evenly over the pool.
-
-    They have three words or more and are shorter than max_s.
-    """
-    pool = Pool(folder, split="valid")
-    fit = [
-        i
-        for i, entry in enumerate(pool.entries)
-        if len(entry["text"].split()) >= 3 and entry["samples"] < max_s * SAMPLE_RATE
-    ]
-    fit = fit[:: max(1, len(fit) // count)][:count]
-    return [pool.entries[i]["text"] for i in fit], [pool.wave(i) for i in fit]
-
-
-@torch.inference_mode()
-def long_run(
-    recognizer: SpeechRecognizer, seconds: float, clips: tuple[list[str], list[np.ndarray]]
-) -> dict:
-    """Clips over and over through one stream: WER of its first and of its last clips, memory."""
-    texts, waves = clips
-    mel_state = features.initial_state(1)
-    state = recognizer.encoder.initial_state(1)
-    state_before = state_bytes(state)
-    memory_before = resident_megabytes()
-    beam = BeamState()
-    heard: list[tuple[str, str]] = []
-    played_s = 0.0
-    while played_s < seconds:
-        number = len(heard) % len(waves)
-        wave = with_silence(waves[number])
-        words = []
-        for tick in wave.view(-1, 1, TICK_SAMPLES):
-            mel, mel_state = features.log_mel(tick, mel_state)
-            (_, log_probs), state = recognizer.encoder.step(mel, state)
-            words.append(decode(recognizer.lexicon, beam, log_probs[0].numpy()))
-        heard.append((texts[number], join_words(words)))
-        played_s += wave.shape[1] / SAMPLE_RATE
-    ends = (heard[: len(texts)], heard[-len(texts) :])
-    rates = [error_rate([a for a, _ in part], [b for _, b in part]) for part in ends]
-    return {
-        "minutes": round(played_s / 60, 1),
-        "WER of the first and of the last clips": [round(rate, 3) for rate in rates],
-        "bytes of the state, before and after": [state_before, state_bytes(state)],
-        "MB of the process, before and after": [memory_before, resident_megabytes()],
-    }
-
-
-def state_bytes(state) -> int:
-    """Size of an encoder's stream state."""
-    tensors = (state.keys, state.values, state.mel_tail, state.conv_tail)
-    return sum(t.numel() * t.element_size() for t in tensors)
-
-
-def resident_megabytes() -> int:
-    """Resident memory of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    line = next(line for line in lines if line.startswith("VmRSS"))
-    return int(line.split()[1]) // 1024
-
-
-def pool_table(
-    args: argparse.Namespace,
-    recognizer: SpeechRecognizer,
-    teacher: Teacher,
-    noises: list[np.ndarray],
-    folder: Path,
-) -> dict:
-    """{disturbance: [our WER, the teacher's, how many times the teacher's ours is]}"""
-    texts, waves = valid_clips(folder, args.clips)
-    table = {}
-    for name, disturb in disturbances(noises).items():
-        disturbed = [
-            disturb(wave, np.random.default_rng([args.seed, i])) for i, wave in enumerate(waves)
-        ]
-        ours = [transcribe(recognizer, wave) for wave in disturbed]
-        theirs = [teacher.transcribe(wave) for wave in disturbed]
-        our_rate = error_rate(texts, ours)
-        their_rate = error_rate(texts, theirs)
-        table[name] = [
-            round(our_rate, 3),
-            round(their_rate, 3),
-            round(our_rate / max(their_rate, 1e-3), 2),
-        ]
-        print(folder.name, name, table[name], flush=True)
-        if name == "clean":
-            lines = [" | ".join(line) + "\n" for line in zip(texts, ours, theirs, strict=True)]
-            (args.out / f"{args.result.stem}-{folder.name}.txt").write_text("".join(lines))
-    return table
-
-
-def digest(folder: Path) -> str:
-    """Of all weights in a folder."""
-    files = sorted(folder.rglob("model.safetensors"))
-    digests = [hashlib.sha256(path.read_bytes()).digest() for path in files]
-    return hashlib.sha256(b"".join(digests)).hexdigest()[:12]
+def shown(figures: list[float] | None) -> str:
+    """ "12.3 (9.1 to 15.7)"; a dash where there is no figure."""
+    if figures is None:
+        return "–"
+    value, low, high = figures
+    return f"{value:.1f} ({low:.1f} to {high:.1f})"
 
 
 class Results:
@@ -264,60 +220,114 @@ class Results:
         if name not in self.found:
             self.found[name] = work(*what)
             self.path.write_text(json.dumps(self.found, indent=1) + "\n")
-            print(name, self.found[name], flush=True)
+            print(name, flush=True)
 
 
-def evaluate_hearing(args: argparse.Namespace, slots: int = 8, leak_db: int = -20) -> dict:
-    """`evaluate hearing`; `slots`: of the larger agent, leak_db: how loud its own voice is."""
-    assert args.pool and args.noise, "hearing needs --pool and --noise"
+def digest(folder: Path) -> str:
+    """Of all weights in a folder."""
+    files = sorted(folder.rglob("model.safetensors"))
+    digests = [hashlib.sha256(path.read_bytes()).digest() for path in files]
+    return hashlib.sha256(b"".join(digests)).hexdigest()[:12]
+
+
+def known_sources(encoder: Path, named: list[str]) -> list[str]:
+    """The sources trained on: those that the encoder's folder tells, and those named besides.
+
+    Raises SystemExit where there are none: a measure that calls all sources unseen may be wrong.
+    """
+    found = [*(trained_on(encoder) or []), *named]
+    if not found:
+        raise SystemExit(f"{encoder} does not tell what it was trained on: name it with --known")
+    return found
+
+
+def all_sets(args: argparse.Namespace, known: list[str]) -> list[ClipSet]:
+    """What is measured; with --row only the sets with one of these in their names."""
+    sets = [
+        *clip_sets.recorded_sets(args.data, known, args.clips),
+        *clip_sets.disturbed_sets(args.data, known, args.clips, args.seed),
+        *clip_sets.order_sets(args.data, args.clips),
+        *spoken_sets(args.out / "spoken", args.kokoro, args.clips, args.seed),
+        *clip_sets.wordless_sets(args.data, known, args.minutes, args.seed),
+    ]
+    return [one for one in sets if not args.row or any(part in one.name for part in args.row)]
+
+
+def open_columns(
+    args: argparse.Namespace, recognizer: SpeechRecognizer
+) -> dict[str, Callable[[], Listener]]:
+    """The listeners by their columns, each opened when it is needed."""
+
+    def agent(**options) -> Listener:
+        return agent_listener(load_agent(args.agent, slots=SLOTS, **options))
+
+    def tiny() -> Listener:
+        whisper = Whisper(weights.whisper_tiny(), args.threads)
+        return clip_listener(Remembered(args.out / f"{TINY}.jsonl", whisper.text).transcribe)
+
+    if args.encoder:
+        alone = {"first pass": lambda: clip_listener(partial(transcribe, recognizer))}
+        return alone | {TINY: tiny}
+    if "second_pass" not in {field.name for field in fields(LoadOptions)}:
+        return {"first pass": agent, TINY: tiny}
+    return {
+        "first pass": partial(agent, second_pass="off"),
+        f"second pass ({args.second_pass})": partial(agent, second_pass=args.second_pass),
+        TINY: tiny,
+    }
+
+
+def hear(listener: Listener, one: ClipSet) -> list[dict]:
+    """What a listener hears of a set, as Entry's fields."""
+    clips = one.load()
+    found = listener([clip.wave for clip in clips], one.lead_ticks)
+    return [
+        asdict(Entry(clip.text, round(clip_sets.seconds(clip), 2), heard.text, heard.is_answered))
+        for clip, heard in zip(clips, found, strict=True)
+    ]
+
+
+def evaluate_hearing(args: argparse.Namespace) -> dict:
+    """`evaluate hearing`."""
+    if not args.data:
+        raise SystemExit("hearing needs --data, the folder of recordings")
     folder = args.agent or weights.DEFAULT_AGENT
-    noises = load_noise(args.noise)
-    recognizer = open_recognizer(folder, args.encoder)
-    teacher = Teacher(
-        args.out / "teacher.jsonl", Whisper(weights.whisper_tiny(), args.threads).text
-    )
-    setting = {key: getattr(args, key) for key in ("clips", "minutes", "hour", "seed")}
-    setting["weights"] = digest(args.encoder or folder)
-    results = Results(args.result, setting)
+    encoder = args.encoder or folder / "encoder"
+    known = known_sources(encoder, args.known)
+    recognizer = load_recognizer(encoder, folder / "lexicon")
+    sets = all_sets(args, known)
+    setting = {key: getattr(args, key) for key in ("clips", "minutes", "seed")}
+    setting |= {"weights": digest(args.encoder or folder), "known": known}
+    setting["voices"] = "all" if args.kokoro else "Japanese"
+    results = Results(args.out / f"{args.result.stem}-clips.json", setting)
 
-    def invented(waves: list[np.ndarray]) -> float:
-        return words_per_minute(
-            [transcribe(recognizer, wave, is_turn=False) for wave in waves], waves
-        )
+    heard: dict[str, dict[str, list[Entry]]] = {one.name: {} for one in sets}
+    for column, open_listener in open_columns(args, recognizer).items():
+        listener = None
+        for one in sets:
+            key = f"{one.name} | {column}"
+            if key not in results.found:
+                listener = listener or open_listener()
+                results.measure(key, hear, listener, one)
+            heard[one.name][column] = [Entry(**entry) for entry in results.found[key]]
+    rows = table(heard, {one.name: group_of(one.source, known) for one in sets})
+    print(markdown(rows), flush=True)
+    return {"setting": setting, "rows": rows, "stream": stream(args, results, recognizer)}
 
-    for pool in args.pool:
-        name = f"WER on {pool.name}: ours, teacher's, ratio"
-        results.measure(name, pool_table, args, recognizer, teacher, noises, pool)
-    noise = wordless(noises, args.minutes, np.random.default_rng(args.seed))
-    results.measure("words a minute in noise, tones and silence", invented, noise)
-    clips = valid_clips(args.pool[0], 12)
+
+def stream(args: argparse.Namespace, results: Results, recognizer: SpeechRecognizer) -> dict:
+    """What the recogniser costs as it is served, and whether it holds out; not with --row."""
+    if args.row:
+        return {}
     served = as_served(recognizer)
-    results.measure("one long stream", long_run, served, 60 * args.hour, clips)
-    for count in (1, slots):
-        agent = load_agent(args.agent, slots=count)
-        name = f"ms a tick of features, encoder and lexicon, batch {count}: median, p99, CPU"
-        results.measure(name, tick_times, agent)
-    leak = [wave * 10 ** (leak_db / 20) for wave in speak(agent, read_lines("heldout")[:30])]
-    results.measure(f"words a minute in the agent's voice at {leak_db} dB", invented, leak)
-    if args.encoder is None:  # the agent's LM knows only the agent's encoder
-        sounds = {"noise, tones and silence": noise, f"the agent's voice at {leak_db} dB": leak}
-        measure_transcripts(args, results, agent, sounds)
-    return results.found
-
-
-def measure_transcripts(
-    args: argparse.Namespace, results: Results, agent, sounds: dict[str, list[np.ndarray]]
-) -> None:
-    """What the agent's LM writes down of clips, and of sounds that have no words for it."""
-
-    def clip_error_rate(pool: Path) -> float:
-        texts, waves = valid_clips(pool, args.clips)
-        return round(error_rate(texts, agent_transcripts(agent, waves)), 3)
-
-    def invented(waves: list[np.ndarray]) -> float:
-        return words_per_minute(agent_transcripts(agent, waves), waves)
-
-    for pool in args.pool:
-        results.measure(f"LM's transcript: WER on {pool.name}, clean", clip_error_rate, pool)
-    for name, waves in sounds.items():
-        results.measure(f"LM's transcript: words a minute in {name}", invented, waves)
+    names = []
+    for slots in (1, SLOTS):
+        names.append(f"ms a tick of features, encoder and lexicon, batch {slots}: median, p99, CPU")
+        results.measure(names[-1], tick_times, served, slots)
+    recorded = clip_sets.recorded_sets(args.data, results.found["setting"]["known"], 12)
+    if recorded and args.hour:
+        clips = recorded[-1].load()
+        names.append("one long stream")
+        given = [clip.text for clip in clips], [clip.wave for clip in clips]
+        results.measure(names[-1], long_run, served, args.hour, *given)
+    return {name: results.found[name] for name in names}

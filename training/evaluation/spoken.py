@@ -45,8 +45,8 @@ class SpokenTexts:
         soundfile.write(part, wave, SAMPLE_RATE, "PCM_16", format="WAV")
         part.rename(path)
 
-    def read(self, name: str) -> np.ndarray:
+    def read(self, name: str, lead_in_samples: int = LEAD_IN_SAMPLES) -> np.ndarray:
         """float32 [N] at the agent's rate, after the lead-in."""
         wave, rate_hz = soundfile.read(self.path(name), dtype="float32")
         wave = soxr.resample(wave, rate_hz, SAMPLE_RATE).astype(np.float32)
-        return np.pad(wave, (LEAD_IN_SAMPLES, 0))
+        return np.pad(wave, (lead_in_samples, 0))
