@@ -182,6 +182,13 @@ def _add_agent_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="of the model (default: 2 where there are two cores and the format is int8)",
     )
+    add(
+        "--second-pass",
+        default="off",
+        metavar="MODEL",
+        help="Whisper that reads the user's turns again: tiny, base, off or a folder in "
+        "CTranslate2's format (default %(default)s)",
+    )
     add("--offline", action="store_true", help="never fetch weights")
     add("--verbose", action="store_true", help="tell more on stderr")
 
@@ -218,6 +225,7 @@ def load_agent(args: argparse.Namespace, slots: int, cancel_echo: bool = True):
             offline=args.offline,
             backbone=args.backbone,
             threads=args.threads,
+            second_pass=args.second_pass,
         )
     except FileNotFoundError as error:
         raise UsageError(

@@ -238,10 +238,13 @@ class AgentInterface(Protocol):
         instructions: str | None = None,
         temperature: float | None = None,
         gradually: bool = False,
+        real_time: bool = False,
     ) -> None:
         """Begin a session in a free slot.
 
         The instructions are read at once or, `gradually`, in the next steps: see is_prefilling.
+        real_time: whether the session's ticks come on a clock; if not, the same sound gives the
+        same answers.
         """
 
     def close(self, slot: int) -> None:

@@ -63,6 +63,7 @@ class TinyAgent:
         instructions: str | None = None,
         temperature: float | None = None,
         gradually: bool = False,
+        real_time: bool = False,
     ) -> None:
         self.states[slot] = SlotState(
             first_word=f" {instructions}" if instructions else "",

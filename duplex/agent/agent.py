@@ -12,13 +12,15 @@ import time
 import numpy as np
 import torch
 
+from duplex.agent import turn_sound
 from duplex.agent.config import AgentConfig
 from duplex.agent.decoding import Decoder
 from duplex.agent.faults import isolate_fault
-from duplex.agent.lm_context import LMContext, LMCounts, concat_deferred
+from duplex.agent.lm_context import LMContext, LMCounts, take_deferred
 from duplex.agent.recognition import Recognition, open_canceller
 from duplex.agent.rescoring import Rescoring
 from duplex.agent.response import Response
+from duplex.agent.second_pass import SecondPass
 from duplex.agent.session import LMInput, Session, UserTurn
 from duplex.agent.speculation import Speculation, SpeculationCounts
 from duplex.agent.turn_policy import TurnPolicy, symbol_budget
@@ -52,6 +54,9 @@ class Agent:
         self.recognition = Recognition(parts, slots, self.policy)
         self.response = Response(parts, slots, self.policy, self.config.codec_idle_ticks)
         self.rescoring = Rescoring(self.context, self.recognition, self.config.rescoring)
+        self.second_pass = None
+        if parts.whisper is not None:
+            self.second_pass = SecondPass(parts.whisper, self.rescoring, self.config.second_pass)
         self.speculation = Speculation(
             self.context, self.response, parts.draft, self.config, self.policy
         )
@@ -86,11 +91,11 @@ class Agent:
 
         # 1. Recognise: features of the tick and words, then perhaps the whole turn once more.
         clean = self.recognition.cancel_echo(audio, self.sessions, active)
-        features, recognised = self.recognition.step(clean, self.sessions, events)
+        features, recognised, power = self.recognition.step(clean, self.sessions, events)
         vectors = self.context.project(features, recognised)
         prefilling = [slot for slot in active if self.is_prefilling(slot)]
         active = [slot for slot in active if slot not in prefilling]
-        self._rescore(active, events)
+        self._read_again(active, power, events)
 
         # 2. Feed and decide, as often as a symbol was not proposed.
         inputs = self._collect(active, prefilling, vectors, events)
@@ -109,13 +114,19 @@ class Agent:
         self._finish_tick(active, prefilling, sound)
         return sound, events
 
-    def _rescore(self, active: list[int], events: list[list[Event]]) -> None:
-        """Let the LM choose among the readings of turns that may be over."""
-        if not self.config.rescore:
-            return
+    def _read_again(self, active: list[int], power, events: list[list[Event]]) -> None:
+        """Turns that may be over: Whisper reads them, or the LM chooses among the first readings.
+
+        power: log10 power of the tick's frames [B, 8, 80].
+        """
         for slot in active:
-            work = slot, self.sessions[slot], events[slot]
-            isolate_fault(events[slot], self.rescoring.rescore_turn, *work)
+            session = self.sessions[slot]
+            work = slot, session, events[slot]
+            if self.second_pass is not None:
+                isolate_fault(events[slot], self.second_pass.listen, session, power[slot])
+                isolate_fault(events[slot], self.second_pass.read_turn, *work)
+            if self.config.rescore:
+                isolate_fault(events[slot], self.rescoring.rescore_turn, *work)
 
     def _collect(self, active, prefilling, vectors, events) -> dict[int, LMInput]:
         """What each slot feeds to the LM: symbols drawn last, the client's text, features."""
@@ -155,7 +166,8 @@ class Agent:
     def _flush_deferred(self, inputs, deciding, events) -> dict[int, LMInput]:
         """What to feed in this tick: for each slot all that was deferred, this tick's inputs last.
 
-        Nothing as long as nobody has anything to decide: a call for one is nearly one for all.
+        Nothing as long as nobody has anything to decide: a call for one is nearly one for all. Of a
+        long turn that is read again a part is fed; until the rest is, the slot decides nothing.
         """
         waits = {}
         for slot, given in inputs.items():
@@ -169,7 +181,13 @@ class Agent:
         if all(waits.values()) and deferred < self.config.max_deferred_inputs:
             return {}
         sound = [slot for slot, wait in waits.items() if wait is not None]
-        return {slot: concat_deferred(self.sessions[slot].inputs) for slot in sound}
+        batch = {}
+        for slot in sound:
+            queue = self.sessions[slot].inputs
+            batch[slot] = take_deferred(queue, self.config.max_call_positions)
+            if queue.deferred:
+                deciding.discard(slot)
+        return batch
 
     def _decide(self, batch, deciding, vectors, deadline, events) -> dict[int, LMInput]:
         """One call of the LM: propose, feed, verify. Returns what is to be fed in the next one."""
@@ -219,11 +237,14 @@ class Agent:
         instructions: str | None = None,
         temperature: float | None = None,
         gradually: bool = False,
+        real_time: bool = False,
     ) -> None:
         """Begin a session in a free slot: nothing of the last one is left.
 
         The instructions are read at once or, `gradually`, in the next steps, which are no ticks of
-        the session yet. Raises ValueError where they are too long.
+        the session yet. real_time: whether its ticks come on a clock; without one, what another
+        thread does takes a fixed number of ticks. Raises ValueError where the instructions are too
+        long.
         """
         is_free = 0 <= slot < self.slots and slot not in self.sessions
         assert is_free, f"slot {slot} of {self.slots} is taken or not there"
@@ -235,7 +256,7 @@ class Agent:
             )
         self.close(slot)
         generator = torch.Generator().manual_seed(seed)
-        session = Session(generator, seed=seed, temperature=temperature)
+        session = Session(generator, seed, temperature, is_real_time=real_time)
         session.inputs.prompt = prompt
         self.sessions[slot] = session
         if not gradually:
@@ -254,7 +275,9 @@ class Agent:
     @torch.inference_mode()
     def close(self, slot: int) -> None:
         """End a session; its slot is silent and knows nothing."""
-        self.sessions.pop(slot, None)
+        session = self.sessions.pop(slot, None)
+        if session is not None:
+            turn_sound.withdraw(session.user.second)
         self.context.reset(slot)
         self.recognition.reset(slot)
         self.response.close(slot)
@@ -315,6 +338,8 @@ class Agent:
 
     def warm_up(self, text: str = "Good day, my friend. ", ticks: int = 16) -> None:
         """Say something once: nothing is loaded or allocated in a session's first answer then."""
+        if self.second_pass is not None:
+            self.second_pass.warm_up()
         self.open(0)
         session = self.sessions[0]
         words, _ = self.response.g2p.push(text, self.response.g2p.initial_state())

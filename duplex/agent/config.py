@@ -13,6 +13,26 @@ class RescoringConfig:
     replay_ticks: int = 6  # of silence that are fed again behind the turn
     lm_weight: float = 0.25
     word_bonus: float = 4.0  # nats a word; makes up for the LM's preference for few words
+    second_pass_weight: float = 0.25  # of Whisper's log-probability, where it read nothing itself
+
+
+@dataclass(frozen=True)
+class SecondPassConfig:
+    """When Whisper reads a turn, and when it is believed; the values are in TURN_TAKING.md."""
+
+    silence_ticks: int = 2  # after which the turn may be over and is read
+    reread_ticks: int = 38  # of a turn without a pause, after which it is read in advance
+    lockstep_ticks: int = 3  # that a reading takes where there is no clock
+    memory_ticks: int = 38  # of sound kept while nobody has said a word
+    lead_ticks: int = 6  # before the segment of the first word
+    word_ticks: int = 12  # that the first word may be long
+    max_sound_ticks: int = 350  # without a pause; a longer turn is not read
+    part_ticks: int = 190  # of a turn, whose reading is final at the next pause
+    padding_s: float = 0.5  # of silence behind the sound
+    tokens_per_s: float = 8.0  # that a reading may have at most
+    more_tokens: int = 8  # and so many in any case
+    max_no_speech: float = 0.6  # probability that nobody speaks
+    min_mean_log_prob: float = -1.0  # nats a token
 
 
 @dataclass(frozen=True)
@@ -42,4 +62,6 @@ class AgentConfig:
     codec_idle_ticks: int = (
         10  # of silence, after which the codec's decoder gives silence: it rests
     )
+    max_call_positions: int = 40  # that a slot is fed in one call; a longer turn takes several
     rescoring: RescoringConfig = field(default_factory=RescoringConfig)
+    second_pass: SecondPassConfig = field(default_factory=SecondPassConfig)

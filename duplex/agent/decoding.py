@@ -205,7 +205,9 @@ class Decoder:
         user.transcribed.append((position, token))
         user.word_count = self.recognition.count_words(user.transcribed)
         pending_words.mark_transcribed(user.pending, token)
-        events.append(Event("heard", session.tick, self.tokenizer.decode([token])))
+        piece = self.tokenizer.decode([token])
+        user.shown_text += piece
+        events.append(Event("heard", session.tick, piece))
 
 
 def favour(

@@ -107,8 +107,8 @@ class LMContext:
         if queue.pending:
             queue.deferred.append(self.embed(queue.pending))
             queue.pending = []
-        if queue.deferred:
-            self.forward({slot: concat_deferred(queue)})
+        while queue.deferred:
+            self.forward({slot: take_deferred(queue, kv_cache.CALL_CELLS)})
 
     @torch.inference_mode()
     def log_likelihoods(self, slot: int, texts: list[list[int]], max_tokens: int) -> list[float]:
@@ -172,13 +172,20 @@ class LMContext:
         self.counts.seconds += time.perf_counter() - begun
 
 
-def concat_deferred(queue: InputQueue) -> LMInput:
-    """All that was deferred as one input; the queue has none of it any more."""
+def take_deferred(queue: InputQueue, max_positions: int) -> LMInput:
+    """What was deferred as one input, as much of it as fits, but at least the first.
+
+    The queue keeps what did not fit.
+    """
     ticks = []
-    begun = 0
-    for given in queue.deferred:
-        ticks += [begun + place for place in given.ticks]
-        begun += len(given.vectors)
-    vectors = torch.cat([given.vectors for given in queue.deferred])
-    queue.deferred = []
-    return LMInput(vectors, ticks)
+    vectors = []
+    length = 0
+    while queue.deferred:
+        given = queue.deferred[0]
+        if vectors and length + len(given.vectors) > max_positions:
+            break
+        del queue.deferred[0]
+        ticks += [length + place for place in given.ticks]
+        vectors.append(given.vectors)
+        length += len(given.vectors)
+    return LMInput(torch.cat(vectors), ticks)

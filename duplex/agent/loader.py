@@ -22,6 +22,7 @@ from duplex.model.lm import LM, LMConfig
 from duplex.model.parts import Parts
 from duplex.model.talker import Talker, TalkerConfig
 from duplex.model.tokens import load_tokenizer
+from duplex.model.whisper import Whisper, load_whisper
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class LoadOptions:
         None  # GGUF file or folder the LM was trained on; None: SmolLM2, fetched
     )
     offline: bool = False  # never fetch weights
+    second_pass: str = "off"  # "tiny", "base" or a folder: the Whisper that reads turns again
 
     @property
     def format(self) -> str:
@@ -80,6 +82,7 @@ def load_parts(folder: Path | None = None, options: LoadOptions | None = None) -
         talker=_load(Talker, TalkerConfig, folder / "talker"),
         codec=load_codec(folder / "codec"),
         draft=_load_draft(folder / "draft", options),
+        whisper=load_second_pass(options),
     )
     return compiled(parts, options.threads) if options.format == "int8" else parts
 
@@ -109,6 +112,16 @@ def load_lm(folder: Path, options: LoadOptions) -> LM:
     lm.load_state_dict(load_tensors(folder / "lm"), strict=False)
     dtype = torch.bfloat16 if options.format == "bfloat16" else torch.float32
     return lm.merge().to(options.device, dtype).eval()
+
+
+def load_second_pass(options: LoadOptions) -> Whisper | None:
+    """The Whisper that reads the user's turns a second time. Raises WeightsError."""
+    if options.second_pass == "off":
+        return None
+    known = {"tiny": weights.whisper_tiny, "base": weights.whisper_base}
+    find = known.get(options.second_pass)
+    folder = find(options.offline) if find else Path(options.second_pass)
+    return load_whisper(folder).to(options.device)
 
 
 def _load(network, config, folder: Path) -> torch.nn.Module:

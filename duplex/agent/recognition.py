@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import torch
 
-from duplex.agent import pending_words, speech_activity
+from duplex.agent import pending_words, speech_activity, turn_sound
 from duplex.agent.faults import isolate_fault
 from duplex.agent.session import Session, UserTurn, audible_words
 from duplex.agent.turn_policy import TurnPolicy
@@ -50,14 +50,14 @@ class Recognition:
 
     def step(
         self, audio: np.ndarray, sessions: dict[int, Session], events: list[list[Event]]
-    ) -> tuple[torch.Tensor, list[Pieces]]:
+    ) -> tuple[torch.Tensor, list[Pieces], torch.Tensor]:
         """One tick of all slots.
 
-        audio: [B, N]. Returns the encoder's vectors [B, W] and the pieces recognised in each slot;
-        the words are pending in their sessions from now on.
+        audio: [B, N]. Returns the encoder's vectors [B, W], the pieces recognised in each slot,
+        whose words are pending in their sessions from now on, and the log10 power [B, 8, 80].
         """
         sound = torch.from_numpy(audio)
-        mel = self.features(sound)
+        mel, power = self.features(sound)
         (vectors, phones), self.encoder_state = self.encoder.step(mel, self.encoder_state)
         log_probs = phones.float().cpu().numpy()
         levels_db = speech_activity.levels(sound)
@@ -65,12 +65,12 @@ class Recognition:
         for slot, session in sessions.items():
             inputs = session, log_probs[slot], levels_db[slot]
             recognised[slot] = isolate_fault(events[slot], self.recognise, *inputs) or []
-        return vectors[:, 0], recognised
+        return vectors[:, 0], recognised, power
 
-    def features(self, sound: torch.Tensor) -> torch.Tensor:
-        """Log-mel frames of a tick; sound: [B, N]."""
-        mel, self.feature_state = features.log_mel(sound, self.feature_state)
-        return mel
+    def features(self, sound: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-mel frames of a tick and their log10 power [B, 8, 80] each; sound: [B, N]."""
+        found, self.feature_state = features.log_mel_and_power(sound, self.feature_state)
+        return found
 
     def recognise(self, session: Session, log_probs: np.ndarray, level_db: float) -> Pieces:
         """Advance one session's beam by a tick's frames [4, 1 + phones]; take in its level.
@@ -100,8 +100,10 @@ class Recognition:
     def end_turn(self, user: UserTurn, is_for_agent: bool) -> None:
         """The user's turn is over: what was said in it is forgotten, how loud it was is kept."""
         user.transcribed = []
+        user.shown_text = ""
         user.word_count = 0
         user.is_user_only = not user.pending.tokens  # what still waits will stand in the next turn
+        turn_sound.end_turn(user)
         beam_search.forget_committed_words(user.beam)
         user.pending.max_confidence = None
         speech_activity.end_turn(user.activity, is_for_agent, self.policy)

@@ -6,7 +6,8 @@ from duplex.agent import pending_words
 from duplex.agent.config import RescoringConfig
 from duplex.agent.lm_context import LMContext
 from duplex.agent.recognition import Recognition
-from duplex.agent.session import LMInput, Session
+from duplex.agent.session import LMInput, Session, observe
+from duplex.agent.turn_policy import awaits_reading
 from duplex.events import Event
 from duplex.model import beam_search, kv_cache
 from duplex.model.beam_search import BeamState
@@ -22,23 +23,46 @@ class Rescoring:
         self.config = config
 
     def rescore_turn(self, slot: int, session: Session, events: list[Event]) -> None:
-        """Read the user's open turn again in one piece, as the LM read text in its pre-training.
-
-        The turn's tokens and the ticks between and behind them leave the cache; the best hypothesis
-        and the silence after it are fed instead. A long turn is read from the first difference on.
-        """
+        """Read the user's open turn again, in the way that the LM finds likeliest."""
         if not self._is_due(session):
             return
         user = session.user
         user.is_rescored = True
         best = self._best_hypothesis(slot, session)
-        before = [token for _, token in user.transcribed]
-        is_long = best is not None and len(best) > self.config.max_tokens
-        if not best or is_long and best == before:
+        if not best:
             return
-        kept = len(os.path.commonprefix([before, best[:-1]])) if is_long else 0
-        if len(best) - kept > self.config.max_tokens:
+        before = [token for _, token in user.transcribed]
+        kept = len(os.path.commonprefix([before, best[:-1]]))
+        is_long = len(best) > self.config.max_tokens
+        if is_long and (best == before or len(best) - kept > self.config.max_tokens):
             return  # too much for one call beside a tick
+        self.read_again(slot, session, best, self.recognition.tokenizer.decode(best), events)
+
+    def read_again(
+        self, slot: int, session: Session, best: list[int], text: str, events: list[Event]
+    ) -> None:
+        """Put a reading in place of the user's open turn, in one piece, as the LM read text in its
+        pre-training.
+
+        The turn's tokens and the ticks between and behind them leave the cache; the reading and the
+        silence after it are fed instead. A long turn is read from the first difference on, and in
+        several calls.
+
+        Args:
+            best: tokens of the whole turn, which begin with those that are final.
+            text: the same for people, with a space before its first word.
+        """
+        user = session.user
+        pending_words.mark_all_transcribed(user.pending)
+        before = [token for _, token in user.transcribed]
+        kept = user.second.final_tokens
+        if len(best) - kept > self.config.max_tokens:
+            kept = len(os.path.commonprefix([before, best[:-1]]))
+        if text != user.shown_text:
+            user.shown_text = text
+            events.append(Event("corrected", session.tick, text))
+        if kept and best == before:
+            return
 
         # Take back the turn and the ticks behind it, and defer the new reading for the next call.
         context = self.context
@@ -50,20 +74,20 @@ class Rescoring:
         user.transcribed = user.transcribed[:kept] + list(enumerate(best[kept:], begin))
         user.word_count = self.recognition.count_words(user.transcribed)
         silence = ticks[len(ticks) - count :]
-        turn = context.embed(best[kept:])
+        step = self.config.max_tokens
         session.inputs.deferred = [
-            turn,
+            *(context.embed(best[i : i + step]) for i in range(kept, len(best), step)),
             *(LMInput(tick[None].to(context.dtype), [0]) for tick in silence),
         ]
-        pending_words.mark_all_transcribed(user.pending)
-        if best != before:
-            text = self.recognition.tokenizer.decode(best)
-            events.append(Event("corrected", session.tick, text))
 
     def _is_due(self, session: Session) -> bool:
         """Whether the turn may be over, and nothing of it is still to come."""
         user = session.user
         if user.is_rescored or user.beam.truncated or not user.is_user_only:
+            return False
+        if user.second.is_read or user.second.final_tokens:
+            return False  # The second pass heard better.
+        if awaits_reading(observe(session, 0.0, self.recognition.policy), self.recognition.policy):
             return False
         if (
             session.grammar.stream != USER
@@ -90,9 +114,13 @@ class Rescoring:
         sense = []
         if len(found) > 1:
             sense = self.context.log_likelihoods(slot, texts, config.max_tokens)
+        heard = [session.user.second.scores.get(" ".join(words)) for words, _ in found]
         scores = []
         for (words, score), likelihood in zip(found, sense or [0.0], strict=False):
             bonus = config.word_bonus * len(words)
             scores.append(score + config.lm_weight * (likelihood + bonus))
+        if None not in heard:
+            weight = config.second_pass_weight
+            scores = [a + weight * b for a, b in zip(scores, heard, strict=False)]
         best = max(range(len(scores)), key=scores.__getitem__, default=None)
         return None if best is None else texts[best]

@@ -1,5 +1,6 @@
 """All that the agent remembers of one conversation, in records by who writes to them."""
 
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import torch
@@ -42,6 +43,46 @@ class InputQueue:
 
 
 @dataclass
+class Submission:
+    """Sound that was given to the second pass, and what it waits for."""
+
+    job: Future
+    # When it was submitted: the session's tick, and the frame of its beam.
+    tick: int
+    frame: int
+    # Whether the turn may be over, so that its end waits for the reading.
+    is_awaited: bool
+
+
+@dataclass
+class SecondPassState:
+    """Of the user's open turn, what the second pass keeps; see second_pass.py."""
+
+    # log10 power [8, 80] of each tick, since a little before the turn began.
+    sound: list[torch.Tensor] = field(default_factory=list)
+    # Whether the turn has a word.
+    is_open: bool = False
+    # Whether so much was said without a pause that the beginning of the sound is lost.
+    is_sound_lost: bool = False
+    # Ticks that were not submitted yet, in an open turn.
+    ticks_unread: int = 0
+    # Whether all was submitted since somebody spoke, and the beam's frame at the last submission.
+    is_submitted: bool = False
+    submitted_frame: int = 0
+    # What is not taken yet.
+    submission: Submission | None = None
+    # Whisper's tokens of the last reading: how the next one will likely begin.
+    draft: list[int] = field(default_factory=list)
+    # What speaks for the first pass's readings, if the last reading was not believed.
+    scores: dict[str, float] = field(default_factory=dict)
+    # Whether a reading stands in the transcript.
+    is_read: bool = False
+    # Tokens of the transcript that will not be read again, and the text that is shown for them.
+    final_tokens: int = 0
+    final_text: str = ""
+
+
+@dataclass
 class UserTurn:
     """What the user says: recognised, pending, transcribed."""
 
@@ -52,10 +93,13 @@ class UserTurn:
     transcribed: list[tuple[int, int]] = field(default_factory=list)
     word_count: int = 0
     last_token_tick: int = 0
+    # The turn's words as clients show them.
+    shown_text: str = ""
     # Whether the turn was rescored since its last word was recognised.
     is_rescored: bool = False
     # Whether nothing that the agent said itself was recognised in this turn.
     is_user_only: bool = True
+    second: SecondPassState = field(default_factory=SecondPassState)
 
 
 @dataclass
@@ -123,6 +167,8 @@ class Session:
     seed: int = 0
     # Of its own, instead of the agent's.
     temperature: float | None = None
+    # Whether its ticks come on a clock: then what is done beside them is taken when it is there.
+    is_real_time: bool = False
     tick: int = 0
     grammar: Grammar = field(default_factory=Grammar)
     # The user said something to the agent that it has not answered.
@@ -157,7 +203,16 @@ def observe(session: Session, queued_s: float, policy: TurnPolicy) -> Observatio
         max_confidence=session.user.pending.max_confidence or 0.0,
         has_pending=bool(session.user.pending.tokens),
         certain_confidence=pending_words.certain_confidence(session.user.pending, policy),
+        second_pass_ticks=_second_pass_ticks(session),
     )
+
+
+def _second_pass_ticks(session: Session) -> int:
+    """Ticks since the sound was submitted whose reading is awaited, that one included."""
+    submission = session.user.second.submission
+    if submission is None or not submission.is_awaited:
+        return 0
+    return session.tick - submission.tick + 1
 
 
 def audible_words(session: Session, policy: TurnPolicy) -> list[str]:

@@ -49,6 +49,7 @@ class TurnPolicy:
     end_timeout_ticks: int = 20
     end_timeout_factor_while_speaking: int = 2
     speech_gap_ticks: int = 6
+    max_second_pass_ticks: int = 7
 
     # Whether it is answered.
     min_confidence_reply: float = 0.5
@@ -125,6 +126,7 @@ class Observation:
     has_pending: bool = False  # a recognised word may be transcribed
     certain_confidence: float = 0.0  # of the pending token that must be; 0: there is none
     has_uncommitted: bool = False  # the recogniser is in the middle of a word
+    second_pass_ticks: int = 0  # since the second pass was asked; 0: no reading is awaited
 
 
 class Text(IntEnum):
@@ -191,7 +193,7 @@ def allowed(seen: Observation, policy: TurnPolicy) -> Allowed:
     # The user's turn does not end while somebody speaks or a word is to come, until time is up.
     timed_out = is_timed_out(seen, policy)
     is_going_on = seen.certain_confidence > 0 or seen.silence_ticks < policy.end_silence_ticks
-    if is_going_on and not timed_out:
+    if is_going_on and not timed_out or awaits_reading(seen, policy):
         controls &= ~bits(USER_END, ASIDE)
     if timed_out and seen.user_open and controls & bits(USER_END):
         controls = bits(USER_END, ASIDE)  # it is over; for whom was it?
@@ -204,6 +206,14 @@ def allowed(seen: Observation, policy: TurnPolicy) -> Allowed:
     if end_stops:
         controls = controls & ~bits(USER_END) | bits(STOP)
     return Allowed(controls, text, end_stops)
+
+
+def awaits_reading(seen: Observation, policy: TurnPolicy) -> bool:
+    """Whether the user's turn is about to be read again, and its end waits for that.
+
+    Who talks over the agent is yielded to at once.
+    """
+    return 0 < seen.second_pass_ticks <= policy.max_second_pass_ticks and not seen.agent_open
 
 
 def is_timed_out(seen: Observation, policy: TurnPolicy) -> bool:

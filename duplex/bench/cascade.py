@@ -124,6 +124,7 @@ class Cascade:
         instructions: str | None = None,
         temperature: float | None = None,
         gradually: bool = False,
+        real_time: bool = False,
     ) -> None:
         """Begin a session; nothing is drawn at random in it."""
         usual = "You are a helpful AI assistant. Answer in one short sentence."

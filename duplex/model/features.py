@@ -52,6 +52,14 @@ def initial_state(batch: int, device: torch.device | str = "cpu") -> FeatureStat
 
 def log_mel(wave: torch.Tensor, state: FeatureState) -> tuple[torch.Tensor, FeatureState]:
     """wave [B, 240 N] in [-1, 1] -> mel [B, N, 80] in Whisper's usual range, and the next state."""
+    (mel, _), state = log_mel_and_power(wave, state)
+    return mel, state
+
+
+def log_mel_and_power(
+    wave: torch.Tensor, state: FeatureState
+) -> tuple[tuple[torch.Tensor, torch.Tensor], FeatureState]:
+    """As log_mel, and before the peak is taken off: log10 of the power in the bands [B, N, 80]."""
     assert wave.dim() == 2 and wave.shape[1] % MEL_HOP_SAMPLES == 0, (
         f"wave must be [B, N*240], got {list(wave.shape)}"
     )
@@ -59,7 +67,7 @@ def log_mel(wave: torch.Tensor, state: FeatureState) -> tuple[torch.Tensor, Feat
     power = log_power(joined)
     peak = running_peak(power.amax(-1), state.peak)
     state = FeatureState(joined[:, -TAIL_SAMPLES:].clone(), peak[:, -1].clone())
-    return normalise(power, peak), state
+    return (normalise(power, peak), power), state
 
 
 def log_power(wave: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from duplex.model.lexicon import Lexicon
 from duplex.model.lm import LM
 from duplex.model.seanet import SeanetCodec
 from duplex.model.talker import Talker
+from duplex.model.whisper import Whisper
 
 
 @dataclass
@@ -33,5 +34,7 @@ class Parts:
     codec: Codec | SeanetCodec | None = None
     # Proposes symbols; an agent works without.
     draft: Draft | None = None
+    # Reads the user's turns a second time; an agent works without.
+    whisper: Whisper | None = None
     # Lends the second thread for the time of a step, where the networks are compiled.
     helper_thread: Callable[[], AbstractContextManager] = nullcontext

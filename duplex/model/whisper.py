@@ -2,15 +2,16 @@
 
     mel [B, T, 80] -> encode -> [B, T / 2, W] -> score texts | decode greedily
 
-The whole clip is seen at once (Radford et al., 2022, arXiv 2212.04356). A clip need not be padded
-to 30 s: half a second of silence behind it is enough, if a reading that repeats itself is noticed.
-Frames are those of duplex.model.features without their running peak: bins of 40 Hz at 24 kHz are
-Whisper's at 16 kHz. Nothing calls this at run time yet.
+The whole clip is seen at once (Radford et al., 2022, arXiv 2212.04356). Whisper knows windows of
+30 s alone; the end of a shorter one it often reads twice. So the decoder attends to a whole window,
+while the encoder reads the clip with a little silence behind it. The states of the silence that
+fills the window are computed once, of a window in which nobody speaks. Frames are those of
+duplex.model.features without their running peak: bins of 40 Hz at 24 kHz are Whisper's at 16 kHz.
 
 Letters in shapes: B clips or texts, T frames of 10 ms, S of 20 ms, W width, N tokens, V vocabulary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +87,7 @@ class SelfAttention(nn.Module):
                 v = torch.cat([cache[1], v], 2)
             cache[:] = [k, v]
             if q.shape[2] > 1:
-                places = torch.arange(k.shape[2])
+                places = torch.arange(k.shape[2], device=k.device)
                 mask = places <= places[-q.shape[2] :, None]
         return x + self.out(_attend(q, k, v, mask))
 
@@ -141,6 +142,11 @@ class TextState:
     cache: list[list[Tensor]]  # [B, heads, M, 64] keys and values, a layer
     length: int = 0  # positions so far
 
+    def truncate(self, length: int) -> None:
+        """Forget all positions but the first `length`."""
+        self.length = length
+        self.cache = [[kept[:, :, :length] for kept in layer] for layer in self.cache]
+
 
 class WhisperDecoder(nn.Module):
     """A transformer over text that attends to the clip."""
@@ -154,9 +160,15 @@ class WhisperDecoder(nn.Module):
         self.mlp = nn.ModuleList(MLP(config.width) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
 
-    def initial_state(self, h: Tensor) -> TextState:
-        """Nothing of a text about the clip h [1, S, W] is read yet."""
-        clip = [cross.clip(h) for cross in self.cross]
+    def initial_state(self, h: Tensor, rest: list[tuple[Tensor, Tensor]]) -> TextState:
+        """Nothing of a text about the clip h [1, S, W] is read yet.
+
+        rest: what follows the clip, keys and values [1, heads, M, 64] a layer.
+        """
+        clip = []
+        for cross, (k, v) in zip(self.cross, rest, strict=True):
+            own_k, own_v = cross.clip(h)
+            clip.append((torch.cat([own_k, k], 2), torch.cat([own_v, v], 2)))
         return TextState(clip, [[] for _ in self.cross])
 
     def forward(self, tokens: Tensor, state: TextState) -> Tensor:
@@ -191,7 +203,14 @@ class Whisper(nn.Module):
         if config.vocabulary > 51_864:
             marks[1:1] = ["<|en|>", "<|transcribe|>"]
         self.prompt = [tokenizer.token_to_id(mark) for mark in marks]
+        # Keys and values of a window in which nobody speaks, a layer; see silent_rest.
+        self.silence: list[tuple[Tensor, Tensor]] = []
         self.eval().requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.encoder.positions.device
 
     def encode_text(self, text: str) -> list[int]:
         """Tokens of a transcript, as the decoder writes it: with a space before its first word."""
@@ -200,9 +219,23 @@ class Whisper(nn.Module):
     @torch.inference_mode()
     def encode(self, power: Tensor) -> Tensor:
         """A clip's log10 power in mel bands [T, 80] -> [1, S, W], seen from its loudest moment."""
+        power = power.to(self.device)
         floor = power.max() - 8.0  # What lies deeper is not heard, as in Whisper.
         mel = (power.clamp(min=floor) + 4.0) / 4.0
         return self.encoder(mel[None])
+
+    def silent_rest(self, length: int) -> list[tuple[Tensor, Tensor]]:
+        """The window behind its first `length` positions while nobody speaks there.
+
+        Keys and values [1, heads, M, 64] of each layer, computed at the first call.
+        """
+        if not self.silence:
+            # As deep below the loudest moment as Whisper hears.
+            silent_mel = -0.5
+            frames = 2 * self.config.positions
+            h = self.encoder(torch.full((1, frames, BANDS), silent_mel, device=self.device))
+            self.silence = [cross.clip(h) for cross in self.decoder.cross]
+        return [(k[:, :, length:], v[:, :, length:]) for k, v in self.silence]
 
     @torch.inference_mode()
     def score(self, h: Tensor, texts: list[str]) -> list[float]:
@@ -210,25 +243,35 @@ class Whisper(nn.Module):
         rows = [[*self.encode_text(text), self.end] for text in texts]
         longest = max(map(len, rows))
         padded = [row + [self.end] * (longest - len(row)) for row in rows]
-        tokens = torch.tensor([self.prompt + row for row in padded])
-        state = self.decoder.initial_state(h)
+        tokens = torch.tensor([self.prompt + row for row in padded], device=self.device)
+        state = self.decoder.initial_state(h, self.silent_rest(h.shape[1]))
         hidden = self.decoder(tokens[:, :-1], state)[:, len(self.prompt) - 1 :]
         log_probs = self.decoder.logits(hidden).log_softmax(-1)
         found = log_probs.gather(2, tokens[:, len(self.prompt) :, None])[..., 0]
         return [float(found[i, : len(row)].sum()) for i, row in enumerate(rows)]
 
     @torch.inference_mode()
-    def decode(self, h: Tensor, max_tokens: int) -> "Reading":
-        """The greedy transcript of the clip h [1, S, W]; it ends where it repeats itself."""
+    def decode(self, h: Tensor, max_tokens: int, draft: Sequence[int] = ()) -> "Reading":
+        """The greedy transcript of the clip h [1, S, W]; it ends where it repeats itself.
+
+        draft: how it may begin, such as an earlier reading of the same clip. It is read in one
+        pass and kept as far as it is right, so that the transcript is the same without it.
+        """
         lone_space = 220  # A token that never begins a transcript.
-        state = self.decoder.initial_state(h)
+        state = self.decoder.initial_state(h, self.silent_rest(h.shape[1]))
+        draft = [*draft][: max_tokens - 1]
+        rows = self._logits([*self.prompt, *draft], state)
+        no_speech = float(rows[0].softmax(-1)[self.no_speech])
+        place = len(self.prompt) - 1
         tokens: list[int] = []
-        logits = self.decoder.logits(self.decoder(torch.tensor([self.prompt]), state))[0]
-        no_speech = float(logits[0].softmax(-1)[self.no_speech])
         log_probs: list[float] = []
-        row = logits[-1]
         loops = False
         while len(tokens) < max_tokens:
+            if place == len(rows):
+                rows = self._logits(tokens[-1:], state)
+                place = 0
+            row = rows[place]
+            place += 1
             row[self.end + 1 :] = -torch.inf
             if not tokens:
                 row[[self.end, lone_space]] = -torch.inf
@@ -244,10 +287,18 @@ class Whisper(nn.Module):
                 del log_probs[-loop:]
                 loops = True
                 break
-            row = self.decoder.logits(self.decoder(torch.tensor([[token]]), state))[0, -1]
+            if place < len(rows) and token != draft[len(tokens) - 1]:
+                # The rest of the draft is about another transcript.
+                state.truncate(len(self.prompt) + len(tokens) - 1)
+                place = len(rows)
         is_cut = not loops and len(tokens) == max_tokens
         text = self.tokenizer.decode(tokens).strip()
         return Reading(text, tokens, log_probs, no_speech, loops, is_cut)
+
+    def _logits(self, tokens: list[int], state: TextState) -> Tensor:
+        """Logits [N, V] after each of a text's next N tokens."""
+        given = torch.tensor([tokens], device=self.device)
+        return self.decoder.logits(self.decoder(given, state))[0]
 
 
 @dataclass

@@ -270,6 +270,7 @@ class Engine:
             instructions=start.instructions,
             temperature=start.temperature,
             gradually=gradually,
+            real_time=True,
         )
 
     def _refuse_all(self) -> None:

@@ -112,7 +112,7 @@ def pair_probabilities(agent: Agent) -> dict[tuple[int, int], float]:
         assert (symbols >= FIRST_TEXT_ID).all(), "a control would change the rules: another seed"
         return dict(zip(symbols.tolist(), values.softmax(-1).tolist(), strict=True))
 
-    features, recognised = recognition.step(tick_of(), {}, [[]])
+    features, recognised, _ = recognition.step(tick_of(), {}, [[]])
     tick = context.embed([], context.project(features, recognised)[0])
     pairs = {}
     for one, p in likeliest(context.forward({0: tick})[0][-1].clone()).items():

@@ -28,7 +28,7 @@ def test_an_echo_of_its_own_words_is_not_the_user(word, queued, recent, waits):
     session.reply.recent_words = recent
     agent.recognition.decode = lambda beam, log_probs: [(word, 0.9)]
     with torch.inference_mode():
-        _, recognised = agent.recognition.step(tick_of(), agent.sessions, [[]])
+        _, recognised, _ = agent.recognition.step(tick_of(), agent.sessions, [[]])
     pending = [piece.token for piece in session.user.pending.tokens]
     assert pending == (text(f" {word}") if waits else [])
     assert [token for token, _ in recognised[0]] == pending

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from duplex.agent.config import AgentConfig, RescoringConfig
+from duplex.agent.config import AgentConfig, RescoringConfig, SecondPassConfig
 from duplex.agent.turn_policy import (
     LONG_AGO,
     NOBODY,
@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 POLICY = TurnPolicy()
 QUIET = POLICY.end_silence_ticks
 TIMEOUT = POLICY.end_timeout_ticks
+READING = POLICY.max_second_pass_ticks
 
 # Nobody speaks; the user's turn; the agent's; both.
 IDLE = Observation(silence_ticks=100, ticks_since_user_token=100)
@@ -86,6 +87,13 @@ LATE = replace(LISTENING, silence_ticks=TIMEOUT + 1, ticks_since_user_token=TIME
         # A turn of which no word is confident is not answered.
         (replace(LISTENING, max_confidence=0.89), {NEXT, ASIDE}),
         (replace(LATE, max_confidence=0.0), {ASIDE}),
+        # A turn that is read a second time ends no sooner than that is done, or takes too long.
+        (replace(LISTENING, second_pass_ticks=1), {NEXT}),
+        (replace(LISTENING, second_pass_ticks=READING), {NEXT}),
+        (replace(LISTENING, second_pass_ticks=READING + 1), {NEXT, *ENDS}),
+        (replace(LATE, second_pass_ticks=READING), {NEXT}),
+        (replace(LATE, second_pass_ticks=READING + 1), ENDS),
+        (replace(OVERLAP, second_pass_ticks=1), {NEXT, ASIDE, AGENT, STOP}),
         # There is nobody to yield to, and no end that could be found otherwise.
         (SPEAKING, {NEXT, END}),
         (replace(SPEAKING, agent_tokens=POLICY.max_turn_tokens), {END}),
@@ -185,6 +193,7 @@ def test_bias(seen, expected):
         (AGENT, replace(LISTENING, answer_due=True, silence_ticks=0), USER_END, AGENT),
         (AGENT, replace(IDLE, answer_due=True, queued_s=1.3), NEXT, AGENT),
         (AGENT, SPEAKING, None, None),
+        (AGENT, replace(LISTENING, answer_due=True, second_pass_ticks=1), USER_END, AGENT),
     ],
 )
 def test_requests_of_a_client_go_first(request_, seen, symbol, remains):
@@ -243,11 +252,10 @@ def test_every_constant_has_its_row():
     """TURN_TAKING.md names each field of the policy and of rescoring with its value."""
     text = (ROOT / "duplex/agent/TURN_TAKING.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^ |]+) \|", text, flags=re.M))
-    for config in (TurnPolicy(), RescoringConfig()):
+    for config in (TurnPolicy(), RescoringConfig(), SecondPassConfig()):
         for field in fields(config):
             assert rows.get(field.name) == str(getattr(config, field.name)), field.name
-    known = {
-        field.name for kind in (TurnPolicy, RescoringConfig, AgentConfig) for field in fields(kind)
-    }
+    kinds = (TurnPolicy, RescoringConfig, SecondPassConfig, AgentConfig)
+    known = {field.name for kind in kinds for field in fields(kind)}
     ours = text.split("## Recognition")[0]
     assert {name for name in re.findall(r"^\| `(\w+)`", ours, flags=re.M)} <= known

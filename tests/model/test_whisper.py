@@ -2,25 +2,13 @@
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import WhisperConfig as ReferenceConfig
 from transformers import WhisperForConditionalGeneration
 
 from duplex.model.whisper import Whisper, WhisperConfig, repeated_tokens
+from tests.tiny_whisper import tokenizer
 
-MARKS = ["<|endoftext|>", "<|startoftranscript|>", "<|nocaptions|>", "<|notimestamps|>"]
-LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
 SIZES = WhisperConfig(width=128, layers=2, vocabulary=260, positions=50, text_positions=40)
-
-
-def tokenizer() -> Tokenizer:
-    """One token a byte, the marks behind them."""
-    vocabulary = {letter: i for i, letter in enumerate(LETTERS)}
-    vocabulary |= {mark: len(LETTERS) + i for i, mark in enumerate(MARKS)}
-    found = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    found.decoder = decoders.ByteLevel()
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +143,38 @@ def test_a_reading_that_repeats_itself_ends_there(pair, clip):
         ours.decoder.logits = own
     assert reading.tokens == phrase and reading.loops and not reading.is_cut
     assert len(reading.log_probs) == len(phrase)
+
+
+@pytest.mark.parametrize("right", [0, 3, 11])
+def test_a_draft_saves_passes_and_changes_nothing(pair, clip, right):
+    """As far as it is right it is read in one pass; the rest of it is forgotten."""
+    _, ours = pair
+    h = ours.encode(clip)
+    expected = ours.decode(h, max_tokens=12)
+    wrong = [(token + 1) % ours.end for token in expected.tokens[right:]]
+    passes = []
+    forward = ours.decoder.register_forward_hook(lambda *_: passes.append(1))
+    found = ours.decode(h, 12, expected.tokens[:right] + wrong)
+    forward.remove()
+    assert found.tokens == expected.tokens and len(expected.tokens) == 12
+    assert found.log_probs == pytest.approx(expected.log_probs, abs=1e-4)
+    assert found.no_speech == pytest.approx(expected.no_speech, rel=1e-4)
+    assert len(passes) == 12 - right
+
+
+def test_a_short_clip_is_followed_by_the_silence_of_a_window(pair, clip):
+    """The decoder attends to as many positions as a whole window has."""
+    _, ours = pair
+    h = ours.encode(clip[:40])
+    state = ours.decoder.initial_state(h, ours.silent_rest(h.shape[1]))
+    silent = ours.decoder.initial_state(h[:, :0], ours.silent_rest(0))
+    for cross, (k, v), (silent_k, silent_v) in zip(
+        ours.decoder.cross, state.clip, silent.clip, strict=True
+    ):
+        own_k, own_v = cross.clip(h)
+        assert k.shape[2] == v.shape[2] == SIZES.positions
+        torch.testing.assert_close(k, torch.cat([own_k, silent_k[:, :, 20:]], 2))
+        torch.testing.assert_close(v, torch.cat([own_v, silent_v[:, :, 20:]], 2))
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,20 @@ def test_sessions_at_different_times_do_not_touch_each_other(clock):
     drive_engine(both, TinyAgent(2), clock)
 
 
+def test_the_agent_is_told_that_its_sessions_have_a_clock(clock):
+    class Told(TinyAgent):
+        def open(self, slot, seed, instructions, **options):
+            super().open(slot, seed, instructions, **options)
+            self.calls.append(("real time", options.get("real_time")))
+
+    async def test(engine):
+        await engine.open()
+
+    agent = Told(1)
+    drive_engine(test, agent, clock)
+    assert agent.calls[-1] == ("real time", True)
+
+
 def test_late_audio_is_heard_later_and_silence_counted(clock):
     async def test(engine):
         session = await engine.open()

@@ -1,0 +1,194 @@
+"""The second pass of recognition: Whisper reads the user's turn whole when it may be over.
+
+    power of each tick -> listen -> a job for the thread -> TurnReading -> read_turn -> the LM
+
+The first pass hears causally, word by word; it tells when somebody speaks. The second hears what
+was said, with the sound before and behind each word (two-pass recognition, Sainath et al., 2019,
+arXiv 1908.10992). It speaks only where the first one heard words.
+
+A thread of its own reads, at low priority; a tick appends frames and looks whether a reading has
+come. In real time a reading is taken when it is there. Without a clock it is taken a fixed number
+of ticks after its sound was submitted, so that the same sound gives the same conversation.
+"""
+
+import logging
+import os
+import re
+import sys
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import torch
+
+from duplex.agent import turn_sound
+from duplex.agent.config import SecondPassConfig
+from duplex.agent.rescoring import Rescoring
+from duplex.agent.session import Session, Submission
+from duplex.audio import MEL_RATE, TICK_S
+from duplex.events import Event
+from duplex.model import beam_search
+from duplex.model.features import BANDS
+from duplex.model.spoken_form import spoken_form
+from duplex.model.tokens import USER
+from duplex.model.whisper import Reading, Whisper
+
+log = logging.getLogger(__name__)
+
+# log10 power of digital silence, see features.log_power.
+SILENCE = -10.0
+# The thread's nice value: whatever else runs goes first.
+LOW_PRIORITY = 5
+# What Whisper writes of sounds that are no words: "[BLANK_AUDIO]", "(laughs)", "*sighs*", notes.
+SOUND_MARKS = re.compile(r"\[[^\]]*\]|\([^)]*\)|\*[^*]*\*|[♪♫]")
+
+
+@dataclass
+class TurnReading:
+    """What the second pass makes of a turn."""
+
+    # As Whisper writes it, for people: with capitals, signs and figures.
+    text: str = ""
+    # Its words as they are said, for the LM.
+    words: list[str] = field(default_factory=list)
+    # Whisper's own tokens of it.
+    tokens: list[int] = field(default_factory=list)
+    # Whether the text is believed.
+    is_believed: bool = False
+    # If it is not: log-likelihoods of the first pass's readings, by their text.
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+class SecondPass:
+    """Reads the turns of all slots."""
+
+    def __init__(self, whisper: Whisper, rescoring: Rescoring, config: SecondPassConfig):
+        self.whisper = whisper
+        self.rescoring = rescoring
+        self.config = config
+        self.worker = ThreadPoolExecutor(1, "second-pass", initializer=_begin_thread)
+
+    def warm_up(self) -> None:
+        """Read something once: the thread is there and its memory allocated."""
+        sound = [torch.full((8, BANDS), SILENCE)]
+        self.worker.submit(read, self.whisper, sound, [], ["yes", "no"], self.config).result()
+
+    def listen(self, session: Session, power: torch.Tensor) -> None:
+        """Keep a tick's frames, log10 power [8, 80], and submit the turn where it may be over."""
+        user = session.user
+        turn = user.second
+        turn_sound.keep_tick(session, power, self.config)
+        may_be_over = turn_sound.quiet_ticks(user) >= self.config.silence_ticks
+        if not may_be_over or not turn_sound.is_covered(user.beam, turn.submitted_frame):
+            turn.is_submitted = False
+        if turn.is_sound_lost or not user.is_user_only or not turn_sound.has_new_words(user):
+            return
+        if may_be_over and not turn.is_submitted:
+            self._submit(session, is_awaited=True)
+        elif not may_be_over and turn.ticks_unread >= self.config.reread_ticks:
+            self._submit(session, is_awaited=False)
+
+    def _submit(self, session: Session, is_awaited: bool) -> None:
+        """A job for the thread; one of the same session that it has not begun is dropped."""
+        turn = session.user.second
+        turn_sound.withdraw(turn)
+        texts = []
+        if not turn.final_tokens:
+            found = self.rescoring.hypotheses(session.user.beam)
+            texts = [" ".join(words) for words, _ in found if words]
+        job = self.worker.submit(read, self.whisper, [*turn.sound], turn.draft, texts, self.config)
+        frame = session.user.beam.frame
+        turn.submission = Submission(job, session.tick, frame, is_awaited)
+        turn.submitted_frame = frame
+        turn.is_submitted = is_awaited
+        turn.ticks_unread = 0
+
+    def read_turn(self, slot: int, session: Session, events: list[Event]) -> None:
+        """Take the reading that has come, if the turn can be read again now."""
+        turn = session.user.second
+        submission = turn.submission
+        if submission is None or not self._has_come(session, submission):
+            return
+        reading = _result(submission.job)
+        turn.draft = reading.tokens
+        beam = session.user.beam
+        is_old = not turn_sound.is_covered(beam, submission.frame)
+        if is_old or not submission.is_awaited or turn.is_sound_lost:
+            turn.submission = None
+            return
+        if session.grammar.stream != USER or beam_search.has_uncommitted_words(beam):
+            return
+        turn.submission = None
+        if not session.user.is_user_only:
+            return
+        if not reading.is_believed:
+            turn.scores = reading.scores
+            return
+        tokens = [t for word in reading.words for t in self.rescoring.recognition.spell(word)]
+        before = [token for _, token in session.user.transcribed[: turn.final_tokens]]
+        text = f"{turn.final_text} {reading.text}"
+        turn.is_read = True
+        self.rescoring.read_again(slot, session, before + tokens, text, events)
+        if len(turn.sound) >= self.config.part_ticks:
+            turn_sound.finish_part(session.user)
+
+    def _has_come(self, session: Session, submission: Submission) -> bool:
+        """Whether a reading is to be taken now; without a clock it is then waited for."""
+        if session.is_real_time:
+            return submission.job.done()
+        return session.tick - submission.tick >= self.config.lockstep_ticks
+
+
+# What the thread does.
+
+
+def read(
+    whisper: Whisper,
+    sound: list[torch.Tensor],
+    draft: list[int],
+    hypotheses: list[str],
+    config: SecondPassConfig,
+) -> TurnReading:
+    """Read a turn.
+
+    Args:
+        sound: log10 power [8, 80] of each tick.
+        draft: Whisper's tokens of an earlier reading of the same turn.
+        hypotheses: the first pass's readings, of which each is scored if Whisper's own reading is
+            not believed.
+    """
+    silence = torch.full((round(config.padding_s * MEL_RATE), BANDS), SILENCE)
+    h = whisper.encode(torch.cat([*sound, silence]))
+    seconds = len(sound) * TICK_S
+    reading = whisper.decode(h, round(config.tokens_per_s * seconds) + config.more_tokens, draft)
+    text = " ".join(SOUND_MARKS.sub(" ", reading.text).split())
+    words = spoken_form(text).split()
+    if words and believes(reading, config):
+        return TurnReading(text, words, reading.tokens, True)
+    scores = whisper.score(h, hypotheses) if len(hypotheses) > 1 else []
+    return TurnReading(text, words, [], False, dict(zip(hypotheses, scores, strict=False)))
+
+
+def believes(reading: Reading, config: SecondPassConfig) -> bool:
+    """Whether Whisper is sure that this was said."""
+    return (
+        reading.no_speech < config.max_no_speech
+        and reading.mean_log_prob > config.min_mean_log_prob
+        and not reading.is_cut
+    )
+
+
+def _result(job: Future) -> TurnReading:
+    """What the thread found; nothing to be believed where it failed."""
+    try:
+        return job.result()
+    except Exception:
+        log.exception("a turn could not be read a second time")
+        return TurnReading()
+
+
+def _begin_thread() -> None:
+    """Let the ticks go first, and share no product: that is slower where the cores are busy."""
+    torch.set_num_threads(1)
+    if sys.platform == "linux":  # Where a thread has a priority of its own.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)

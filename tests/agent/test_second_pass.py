@@ -1,0 +1,311 @@
+"""A second recogniser reads the turn whole: when, what is believed, what the LM reads of it."""
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from duplex.agent import AgentConfig, TurnPolicy
+from duplex.agent.config import RescoringConfig, SecondPassConfig
+from duplex.agent.loader import LoadOptions, load_second_pass
+from duplex.agent.pending_words import PendingToken
+from duplex.agent.second_pass import SILENCE, SecondPass, read
+from duplex.audio import TICK_SAMPLES
+from duplex.errors import WeightsError
+from duplex.events import transcribe
+from duplex.model.features import BANDS
+from duplex.model.tokens import FIRST_TEXT_ID, USER, USER_END
+from duplex.model.whisper import Reading
+from tests.tiny_speech_agent import scripted_agent, text, tick_of
+from tests.tiny_whisper import tiny_whisper
+
+CONFIG = SecondPassConfig()
+POLICY = TurnPolicy()
+MAX_TOKENS = RescoringConfig().max_tokens
+# The script's LM wants the end in every tick until it may have it.
+ENDS = [USER_END] * 60
+
+
+class Reader:
+    """Stands for Whisper: what it reads is given. It keeps the clips and drafts it was asked with.
+
+    gate: the event that a reading waits for, if there is one.
+    """
+
+    def __init__(self, *readings: Reading, scores: list[float] = (), gate=None):
+        self.readings = list(readings)
+        self.scores = list(scores)
+        self.gate = gate
+        self.clips: list[torch.Tensor] = []
+        self.drafts: list[list[int]] = []
+
+    def encode(self, power: torch.Tensor) -> torch.Tensor:
+        self.clips.append(power)
+        return power
+
+    def decode(self, h: torch.Tensor, max_tokens: int, draft: list[int]) -> Reading:
+        if self.gate is not None:
+            assert self.gate.wait(timeout=30)
+        self.drafts.append(draft)
+        return self.readings.pop(0) if len(self.readings) > 1 else self.readings[0]
+
+    def score(self, h: torch.Tensor, texts: list[str]) -> list[float]:
+        return self.scores[: len(texts)]
+
+
+def reading(words: str, log_prob: float = -0.1, no_speech: float = 0.0, **marks) -> Reading:
+    """Whisper's, of so many tokens as there are words."""
+    tokens = [*range(len(words.split()))]
+    return Reading(words, tokens, [log_prob] * len(tokens), no_speech, **marks)
+
+
+SOUND = [torch.full((8, BANDS), SILENCE)] * 5
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (reading("What's 3 + 4?"), "what's three plus four"),
+        (reading("(coughs) Hi. [BLANK_AUDIO]"), "hi"),
+        (reading("Hi, hi.", loops=True), "hi hi"),
+        (reading("Hi.", is_cut=True), None),
+        (reading("Hi.", no_speech=0.61), None),
+        (reading("Hi.", log_prob=-1.01), None),
+        (reading("[music]"), None),
+        (reading(""), None),
+    ],
+)
+def test_what_is_believed(found, words):
+    """Where nothing is, there is a score for each of the first pass's readings."""
+    turn = read(Reader(found, scores=[-3.0, -2.0]), SOUND, [7], ["hi", "high"], CONFIG)
+    assert turn.is_believed == (words is not None)
+    if turn.is_believed:
+        assert " ".join(turn.words) == words
+        assert turn.tokens == found.tokens and not turn.scores
+    else:
+        assert turn.scores == {"hi": -3.0, "high": -2.0}
+        assert not turn.tokens
+
+
+def test_a_reading_of_tiny_whisper():
+    """The real network; silence is put behind the sound, and a reading cannot be endless."""
+    turn = read(tiny_whisper(), SOUND, [], ["hi", "you"], replace(CONFIG, tokens_per_s=0.0))
+    assert not turn.is_believed and len(turn.scores) == 2
+    assert all(score < 0 for score in turn.scores.values())
+
+
+def listening_agent(reader, symbols, real_time=False, **rules):
+    """An agent that wants these symbols, hears nothing, and has its turns read by `reader`."""
+    agent, script = scripted_agent(
+        symbols, symbols_per_tick=2, pending_bonus=0.0, end_timeout_ticks=99, **rules
+    )
+    agent.second_pass = SecondPass(reader, agent.rescoring, CONFIG)
+    agent.rescoring.hypotheses = lambda beam: [(["hi"], -1.0), (["high"], -1.5)]
+    agent.context.log_likelihoods = lambda slot, texts, max_tokens: [0.0] * len(texts)
+    agent.open(0, real_time=real_time)
+    return agent, script
+
+
+def step(agent, script, audio=None):
+    """One tick in which the words that the LM wants are recognised."""
+    session = agent.sessions[0]
+    wanted = [symbol for symbol in script.symbols[:4] if symbol >= FIRST_TEXT_ID]
+    session.user.pending.tokens = [PendingToken(session.tick, symbol, 0.3) for symbol in wanted]
+    return agent.step(tick_of() if audio is None else audio, [0])[1][0]
+
+
+def run(agent, script, ticks):
+    """The events of so many silent ticks, with the tick of each."""
+    events = []
+    for _ in range(ticks):
+        events += step(agent, script)
+    return events
+
+
+def ended_turns(agent) -> list[list[tuple[int, int]]]:
+    """To be filled with the (LM position, token) pairs of each turn at its end."""
+    turns = []
+    end_turn = agent.recognition.end_turn
+
+    def end(user, *options, **more):
+        turns.append(list(user.transcribed))
+        end_turn(user, *options, **more)
+
+    agent.recognition.end_turn = end
+    return turns
+
+
+def corrections(events) -> list[tuple[int, str]]:
+    return [(event.tick, event.text) for event in events if event.kind == "corrected"]
+
+
+def test_the_reading_stands_in_place_of_the_words():
+    """In the LM as it is said, for people as Whisper writes it; the turn's end waits for it."""
+    agent, script = listening_agent(
+        Reader(reading("Hi, 2 you!")), [USER, *text(" hi you"), *ENDS], max_second_pass_ticks=9
+    )
+    turns = ended_turns(agent)
+    events = run(agent, script, 3)
+    submission = agent.sessions[0].user.second.submission
+    events += run(agent, script, 9)
+    [transcribed] = turns
+    assert corrections(events) == [(submission.tick + CONFIG.lockstep_ticks, " Hi, 2 you!")]
+    assert transcribe(events).user_text == " Hi, 2 you!"
+    cells = agent.context.cache.position[0]
+    assert [token for _, token in transcribed] == text(" hi two you")
+    assert {position for position, _ in transcribed} <= set(cells.tolist())
+    [ended] = [event for event in events if event.kind == "user_ended"]
+    assert ended.tick >= submission.tick + CONFIG.lockstep_ticks
+
+
+def test_the_best_first_reading_is_chosen_where_none_is_believed():
+    """By sound, sense and what Whisper thinks of each."""
+    agent, script = listening_agent(
+        Reader(reading("", no_speech=0.9), scores=[-9.0, -2.0]), [USER, *text(" hi")]
+    )
+    assert [words for _, words in corrections(run(agent, script, 9))] == [" high"]
+
+
+def test_a_failure_of_the_second_pass_ends_nothing():
+    class Broken(Reader):
+        def encode(self, power):
+            raise RuntimeError("no more memory")
+
+    agent, script = listening_agent(Broken(reading("Hi.")), [USER, *text(" hi"), *ENDS])
+    events = run(agent, script, 12)
+    assert {"user_ended", "agent_started"} <= {event.kind for event in events}
+    assert not corrections(events)
+
+
+def test_a_late_reading_is_dropped():
+    """The turn ends without it after max_second_pass_ticks, and it is not put into the next."""
+    gate = threading.Event()
+    agent, script = listening_agent(
+        Reader(reading("Hi, you!"), gate=gate),
+        [USER, *text(" hi"), *ENDS],
+        real_time=True,
+    )
+    events = run(agent, script, 2)
+    job = agent.sessions[0].user.second.submission.job
+    first_tick = agent.sessions[0].user.second.submission.tick
+    events += run(agent, script, 12)
+    [ended] = [event for event in events if event.kind == "user_ended"]
+    assert ended.tick == first_tick + POLICY.max_second_pass_ticks
+    gate.set()
+    assert job.result(timeout=30).words == ["hi", "you"]
+    assert not corrections(events + run(agent, script, 5))
+
+
+def test_in_real_time_a_reading_is_taken_when_it_is_there():
+    gate = threading.Event()
+    reader = Reader(reading("Hi, you!"), gate=gate)
+    agent, script = listening_agent(reader, [USER, *text(" hi")], real_time=True)
+    assert not corrections(run(agent, script, 9))
+    job = agent.sessions[0].user.second.submission.job
+    gate.set()
+    job.result(timeout=30)
+    assert corrections(step(agent, script)) == [(9, " Hi, you!")]
+
+
+@pytest.mark.parametrize("words", [MAX_TOKENS // 3, 2 * MAX_TOKENS])
+def test_a_long_reading_is_fed_in_parts(words):
+    """In several ticks, in which nothing is decided; then all of it is in the cache, in order."""
+    said = "hi " + " ".join(["so"] * words)
+    agent, script = listening_agent(Reader(reading(said)), [USER, *text(" you"), *ENDS])
+    fed = []
+    forward = agent.context.forward
+
+    def count(inputs, *options, **more):
+        fed.append(max(len(given.vectors) for given in inputs.values()))
+        return forward(inputs, *options, **more)
+
+    agent.context.forward = count
+    turns = ended_turns(agent)
+    events = run(agent, script, 16)
+    [transcribed] = turns
+    assert max(fed) <= AgentConfig().max_call_positions
+    positions, tokens = zip(*transcribed, strict=True)
+    assert list(tokens) == text(" " + said)
+    assert list(positions[1:]) == [*range(positions[1], positions[1] + len(tokens) - 1)]
+    assert set(positions[-20:]) <= set(agent.context.cache.position[0].tolist())
+    [[corrected_tick, _]] = corrections(events)
+    [ended] = [event for event in events if event.kind == "user_ended"]
+    assert ended.tick - corrected_tick >= len(tokens) // AgentConfig().max_call_positions
+
+
+def test_sound_is_kept_from_a_little_before_the_first_word():
+    """And what follows the turn is not heard together with it."""
+    reader = Reader(reading("Hi."))
+    agent, script = listening_agent(reader, [])
+    run(agent, script, 60)
+    assert len(agent.sessions[0].user.second.sound) == CONFIG.memory_ticks
+    loud = np.sin(np.arange(TICK_SAMPLES) * 0.1, dtype=np.float32)[None]
+    for _ in range(4):
+        step(agent, script, loud)
+    script.symbols = [USER, *text(" hi"), *ENDS]
+    run(agent, script, 12)
+    [clip] = reader.clips
+    heard = clip.amax(1) > 0.0
+    first = int(heard.nonzero()[0])
+    assert int(heard.sum()) == pytest.approx(4 * 8, abs=3)
+    assert CONFIG.lead_ticks * 8 - 3 <= first <= (CONFIG.lead_ticks + CONFIG.word_ticks) * 8
+    assert len(agent.sessions[0].user.second.sound) < CONFIG.memory_ticks
+
+
+def test_new_words_are_read_anew_from_the_last_reading_on():
+    """The last reading is the draft of the next; what was asked in between is withdrawn."""
+    reader = Reader(reading("Hi."), reading("Hi, you!"))
+    agent, script = listening_agent(reader, [USER, *text(" hi")])
+    run(agent, script, 8)
+    session = agent.sessions[0]
+    assert session.user.shown_text == " Hi."
+    loud = np.sin(np.arange(TICK_SAMPLES) * 0.1, dtype=np.float32)[None]
+    for _ in range(2):
+        session.user.beam.silent_frames = -4
+        step(agent, script, loud)
+    script.symbols = text(" you")
+    run(agent, script, 9)
+    assert session.user.shown_text == " Hi, you!"
+    assert reader.drafts == [[], [0]]
+    assert [token for _, token in session.user.transcribed] == text(" hi you")
+
+
+class Words:
+    """A tokenizer whose every token is a word."""
+
+    words = ("Hi,", "you", "see", "2", "trees.")
+
+    def decode(self, tokens: list[int]) -> str:
+        return " ".join(self.words[token % len(self.words)] for token in tokens)
+
+
+def noisy_talk(seed: int) -> list:
+    """Events of a talk of noise, which real but random networks read, without a clock."""
+    whisper = tiny_whisper()
+    whisper.tokenizer = Words()
+    agent, script = listening_agent(whisper, [USER, *text(" hi"), *ENDS])
+    agent.second_pass.config = replace(CONFIG, min_mean_log_prob=-99.0, max_no_speech=1.0)
+    rng = np.random.default_rng(seed)
+    found = []
+    for tick in range(20):
+        level = 0.3 if tick < 6 else 0.0
+        audio = level * rng.normal(size=(1, TICK_SAMPLES)).astype(np.float32)
+        found.append(step(agent, script, audio))
+    return found
+
+
+def test_without_a_clock_the_same_sound_gives_the_same_conversation():
+    first = noisy_talk(0)
+    assert any(event.kind == "corrected" for events in first for event in events)
+    assert first == noisy_talk(0)
+
+
+def test_the_model_is_chosen_by_name_or_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("DUPLEX_HOME", str(tmp_path))
+    assert load_second_pass(LoadOptions(second_pass="off")) is None
+    with pytest.raises(WeightsError, match="whisper-base is not in"):
+        load_second_pass(LoadOptions(second_pass="base", offline=True))
+    with pytest.raises(FileNotFoundError, match="model.bin"):
+        load_second_pass(LoadOptions(second_pass=str(tmp_path)))
