@@ -42,13 +42,17 @@ async def first_commands(
 ) -> list:
     """The commands of the first message that means something.
 
-    Returns none, and has closed the connection, where no such message came.
+    Returns none, and has told why and closed the connection, where no such message came.
     """
     try:
         async with asyncio.timeout(limits.first_message_s):
             for _ in range(limits.max_bad_messages):
                 try:
-                    return dialect.receive(await connection.recv())[0]
+                    commands, _ = dialect.receive(await connection.recv())
+                    if not commands:
+                        text = "the first message asks for nothing; begin with a start or audio"
+                        await refuse(connection, dialect, Error("refused", text))
+                    return commands
                 except ProtocolError as error:
                     await send(connection, dialect.refused(Error("bad_message", str(error))))
     except TimeoutError:

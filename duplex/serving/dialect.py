@@ -18,7 +18,8 @@ from duplex.serving.commands import Start
 class Dialect(Protocol):
     """One client of a dialect: messages to commands, the session's ticks to messages. No I/O."""
 
-    # Whether the session opens with the connection, as `start` says, or with a first message.
+    # Whether the session opens with the connection, as `start` says, or with the commands of a
+    # first message; one without any is refused.
     opens_at_once: bool
     start: Start
     # Ticks of audio that may wait to be heard; None: what the engine usually lets wait.

@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from websockets.asyncio.client import connect
+from websockets.asyncio.server import serve
 from websockets.exceptions import InvalidStatus
 
 from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.errors import ServerError
 from duplex.serving import native
 from duplex.serving.commands import Start
+from duplex.serving.connection import first_commands
 from duplex.serving.engine import Engine
 from duplex.serving.limits import ServerLimits
 from duplex.serving.pages import STATS_PATH
@@ -139,6 +141,33 @@ def test_garbage_is_answered_and_the_session_goes_on():
             await next_event(connection, "heard")
 
     drive_server(test, TinyAgent(1))
+
+
+class Mute(native.Native):
+    """A dialect in which no message asks for anything."""
+
+    def receive(self, message):
+        return [], []
+
+
+def test_first_message_without_a_command_is_refused_with_a_sentence():
+    found = []
+
+    async def handle(connection):
+        found.append(await first_commands(connection, Mute(), ServerLimits()))
+
+    async def test():
+        async with asyncio.timeout(PATIENCE_S), serve(handle, "127.0.0.1", 0) as server:
+            async with connect(address(server)) as connection:
+                await connection.send("hello")
+                [error] = await rest(connection)
+                assert error["code"] == "refused"
+                assert "begin with a start or audio" in error["text"]
+                assert connection.close_code == native.CloseCode.ABUSE
+                assert connection.close_reason == error["text"]
+
+    asyncio.run(test())
+    assert found == [[]]
 
 
 def test_abuse_closes_its_connection():
