@@ -3,7 +3,7 @@
 import asyncio
 import io
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,13 +100,17 @@ class EngineUser:
 
 
 async def push_line(
-    session, line: np.ndarray, begun: float, now: Callable[[], float] = time.monotonic
+    session,
+    line: np.ndarray,
+    begun: float,
+    now: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable] = asyncio.sleep,
 ) -> AsyncIterator[int]:
     """Push line, float32 [N], in real time since `begun`; yields each tick's number, once pushed.
 
     As from a microphone, a tick is pushed when it is over. What is left of a tick is not pushed.
     """
     for number in range(len(line) // TICK_SAMPLES):
-        await asyncio.sleep(max(0.0, begun + (number + 1) * TICK_S - now()))
+        await sleep(max(0.0, begun + (number + 1) * TICK_S - now()))
         await session.push(line[number * TICK_SAMPLES : (number + 1) * TICK_SAMPLES])
         yield number

@@ -14,7 +14,7 @@ import asyncio
 import gc
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.bench import large_lm
 from duplex.bench.play import EngineUser, push_line
 from duplex.events import Transcript
+from duplex.serving.clock import WallClock
 from duplex.serving.commands import Start
 from duplex.serving.engine import Engine
 
@@ -186,23 +187,39 @@ def ratio(one: list[float] | None, other: list[float] | None) -> float | None:
 
 
 async def catch_up(
-    load: Callable[[int], Agent], line: np.ndarray, stall_s: float, stall_tick: int = 25
+    load: Callable[[int], Agent],
+    line: np.ndarray,
+    stall_s: float,
+    stall_tick: int = 25,
+    clock=None,
+    stall: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], Awaitable] = asyncio.sleep,
 ) -> dict:
     """How soon the engine is in time again after the model stood still for stall_s.
 
     A user says line, float32 [N], in real time; the stall begins in it, at stall_tick.
-    """
-    agent = load(1)
-    engine = Engine(agent, 1)
-    await asyncio.to_thread(engine.start)
-    stall_ended = _stall_once(agent, agent.ticks + stall_tick, stall_s)
-    session = EngineUser(await engine.open(Start(seed=0)))
-    behind: list[tuple[float, float]] = []  # times, and ms the engine is behind its clock
 
-    async def watch() -> None:
-        while True:
-            behind.append((time.monotonic(), engine.stats()["behind_ms"]))
-            await asyncio.sleep(0.005)
+    clock: the engine's, by default WallClock; stall and sleep wait for seconds of it.
+    """
+    clock = clock or WallClock()
+    agent = load(1)
+    engine = Engine(agent, 1, clock)
+    await asyncio.to_thread(engine.start)
+    step = agent.step
+    first_tick = agent.ticks
+    # Times at which ticks began, and how many ms the engine was behind its clock then.
+    behind: list[tuple[float, float]] = []
+    stall_ended: list[float] = []
+
+    def watched_step(audio: np.ndarray, active: list[int], voice: bool = True):
+        behind.append((clock.now(), engine.stats()["behind_ms"]))
+        if agent.ticks == first_tick + stall_tick and not stall_ended:
+            stall(stall_s)
+            stall_ended.append(clock.now())
+        return step(audio, active, voice)
+
+    agent.step = watched_step
+    session = EngineUser(await engine.open(Start(seed=0)))
 
     async def listen() -> Transcript:
         transcript = Transcript()
@@ -211,11 +228,9 @@ async def catch_up(
                 transcript.read(event)
         return transcript
 
-    watching = asyncio.create_task(watch(), name="watch")
     listening = asyncio.create_task(listen(), name="listen")
-    async for _ in push_line(session, line, time.monotonic()):
+    async for _ in push_line(session, line, clock.now(), clock.now, sleep):
         pass
-    watching.cancel()
     dropped_ms = session.dropped_ms
     await session.close()
     transcript = await listening
@@ -228,27 +243,9 @@ async def catch_up(
     }
 
 
-def _stall_once(agent: Agent, tick: int, stall_s: float) -> list[float]:
-    """Make the agent's step in this tick stand still first; the list gets the time of its end."""
-    step = agent.step
-    ended: list[float] = []
-
-    def stalling_step(audio: np.ndarray, active: list[int], voice: bool = True):
-        if agent.ticks == tick and not ended:
-            time.sleep(stall_s)
-            ended.append(time.monotonic())
-        return step(audio, active, voice)
-
-    agent.step = stalling_step
-    return ended
-
-
 def _recovery_s(behind: list[tuple[float, float]], stall_ended: float) -> float | None:
-    """Seconds from the end of the stall until the engine is less than a tick behind its clock.
-
-    It tells how late it is when its next tick begins: what it told before does not count.
-    """
-    after = [(time_s, ms) for time_s, ms in behind if time_s > stall_ended]
+    """Seconds from the end of the stall until the engine is less than a tick behind its clock."""
+    after = [(time_s, ms) for time_s, ms in behind if time_s >= stall_ended]
     late = [place for place, (_, ms) in enumerate(after) if ms >= TICK_MS]
     for time_s, ms in after[late[0] :] if late else []:
         if ms < TICK_MS:
