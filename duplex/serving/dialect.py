@@ -1,7 +1,7 @@
 """What a dialect of the wire is, and which one is spoken at which path.
 
 To add one, write a module like moshi.py with a class that has all of `Dialect`, and give it a line
-in DIALECTS. Add its path to PATHS in tests/serving/test_auth.py and tests/agent/test_faults.py.
+in DIALECTS. The tests of keys and of faults then hold for its path as well.
 """
 
 from collections.abc import Callable

@@ -21,16 +21,16 @@ from duplex.agent import AgentConfig, TurnPolicy
 from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.client.remote import RemoteSession
 from duplex.errors import ProtocolError
-from duplex.serving import moshi, native, opus
-from duplex.serving import openai_realtime as realtime
+from duplex.serving import native, opus
 from duplex.serving.commands import Start
+from duplex.serving.dialect import DIALECTS
 from duplex.serving.limits import ServerLimits
 from tests.helpers import PATIENCE_S, HandClock, beat, drive_engine, next_event, rest, tone
 from tests.helpers import drive_server as drive
 from tests.tiny_agent import TinyAgent
 from tests.tiny_speech_agent import tiny_agent
 
-PATHS = (native.PATH, realtime.PATH, moshi.PATH)
+PATHS = tuple(DIALECTS)
 ROOT = Path(__file__).parents[2]
 # Seconds that both ends wait for a farewell from one who reads no more.
 FAREWELL_S = 0.2
@@ -161,7 +161,7 @@ def test_200_clients_come_and_go_and_leave_nothing():
     async def test(url, engine):
         tasks = len(asyncio.all_tasks())
         for number in range(200):
-            async with connect(url.replace(native.PATH, PATHS[number % 3])) as connection:
+            async with connect(url.replace(native.PATH, PATHS[number % len(PATHS)])) as connection:
                 if number % 2:
                     await connection.send(native.encode_start())
                 if number % 3 == 0:

@@ -16,13 +16,13 @@ from duplex import cli
 from duplex.audio import TICK_SAMPLES
 from duplex.client.remote import RemoteSession
 from duplex.errors import ClientError, ServerError
-from duplex.serving import moshi, native
-from duplex.serving import openai_realtime as realtime
+from duplex.serving import native
 from duplex.serving.auth import Access, TokenBucket, is_loopback
+from duplex.serving.dialect import DIALECTS
 from tests.helpers import drive_server, next_event
 from tests.tiny_agent import TinyAgent
 
-PATHS = (native.PATH, realtime.PATH, moshi.PATH)
+PATHS = tuple(DIALECTS)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost"])
