@@ -18,6 +18,7 @@ from duplex.training.evaluation.disturbances import (
     in_far_field,
     mu_law,
     over_telephone,
+    with_gaps,
     with_noise,
     wordless,
     words_per_minute,
@@ -190,6 +191,18 @@ def test_disturbances_do_what_they_say():
         assert spectrum[outside].mean() < 0.05 * inside
     wrong = as_wrong_bytes(HISS)
     assert len(wrong) == len(HISS) // 6 and np.abs(wrong).max() > 0.4
+
+
+def test_frames_get_lost():
+    lost = with_gaps(np.ones(3 * SAMPLE_RATE, np.float32), np.random.default_rng(0)) == 0
+    assert lost.reshape(3, -1).sum(1).tolist() == [SAMPLE_RATE // 10] * 3
+
+
+def test_nobody_speaks_to_it(data):
+    sets = clip_sets.wordless_sets(data, [], 1.0, seed=0)
+    [television] = [one.load() for one in sets if one.name.startswith("television")]
+    levels = [10 * np.log10(active_power(clip.wave)) for clip in television]
+    assert levels == pytest.approx([clip_sets.TELEVISION_DB] * len(levels), abs=0.1) and levels
 
 
 def test_mu_law_is_that_of_the_telephone():

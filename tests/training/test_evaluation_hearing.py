@@ -129,7 +129,7 @@ def test_each_set_has_its_measure():
     assert figure("e-mail addresses", 0, address) == 100
     assert figure("single words", 0, entry("Okay.", "OK"), entry("No.", "no no")) == 50
     begun = entry("why is it", "why is"), entry("who are you", "are you")
-    assert figure("questions from the first sample on", 0, *begun) == 50
+    assert figure("questions from the first sample on", 2, *begun) == 50
     noise = entry("", "so it", False), entry("", "", True)
     assert figure("noise, tones, music, silence", 0, *noise) == pytest.approx(3)
     assert figure("noise, tones, music, silence", 1, *noise) == 50

@@ -16,7 +16,7 @@ import soundfile
 import soxr
 
 from duplex.audio import SAMPLE_RATE
-from duplex.training.data.augment import load_noise
+from duplex.training.data.augment import active_power, load_noise
 from duplex.training.evaluation.disturbances import (
     Disturbance,
     as_wrong_bytes,
@@ -31,6 +31,8 @@ from duplex.training.evaluation.disturbances import (
 LEAD_TICKS = 6
 # Sources with fewer clips that no training heard say nothing.
 MIN_CLIPS = 10
+# Of a television's speech: 15 dB below that of Kokoro.say.
+TELEVISION_DB = -37.0
 # Longest recorded clip.
 MAX_S = 25.0
 
@@ -164,7 +166,11 @@ def order_sets(data: Path, count: int) -> list[ClipSet]:
 
 
 def wordless_sets(data: Path, known: list[str], minutes: float, seed: int) -> list[ClipSet]:
-    """Sounds without a word: DATA's noises, tones, music, silence; and mu-law taken for samples."""
+    """What is not said to the agent.
+
+    DATA's noises, tones, music and silence; mu-law taken for samples; talkers across a
+    room, as from a television.
+    """
 
     def noises() -> list[Clip]:
         rng = np.random.default_rng(seed)
@@ -177,10 +183,25 @@ def wordless_sets(data: Path, known: list[str], minutes: float, seed: int) -> li
         joined = np.concatenate(waves)
         return [Clip("", wave) for wave in np.array_split(joined, max(1, len(joined) // 240_000))]
 
-    return [
+    def television() -> list[Clip]:
+        rng = np.random.default_rng(seed)
+        items = [item for item in read_index(data, "audio.jsonl") if item["kind"] == "multi"]
+        sound = np.concatenate([read_wave(data / item["file"]) for item in items])
+        stretches = spread(np.array_split(sound, max(1, len(sound) // (20 * SAMPLE_RATE))), 12)
+        return [Clip("", at_level(in_far_field(wave, rng), TELEVISION_DB)) for wave in stretches]
+
+    sets = [
         ClipSet("noise, tones, music, silence", "noise", noises),
         ClipSet("mu-law read as 16-bit samples", "noise", wrong_bytes),
     ]
+    if any(item["kind"] == "multi" for item in read_index(data, "audio.jsonl")):
+        sets.append(ClipSet("television, 15 dB below a talker", "noise", television))
+    return sets
+
+
+def at_level(wave: np.ndarray, level_db: float) -> np.ndarray:
+    """The wave with its speech at a level below full scale."""
+    return wave * np.float32(10 ** (level_db / 20) / np.sqrt(active_power(wave)))
 
 
 def seconds(clip: Clip) -> float:

@@ -29,6 +29,15 @@ def with_noise(snr_db: float, noises: list[np.ndarray]) -> Disturbance:
     return disturb
 
 
+def with_gaps(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The wave without 100 ms in every second, as from a client whose frames get lost."""
+    kept = wave.copy()
+    for begin in range(0, len(wave), SAMPLE_RATE):
+        at = begin + rng.integers(SAMPLE_RATE * 9 // 10)
+        kept[at : at + SAMPLE_RATE // 10] = 0
+    return kept
+
+
 def in_far_field(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The wave in a reverberant room, some metres away, as loud as before; its decay is cut off."""
     there = scipy.signal.fftconvolve(wave, far_field_response(rng))[: len(wave)]

@@ -115,6 +115,10 @@ def count_answered(entry: Entry) -> Score | None:
 
 WER = Measure("WER, %", count_errors)
 RIGHT = Measure("right, %", count_right)
+INVENTED = [
+    Measure("words a minute", count_invented, 1.0),
+    Measure("stretches answered, %", count_answered),
+]
 # By the last words of a set's name; all others are measured by word error rate.
 MEASURES = {
     "orders": [Measure("words recalled, %", lambda entry: recalled(entry.text, entry.heard))],
@@ -129,21 +133,21 @@ MEASURES = {
     "e-mail addresses": [Measure("right, %", count_spelled)],
     "single words": [RIGHT],
     "questions, far field": [RIGHT, WER],
-    "questions from the first sample on": [Measure("first words right, %", count_first_word)],
-    "noise, tones, music, silence": [
-        Measure("words a minute", count_invented, 1.0),
-        Measure("stretches answered, %", count_answered),
+    "questions, 100 ms lost a second": [RIGHT, WER],
+    "questions from the first sample on": [
+        RIGHT,
+        WER,
+        Measure("first words right, %", count_first_word),
     ],
-    "mu-law read as 16-bit samples": [
-        Measure("words a minute", count_invented, 1.0),
-        Measure("stretches answered, %", count_answered),
-    ],
+    "noise, tones, music, silence": INVENTED,
+    "mu-law read as 16-bit samples": INVENTED,
+    "television, 15 dB below a talker": INVENTED,
 }
 TINY = "tiny.en"
 GROUPS = {
     "unseen": "Sources that no training has seen",
     "known": "Known sources, speakers and voices that no training has heard",
-    "nobody": "Nobody speaks",
+    "nobody": "Nobody speaks to it",
 }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from duplex import weights
 from duplex.training.data.synthesizers import KOKORO, Kokoro, held_out_voices
 from duplex.training.evaluation.clip_sets import LEAD_TICKS, Clip, ClipSet, disturbed
-from duplex.training.evaluation.disturbances import in_far_field
+from duplex.training.evaluation.disturbances import in_far_field, with_gaps
 from duplex.training.evaluation.facts import questions
 from duplex.training.evaluation.spoken import SpokenTexts
 
@@ -100,6 +100,7 @@ def spoken_sets(folder: Path, vectors: Path | None, count: int, seed: int) -> li
     return [
         *sets[:-1],
         ClipSet("questions, far field", SOURCE, rooms),
+        ClipSet("questions, 100 ms lost a second", SOURCE, disturbed(load(asked), with_gaps, seed)),
         ClipSet("questions from the first sample on", SOURCE, load(asked), 0),
     ]
 
