@@ -37,10 +37,6 @@ log = logging.getLogger(__name__)
 
 # log10 power of digital silence, see features.log_power.
 SILENCE = -10.0
-# The thread's nice value: whatever else runs goes first.
-LOW_PRIORITY = 5
-# What Whisper writes of sounds that are no words: "[BLANK_AUDIO]", "(laughs)", "*sighs*", notes.
-SOUND_MARKS = re.compile(r"\[[^\]]*\]|\([^)]*\)|\*[^*]*\*|[♪♫]")
 
 
 @dataclass
@@ -161,7 +157,9 @@ def read(
     h = whisper.encode(torch.cat([*sound, silence]))
     seconds = len(sound) * TICK_S
     reading = whisper.decode(h, round(config.tokens_per_s * seconds) + config.more_tokens, draft)
-    text = " ".join(SOUND_MARKS.sub(" ", reading.text).split())
+    # Whisper writes of sounds that are no words: "[BLANK_AUDIO]", "(laughs)", "*sighs*", notes.
+    sounds = r"\[[^\]]*\]|\([^)]*\)|\*[^*]*\*|[♪♫]"
+    text = " ".join(re.sub(sounds, " ", reading.text).split())
     words = spoken_form(text).split()
     if words and believes(reading, config):
         return TurnReading(text, words, reading.tokens, True)
@@ -191,4 +189,4 @@ def _begin_thread() -> None:
     """Let the ticks go first, and share no product: that is slower where the cores are busy."""
     torch.set_num_threads(1)
     if sys.platform == "linux":  # Where a thread has a priority of its own.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)

@@ -4,11 +4,9 @@ import torch
 
 from duplex.agent.config import SecondPassConfig
 from duplex.agent.session import SecondPassState, Session, UserTurn
+from duplex.audio import ENCODER_FRAMES_PER_TICK
 from duplex.model import beam_search
 from duplex.model.beam_search import BeamState
-
-# Frames of the encoder's CTC in a tick.
-FRAMES_PER_TICK = 4
 
 
 def keep_tick(session: Session, power: torch.Tensor, config: SecondPassConfig) -> None:
@@ -55,7 +53,7 @@ def withdraw(turn: SecondPassState) -> None:
 
 def quiet_ticks(user: UserTurn) -> int:
     """Ticks for which nobody speaks, as the level or the first pass has it."""
-    return max(user.activity.silence_ticks, user.beam.silent_frames // FRAMES_PER_TICK)
+    return max(user.activity.silence_ticks, user.beam.silent_frames // ENCODER_FRAMES_PER_TICK)
 
 
 def has_new_words(user: UserTurn) -> bool:
@@ -71,5 +69,5 @@ def is_covered(beam: BeamState, frame: int) -> bool:
 
 def _since_last_word(user: UserTurn) -> list[torch.Tensor]:
     """The sound since the last committed word ended."""
-    ticks = (user.beam.frame - user.beam.committed_frame) // FRAMES_PER_TICK
+    ticks = (user.beam.frame - user.beam.committed_frame) // ENCODER_FRAMES_PER_TICK
     return user.second.sound[-ticks:] if ticks else []

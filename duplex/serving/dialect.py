@@ -46,11 +46,18 @@ DIALECTS: dict[str, Callable[[str], Dialect]] = {
     openai_realtime.PATH: lambda query: openai_realtime.OpenAIRealtime(),
     moshi.PATH: lambda query: moshi.Moshi(dict(parse_qsl(query, max_num_fields=50))),
 }
-# Names that a client may offer as the websocket's subprotocol.
-SUBPROTOCOLS = (native.SUBPROTOCOL, openai_realtime.SUBPROTOCOL)
 
 
 def find(path: str, query: str) -> Dialect | None:
     """The dialect of a path, for one client; None where none is spoken."""
     make = DIALECTS.get(path)
     return make and make(query)
+
+
+def subprotocol(offered: list[str]) -> str | None:
+    """The name of a dialect among the websocket's subprotocols that a client offers.
+
+    Never the one that carries the key.
+    """
+    names = (native.SUBPROTOCOL, openai_realtime.SUBPROTOCOL)
+    return next((name for name in offered if name in names), None)

@@ -154,7 +154,7 @@ class Serving:
             sock=self.listener,
             ssl=self.access.tls(),
             process_request=self._answer_http,
-            select_subprotocol=_subprotocol,
+            select_subprotocol=lambda _, offered: dialect.subprotocol(offered),
             max_size=native.MAX_MESSAGE_BYTES,
             max_queue=32,
             ping_interval=self.limits.ping_s,
@@ -333,11 +333,6 @@ class Serving:
 
 def _path(connection: ServerConnection) -> str:
     return connection.request.path.partition("?")[0]
-
-
-def _subprotocol(connection: ServerConnection, offered: list[str]) -> str | None:
-    """The name of the dialect, if it was offered; never the one that carries the key."""
-    return next((name for name in offered if name in dialect.SUBPROTOCOLS), None)
 
 
 def _text(status: http.HTTPStatus, sentence: str) -> Response:

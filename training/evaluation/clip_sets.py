@@ -29,12 +29,8 @@ from duplex.training.evaluation.disturbances import (
 
 # Ticks of silence before a clip, as in any room.
 LEAD_TICKS = 6
-# Sources with fewer clips that no training heard say nothing.
-MIN_CLIPS = 10
 # Of a television's speech: 15 dB below that of Kokoro.say.
 TELEVISION_DB = -37.0
-# Longest recorded clip.
-MAX_S = 25.0
 
 
 @dataclass
@@ -71,22 +67,24 @@ def read_index(data: Path, name: str) -> list[dict]:
     return [json.loads(line) for line in (data / name).read_text(encoding="utf-8").splitlines()]
 
 
-def never_heard(items: list[dict], known: list[str]) -> dict[str, list[dict]]:
+def never_heard(
+    items: list[dict], known: list[str], min_clips: int = 10, max_s: float = 25.0
+) -> dict[str, list[dict]]:
     """The recorded clips with a text that no training heard, by source, ordered by speaker.
 
-    Of a known source those of its test speakers, of another one all; sources of which fewer than
-    MIN_CLIPS are left are left out.
+    Of a known source those of its test speakers, of another one all; none longer than max_s.
+    Sources of which fewer than min_clips are left say nothing and are left out.
     """
     found: dict[str, list[dict]] = {}
     for item in items:
-        if item["kind"] != "speech" or not item.get("text") or item["seconds"] > MAX_S:
+        if item["kind"] != "speech" or not item.get("text") or item["seconds"] > max_s:
             continue
         if item.get("split") == "test" or not is_known(item["source"], known):
             found.setdefault(item["source"], []).append(item)
     return {
         source: sorted(clips, key=lambda item: (item.get("speaker") or "", item["file"]))
         for source, clips in found.items()
-        if len(clips) >= MIN_CLIPS
+        if len(clips) >= min_clips
     }
 
 

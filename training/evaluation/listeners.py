@@ -21,12 +21,6 @@ from duplex.model.beam_search import BeamState, decode, n_best
 from duplex.training.evaluation.play import Script, Tick, in_ticks, play, tick_at
 from duplex.training.scenes.recognition import SpeechRecognizer
 
-# Ticks of silence after a clip, in which the recogniser's last words come.
-AFTER_TICKS = 10
-# Ticks after a clip without a word or a correction: nothing more comes if the turn has ended too.
-QUIET_TICKS = 10
-OF_THE_USER = ("user_started", "heard", "corrected", "user_ended")
-
 
 @dataclass(frozen=True)
 class Heard:
@@ -39,10 +33,13 @@ class Heard:
 Listener = Callable[[list[np.ndarray], int], list[Heard]]
 
 
-def with_silence(wave: np.ndarray) -> torch.Tensor:
-    """wave, float32 [N] -> [1, N'], whole ticks with AFTER_TICKS of silence at the end."""
+def with_silence(wave: np.ndarray, after_ticks: int = 10) -> torch.Tensor:
+    """wave, float32 [N] -> [1, N'], whole ticks with after_ticks of silence at the end.
+
+    In them the recogniser's last words come.
+    """
     sound = torch.from_numpy(wave.astype(np.float32))
-    return F.pad(sound, (0, TICK_SAMPLES * AFTER_TICKS + -len(sound) % TICK_SAMPLES))[None]
+    return F.pad(sound, (0, TICK_SAMPLES * after_ticks + -len(sound) % TICK_SAMPLES))[None]
 
 
 @torch.inference_mode()
@@ -56,30 +53,27 @@ def transcribe(recognizer: SpeechRecognizer, wave: np.ndarray) -> str:
 
 
 def listen(
-    wave: np.ndarray, lead_ticks: int = 6, settle_ticks: int = 35
+    wave: np.ndarray, lead_ticks: int = 6, settle_ticks: int = 35, quiet_ticks: int = 10
 ) -> Generator[np.ndarray, Tick, Heard]:
     """A script: plays a clip, float32 [N], and reads what becomes of it.
 
     lead_ticks: silence before the clip, as in any room. The session ends when the user's turn has
-    ended after the clip and nothing was heard or corrected any more for QUIET_TICKS, or else after
+    ended after the clip and nothing was heard or corrected any more for quiet_ticks, or else after
     settle_ticks.
     """
     sound = in_ticks(np.pad(wave, (lead_ticks * TICK_SAMPLES, 0)))
     transcript = Transcript()
     is_answered = False
-    quiet_ticks = 0
+    of_the_user = ("user_started", "heard", "corrected", "user_ended")
+    quiet = 0
     for tick in range(len(sound) + settle_ticks):
         events = (yield tick_at(sound, tick)).events
         for event in events:
             transcript.read(event)
         is_answered = is_answered or any(event.kind == "agent_started" for event in events)
-        is_quiet = tick >= len(sound) and not any(event.kind in OF_THE_USER for event in events)
-        quiet_ticks = quiet_ticks + 1 if is_quiet else 0
-        if (
-            quiet_ticks >= QUIET_TICKS
-            and transcript.turns("user")
-            and not transcript.is_open("user")
-        ):
+        is_quiet = tick >= len(sound) and not any(event.kind in of_the_user for event in events)
+        quiet = quiet + 1 if is_quiet else 0
+        if quiet >= quiet_ticks and transcript.turns("user") and not transcript.is_open("user"):
             break
     return Heard(transcript.user_text.strip(), is_answered)
 

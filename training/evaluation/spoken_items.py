@@ -24,26 +24,20 @@ NAMES = (
     "Smith Garcia Nguyen Kowalski Patel Johnson Fischer Okafor Tanaka Rossi Murphy Haddad Jensen "
     "Silva Wright Becker Novak Quinn Zimmer Douglas Vaughan Jackson Fox Yates"
 ).split()
-FIRST_NAMES = (
-    "john mary peter laura james anna david sarah robert linda thomas julia kevin emma martin "
-    "alice george helen simon nancy"
-).split()
-DOMAINS = "example dot com|example dot org|gmail dot com|outlook dot com|company dot net".split("|")
 WORDS = (
     "yes no stop hello why what okay wait thanks help please sorry maybe sure right left hi bye "
     "goodbye again more less when where who how never always continue cancel repeat louder "
     "seven ten Monday Friday today tomorrow morning tonight up down open close start pause "
     "next back good great really nothing everything someone music weather"
 ).split()
-# What people ran into, word for word.
-KNOWN_DIGITS = ["oh seven four three two, one two three four five six"]
-KNOWN_LETTERS = ["A, B, as in Bravo, seven, K."]
-KNOWN_ADDRESSES = ["john dot smith at example dot com"]
 
 
 def digit_strings(count: int, rng: np.random.Generator) -> list[str]:
-    """Phone numbers and codes of 4 to 7 digits, said one by one: "four two oh nine, one"."""
-    found = list(KNOWN_DIGITS)
+    """Phone numbers and codes of 4 to 7 digits, said one by one: "four two oh nine, one".
+
+    The first one is what people ran into, word for word; so it is of names and addresses.
+    """
+    found = ["oh seven four three two, one two three four five six"]
     while len(found) < count:
         said = [DIGIT_WORDS[digit] for digit in rng.integers(10, size=rng.integers(4, 8))]
         found.append(" ".join(said[:3]) + ", " + " ".join(said[3:]))
@@ -52,7 +46,7 @@ def digit_strings(count: int, rng: np.random.Generator) -> list[str]:
 
 def spelled(count: int, rng: np.random.Generator) -> list[str]:
     """Names letter by letter, and every third a code of letters and digits."""
-    found = list(KNOWN_LETTERS)
+    found = ["A, B, as in Bravo, seven, K."]
     while len(found) < count:
         if len(found) % 3:
             letters = NAMES[len(found) * 2 // 3 % len(NAMES)].upper()
@@ -65,12 +59,18 @@ def spelled(count: int, rng: np.random.Generator) -> list[str]:
 
 def addresses(count: int, rng: np.random.Generator) -> list[str]:
     """E-mail addresses as they are said."""
-    found = list(KNOWN_ADDRESSES)
+    names = (
+        "john mary peter laura james anna david sarah robert linda thomas julia kevin emma martin "
+        "alice george helen simon nancy"
+    ).split()
+    domains = ("example dot com", "example dot org", "gmail dot com", "outlook dot com")
+    domains += ("company dot net",)
+    found = ["john dot smith at example dot com"]
     while len(found) < count:
-        first = FIRST_NAMES[len(found) % len(FIRST_NAMES)]
+        first = names[len(found) % len(names)]
         last = NAMES[rng.integers(len(NAMES))].lower()
         middle = " dot " if len(found) % 3 else " "
-        found.append(f"{first}{middle}{last} at {DOMAINS[len(found) % len(DOMAINS)]}")
+        found.append(f"{first}{middle}{last} at {domains[len(found) % len(domains)]}")
     return found[:count]
 
 

@@ -17,9 +17,6 @@ from duplex.model.spoken_form import spoken_form
 
 # The rules of the runtime, by which scenes are laid out.
 POLICY = TurnPolicy()
-# Ticks from the last word recognised to </user>: counted from what the LM sees, so that it can be
-# sure.
-END_OF_TURN_TICKS = POLICY.end_silence_ticks
 # Seconds from <agent> to the first sound.
 VOICE_DELAY_S = 0.15
 BACKCHANNELS = ["Mhm.", "Yeah.", "Uh huh.", "Right.", "Okay.", "I see.", "Oh."]
@@ -52,8 +49,9 @@ class UserTurn:
     words: list[Word]
     # False for a backchannel, and for what is said to somebody else: nobody waits for an answer.
     answered: bool = True
-    # Ticks from its last word recognised to </user>.
-    end_ticks: int = END_OF_TURN_TICKS
+    # Ticks from its last word recognised to </user>: counted from what the LM sees, so that it can
+    # be sure.
+    end_ticks: int = POLICY.end_silence_ticks
 
 
 @dataclass
@@ -97,7 +95,7 @@ def end_of_turn(turn: UserTurn) -> float:
 
     It is about 0.37 s after the end of the last word, and later as far as the turn says so.
     """
-    return turn.words[-1].end + 0.37 + TICK_S * (turn.end_ticks - END_OF_TURN_TICKS)
+    return turn.words[-1].end + 0.37 + TICK_S * (turn.end_ticks - POLICY.end_silence_ticks)
 
 
 def shift_words(words: list[Word], seconds: float) -> list[Word]:
@@ -156,7 +154,7 @@ def sample_user_turn(turn: dict, words: list[Word], rng: np.random.Generator) ->
     else:
         pause_in_mid_sentence(words, rng)
     late = int(rng.integers(1, 17)) if rng.uniform() < 0.15 else 0
-    return UserTurn(words, not turn.get("aside"), END_OF_TURN_TICKS + 6 * slow + late)
+    return UserTurn(words, not turn.get("aside"), POLICY.end_silence_ticks + 6 * slow + late)
 
 
 def pause_in_mid_sentence(words: list[Word], rng: np.random.Generator) -> None:
