@@ -15,7 +15,7 @@ from duplex.training.evaluation.hearing import (
     known_sources,
     markdown,
     measures_of,
-    table,
+    rows_of,
 )
 from duplex.training.evaluation.learning_curve import plot_training
 from duplex.training.evaluation.listeners import (
@@ -145,7 +145,7 @@ def test_known_sources_stand_apart_and_nobody_is_answered_by_whisper():
     sources = {"A test": "github:x/a", "B": "github:x/b", noise: "noise"}
     groups = {name: group_of(source, ["x/A"]) for name, source in sources.items()}
     assert list(groups.values()) == ["known", "unseen", "nobody"]
-    rows = table(heard, groups)
+    rows = [row for name in heard for row in rows_of(name, heard[name], groups[name])]
     assert [row["clips"] for row in rows] == [3, 1, 1, 1]
     assert rows[0]["figures"] == {"first pass": [33.33] * 3, "tiny.en": [0.0] * 3}
     assert rows[3]["figures"] == {"first pass": [0.0] * 3, "tiny.en": None}

@@ -171,17 +171,16 @@ def group_of(source: str, known: list[str]) -> str:
     return "known" if clip_sets.is_known(source, known) else "unseen"
 
 
-def table(heard: dict[str, dict[str, list[Entry]]], groups: dict[str, str]) -> list[dict]:
-    """Rows: what was heard by set and column, and the group of each set, into figures."""
+def rows_of(name: str, heard: dict[str, list[Entry]], group: str) -> list[dict]:
+    """The rows of one set, from what was heard of it by column: a row for each of its measures."""
     return [
         {
-            "group": groups[name],
+            "group": group,
             "source": name,
             "measure": measure.unit,
-            "clips": len(next(iter(columns.values()))),
-            "figures": {column: cell(measure, entries) for column, entries in columns.items()},
+            "clips": len(next(iter(heard.values()))),
+            "figures": {column: cell(measure, entries) for column, entries in heard.items()},
         }
-        for name, columns in heard.items()
         for measure in measures_of(name)
     ]
 
@@ -249,9 +248,9 @@ def all_sets(args: argparse.Namespace, known: list[str]) -> list[ClipSet]:
     """What is measured; with --row only the sets with one of these in their names."""
     sets = [
         *clip_sets.recorded_sets(args.data, known, args.clips),
-        *clip_sets.disturbed_sets(args.data, known, args.clips, args.seed),
         *clip_sets.order_sets(args.data, args.clips),
         *spoken_sets(args.out / "spoken", args.kokoro, args.clips, args.seed),
+        *clip_sets.disturbed_sets(args.data, known, args.clips, args.seed),
         *clip_sets.wordless_sets(args.data, known, args.minutes, args.seed),
     ]
     return [one for one in sets if not args.row or any(part in one.name for part in args.row)]
@@ -305,16 +304,20 @@ def evaluate_hearing(args: argparse.Namespace) -> dict:
     setting["voices"] = "all" if args.kokoro else "Japanese"
     results = Results(args.out / f"{args.result.stem}-clips.json", setting)
 
-    heard: dict[str, dict[str, list[Entry]]] = {one.name: {} for one in sets}
-    for column, open_listener in open_columns(args, recognizer).items():
-        listener = None
-        for one in sets:
-            key = f"{one.name} | {column}"
-            if key not in results.found:
-                listener = listener or open_listener()
-                results.measure(key, hear, listener, one)
-            heard[one.name][column] = [Entry(**entry) for entry in results.found[key]]
-    rows = table(heard, {one.name: group_of(one.source, known) for one in sets})
+    columns = open_columns(args, recognizer)
+    listeners: dict[str, Listener] = {}
+    rows = []
+    for one in sets:
+        for column in columns:
+            if f"{one.name} | {column}" not in results.found:
+                if column not in listeners:
+                    listeners[column] = columns[column]()
+                results.measure(f"{one.name} | {column}", hear, listeners[column], one)
+        heard = {
+            column: [Entry(**entry) for entry in results.found[f"{one.name} | {column}"]]
+            for column in columns
+        }
+        rows += rows_of(one.name, heard, group_of(one.source, known))
     print(markdown(rows), flush=True)
     return {"setting": setting, "rows": rows, "stream": stream(args, results, recognizer)}
 
