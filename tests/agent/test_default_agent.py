@@ -23,12 +23,18 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def conversation() -> list[dict]:
-    """A greeting, a capital, a sum: one running conversation."""
+def shipped():
+    """Loaded once; who changes something of the agent takes another one of its parts."""
     from duplex.agent import load_agent
 
+    return load_agent(slots=1)
+
+
+@pytest.fixture(scope="module")
+def conversation(shipped) -> list[dict]:
+    """A greeting, a capital, a sum: one running conversation."""
     texts, waves = read_questions(QUESTIONS)
-    [answers] = play(load_agent(slots=1), [questions_in_turn(waves[:3])])
+    [answers] = play(shipped, [questions_in_turn(waves[:3])])
     rows = zip(texts.values(), answers, strict=False)
     return [{"question": text, **vars(answer)} for text, answer in rows]
 
@@ -55,15 +61,14 @@ def test_its_voice_can_be_understood(conversation):
     assert error_rate(said, heard) <= 0.35  # three short answers: a single word weighs a lot
 
 
-def test_its_own_voice_is_not_the_users():
+def test_its_own_voice_is_not_the_users(shipped):
     """What it says comes back from a loudspeaker two ticks later at -14 dB.
 
     Once a first answer has shown the room, nothing of the others is transcribed, nothing stops
     them, and the recogniser is given a tenth of them at most.
     """
-    from duplex.agent import load_agent
-
-    agent, answers, powers = load_agent(slots=1), [], []
+    agent, answers, powers = shipped.with_slots(1), [], []
+    agent.warm_up()
     step = agent.recognition.step
 
     def listen(audio, *given):

@@ -57,7 +57,7 @@ def test_a_draft_changes_no_symbol(slots, joins, leaves, temperature):
     config = AgentConfig(cancel_echo=False, min_draft_probability=0.0, temperature=temperature)
     plain = plain_agent(slots, policy, config)
     drafted = drafted_agent(slots, policy, config)
-    assert talk(plain, 160, joins, leaves) == talk(drafted, 160, joins, leaves)
+    assert talk(plain, 120, joins, leaves) == talk(drafted, 120, joins, leaves)
     counts = drafted.speculation.counts
     saved = plain.context.counts.calls - drafted.context.counts.calls
     assert 0 < counts.accepted < counts.drafted and 0 < saved
