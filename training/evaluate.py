@@ -107,13 +107,12 @@ def add_hearing_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="measure only rows with this in their names; repeatable",
+        help='measure only rows of this name, or like it ("questions*"); repeatable',
     )
     parser.add_argument(
         "--second-pass",
         default="tiny",
-        help="which Whisper reads turns again, where the agent has a second pass "
-        "(default %(default)s)",
+        help="which Whisper reads turns again: tiny, base or a folder (default %(default)s)",
     )
     parser.add_argument("--clips", type=int, default=60, help="of each row (default %(default)s)")
     parser.add_argument(

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -139,16 +140,26 @@ def disturbed_sets(data: Path, known: list[str], count: int, seed: int) -> list[
         return []
     source = max(sources, key=lambda name: (not is_known(name, known), len(sources[name])))
     load = recorded(data, spread(sources[source], count))
-    others = [read_wave(data / item["file"]) for item in index if item["kind"] == "multi"]
+    others = [data / item["file"] for item in index if item["kind"] == "multi"]
     conditions: dict[str, Disturbance] = {}
     if others:
-        voices = [babble(others, 60, np.random.default_rng(seed))]
-        conditions |= {f"babble, {snr} dB": with_noise(snr, voices) for snr in (10, 5)}
+        conditions |= {f"babble, {snr} dB": in_babble(others, snr, seed) for snr in (10, 5)}
     conditions |= {"far field": in_far_field, "telephone": over_telephone}
     return [
         ClipSet(f"{title(source)}, {name}", source, disturbed(load, disturb, seed))
         for name, disturb in conditions.items()
     ]
+
+
+def in_babble(recordings: list[Path], snr_db: float, seed: int) -> Disturbance:
+    """Adds a minute's babble of these recordings, which are read when they are needed."""
+
+    @lru_cache(1)
+    def noise() -> Disturbance:
+        voices = [read_wave(path) for path in recordings]
+        return with_noise(snr_db, [babble(voices, 60, np.random.default_rng(seed))])
+
+    return lambda wave, rng: noise()(wave, rng)
 
 
 def order_sets(data: Path, count: int) -> list[ClipSet]:

@@ -14,7 +14,7 @@ Columns are whole systems on the same sound:
 
 - `first pass`: what the agent's LM has read at the end of the turn, without a second pass; with
   --encoder the best hypothesis of recogniser and lexicon, since the LM knows one encoder only,
-- `second pass (NAME)`: the same agent when Whisper NAME reads turns again, where it has that,
+- `second pass (NAME)`: the same agent when Whisper NAME reads turns again (--second-pass),
 - `tiny.en`: Whisper tiny.en, offline, of the whole clip; what it heard stays in OUT/tiny.en.jsonl.
 
 All that is compared goes through duplex.training.evaluation.normal_form. In brackets is what 95 %
@@ -26,13 +26,13 @@ import argparse
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
 from duplex import weights
 from duplex.agent import load_agent
-from duplex.agent.loader import LoadOptions
 from duplex.bench.recognizer import Whisper
 from duplex.training.data.normalize import word_errors
 from duplex.training.data.provenance import trained_on
@@ -245,7 +245,7 @@ def known_sources(encoder: Path, named: list[str]) -> list[str]:
 
 
 def all_sets(args: argparse.Namespace, known: list[str]) -> list[ClipSet]:
-    """What is measured; with --row only the sets with one of these in their names."""
+    """What is measured; with --row only the sets whose names are like one of these patterns."""
     sets = [
         *clip_sets.recorded_sets(args.data, known, args.clips),
         *clip_sets.order_sets(args.data, args.clips),
@@ -253,7 +253,9 @@ def all_sets(args: argparse.Namespace, known: list[str]) -> list[ClipSet]:
         *clip_sets.disturbed_sets(args.data, known, args.clips, args.seed),
         *clip_sets.wordless_sets(args.data, known, args.minutes, args.seed),
     ]
-    return [one for one in sets if not args.row or any(part in one.name for part in args.row)]
+    return [
+        one for one in sets if not args.row or any(fnmatch(one.name, like) for like in args.row)
+    ]
 
 
 def open_columns(
@@ -271,8 +273,6 @@ def open_columns(
     if args.encoder:
         alone = {"first pass": lambda: clip_listener(partial(transcribe, recognizer))}
         return alone | {TINY: tiny}
-    if "second_pass" not in {field.name for field in fields(LoadOptions)}:
-        return {"first pass": agent, TINY: tiny}
     return {
         "first pass": partial(agent, second_pass="off"),
         f"second pass ({args.second_pass})": partial(agent, second_pass=args.second_pass),
