@@ -12,6 +12,8 @@ class Display:
         self._errors = errors or sys.stderr
         # The kind of event whose line is open.
         self._line: str | None = None
+        # What the user's turn really was, to be shown once, at its end.
+        self._correction = ""
 
     def show(self, event: dict) -> None:
         """One event, an object of the native dialect."""
@@ -20,8 +22,9 @@ class Display:
             case ("heard" | "said") as kind, _:
                 self._show_piece(kind, text)
             case "corrected", "heard":
-                self._write(f" → {text.strip()}")
+                self._correction = f" → {text.strip()}"
             case "user_ended", "heard":
+                self._show_correction()
                 if event.get("to") == "other":
                     self._write(" [not to the agent]")
                 self._close_line()
@@ -58,8 +61,13 @@ class Display:
         self._out.write(text)
         self._out.flush()
 
+    def _show_correction(self) -> None:
+        self._write(self._correction)
+        self._correction = ""
+
     def _close_line(self) -> None:
         if self._line is not None:
+            self._show_correction()
             self._write("\n")
             self._line = None
 

@@ -184,10 +184,9 @@ def _add_agent_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--second-pass",
-        default="off",
         metavar="MODEL",
         help="Whisper that reads the user's turns again: tiny, base, off or a folder in "
-        "CTranslate2's format (default %(default)s)",
+        "CTranslate2's format (default: tiny if it can be fetched)",
     )
     add("--offline", action="store_true", help="never fetch weights")
     add("--verbose", action="store_true", help="tell more on stderr")

@@ -11,7 +11,7 @@ from duplex.agent.agent import Agent
 from duplex.agent.config import AgentConfig
 from duplex.agent.turn_policy import TurnPolicy
 from duplex.checkpoint import load_config, load_tensors
-from duplex.errors import BackboneError
+from duplex.errors import BackboneError, WeightsError
 from duplex.model.backbone import fill_lm, read_backbone
 from duplex.model.codec import load_codec
 from duplex.model.draft import Draft, DraftConfig
@@ -38,7 +38,9 @@ class LoadOptions:
         None  # GGUF file or folder the LM was trained on; None: SmolLM2, fetched
     )
     offline: bool = False  # never fetch weights
-    second_pass: str = "off"  # "tiny", "base" or a folder: the Whisper that reads turns again
+    # The Whisper that reads turns again: "tiny", "base", a folder or "off"; None: tiny if it is
+    # there or can be fetched.
+    second_pass: str | None = None
 
     @property
     def format(self) -> str:
@@ -115,12 +117,21 @@ def load_lm(folder: Path, options: LoadOptions) -> LM:
 
 
 def load_second_pass(options: LoadOptions) -> Whisper | None:
-    """The Whisper that reads the user's turns a second time. Raises WeightsError."""
+    """The Whisper that reads the user's turns a second time.
+
+    Raises WeightsError where one is asked for and cannot be had.
+    """
     if options.second_pass == "off":
         return None
-    known = {"tiny": weights.whisper_tiny, "base": weights.whisper_base}
+    known = {None: weights.whisper_tiny, "tiny": weights.whisper_tiny, "base": weights.whisper_base}
     find = known.get(options.second_pass)
-    folder = find(options.offline) if find else Path(options.second_pass)
+    try:
+        folder = find(options.offline) if find else Path(options.second_pass)
+    except WeightsError as error:
+        if options.second_pass:
+            raise
+        log.warning("it hears worse without its second pass: %s", error)
+        return None
     return load_whisper(folder).to(options.device)
 
 

@@ -29,6 +29,7 @@ from duplex.audio import MEL_RATE, TICK_S
 from duplex.events import Event
 from duplex.model import beam_search
 from duplex.model.features import BANDS
+from duplex.model.lexicon import surface_forms
 from duplex.model.spoken_form import spoken_form
 from duplex.model.tokens import USER
 from duplex.model.whisper import Reading, Whisper
@@ -62,6 +63,7 @@ class SecondPass:
         self.whisper = whisper
         self.rescoring = rescoring
         self.config = config
+        self.forms = surface_forms(rescoring.recognition.lexicon)
         self.worker = ThreadPoolExecutor(1, "second-pass", initializer=_begin_thread)
 
     def warm_up(self) -> None:
@@ -120,7 +122,8 @@ class SecondPass:
         if not reading.is_believed:
             turn.scores = reading.scores
             return
-        tokens = [t for word in reading.words for t in self.rescoring.recognition.spell(word)]
+        words = written(reading, self.forms)
+        tokens = [t for word in words for t in self.rescoring.recognition.spell(word)]
         before = [token for _, token in session.user.transcribed[: turn.final_tokens]]
         text = f"{turn.final_text} {reading.text}"
         turn.is_read = True
@@ -133,6 +136,15 @@ class SecondPass:
         if session.is_real_time:
             return submission.job.done()
         return session.tick - submission.tick >= self.config.lockstep_ticks
+
+
+def written(reading: TurnReading, forms: dict[str, str]) -> list[str]:
+    """The words as the first pass writes them inside a sentence: Paris, I'm, house.
+
+    forms: those that it knows, by their small letters. Others are as Whisper writes them.
+    """
+    capitals = {word.lower(): word for word in re.findall(r"[A-Z][a-z']+", reading.text)}
+    return [forms.get(word) or capitals.get(word, word) for word in reading.words]
 
 
 # What the thread does.
@@ -189,4 +201,5 @@ def _begin_thread() -> None:
     """Let the ticks go first, and share no product: that is slower where the cores are busy."""
     torch.set_num_threads(1)
     if sys.platform == "linux":  # Where a thread has a priority of its own.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)
+        thread = os.PRIO_PROCESS, threading.get_native_id()
+        os.setpriority(*thread, os.getpriority(*thread) + 5)

@@ -14,6 +14,7 @@ from duplex.cpu.lm import CompiledDraft, CompiledLM
 from duplex.cpu.shared_work import usable_cores
 from duplex.cpu.talker import CompiledTalker
 from duplex.cpu.vocoder import CompiledCodec
+from duplex.cpu.whisper import compress
 from duplex.model.codec import Codec
 from duplex.model.parts import Parts
 
@@ -40,6 +41,7 @@ def compile(parts: Parts, threads: int | None = None) -> Parts:
         lm=parts.lm and CompiledLM(parts.lm),
         talker=parts.talker and CompiledTalker(parts.talker),
         draft=parts.draft and CompiledDraft(parts.draft),
+        whisper=parts.whisper and compress(parts.whisper),
     )
     if isinstance(parts.codec, Codec):
         compiled = replace(compiled, codec=CompiledCodec(parts.codec))

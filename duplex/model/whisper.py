@@ -159,6 +159,8 @@ class WhisperDecoder(nn.Module):
         self.cross = nn.ModuleList(CrossAttention(config.width) for _ in range(config.layers))
         self.mlp = nn.ModuleList(MLP(config.width) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
+        # Stands in for the product with the embedding, where there is a faster one.
+        self.output: nn.Module | None = None
 
     def initial_state(self, h: Tensor, rest: list[tuple[Tensor, Tensor]]) -> TextState:
         """Nothing of a text about the clip h [1, S, W] is read yet.
@@ -183,7 +185,7 @@ class WhisperDecoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [..., W] -> [..., V]."""
-        return hidden @ self.embedding.T
+        return hidden @ self.embedding.T if self.output is None else self.output(hidden)
 
 
 class Whisper(nn.Module):

@@ -32,8 +32,8 @@ object in a text message; `tick`, `start_ms`, `end_ms` are on the session's cloc
 | server | user_started    | tick                      | the user speaks                           |
 | server | heard           | tick, text                | a piece of the user's words, to be        |
 |        |                 |                           | appended                                  |
-| server | corrected       | tick, text                | all words of this turn, in place of its   |
-|        |                 |                           | pieces                                    |
+| server | corrected       | tick, text                | all of this turn as people write it, in   |
+|        |                 |                           | place of its pieces                       |
 | server | user_ended      | tick, to (agent, other)   | the user has finished; was it for the     |
 |        |                 |                           | agent?                                    |
 | server | agent_started   | tick                      | the agent begins a turn                   |

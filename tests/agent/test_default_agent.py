@@ -3,12 +3,14 @@
 Needs the base weights, which come from the package registry once (duplex.weights).
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from duplex import client, weights
+from duplex.agent import Agent
 from duplex.audio import CODEC_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
 from duplex.bench.recognizer import Whisper
 from duplex.model.spoken_form import spoken_form
@@ -42,6 +44,20 @@ def conversation(shipped) -> list[dict]:
 def test_it_writes_down_what_it_hears(conversation):
     questions = [row["question"] for row in conversation]
     assert error_rate(questions, [row["heard"] for row in conversation]) <= 0.25
+
+
+def test_people_see_capitals_and_signs_of_the_second_pass(conversation):
+    greeting, capital, total = (row["heard"] for row in conversation)
+    assert greeting[0].isupper() and capital == "What is the capital of France?"
+    assert total.endswith("?") and len(total.split()) == 5
+
+
+def test_it_converses_without_a_second_pass(shipped):
+    """As the first pass hears: capitals are those of names."""
+    agent = Agent(replace(shipped.parts, whisper=None), 1)
+    _, waves = read_questions(QUESTIONS)
+    [[answer]] = play(agent, [questions_in_turn(waves[1:2])])
+    assert answer.heard == "what is the capital of France" and "Paris" in answer.said
 
 
 def test_it_answers_what_was_asked(conversation):

@@ -11,7 +11,7 @@ from duplex.agent import AgentConfig, TurnPolicy
 from duplex.agent.config import RescoringConfig, SecondPassConfig
 from duplex.agent.loader import LoadOptions, load_second_pass
 from duplex.agent.pending_words import PendingToken
-from duplex.agent.second_pass import SILENCE, SecondPass, read
+from duplex.agent.second_pass import SILENCE, SecondPass, TurnReading, read, written
 from duplex.audio import TICK_SAMPLES
 from duplex.errors import WeightsError
 from duplex.events import transcribe
@@ -94,6 +94,13 @@ def test_a_reading_of_tiny_whisper():
     turn = read(tiny_whisper(), SOUND, [], ["hi", "you"], replace(CONFIG, tokens_per_s=0.0))
     assert not turn.is_believed and len(turn.scores) == 2
     assert all(score < 0 for score in turn.scores.values())
+
+
+def test_words_are_written_as_the_first_pass_writes_them():
+    """A sentence's capital is none inside it; names that it does not know keep theirs."""
+    turn = TurnReading("House of Zorblax, I say.", "house of zorblax i say".split())
+    forms = {"house": "house", "of": "of", "i": "I"}
+    assert written(turn, forms) == ["house", "of", "Zorblax", "I", "say"]
 
 
 def listening_agent(reader, symbols, real_time=False, **rules):
@@ -302,10 +309,12 @@ def test_without_a_clock_the_same_sound_gives_the_same_conversation():
     assert first == noisy_talk(0)
 
 
-def test_the_model_is_chosen_by_name_or_folder(tmp_path, monkeypatch):
+def test_the_model_is_chosen_by_name_or_folder(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("DUPLEX_HOME", str(tmp_path))
     assert load_second_pass(LoadOptions(second_pass="off")) is None
     with pytest.raises(WeightsError, match="whisper-base is not in"):
         load_second_pass(LoadOptions(second_pass="base", offline=True))
+    assert load_second_pass(LoadOptions(offline=True)) is None
+    assert "hears worse without" in caplog.text and "whisper-tiny-en is not in" in caplog.text
     with pytest.raises(FileNotFoundError, match="model.bin"):
         load_second_pass(LoadOptions(second_pass=str(tmp_path)))

@@ -70,6 +70,8 @@ def test_corrected_turn_has_the_words_it_has_now():
     assert turn.text.strip() == "what is the capitol in france now"
     assert turn.end_s == 3.5
     assert turn.words()[3:] == [(2.4, "capitol"), (3.0, "in"), (3.3, "france"), (3.3, "now")]
+    # A turn that is corrected several times is shown once, as it was in the end.
+    recording.events.insert(at, {**recording.events[at], "text": " what is the"})
     out = io.StringIO()
     display = Display(out)
     for event in recording.events:
