@@ -57,6 +57,14 @@ class Error:
 
 
 @dataclass
+class Marked:
+    """A client's audio was heard up to its mark of this number."""
+
+    number: int
+    kind: str = "marked"
+
+
+@dataclass
 class Ending:
     """The session will end with the turn that is going on, or when the time is over."""
 
@@ -76,6 +84,27 @@ class Ended:
     late_ticks: int
     unread_ticks: int
     kind: str = "session.ended"
+
+
+@dataclass(frozen=True)
+class TurnTaking:
+    """How one client wants its turns to be taken; as it is here the agent decides all of it."""
+
+    # Whether the agent hears when the user's turn is over; if not, `end_turn` and `answer` say so.
+    ends_turns: bool = True
+    # Whether it answers unasked.
+    answers: bool = True
+    # Whether what the user says to it makes it stop.
+    yields: bool = True
+    # How long it waits for who pauses: "low" (longer), "auto" or "high" (less).
+    eagerness: str = "auto"
+    # Milliseconds of silence before the user's turn may end; less than the agent's own has no
+    # effect.
+    silence_ms: int = 0
+    # Whether its words are spoken. If not they are only told, as fast as it finds them.
+    speaks: bool = True
+    # Pieces of words that one turn of it may have; None: as many as it likes.
+    max_tokens: int | None = None
 
 
 @dataclass
@@ -265,14 +294,36 @@ class AgentInterface(Protocol):
         this slot's session is broken and its neighbours are not.
         """
 
-    def write(self, slot: int, role: str, text: str) -> None:
-        """Put text into the conversation, as if `role` had said it: user, assistant or system."""
+    def write(self, slot: int, role: str, text: str, is_answered: bool = True) -> None:
+        """Put text into the conversation, as if `role` had said it: user, assistant or system.
+
+        is_answered: whether the agent may answer what a user wrote before it is asked to.
+        """
+
+    def count_tokens(self, text: str) -> int:
+        """Pieces of words in a text; any thread may ask."""
+
+    @property
+    def max_instruction_tokens(self) -> int:
+        """Pieces of words that the instructions of a session may have."""
+
+    def take_turns(self, slot: int, wanted: TurnTaking) -> None:
+        """Take turns in this session as its client wants it."""
+
+    def end_turn(self, slot: int) -> None:
+        """End the user's turn once all that was said so far is heard."""
+
+    def abandon_turn(self, slot: int) -> None:
+        """Forget what the user has said since the last turn ended."""
 
     def stop(self, slot: int) -> None:
         """Have the agent fall silent."""
 
-    def answer(self, slot: int) -> None:
-        """Have the agent speak now."""
+    def answer(self, slot: int, hears_out: bool = False) -> None:
+        """Have the agent speak now or, if it `hears_out`, once all that was said so far is heard.
+
+        Nothing comes of it where the agent speaks by then.
+        """
 
     def set_voice(self, slot: int, voice: str, speed: float) -> None:
         """Choose a voice of duplex.voices and its speaking rate, from the next word on."""

@@ -1,11 +1,11 @@
 """The smallest agent that is one: it hears in ticks and says back what it heard."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from duplex.audio import TICK_MS, TICK_SAMPLES
-from duplex.events import Event
+from duplex.events import Event, TurnTaking
 
 # Loud ticks that are kept at most.
 MEMORY_TICKS = 64
@@ -29,8 +29,12 @@ class SlotState:
     quiet: int = QUIET_TICKS
     # Ticks of the answer played so far; None while listening.
     said: int | None = None
-    # What the client asked for: "stop" or "answer".
+    # What the client asked for: "stop", "answer", "end" or "abandon".
     request: str | None = None
+    # How it wants turns to be taken.
+    wanted: TurnTaking = field(default_factory=TurnTaking)
+    # Whether the user's turn is going on.
+    is_open: bool = False
     # What the instructions become.
     first_word: str = ""
     # Ticks until the instructions are read.
@@ -78,8 +82,27 @@ class TinyAgent:
     def is_prefilling(self, slot: int) -> bool:
         return self.states[slot].unread > 0
 
-    def write(self, slot: int, role: str, text: str) -> None:
+    def write(self, slot: int, role: str, text: str, is_answered: bool = True) -> None:
         self.calls.append(("write", slot, role, text))
+
+    def count_tokens(self, text: str) -> int:
+        return len(text.split())
+
+    @property
+    def max_instruction_tokens(self) -> int:
+        return 200
+
+    def take_turns(self, slot: int, wanted: TurnTaking) -> None:
+        self.calls.append(("take_turns", slot, wanted))
+        self.states[slot].wanted = wanted
+
+    def end_turn(self, slot: int) -> None:
+        self.calls.append(("end_turn", slot))
+        self.states[slot].request = "end"
+
+    def abandon_turn(self, slot: int) -> None:
+        self.calls.append(("abandon_turn", slot))
+        self.states[slot].request = "abandon"
 
     def set_voice(self, slot: int, voice: str, speed: float) -> None:
         self.calls.append(("set_voice", slot, voice, speed))
@@ -88,7 +111,7 @@ class TinyAgent:
         self.calls.append(("stop", slot))
         self.states[slot].request = "stop"
 
-    def answer(self, slot: int) -> None:
+    def answer(self, slot: int, hears_out: bool = False) -> None:
         self.calls.append(("answer", slot))
         self.states[slot].request = "answer"
 
@@ -132,21 +155,37 @@ class TinyAgent:
         """Do what the client asked for."""
         if state.request == "stop":
             self._yield(state, events)
+        if state.request == "abandon" and state.is_open:
+            state.is_open = False
+            state.heard = 0
+            events.append(Event("user_ended", state.tick, to="other"))
+        if state.request in ("answer", "end") and state.is_open:
+            self._end_turn(state, events)
         if state.request == "answer" and state.said is None:
-            if state.quiet < QUIET_TICKS:
-                events.append(Event("user_ended", state.tick))
-            events.append(Event("agent_started", state.tick))
-            state.said = 0
-            # What was heard last is said, or a tick of silence.
-            state.heard = max(state.heard, 1)
-            state.quiet = QUIET_TICKS
+            self._begin(state, events)
         state.request = None
+
+    def _end_turn(self, state: SlotState, events: list[Event]) -> None:
+        state.is_open = False
+        state.quiet = QUIET_TICKS
+        events.append(Event("user_ended", state.tick))
+
+    def _begin(self, state: SlotState, events: list[Event]) -> None:
+        """What was heard last is said, or a tick of silence."""
+        state.said = 0
+        state.heard = max(state.heard, 1)
+        state.quiet = QUIET_TICKS
+        events.append(Event("agent_started", state.tick))
+        if state.first_word:
+            events.append(Event("said", state.tick, state.first_word))
 
     def _hear_speech(
         self, slot: int, state: SlotState, heard: np.ndarray, events: list[Event]
     ) -> None:
-        self._yield(state, events)
-        if state.quiet >= QUIET_TICKS:
+        if state.wanted.yields:
+            self._yield(state, events)
+        if not state.is_open:
+            state.is_open = True
             events.append(Event("user_started", state.tick))
         if state.heard % WORD_TICKS == 0:
             events.append(Event("heard", state.tick, f" word{state.heard // WORD_TICKS}"))
@@ -156,12 +195,10 @@ class TinyAgent:
 
     def _hear_silence(self, state: SlotState, events: list[Event]) -> None:
         state.quiet += 1
-        if state.quiet == QUIET_TICKS and state.heard:
-            events.append(Event("user_ended", state.tick))
-            events.append(Event("agent_started", state.tick))
-            if state.first_word:
-                events.append(Event("said", state.tick, state.first_word))
-            state.said = 0
+        if state.quiet == QUIET_TICKS and state.is_open and state.wanted.ends_turns:
+            self._end_turn(state, events)
+            if state.wanted.answers:
+                self._begin(state, events)
 
     def _yield(self, state: SlotState, events: list[Event]) -> None:
         if state.said is not None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from duplex.agent import turn_sound
+from duplex.agent.client_policy import for_client
 from duplex.agent.config import AgentConfig
 from duplex.agent.decoding import Decoder
 from duplex.agent.faults import isolate_fault
@@ -25,10 +26,10 @@ from duplex.agent.session import LMInput, Session, UserTurn
 from duplex.agent.speculation import Speculation, SpeculationCounts
 from duplex.agent.turn_policy import TurnPolicy, symbol_budget
 from duplex.audio import TICK_SAMPLES
-from duplex.events import Event
+from duplex.events import Event, TurnTaking
 from duplex.model import kv_cache
 from duplex.model.parts import Parts
-from duplex.model.tokens import AGENT, END, STOP, USER, USER_END, advance
+from duplex.model.tokens import AGENT, ASIDE, END, STOP, USER, USER_END, advance
 
 INSTRUCTIONS = "You are Duplex, a friendly voice assistant. Answer in one short sentence."
 
@@ -160,7 +161,7 @@ class Agent:
             budget.drawn = 0
             budget.proposals = self.speculation.propose_certain(session)
             is_speaking = self.response.is_speaking(slot)
-            limit = symbol_budget(session.grammar.agent_open, is_speaking, self.policy)
+            limit = symbol_budget(session.grammar.agent_open, is_speaking, session.policy)
             budget.limit = max(limit, 1 + len(budget.proposals))
 
     def _flush_deferred(self, inputs, deciding, events) -> dict[int, LMInput]:
@@ -256,7 +257,7 @@ class Agent:
             )
         self.close(slot)
         generator = torch.Generator().manual_seed(seed)
-        session = Session(generator, seed, temperature, is_real_time=real_time)
+        session = Session(generator, self.policy, seed, temperature, is_real_time=real_time)
         session.inputs.prompt = prompt
         self.sessions[slot] = session
         if not gradually:
@@ -296,9 +297,10 @@ class Agent:
         """
         self.response.set_voice(slot, self.sessions[slot], voice, speed)
 
-    def write(self, slot: int, role: str, text: str) -> None:
+    def write(self, slot: int, role: str, text: str, is_answered: bool = True) -> None:
         """Put the client's text into the conversation; role: user, assistant, system.
 
+        is_answered: whether the agent may answer what a user wrote before it is asked to.
         It is prefilled a few positions a tick. The grammar moves on at once: between the two it is
         ahead of what the LM has read, and until then the session decides nothing.
         """
@@ -311,16 +313,60 @@ class Agent:
         after = USER_END if is_user else END
         session.inputs.text += [before, *self._encode(" " + text.strip()), after]
         session.grammar = advance(advance(session.grammar, before), after)
-        session.answer_due = is_user
+        session.answer_due = is_user and (is_answered or session.answer_due)
+
+    def count_tokens(self, text: str) -> int:
+        """Pieces of words in a text; any thread may ask."""
+        return len(self._encode(text))
+
+    @property
+    def max_instruction_tokens(self) -> int:
+        """Pieces of words that instructions may have, beside the marks around them."""
+        return self.config.prompt_cells - self.count_tokens(_system_turn(""))
+
+    def take_turns(self, slot: int, wanted: TurnTaking) -> None:
+        """Take turns in this session as its client wants it, from the next decision on."""
+        session = self.sessions[slot]
+        session.policy = for_client(self.policy, wanted)
+        session.client.speaks = wanted.speaks
 
     def stop(self, slot: int) -> None:
         """The client wants silence: the agent yields at its next decision, if it speaks."""
-        self.sessions[slot].client.request = STOP
+        self._request(slot, STOP)
 
-    def answer(self, slot: int) -> None:
-        """The client wants an answer now: the user's turn is over and the agent's begins."""
-        self.sessions[slot].client.request = AGENT
-        self.sessions[slot].answer_due = True
+    def answer(self, slot: int, hears_out: bool = False) -> None:
+        """The client wants an answer: the user's turn is over and the agent's begins.
+
+        hears_out: once all that was said so far is heard; otherwise at once.
+        """
+        session = self.sessions[slot]
+        if hears_out and session.grammar.agent_open:
+            return
+        self._request(slot, AGENT, hears_out)
+        session.answer_due = True
+
+    def end_turn(self, slot: int) -> None:
+        """The user's turn is over once all that was said so far is heard."""
+        if self.sessions[slot].client.request != AGENT:
+            self._request(slot, USER_END, hears_out=True)
+
+    @torch.inference_mode()
+    def abandon_turn(self, slot: int) -> None:
+        """Nobody shall answer what the user has said since the last turn ended; it is forgotten."""
+        session = self.sessions[slot]
+        old = session.user
+        turn_sound.withdraw(old.second)
+        self.context.flush(slot, session.inputs)
+        kv_cache.drop(self.context.cache, slot, [position for position, _ in old.transcribed])
+        session.user = UserTurn(activity=old.activity, last_token_tick=old.last_token_tick)
+        session.budget.draft_response = []
+        if session.grammar.user_open and session.client.request != AGENT:
+            self._request(slot, ASIDE)
+
+    def _request(self, slot: int, symbol: int, hears_out: bool = False) -> None:
+        session = self.sessions[slot]
+        session.client.request = symbol
+        session.client.hears_out_since = session.tick if hears_out else None
 
     def set_playback_position(self, slot: int, playback_ms: int) -> None:
         """The user has heard the agent's voice up to this time of the session's clock."""

@@ -55,17 +55,16 @@ class Decoder:
         self.response = response
         self.config = config
         self.counts = counts
-        self.policy = recognition.policy
         self.tokenizer = recognition.tokenizer
 
     def observe(self, slot: int, session: Session) -> Observation:
         """What the rules may know of a session now."""
-        return observe(session, self.response.queued_s(slot), self.policy)
+        return observe(session, self.response.queued_s(slot), session.policy)
 
     def can_only_wait(self, slot: int, session: Session) -> bool:
         """Whether the session draws <next> now, whatever the LM says."""
         seen = self.observe(slot, session)
-        return session.client.request is None and allowed(seen, self.policy).is_only_waiting
+        return session.client.request is None and allowed(seen, session.policy).is_only_waiting
 
     def score(
         self,
@@ -93,7 +92,7 @@ class Decoder:
         return scores
 
     def _permitted(self, slot: int, session: Session) -> Allowed:
-        return grammatical(self.observe(slot, session), self.policy)
+        return grammatical(self.observe(slot, session), session.policy)
 
     def verify(
         self,
@@ -142,15 +141,15 @@ class Decoder:
         """The next symbol of a session; scores [V], or of the controls alone, are changed."""
         seen = self.observe(slot, session)
         client = session.client
-        symbol, client.request = next_for_request(client.request, seen, self.policy)
+        symbol, client.request = next_for_request(client.request, seen, session.policy)
         if symbol is not None:
             return symbol
-        choice = allowed(seen, self.policy)
+        choice = allowed(seen, session.policy)
         if choice == Allowed(bits(END), Text.NONE):
             return END
-        pending = pending_words.writable_tokens(session.user.pending, self.policy)
+        pending = pending_words.writable_tokens(session.user.pending, session.policy)
         is_speech = session.grammar.stream == AGENT
-        favour(scores, choice, bias(seen, self.policy), pending, self.policy)
+        favour(scores, choice, bias(seen, session.policy), pending, session.policy)
         if not is_speech:  # nothing is written but what was recognised, and always the best
             candidates = [*range(FIRST_TEXT_ID)]
             if choice.text == Text.PENDING:

@@ -87,7 +87,7 @@ class Rescoring:
             return False
         if user.second.is_read or user.second.final_tokens:
             return False  # The second pass heard better.
-        if awaits_reading(observe(session, 0.0, self.recognition.policy), self.recognition.policy):
+        if awaits_reading(observe(session, 0.0, session.policy), session.policy):
             return False
         if (
             session.grammar.stream != USER

@@ -74,15 +74,20 @@ class Response:
         reply = session.reply
         reply.tokens.append((position, len(reply.text)))
         reply.text += piece
+        if not session.client.speaks:
+            reply.queued_chars = len(reply.text)
+            return
         words, reply.g2p = self.g2p.push(piece, reply.g2p)
         self.queue_new_words(slot, session, words)
 
     def finish_text(self, slot: int, session: Session) -> None:
         """The turn's text is complete."""
+        session.reply.is_text_complete = True
+        if not session.client.speaks:
+            return
         words, session.reply.g2p = self.g2p.finish(session.reply.g2p)
         self.queue_new_words(slot, session, words)
         self.synthesizer.finish(self.synthesis_state, slot)
-        session.reply.is_text_complete = True
 
     def queue_new_words(
         self, slot: int, session: Session, words: list[tuple[str, list[int]]]
@@ -138,14 +143,14 @@ class Response:
         reply = session.reply
         asks_recogniser = is_paused and activity.far_ticks >= self.policy.near_release_ticks
         seen = replace(
-            observe(session, 0.0, self.policy),
+            observe(session, 0.0, session.policy),
             is_paused=is_paused,
             paused_ticks=reply.paused_ticks,
             is_speaking=self.is_speaking(slot),
             has_uncommitted=asks_recogniser
             and beam_search.has_uncommitted_words(session.user.beam),
         )
-        pauses = pause_voice(seen, self.policy)
+        pauses = pause_voice(seen, session.policy)
         if is_paused or pauses:
             reply.paused_ticks += 1
         if pauses and not is_paused:

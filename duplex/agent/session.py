@@ -11,6 +11,7 @@ from duplex.agent.pending_words import PendingWords
 from duplex.agent.speech_activity import SpeechActivity
 from duplex.agent.turn_policy import LONG_AGO, NOBODY, Observation, TurnPolicy
 from duplex.echo import EchoCanceller
+from duplex.model import beam_search
 from duplex.model.beam_search import BeamState
 from duplex.model.g2p import G2PState
 from duplex.model.tokens import Grammar
@@ -150,8 +151,12 @@ class TickBudget:
 class ClientState:
     """What the client asks for and tells."""
 
-    # STOP or AGENT; goes before what the LM wants.
+    # STOP, AGENT, USER_END or ASIDE; goes before what the LM wants.
     request: int | None = None
+    # The tick of a request before which all that was said is heard out; None: it is obeyed at once.
+    hears_out_since: int | None = None
+    # Whether the agent's words are spoken.
+    speaks: bool = True
     # How far the user has heard the agent's voice, on the session's clock.
     playback_ms: int | None = None
     voice: str = voices.DEFAULT
@@ -164,6 +169,8 @@ class Session:
     """One conversation, in one slot."""
 
     generator: torch.Generator
+    # How turns are taken: the agent's policy, unless the client wants it otherwise.
+    policy: TurnPolicy = field(default_factory=TurnPolicy)
     seed: int = 0
     # Of its own, instead of the agent's.
     temperature: float | None = None
@@ -204,6 +211,9 @@ def observe(session: Session, queued_s: float, policy: TurnPolicy) -> Observatio
         has_pending=bool(session.user.pending.tokens),
         certain_confidence=pending_words.certain_confidence(session.user.pending, policy),
         second_pass_ticks=_second_pass_ticks(session),
+        hearing_out_ticks=_hearing_out_ticks(session),
+        has_uncommitted=_hearing_out_ticks(session) < LONG_AGO
+        and beam_search.has_uncommitted_words(session.user.beam),
     )
 
 
@@ -213,6 +223,14 @@ def _second_pass_ticks(session: Session) -> int:
     if submission is None or not submission.is_awaited:
         return 0
     return session.tick - submission.tick + 1
+
+
+def _hearing_out_ticks(session: Session) -> int:
+    """Ticks since a request that waits until all is heard."""
+    client = session.client
+    if client.request is None or client.hears_out_since is None:
+        return LONG_AGO
+    return session.tick - client.hears_out_since
 
 
 def audible_words(session: Session, policy: TurnPolicy) -> list[str]:

@@ -70,7 +70,7 @@ class Speculation:
         if certain:
             tag = [] if grammar.stream == USER else [USER]
             return [*tag, *certain][:max_certain]
-        is_silent = session.user.activity.silence_ticks >= self.policy.end_silence_ticks
+        is_silent = session.user.activity.silence_ticks >= session.policy.end_silence_ticks
         if grammar.stream == USER and is_silent and not grammar.agent_open:
             return [USER_END, AGENT, *session.budget.draft_response]
         return []

@@ -93,6 +93,14 @@ class TurnPolicy:
     lead_s: float = 1.2
     max_turn_tokens: int = 64
 
+    # What one client may want otherwise, see client_policy.py.
+    ends_turns: bool = True
+    answers_unasked: bool = True
+    yields: bool = True
+    low_eagerness_factor: float = 2.0
+    high_eagerness_factor: float = 0.5
+    max_hearing_out_ticks: int = 15
+
 
 @dataclass(frozen=True)
 class Observation:
@@ -127,6 +135,9 @@ class Observation:
     certain_confidence: float = 0.0  # of the pending token that must be; 0: there is none
     has_uncommitted: bool = False  # the recogniser is in the middle of a word
     second_pass_ticks: int = 0  # since the second pass was asked; 0: no reading is awaited
+
+    # What its client asked for.
+    hearing_out_ticks: int = LONG_AGO  # since it asked for something once all is heard
 
 
 class Text(IntEnum):
@@ -187,8 +198,12 @@ def allowed(seen: Observation, policy: TurnPolicy) -> Allowed:
         and controls & bits(END)
     ):
         return Allowed(bits(END), Text.NONE)  # a small model may never find the end of its turn
-    if not seen.user_open:
+    if not (seen.user_open and policy.yields):
         controls &= ~bits(STOP)  # there is nobody to yield to
+    if not (seen.agent_open or policy.answers_unasked):
+        controls &= ~bits(AGENT)
+    if not policy.ends_turns:
+        controls &= ~bits(USER_END, ASIDE)
 
     # The user's turn does not end while somebody speaks or a word is to come, until time is up.
     timed_out = is_timed_out(seen, policy)
@@ -202,7 +217,7 @@ def allowed(seen: Observation, policy: TurnPolicy) -> Allowed:
         controls &= ~bits(USER_END)  # it may have been no speech at all
 
     # What is said to the agent while it speaks interrupts it: <stop> takes the place of </user>.
-    end_stops = seen.agent_open and bool(controls & bits(USER_END))
+    end_stops = seen.agent_open and policy.yields and bool(controls & bits(USER_END))
     if end_stops:
         controls = controls & ~bits(USER_END) | bits(STOP)
     return Allowed(controls, text, end_stops)
@@ -260,19 +275,35 @@ def bias(seen: Observation, policy: TurnPolicy) -> list[float]:
 def next_for_request(
     request: int | None, seen: Observation, policy: TurnPolicy
 ) -> tuple[int | None, int | None]:
-    """What a client's request (STOP or AGENT) demands next, and what of the request remains.
+    """What a client's request demands next, and what of the request remains.
 
-    Returns (symbol, request): no symbol where there is nothing (more) to do.
+    request: STOP; AGENT, an answer; USER_END, the end of the user's turn; ASIDE, the same where
+    nobody shall answer it. Returns (symbol, request): no symbol where there is nothing (more) to do
+    or the turn is heard out first.
     """
     permitted = grammatical(seen, policy)
     if request == STOP and permitted.has(STOP):
         return STOP, None
+    if request in (AGENT, USER_END) and not seen.agent_open and hears_out(seen, policy):
+        return None, request
+    if request in (USER_END, ASIDE):
+        if not seen.user_open:
+            return None, None
+        return (request, None) if permitted.has(request) else (None, request)
     if request == AGENT and not seen.agent_open:
         if permitted.has(AGENT):
             return AGENT, None
         # It waits until the user's turn is over and the voice has room.
         return USER_END if permitted.has(USER_END) else NEXT, AGENT
     return None, None
+
+
+def hears_out(seen: Observation, policy: TurnPolicy) -> bool:
+    """Whether something that was said before a client's request is still to be recognised."""
+    if seen.hearing_out_ticks >= policy.max_hearing_out_ticks:
+        return False
+    is_going_on = seen.certain_confidence > 0 or seen.silence_ticks < policy.end_silence_ticks
+    return is_going_on or seen.has_uncommitted or awaits_reading(seen, policy)
 
 
 def pause_voice(seen: Observation, policy: TurnPolicy) -> bool:
