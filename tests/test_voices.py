@@ -119,11 +119,11 @@ def test_instructions_keep_the_voice(clock):
 
 
 def test_clients_of_the_openai_dialect_choose_a_voice():
-    dialect = OpenAIRealtime()
     for name, voice in (("oak", "oak"), ("cedar", "oak"), ("marin", "heart")):
+        dialect = OpenAIRealtime()
         update = {
             "type": "session.update",
             "session": {"audio": {"output": {"voice": name, "speed": 1.25}}},
         }
         commands, [updated] = dialect.receive(json.dumps(update))
-        assert commands == [SetVoice(voice, 1.25)] and f'"voice":"{name}","speed":1.25' in updated
+        assert commands == [SetVoice(voice, 1.25)] and f'"voice":"{voice}","speed":1.25' in updated

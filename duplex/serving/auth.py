@@ -102,3 +102,7 @@ class TokenBucket:
         self._at = now
         self._left = min(self._burst, refilled) - amount
         return self._left >= 0
+
+    def wait_s(self) -> float:
+        """Seconds until what was taken too much is made up for."""
+        return max(0.0, -self._left / self._per_s)

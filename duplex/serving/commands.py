@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from duplex import voices
-from duplex.events import AgentInterface
+from duplex.events import AgentInterface, TurnTaking
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ class Write:
 
     role: str
     text: str
+    # Whether the agent may answer what a user wrote before it is asked to.
+    is_answered: bool = True
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,26 @@ class Stop:
 
 @dataclass(frozen=True)
 class Answer:
-    """The agent shall speak now."""
+    """The agent shall speak: now or, if it `hears_out`, once all that was said is heard."""
+
+    hears_out: bool = False
+
+
+@dataclass(frozen=True)
+class TakeTurns:
+    """Turns shall be taken as the client wants it."""
+
+    wanted: TurnTaking
+
+
+@dataclass(frozen=True)
+class EndTurn:
+    """The user's turn is over once all that was said is heard."""
+
+
+@dataclass(frozen=True)
+class AbandonTurn:
+    """What the user has said since the last turn ended is forgotten."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +116,20 @@ class Truncate:
 
 
 @dataclass(frozen=True)
+class Commit:
+    """The audio that came so far is one utterance: `Clear` does not touch it."""
+
+
+@dataclass(frozen=True)
 class Clear:
-    """User audio that still waits shall not be heard."""
+    """User audio that still waits and is not committed shall not be heard."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Is answered by a `Marked` event with its number."""
+
+    number: int
 
 
 @dataclass(frozen=True)
@@ -105,7 +138,28 @@ class End:
 
 
 # The commands that wait for the next tick, for the agent carries them out.
-AgentCommand = Configure | SetVoice | Write | Stop | Answer | SetPlaybackPosition | Truncate
+AgentCommand = (
+    Configure
+    | SetVoice
+    | Write
+    | Stop
+    | Answer
+    | TakeTurns
+    | EndTurn
+    | AbandonTurn
+    | SetPlaybackPosition
+    | Truncate
+)
+
+
+@dataclass(frozen=True)
+class AfterInput:
+    """A command that waits until the audio that came before it was heard.
+
+    `Stop` withdraws an `Answer` that waits so.
+    """
+
+    command: AgentCommand | Mark
 
 
 def apply(command: AgentCommand, agent: AgentInterface, slot: int) -> None:
@@ -115,12 +169,18 @@ def apply(command: AgentCommand, agent: AgentInterface, slot: int) -> None:
             agent.write(slot, "system", instructions)
         case SetVoice(voice, speed):
             agent.set_voice(slot, voice, speed)
-        case Write(role, text):
-            agent.write(slot, role, text)
+        case Write(role, text, is_answered):
+            agent.write(slot, role, text, is_answered)
         case Stop():
             agent.stop(slot)
-        case Answer():
-            agent.answer(slot)
+        case Answer(hears_out):
+            agent.answer(slot, hears_out)
+        case TakeTurns(wanted):
+            agent.take_turns(slot, wanted)
+        case EndTurn():
+            agent.end_turn(slot)
+        case AbandonTurn():
+            agent.abandon_turn(slot)
         case SetPlaybackPosition(ms):
             agent.set_playback_position(slot, ms)
         case Truncate(ms):

@@ -9,6 +9,7 @@ from duplex.errors import ProtocolError
 from duplex.events import Error
 from duplex.serving import native
 from duplex.serving.auth import TokenBucket
+from duplex.serving.commands import Audio
 from duplex.serving.dialect import Dialect
 from duplex.serving.engine import STOPPED
 from duplex.serving.limits import ServerLimits
@@ -74,11 +75,14 @@ async def hear(
     now = asyncio.get_running_loop().time
     may_send_bytes = TokenBucket(limits.bytes_per_s, limits.bytes_burst, now())
     may_send = TokenBucket(limits.messages_per_s, limits.messages_burst, now())
-    bad = 0
+    may_err = TokenBucket(limits.bad_messages_per_s, limits.max_bad_messages - 1, now())
+    is_abuse = False
     try:
-        while bad < limits.max_bad_messages:
+        while not is_abuse:
             message = await connection.recv()
-            if not (may_send_bytes.take(len(message), now()) and may_send.take(1, now())):
+            is_too_fast = not may_send_bytes.take(len(message), now())
+            is_too_fast |= not may_send.take(1, now())
+            if is_too_fast and not dialect.may_be_idle:
                 session.close("too much was sent")
                 await connection.close(
                     native.CloseCode.ABUSE, "too much is sent in too short a time"
@@ -87,9 +91,12 @@ async def hear(
             try:
                 replies = _receive(message, dialect, session)
             except ProtocolError as error:
-                bad += 1
+                is_abuse = not may_err.take(1, now())
                 replies = dialect.refused(Error("bad_message", str(error)))
             await send(connection, replies)
+            if is_too_fast:
+                # Until then its connection is not read, and what it sends waits on its side.
+                await asyncio.sleep(max(may_send_bytes.wait_s(), may_send.wait_s()))
         session.close("too many bad messages")
         await connection.close(native.CloseCode.ABUSE, "too many bad messages")
         return False
@@ -102,7 +109,8 @@ def _receive(message: bytes | str, dialect: Dialect, session: ClientSession) -> 
     commands, replies = dialect.receive(message)
     for command in commands:
         if not session.enqueue_command(command):
-            raise ProtocolError("too much is asked for at once; this message is ignored")
+            what = "audio waits to be heard" if isinstance(command, Audio) else "is asked for"
+            return dialect.refused(Error("too_much", f"too much {what}; this message is ignored"))
     return replies
 
 
@@ -111,13 +119,26 @@ async def speak(
 ) -> None:
     """The session's ticks to the client, until the session ends; then close the connection."""
     code = native.CloseCode.ENDED
+    reason = ""
     await send(connection, answer)
+    _take_due(dialect, session)
     while (tick := await session.get()) is not None:
         audio, events = tick
         for event in events:
             if event.kind == "error" and event.code == "model":
                 code = native.CloseCode.FAILED
-            elif event.kind == "session.ended" and event.text in (SHUTTING_DOWN, STOPPED):
-                code = native.CloseCode.GOING_AWAY
-        await send(connection, dialect.tick(audio, events))
-    await connection.close(code)
+            elif event.kind == "session.ended":
+                reason = event.text
+                if reason in (SHUTTING_DOWN, STOPPED):
+                    code = native.CloseCode.GOING_AWAY
+        messages = dialect.tick(audio, events)
+        _take_due(dialect, session)
+        await send(connection, messages)
+    # The reason has room for 123 bytes.
+    await connection.close(code, reason.encode()[:100].decode(errors="ignore"))
+
+
+def _take_due(dialect: Dialect, session: ClientSession) -> None:
+    """Give the session what a tick has brought about."""
+    for command in dialect.take_due():
+        session.enqueue_command(command)

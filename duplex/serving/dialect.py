@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
-from duplex.events import Error
+from duplex.events import AgentInterface, Error
 from duplex.serving import moshi, native, openai_realtime
 from duplex.serving.commands import Start
 
@@ -26,6 +26,11 @@ class Dialect(Protocol):
     early_ticks: int | None
     # Whether a client whose connection was lost may come back; then it has all of native.Native.
     is_resumable: bool
+    # Whether a client may send nothing for as long as its connection answers pings, and whether one
+    # that sends faster than it may is read more slowly, not sent away.
+    may_be_idle: bool
+    # Bytes of one message.
+    max_message_bytes: int
 
     def receive(self, message: bytes | str) -> tuple[list, list]:
         """The commands in a message, and messages to answer it with. Raises ProtocolError."""
@@ -36,22 +41,33 @@ class Dialect(Protocol):
     def tick(self, audio: np.ndarray, events: list) -> list:
         """Messages for one tick: audio float32 [1920], or [0] without a voice, and its events."""
 
+    def take_due(self) -> list:
+        """Commands that ticks have brought about since the last call."""
+
     def refused(self, error: Error) -> list:
-        """Messages that tell an error."""
+        """Messages that tell an error; of a client's message, right after it was received."""
 
 
-# What makes a client's dialect, by path; it is given the query of the client's URL.
-DIALECTS: dict[str, Callable[[str], Dialect]] = {
-    native.PATH: lambda query: native.Native(),
-    openai_realtime.PATH: lambda query: openai_realtime.OpenAIRealtime(),
-    moshi.PATH: lambda query: moshi.Moshi(dict(parse_qsl(query, max_num_fields=50))),
+# What makes a client's dialect, by path: of the fields in the client's URL and the agent.
+DIALECTS: dict[str, Callable[[dict[str, str], AgentInterface], Dialect]] = {
+    native.PATH: lambda query, agent: native.Native(),
+    openai_realtime.PATH: lambda query, agent: openai_realtime.OpenAIRealtime(
+        query, agent.count_tokens, agent.max_instruction_tokens
+    ),
+    moshi.PATH: lambda query, agent: moshi.Moshi(query),
 }
 
 
-def find(path: str, query: str) -> Dialect | None:
+def find(path: str, query: str, agent: AgentInterface) -> Dialect | None:
     """The dialect of a path, for one client; None where none is spoken."""
-    make = DIALECTS.get(path)
-    return make and make(query)
+    make = DIALECTS.get(path.rstrip("/"))
+    if make is None:
+        return None
+    try:
+        fields = dict(parse_qsl(query, max_num_fields=50))
+    except ValueError:
+        fields = {}
+    return make(fields, agent)
 
 
 def subprotocol(offered: list[str]) -> str | None:

@@ -43,7 +43,15 @@ from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.errors import EngineFull, EngineStopped, SessionError
 from duplex.events import AgentInterface, Ending, Error
 from duplex.serving.clock import Beat, WallClock
-from duplex.serving.commands import AgentCommand, Configure, SetVoice, Start, apply
+from duplex.serving.commands import (
+    AgentCommand,
+    Configure,
+    SetVoice,
+    Start,
+    TakeTurns,
+    Write,
+    apply,
+)
 from duplex.serving.limits import EngineLimits
 from duplex.serving.recorder import Recorder
 from duplex.serving.session import ClientSession
@@ -117,11 +125,15 @@ class Engine:
         return self._thread.is_alive() and self._drain_text is None and not self._stopping.is_set()
 
     async def open(
-        self, start: Start | None = None, early_ticks: int | None = None
+        self,
+        start: Start | None = None,
+        early_ticks: int | None = None,
+        may_be_idle: bool = False,
     ) -> ClientSession:
         """Wait for the next gap between ticks, then return a session.
 
         early_ticks: audio that may wait to be heard; by default limits.max_buffered_ticks.
+        may_be_idle: whether limits.idle_s is not for this one.
 
         Raises EngineFull, EngineStopped, and what the agent raises where it cannot begin.
         """
@@ -131,6 +143,7 @@ class Engine:
         if early_ticks is None:
             early_ticks = self.limits.max_buffered_ticks
         session = ClientSession(start, self.limits, early_ticks, self.clock.now, self._wake)
+        session.may_be_idle = may_be_idle
         joined = asyncio.get_running_loop().create_future()
         self._joining.append((session, joined))
         self._wake.set()
@@ -206,7 +219,7 @@ class Engine:
                 session.close(session.draining)
             elif longest_s and now - session.opened_at > longest_s:
                 session.close(f"a session lasts at most {longest_s:g} s")
-            elif idle_s and now - session.touched_at > idle_s:
+            elif idle_s and not session.may_be_idle and now - session.touched_at > idle_s:
                 session.close(f"nothing came from the client for {idle_s:g} s")
 
     def _release(self) -> None:
@@ -354,6 +367,10 @@ class Engine:
         apply(command, self.agent, slot)
         if isinstance(command, SetVoice):
             session.voice = command
+        elif isinstance(command, TakeTurns):
+            session.turns = command
+        elif isinstance(command, Write):
+            session.has_begun = True
 
     def _open_anew(self, instructions: str, slot: int, session: ClientSession) -> None:
         """Exchange the instructions of a session in which nothing has happened."""
@@ -368,8 +385,9 @@ class Engine:
             self._open_slot(slot, session, gradually)
             raise
         finally:
-            if session.voice:
-                apply(session.voice, self.agent, slot)
+            for chosen in (session.voice, session.turns):
+                if chosen:
+                    apply(chosen, self.agent, slot)
 
     def _fail_all(self, error: Exception) -> None:
         """A step is one computation for all slots: when it breaks, no state can be trusted."""

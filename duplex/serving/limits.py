@@ -13,6 +13,8 @@ class EngineLimits:
     max_buffered_ticks: int = 8
     # Ticks behind (2.4 s) from which on the engine lets the time go: users have begun again.
     stalled_ticks: int = 30
+    # Ticks of a pause (1.2 s) that are heard in a recording that was sent at once: turns end there.
+    kept_pause_ticks: int = 15
     # Ticks of output that wait for a client which does not fetch them: two seconds.
     max_unread_ticks: int = 25
     # Seconds that a session's first audio waits: a beat that wavers by less is never late.
@@ -21,8 +23,8 @@ class EngineLimits:
     max_live_ticks: int = 2
     # Ticks between two Lag events of a session at least: one a second.
     lag_interval_ticks: int = round(TICKS_PER_SECOND)
-    # Commands of one client that may wait for the next tick.
-    max_pending_commands: int = 64
+    # Commands of one client that may wait: a conversation may be written at once.
+    max_pending_commands: int = 1_000
     # Among so many last ticks (two seconds) late ones tell whether the engine is overloaded.
     overload_window_ticks: int = 25
     # It takes no new session while more of them than this were late.
@@ -53,8 +55,10 @@ class ServerLimits:
     bytes_per_s: int = 1 << 20
     # Bytes that may come at once.
     bytes_burst: int = 4 << 20
-    # Bad messages from one client that close its connection as abuse.
+    # Bad messages from one client that close its connection as abuse, and those that are forgiven
+    # in a second.
     max_bad_messages: int = 20
+    bad_messages_per_s: float = 0.1
     # Messages a second from one client.
     messages_per_s: int = 500
     # Messages that may come at once.

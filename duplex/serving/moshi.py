@@ -23,6 +23,7 @@ from duplex.errors import ProtocolError
 from duplex.events import Error
 from duplex.serving import opus
 from duplex.serving.commands import Audio, Start
+from duplex.serving.native import MAX_MESSAGE_BYTES
 
 PATH = "/api/chat"
 
@@ -42,6 +43,8 @@ class Moshi:
     opens_at_once = True
     early_ticks = None
     is_resumable = False
+    may_be_idle = False
+    max_message_bytes = MAX_MESSAGE_BYTES
 
     def __init__(self, query: dict[str, str]):
         """query: the fields of the client's URL."""
@@ -72,6 +75,10 @@ class Moshi:
             elif event.kind == "error":
                 messages += self.refused(event)
         return messages
+
+    def take_due(self) -> list:
+        """Nothing: a tick brings nothing about here."""
+        return []
 
     def refused(self, error: Error) -> list[bytes]:
         """An error's sentence."""

@@ -125,6 +125,8 @@ class Native:
     start = Start()
     early_ticks = None
     is_resumable = True
+    may_be_idle = False
+    max_message_bytes = MAX_MESSAGE_BYTES
 
     def __init__(self, max_missed_events: int = 2_000):
         """max_missed_events: so many of the last ones are kept for a client that comes back."""
@@ -180,6 +182,10 @@ class Native:
             _, encoder = self._opus
             return [encoder.encode(audio), *messages]
         return [encode_audio(audio), *messages]
+
+    def take_due(self) -> list:
+        """Nothing: a tick brings nothing about here."""
+        return []
 
     def refused(self, error: Error) -> list:
         """An error."""

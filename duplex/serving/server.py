@@ -189,7 +189,7 @@ class Serving:
     def _answer_http(self, connection: ServerConnection, request: Request) -> Response | None:
         """Refuse a connection, answer with a page, or let the websocket be opened (None)."""
         path, _, query = request.path.partition("?")
-        spoken = dialect.find(path, query)
+        spoken = dialect.find(path, query, self.engine.agent)
         if spoken is None:
             return self._page(path, request)
         subprotocols = [
@@ -205,6 +205,7 @@ class Serving:
         if len(self._tasks) >= self.limits.max_connections:
             return _text(http.HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
         connection.dialect = spoken
+        connection.protocol.max_message_size = spoken.max_message_bytes
         return None
 
     def _page(self, path: str, request: Request) -> Response:
@@ -276,7 +277,7 @@ class Serving:
         if spoken.is_resumable:
             spoken.token = secrets.token_urlsafe(24)
         try:
-            session = await self.engine.open(start, spoken.early_ticks)
+            session = await self.engine.open(start, spoken.early_ticks, spoken.may_be_idle)
         except EngineFull as error:
             refusal = Error("full", f"{error}; try again later")
         except EngineStopped:
@@ -332,7 +333,7 @@ class Serving:
 
 
 def _path(connection: ServerConnection) -> str:
-    return connection.request.path.partition("?")[0]
+    return connection.request.path.partition("?")[0].rstrip("/")
 
 
 def _text(status: http.HTTPStatus, sentence: str) -> Response:

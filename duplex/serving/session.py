@@ -8,8 +8,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-from duplex.events import Ended, Error, Event, Lag
-from duplex.serving.commands import Audio, Clear, End, SetVoice, Start
+from duplex.events import Ended, Error, Event, Lag, Marked
+from duplex.serving.commands import (
+    AfterInput,
+    Answer,
+    Audio,
+    Clear,
+    Commit,
+    End,
+    Mark,
+    SetVoice,
+    Start,
+    Stop,
+    TakeTurns,
+)
 from duplex.serving.input_buffer import InputBuffer
 from duplex.serving.limits import EngineLimits
 
@@ -33,15 +45,20 @@ class ClientSession:
         # What it was opened with, for the agent.
         self.start = start
         self.input = InputBuffer(limits, early_ticks)
+        self._refuses_audio = early_ticks > limits.max_buffered_ticks
         self.opened_at = now()
-        # When the client last sent anything.
+        # When the client last sent anything, and whether that matters to nobody.
+        self.may_be_idle = False
         self.touched_at = self.opened_at
         # Whether someone speaks, or an answer is due.
         self.mid_turn = False
+        # Whether something was said or written: then instructions can no longer be exchanged.
+        self.has_begun = False
         # Why the session ends with the turn that is going on.
         self.draining: str | None = None
-        # The voice in use, if the client chose one.
+        # The voice in use, and how turns are taken, if the client chose.
         self.voice: SetVoice | None = None
+        self.turns: TakeTurns | None = None
         self.closing = False
         self.ticks = 0
         self.late_ticks = 0
@@ -51,6 +68,8 @@ class ClientSession:
         self._engine_wake = engine_wake
         self._loop = asyncio.get_running_loop()
         self._commands: deque = deque()
+        # Commands that wait for the audio before them: (its end, command).
+        self._after_input: deque[tuple[int, object]] = deque()
         self._lock = threading.Lock()
         self._ready: deque[tuple[np.ndarray, list]] = deque()
         # Set by the model thread, through the loop, when there is something to fetch.
@@ -72,21 +91,38 @@ class ClientSession:
     def enqueue_command(self, command) -> bool:
         """Do what concerns the session alone, keep the rest for the next tick.
 
-        Returns False where too many commands wait; this one is then ignored.
+        Returns False where too many commands wait, or more audio than may from a client that was
+        allowed to send it early; this command is then ignored.
         """
+        self.touched_at = self._now()
         match command:
             case Audio(samples):
+                if self._refuses_audio and not self.input.fits(len(samples), self.touched_at):
+                    return False
                 self.push(samples)
+            case Commit():
+                self.input.commit(self.touched_at)
             case Clear():
                 self.input.clear()
             case End():
                 self.close()
+            case AfterInput(later):
+                if len(self._after_input) >= self._limits.max_pending_commands:
+                    return False
+                with self._lock:
+                    self._after_input.append((self.input.end, later))
             case _:
-                self.touched_at = self._now()
                 if len(self._commands) >= self._limits.max_pending_commands:
                     return False
                 self._commands.append(command)
+                if isinstance(command, Stop):
+                    self._withdraw_answers()
         return True
+
+    def _withdraw_answers(self) -> None:
+        with self._lock:
+            kept = [entry for entry in self._after_input if not isinstance(entry[1], Answer)]
+            self._after_input = deque(kept)
 
     async def get(self) -> tuple[np.ndarray, list] | None:
         """The next tick: audio float32 [1920], or [0] where there are only events, and its events.
@@ -111,14 +147,16 @@ class ClientSession:
 
     # For the engine.
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether instructions can no longer be exchanged, because something was heard or said."""
-        return self.input.was_heard or self.mid_turn
-
     def take_commands(self) -> list:
-        """What waits, in order."""
-        return [self._commands.popleft() for _ in range(len(self._commands))]
+        """What waits, in order, then what has waited for audio that was heard by now."""
+        found = [self._commands.popleft() for _ in range(len(self._commands))]
+        with self._lock:
+            while self._after_input and self.input.has_passed(self._after_input[0][0]):
+                found.append(self._after_input.popleft()[1])
+        for command in found:
+            if isinstance(command, Mark):
+                self.tell(Marked(command.number))
+        return [command for command in found if not isinstance(command, Mark)]
 
     def counts(self) -> dict[str, int]:
         """What went wrong with time so far; the fields of Lag and Ended."""
@@ -139,6 +177,7 @@ class ClientSession:
         for event in events:
             if event.kind in ("user_started", "agent_started"):
                 self.mid_turn = True
+                self.has_begun = True
             elif event.kind == "agent_ended":
                 self.mid_turn = False
         counts = self.counts()

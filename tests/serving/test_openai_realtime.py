@@ -17,82 +17,22 @@ from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.events import Error, Event, Lag
 from duplex.serving import native, openai_realtime
 from duplex.serving.commands import (
+    AfterInput,
     Answer,
-    Audio,
-    Clear,
-    Configure,
     SetPlaybackPosition,
     Stop,
     Truncate,
-    Write,
 )
 from tests.helpers import QUIET, drive_server, tone
+from tests.serving.openai_client import Client, base64_of, types, without_id
 from tests.tiny_agent import TinyAgent
 
-GA_SERVER_EVENTS = """
-    error session.created session.updated conversation.item.added conversation.item.done
-    conversation.item.retrieved conversation.item.truncated
-    conversation.item.input_audio_transcription.delta
-    conversation.item.input_audio_transcription.completed
-    input_audio_buffer.committed input_audio_buffer.cleared
-    input_audio_buffer.speech_started input_audio_buffer.speech_stopped
-    response.created response.done response.output_item.added response.output_item.done
-    response.content_part.added response.content_part.done
-    response.output_text.delta response.output_text.done
-    response.output_audio.delta response.output_audio.done
-    response.output_audio_transcript.delta response.output_audio_transcript.done
-""".split()
 MESSAGE = {
     "type": "message",
     "role": "user",
     "content": [{"type": "input_text", "text": "hi"}],
     "id": "a",
 }
-
-
-class Client:
-    """Sends objects to a dialect and reads its events back as objects.
-
-    Every event must be of a type of the API and have an id.
-    """
-
-    def __init__(self):
-        self.dialect = openai_realtime.OpenAIRealtime()
-        [created] = map(json.loads, self.dialect.opened("0123"))
-        assert created["type"] == "session.created" and created["session"]["id"] == "sess_0123"
-
-    def send(self, kind: str, **fields) -> tuple[list, list[dict]]:
-        commands, replies = self.dialect.receive(json.dumps({"type": kind, **fields}))
-        return commands, self.read(replies)
-
-    def tick(self, *events, audio=QUIET) -> list[dict]:
-        return self.read(self.dialect.tick(audio, list(events)))
-
-    @staticmethod
-    def read(messages) -> list[dict]:
-        events = [json.loads(message) for message in messages]
-        assert all(event["type"] in GA_SERVER_EVENTS and event["event_id"] for event in events)
-        return events
-
-    def refused(self, kind: str, **fields) -> str:
-        """The code of the one error that answers."""
-        commands, [event] = self.send(kind, event_id="mine", **fields)
-        assert not commands and event["type"] == "error" and event["error"]["event_id"] == "mine"
-        assert event["error"]["message"] and "\n" not in event["error"]["message"]
-        return event["error"]["code"]
-
-
-def base64_of(sound: np.ndarray) -> str:
-    return base64.b64encode(native.encode_audio(sound)).decode()
-
-
-def types(events: list[dict]) -> list[str]:
-    return [event["type"] for event in events]
-
-
-def without_id(event: dict) -> dict:
-    assert event["event_id"]
-    return {name: value for name, value in event.items() if name != "event_id"}
 
 
 def test_corrected_turn_is_complete_with_the_words_it_has_now():
@@ -198,13 +138,13 @@ def test_interrupted_answer_is_cancelled_and_keeps_what_was_said():
 
 def test_response_is_created_and_cancelled():
     client = Client()
-    assert client.refused("response.cancel") == "response_cancel_not_active"
-    assert client.send("response.create") == ([Answer()], [])
-    commands, _ = client.send("response.create", response={"instructions": "Sing."})
-    assert commands == [Write("system", "Sing."), Answer()]
+    assert client.refused("response.cancel")[0] == "response_cancel_not_active"
+    commands, [created] = client.send("response.create")
+    assert commands[-1] == AfterInput(Answer(hears_out=True))
+    assert created["response"]["status"] == "in_progress"
     client.tick(Event("agent_started", 0))
-    assert client.refused("response.create") == "conversation_already_has_active_response"
-    assert client.refused("response.cancel", response_id="other") == "response_cancel_not_active"
+    assert client.refused("response.create")[0] == "conversation_already_has_active_response"
+    assert client.refused("response.cancel", response_id="other")[0] == "response_cancel_not_active"
     assert client.send("response.cancel") == ([Stop()], [])
     response = client.tick(Event("agent_stopped", 1))[-1]["response"]
     assert response["status_details"]["reason"] == "client_cancelled"
@@ -224,114 +164,10 @@ def test_item_is_truncated():
     assert client.send("conversation.item.truncate", **cut)[0] == [Truncate(340)]
     for field, value, code in (
         ("audio_end_ms", 241, "invalid_value"),
-        ("item_id", "none", "item_not_found"),
-        ("item_id", [], "item_not_found"),
+        ("item_id", "none", "item_truncate_invalid_item_id"),
+        ("item_id", [], "item_truncate_invalid_item_id"),
     ):
-        assert client.refused("conversation.item.truncate", **{**cut, field: value}) == code
-
-
-def test_item_is_created_and_retrieved():
-    client = Client()
-    commands, events = client.send("conversation.item.create", item=MESSAGE)
-    assert commands == [Write("user", "hi")]
-    assert types(events) == ["conversation.item.added", "conversation.item.done"]
-    # The id is taken.
-    assert client.refused("conversation.item.create", item=MESSAGE) == "invalid_value"
-    _, [retrieved] = client.send("conversation.item.retrieve", item_id="a")
-    assert retrieved["item"]["content"] == MESSAGE["content"]
-    assert client.refused("conversation.item.delete", item_id="a") == "unsupported"
-
-
-@pytest.mark.parametrize(
-    "item",
-    [
-        {},
-        {"type": "function_call_output"},
-        {**MESSAGE, "content": [{}]},
-        {**MESSAGE, "content": [3]},
-    ],
-)
-def test_item_of_another_kind_is_refused(item):
-    code = Client().refused("conversation.item.create", item=item)
-    assert code in ("unsupported", "invalid_value")
-
-
-def test_audio_is_appended_committed_and_cleared():
-    client = Client()
-    assert client.refused("input_audio_buffer.commit") == "input_audio_buffer_commit_empty"
-    [audio], [] = client.send("input_audio_buffer.append", audio=base64_of(tone(1)))
-    np.testing.assert_allclose(audio.samples, tone(1), atol=1e-4)
-    _, committed = client.send("input_audio_buffer.commit")
-    assert types(committed) == [
-        "input_audio_buffer.committed",
-        "conversation.item.added",
-        "conversation.item.done",
-    ]
-    ended = types(client.tick(Event("user_started", 0), Event("user_ended", 1)))
-    assert ended[-1].endswith("completed") and "input_audio_buffer.committed" not in ended
-    commands, [cleared] = client.send("input_audio_buffer.clear")
-    assert commands == [Clear()] and cleared["type"] == "input_audio_buffer.cleared"
-
-
-@pytest.mark.parametrize("audio", ["no base64!", 3, None, "AAA=" * 3 + "AA"])
-def test_audio_that_is_none_is_refused(audio):
-    assert Client().refused("input_audio_buffer.append", audio=audio) == "invalid_value"
-
-
-def test_event_of_another_api_is_refused():
-    assert Client().refused("transcription_session.update") == "unknown_event"
-
-
-def test_session_is_updated():
-    client = Client()
-    wanted = {"type": "realtime", "instructions": "Be brief."}
-    commands, [updated] = client.send("session.update", session=wanted)
-    assert commands == [Configure("Be brief.")]
-    assert updated["session"]["instructions"] == "Be brief."
-    assert updated["session"]["audio"]["input"]["format"] == {"type": "audio/pcm", "rate": 24000}
-
-
-def test_session_speaks_with_a_telephone():
-    client = Client()
-    telephone = {"format": {"type": "audio/pcmu"}}
-    wanted = {"audio": {"input": telephone, "output": telephone}}
-    commands, [updated] = client.send("session.update", session=wanted)
-    assert commands == []
-    assert updated["session"]["audio"]["output"]["format"] == {"type": "audio/pcmu"}
-    silence = base64.b64encode(b"\xff" * 800).decode()
-    [audio], _ = client.send("input_audio_buffer.append", audio=silence)
-    assert isinstance(audio, Audio) and not audio.samples.any()
-    delta = client.tick(Event("agent_started", 0), audio=tone(1))[-1]
-    assert len(base64.b64decode(delta["delta"])) <= TICK_SAMPLES // 3 + 1
-
-
-@pytest.mark.parametrize(
-    "session",
-    [
-        {"type": "transcription"},
-        {"tools": [{"type": "function"}]},
-        {"instructions": 3},
-        {"instructions": "x" * 5000},
-        {"output_modalities": ["smell"]},
-        {"audio": []},
-        {"audio": {"input": {"format": {"type": "audio/pcm", "rate": 16000}}}},
-        None,
-    ],
-)
-def test_session_that_cannot_be_is_refused(session):
-    code = Client().refused("session.update", session=session)
-    assert code in ("invalid_value", "unsupported")
-
-
-def test_answer_as_text_only():
-    client = Client()
-    client.send("session.update", session={"output_modalities": ["text"]})
-    events = client.tick(Event("agent_started", 0), Event("said", 0, "Hi."), audio=tone(1))
-    events += client.tick(Event("agent_ended", 1))
-    assert "response.output_text.delta" in types(events)
-    assert not any("audio" in kind for kind in types(events))
-    [item] = events[-1]["response"]["output"]
-    assert item["content"] == [{"type": "output_text", "text": "Hi."}]
+        assert client.refused("conversation.item.truncate", **{**cut, field: value})[0] == code
 
 
 def test_failing_model_and_full_server_are_told():

@@ -1,0 +1,129 @@
+"""The conversation of the OpenAI Realtime API: its items, in order, and what a new one means."""
+
+from duplex.serving import openai_audio
+from duplex.serving.commands import Audio, Write
+from duplex.serving.openai_config import MAX_TEXT
+from duplex.serving.openai_events import Refused, event, is_text, new_id
+
+TEXTS = ("input_text", "text", "output_text")
+
+
+class Conversation:
+    """Items by id; the oldest are forgotten beyond `max_items`."""
+
+    def __init__(self, max_items: int = 1_000):
+        self._max_items = max_items
+        self._items: dict[str, dict] = {}
+        # By id: the item before it when it was added.
+        self._previous: dict[str, str | None] = {}
+        self._last: str | None = None
+
+    def add(self, item: dict, done: bool, shown: dict | None = None) -> list[str]:
+        """An item enters at the end; shown: how it looks, if not as it is."""
+        self._previous[item["id"]] = self._last
+        self._last = item["id"]
+        self._items[item["id"]] = item
+        if len(self._items) > self._max_items:
+            self.remove(next(iter(self._items)))
+        kinds = ["conversation.item.added"] + ["conversation.item.done"] * done
+        before = self.previous(item)
+        return [event(kind, previous_item_id=before, item=shown or item) for kind in kinds]
+
+    def done(self, item: dict) -> str:
+        """An item is complete."""
+        return event("conversation.item.done", previous_item_id=self.previous(item), item=item)
+
+    def previous(self, item: dict) -> str | None:
+        """The id of the item before, also of one that would enter now."""
+        return self._previous.get(item["id"], self._last)
+
+    def find(self, fields: dict, code: str) -> dict:
+        """The item that an event names. Raises Refused with this code."""
+        item_id = fields.get("item_id")
+        item = self._items.get(item_id) if isinstance(item_id, str) else None
+        if item is None:
+            raise Refused(code, f"there is no item {item_id!r:.80}", "item_id")
+        return item
+
+    def remove(self, item_id: str) -> None:
+        """An item is part of the conversation no more."""
+        del self._items[item_id]
+        if self._last == item_id:
+            self._last = next(reversed(self._items), None)
+
+    def new_id(self, wanted) -> str:
+        """The id that a client wants for a new item, or one of ours. Raises Refused."""
+        if wanted is None:
+            return new_id("item")
+        if not is_text(wanted, 1, 64):
+            raise Refused("invalid_value", "item.id is a text of 1 to 64 characters", "item.id")
+        if wanted in self._items:
+            text = f"there is an item {wanted!r} already"
+            raise Refused("item_create_duplicate_item_id", text, "item.id")
+        return wanted
+
+
+def message(role: str, *content: dict, status: str = "in_progress", item_id=None) -> dict:
+    """A message that nobody has heard of yet."""
+    return {
+        "id": item_id or new_id("item"),
+        "object": "realtime.item",
+        "type": "message",
+        "status": status,
+        "role": role,
+        "content": list(content),
+    }
+
+
+def read(item: dict, item_id: str, audio_kind: str) -> tuple[dict, list[Write | Audio]]:
+    """A client's item as it is kept, and what it means to the agent. Raises Refused."""
+    kind = item.get("type")
+    if kind in ("function_call", "function_call_output"):
+        return _read_call(item, item_id, kind)
+    role = item.get("role")
+    content = item.get("content")
+    if kind != "message" or role not in ("user", "system", "assistant"):
+        text = "items are messages of the roles user, system or assistant, and function calls"
+        raise Refused("unsupported", text, "item.type")
+    if not isinstance(content, list):
+        raise Refused("invalid_value", "content is a list of objects", "item.content")
+    kept = []
+    commands = []
+    for number, part in enumerate(content):
+        command = _part(role, part, f"item.content[{number}]", audio_kind)
+        commands += [command] if command else []
+        names = ("type", "text", "transcript")
+        kept.append({name: part[name] for name in names if part.get(name) is not None})
+    return message(role, *kept, status="completed", item_id=item_id), commands
+
+
+def _part(role: str, part, param: str, audio_kind: str) -> Write | Audio | None:
+    """What one part of a message means; None: nothing to the agent."""
+    if not isinstance(part, dict):
+        raise Refused("invalid_value", "content is a list of objects", param)
+    kind = part.get("type")
+    if kind == "input_audio" and role == "user" and part.get("audio") is not None:
+        return Audio(openai_audio.decode_whole(part["audio"], audio_kind, f"{param}.audio"))
+    if kind in TEXTS:
+        text = part.get("text")
+    elif kind in ("input_audio", "output_audio", "audio"):
+        text = part.get("transcript") or ""
+    else:
+        raise Refused("unsupported", "this agent takes text and audio", f"{param}.type")
+    if not is_text(text, 0, MAX_TEXT):
+        raise Refused("invalid_value", f"text has at most {MAX_TEXT} characters", f"{param}.text")
+    return Write(role, text, is_answered=False) if text.strip() else None
+
+
+def _read_call(item: dict, item_id: str, kind: str) -> tuple[dict, list[Write]]:
+    """The agent calls nothing, but it may know what other calls gave."""
+    kept = {"id": item_id, "object": "realtime.item", "type": kind, "status": "completed"}
+    names = ("call_id", "name", "arguments") if kind == "function_call" else ("call_id", "output")
+    for name in names:
+        value = item.get(name, "" if name == "arguments" else None)
+        if not is_text(value, 0, MAX_TEXT):
+            raise Refused("invalid_value", f"{name} is a text", f"item.{name}")
+        kept[name] = value
+    if kind == "function_call" or not kept["output"].strip():
+        return kept, []
+    return kept, [Write("system", kept["output"], is_answered=False)]
