@@ -19,6 +19,7 @@ class Silent:
         instructions: str | None = None,
         temperature: float | None = None,
         gradually: bool = False,
+        real_time: bool = False,
     ) -> None:
         """Nothing is remembered of a session."""
 

@@ -6,6 +6,7 @@ Scenes are tones and the recogniser hears loudness: nothing is fetched and no cl
 
 import argparse
 import asyncio
+import inspect
 import json
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from duplex import cli
+from duplex.agent import Agent
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.bench import behaviour, published
 from duplex.bench import run as bench
@@ -27,7 +29,8 @@ from duplex.bench.play import play_fast
 from duplex.bench.recognizer import Heard
 from duplex.bench.scenes import KINDS, Piece, Scene, Word
 from duplex.errors import BenchError
-from duplex.events import Event
+from duplex.events import AgentInterface, Event
+from tests.tiny_agent import TinyAgent
 
 COSTS = Costs(recogniser=0.1, prompt=0.0, token=0.01, voice=0.0)
 ANSWER_S, ANSWER_TOKENS = 3.2, 6
@@ -107,6 +110,12 @@ def measure(agent, scenes: list[Scene] = SCENES, seed: int = 0) -> dict:
 
 def figures(found: dict) -> dict[str, dict]:
     return {row["kind"]: row["figures"] for row in found["scenes"]}
+
+
+@pytest.mark.parametrize("agent", [Agent, Cascade, Silent, TinyAgent])
+def test_every_agent_opens_with_what_the_engine_gives(agent):
+    wanted = inspect.signature(AgentInterface.open).parameters
+    assert list(inspect.signature(agent.open).parameters) == list(wanted)
 
 
 def test_silent_control_handles_nothing():
