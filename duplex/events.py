@@ -294,10 +294,19 @@ class AgentInterface(Protocol):
         this slot's session is broken and its neighbours are not.
         """
 
-    def write(self, slot: int, role: str, text: str, is_answered: bool = True) -> None:
+    def write(
+        self, slot: int, role: str, text: str, is_answered: bool = True, name: str | None = None
+    ) -> None:
         """Put text into the conversation, as if `role` had said it: user, assistant or system.
 
         is_answered: whether the agent may answer what a user wrote before it is asked to.
+        name: by which it can be forgotten.
+        """
+
+    def forget(self, slot: int, kind: str, key: int | str) -> None:
+        """Forget a turn of the "user" or the "agent", by its number, or a "text", by its name.
+
+        Turns are counted from 0, in the order in which they began.
         """
 
     def count_tokens(self, text: str) -> int:

@@ -82,8 +82,13 @@ class TinyAgent:
     def is_prefilling(self, slot: int) -> bool:
         return self.states[slot].unread > 0
 
-    def write(self, slot: int, role: str, text: str, is_answered: bool = True) -> None:
+    def write(
+        self, slot: int, role: str, text: str, is_answered: bool = True, name: str | None = None
+    ) -> None:
         self.calls.append(("write", slot, role, text))
+
+    def forget(self, slot: int, kind: str, key: int | str) -> None:
+        self.calls.append(("forget", slot, kind, key))
 
     def count_tokens(self, text: str) -> int:
         return len(text.split())

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import torch
 
-from duplex.agent import turn_sound
+from duplex.agent import memory, turn_sound
 from duplex.agent.client_policy import for_client
 from duplex.agent.config import AgentConfig
 from duplex.agent.decoding import Decoder
@@ -137,12 +137,24 @@ class Agent:
         }
         for slot in active:
             queue = self.sessions[slot].inputs
+            self._remember_text(slot, queue.text_names[:tokens_per_tick])
             given[slot] = (queue.pending + queue.text[:tokens_per_tick], vectors[slot])
             kept = queue.recent_ticks[1 - self.config.rescoring.replay_ticks :]
             queue.recent_ticks = [*kept, vectors[slot]]
             queue.pending = []
             del queue.text[:tokens_per_tick]
+            del queue.text_names[:tokens_per_tick]
         return self._embed(given, events)
+
+    def _remember_text(self, slot: int, names: list[str | None]) -> None:
+        """Where the client's text will stand whose tokens are fed now, behind what is pending."""
+        session = self.sessions[slot]
+        queue = session.inputs
+        position = int(self.context.cache.next_position[slot]) + len(queue.pending)
+        position += sum(len(given.vectors) for given in queue.deferred)
+        for place, name in enumerate(names):
+            if name is not None:
+                memory.add(session.memory, ("text", name), [position + place])
 
     def _embed(self, given: dict[int, tuple], events: list[list[Event]]) -> dict[int, LMInput]:
         """Inputs of the slots whose tokens can be embedded."""
@@ -297,23 +309,53 @@ class Agent:
         """
         self.response.set_voice(slot, self.sessions[slot], voice, speed)
 
-    def write(self, slot: int, role: str, text: str, is_answered: bool = True) -> None:
+    def write(
+        self, slot: int, role: str, text: str, is_answered: bool = True, name: str | None = None
+    ) -> None:
         """Put the client's text into the conversation; role: user, assistant, system.
 
-        is_answered: whether the agent may answer what a user wrote before it is asked to.
+        is_answered: whether the agent may answer what a user wrote before it is asked to. name: by
+        which it can be forgotten.
         It is prefilled a few positions a tick. The grammar moves on at once: between the two it is
         ahead of what the LM has read, and until then the session decides nothing.
         """
         session = self.sessions[slot]
         if role == "system":
-            session.inputs.text += self._encode(_system_turn(text))
+            self._queue_text(session, self._encode(_system_turn(text)), name)
             return
         is_user = role == "user"
         before = USER if is_user else AGENT
         after = USER_END if is_user else END
-        session.inputs.text += [before, *self._encode(" " + text.strip()), after]
+        self._queue_text(session, [before, *self._encode(" " + text.strip()), after], name)
         session.grammar = advance(advance(session.grammar, before), after)
         session.answer_due = is_user and (is_answered or session.answer_due)
+
+    def _queue_text(self, session: Session, tokens: list[int], name: str | None) -> None:
+        session.inputs.text += tokens
+        session.inputs.text_names += [name] * len(tokens)
+
+    @torch.inference_mode()
+    def forget(self, slot: int, kind: str, key: int | str) -> None:
+        """Forget a turn of the "user" or the "agent", by its number, or a "text", by its name.
+
+        Raises ValueError where it is not complete.
+        """
+        session = self.sessions[slot]
+        grammar = session.grammar
+        is_open = {"user": grammar.user_open, "agent": grammar.agent_open, "text": False}[kind]
+        if is_open and (kind, key) == memory.last(session.memory, kind):
+            raise ValueError("what is not said to its end cannot be forgotten")
+        queue = session.inputs
+        if kind == "text":
+            kept = [
+                entry for entry in zip(queue.text, queue.text_names, strict=True) if entry[1] != key
+            ]
+            queue.text = [token for token, _ in kept]
+            queue.text_names = [name for _, name in kept]
+        positions = memory.take(session.memory, (kind, key))
+        if positions:
+            self.context.flush(slot, queue)
+            kv_cache.drop(self.context.cache, slot, positions)
 
     def count_tokens(self, text: str) -> int:
         """Pieces of words in a text; any thread may ask."""

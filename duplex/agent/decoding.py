@@ -4,7 +4,7 @@ from functools import cache
 
 import torch
 
-from duplex.agent import pending_words
+from duplex.agent import memory, pending_words
 from duplex.agent.config import AgentConfig
 from duplex.agent.faults import isolate_fault
 from duplex.agent.lm_context import LMContext
@@ -174,12 +174,14 @@ class Decoder:
             kv_cache.drop(self.context.cache, slot, unsaid)
         elif symbol == USER:
             if not before.user_open:
+                memory.begin(session.memory, "user")
                 events.append(Event("user_started", session.tick))
         elif symbol in (USER_END, ASIDE):
             self._end_user_turn(session, symbol == USER_END, events)
         elif symbol == AGENT:
             if not before.agent_open:
                 session.answer_due = False
+                memory.begin(session.memory, "agent")
                 self.response.begin_turn(session)
                 events.append(Event("agent_started", session.tick))
         elif symbol == END:
@@ -188,10 +190,13 @@ class Decoder:
             self._transcribe(session, symbol, position, events)
         else:
             piece = self.tokenizer.decode([symbol])
+            memory.add(session.memory, memory.last(session.memory, "agent"), [position])
             events.append(Event("said", session.tick, piece))
             self.response.push_text(slot, session, position, piece)
 
     def _end_user_turn(self, session: Session, is_for_agent: bool, events: list[Event]) -> None:
+        positions = [position for position, _ in session.user.transcribed]
+        memory.add(session.memory, memory.last(session.memory, "user"), positions)
         session.answer_due |= is_for_agent
         session.budget.draft_response = []
         self.recognition.end_turn(session.user, is_for_agent)

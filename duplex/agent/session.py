@@ -7,6 +7,7 @@ import torch
 
 from duplex import voices
 from duplex.agent import pending_words, speech_activity
+from duplex.agent.memory import Memory
 from duplex.agent.pending_words import PendingWords
 from duplex.agent.speech_activity import SpeechActivity
 from duplex.agent.turn_policy import LONG_AGO, NOBODY, Observation, TurnPolicy
@@ -37,8 +38,10 @@ class InputQueue:
     deferred: list[LMInput] = field(default_factory=list)
     # Symbols drawn last.
     pending: list[int] = field(default_factory=list)
-    # Tokens of the client's text; until it is read nothing is decided.
+    # Tokens of the client's text, and the name that it gave to each; until it is read nothing is
+    # decided.
     text: list[int] = field(default_factory=list)
+    text_names: list[str | None] = field(default_factory=list)
     # Vectors [D] of the last ticks, to be replayed behind a turn that is read again.
     recent_ticks: list[torch.Tensor] = field(default_factory=list)
 
@@ -183,6 +186,7 @@ class Session:
     inputs: InputQueue = field(default_factory=InputQueue)
     user: UserTurn = field(default_factory=UserTurn)
     reply: AgentTurn = field(default_factory=AgentTurn)
+    memory: Memory = field(default_factory=Memory)
     budget: TickBudget = field(default_factory=TickBudget)
     client: ClientState = field(default_factory=ClientState)
 

@@ -70,6 +70,8 @@ class Write:
     text: str
     # Whether the agent may answer what a user wrote before it is asked to.
     is_answered: bool = True
+    # By which it can be forgotten.
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,14 @@ class TakeTurns:
     """Turns shall be taken as the client wants it."""
 
     wanted: TurnTaking
+
+
+@dataclass(frozen=True)
+class Forget:
+    """A turn of the "user" or the "agent", by its number, or a "text", by its name."""
+
+    kind: str
+    key: int | str
 
 
 @dataclass(frozen=True)
@@ -145,6 +155,7 @@ AgentCommand = (
     | Stop
     | Answer
     | TakeTurns
+    | Forget
     | EndTurn
     | AbandonTurn
     | SetPlaybackPosition
@@ -169,8 +180,10 @@ def apply(command: AgentCommand, agent: AgentInterface, slot: int) -> None:
             agent.write(slot, "system", instructions)
         case SetVoice(voice, speed):
             agent.set_voice(slot, voice, speed)
-        case Write(role, text, is_answered):
-            agent.write(slot, role, text, is_answered)
+        case Write(role, text, is_answered, name):
+            agent.write(slot, role, text, is_answered, name)
+        case Forget(kind, key):
+            agent.forget(slot, kind, key)
         case Stop():
             agent.stop(slot)
         case Answer(hears_out):

@@ -1,7 +1,7 @@
 """The conversation of the OpenAI Realtime API: its items, in order, and what a new one means."""
 
 from duplex.serving import openai_audio
-from duplex.serving.commands import Audio, Write
+from duplex.serving.commands import Audio, Forget, Write
 from duplex.serving.openai_config import MAX_TEXT
 from duplex.serving.openai_events import Refused, event, is_text, new_id
 
@@ -17,6 +17,8 @@ class Conversation:
         # By id: the item before it when it was added.
         self._previous: dict[str, str | None] = {}
         self._last: str | None = None
+        # By id: what the agent is to forget with it, see commands.Forget.
+        self._known_as: dict[str, list[Forget]] = {}
 
     def add(self, item: dict, done: bool, shown: dict | None = None) -> list[str]:
         """An item enters at the end; shown: how it looks, if not as it is."""
@@ -45,9 +47,20 @@ class Conversation:
             raise Refused(code, f"there is no item {item_id!r:.80}", "item_id")
         return item
 
+    def know(self, item: dict, kind: str, key: int | str) -> None:
+        """The agent knows this turn or text as the item, or as a part of it."""
+        self._known_as.setdefault(item["id"], []).append(Forget(kind, key))
+
+    def delete(self, item: dict) -> list[Forget]:
+        """An item is deleted: what the agent is to forget."""
+        forgotten = self._known_as.get(item["id"], [])
+        self.remove(item["id"])
+        return forgotten
+
     def remove(self, item_id: str) -> None:
         """An item is part of the conversation no more."""
         del self._items[item_id]
+        self._known_as.pop(item_id, None)
         if self._last == item_id:
             self._last = next(reversed(self._items), None)
 
@@ -90,14 +103,14 @@ def read(item: dict, item_id: str, audio_kind: str) -> tuple[dict, list[Write | 
     kept = []
     commands = []
     for number, part in enumerate(content):
-        command = _part(role, part, f"item.content[{number}]", audio_kind)
+        command = _part(role, part, f"item.content[{number}]", audio_kind, item_id)
         commands += [command] if command else []
         names = ("type", "text", "transcript")
         kept.append({name: part[name] for name in names if part.get(name) is not None})
     return message(role, *kept, status="completed", item_id=item_id), commands
 
 
-def _part(role: str, part, param: str, audio_kind: str) -> Write | Audio | None:
+def _part(role: str, part, param: str, audio_kind: str, item_id: str) -> Write | Audio | None:
     """What one part of a message means; None: nothing to the agent."""
     if not isinstance(part, dict):
         raise Refused("invalid_value", "content is a list of objects", param)
@@ -112,7 +125,7 @@ def _part(role: str, part, param: str, audio_kind: str) -> Write | Audio | None:
         raise Refused("unsupported", "this agent takes text and audio", f"{param}.type")
     if not is_text(text, 0, MAX_TEXT):
         raise Refused("invalid_value", f"text has at most {MAX_TEXT} characters", f"{param}.text")
-    return Write(role, text, is_answered=False) if text.strip() else None
+    return Write(role, text, is_answered=False, name=item_id) if text.strip() else None
 
 
 def _read_call(item: dict, item_id: str, kind: str) -> tuple[dict, list[Write]]:
@@ -126,4 +139,4 @@ def _read_call(item: dict, item_id: str, kind: str) -> tuple[dict, list[Write]]:
         kept[name] = value
     if kind == "function_call" or not kept["output"].strip():
         return kept, []
-    return kept, [Write("system", kept["output"], is_answered=False)]
+    return kept, [Write("system", kept["output"], is_answered=False, name=item_id)]

@@ -25,6 +25,7 @@ from duplex.serving.commands import (
     Commit,
     Configure,
     EndTurn,
+    Forget,
     Mark,
     SetPlaybackPosition,
     SetVoice,
@@ -201,6 +202,7 @@ class OpenAIRealtime:
             if isinstance(command, Write):
                 self._responses.usage.input_text += self._count_tokens(command.text)
                 # Earlier words of the agent cannot come between those that it says now.
+                self._conversation.know(item, "text", item_id)
                 if command.role == "assistant" and self._responses.is_begun:
                     self._after_response.append(command)
                     continue
@@ -215,9 +217,11 @@ class OpenAIRealtime:
         return [], [event("conversation.item.retrieved", item=item)]
 
     def _delete(self, fields: dict) -> tuple[list, list]:
-        self._conversation.find(fields, "item_delete_invalid_item_id")
-        text = "what was heard and said cannot be deleted"
-        raise Refused("unsupported", f"{text}; conversation.item.truncate shortens an answer")
+        item = self._conversation.find(fields, "item_delete_invalid_item_id")
+        if self._turns.is_open(item) or self._responses.is_open(item):
+            raise Refused("item_delete_invalid_item_id", "the item is not complete", "item_id")
+        commands = [AfterInput(command) for command in self._conversation.delete(item)]
+        return commands, [event("conversation.item.deleted", item_id=item["id"])]
 
     def _truncate(self, fields: dict) -> tuple[list, list]:
         heard_ms, is_going_on, messages = self._responses.truncate(fields)
@@ -237,9 +241,13 @@ class OpenAIRealtime:
         commands = []
         if self._taking.answers:
             commands += self._take(replace(self._taking, answers=False))
+        created = self._responses.create(request.modality, request.max_output_tokens, request)
         if request.instructions:
+            # For this response alone: they are forgotten with its end.
             self._responses.usage.input_text += self._count_tokens(request.instructions)
-            commands.append(AfterInput(Write("system", request.instructions)))
+            name = self._responses.id
+            commands.append(AfterInput(Write("system", request.instructions, name=name)))
+            self._after_response.append(Forget("text", name))
         wanted = replace(
             self._usual_taking(),
             speaks=request.modality == "audio",
@@ -247,8 +255,7 @@ class OpenAIRealtime:
         )
         commands += [AfterInput(command) for command in self._take(wanted)]
         commands.append(AfterInput(Answer(hears_out=True)))
-        limit = request.max_output_tokens
-        return commands, self._responses.create(request.modality, limit, request)
+        return commands, created
 
     def _cancel(self, fields: dict) -> tuple[list, list]:
         self._responses.cancel(fields)
@@ -344,6 +351,6 @@ class OpenAIRealtime:
         """The response is done; what waited for that comes now."""
         messages = self._responses.end(told)
         self._due += self._take(self._usual_taking())
-        self._due += self._after_response
+        self._due += [AfterInput(command) for command in self._after_response]
         self._after_response = []
         return messages + self._turns.release()

@@ -110,6 +110,8 @@ class Responses:
         self._last_item: dict | None = None
         self._spoken: Spoken | None = None
         self._said = 0
+        # Turns that the agent has begun.
+        self._begun = 0
         self.usage = Usage()
 
     @property
@@ -121,6 +123,15 @@ class Responses:
     def is_begun(self) -> bool:
         """Whether the agent speaks in it."""
         return self._item is not None
+
+    def is_open(self, item: dict) -> bool:
+        """Whether words of an item are still to come."""
+        return item is self._item
+
+    @property
+    def id(self) -> str | None:
+        """The id of the response that is going on."""
+        return self._response and self._response["id"]
 
     @property
     def request(self) -> Request | None:
@@ -153,6 +164,8 @@ class Responses:
         else:
             part = {"type": "output_text", "text": ""}
         self._item = self._last_item = message("assistant", part)
+        self._conversation.know(self._item, "agent", self._begun)
+        self._begun += 1
         self._spoken = None
         shown = {**self._item, "content": []}
         where = {"response_id": self._response["id"], "output_index": 0}

@@ -57,11 +57,13 @@ class UserTurns:
         # The one that the agent's own turn belongs to, while it is going on.
         self._speaking: UserTurn | None = None
         self._commits = 0
+        # Turns of the user that the agent has begun to hear.
+        self._begun = 0
 
-    @property
-    def awaits_words(self) -> bool:
-        """Whether a commit's transcript is still to come."""
-        return bool(self._committed)
+    def is_open(self, item: dict) -> bool:
+        """Whether words of an item are still to come."""
+        open_items = [turn.item["id"] for turn in (*self._committed, self._speaking) if turn]
+        return item["id"] in open_items
 
     def started(self, told: Event, is_told: bool, is_held: bool) -> list[str]:
         """Somebody speaks.
@@ -76,6 +78,8 @@ class UserTurns:
         turn.start_ms = turn.start_ms or start_ms
         turn.before = turn.transcript
         self._speaking = turn
+        self._conversation.know(turn.item, "user", self._begun)
+        self._begun += 1
         if turn.commit is not None or not is_told or turn.is_announced:
             return []
         turn.is_held = is_held

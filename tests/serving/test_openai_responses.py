@@ -3,7 +3,16 @@
 import pytest
 
 from duplex.events import Event
-from duplex.serving.commands import AfterInput, Answer, Audio, Mark, Stop, TakeTurns, Write
+from duplex.serving.commands import (
+    AfterInput,
+    Answer,
+    Audio,
+    Forget,
+    Mark,
+    Stop,
+    TakeTurns,
+    Write,
+)
 from tests.helpers import tone
 from tests.serving.openai_client import Client, base64_of, only, types
 
@@ -139,7 +148,7 @@ def test_usage_is_whole_and_true():
 def test_item_is_created_and_retrieved():
     client = Client()
     commands, events = client.send("conversation.item.create", item=MESSAGE)
-    assert commands == [AfterInput(Write("user", "hi", is_answered=False))]
+    assert commands == [AfterInput(Write("user", "hi", is_answered=False, name="a"))]
     assert types(events) == ADDED
     refused = client.refused("conversation.item.create", item=MESSAGE)
     assert refused == ("item_create_duplicate_item_id", "item.id")
@@ -168,7 +177,8 @@ def test_words_of_the_agent_wait_until_it_has_finished():
     commands, events = client.send("conversation.item.create", item=item)
     assert commands == [] and types(events) == ADDED
     client.tick(Event("agent_ended", 2))
-    assert client.dialect.take_due() == [Write("assistant", "Before.", is_answered=False)]
+    [command] = client.dialect.take_due()
+    assert command.command.text == "Before." and not command.command.is_answered
 
 
 def test_recording_in_an_item_is_heard_as_that_item():
@@ -192,7 +202,7 @@ def test_calls_of_tools_are_kept_and_their_results_known():
     assert client.send("conversation.item.create", item=call)[0] == []
     result = {"type": "function_call_output", "call_id": "c", "output": "sunny"}
     [command], events = client.send("conversation.item.create", item=result)
-    assert command.command == Write("system", "sunny", is_answered=False)
+    assert (command.command.role, command.command.text) == ("system", "sunny")
     assert events[0]["item"]["output"] == "sunny"
 
 
@@ -235,9 +245,39 @@ def test_answer_is_truncated_before_its_first_sound():
     assert commands == [Stop()] and truncated["type"] == "conversation.item.truncated"
 
 
-def test_item_cannot_be_deleted():
+def test_deleted_item_is_forgotten():
     client = Client()
     client.send("conversation.item.create", item=MESSAGE)
-    assert client.refused("conversation.item.delete", item_id="a")[0] == "unsupported"
-    unknown = client.refused("conversation.item.delete", item_id="b")
-    assert unknown == ("item_delete_invalid_item_id", "item_id")
+    commands, [deleted] = client.send("conversation.item.delete", item_id="a")
+    assert commands == [AfterInput(Forget("text", "a"))]
+    assert deleted["type"] == "conversation.item.deleted" and deleted["item_id"] == "a"
+    unknown = ("item_delete_invalid_item_id", "item_id")
+    assert client.refused("conversation.item.delete", item_id="a") == unknown
+    # The next item follows what is left.
+    _, [added, _] = client.send("conversation.item.create", item=MESSAGE)
+    assert added["previous_item_id"] is None
+
+
+def test_deleted_turns_are_forgotten_by_their_numbers():
+    client = Client()
+    ids = []
+    for tick in (0, 10):
+        client.tick(Event("user_started", tick), Event("heard", tick, " hi"))
+        begun = client.tick(Event("user_ended", tick + 3), Event("agent_started", tick + 3))
+        items = [event["item"]["id"] for event in begun if event["type"] == ADDED[0]]
+        assert client.refused("conversation.item.delete", item_id=items[1])[1] == "item_id"
+        client.tick(Event("agent_ended", tick + 5))
+        ids += items
+    for item_id, forgotten in zip(ids[2:], (Forget("user", 1), Forget("agent", 1)), strict=True):
+        commands, _ = client.send("conversation.item.delete", item_id=item_id)
+        assert commands == [AfterInput(forgotten)]
+
+
+def test_instructions_of_a_response_are_forgotten_with_its_end():
+    client = Client()
+    commands, created = create(client, instructions="Greet the user.")
+    written = [c.command for c in commands if isinstance(c, AfterInput)]
+    assert Write("system", "Greet the user.", name=created["id"]) in written
+    client.answer("Hello!")
+    client.tick(Event("agent_ended", 3))
+    assert AfterInput(Forget("text", created["id"])) in client.dialect.take_due()
