@@ -2,6 +2,7 @@
 
 import hmac
 import ipaddress
+import re
 import ssl
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -24,6 +25,12 @@ class Access:
 
     def check(self, host: str) -> None:
         """Raises ServerError where it would be open to everybody by mistake."""
+        # A browser can only offer a key in the name of a subprotocol (RFC 9110, token).
+        if self.api_key and not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", self.api_key, re.ASCII):
+            raise ServerError(
+                "browsers cannot carry this key; give --api-key letters, digits and -._~ alone, "
+                "for example what `openssl rand -hex 24` prints"
+            )
         if not (is_loopback(host) or self.api_key or self.open_to_all):
             raise ServerError(
                 f"{host} can be reached by others; "
@@ -48,16 +55,7 @@ class Access:
         """Whether the key, if there is one, came as a bearer token or inside a subprotocol."""
         if not self.api_key:
             return True
-        scheme, _, token = headers.get("Authorization", "").partition(" ")
-        offered = [token.strip()] if scheme.lower() == "bearer" else []
-        # Browsers cannot set headers on a websocket.
-        prefixes = ("bearer.", "openai-insecure-api-key.")
-        offered += [
-            name.removeprefix(prefix)
-            for name in subprotocols
-            for prefix in prefixes
-            if name.startswith(prefix)
-        ]
+        offered = offered_keys(headers, subprotocols)
         # All are compared, so that the time taken says nothing.
         valid = [hmac.compare_digest(key.encode(), self.api_key.encode()) for key in offered]
         return any(valid)
@@ -76,7 +74,31 @@ class Access:
         except ValueError:
             return False
         is_own = parts.scheme in ("http", "https") and parts.netloc == host
-        return is_own and (bool(self.api_key) or is_loopback(name))
+        # An address that is no name cannot be resolved to another.
+        return is_own and (bool(self.api_key) or is_loopback(name) or is_address(name))
+
+
+def offered_keys(headers, subprotocols: list[str]) -> list[str]:
+    """The keys that a request brings."""
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    offered = [token.strip()] if scheme.lower() == "bearer" else []
+    # Browsers cannot set headers on a websocket.
+    prefixes = ("bearer.", "openai-insecure-api-key.")
+    return offered + [
+        name.removeprefix(prefix)
+        for name in subprotocols
+        for prefix in prefixes
+        if name.startswith(prefix)
+    ]
+
+
+def is_address(host: str) -> bool:
+    """Whether it is an address in numbers, not a name."""
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def is_loopback(host: str) -> bool:

@@ -86,6 +86,14 @@ class OpenAIRealtime:
         self._after_response: list = []
         self._event_id: str | None = None
 
+    def preset(self, session: dict) -> None:
+        """Begin with what a client secret was made for; what cannot be is left out."""
+        try:
+            commands, _ = self._update({"session": session})
+        except Refused:
+            return
+        self._due += commands
+
     # From the client
 
     def receive(self, message: bytes | str) -> tuple[list, list]:

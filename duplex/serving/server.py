@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,13 +28,15 @@ from websockets.http11 import Request, Response
 
 from duplex.errors import EngineFull, EngineStopped, ServerError
 from duplex.events import AgentInterface, Error
-from duplex.serving import capacity, dialect, native, pages
-from duplex.serving.auth import Access
+from duplex.serving import capacity, dialect, native, openai_http, openai_realtime, pages
+from duplex.serving.auth import Access, offered_keys
 from duplex.serving.commands import End, Resume, Start
 from duplex.serving.connection import SHUTTING_DOWN, first_commands, hear, refuse, speak
 from duplex.serving.dialect import Dialect
 from duplex.serving.engine import Engine
+from duplex.serving.http_body import BodyConnection
 from duplex.serving.limits import EngineLimits, ServerLimits
+from duplex.serving.openai_realtime import OpenAIRealtime
 from duplex.serving.recorder import Recorder
 from duplex.serving.session import ClientSession
 
@@ -105,12 +108,21 @@ async def _until_signal(serving: "Serving") -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        _on_signal(loop, number, stop)
     async with serving as server:
         listening = f"listening on {address(server)} ({serving.engine.slots} sessions at most)"
         print(listening, file=sys.stderr, flush=True)
         await stop.wait()
         log.info(SHUTTING_DOWN)
+
+
+def _on_signal(loop: asyncio.AbstractEventLoop, number: int, stop: asyncio.Event) -> None:
+    """Set an event of the loop when a signal comes."""
+    try:
+        loop.add_signal_handler(number, stop.set)
+    except NotImplementedError:
+        # Windows' loops have no such handlers.
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
 
 
 @dataclass
@@ -147,6 +159,7 @@ class Serving:
         # By the token with which a client may come back.
         self._live: dict[str, tuple[ServerConnection, asyncio.Task]] = {}
         self._lost: dict[str, LostSession] = {}
+        self._secrets = openai_http.ClientSecrets(time.time)
 
     async def __aenter__(self) -> Server:
         self.server = await serve(
@@ -154,6 +167,7 @@ class Serving:
             sock=self.listener,
             ssl=self.access.tls(),
             process_request=self._answer_http,
+            create_connection=BodyConnection,
             select_subprotocol=lambda _, offered: dialect.subprotocol(offered),
             max_size=native.MAX_MESSAGE_BYTES,
             max_queue=32,
@@ -190,27 +204,48 @@ class Serving:
         """Refuse a connection, answer with a page, or let the websocket be opened (None)."""
         path, _, query = request.path.partition("?")
         spoken = dialect.find(path, query, self.engine.agent)
-        if spoken is None:
-            return self._page(path, request)
+        is_websocket = "upgrade" in request.headers.get("Connection", "").lower()
+        if spoken is None or not is_websocket and request.method != "GET":
+            page = self._page(path, request, connection.body)
+            if request.method == "HEAD":
+                page.body = b""
+            return page
         subprotocols = [
             name.strip()
             for line in request.headers.get_all("Sec-WebSocket-Protocol")
             for name in line.split(",")
         ]
-        if not self.access.has_valid_key(request.headers, subprotocols):
+        secret = self._secrets.find(offered_keys(request.headers, subprotocols))
+        is_secret = secret is not None and isinstance(spoken, OpenAIRealtime)
+        if not (is_secret or self.access.has_valid_key(request.headers, subprotocols)):
             return _text(http.HTTPStatus.UNAUTHORIZED, "the key is missing or wrong")
+        if is_secret:
+            spoken.preset(secret.session)
         origin = request.headers.get("Origin")
-        if not self.access.is_allowed_origin(origin, request.headers.get("Host", "")):
-            return _text(http.HTTPStatus.FORBIDDEN, "pages of this origin may not connect")
+        host = request.headers.get("Host", "")
+        if not self.access.is_allowed_origin(origin, host):
+            advice = "allow it with --origin %s, or have the proxy pass on its request's Host"
+            log.warning(f"a page of %s may not connect to %s; {advice}", origin, host, origin)
+            text = "pages of this origin may not connect; the server's log says how to allow it"
+            return _text(http.HTTPStatus.FORBIDDEN, text)
         if len(self._tasks) >= self.limits.max_connections:
             return _text(http.HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
         connection.dialect = spoken
         connection.protocol.max_message_size = spoken.max_message_bytes
         return None
 
-    def _page(self, path: str, request: Request) -> Response:
-        if pages.needs_key(path) and not self.access.has_valid_key(request.headers, []):
+    def _page(self, path: str, request: Request, body: bytes) -> Response:
+        is_api = path.startswith((openai_http.MODELS, f"{openai_realtime.PATH}/"))
+        needs_key = is_api or pages.needs_key(path)
+        if needs_key and not self.access.has_valid_key(request.headers, []):
             return _text(http.HTTPStatus.UNAUTHORIZED, "the key is missing or wrong")
+        if is_api:
+            api = openai_http.answer(request.method, path.rstrip("/"), body, self._secrets)
+            if api is not None:
+                status, fields = api
+                return _response(status, "application/json", json.dumps(fields).encode())
+        if request.method not in ("GET", "HEAD"):
+            return _text(http.HTTPStatus.METHOD_NOT_ALLOWED, "pages are read with GET or HEAD")
         found = pages.answer(path, self.engine.is_accepting, self.stats)
         if found is None:
             return _text(http.HTTPStatus.NOT_FOUND, f"the agent is at {native.PATH}")

@@ -65,6 +65,9 @@ def test_key_is_valid(key, headers, subprotocols, valid):
         ("http://evil.example", "localhost:1", Access("k"), False),
         ("http://rebound.example:1", "rebound.example:1", Access(), False),
         ("https://mine.example", "mine.example", Access("k"), True),
+        ("http://192.168.1.20:8765", "192.168.1.20:8765", Access(open_to_all=True), True),
+        ("http://0.0.0.0:1", "0.0.0.0:1", Access(open_to_all=True), True),
+        ("http://localhost:5173", "localhost:8765", Access(), False),
         ("null", "localhost:1", Access("k"), False),
         ("file://", "localhost:1", Access("k"), False),
         ("http://[", "localhost:1", Access("k"), False),
@@ -91,6 +94,27 @@ def test_serving_others_needs_a_key_or_a_word(capsys):
     with pytest.raises(SystemExit):
         cli.main(["serve", "--host", "0.0.0.0"])
     assert "--open" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "is_valid"), [("ab-._~9", True), ("ab+/cd==", False), ("ä", False)]
+)
+def test_key_is_one_that_a_browser_can_carry(key, is_valid):
+    if is_valid:
+        Access(api_key=key).check("127.0.0.1")
+        return
+    with pytest.raises(ServerError, match="browsers"):
+        Access(api_key=key).check("127.0.0.1")
+
+
+def test_page_from_elsewhere_is_told_in_the_log(caplog):
+    async def test(url, engine):
+        with pytest.raises(InvalidStatus, match="403"):
+            await connect(url, origin="https://voice.example.org")
+
+    drive_server(test, TinyAgent(1))
+    [told] = [record.getMessage() for record in caplog.records if "may not connect" in record.msg]
+    assert "--origin https://voice.example.org" in told
 
 
 def test_certificate_that_is_not_there_is_one_sentence():
