@@ -1,5 +1,6 @@
 """From the LM's states to symbols: score, sample, verify proposals, and act on each symbol."""
 
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -19,6 +20,7 @@ from duplex.agent.turn_policy import (
     Text,
     TurnPolicy,
     allowed,
+    awaits_reading,
     bias,
     bits,
     grammatical,
@@ -62,8 +64,8 @@ class Decoder:
         return observe(session, self.response.queued_s(slot), session.policy)
 
     def can_only_wait(self, slot: int, session: Session) -> bool:
-        """Whether the session draws <next> now, whatever the LM says."""
-        seen = self.observe(slot, session)
+        """Whether the session draws <next> now, and what the LM says does not matter."""
+        seen = _unheld(self.observe(slot, session))
         return session.client.request is None and allowed(seen, session.policy).is_only_waiting
 
     def score(
@@ -144,6 +146,18 @@ class Decoder:
         symbol, client.request = next_for_request(client.request, seen, session.policy)
         if symbol is not None:
             return symbol
+        if not awaits_reading(seen, session.policy):
+            return self._choose(session, scores, seen)
+        # The turn's end waits for the second pass, but that the LM wants it now is kept in mind.
+        symbol = self._choose(session, scores, _unheld(seen))
+        if symbol not in (USER_END, ASIDE):
+            return symbol
+        turn = session.user.second
+        turn.held_tick = session.tick if turn.held_tick is None else turn.held_tick
+        return NEXT
+
+    def _choose(self, session: Session, scores: torch.Tensor, seen: Observation) -> int:
+        """The best symbol, or one that is drawn, of those that are allowed."""
         choice = allowed(seen, session.policy)
         if choice == Allowed(bits(END), Text.NONE):
             return END
@@ -212,6 +226,11 @@ class Decoder:
         piece = self.tokenizer.decode([token])
         user.shown_text += piece
         events.append(Event("heard", session.tick, piece))
+
+
+def _unheld(seen: Observation) -> Observation:
+    """As if no reading of the second pass were awaited."""
+    return replace(seen, second_pass_ticks=0)
 
 
 def favour(

@@ -73,7 +73,10 @@ class Rescoring:
         begin = int(context.cache.next_position[slot])
         user.transcribed = user.transcribed[:kept] + list(enumerate(best[kept:], begin))
         user.word_count = self.recognition.count_words(user.transcribed)
-        silence = ticks[len(ticks) - count :]
+        # Ticks that passed since the LM wanted the end are left out: it wants it at that moment.
+        held = user.second.held_tick
+        late = 0 if held is None else min(count, session.tick - held)
+        silence = ticks[len(ticks) - count : len(ticks) - late]
         step = self.config.max_tokens
         session.inputs.deferred = [
             *(context.embed(best[i : i + step]) for i in range(kept, len(best), step)),

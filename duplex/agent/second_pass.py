@@ -77,6 +77,8 @@ class SecondPass:
         turn = user.second
         turn_sound.keep_tick(session, power, self.config)
         may_be_over = turn_sound.quiet_ticks(user) >= self.config.silence_ticks
+        if not may_be_over:
+            turn.held_tick = None
         if not may_be_over or not turn_sound.is_covered(user.beam, turn.submitted_frame):
             turn.is_submitted = False
         if turn.is_sound_lost or not user.is_user_only or not turn_sound.has_new_words(user):

@@ -79,6 +79,8 @@ class SecondPassState:
     draft: list[int] = field(default_factory=list)
     # What speaks for the first pass's readings, if the last reading was not believed.
     scores: dict[str, float] = field(default_factory=dict)
+    # When the LM would have ended the turn, had its reading not been awaited.
+    held_tick: int | None = None
     # Whether a reading stands in the transcript.
     is_read: bool = False
     # Tokens of the transcript that will not be read again, and the text that is shown for them.

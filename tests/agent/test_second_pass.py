@@ -16,6 +16,7 @@ from duplex.audio import TICK_SAMPLES
 from duplex.errors import WeightsError
 from duplex.events import transcribe
 from duplex.model.features import BANDS
+from duplex.model.kv_cache import TEXT
 from duplex.model.tokens import FIRST_TEXT_ID, USER, USER_END
 from duplex.model.whisper import Reading
 from tests.tiny_speech_agent import scripted_agent, text, tick_of
@@ -214,6 +215,23 @@ def test_in_real_time_a_reading_is_taken_when_it_is_there():
     gate.set()
     job.result(timeout=30)
     assert corrections(step(agent, script)) == [(9, " Hi, you!")]
+
+
+@pytest.mark.parametrize("wanted", [1, 2])
+def test_an_end_that_was_wanted_while_the_turn_waited_is_wanted_at_that_moment(wanted):
+    """The LM is told of no silence but that before it wanted the end."""
+    agent, script = listening_agent(Reader(reading("Hi, you!")), [USER, *text(" hi")])
+    run(agent, script, 2)
+    submission = agent.sessions[0].user.second.submission
+    for tick in range(submission.tick + 1, submission.tick + CONFIG.lockstep_ticks):
+        script.symbols = [USER_END] * (tick == submission.tick + wanted)
+        run(agent, script, agent.sessions[0].tick <= tick)
+    assert agent.sessions[0].user.second.held_tick == submission.tick + wanted
+    run(agent, script, 1)
+    cache = agent.context.cache
+    last_word = agent.sessions[0].user.transcribed[-1][0]
+    behind = (cache.position[0] > last_word) & (cache.tick[0] != TEXT)
+    assert behind.sum() == submission.tick + wanted
 
 
 @pytest.mark.parametrize("words", [MAX_TOKENS // 3, 2 * MAX_TOKENS])
