@@ -303,6 +303,12 @@ class AgentInterface(Protocol):
         name: by which it can be forgotten.
         """
 
+    def instruct(self, slot: int, instructions: str, is_for_turn: bool = False) -> None:
+        """Put other instructions in the place of the session's, as soon as they are read.
+
+        is_for_turn: for the agent's next turn alone.
+        """
+
     def forget(self, slot: int, kind: str, key: int | str) -> None:
         """Forget a turn of the "user" or the "agent", by its number, or a "text", by its name.
 

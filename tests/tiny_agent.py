@@ -87,6 +87,9 @@ class TinyAgent:
     ) -> None:
         self.calls.append(("write", slot, role, text))
 
+    def instruct(self, slot: int, instructions: str, is_for_turn: bool = False) -> None:
+        self.calls.append(("instruct", slot, instructions, is_for_turn))
+
     def forget(self, slot: int, kind: str, key: int | str) -> None:
         self.calls.append(("forget", slot, kind, key))
 

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import torch
 
+from duplex.agent import instructions as new_instructions
 from duplex.agent import memory, turn_sound
 from duplex.agent.client_policy import for_client
 from duplex.agent.config import AgentConfig
@@ -97,6 +98,9 @@ class Agent:
         prefilling = [slot for slot in active if self.is_prefilling(slot)]
         active = [slot for slot in active if slot not in prefilling]
         self._read_again(active, power, events)
+
+        for slot in active:
+            isolate_fault(events[slot], self._read_instructions, slot)
 
         # 2. Feed and decide, as often as a symbol was not proposed.
         inputs = self._collect(active, prefilling, vectors, events)
@@ -261,17 +265,13 @@ class Agent:
         """
         is_free = 0 <= slot < self.slots and slot not in self.sessions
         assert is_free, f"slot {slot} of {self.slots} is taken or not there"
-        prompt = self._encode(_system_turn(instructions or INSTRUCTIONS))
-        if len(prompt) > self.config.prompt_cells:
-            raise ValueError(
-                f"the instructions are {len(prompt)} word pieces long; "
-                f"{self.config.prompt_cells} can be kept in mind"
-            )
+        prompt = self._encode_prompt(instructions or INSTRUCTIONS)
         self.close(slot)
         generator = torch.Generator().manual_seed(seed)
         session = Session(generator, self.policy, seed, temperature, is_real_time=real_time)
         session.inputs.prompt = prompt
         self.sessions[slot] = session
+        self.context.begin_prompt(slot, len(prompt))
         if not gradually:
             self.context.prefill(slot, prompt)
         self.start_clock(slot)
@@ -333,6 +333,36 @@ class Agent:
     def _queue_text(self, session: Session, tokens: list[int], name: str | None) -> None:
         session.inputs.text += tokens
         session.inputs.text_names += [name] * len(tokens)
+
+    @torch.inference_mode()
+    def instruct(self, slot: int, instructions: str, is_for_turn: bool = False) -> None:
+        """Put other instructions in the place of the session's, as soon as they are read.
+
+        is_for_turn: for the agent's next turn alone. Raises ValueError where they are too long.
+        """
+        session = self.sessions[slot]
+        tokens = self._encode_prompt(instructions)
+        session.instructions = new_instructions.begin(
+            self.context, slot, session.instructions, tokens, is_for_turn
+        )
+
+    def _read_instructions(self, slot: int) -> None:
+        """Read on in new instructions, or return to the session's own after a turn."""
+        state = self.sessions[slot].instructions
+        if state.is_reading:
+            self.sessions[slot].instructions = new_instructions.read(self.context, slot, state)
+        elif state.is_turn_over:
+            self.sessions[slot].instructions = new_instructions.restore(self.context, slot, state)
+
+    def _encode_prompt(self, instructions: str) -> list[int]:
+        """Tokens of instructions. Raises ValueError where they are too long."""
+        prompt = self._encode(_system_turn(instructions))
+        if len(prompt) > self.config.prompt_cells:
+            raise ValueError(
+                f"the instructions are {len(prompt)} word pieces long; "
+                f"{self.config.prompt_cells} can be kept in mind"
+            )
+        return prompt
 
     @torch.inference_mode()
     def forget(self, slot: int, kind: str, key: int | str) -> None:

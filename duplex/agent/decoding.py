@@ -143,9 +143,11 @@ class Decoder:
         """The next symbol of a session; scores [V], or of the controls alone, are changed."""
         seen = self.observe(slot, session)
         client = session.client
-        symbol, client.request = next_for_request(client.request, seen, session.policy)
-        if symbol is not None:
-            return symbol
+        is_waiting = client.request == AGENT and session.instructions.is_reading
+        if not is_waiting:
+            symbol, client.request = next_for_request(client.request, seen, session.policy)
+            if symbol is not None:
+                return symbol
         if not awaits_reading(seen, session.policy):
             return self._choose(session, scores, seen)
         # The turn's end waits for the second pass, but that the LM wants it now is kept in mind.
@@ -181,6 +183,8 @@ class Decoder:
         """What a symbol, drawn at a position of the LM, means: the grammar, events, the voice."""
         before = session.grammar
         session.grammar = tokens.advance(before, symbol)
+        if before.agent_open and symbol in (END, STOP) and session.instructions.kept:
+            session.instructions.is_turn_over = True
         if symbol == USER or before.stream == USER:
             session.user.last_token_tick = session.tick
         if symbol == STOP:

@@ -29,8 +29,11 @@ class LMContext:
         self.width = lm.config.width
         self.dtype = lm.dtype
         self.device = lm.device
+        # Where every session's prompt ends, and its conversation begins.
+        self.prompt_end = prompt_cells
         cache = {"device": self.device, "dtype": lm.cache_dtype}
-        self.cache = kv_cache.initial_state(lm.config, slots, prompt_cells, **cache)
+        # A new prompt is read while the old one is in force.
+        self.cache = kv_cache.initial_state(lm.config, slots, 2 * prompt_cells, **cache)
         self.hidden = torch.zeros(slots, self.width, dtype=self.dtype, device=self.device)
         self.counts = LMCounts()
 
@@ -55,6 +58,10 @@ class LMContext:
         while prompt:
             self.forward({slot: self.embed(prompt[: kv_cache.CALL_CELLS])}, pin=True)
             del prompt[: kv_cache.CALL_CELLS]
+
+    def begin_prompt(self, slot: int, length: int) -> None:
+        """The next positions are a prompt's of this length."""
+        self.cache.next_position[slot] = self.prompt_end - length
 
     def pin_all(self, slot: int) -> None:
         """What the slot has been fed so far is never evicted."""

@@ -153,6 +153,26 @@ class TickBudget:
 
 
 @dataclass
+class Instructions:
+    """What becomes of a session's instructions."""
+
+    # Tokens of the new ones that are not read yet, and the position of the first of these.
+    unread: list[int] = field(default_factory=list)
+    position: int = 0
+    # Cells of the cache with what was read of them, and whether they are for one turn alone.
+    cells: list[int] = field(default_factory=list)
+    is_for_turn: bool = False
+    # Cells of the session's own, while those of one turn are in force; and whether it is over.
+    kept: list[int] = field(default_factory=list)
+    is_turn_over: bool = False
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether new ones are not in force yet."""
+        return bool(self.unread)
+
+
+@dataclass
 class ClientState:
     """What the client asks for and tells."""
 
@@ -189,6 +209,7 @@ class Session:
     user: UserTurn = field(default_factory=UserTurn)
     reply: AgentTurn = field(default_factory=AgentTurn)
     memory: Memory = field(default_factory=Memory)
+    instructions: Instructions = field(default_factory=Instructions)
     budget: TickBudget = field(default_factory=TickBudget)
     client: ClientState = field(default_factory=ClientState)
 

@@ -21,6 +21,8 @@ CALL_CELLS = 64
 
 # Stands for the tick of a text position. It is later than all ticks, for text does not age.
 TEXT = np.iinfo(np.int32).max
+# Stands for the tick of a prompt that nothing sees now. It is earlier than all windows.
+HIDDEN = -(1 << 30)
 
 
 @dataclass
@@ -109,7 +111,8 @@ def evict(
         now: int32 [n] the tick of each, or the last one before it.
     """
     used = state.position[slot] >= 0
-    state.position[slot, used & (state.tick[slot] <= now[0] - config.tick_window)] = -1
+    is_old = state.tick[slot] <= now[0] - config.tick_window
+    state.position[slot, used & is_old & ~state.pinned[slot]] = -1
     is_text = (state.position[slot] >= 0) & (state.tick[slot] == TEXT)
     text = np.flatnonzero(is_text & ~state.pinned[slot])
     text = text[np.argsort(state.position[slot, text])]
@@ -237,7 +240,7 @@ def forward_tree(
     cells = np.flatnonzero(positions < 0)[: len(x)]
     assert len(cells) == len(x), f"slot {slot}: {len(x)} positions do not fit into its free cells"
     if after == "prompt":
-        before = state.pinned[slot] & (positions >= 0)
+        before = state.pinned[slot] & (positions >= 0) & (state.tick[slot] == TEXT)
         begin = positions[before].max(initial=-1) + 1
     else:
         begin = state.next_position[slot]

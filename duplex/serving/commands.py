@@ -49,9 +49,10 @@ class Resume:
 
 @dataclass(frozen=True)
 class Configure:
-    """New instructions: from the beginning when nothing was heard yet, otherwise as a note."""
+    """New instructions, in the place of the old ones; or for the agent's next turn alone."""
 
     instructions: str
+    is_for_turn: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,8 +177,8 @@ class AfterInput:
 def apply(command: AgentCommand, agent: AgentInterface, slot: int) -> None:
     """Carry out a command in a session under way. Raises ValueError where it cannot be."""
     match command:
-        case Configure(instructions):
-            agent.write(slot, "system", instructions)
+        case Configure(instructions, is_for_turn):
+            agent.instruct(slot, instructions, is_for_turn)
         case SetVoice(voice, speed):
             agent.set_voice(slot, voice, speed)
         case Write(role, text, is_answered, name):

@@ -361,7 +361,8 @@ class Engine:
                 session.fail(_model_error(error))
 
     def _apply(self, command: AgentCommand, slot: int, session: ClientSession) -> None:
-        if isinstance(command, Configure) and not session.has_begun:
+        is_new = isinstance(command, Configure) and not command.is_for_turn
+        if is_new and not session.has_begun:
             self._open_anew(command.instructions, slot, session)
             return
         apply(command, self.agent, slot)

@@ -25,7 +25,6 @@ from duplex.serving.commands import (
     Commit,
     Configure,
     EndTurn,
-    Forget,
     Mark,
     SetPlaybackPosition,
     SetVoice,
@@ -139,10 +138,7 @@ class OpenAIRealtime:
             raise Refused("invalid_value", "session is an object", "session")
         before = self._config
         config = openai_config.updated(before, fields["session"])
-        tokens = self._count_tokens(config.instructions)
-        if tokens > self._max_instruction_tokens:
-            text = f"{tokens} pieces of words; {self._max_instruction_tokens} can be kept in mind"
-            raise Refused("invalid_value", f"instructions are {text}", "session.instructions")
+        tokens = self._tokens_of(config.instructions, "session.instructions")
 
         # All of it can be: from here on it is so.
         self._config = config
@@ -159,6 +155,14 @@ class OpenAIRealtime:
         if not self._responses.request:
             commands += self._take(self._usual_taking())
         return commands, [event("session.updated", session=self._report())]
+
+    def _tokens_of(self, instructions: str, param: str) -> int:
+        """Pieces of words in instructions. Raises Refused where they are too many."""
+        tokens = self._count_tokens(instructions)
+        if tokens > self._max_instruction_tokens:
+            text = f"{tokens} pieces of words; {self._max_instruction_tokens} can be kept in mind"
+            raise Refused("invalid_value", f"instructions are {text}", param)
+        return tokens
 
     def _usual_taking(self) -> TurnTaking:
         return openai_config.turn_taking(self._config)
@@ -249,13 +253,11 @@ class OpenAIRealtime:
         commands = []
         if self._taking.answers:
             commands += self._take(replace(self._taking, answers=False))
-        created = self._responses.create(request.modality, request.max_output_tokens, request)
         if request.instructions:
-            # For this response alone: they are forgotten with its end.
-            self._responses.usage.input_text += self._count_tokens(request.instructions)
-            name = self._responses.id
-            commands.append(AfterInput(Write("system", request.instructions, name=name)))
-            self._after_response.append(Forget("text", name))
+            tokens = self._tokens_of(request.instructions, "response.instructions")
+            self._responses.usage.input_text += tokens
+            commands.append(AfterInput(Configure(request.instructions, is_for_turn=True)))
+        created = self._responses.create(request.modality, request.max_output_tokens, request)
         wanted = replace(
             self._usual_taking(),
             speaks=request.modality == "audio",

@@ -129,11 +129,6 @@ class Responses:
         return item is self._item
 
     @property
-    def id(self) -> str | None:
-        """The id of the response that is going on."""
-        return self._response and self._response["id"]
-
-    @property
     def request(self) -> Request | None:
         """What the client asked for, if it asked for the response that is going on."""
         return self._request if self._response else None

@@ -7,6 +7,7 @@ from duplex.serving.commands import (
     AfterInput,
     Answer,
     Audio,
+    Configure,
     Forget,
     Mark,
     Stop,
@@ -273,11 +274,13 @@ def test_deleted_turns_are_forgotten_by_their_numbers():
         assert commands == [AfterInput(forgotten)]
 
 
-def test_instructions_of_a_response_are_forgotten_with_its_end():
+def test_instructions_of_a_response_are_for_it_alone():
     client = Client()
-    commands, created = create(client, instructions="Greet the user.")
-    written = [c.command for c in commands if isinstance(c, AfterInput)]
-    assert Write("system", "Greet the user.", name=created["id"]) in written
+    commands, _ = create(client, instructions="Greet the user.")
+    written = [command.command for command in commands if isinstance(command, AfterInput)]
+    assert Configure("Greet the user.", is_for_turn=True) in written
     client.answer("Hello!")
     client.tick(Event("agent_ended", 3))
-    assert AfterInput(Forget("text", created["id"])) in client.dialect.take_due()
+    too_long = client.refused("response.create", response={"instructions": "word " * 201})
+    assert too_long == ("invalid_value", "response.instructions")
+    create(client)
