@@ -135,7 +135,7 @@ class Agent:
 
     def _collect(self, active, prefilling, vectors, events) -> dict[int, LMInput]:
         """What each slot feeds to the LM: symbols drawn last, the client's text, features."""
-        tokens_per_tick = self.config.prefill_tokens_per_tick
+        tokens_per_tick = self._text_tokens_per_tick()
         given = {
             slot: (self.sessions[slot].inputs.prompt[:tokens_per_tick],) for slot in prefilling
         }
@@ -149,6 +149,12 @@ class Agent:
             del queue.text[:tokens_per_tick]
             del queue.text_names[:tokens_per_tick]
         return self._embed(given, events)
+
+    def _text_tokens_per_tick(self) -> int:
+        """Tokens of a client's text that each session is fed in a tick."""
+        is_alone = len(self.sessions) == 1
+        config = self.config
+        return config.prefill_tokens_alone if is_alone else config.prefill_tokens_per_tick
 
     def _remember_text(self, slot: int, names: list[str | None]) -> None:
         """Where the client's text will stand whose tokens are fed now, behind what is pending."""
@@ -240,7 +246,7 @@ class Agent:
             if session.client.echo:
                 session.client.echo.played(sound[slot])
         for slot in prefilling:
-            del self.sessions[slot].inputs.prompt[: self.config.prefill_tokens_per_tick]
+            del self.sessions[slot].inputs.prompt[: self._text_tokens_per_tick()]
             self.context.pin_all(slot)
             self.start_clock(slot)
 
@@ -350,7 +356,9 @@ class Agent:
         """Read on in new instructions, or return to the session's own after a turn."""
         state = self.sessions[slot].instructions
         if state.is_reading:
-            self.sessions[slot].instructions = new_instructions.read(self.context, slot, state)
+            self.sessions[slot].instructions = new_instructions.read(
+                self.context, slot, state, self._text_tokens_per_tick()
+            )
         elif state.is_turn_over:
             self.sessions[slot].instructions = new_instructions.restore(self.context, slot, state)
 

@@ -50,6 +50,7 @@ class AgentConfig:
     prefill_tokens_per_tick: int = (
         4  # more of a text in one step would make the other sessions late
     )
+    prefill_tokens_alone: int = 16  # the same where there are no other sessions
     max_deferred_inputs: int = (
         6  # of all sessions, that may wait while nobody has anything to decide
     )

@@ -13,9 +13,6 @@ from duplex.agent.lm_context import LMContext
 from duplex.agent.session import Instructions
 from duplex.model import kv_cache
 
-# Tokens of new instructions that are read in a tick, in a call of their own.
-TOKENS_PER_TICK = 16
-
 
 def begin(
     context: LMContext, slot: int, state: Instructions, tokens: list[int], is_for_turn: bool
@@ -28,10 +25,10 @@ def begin(
     return Instructions(list(tokens), first, is_for_turn=is_for_turn)
 
 
-def read(context: LMContext, slot: int, state: Instructions) -> Instructions:
-    """Read on for a tick; what is complete is in force."""
+def read(context: LMContext, slot: int, state: Instructions, count: int) -> Instructions:
+    """Read at most `count` tokens more, in a call of its own; what is complete is in force."""
     cache = context.cache
-    tokens = state.unread[:TOKENS_PER_TICK]
+    tokens = state.unread[:count]
     old = _visible(context, slot)
     next_position = int(cache.next_position[slot])
     hidden = context.hidden[slot].clone()

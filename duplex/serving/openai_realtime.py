@@ -349,8 +349,9 @@ class OpenAIRealtime:
         return self._turns.started(told, self._config.finds_turns, is_held)
 
     def _agent_started(self, told: Event) -> list:
-        # The session's clock begins anew when instructions are read from the beginning.
-        self._now_ms = told.tick * TICK_MS
+        # The clock is the voice's, which stands still in ticks without one. It begins anew where
+        # the session was opened anew, with its first instructions.
+        self._now_ms = min(self._now_ms, told.tick * TICK_MS)
         messages = self._turns.tick(is_answered=True)
         if not self._responses.is_active:
             config = self._config

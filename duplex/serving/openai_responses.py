@@ -4,7 +4,7 @@ A response that a client asked for is created at once and begins when the agent 
 agent begins by itself is created then.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from duplex.audio import TICK_MS
 from duplex.events import Event
@@ -55,11 +55,10 @@ class Usage:
 
 @dataclass
 class Spoken:
-    """The sound of an answer on the session's clock, in ms, and the words in it with their ends."""
+    """The sound of an answer on the session's clock, in ms."""
 
     first_ms: int
     last_ms: int
-    words: list[tuple[str, int]] = field(default_factory=list)
 
 
 def read_request(fields: dict, config: Config) -> Request:
@@ -109,6 +108,8 @@ class Responses:
         # The last item of the agent, and its sound if it had any.
         self._last_item: dict | None = None
         self._spoken: Spoken | None = None
+        # The words in it, and the ms in which they ended.
+        self._words: list[tuple[str, int]] = []
         self._said = 0
         # Turns that the agent has begun.
         self._begun = 0
@@ -162,6 +163,7 @@ class Responses:
         self._conversation.know(self._item, "agent", self._begun)
         self._begun += 1
         self._spoken = None
+        self._words = []
         shown = {**self._item, "content": []}
         where = {"response_id": self._response["id"], "output_index": 0}
         return [
@@ -193,8 +195,8 @@ class Responses:
 
     def spoken(self, told: Event) -> list[str]:
         """A word was spoken."""
-        if self._spoken and told.end_ms is not None:
-            self._spoken.words.append((told.text.strip(), told.end_ms))
+        if self._item and told.end_ms is not None:
+            self._words.append((told.text.strip(), told.end_ms))
         return []
 
     def cancel(self, fields: dict) -> None:
@@ -235,7 +237,7 @@ class Responses:
         """Take the words out of the transcript that sound after this time."""
         part = self._last_item["content"][0]
         place = 0
-        for word, end_ms in self._spoken.words:
+        for word, end_ms in self._words:
             begin = part["transcript"].find(word, place)
             if begin >= 0 and end_ms > heard_ms:
                 part["transcript"] = part["transcript"][:begin].rstrip()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from duplex.agent.instructions import TOKENS_PER_TICK
+from duplex.agent import AgentConfig
 from duplex.model.tokens import END
 from tests.agent.test_client_policy import kinds, run
 from tests.tiny_speech_agent import scripted_agent, text, tiny_agent
@@ -35,7 +35,7 @@ def test_new_instructions_stand_where_the_old_ones_stood(words):
     run(agent, 8)
     positions = agent.context.cache.next_position.copy()
     agent.instruct(0, words)
-    ticks = -(-len(agent._encode_prompt(words)) // TOKENS_PER_TICK)
+    ticks = -(-len(agent._encode_prompt(words)) // AgentConfig().prefill_tokens_alone)
     before = prompt(agent)
     run(agent, ticks - 1)
     assert is_same(prompt(agent), before)

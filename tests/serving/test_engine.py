@@ -512,7 +512,7 @@ def test_instructions_begin_anew_only_while_nothing_was_heard(clock):
         session.enqueue_command(Configure("be long"))
         await beat(clock, session)
         assert agent.opened[-1] == (0, 4, "be brief") and agent.calls == [
-            ("write", 0, "system", "be long")
+            ("instruct", 0, "be long", False)
         ]
 
     drive_engine(test, agent, clock)
