@@ -101,7 +101,8 @@ async def hear(
         await connection.close(native.CloseCode.ABUSE, "too many bad messages")
         return False
     except ConnectionClosed:
-        return connection.close_code not in (native.CloseCode.ENDED, native.CloseCode.GOING_AWAY)
+        # A proxy that is restarted closes with 1001 or 1012: its client comes back.
+        return connection.close_code != native.CloseCode.ENDED
 
 
 def _receive(message: bytes | str, dialect: Dialect, session: ClientSession) -> list:

@@ -133,6 +133,7 @@ class Native:
         # With it the client may come back.
         self.token = ""
         self._has_started = False
+        self._half = b""
         self._opus: tuple[opus.Decoder, opus.Encoder] | None = None
         # The last events sent, or to be sent, and the number of all of them.
         self._events: deque[str] = deque(maxlen=max_missed_events)
@@ -143,6 +144,11 @@ class Native:
         if isinstance(message, bytes) and self._opus:
             decoder, _ = self._opus
             return [Audio(decoder.decode(message))], []
+        if isinstance(message, bytes):
+            # Half of a sample at the end waits for the next message.
+            message = self._half + message
+            self._half = message[len(message) // 2 * 2 :]
+            message = message[: len(message) // 2 * 2]
         command = decode_client(message)
         if isinstance(command, Start | Resume) and self._has_started:
             raise ProtocolError(

@@ -76,7 +76,8 @@ class OpenAIRealtime:
         self._responses = Responses(self._conversation, "")
         # Whether audio was appended since the last commit.
         self._appended = False
-        # Milliseconds on the session's clock.
+        # Milliseconds on the session's clock: of what was heard, and of the voice.
+        self._heard_ms = 0
         self._now_ms = 0
         # How turns are taken now, which a response may want otherwise for as long as it lasts.
         self._taking = TurnTaking()
@@ -177,6 +178,7 @@ class OpenAIRealtime:
     def _append(self, fields: dict) -> tuple[list, list]:
         samples = self._decoder.decode(fields.get("audio"), "audio")
         self._appended |= len(samples) > 0
+        self._turns.clock.append(len(samples), self._heard_ms)
         return [Audio(samples)], []
 
     def _commit(self, fields: dict) -> tuple[list, list]:
@@ -301,6 +303,9 @@ class OpenAIRealtime:
         messages = []
         endings = []
         for told in events:
+            if isinstance(told, Event):
+                # Ticks without a voice are heard as well.
+                self._heard_ms = told.tick * TICK_MS
             if told.kind == "marked":
                 self._turns.marked(told.number)
             elif told.kind in ("agent_ended", "agent_stopped"):
@@ -317,6 +322,7 @@ class OpenAIRealtime:
             messages += self._responses.voice(audio, self._encoder, self._now_ms)
             self._responses.usage.input_audio += 1
             self._now_ms += TICK_MS * len(audio) // TICK_SAMPLES
+            self._heard_ms += TICK_MS
         for told in endings:
             messages += self._end_response(told)
         return messages

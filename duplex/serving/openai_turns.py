@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from duplex.audio import TICK_MS
 from duplex.events import Event
+from duplex.serving.openai_clock import InputClock
 from duplex.serving.openai_events import event
 from duplex.serving.openai_items import Conversation, message
 
@@ -50,6 +51,7 @@ class UserTurns:
 
     def __init__(self, conversation: Conversation):
         self._conversation = conversation
+        self.clock = InputClock()
         # What was heard since the last commit.
         self._open: UserTurn | None = None
         # What was committed by the client, and whose transcript is not complete.
@@ -75,7 +77,7 @@ class UserTurns:
         else:
             turn = self._open = self._open or _new_turn()
         start_ms = told.tick * TICK_MS if told.start_ms is None else told.start_ms
-        turn.start_ms = turn.start_ms or start_ms
+        turn.start_ms = turn.start_ms or self.clock.audio_ms(start_ms)
         turn.before = turn.transcript
         self._speaking = turn
         self._conversation.know(turn.item, "user", self._begun)
@@ -113,7 +115,8 @@ class UserTurns:
         if turn is None:
             return []
         self._speaking = None
-        turn.end_ms = told.tick * TICK_MS if told.end_ms is None else told.end_ms
+        end_ms = told.tick * TICK_MS if told.end_ms is None else told.end_ms
+        turn.end_ms = self.clock.audio_ms(end_ms)
         if turn.commit is not None:
             return [] if turn.ticks_since_heard is None else self._complete_commit(turn)
         if not finds_turns:

@@ -45,6 +45,7 @@ def test_corrected_turn_is_complete_with_the_words_it_has_now():
 
 def test_user_turn_is_told_as_the_api_does():
     client = Client()
+    client.append(tone(6))
     [started] = client.tick(Event("user_started", 2))
     user = started["item_id"]
     assert without_id(started) == {

@@ -32,6 +32,7 @@ PUSH_TO_TALK = {"audio": {"input": {"turn_detection": None}}}
 
 def test_speech_over_an_answer_is_told_when_the_agent_yields():
     client = Client()
+    client.append(tone(6))
     client.answer("One two")
     client.tick()
     assert types(client.tick(Event("user_started", 2))) == ["response.output_audio.delta"]
@@ -142,6 +143,24 @@ def test_clear_leaves_what_was_committed():
     client.send("input_audio_buffer.commit")
     commands, _ = client.send("input_audio_buffer.clear")
     assert commands == [Clear()]
+
+
+def test_times_of_speech_are_those_of_the_appended_audio():
+    client = Client()
+    for _ in range(50):
+        client.tick()
+    for _ in range(10):
+        client.append(tone(1))
+        client.tick()
+    [started] = client.tick(Event("user_started", 55))
+    assert started["audio_start_ms"] == 5 * 80
+    # Then nothing comes for a while.
+    stopped = client.tick(Event("user_ended", 80))[0]
+    assert stopped["audio_end_ms"] == 10 * 80
+    for _ in range(9):
+        client.tick()
+    client.append(tone(4))
+    assert client.tick(Event("user_started", 92))[0]["audio_start_ms"] == 10 * 80 + 2 * 80
 
 
 def test_corrected_turn_is_complete_with_the_words_it_has_now():

@@ -93,7 +93,7 @@ def test_audio_in_odd_pieces_is_one_stream():
     async def test(url, engine):
         sound = native.encode_audio(tone(5))
         async with connect(url) as connection:
-            cuts = [0, 2, 700, 702, 5000, 9998, len(sound)]
+            cuts = [0, 1, 2, 701, 702, 5003, 9998, len(sound)]
             for first, last in zip(cuts, cuts[1:], strict=False):
                 await connection.send(sound[first:last])
             await connection.send(QUIET * 3)
@@ -129,12 +129,12 @@ def test_full_server_has_room_after_a_disconnect():
 def test_garbage_is_answered_and_the_session_goes_on():
     async def test(url, engine):
         async with connect(url) as connection:
-            for garbage in ("hello", b"\x00\x01\x02", '{"type":"session.update"}'):
+            for garbage in ("hello", '{"type":"session.update"}'):
                 await connection.send(garbage)
                 assert (await next_event(connection, "error"))["code"] == "bad_message"
             await connection.send(native.encode_start())
             await next_event(connection, "session.created")
-            for garbage in ("{", "[]", b"\x00", native.encode_start()):
+            for garbage in ("{", "[]", native.encode_start()):
                 await connection.send(garbage)
                 assert (await next_event(connection, "error"))["code"] == "bad_message"
             await connection.send(TICK)
