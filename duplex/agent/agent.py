@@ -30,7 +30,17 @@ from duplex.audio import TICK_SAMPLES
 from duplex.events import Event, TurnTaking
 from duplex.model import kv_cache
 from duplex.model.parts import Parts
-from duplex.model.tokens import AGENT, ASIDE, END, STOP, USER, USER_END, advance
+from duplex.model.tokens import (
+    AGENT,
+    ASIDE,
+    CHAT_END,
+    CHAT_START,
+    END,
+    STOP,
+    USER,
+    USER_END,
+    advance,
+)
 
 INSTRUCTIONS = "You are Duplex, a friendly voice assistant. Answer in one short sentence."
 
@@ -50,6 +60,8 @@ class Agent:
         self.config = config or AgentConfig()
         self.policy = policy or TurnPolicy()
         self.tokenizer = parts.tokenizer
+        # Marks in a client's text are text: only what the agent adds itself is a control symbol.
+        self.tokenizer.encode_special_tokens = True
         self.sessions: dict[int, Session] = {}
         self.ticks = 0
         self.context = LMContext(parts.lm, slots, self.config.prompt_cells)
@@ -327,7 +339,7 @@ class Agent:
         """
         session = self.sessions[slot]
         if role == "system":
-            self._queue_text(session, self._encode(_system_turn(text)), name)
+            self._queue_text(session, self._system_turn(text), name)
             return
         is_user = role == "user"
         before = USER if is_user else AGENT
@@ -364,7 +376,7 @@ class Agent:
 
     def _encode_prompt(self, instructions: str) -> list[int]:
         """Tokens of instructions. Raises ValueError where they are too long."""
-        prompt = self._encode(_system_turn(instructions))
+        prompt = self._system_turn(instructions)
         if len(prompt) > self.config.prompt_cells:
             raise ValueError(
                 f"the instructions are {len(prompt)} word pieces long; "
@@ -402,7 +414,7 @@ class Agent:
     @property
     def max_instruction_tokens(self) -> int:
         """Pieces of words that instructions may have, beside the marks around them."""
-        return self.config.prompt_cells - self.count_tokens(_system_turn(""))
+        return self.config.prompt_cells - len(self._system_turn(""))
 
     def take_turns(self, slot: int, wanted: TurnTaking) -> None:
         """Take turns in this session as its client wants it, from the next decision on."""
@@ -460,6 +472,10 @@ class Agent:
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
+    def _system_turn(self, text: str) -> list[int]:
+        """Instructions or a note, as the LM reads them."""
+        return [CHAT_START, *self._encode(f"system\n{text}"), CHAT_END, *self._encode("\n")]
+
     # For the server.
 
     def warm_up(self, text: str = "Good day, my friend. ", ticks: int = 16) -> None:
@@ -503,8 +519,3 @@ class Agent:
             "guesses": proposed,
             "guesses_right": accepted,
         }
-
-
-def _system_turn(text: str) -> str:
-    """Instructions or a note, as the LM reads them."""
-    return f"<|im_start|>system\n{text}<|im_end|>\n"

@@ -18,6 +18,9 @@ from pathlib import Path
 
 import torch
 
+# Around the instructions and notes.
+CHAT_START = 1
+CHAT_END = 2
 # Nothing more in this tick. It is never fed back.
 NEXT = 3
 # What follows was heard from the user.

@@ -9,9 +9,10 @@ from duplex.agent.config import RescoringConfig
 from duplex.agent.pending_words import PendingToken
 from duplex.events import transcribe
 from duplex.model.kv_cache import TEXT
-from duplex.model.tokens import FIRST_TEXT_ID, USER
-from tests.tiny_speech_agent import scripted_agent, text, tick_of, tiny_agent
+from duplex.model.tokens import CHAT_END, CHAT_START, FIRST_TEXT_ID, USER
+from tests.tiny_speech_agent import LETTERS, scripted_agent, text, tick_of, tiny_agent
 
+NEWLINE = FIRST_TEXT_ID + LETTERS.index("\u010a")
 MAX_TOKENS = RescoringConfig().max_tokens
 REFUSED_TICKS = TurnPolicy().refused_ticks
 
@@ -23,8 +24,7 @@ def test_likelihoods_of_texts_are_those_of_one_pass():
     agent.step(tick_of(slots=2), [1])
     lm = agent.parts.lm
     texts = [text(" so we go"), text(" so we go now"), text(" so hi")]
-    system = "<|im_start|>system\nbe kind<|im_end|>\n"
-    prompt = agent.tokenizer.encode(system, add_special_tokens=False).ids
+    prompt = [CHAT_START, *text("system"), NEWLINE, *text("be kind"), CHAT_END, NEWLINE]
     first = len(prompt) + 1
     expected = []
     for words in texts:

@@ -46,7 +46,7 @@ def test_a_drafted_response_needs_one_call():
     agent.step(tick_of(), [0])
     assert counts.calls == calls + 1 and session.budget.drawn == len(said)
     assert int(agent.context.cache.next_position[0]) == position + 1 + len(said)
-    assert session.reply.text == agent.tokenizer.decode(draft)
+    assert session.reply.text == "".join(agent.tokenizer.decode([token]) for token in draft)
     assert not session.budget.draft_response
 
 
