@@ -49,7 +49,7 @@ def test_instructions_of_one_turn_make_way_for_the_old_ones():
     agent, script = scripted_agent([], symbols_per_tick=2)
     agent.open(0, instructions="You are Rosie.")
     own = prompt(agent)
-    agent.instruct(0, "Say hello.", is_for_turn=True)
+    agent.instruct(0, "Say hello to everybody who is here.", is_for_turn=True)
     agent.answer(0, hears_out=True)
     # The answer waits until they are read.
     assert run(agent, 2) == []
@@ -58,7 +58,7 @@ def test_instructions_of_one_turn_make_way_for_the_old_ones():
         assert is_same(prompt(agent), own)
         told = kinds(run(agent, 1))
     assert told[0] == "agent_started"
-    assert is_same(prompt(agent), prompt(opened("Say hello.")))
+    assert is_same(prompt(agent), prompt(opened("Say hello to everybody who is here.")))
     script.symbols = [*text("Hello."), END]
     run(agent, 6)
     assert is_same(prompt(agent), own)
