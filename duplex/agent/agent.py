@@ -22,7 +22,7 @@ from duplex.agent.lm_context import LMContext, LMCounts, take_deferred
 from duplex.agent.recognition import Recognition, open_canceller
 from duplex.agent.rescoring import Rescoring
 from duplex.agent.response import Response
-from duplex.agent.second_pass import SecondPass
+from duplex.agent.second_pass import SecondPass, names_in
 from duplex.agent.session import LMInput, Session, UserTurn
 from duplex.agent.speculation import Speculation, SpeculationCounts
 from duplex.agent.turn_policy import TurnPolicy, symbol_budget
@@ -287,6 +287,7 @@ class Agent:
         self.close(slot)
         generator = torch.Generator().manual_seed(seed)
         session = Session(generator, self.policy, seed, temperature, is_real_time=real_time)
+        session.names = names_in(instructions or INSTRUCTIONS)
         session.inputs.prompt = prompt
         self.sessions[slot] = session
         self.context.begin_prompt(slot, len(prompt))
@@ -327,6 +328,10 @@ class Agent:
         """
         self.response.set_voice(slot, self.sessions[slot], voice, speed)
 
+    def hint(self, slot: int, words: list[str]) -> None:
+        """Words that the user may well say, in place of those before."""
+        self.sessions[slot].client.hints = words
+
     def write(
         self, slot: int, role: str, text: str, is_answered: bool = True, name: str | None = None
     ) -> None:
@@ -360,6 +365,8 @@ class Agent:
         """
         session = self.sessions[slot]
         tokens = self._encode_prompt(instructions)
+        if not is_for_turn:
+            session.names = names_in(instructions)
         session.instructions = new_instructions.begin(
             self.context, slot, session.instructions, tokens, is_for_turn
         )

@@ -33,6 +33,9 @@ class SecondPassConfig:
     more_tokens: int = 8  # and so many in any case
     max_no_speech: float = 0.6  # probability that nobody speaks
     min_mean_log_prob: float = -1.0  # nats a token
+    max_hints: int = 50  # words that are favoured, the last ones
+    hint_bonus: float = 3.0  # nats that they gain by their first token
+    hint_next_bonus: float = 6.0  # and by each of the others
 
 
 @dataclass(frozen=True)

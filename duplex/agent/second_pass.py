@@ -28,6 +28,7 @@ from duplex.agent.session import Session, Submission
 from duplex.audio import MEL_RATE, TICK_S
 from duplex.events import Event
 from duplex.model import beam_search
+from duplex.model.biasing import FavouredWords, favour
 from duplex.model.features import BANDS
 from duplex.model.lexicon import surface_forms
 from duplex.model.spoken_form import spoken_form
@@ -38,6 +39,21 @@ log = logging.getLogger(__name__)
 
 # log10 power of digital silence, see features.log_power.
 SILENCE = -10.0
+
+
+@dataclass
+class Task:
+    """A turn that is to be read."""
+
+    # log10 power [8, 80] of each tick.
+    sound: list[torch.Tensor]
+    # Whisper's tokens of an earlier reading of it.
+    draft: list[int] = field(default_factory=list)
+    # The first pass's readings, which are scored if Whisper's own reading is not believed.
+    hypotheses: list[str] = field(default_factory=list)
+    # Words that are likely: those that the client gave, and names that were read or said.
+    hints: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -69,7 +85,8 @@ class SecondPass:
     def warm_up(self) -> None:
         """Read something once: the thread is there and its memory allocated."""
         sound = [torch.full((8, BANDS), SILENCE)]
-        self.worker.submit(read, self.whisper, sound, [], ["yes", "no"], self.config).result()
+        task = Task(sound, [], ["yes", "no"], ["Duplex"], [])
+        self.worker.submit(read, self.whisper, task, self.config).result()
 
     def listen(self, session: Session, power: torch.Tensor) -> None:
         """Keep a tick's frames, log10 power [8, 80], and submit the turn where it may be over."""
@@ -96,7 +113,9 @@ class SecondPass:
         if not turn.final_tokens:
             found = self.rescoring.hypotheses(session.user.beam)
             texts = [" ".join(words) for words, _ in found if words]
-        job = self.worker.submit(read, self.whisper, [*turn.sound], turn.draft, texts, self.config)
+        names = [*session.names, *names_in(session.reply.text)]
+        task = Task([*turn.sound], turn.draft, texts, session.client.hints, names)
+        job = self.worker.submit(read, self.whisper, task, self.config)
         frame = session.user.beam.frame
         turn.submission = Submission(job, session.tick, frame, is_awaited)
         turn.submitted_frame = frame
@@ -149,36 +168,41 @@ def written(reading: TurnReading, forms: dict[str, str]) -> list[str]:
     return [forms.get(word) or capitals.get(word, word) for word in reading.words]
 
 
+def names_in(text: str) -> list[str]:
+    """Words with a capital inside a sentence."""
+    return re.findall(r"(?<=[a-z,;:] )[A-Z][a-z]{2,}", text)
+
+
 # What the thread does.
 
 
-def read(
-    whisper: Whisper,
-    sound: list[torch.Tensor],
-    draft: list[int],
-    hypotheses: list[str],
-    config: SecondPassConfig,
-) -> TurnReading:
-    """Read a turn.
-
-    Args:
-        sound: log10 power [8, 80] of each tick.
-        draft: Whisper's tokens of an earlier reading of the same turn.
-        hypotheses: the first pass's readings, of which each is scored if Whisper's own reading is
-            not believed.
-    """
+def read(whisper: Whisper, task: Task, config: SecondPassConfig) -> TurnReading:
+    """Read a turn."""
     silence = torch.full((round(config.padding_s * MEL_RATE), BANDS), SILENCE)
-    h = whisper.encode(torch.cat([*sound, silence]))
-    seconds = len(sound) * TICK_S
-    reading = whisper.decode(h, round(config.tokens_per_s * seconds) + config.more_tokens, draft)
+    h = whisper.encode(torch.cat([*task.sound, silence]))
+    max_tokens = round(config.tokens_per_s * len(task.sound) * TICK_S) + config.more_tokens
+    reading = whisper.decode(h, max_tokens, task.draft, likely_words(whisper, task, config))
     # Whisper writes of sounds that are no words: "[BLANK_AUDIO]", "(laughs)", "*sighs*", notes.
     sounds = r"\[[^\]]*\]|\([^)]*\)|\*[^*]*\*|[♪♫]"
     text = " ".join(re.sub(sounds, " ", reading.text).split())
     words = spoken_form(text).split()
     if words and believes(reading, config):
         return TurnReading(text, words, reading.tokens, True)
+    hypotheses = task.hypotheses
     scores = whisper.score(h, hypotheses) if len(hypotheses) > 1 else []
     return TurnReading(text, words, [], False, dict(zip(hypotheses, scores, strict=False)))
+
+
+def likely_words(whisper: Whisper, task: Task, config: SecondPassConfig) -> FavouredWords | None:
+    """What Whisper is to favour; None: nothing.
+
+    A name that is one token is common, and would be heard in place of what sounds alike.
+    """
+    names = [name for name in task.names if len(whisper.encode_text(name)) > 1]
+    words = [*names, *task.hints][-config.max_hints :]
+    if not words:
+        return None
+    return favour(words, whisper.encode_text, config.hint_bonus, config.hint_next_bonus)
 
 
 def believes(reading: Reading, config: SecondPassConfig) -> bool:

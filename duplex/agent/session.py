@@ -182,6 +182,8 @@ class ClientState:
     hears_out_since: int | None = None
     # Whether the agent's words are spoken.
     speaks: bool = True
+    # Words that the user may well say.
+    hints: list[str] = field(default_factory=list)
     # How far the user has heard the agent's voice, on the session's clock.
     playback_ms: int | None = None
     voice: str = voices.DEFAULT
@@ -201,6 +203,8 @@ class Session:
     temperature: float | None = None
     # Whether its ticks come on a clock: then what is done beside them is taken when it is there.
     is_real_time: bool = False
+    # Names in the instructions.
+    names: list[str] = field(default_factory=list)
     tick: int = 0
     grammar: Grammar = field(default_factory=Grammar)
     # The user said something to the agent that it has not answered.

@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from duplex.model import biasing
+from duplex.model.biasing import FavouredWords
 from duplex.model.ctranslate2 import read_tensors
 from duplex.model.features import BANDS
 
@@ -253,11 +255,18 @@ class Whisper(nn.Module):
         return [float(found[i, : len(row)].sum()) for i, row in enumerate(rows)]
 
     @torch.inference_mode()
-    def decode(self, h: Tensor, max_tokens: int, draft: Sequence[int] = ()) -> "Reading":
+    def decode(
+        self,
+        h: Tensor,
+        max_tokens: int,
+        draft: Sequence[int] = (),
+        favoured: FavouredWords | None = None,
+    ) -> "Reading":
         """The greedy transcript of the clip h [1, S, W]; it ends where it repeats itself.
 
         draft: how it may begin, such as an earlier reading of the same clip. It is read in one
         pass and kept as far as it is right, so that the transcript is the same without it.
+        favoured: words that are likely; what they gain is no part of the log-probabilities.
         """
         lone_space = 220  # A token that never begins a transcript.
         state = self.decoder.initial_state(h, self.silent_rest(h.shape[1]))
@@ -268,6 +277,7 @@ class Whisper(nn.Module):
         tokens: list[int] = []
         log_probs: list[float] = []
         loops = False
+        begun: list[biasing.Trie] = []
         while len(tokens) < max_tokens:
             if place == len(rows):
                 rows = self._logits(tokens[-1:], state)
@@ -279,6 +289,13 @@ class Whisper(nn.Module):
                 row[[self.end, lone_space]] = -torch.inf
             scores = row.log_softmax(-1)
             token = int(scores.argmax())
+            if favoured is not None:
+                gains = biasing.bonuses(favoured, begun)
+                gains.setdefault(token, 0.0)
+                sums = scores[[*gains]].tolist()
+                found = zip(gains, sums, strict=True)
+                token = max(found, key=lambda one: one[1] + gains[one[0]])[0]
+                begun = biasing.advance(favoured, begun, token)
             log_probs.append(float(scores[token]))
             if token == self.end:
                 break

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +12,20 @@ from duplex.agent import AgentConfig, TurnPolicy
 from duplex.agent.config import RescoringConfig, SecondPassConfig
 from duplex.agent.loader import LoadOptions, load_second_pass
 from duplex.agent.pending_words import PendingToken
-from duplex.agent.second_pass import SILENCE, SecondPass, TurnReading, read, written
+from duplex.agent.second_pass import (
+    SILENCE,
+    SecondPass,
+    Task,
+    TurnReading,
+    likely_words,
+    names_in,
+    read,
+    written,
+)
 from duplex.audio import TICK_SAMPLES
 from duplex.errors import WeightsError
 from duplex.events import transcribe
+from duplex.model.biasing import FavouredWords
 from duplex.model.features import BANDS
 from duplex.model.kv_cache import TEXT
 from duplex.model.tokens import FIRST_TEXT_ID, USER, USER_END
@@ -41,12 +52,17 @@ class Reader:
         self.gate = gate
         self.clips: list[torch.Tensor] = []
         self.drafts: list[list[int]] = []
+        self.favoured: list[FavouredWords | None] = []
 
     def encode(self, power: torch.Tensor) -> torch.Tensor:
         self.clips.append(power)
         return power
 
-    def decode(self, h: torch.Tensor, max_tokens: int, draft: list[int]) -> Reading:
+    def encode_text(self, text: str) -> list[int]:
+        return [*text.encode()][:4]
+
+    def decode(self, h: torch.Tensor, max_tokens: int, draft: list[int], favoured) -> Reading:
+        self.favoured.append(favoured)
         if self.gate is not None:
             assert self.gate.wait(timeout=30)
         self.drafts.append(draft)
@@ -80,7 +96,7 @@ SOUND = [torch.full((8, BANDS), SILENCE)] * 5
 )
 def test_what_is_believed(found, words):
     """Where nothing is, there is a score for each of the first pass's readings."""
-    turn = read(Reader(found, scores=[-3.0, -2.0]), SOUND, [7], ["hi", "high"], CONFIG)
+    turn = read(Reader(found, scores=[-3.0, -2.0]), Task(SOUND, [7], ["hi", "high"]), CONFIG)
     assert turn.is_believed == (words is not None)
     if turn.is_believed:
         assert " ".join(turn.words) == words
@@ -92,9 +108,37 @@ def test_what_is_believed(found, words):
 
 def test_a_reading_of_tiny_whisper():
     """The real network; silence is put behind the sound, and a reading cannot be endless."""
-    turn = read(tiny_whisper(), SOUND, [], ["hi", "you"], replace(CONFIG, tokens_per_s=0.0))
+    task = Task(SOUND, hypotheses=["hi", "you"], hints=["Duplex"])
+    turn = read(tiny_whisper(), task, replace(CONFIG, tokens_per_s=0.0))
     assert not turn.is_believed and len(turn.scores) == 2
     assert all(score < 0 for score in turn.scores.values())
+
+
+def test_names_are_favoured_that_were_read_or_said_and_words_that_the_client_gave():
+    """A name of one token is common, and would be heard in place of what sounds alike."""
+    reader = Reader(reading("Hi."))
+    agent, script = listening_agent(reader, [USER, *text(" hi")])
+    session = agent.sessions[0]
+    assert session.names == ["Duplex"]
+    session.reply.text = "She is called Ann, or X. Her dog is Rex."
+    agent.hint(0, ["a"])
+    run(agent, script, 6)
+    trie = reader.favoured[0].trie
+    starts = {bytes(reader.encode_text(word)[:1]) for word in ("Duplex", "Ann", "Rex", "a", "A")}
+    assert {bytes([token]) for token in trie} == starts
+    assert likely_words(reader, Task(SOUND, names=["R"]), CONFIG) is None
+
+
+@pytest.mark.parametrize(
+    ("written_text", "names"),
+    [
+        ("You are Duplex, a friendly voice.", ["Duplex"]),
+        ("Rome. I'm in Italy; Anna Smith is not", ["Italy", "Anna", "Smith"]),
+        ("nobody", []),
+    ],
+)
+def test_names_in_a_text(written_text, names):
+    assert names_in(written_text) == names
 
 
 def test_words_are_written_as_the_first_pass_writes_them():
@@ -301,6 +345,9 @@ class Words:
     """A tokenizer whose every token is a word."""
 
     words = ("Hi,", "you", "see", "2", "trees.")
+
+    def encode(self, text: str, add_special_tokens: bool) -> SimpleNamespace:
+        return SimpleNamespace(ids=[1])
 
     def decode(self, tokens: list[int]) -> str:
         return " ".join(self.words[token % len(self.words)] for token in tokens)
