@@ -6,7 +6,7 @@ import numpy as np
 
 from duplex.audio import TICK_SAMPLES
 from duplex.events import AgentInterface
-from duplex.serving.commands import SetPlaybackPosition, Start, apply
+from duplex.serving.commands import Hint, SetPlaybackPosition, Start, apply
 from duplex.serving.engine import Engine
 from duplex.serving.native import event_fields
 from duplex.serving.session import ClientSession
@@ -63,6 +63,8 @@ class LockstepSession:
         agent.open(0, seed=start.seed or 0, instructions=start.instructions)
         if voice := start.set_voice():
             apply(voice, agent, 0)
+        if start.hints:
+            apply(Hint(start.hints), agent, 0)
 
     async def push(self, samples: np.ndarray) -> None:
         """User audio of one whole tick, float32 [1920]."""

@@ -151,6 +151,7 @@ def _add_voice_arguments(parser: argparse.ArgumentParser) -> None:
     add("--instructions", help="what the agent shall keep in mind")
     add("--voice", choices=list(voices.VOICES), help=f"who speaks (default {voices.DEFAULT})")
     add("--speed", type=float, metavar="X", help="times the usual speaking rate, 0.5 to 1.5")
+    add("--hints", nargs="+", default=[], metavar="WORD", help="words that you may well say")
     add("--seed", type=int, help="seed of the agent's sampling")
 
 
@@ -289,7 +290,13 @@ def _talk(args: argparse.Namespace, load: Callable) -> None:
     if args.fast and not questions:
         raise UsageError("--fast is for recorded questions; give --input or --recorded")
     config = talk.TalkConfig(
-        start=Start(args.instructions, args.seed, voice=args.voice, speed=args.speed),
+        start=Start(
+            args.instructions,
+            args.seed,
+            voice=args.voice,
+            speed=args.speed,
+            hints=tuple(args.hints),
+        ),
         server=args.server,
         api_key=args.api_key,
         questions=questions,

@@ -325,6 +325,9 @@ class AgentInterface(Protocol):
     def take_turns(self, slot: int, wanted: TurnTaking) -> None:
         """Take turns in this session as its client wants it."""
 
+    def hint(self, slot: int, words: list[str]) -> None:
+        """Favour these words, in place of those before, where the user's are recognised."""
+
     def end_turn(self, slot: int) -> None:
         """End the user's turn once all that was said so far is heard."""
 

@@ -104,6 +104,9 @@ class TinyAgent:
         self.calls.append(("take_turns", slot, wanted))
         self.states[slot].wanted = wanted
 
+    def hint(self, slot: int, words: list[str]) -> None:
+        self.calls.append(("hint", slot, words))
+
     def end_turn(self, slot: int) -> None:
         self.calls.append(("end_turn", slot))
         self.states[slot].request = "end"

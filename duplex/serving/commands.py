@@ -30,6 +30,8 @@ class Start:
     speed: float | None = None
     # The form of binary messages, both ways: "pcm16" or "opus".
     audio: str = "pcm16"
+    # Words that the user may well say.
+    hints: tuple[str, ...] = ()
 
     def set_voice(self) -> "SetVoice | None":
         """The voice that is wanted from the beginning; None where it is the usual one."""
@@ -61,6 +63,13 @@ class SetVoice:
 
     voice: str
     speed: float
+
+
+@dataclass(frozen=True)
+class Hint:
+    """Words that the user may well say, in place of those before."""
+
+    words: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -156,6 +165,7 @@ AgentCommand = (
     | Stop
     | Answer
     | TakeTurns
+    | Hint
     | Forget
     | EndTurn
     | AbandonTurn
@@ -191,6 +201,8 @@ def apply(command: AgentCommand, agent: AgentInterface, slot: int) -> None:
             agent.answer(slot, hears_out)
         case TakeTurns(wanted):
             agent.take_turns(slot, wanted)
+        case Hint(words):
+            agent.hint(slot, list(words))
         case EndTurn():
             agent.end_turn(slot)
         case AbandonTurn():

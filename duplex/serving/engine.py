@@ -46,6 +46,7 @@ from duplex.serving.clock import Beat, WallClock
 from duplex.serving.commands import (
     AgentCommand,
     Configure,
+    Hint,
     SetVoice,
     Start,
     TakeTurns,
@@ -370,6 +371,8 @@ class Engine:
             session.voice = command
         elif isinstance(command, TakeTurns):
             session.turns = command
+        elif isinstance(command, Hint):
+            session.hint = command
         elif isinstance(command, Write):
             session.has_begun = True
 
@@ -386,7 +389,7 @@ class Engine:
             self._open_slot(slot, session, gradually)
             raise
         finally:
-            for chosen in (session.voice, session.turns):
+            for chosen in (session.voice, session.turns, session.hint):
                 if chosen:
                     apply(chosen, self.agent, slot)
 

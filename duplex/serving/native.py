@@ -11,8 +11,8 @@ object in a text message; `tick`, `start_ms`, `end_ms` are on the session's cloc
 |        |                 |                           | comes first                               |
 | client | session.start   | instructions?, seed?,     | opens the session; only as the first      |
 |        |                 | temperature?, voice?,     | message; voice is one of those in         |
-|        |                 | speed?, audio? (pcm16,    | session.created, speed 0.5 to 1.5         |
-|        |                 | opus)                     |                                           |
+|        |                 | speed?, audio? (pcm16,    | session.created, speed 0.5 to 1.5, hints  |
+|        |                 | opus), hints?             | words that the user may well say          |
 | client | session.resume  | token, received           | goes on with a session after a lost       |
 |        |                 |                           | connection                                |
 | client | session.end     |                           | the client has finished; session.ended    |
@@ -102,6 +102,9 @@ SUBPROTOCOL = "duplex"
 MAX_MESSAGE_BYTES = 1 << 20
 # Characters of instructions.
 MAX_INSTRUCTIONS = 4_000
+# Words that are likely, and the characters of one.
+MAX_HINTS = 50
+MAX_HINT = 60
 # Characters of a text message for the conversation: it is read at the pace of ticks.
 MAX_TEXT = 1_000
 
@@ -318,8 +321,13 @@ def json_object(message: str) -> dict:
 
 
 def _start(fields: dict) -> Start:
-    _only(fields, "instructions", "seed", "temperature", "voice", "speed", "audio")
+    _only(fields, "instructions", "seed", "temperature", "voice", "speed", "audio", "hints")
     start = Start(**{name: value for name, value in fields.items() if name != "type"})
+    if not isinstance(start.hints, list | tuple) or len(start.hints) > MAX_HINTS:
+        raise ProtocolError(f"hints is a list of at most {MAX_HINTS} words")
+    if not all(_is_text(word, 1, MAX_HINT) for word in start.hints):
+        raise ProtocolError(f"a hint is a text of 1 to {MAX_HINT} characters")
+    start = dataclasses.replace(start, hints=tuple(start.hints))
     instructions = start.instructions
     if instructions is not None and not _is_text(instructions, 0, MAX_INSTRUCTIONS):
         raise ProtocolError(f"instructions is a text of at most {MAX_INSTRUCTIONS} characters")

@@ -4,6 +4,7 @@ A field that is known is either in force or refused by name; what this server ha
 passed over, and the report says what is in force instead. The names of the beta API are taken too.
 """
 
+import re
 from dataclasses import dataclass, replace
 
 from duplex import voices
@@ -51,6 +52,8 @@ class Config:
     turn_detection: dict | None = None
     # Pieces of words in one response; None: as many as the agent likes.
     max_output_tokens: int | None = None
+    # Words that are likely, as the client writes them.
+    transcription_prompt: str = ""
 
     @property
     def finds_turns(self) -> bool:
@@ -106,7 +109,24 @@ def updated(config: Config, session: dict) -> Config:
         output_format=_format(object_at(session, "audio.output"), config.output_format, "output"),
         turn_detection=_turn_detection(hearing, config.turn_detection),
         max_output_tokens=max_tokens(session, config.max_output_tokens, "session"),
+        transcription_prompt=_transcription_prompt(hearing, config.transcription_prompt),
     )
+
+
+def _transcription_prompt(hearing: dict, usual: str) -> str:
+    """What transcription.prompt asks for. Raises Refused."""
+    wanted = object_at(hearing, "transcription").get("prompt", usual) or ""
+    if not isinstance(wanted, str) or len(wanted) > MAX_TEXT:
+        text = f"prompt is a text of at most {MAX_TEXT} characters"
+        raise Refused("invalid_value", text, "session.audio.input.transcription.prompt")
+    return wanted
+
+
+def hints(config: Config) -> tuple[str, ...]:
+    """The words of a prompt that are a list of words; a sentence in it is passed over."""
+    longest = 4  # Words of one entry: a name, a title.
+    parts = (part.strip(" .") for part in re.split(r"[,;\n]", config.transcription_prompt))
+    return tuple(part for part in parts if part and len(part.split()) <= longest)[:50]
 
 
 def modality(fields: dict, usual: str, where: str) -> str:
@@ -233,10 +253,13 @@ def _modern(session: dict) -> dict:
 
 def report(config: Config, session_id: str) -> dict:
     """The session as clients see it: nothing stands in it that is not in force."""
+    transcription = {"model": "duplex", "language": "en"}
+    if config.transcription_prompt:
+        transcription["prompt"] = config.transcription_prompt
     hearing = {
         "format": openai_audio.form(config.input_format),
         # Every turn is transcribed, by the agent's own ears.
-        "transcription": {"model": "duplex", "language": "en"},
+        "transcription": transcription,
         "noise_reduction": None,
         "turn_detection": config.turn_detection,
     }

@@ -25,6 +25,7 @@ from duplex.serving.commands import (
     Commit,
     Configure,
     EndTurn,
+    Hint,
     Mark,
     SetPlaybackPosition,
     SetVoice,
@@ -153,6 +154,8 @@ class OpenAIRealtime:
             self._responses.usage.input_text += tokens
         if (config.voice, config.speed) != (before.voice, before.speed):
             commands.append(SetVoice(config.voice, config.speed))
+        if openai_config.hints(config) != openai_config.hints(before):
+            commands.append(Hint(openai_config.hints(config)))
         if not self._responses.request:
             commands += self._take(self._usual_taking())
         return commands, [event("session.updated", session=self._report())]

@@ -16,6 +16,7 @@ from duplex.serving.commands import (
     Clear,
     Commit,
     End,
+    Hint,
     Mark,
     SetVoice,
     Start,
@@ -56,9 +57,10 @@ class ClientSession:
         self.has_begun = False
         # Why the session ends with the turn that is going on.
         self.draining: str | None = None
-        # The voice in use, and how turns are taken, if the client chose.
+        # The voice in use, how turns are taken, and likely words, if the client chose.
         self.voice: SetVoice | None = None
         self.turns: TakeTurns | None = None
+        self.hint: Hint | None = None
         self.closing = False
         self.ticks = 0
         self.late_ticks = 0
@@ -80,6 +82,8 @@ class ClientSession:
         self._told = self.counts()
         if voice := start.set_voice():
             self.enqueue_command(voice)
+        if start.hints:
+            self.enqueue_command(Hint(start.hints))
 
     # For the owner.
 

@@ -10,7 +10,7 @@ from duplex.audio import TICK_MS, TICK_S, TICK_SAMPLES
 from duplex.errors import EngineFull, EngineStopped
 from duplex.events import Error
 from duplex.serving.clock import Beat
-from duplex.serving.commands import Answer, Configure, SetPlaybackPosition, Start, Stop, Write
+from duplex.serving.commands import Answer, Configure, Hint, SetPlaybackPosition, Start, Stop, Write
 from duplex.serving.limits import EngineLimits
 from tests.helpers import (
     QUIET,
@@ -104,6 +104,22 @@ def test_the_agent_is_told_that_its_sessions_have_a_clock(clock):
     agent = Told(1)
     drive_engine(test, agent, clock)
     assert agent.calls[-1] == ("real time", True)
+
+
+def test_likely_words_outlive_new_instructions(clock):
+    """Those of the start, and a client's later ones."""
+
+    async def test(engine):
+        session = await engine.open(Start(hints=("Zorblax",)))
+        await beat(clock, session)
+        session.enqueue_command(Configure("be kind"))
+        session.enqueue_command(Hint(("Ann", "Rex")))
+        await beat(clock, session)
+
+    agent = TinyAgent(1)
+    drive_engine(test, agent, clock)
+    hints = [call[1:] for call in agent.calls if call[0] == "hint"]
+    assert hints == [(0, ["Zorblax"]), (0, ["Zorblax"]), (0, ["Ann", "Rex"])]
 
 
 def test_late_audio_is_heard_later_and_silence_counted(clock):

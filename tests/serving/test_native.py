@@ -72,7 +72,13 @@ def test_wire_json_has_no_other_messages():
     assert set(GOLDEN["server"]) == set(SERVER_TEXT) and set(GOLDEN["client"]) == set(CLIENT_TEXT)
 
 
-@pytest.mark.parametrize("start", [Start(), Start("Be brief.", 7), Start(voice="oak", speed=1.2)])
+HINTS = ("Zorblax", "smart mirror")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [Start(), Start("Be brief.", 7), Start(voice="oak", speed=1.2), Start(hints=HINTS)],
+)
 def test_start_is_read_back(start):
     assert native.decode_client(native.encode_start(start)) == start
 
@@ -91,6 +97,12 @@ def test_start_is_read_back(start):
 )
 def test_client_message_means_a_command(name, command):
     assert native.decode_client(GOLDEN["client"][name]) == command
+
+
+@pytest.mark.parametrize("hints", ["Zorblax", [""], [7], ["x" * 61], ["x"] * 51, None])
+def test_hints_are_a_few_short_words(hints):
+    with pytest.raises(ProtocolError, match="hint"):
+        native.decode_client(native.encode_object({"type": "session.start", "hints": hints}))
 
 
 def test_client_that_comes_back_gets_what_it_missed():

@@ -8,7 +8,7 @@ import pytest
 
 from duplex.audio import TICK_SAMPLES
 from duplex.events import Event, TurnTaking
-from duplex.serving.commands import Audio, Configure, SetVoice, TakeTurns
+from duplex.serving.commands import Audio, Configure, Hint, SetVoice, TakeTurns
 from duplex.serving.openai_config import SEMANTIC, SERVER
 from tests.helpers import tone
 from tests.serving.openai_client import Client
@@ -176,6 +176,20 @@ def test_session_speaks_with_a_telephone():
 def test_voice_may_be_an_object():
     _, session = Client().update(audio={"output": {"voice": {"id": "oak"}}})
     assert session["audio"]["output"]["voice"] == "oak"
+
+
+def test_words_of_a_transcription_prompt_are_favoured():
+    """A list of words; the session shows what was asked for, and sentences favour nothing."""
+    client = Client()
+    prompt = "Zorblax, smart mirror; Ann\nExpect words that have to do with technology."
+    hearing = {"transcription": {"model": "whisper-1", "prompt": prompt}}
+    commands, session = client.update(audio={"input": hearing})
+    assert commands == [Hint(("Zorblax", "smart mirror", "Ann"))]
+    assert session["audio"]["input"]["transcription"]["prompt"] == prompt
+    commands, _ = client.update(audio={"input": {"transcription": {"prompt": None}}})
+    assert commands == [Hint(())]
+    wrong = {"audio": {"input": {"transcription": {"prompt": 7}}}}
+    assert client.refused("session.update", session=wrong)[0] == "invalid_value"
 
 
 @pytest.mark.parametrize("way", ["query", "update"])
