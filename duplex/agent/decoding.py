@@ -148,24 +148,30 @@ class Decoder:
             symbol, client.request = next_for_request(client.request, seen, session.policy)
             if symbol is not None:
                 return symbol
-        if not awaits_reading(seen, session.policy):
-            return self._choose(session, scores, seen)
+        policy = session.policy
+        if client.request == AGENT and not seen.agent_open:
+            # The answer is asked for and waits; it does not begin by itself meanwhile.
+            policy = replace(policy, answers_unasked=False)
+        if not awaits_reading(seen, policy):
+            return self._choose(session, scores, seen, policy)
         # The turn's end waits for the second pass, but that the LM wants it now is kept in mind.
-        symbol = self._choose(session, scores, _unheld(seen))
+        symbol = self._choose(session, scores, _unheld(seen), policy)
         if symbol not in (USER_END, ASIDE):
             return symbol
         turn = session.user.second
         turn.held_tick = session.tick if turn.held_tick is None else turn.held_tick
         return NEXT
 
-    def _choose(self, session: Session, scores: torch.Tensor, seen: Observation) -> int:
+    def _choose(
+        self, session: Session, scores: torch.Tensor, seen: Observation, policy: TurnPolicy
+    ) -> int:
         """The best symbol, or one that is drawn, of those that are allowed."""
-        choice = allowed(seen, session.policy)
+        choice = allowed(seen, policy)
         if choice == Allowed(bits(END), Text.NONE):
             return END
-        pending = pending_words.writable_tokens(session.user.pending, session.policy)
+        pending = pending_words.writable_tokens(session.user.pending, policy)
         is_speech = session.grammar.stream == AGENT
-        favour(scores, choice, bias(seen, session.policy), pending, session.policy)
+        favour(scores, choice, bias(seen, policy), pending, policy)
         if not is_speech:  # nothing is written but what was recognised, and always the best
             candidates = [*range(FIRST_TEXT_ID)]
             if choice.text == Text.PENDING:

@@ -160,3 +160,14 @@ def test_question_that_was_written_is_answered_only_on_request():
     assert run(agent, 8) == []
     agent.answer(0, hears_out=True)
     assert kinds(run(agent, 8)) == ["agent_started"]
+
+
+def test_asked_answer_does_not_begin_by_itself_before_all_is_heard():
+    agent, script = scripted_agent([], symbols_per_tick=2)
+    agent.open(0)
+    agent.answer(0, hears_out=True)
+    for _ in range(POLICY.max_hearing_out_ticks - 1):
+        # The LM wants to answer, and somebody has just spoken.
+        script.symbols = [AGENT]
+        agent.sessions[0].user.activity.silence_ticks = 0
+        assert run(agent, 1) == []

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from duplex.agent import AgentConfig
-from duplex.model.tokens import END
+from duplex.model.tokens import AGENT, END
 from tests.agent.test_client_policy import kinds, run
 from tests.tiny_speech_agent import scripted_agent, text, tiny_agent
 
@@ -46,7 +46,8 @@ def test_new_instructions_stand_where_the_old_ones_stood(words):
 
 
 def test_instructions_of_one_turn_make_way_for_the_old_ones():
-    agent, script = scripted_agent([], symbols_per_tick=2)
+    # The LM wants to answer all the while.
+    agent, script = scripted_agent([AGENT], symbols_per_tick=2)
     agent.open(0, instructions="You are Rosie.")
     own = prompt(agent)
     agent.instruct(0, "Say hello to everybody who is here.", is_for_turn=True)
