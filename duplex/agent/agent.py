@@ -457,6 +457,8 @@ class Agent:
         turn_sound.withdraw(old.second)
         self.context.flush(slot, session.inputs)
         kv_cache.drop(self.context.cache, slot, [position for position, _ in old.transcribed])
+        # The encoder would still know the sound of a word that is not recognised yet.
+        self.recognition.reset(slot)
         session.user = UserTurn(activity=old.activity, last_token_tick=old.last_token_tick)
         session.budget.draft_response = []
         if session.grammar.user_open and session.client.request != AGENT:

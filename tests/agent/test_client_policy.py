@@ -135,7 +135,10 @@ def test_abandoned_turn_is_forgotten():
     run(agent, 6, " hi")
     positions = [position for position, _ in agent.sessions[0].user.transcribed]
     assert positions
+    forgotten = []
+    agent.recognition.reset = forgotten.append
     agent.abandon_turn(0)
+    assert forgotten == [0]
     assert not np.isin(agent.context.cache.position[0], positions).any()
     [ended] = [event for event in run(agent, 1) if event.kind == "user_ended"]
     assert ended.to == "other" and not agent.sessions[0].answer_due
