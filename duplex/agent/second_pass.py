@@ -80,6 +80,8 @@ class SecondPass:
         self.rescoring = rescoring
         self.config = config
         self.forms = surface_forms(rescoring.recognition.lexicon)
+        # What was submitted and is perhaps not read yet.
+        self.jobs: list[Future] = []
         self.worker = ThreadPoolExecutor(1, "second-pass", initializer=_begin_thread)
 
     def warm_up(self) -> None:
@@ -106,9 +108,17 @@ class SecondPass:
             self._submit(session, is_awaited=False)
 
     def _submit(self, session: Session, is_awaited: bool) -> None:
-        """A job for the thread; one of the same session that it has not begun is dropped."""
+        """A job for the thread; one of the same session that it has not begun is dropped.
+
+        On a clock there is none where the thread has too much to do to be in time.
+        """
         turn = session.user.second
         turn_sound.withdraw(turn)
+        turn.is_submitted = is_awaited
+        turn.ticks_unread = 0
+        self.jobs = [job for job in self.jobs if not job.done()]
+        if session.is_real_time and len(self.jobs) >= self.config.max_jobs:
+            return
         texts = []
         if not turn.final_tokens:
             found = self.rescoring.hypotheses(session.user.beam)
@@ -119,8 +129,7 @@ class SecondPass:
         frame = session.user.beam.frame
         turn.submission = Submission(job, session.tick, frame, is_awaited)
         turn.submitted_frame = frame
-        turn.is_submitted = is_awaited
-        turn.ticks_unread = 0
+        self.jobs.append(job)
 
     def read_turn(self, slot: int, session: Session, events: list[Event]) -> None:
         """Take the reading that has come, if the turn can be read again now."""

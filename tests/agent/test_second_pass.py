@@ -261,6 +261,23 @@ def test_in_real_time_a_reading_is_taken_when_it_is_there():
     assert corrections(step(agent, script)) == [(9, " Hi, you!")]
 
 
+@pytest.mark.parametrize("real_time", [True, False])
+def test_nobody_waits_for_a_thread_that_has_too_much_to_do(real_time):
+    """On a clock; without one it takes as long as it takes."""
+    gate = threading.Event()
+    agent, script = listening_agent(
+        Reader(reading("Hi, you!"), gate=gate), [USER, *text(" hi")], real_time=real_time
+    )
+    busy = [agent.second_pass.worker.submit(gate.wait, 30) for _ in range(CONFIG.max_jobs)]
+    agent.second_pass.jobs = list(busy)
+    events = run(agent, script, 3)
+    assert (agent.sessions[0].user.second.submission is None) == real_time
+    gate.set()
+    events += run(agent, script, 9)
+    expected = [] if real_time else [" Hi, you!"]
+    assert [words for _, words in corrections(events)] == expected
+
+
 @pytest.mark.parametrize("wanted", [1, 2])
 def test_an_end_that_was_wanted_while_the_turn_waited_is_wanted_at_that_moment(wanted):
     """The LM is told of no silence but that before it wanted the end."""
