@@ -189,6 +189,14 @@ def _add_agent_arguments(parser: argparse.ArgumentParser) -> None:
         help="Whisper that reads the user's turns again: tiny, base, off or a folder in "
         "CTranslate2's format (default: tiny if it can be fetched)",
     )
+    add(
+        "--mind",
+        default="small",
+        metavar="MIND",
+        help="what thinks of the answers: small (the agent's own LM), large (Qwen2.5 1.5B beside "
+        "it; needs the extra 'mind'), medium (0.5B), a GGUF file, or the URL of an "
+        "OpenAI-compatible server, http://HOST:PORT/v1#MODEL (default %(default)s)",
+    )
     add("--offline", action="store_true", help="never fetch weights")
     add("--verbose", action="store_true", help="tell more on stderr")
 
@@ -226,6 +234,7 @@ def load_agent(args: argparse.Namespace, slots: int, cancel_echo: bool = True):
             backbone=args.backbone,
             threads=args.threads,
             second_pass=args.second_pass,
+            mind=args.mind,
         )
     except FileNotFoundError as error:
         raise UsageError(

@@ -40,6 +40,10 @@ class WeightsError(DuplexError):
     """Base weights cannot be fetched or stored."""
 
 
+class MindError(DuplexError):
+    """A large mind cannot be had, or cannot go on."""
+
+
 class BackboneError(DuplexError):
     """A file holds no language model of the kind that is wanted."""
 

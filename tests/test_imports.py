@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LAYERS = ("agent", "bench", "client", "cpu", "model", "serving", "training")
+LAYERS = ("agent", "bench", "client", "cpu", "mind", "model", "serving", "training")
 NEVER = {
     "root": {*LAYERS},
-    "model": {"agent", "bench", "client", "cpu", "serving", "training"},
-    "cpu": {"agent", "bench", "client", "serving", "training"},
+    "model": {"agent", "bench", "client", "cpu", "mind", "serving", "training"},
+    "mind": {"agent", "bench", "client", "cpu", "model", "serving", "training"},
+    "cpu": {"agent", "bench", "client", "mind", "serving", "training"},
     "agent": {"bench", "client", "serving", "training"},
-    "serving": {"agent", "bench", "client", "cpu", "model", "training"},
-    "client": {"agent", "bench", "cpu", "model", "training"},
+    "serving": {"agent", "bench", "client", "cpu", "mind", "model", "training"},
+    "client": {"agent", "bench", "cpu", "mind", "model", "training"},
     "bench": {"training"},
     "training": {"serving"},
 }

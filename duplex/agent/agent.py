@@ -17,6 +17,7 @@ from duplex.agent import memory, turn_sound
 from duplex.agent.client_policy import for_client
 from duplex.agent.config import AgentConfig
 from duplex.agent.decoding import Decoder
+from duplex.agent.dictation import Dictation
 from duplex.agent.faults import isolate_fault
 from duplex.agent.lm_context import LMContext, LMCounts, take_deferred
 from duplex.agent.recognition import Recognition, open_canceller
@@ -28,6 +29,7 @@ from duplex.agent.speculation import Speculation, SpeculationCounts
 from duplex.agent.turn_policy import TurnPolicy, symbol_budget
 from duplex.audio import TICK_SAMPLES
 from duplex.events import Event, TurnTaking
+from duplex.mind.thinker import Thinker
 from duplex.model import kv_cache
 from duplex.model.parts import Parts
 from duplex.model.tokens import (
@@ -54,7 +56,9 @@ class Agent:
         slots: int,
         config: AgentConfig | None = None,
         policy: TurnPolicy | None = None,
+        thinker: Thinker | None = None,
     ):
+        """thinker: a large mind, whose words the agent says; without one it says its own."""
         self.parts = parts
         self.slots = slots
         self.config = config or AgentConfig()
@@ -74,13 +78,26 @@ class Agent:
         self.speculation = Speculation(
             self.context, self.response, parts.draft, self.config, self.policy
         )
+        self.thinker = thinker
+        self.dictation = None
+        if thinker is not None:
+            self.dictation = Dictation(thinker, self.tokenizer, self.config.mind)
         self.decoder = Decoder(
-            self.context, self.recognition, self.response, self.config, self.speculation.counts
+            self.context,
+            self.recognition,
+            self.response,
+            self.config,
+            self.speculation.counts,
+            self.dictation,
         )
 
     def with_slots(self, slots: int) -> "Agent":
         """Another agent of the same parts, and no session."""
-        return Agent(self.parts, slots, self.config, self.policy)
+        return Agent(self.parts, slots, self.config, self.policy, self.thinker)
+
+    def with_thinker(self, thinker: Thinker) -> "Agent":
+        """Another agent of the same parts, which says this large mind's words."""
+        return Agent(self.parts, self.slots, self.config, self.policy, thinker)
 
     # The order of a tick.
 
@@ -110,6 +127,9 @@ class Agent:
         prefilling = [slot for slot in active if self.is_prefilling(slot)]
         active = [slot for slot in active if slot not in prefilling]
         self._read_again(active, power, events)
+        if self.dictation is not None:
+            for slot in active:
+                isolate_fault(events[slot], self.dictation.step, self.sessions[slot])
 
         for slot in active:
             isolate_fault(events[slot], self._read_instructions, slot)
@@ -243,6 +263,8 @@ class Agent:
 
         # A turn was expected to end and did not: draft the response for the tick in which it will.
         for slot in scores:
+            if sessions[slot].mind.thought is not None:
+                continue
             if proposals[slot][:1] == [USER_END] and not sessions[slot].budget.drawn:
                 ahead = slot, sessions[slot], hidden[slot][2:], vectors[slot], deadline
                 isolate_fault(events[slot], self.speculation.draft_response_ahead, *ahead)
@@ -290,6 +312,8 @@ class Agent:
         session.names = names_in(instructions or INSTRUCTIONS)
         session.inputs.prompt = prompt
         self.sessions[slot] = session
+        if self.dictation is not None:
+            self.dictation.open(session, instructions or INSTRUCTIONS)
         self.context.begin_prompt(slot, len(prompt))
         if not gradually:
             self.context.prefill(slot, prompt)
@@ -310,6 +334,8 @@ class Agent:
         session = self.sessions.pop(slot, None)
         if session is not None:
             turn_sound.withdraw(session.user.second)
+            if self.dictation is not None:
+                self.dictation.drop(session)
         self.context.reset(slot)
         self.recognition.reset(slot)
         self.response.close(slot)
@@ -345,6 +371,8 @@ class Agent:
         session = self.sessions[slot]
         if role == "system":
             self._queue_text(session, self._system_turn(text), name)
+            if self.dictation is not None:
+                self.dictation.write(session, role, text, name)
             return
         is_user = role == "user"
         before = USER if is_user else AGENT
@@ -352,6 +380,8 @@ class Agent:
         self._queue_text(session, [before, *self._encode(" " + text.strip()), after], name)
         session.grammar = advance(advance(session.grammar, before), after)
         session.answer_due = is_user and (is_answered or session.answer_due)
+        if self.dictation is not None:
+            self.dictation.write(session, role, text, name)
 
     def _queue_text(self, session: Session, tokens: list[int], name: str | None) -> None:
         session.inputs.text += tokens
@@ -370,6 +400,8 @@ class Agent:
         session.instructions = new_instructions.begin(
             self.context, slot, session.instructions, tokens, is_for_turn
         )
+        if self.dictation is not None:
+            self.dictation.instruct(session, instructions, is_for_turn)
 
     def _read_instructions(self, slot: int) -> None:
         """Read on in new instructions, or return to the session's own after a turn."""
@@ -409,6 +441,7 @@ class Agent:
             ]
             queue.text = [token for token, _ in kept]
             queue.text_names = [name for _, name in kept]
+        session.mind.conversation.forget((kind, key))
         positions = memory.take(session.memory, (kind, key))
         if positions:
             self.context.flush(slot, queue)
@@ -475,7 +508,10 @@ class Agent:
 
     def truncate(self, slot: int, heard_ms: int) -> None:
         """The LM forgets the words of the agent's last turn whose voice ended after this time."""
-        unheard = self.response.truncate(self.sessions[slot], heard_ms)
+        session = self.sessions[slot]
+        if self.dictation is not None:
+            self.dictation.truncate(session, self.response.first_unheard(session, heard_ms))
+        unheard = self.response.truncate(session, heard_ms)
         kv_cache.drop(self.context.cache, slot, unheard)
 
     def _encode(self, text: str) -> list[int]:
@@ -518,7 +554,7 @@ class Agent:
         for (_, kind, _, was_accepted), number in list(counts.outcomes.items()):
             proposed[kind] = proposed.get(kind, 0) + number
             accepted[kind] = accepted.get(kind, 0) + number * was_accepted
-        return {
+        found = {
             "lm_calls": self.context.counts.calls,
             "lm_seconds": self.context.counts.seconds,
             "calls_saved": counts.calls_saved,
@@ -528,3 +564,4 @@ class Agent:
             "guesses": proposed,
             "guesses_right": accepted,
         }
+        return found | (self.dictation.metrics() if self.dictation is not None else {})

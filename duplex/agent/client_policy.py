@@ -27,4 +27,7 @@ def for_client(policy: TurnPolicy, wanted: TurnTaking) -> TurnPolicy:
         end_timeout_ticks=max(silence_ticks, round(policy.end_timeout_ticks * factor)),
         max_voice_pause_ticks=policy.max_voice_pause_ticks if wanted.yields else 0,
         max_turn_tokens=min(policy.max_turn_tokens, wanted.max_tokens or policy.max_turn_tokens),
+        max_dictated_tokens=min(
+            policy.max_dictated_tokens, wanted.max_tokens or policy.max_dictated_tokens
+        ),
     )

@@ -40,6 +40,18 @@ class SecondPassConfig:
 
 
 @dataclass(frozen=True)
+class MindConfig:
+    """When a large mind is asked and waited for; the values are in TURN_TAKING.md."""
+
+    guess_ticks: int = 2  # of quiet, after which the turn may be over and is thought of
+    guesses_unread: bool = False  # also while the second pass still reads the turn
+    max_wait_ticks: int = 38  # of silence for its first word, then the duplex model answers
+    max_stall_ticks: int = 50  # without a word in mid-answer, then the turn ends
+    thought_ticks: int = 4  # that an answer takes where there is no clock
+    max_history_chars: int = 12_000  # of the conversation, without the instructions
+
+
+@dataclass(frozen=True)
 class AgentConfig:
     """Decoding of one agent, the same for all its sessions."""
 
@@ -70,3 +82,4 @@ class AgentConfig:
     max_call_positions: int = 40  # that a slot is fed in one call; a longer turn takes several
     rescoring: RescoringConfig = field(default_factory=RescoringConfig)
     second_pass: SecondPassConfig = field(default_factory=SecondPassConfig)
+    mind: MindConfig = field(default_factory=MindConfig)

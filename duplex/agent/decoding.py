@@ -7,11 +7,12 @@ import torch
 
 from duplex.agent import memory, pending_words
 from duplex.agent.config import AgentConfig
+from duplex.agent.dictation import Dictation
 from duplex.agent.faults import isolate_fault
 from duplex.agent.lm_context import LMContext
 from duplex.agent.recognition import Recognition
 from duplex.agent.response import Response
-from duplex.agent.session import Session, observe
+from duplex.agent.session import MindState, Session, observe
 from duplex.agent.speculation import SpeculationCounts
 from duplex.agent.turn_policy import (
     PENDING_TEXT,
@@ -51,12 +52,14 @@ class Decoder:
         response: Response,
         config: AgentConfig,
         counts: SpeculationCounts,
+        dictation: Dictation | None = None,
     ):
         self.context = context
         self.recognition = recognition
         self.response = response
         self.config = config
         self.counts = counts
+        self.dictation = dictation
         self.tokenizer = recognition.tokenizer
 
     def observe(self, slot: int, session: Session) -> Observation:
@@ -181,7 +184,10 @@ class Decoder:
             scores[FIRST_TEXT_ID:] = float("-inf")
         own = session.temperature
         temperature = self.config.temperature if own is None else own
-        return sample(scores, temperature, self.config.top_k, session.generator)
+        symbol = sample(scores, temperature, self.config.top_k, session.generator)
+        if session.mind.is_dictating and choice.text == Text.ANY:
+            return dictated(symbol, session.mind)
+        return symbol
 
     def apply_symbol(
         self, slot: int, session: Session, symbol: int, position: int, events: list[Event]
@@ -194,7 +200,10 @@ class Decoder:
         if symbol == USER or before.stream == USER:
             session.user.last_token_tick = session.tick
         if symbol == STOP:
+            text = session.reply.text
             unsaid = self.response.yield_turn(slot, session, events)
+            if self.dictation is not None:
+                self.dictation.stop(session, text[: len(text) - len(events[-1].text)])
             kv_cache.drop(self.context.cache, slot, unsaid)
         elif symbol == USER:
             if not before.user_open:
@@ -207,9 +216,13 @@ class Decoder:
                 session.answer_due = False
                 memory.begin(session.memory, "agent")
                 self.response.begin_turn(session)
+                if self.dictation is not None:
+                    self.dictation.begin_answer(session)
                 events.append(Event("agent_started", session.tick))
         elif symbol == END:
             self.response.finish_text(slot, session)
+            if self.dictation is not None:
+                self.dictation.end_answer(session)
         elif before.stream == USER:
             self._transcribe(session, symbol, position, events)
         else:
@@ -217,12 +230,16 @@ class Decoder:
             memory.add(session.memory, memory.last(session.memory, "agent"), [position])
             events.append(Event("said", session.tick, piece))
             self.response.push_text(slot, session, position, piece)
+            if self.dictation is not None:
+                self.dictation.say(session, symbol)
 
     def _end_user_turn(self, session: Session, is_for_agent: bool, events: list[Event]) -> None:
         positions = [position for position, _ in session.user.transcribed]
         memory.add(session.memory, memory.last(session.memory, "user"), positions)
         session.answer_due |= is_for_agent
         session.budget.draft_response = []
+        if self.dictation is not None:
+            self.dictation.end_user_turn(session, session.user.shown_text, is_for_agent)
         self.recognition.end_turn(session.user, is_for_agent)
         to = "agent" if is_for_agent else "other"
         events.append(Event("user_ended", session.tick, to=to))
@@ -241,6 +258,16 @@ class Decoder:
 def _unheld(seen: Observation) -> Observation:
     """As if no reading of the second pass were awaited."""
     return replace(seen, second_pass_ticks=0)
+
+
+def dictated(symbol: int, mind: MindState) -> int:
+    """What is said where the LM wants `symbol`: it yields and hears as it likes, but what it says
+    are the large mind's words."""
+    if symbol in (USER, STOP):
+        return symbol
+    if mind.tokens:
+        return mind.tokens[0]
+    return END if mind.is_complete else NEXT
 
 
 def favour(

@@ -12,6 +12,7 @@ from duplex.agent.config import AgentConfig
 from duplex.agent.turn_policy import TurnPolicy
 from duplex.checkpoint import load_config, load_tensors
 from duplex.errors import BackboneError, WeightsError
+from duplex.mind import load as mind
 from duplex.model.backbone import fill_lm, read_backbone
 from duplex.model.codec import load_codec
 from duplex.model.draft import Draft, DraftConfig
@@ -41,6 +42,8 @@ class LoadOptions:
     # The Whisper that reads turns again: "tiny", "base", a folder or "off"; None: tiny if it is
     # there or can be fetched.
     second_pass: str | None = None
+    # What thinks of the answers: see duplex.mind.load.
+    mind: str = "small"
 
     @property
     def format(self) -> str:
@@ -57,18 +60,20 @@ def load_agent(
 ) -> Agent:
     """The agent in `folder` (default: the one that ships), ready to step.
 
-    options: fields of LoadOptions. Raises WeightsError, BackboneError, FileNotFoundError.
+    options: fields of LoadOptions. Raises WeightsError, BackboneError, MindError,
+    FileNotFoundError.
     """
     # With one thread torch makes no pool of workers here: a second pool, for the thread that will
     # run the model, halves its speed.
     threads_of_torch = torch.get_num_threads()
     torch.set_num_threads(1)
     options = LoadOptions(**options)
+    thinker = mind.load_thinker(options.mind, options.offline)
     agent = Agent(load_parts(folder, options), slots, config, policy)
     if options.device == "cpu":
         agent.warm_up()
     torch.set_num_threads(threads_of_torch)
-    return agent
+    return agent if thinker is None else agent.with_thinker(thinker)
 
 
 def load_parts(folder: Path | None = None, options: LoadOptions | None = None) -> Parts:

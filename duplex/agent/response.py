@@ -128,13 +128,17 @@ class Response:
         Returns the LM's positions of those words.
         """
         reply = session.reply
-        first = min((begin for begin, end in reply.spoken if end > heard_ms), default=None)
+        first = self.first_unheard(session, heard_ms)
         if first is None:
             return []
         unheard = [position for position, begin in reply.tokens if begin >= first]
         reply.tokens = [token for token in reply.tokens if token[1] < first]
         reply.spoken = [word for word in reply.spoken if word[0] < first]
         return unheard
+
+    def first_unheard(self, session: Session, heard_ms: int) -> int | None:
+        """The first character of the last turn whose voice ended after this time, if any did."""
+        return min((begin for begin, end in session.reply.spoken if end > heard_ms), default=None)
 
     def update_pause(self, slot: int, session: Session) -> None:
         """Pause the voice while somebody near talks over it, or let it go on: see `pause_voice`."""

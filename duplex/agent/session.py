@@ -7,11 +7,13 @@ import torch
 
 from duplex import voices
 from duplex.agent import pending_words, speech_activity
+from duplex.agent.conversation import Conversation
 from duplex.agent.memory import Memory
 from duplex.agent.pending_words import PendingWords
 from duplex.agent.speech_activity import SpeechActivity
 from duplex.agent.turn_policy import LONG_AGO, NOBODY, Observation, TurnPolicy
 from duplex.echo import EchoCanceller
+from duplex.mind.thinker import Thought
 from duplex.model import beam_search
 from duplex.model.beam_search import BeamState
 from duplex.model.g2p import G2PState
@@ -192,6 +194,35 @@ class ClientState:
 
 
 @dataclass
+class MindState:
+    """What a large mind was asked, and its words that are not said yet; see dictation.py."""
+
+    conversation: Conversation = field(default_factory=Conversation)
+    # The session's own instructions, while those of one turn stand in their place.
+    own_instructions: str | None = None
+    thought: Thought | None = None
+    asked_tick: int = 0
+    # Whether it was asked before the user's turn was over.
+    is_guess: bool = False
+    # Characters of the thought that have become tokens, and the tokens that are still to be said.
+    read_chars: int = 0
+    tokens: list[int] = field(default_factory=list)
+    # Whether all words of the thought are among the tokens.
+    is_complete: bool = False
+    # Whether the agent's open turn is spoken in its words.
+    is_dictating: bool = False
+    # The tick since which a word is waited for.
+    grown_tick: int = 0
+    # Whether the duplex model is to answer by itself.
+    has_given_up: bool = False
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether it thinks, and no word is there."""
+        return self.thought is not None and not self.tokens and not self.is_complete
+
+
+@dataclass
 class Session:
     """One conversation, in one slot."""
 
@@ -216,6 +247,7 @@ class Session:
     instructions: Instructions = field(default_factory=Instructions)
     budget: TickBudget = field(default_factory=TickBudget)
     client: ClientState = field(default_factory=ClientState)
+    mind: MindState = field(default_factory=MindState)
 
 
 def observe(session: Session, queued_s: float, policy: TurnPolicy) -> Observation:
@@ -242,6 +274,9 @@ def observe(session: Session, queued_s: float, policy: TurnPolicy) -> Observatio
         has_pending=bool(session.user.pending.tokens),
         certain_confidence=pending_words.certain_confidence(session.user.pending, policy),
         second_pass_ticks=_second_pass_ticks(session),
+        awaits_thought=session.mind.is_awaited,
+        has_thought=bool(session.mind.tokens) or session.mind.has_given_up,
+        is_dictated=session.mind.is_dictating,
         hearing_out_ticks=_hearing_out_ticks(session),
         has_uncommitted=_hearing_out_ticks(session) < LONG_AGO
         and beam_search.has_uncommitted_words(session.user.beam),

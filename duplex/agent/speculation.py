@@ -72,7 +72,8 @@ class Speculation:
             return [*tag, *certain][:max_certain]
         is_silent = session.user.activity.silence_ticks >= session.policy.end_silence_ticks
         if grammar.stream == USER and is_silent and not grammar.agent_open:
-            return [USER_END, AGENT, *session.budget.draft_response]
+            thought = session.mind.tokens[: self.config.draft_response_tokens]
+            return [USER_END, AGENT, *(thought or session.budget.draft_response)]
         return []
 
     def propose(

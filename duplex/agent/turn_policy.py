@@ -92,6 +92,7 @@ class TurnPolicy:
     silent_symbols: int = 2
     lead_s: float = 1.2
     max_turn_tokens: int = 64
+    max_dictated_tokens: int = 800
 
     # What one client may want otherwise, see client_policy.py.
     ends_turns: bool = True
@@ -135,6 +136,11 @@ class Observation:
     certain_confidence: float = 0.0  # of the pending token that must be; 0: there is none
     has_uncommitted: bool = False  # the recogniser is in the middle of a word
     second_pass_ticks: int = 0  # since the second pass was asked; 0: no reading is awaited
+
+    # What a large mind thinks, if there is one.
+    awaits_thought: bool = False  # it thinks of an answer, and no word is ready
+    has_thought: bool = False  # its words are ready, or the duplex model is to answer by itself
+    is_dictated: bool = False  # the agent's open turn is spoken in its words
 
     # What its client asked for.
     hearing_out_ticks: int = LONG_AGO  # since it asked for something once all is heard
@@ -194,7 +200,7 @@ def allowed(seen: Observation, policy: TurnPolicy) -> Allowed:
     controls, text, _ = grammatical(seen, policy)
     if (
         seen.stream == AGENT
-        and seen.agent_tokens >= policy.max_turn_tokens
+        and seen.agent_tokens >= max_tokens(seen, policy)
         and controls & bits(END)
     ):
         return Allowed(bits(END), Text.NONE)  # a small model may never find the end of its turn
@@ -204,6 +210,13 @@ def allowed(seen: Observation, policy: TurnPolicy) -> Allowed:
         controls &= ~bits(AGENT)
     if not policy.ends_turns:
         controls &= ~bits(USER_END, ASIDE)
+    if seen.awaits_thought and not seen.agent_open:
+        controls &= ~bits(AGENT)
+    if seen.awaits_thought and seen.is_dictated and seen.stream == AGENT:
+        controls &= ~bits(END)
+        text = Text.NONE
+    if begins_now(seen, policy) and controls & bits(AGENT):
+        controls &= ~bits(NEXT)
 
     # The user's turn does not end while somebody speaks or a word is to come, until time is up.
     timed_out = is_timed_out(seen, policy)
@@ -221,6 +234,20 @@ def allowed(seen: Observation, policy: TurnPolicy) -> Allowed:
     if end_stops:
         controls = controls & ~bits(USER_END) | bits(STOP)
     return Allowed(controls, text, end_stops)
+
+
+def max_tokens(seen: Observation, policy: TurnPolicy) -> int:
+    """Tokens that the agent's open turn may have."""
+    return policy.max_dictated_tokens if seen.is_dictated else policy.max_turn_tokens
+
+
+def begins_now(seen: Observation, policy: TurnPolicy) -> bool:
+    """Whether the user has waited for an answer that is there now, and nobody speaks.
+
+    The duplex model has learned to answer at the end of a turn, not in a silence.
+    """
+    is_quiet = seen.silence_ticks >= policy.end_silence_ticks
+    return seen.has_thought and seen.answer_due and not seen.agent_open and is_quiet
 
 
 def awaits_reading(seen: Observation, policy: TurnPolicy) -> bool:

@@ -84,6 +84,27 @@ AGENT = {
         "duplex_draft_on",
         "1 while the draft guesses; it turns itself off when it gains nothing",
     ),
+    "thoughts": (CounterMetricFamily, "duplex_mind_thoughts", "Answers the large mind began"),
+    "thoughts_guessed": (
+        CounterMetricFamily,
+        "duplex_mind_guessed",
+        "Of them, before the user's turn was over",
+    ),
+    "thoughts_hit": (
+        CounterMetricFamily,
+        "duplex_mind_hits",
+        "Of those, for what the user said in the end",
+    ),
+    "thought_pieces_dropped": (
+        CounterMetricFamily,
+        "duplex_mind_dropped_pieces",
+        "Pieces that were thought and dropped unsaid",
+    ),
+    "thoughts_given_up": (
+        CounterMetricFamily,
+        "duplex_mind_given_up",
+        "Answers that the duplex model gave itself, since none came in time",
+    ),
 }
 
 

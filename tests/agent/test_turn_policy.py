@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from duplex.agent.config import AgentConfig, RescoringConfig, SecondPassConfig
+from duplex.agent.config import AgentConfig, MindConfig, RescoringConfig, SecondPassConfig
 from duplex.agent.turn_policy import (
     LONG_AGO,
     NOBODY,
@@ -252,10 +252,10 @@ def test_every_constant_has_its_row():
     """TURN_TAKING.md names each field of the policy and of rescoring with its value."""
     text = (ROOT / "duplex/agent/TURN_TAKING.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^ |]+) \|", text, flags=re.M))
-    for config in (TurnPolicy(), RescoringConfig(), SecondPassConfig()):
+    for config in (TurnPolicy(), RescoringConfig(), SecondPassConfig(), MindConfig()):
         for field in fields(config):
             assert rows.get(field.name) == str(getattr(config, field.name)), field.name
-    kinds = (TurnPolicy, RescoringConfig, SecondPassConfig, AgentConfig)
+    kinds = (TurnPolicy, RescoringConfig, SecondPassConfig, MindConfig, AgentConfig)
     known = {field.name for kind in kinds for field in fields(kind)}
     ours = text.split("## Recognition")[0]
     assert {name for name in re.findall(r"^\| `(\w+)`", ours, flags=re.M)} <= known

@@ -1,0 +1,261 @@
+"""A large mind's words, spoken by the duplex model as its own.
+
+    the user's turn may be over -> guess; it is over -> prepare -> the thinker's thread
+    each tick: step -> words that have come -> tokens, which Decoder.sample says one by one
+
+The duplex model goes on deciding when to speak, to yield, to pass over; what it says are the
+thinker's words, fed to it like words of its own. What was not said is forgotten by both. While no
+word is ready the agent is silent; if none comes in time, the duplex model answers by itself.
+
+What is thought before the turn has ended counts only if the turn ended with the same words.
+"""
+
+import logging
+import re
+from dataclasses import dataclass
+
+from duplex.agent import memory, turn_sound
+from duplex.agent.config import MindConfig
+from duplex.agent.conversation import messages
+from duplex.agent.session import Session
+from duplex.mind.thinker import Message, Thinker
+
+log = logging.getLogger(__name__)
+
+# Behind the instructions.
+SPOKEN = (
+    "What you write is spoken aloud: plain short sentences, no lists, no markup, no emoji. "
+    "An answer that ends with an ellipsis was interrupted there."
+)
+# Seconds after which an answer without a clock is given up.
+PATIENCE_S = 300.0
+
+
+@dataclass
+class MindCounts:
+    """What was thought since the start, and what became of it."""
+
+    # Answers begun; of them before the user's turn was over; of those the right ones.
+    thoughts: int = 0
+    guesses: int = 0
+    hits: int = 0
+    # Pieces that were thought and dropped unsaid.
+    dropped_pieces: int = 0
+    # Answers that the duplex model gave by itself, since none came in time.
+    given_up: int = 0
+
+
+class Dictation:
+    """What the thinker is asked, and when its words are said; for all slots."""
+
+    def __init__(self, thinker: Thinker, tokenizer, config: MindConfig):
+        self.thinker = thinker
+        self.tokenizer = tokenizer
+        self.config = config
+        self.counts = MindCounts()
+
+    def metrics(self) -> dict[str, int]:
+        """Figures for whoever watches the server."""
+        counts = self.counts
+        return {
+            "thoughts": counts.thoughts,
+            "thoughts_guessed": counts.guesses,
+            "thoughts_hit": counts.hits,
+            "thought_pieces_dropped": counts.dropped_pieces,
+            "thoughts_given_up": counts.given_up,
+        }
+
+    # What happens in the conversation.
+
+    def open(self, session: Session, instructions: str) -> None:
+        """A session begins."""
+        session.mind.conversation.add("system", f"{instructions} {SPOKEN}")
+
+    def instruct(self, session: Session, instructions: str, is_for_turn: bool) -> None:
+        """Other instructions are in the place of the session's; perhaps for the next turn alone."""
+        mind = session.mind
+        first = mind.conversation.utterances[0]
+        if mind.own_instructions is None:
+            mind.own_instructions = first.text
+        first.text = f"{instructions} {SPOKEN}"
+        if not is_for_turn:
+            mind.own_instructions = None
+
+    def write(self, session: Session, role: str, text: str, name: str | None) -> None:
+        """The client put a text into the conversation."""
+        key = None if name is None else ("text", name)
+        session.mind.conversation.add(role, text, key)
+        if session.answer_due and not session.grammar.agent_open:
+            self.prepare(session)
+
+    def end_user_turn(self, session: Session, text: str, is_for_agent: bool) -> None:
+        """The user's turn is over, with these words at last."""
+        if is_for_agent:
+            key = memory.last(session.memory, "user")
+            session.mind.conversation.add("user", text, key)
+        if session.grammar.agent_open:
+            return
+        if session.answer_due:
+            self.prepare(session)
+        else:
+            self.drop(session)
+
+    def begin_answer(self, session: Session) -> None:
+        """The agent begins to speak: with the thinker's words, unless that was given up."""
+        mind = session.mind
+        if not mind.has_given_up:
+            self.prepare(session)
+        mind.is_dictating = not mind.has_given_up
+        mind.has_given_up = False
+        mind.conversation.add("assistant", "", memory.last(session.memory, "agent"))
+
+    def say(self, session: Session, token: int) -> None:
+        """A token was said."""
+        mind = session.mind
+        if mind.is_dictating and mind.tokens[:1] == [token]:
+            del mind.tokens[0]
+            mind.grown_tick = session.tick
+
+    def end_answer(self, session: Session) -> None:
+        """The text of the agent's turn is complete."""
+        session.mind.conversation.set_answer(session.reply.text)
+        self._end_turn(session)
+
+    def stop(self, session: Session, said: str) -> None:
+        """The agent has yielded, and of its turn only this was said."""
+        session.mind.conversation.set_answer(said, is_cut=True)
+        self._end_turn(session)
+
+    def truncate(self, session: Session, first: int | None) -> None:
+        """The user has not heard the last turn from this character on; None: all was heard."""
+        if first is None:
+            return
+        said = session.mind.conversation.answer()[:first]
+        session.mind.conversation.set_answer(said, is_cut=True)
+
+    # What is thought.
+
+    def step(self, session: Session) -> None:
+        """Before each tick's decisions: guess, take words that have come, or give up."""
+        mind = session.mind
+        self._take_words(session)
+        if session.grammar.agent_open:
+            if mind.is_dictating and not mind.tokens and not mind.is_complete:
+                self._end_stall(session)
+        elif session.grammar.user_open:
+            self._guess(session)
+        elif session.answer_due and not mind.has_given_up:
+            if mind.thought is None:
+                self.prepare(session)
+            elif not mind.tokens and self._is_hopeless(session):
+                self._give_up(session)
+
+    def prepare(self, session: Session) -> None:
+        """The user waits: think of an answer, unless the right one is being thought."""
+        mind = session.mind
+        wanted = messages(mind.conversation, self.config.max_history_chars)
+        mind.has_given_up = False
+        if mind.thought is not None and mind.thought.messages == wanted:
+            self.counts.hits += mind.is_guess
+        else:
+            self._ask(session, wanted)
+        mind.is_guess = False
+        mind.grown_tick = session.tick
+
+    def drop(self, session: Session) -> None:
+        """What is thought, and not said, is not wanted any more."""
+        mind = session.mind
+        if mind.thought is not None:
+            mind.thought.cancel()
+            if mind.tokens or not mind.is_complete:
+                self.counts.dropped_pieces += mind.thought.pieces
+        mind.thought = None
+        mind.tokens = []
+        mind.read_chars = 0
+        mind.is_complete = False
+        mind.is_dictating = False
+        mind.is_guess = False
+
+    def _end_turn(self, session: Session) -> None:
+        self.drop(session)
+        mind = session.mind
+        if mind.own_instructions is not None:
+            mind.conversation.utterances[0].text = mind.own_instructions
+            mind.own_instructions = None
+
+    def _ask(self, session: Session, wanted: list[Message]) -> None:
+        self.drop(session)
+        session.mind.thought = self.thinker.think(wanted)
+        session.mind.asked_tick = session.tick
+        self.counts.thoughts += 1
+
+    def _guess(self, session: Session) -> None:
+        """Think of what was heard so far, where the turn may be over with it."""
+        user = session.user
+        mind = session.mind
+        limit = self.config.max_history_chars
+        wanted = messages(mind.conversation, limit, open_turn=user.shown_text)
+        if mind.thought is not None and mind.thought.messages != wanted:
+            self.drop(session)
+        is_quiet = turn_sound.quiet_ticks(user) >= self.config.guess_ticks
+        is_awaited = user.second.submission is not None and not self.config.guesses_unread
+        is_wanted = session.policy.answers_unasked and user.shown_text.strip()
+        if mind.thought is None and is_quiet and is_wanted and not is_awaited:
+            self._ask(session, wanted)
+            mind.is_guess = True
+            self.counts.guesses += 1
+
+    def _take_words(self, session: Session) -> None:
+        """Words of the thought that are there, as tokens. Without a clock they are waited for."""
+        mind = session.mind
+        thought = mind.thought
+        if thought is None or mind.is_complete:
+            return
+        if not session.is_real_time:
+            if session.tick - mind.asked_tick < self.config.thought_ticks:
+                return
+            thought.wait(PATIENCE_S)
+        # Asked before the text is looked at: nothing can come in between.
+        is_done = thought.is_done
+        text = thought.text[mind.read_chars :]
+        end = len(text) if is_done else complete_words(text)
+        for word in text[:end].split():
+            if spoken := speakable(word):
+                mind.tokens += self.tokenizer.encode(" " + spoken, add_special_tokens=False).ids
+        mind.read_chars += end
+        mind.is_complete = is_done
+
+    def _is_hopeless(self, session: Session) -> bool:
+        """Whether there is no word, and none will come or it would come too late."""
+        mind = session.mind
+        return mind.is_complete or session.tick - mind.grown_tick >= self.config.max_wait_ticks
+
+    def _end_stall(self, session: Session) -> None:
+        """In the middle of a turn no word comes for too long."""
+        mind = session.mind
+        if not session.reply.text:
+            if self._is_hopeless(session):
+                self._give_up(session)
+                mind.has_given_up = False
+        elif session.tick - mind.grown_tick >= self.config.max_stall_ticks:
+            log.warning("the thinker stopped in the middle of an answer")
+            mind.thought.cancel()
+            mind.is_complete = True
+
+    def _give_up(self, session: Session) -> None:
+        """The duplex model answers by itself."""
+        self.drop(session)
+        session.mind.has_given_up = True
+        self.counts.given_up += 1
+
+
+def complete_words(text: str) -> int:
+    """Characters of the text up to its last space: what stands before cannot grow any more."""
+    return max((match.end() for match in re.finditer(r"\s", text)), default=0)
+
+
+def speakable(word: str) -> str:
+    """A word without markup and pictures; empty where nothing is left to be said."""
+    word = re.sub(r"[*_`#~|<>\\]+", "", word)
+    word = "".join(c for c in word if c.isascii() or c.isalpha() or c in "’‘“”…–—£€°")
+    return word if any(c.isalnum() for c in word) else ""

@@ -1,0 +1,103 @@
+"""A text model behind any OpenAI-compatible URL: chat completions, streamed."""
+
+import http.client
+import json
+import os
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+from duplex.errors import MindError
+from duplex.mind.thinker import Message
+
+# The environment variable with the key of such a server.
+KEY_VARIABLE = "DUPLEX_MIND_KEY"
+# Seconds without a byte that end an answer.
+TIMEOUT_S = 20.0
+# Tokens that one answer may have.
+MAX_TOKENS = 600
+
+
+class ChatURL:
+    """URL: of the API as clients are given it, `https://host/v1`; `#name` behind it is the model.
+
+    Without a name the server's first model is taken, at the first answer.
+    """
+
+    def __init__(self, url: str, key: str | None = None):
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise MindError(f"{url!r} is no URL of a mind; give http://HOST:PORT/v1#MODEL")
+        self.is_secure = parts.scheme == "https"
+        self.host = parts.hostname
+        self.port = parts.port
+        self.path = parts.path.rstrip("/").removesuffix("/chat/completions")
+        self.model = parts.fragment
+        self.key = os.environ.get(KEY_VARIABLE) if key is None else key
+
+    @property
+    def notice(self) -> str:
+        """What leaves this machine, for whoever starts the agent."""
+        return (
+            f"the mind is at {self.host}: the instructions and the words of both sides are sent "
+            "there, no sound"
+        )
+
+    def stream(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> Iterator[str]:
+        """Pieces of the answer as they come. Raises MindError, OSError."""
+        body = {
+            "model": self._find_model(),
+            "messages": messages,
+            "stream": True,
+            "max_tokens": MAX_TOKENS,
+        }
+        connection = self._connect()
+        try:
+            for line in self._ask(connection, "POST", "/chat/completions", body):
+                if is_cancelled():
+                    return
+                data = line.decode("utf-8", "replace").strip().removeprefix("data:").strip()
+                if data == "[DONE]":
+                    return
+                if data.startswith("{"):
+                    yield from _pieces(json.loads(data))
+        finally:
+            connection.close()
+
+    def _find_model(self) -> str:
+        if not self.model:
+            connection = self._connect()
+            try:
+                listed = json.load(self._ask(connection, "GET", "/models"))["data"]
+                self.model = listed[0]["id"]
+            except (KeyError, IndexError, ValueError) as error:
+                raise MindError(f"{self.host} names no model; put #MODEL behind its URL") from error
+            finally:
+                connection.close()
+        return self.model
+
+    def _connect(self) -> http.client.HTTPConnection:
+        kind = http.client.HTTPSConnection if self.is_secure else http.client.HTTPConnection
+        return kind(self.host, self.port, timeout=TIMEOUT_S)
+
+    def _ask(self, connection, method: str, path: str, body: dict | None = None):
+        """The response, whose status is 200."""
+        headers = {"Content-Type": "application/json"}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        sent = None if body is None else json.dumps(body)
+        connection.request(method, self.path + path, sent, headers)
+        response = connection.getresponse()
+        if response.status != 200:
+            text = response.read(300).decode("utf-8", "replace")
+            raise MindError(f"{self.host} answered {response.status}: {text}")
+        return response
+
+
+def _pieces(chunk: dict) -> Iterator[str]:
+    """The text in one object of the stream."""
+    if "error" in chunk:
+        raise MindError(str(chunk["error"]))
+    for choice in chunk.get("choices", [])[:1]:
+        text = (choice.get("delta") or {}).get("content")
+        if text:
+            yield text

@@ -1,0 +1,98 @@
+"""A text model in this process, by llama.cpp (the package xllamacpp, extra `mind`)."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from duplex.errors import MindError
+from duplex.mind.thinker import Message
+
+# Positions of the conversation that the model can hold, its answer included.
+CONTEXT = 5120
+# Tokens that one answer may have.
+MAX_TOKENS = 600
+# Steps of politeness below the ticks; the second pass of recognition has 5.
+NICENESS = 10
+
+
+class Llama:
+    """A GGUF file; the beginning that a conversation shares with the last one is not read again.
+
+    It is loaded by the first thread that thinks or calls `load`, whose priority llama.cpp's own
+    threads inherit.
+    """
+
+    def __init__(self, path: Path, threads: int = 1):
+        try:
+            import xllamacpp
+        except ImportError as error:
+            raise MindError("the large mind needs llama.cpp: pip install 'duplex[mind]'") from error
+        self.llama = xllamacpp
+        self.path = path
+        self.threads = threads
+        self.server = None
+
+    def load(self) -> None:
+        """Read the file. Takes seconds; once."""
+        if self.server is not None:
+            return
+        params = self.llama.CommonParams()
+        params.model.path = str(self.path)
+        params.n_ctx = CONTEXT
+        params.cpuparams.n_threads = self.threads
+        params.cpuparams_batch.n_threads = self.threads
+        params.n_parallel = 1
+        params.n_threads_http = 1
+        params.verbosity = -1
+        self.server = self.llama.Server(params)
+
+    def stream(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> Iterator[str]:
+        """Pieces of the answer as they come. Raises MindError."""
+        self.load()
+        for chunk in self._chunks(messages, is_cancelled):
+            if "choices" not in chunk:
+                raise MindError(str(chunk)[:300])
+            for choice in chunk["choices"][:1]:
+                text = (choice.get("delta") or {}).get("content")
+                if text:
+                    yield text
+
+    def _chunks(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> Iterator[dict]:
+        """llama.cpp calls back; a second thread makes a stream of that."""
+        import queue
+
+        chunks: queue.SimpleQueue = queue.SimpleQueue()
+        request = {
+            "messages": messages,
+            "max_tokens": MAX_TOKENS,
+            "temperature": 0,
+            "cache_prompt": True,
+            "stream": True,
+        }
+
+        def take(chunk: dict) -> bool:
+            """Whether it shall stop."""
+            chunks.put(chunk)
+            return is_cancelled()
+
+        def run() -> None:
+            try:
+                self.server.handle_chat_completions(request, take)
+            except Exception as error:
+                chunks.put(error)
+            chunks.put(None)
+
+        threading.Thread(target=run, name="llama", daemon=True).start()
+        while (chunk := chunks.get()) is not None:
+            if isinstance(chunk, Exception):
+                raise chunk
+            yield chunk
+
+
+def be_polite() -> None:
+    """Let the ticks go before this thread and those that it will start."""
+    if sys.platform == "linux":  # Where a thread has a priority of its own.
+        thread = os.PRIO_PROCESS, threading.get_native_id()
+        os.setpriority(*thread, os.getpriority(*thread) + NICENESS)

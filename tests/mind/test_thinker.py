@@ -1,0 +1,60 @@
+"""Thoughts come from another thread; nobody waits for them but who wants to."""
+
+import threading
+
+from duplex.mind.thinker import Thinker
+
+PATIENCE_S = 30
+
+
+class Words:
+    """Gives words, each when it is let; keeps whether it was told to stop."""
+
+    def __init__(self, words: str, fails: bool = False):
+        self.words = words.split(" ")
+        self.fails = fails
+        self.may_go_on = threading.Semaphore(0)
+        self.was_cancelled = threading.Event()
+
+    def stream(self, messages, is_cancelled):
+        for word in self.words:
+            assert self.may_go_on.acquire(timeout=PATIENCE_S)
+            if is_cancelled():
+                self.was_cancelled.set()
+                return
+            yield f"{word} "
+        if self.fails:
+            raise OSError("no route")
+
+
+def test_words_come_as_they_are_thought():
+    words = Words("one two")
+    thought = Thinker(words).think([{"role": "user", "content": "count"}])
+    assert thought.text == "" and not thought.is_done
+    for _ in words.words:
+        words.may_go_on.release()
+    assert thought.wait(PATIENCE_S)
+    assert (thought.text, thought.pieces, thought.error) == ("one two ", 2, None)
+
+
+def test_what_nobody_wants_is_not_thought_to_its_end():
+    words = Words("one two three")
+    thinker = Thinker(words)
+    thought = thinker.think([])
+    queued = thinker.think([])
+    queued.cancel()
+    thought.cancel()
+    words.may_go_on.release()
+    assert words.was_cancelled.wait(PATIENCE_S) or thought.is_done
+    assert thought.wait(PATIENCE_S) and queued.wait(PATIENCE_S)
+    assert thought.text == queued.text == ""
+
+
+def test_a_failure_ends_one_thought_and_the_next_is_thought():
+    words = Words("one", fails=True)
+    thinker = Thinker(words)
+    for _ in range(2):
+        words.may_go_on.release()
+        thought = thinker.think([])
+        assert thought.wait(PATIENCE_S)
+        assert thought.text == "one " and thought.error == "OSError: no route"
