@@ -69,7 +69,9 @@ class Dictation:
 
     def open(self, session: Session, instructions: str) -> None:
         """A session begins."""
-        session.mind.conversation.add("system", f"{instructions} {SPOKEN}")
+        conversation = session.mind.conversation
+        conversation.add("system", f"{instructions} {SPOKEN}")
+        self.thinker.read(messages(conversation, 0))
 
     def instruct(self, session: Session, instructions: str, is_for_turn: bool) -> None:
         """Other instructions are in the place of the session's; perhaps for the next turn alone."""

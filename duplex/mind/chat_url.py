@@ -42,6 +42,9 @@ class ChatURL:
             "there, no sound"
         )
 
+    def read(self, messages: list[Message]) -> None:
+        """Nothing is sent before there is a question."""
+
     def stream(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> Iterator[str]:
         """Pieces of the answer as they come. Raises MindError, OSError."""
         body = {

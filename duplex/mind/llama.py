@@ -1,6 +1,7 @@
 """A text model in this process, by llama.cpp (the package xllamacpp, extra `mind`)."""
 
 import os
+import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -20,37 +21,35 @@ NICENESS = 10
 class Llama:
     """A GGUF file; the beginning that a conversation shares with the last one is not read again.
 
-    It is loaded by the first thread that thinks or calls `load`, whose priority llama.cpp's own
-    threads inherit.
+    It is loaded by the first thread that reads or thinks, whose priority llama.cpp's own threads
+    inherit. llama.cpp also listens on a free port of 127.0.0.1, which nobody here uses.
     """
 
-    def __init__(self, path: Path, threads: int = 1):
-        try:
-            import xllamacpp
-        except ImportError as error:
-            raise MindError("the large mind needs llama.cpp: pip install 'duplex[mind]'") from error
-        self.llama = xllamacpp
+    def __init__(self, path: Path, threads: int = 1, llama=None):
+        """llama: stands for the package xllamacpp."""
+        self.llama = llama or find_llama()
         self.path = path
         self.threads = threads
         self.server = None
 
-    def load(self) -> None:
-        """Read the file. Takes seconds; once."""
-        if self.server is not None:
-            return
-        params = self.llama.CommonParams()
-        params.model.path = str(self.path)
-        params.n_ctx = CONTEXT
-        params.cpuparams.n_threads = self.threads
-        params.cpuparams_batch.n_threads = self.threads
-        params.n_parallel = 1
-        params.n_threads_http = 1
-        params.verbosity = -1
-        self.server = self.llama.Server(params)
+    def read(self, messages: list[Message]) -> None:
+        """Load the file, which takes seconds, once; then have the messages in the cache."""
+        if self.server is None:
+            params = self.llama.CommonParams()
+            params.model.path = str(self.path)
+            params.n_ctx = CONTEXT
+            params.cpuparams.n_threads = self.threads
+            params.cpuparams_batch.n_threads = self.threads
+            params.n_parallel = 1
+            params.n_threads_http = 1
+            params.verbosity = -1
+            self.server = self.llama.Server(params)
+        if messages:
+            self.server.handle_chat_completions(request(messages, 1), lambda chunk: False)
 
     def stream(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> Iterator[str]:
         """Pieces of the answer as they come. Raises MindError."""
-        self.load()
+        self.read([])
         for chunk in self._chunks(messages, is_cancelled):
             if "choices" not in chunk:
                 raise MindError(str(chunk)[:300])
@@ -61,16 +60,7 @@ class Llama:
 
     def _chunks(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> Iterator[dict]:
         """llama.cpp calls back; a second thread makes a stream of that."""
-        import queue
-
         chunks: queue.SimpleQueue = queue.SimpleQueue()
-        request = {
-            "messages": messages,
-            "max_tokens": MAX_TOKENS,
-            "temperature": 0,
-            "cache_prompt": True,
-            "stream": True,
-        }
 
         def take(chunk: dict) -> bool:
             """Whether it shall stop."""
@@ -79,7 +69,7 @@ class Llama:
 
         def run() -> None:
             try:
-                self.server.handle_chat_completions(request, take)
+                self.server.handle_chat_completions(request(messages, MAX_TOKENS), take)
             except Exception as error:
                 chunks.put(error)
             chunks.put(None)
@@ -89,6 +79,26 @@ class Llama:
             if isinstance(chunk, Exception):
                 raise chunk
             yield chunk
+
+
+def request(messages: list[Message], max_tokens: int) -> dict:
+    """What llama.cpp is asked: the likeliest answer, in pieces."""
+    return {
+        "messages": messages,
+        "max_tokens": max_tokens,
+        "temperature": 0,
+        "cache_prompt": True,
+        "stream": True,
+    }
+
+
+def find_llama():
+    """The package xllamacpp. Raises MindError."""
+    try:
+        import xllamacpp
+    except ImportError as error:
+        raise MindError("the large mind needs llama.cpp: pip install 'duplex[mind]'") from error
+    return xllamacpp
 
 
 def be_polite() -> None:

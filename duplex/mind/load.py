@@ -6,7 +6,7 @@ from pathlib import Path
 from duplex import weights
 from duplex.errors import MindError
 from duplex.mind.chat_url import ChatURL
-from duplex.mind.llama import Llama, be_polite
+from duplex.mind.llama import Llama, be_polite, find_llama
 from duplex.mind.thinker import Thinker
 
 # Answers that are asked of a server at once.
@@ -28,10 +28,12 @@ def load_thinker(name: str, offline: bool = False) -> Thinker | None:
     known = {"medium": weights.qwen_half, "large": weights.qwen_large}
     if name not in known and not Path(name).is_file():
         raise MindError(f"there is no mind {name!r}; give small, medium, large, a GGUF file or URL")
-    source = Llama(_gguf(known[name](offline)) if name in known else Path(name))
-    thinker = Thinker(source, begin=be_polite)
+    # Nothing is fetched where it could not be used.
+    llama = find_llama()
+    path = _gguf(known[name](offline)) if name in known else Path(name)
+    thinker = Thinker(Llama(path, llama=llama), begin=be_polite)
     # It reads the file meanwhile.
-    thinker.call(source.load)
+    thinker.read([])
     return thinker
 
 

@@ -18,6 +18,9 @@ Message = dict[str, str]
 class Source(Protocol):
     """A text model."""
 
+    def read(self, messages: list[Message]) -> None:
+        """Read how conversations will begin, where that makes their first answers come sooner."""
+
     def stream(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> Iterator[str]:
         """Pieces of the answer as they come; soon none any more once it `is_cancelled`.
 
@@ -82,17 +85,17 @@ class Thinker:
         self._pool.submit(self._think, thought)
         return thought
 
-    def call(self, work: Callable[[], None]) -> None:
-        """Have a thread of the thinker do something before it thinks."""
-        self._pool.submit(self._call, work)
+    def read(self, messages: list[Message]) -> None:
+        """Read how a conversation begins, before it is asked anything; returns at once."""
+        self._pool.submit(self._read, messages)
 
     def close(self) -> None:
         """Think no more; answers under way end when they are cancelled or complete."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _call(self, work: Callable[[], None]) -> None:
+    def _read(self, messages: list[Message]) -> None:
         try:
-            work()
+            self.source.read(messages)
         except Exception as failure:
             log.warning("the thinker cannot begin: %s", failure)
 

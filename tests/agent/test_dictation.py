@@ -24,6 +24,9 @@ class Mind:
         self.error = error
         self.thoughts: list[Thought] = []
 
+    def read(self, beginning: list[dict]) -> None:
+        self.beginning = beginning
+
     def think(self, wanted: list[dict]) -> Thought:
         thought = Thought(wanted)
         self.thoughts.append(thought)
@@ -235,6 +238,14 @@ def test_its_turn_is_no_longer_than_a_client_wants():
     agent.take_turns(0, TurnTaking(max_tokens=8))
     events = ask(agent) + run(agent, 60)
     assert said(events) == " One two" and kinds(events)[-1] == "agent_ended"
+
+
+def test_instructions_are_read_before_anything_is_asked():
+    mind = Mind("Yes.")
+    agent = minded_agent(mind)
+    assert mind.beginning[0]["content"].startswith("Be kind.")
+    ask(agent)
+    assert mind.thoughts[0].messages[:1] == mind.beginning
 
 
 def test_closing_a_session_cancels_what_is_thought():

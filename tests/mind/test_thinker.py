@@ -16,6 +16,9 @@ class Words:
         self.may_go_on = threading.Semaphore(0)
         self.was_cancelled = threading.Event()
 
+    def read(self, messages):
+        self.beginning = messages
+
     def stream(self, messages, is_cancelled):
         for word in self.words:
             assert self.may_go_on.acquire(timeout=PATIENCE_S)
@@ -29,11 +32,14 @@ class Words:
 
 def test_words_come_as_they_are_thought():
     words = Words("one two")
-    thought = Thinker(words).think([{"role": "user", "content": "count"}])
+    thinker = Thinker(words)
+    thinker.read([{"role": "system", "content": "count"}])
+    thought = thinker.think([{"role": "user", "content": "count"}])
     assert thought.text == "" and not thought.is_done
     for _ in words.words:
         words.may_go_on.release()
     assert thought.wait(PATIENCE_S)
+    assert words.beginning[0]["role"] == "system"
     assert (thought.text, thought.pieces, thought.error) == ("one two ", 2, None)
 
 

@@ -1,0 +1,91 @@
+"""llama.cpp as the thinker, with a stand-in for its package: nothing is fetched."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from duplex.errors import MindError
+from duplex.mind.llama import CONTEXT, MAX_TOKENS, Llama
+from duplex.mind.thinker import Thinker
+
+PATIENCE_S = 30
+MESSAGES = [{"role": "user", "content": "hi"}]
+
+
+class Params(SimpleNamespace):
+    """Of llama.cpp, as far as they are set."""
+
+    def __init__(self):
+        super().__init__(
+            model=SimpleNamespace(), cpuparams=SimpleNamespace(), cpuparams_batch=SimpleNamespace()
+        )
+
+
+class Server:
+    """Calls back with each piece, as llama.cpp does; keeps what it was asked."""
+
+    made = 0
+    pieces = ("Hel", "lo", " there.")
+
+    def __init__(self, params):
+        type(self).made += 1
+        self.params = params
+        self.asked = []
+        self.given = 0
+
+    def handle_chat_completions(self, request, take):
+        self.asked.append(request)
+        deltas = [{"role": "assistant", "content": None}, *({"content": p} for p in self.pieces)]
+        for delta in deltas[: 1 + request["max_tokens"]]:
+            self.given += 1
+            if take({"choices": [{"index": 0, "delta": delta}]}):
+                return
+
+
+class Broken(Server):
+    """Says what is wrong."""
+
+    def handle_chat_completions(self, request, take):
+        take({"error": {"message": "too long"}})
+
+
+def llama_of(server) -> Llama:
+    package = SimpleNamespace(CommonParams=Params, Server=server)
+    return Llama(Path("mind.gguf"), llama=package)
+
+
+def test_words_are_streamed_and_the_file_is_read_once():
+    llama = llama_of(Server)
+    before = Server.made
+    llama.read([])
+    for _ in range(2):
+        assert list(llama.stream(MESSAGES, lambda: False)) == list(Server.pieces)
+    assert Server.made == before + 1
+    params = llama.server.params
+    assert (params.model.path, params.n_ctx, params.cpuparams.n_threads) == (
+        "mind.gguf",
+        CONTEXT,
+        1,
+    )
+    asked = llama.server.asked[-1]
+    assert asked["messages"] == MESSAGES and asked["max_tokens"] == MAX_TOKENS
+
+
+def test_a_beginning_is_read_without_an_answer():
+    llama = llama_of(Server)
+    llama.read(MESSAGES)
+    assert [asked["max_tokens"] for asked in llama.server.asked] == [1]
+
+
+def test_llama_stops_when_it_is_cancelled():
+    llama = llama_of(Server)
+    assert list(llama.stream(MESSAGES, lambda: True)) == []
+    assert llama.server.given == 1
+
+
+def test_what_is_wrong_is_told():
+    thought = Thinker(llama_of(Broken)).think(MESSAGES)
+    assert thought.wait(PATIENCE_S) and "too long" in thought.error
+    with pytest.raises(MindError):
+        list(llama_of(Broken).stream(MESSAGES, lambda: False))
