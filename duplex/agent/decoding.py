@@ -195,6 +195,8 @@ class Decoder:
         """What a symbol, drawn at a position of the LM, means: the grammar, events, the voice."""
         before = session.grammar
         session.grammar = tokens.advance(before, symbol)
+        if session.grammar.stream == AGENT != before.stream:
+            session.reply.grown_tick = session.tick
         if before.agent_open and symbol in (END, STOP) and session.instructions.kept:
             session.instructions.is_turn_over = True
         if symbol == USER or before.stream == USER:

@@ -67,6 +67,7 @@ class Response:
             queued_words=old.queued_words,
             next_word_id=old.next_word_id,
             recent_words=old.recent_words,
+            grown_tick=session.tick,
         )
 
     def push_text(self, slot: int, session: Session, position: int, piece: str) -> None:
@@ -74,6 +75,7 @@ class Response:
         reply = session.reply
         reply.tokens.append((position, len(reply.text)))
         reply.text += piece
+        reply.grown_tick = session.tick
         if not session.client.speaks:
             reply.queued_chars = len(reply.text)
             return

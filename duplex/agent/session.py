@@ -132,6 +132,8 @@ class AgentTurn:
     # Words by id that are not spoken yet.
     queued_words: dict[int, QueuedWord] = field(default_factory=dict)
     next_word_id: int = 0
+    # The tick of the last token, or of the turn's beginning.
+    grown_tick: int = 0
     # Whether the text is complete and its voice is not.
     is_text_complete: bool = False
     # (first character, end in ms) of each spoken word of this turn.
@@ -262,6 +264,7 @@ def observe(session: Session, queued_s: float, policy: TurnPolicy) -> Observatio
         answer_due=session.answer_due,
         queued_s=queued_s,
         agent_tokens=len(session.reply.tokens),
+        ticks_since_agent_token=session.tick - session.reply.grown_tick,
         ticks_since_agent_word=session.tick - last_word[0][1] if last_word else LONG_AGO,
         silence_ticks=activity.silence_ticks,
         segment_ticks=activity.segment_ticks,

@@ -70,6 +70,9 @@ class Speculation:
         if certain:
             tag = [] if grammar.stream == USER else [USER]
             return [*tag, *certain][:max_certain]
+        if grammar.stream == AGENT and session.mind.is_dictating:
+            # What is said last in a tick is fed with the next one anyway.
+            return session.mind.tokens[: session.policy.silent_symbols - 1]
         is_silent = session.user.activity.silence_ticks >= session.policy.end_silence_ticks
         if grammar.stream == USER and is_silent and not grammar.agent_open:
             thought = session.mind.tokens[: self.config.draft_response_tokens]

@@ -93,6 +93,7 @@ class TurnPolicy:
     lead_s: float = 1.2
     max_turn_tokens: int = 64
     max_dictated_tokens: int = 800
+    max_idle_turn_ticks: int = 25
 
     # What one client may want otherwise, see client_policy.py.
     ends_turns: bool = True
@@ -116,6 +117,7 @@ class Observation:
     # The agent's voice.
     queued_s: float = 0.0  # seconds of decided text that are still to be heard
     agent_tokens: int = 0  # of the open turn
+    ticks_since_agent_token: int = 0  # of the open turn, or since it began
     ticks_since_agent_word: int = LONG_AGO
     is_speaking: bool = False  # its voice sounded in the last tick
     is_paused: bool = False
@@ -204,6 +206,8 @@ def allowed(seen: Observation, policy: TurnPolicy) -> Allowed:
         and controls & bits(END)
     ):
         return Allowed(bits(END), Text.NONE)  # a small model may never find the end of its turn
+    if is_idle_turn(seen, policy) and controls & bits(END):
+        return Allowed(bits(END), Text.NONE)
     if not (seen.user_open and policy.yields):
         controls &= ~bits(STOP)  # there is nobody to yield to
     if not (seen.agent_open or policy.answers_unasked):
@@ -239,6 +243,12 @@ def allowed(seen: Observation, policy: TurnPolicy) -> Allowed:
 def max_tokens(seen: Observation, policy: TurnPolicy) -> int:
     """Tokens that the agent's open turn may have."""
     return policy.max_dictated_tokens if seen.is_dictated else policy.max_turn_tokens
+
+
+def is_idle_turn(seen: Observation, policy: TurnPolicy) -> bool:
+    """Whether the agent's open turn has neither grown nor sounded for too long."""
+    is_silent = seen.stream == AGENT and seen.queued_s == 0 and not seen.awaits_thought
+    return is_silent and seen.ticks_since_agent_token >= policy.max_idle_turn_ticks
 
 
 def begins_now(seen: Observation, policy: TurnPolicy) -> bool:

@@ -129,6 +129,17 @@ def test_request_to_answer_is_dropped_while_the_agent_speaks():
     assert told.count("agent_ended") == 1 and "agent_started" not in told
 
 
+def test_a_turn_that_neither_grows_nor_sounds_ends():
+    """Of an LM that only waits; a voice that is still heard keeps it open."""
+    agent, _ = scripted_agent([AGENT, *text("Yes")], symbols_per_tick=2)
+    agent.open(0)
+    agent.sessions[0].answer_due = True
+    told = run(agent, POLICY.max_idle_turn_ticks)
+    assert kinds(told)[-1] == "said"
+    told = run(agent, 40)
+    assert kinds(told)[-1] == "agent_ended" and "said" not in kinds(told)
+
+
 def test_abandoned_turn_is_forgotten():
     agent, _ = scripted_agent([USER, *text(" hi")], symbols_per_tick=2)
     agent.open(0)

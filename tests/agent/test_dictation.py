@@ -1,5 +1,7 @@
 """A large mind's words in the duplex model's voice: one conversation, whoever thinks."""
 
+from dataclasses import replace
+
 import pytest
 
 from duplex.agent import Agent, TurnPolicy
@@ -98,6 +100,21 @@ def test_the_duplex_model_reads_what_was_said():
     spoken = [position for position, _ in agent.sessions[0].reply.tokens]
     assert len(spoken) == len(" Yes.")
     assert set(spoken) <= set(agent.context.cache.position[0].tolist())
+
+
+def test_words_that_are_known_need_fewer_calls_and_are_the_same():
+    told = []
+    calls = []
+    for speculates in (False, True):
+        agent = minded_agent(Mind(LONG))
+        agent.speculation.config = replace(agent.config, speculate=speculates)
+        events = ask(agent)
+        before = agent.context.counts.calls
+        events += run(agent, 12)
+        told.append([event for event in events if event.kind != "spoken"])
+        calls.append(agent.context.counts.calls - before)
+    assert said(told[0]) == said(told[1]) and len(said(told[0])) > 12
+    assert calls[1] < calls[0]
 
 
 def test_it_is_silent_while_nothing_is_ready_and_begins_when_it_is():
