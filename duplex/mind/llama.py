@@ -14,8 +14,9 @@ from duplex.mind.thinker import Message
 CONTEXT = 5120
 # Tokens that one answer may have.
 MAX_TOKENS = 600
-# Steps of politeness below the ticks; the second pass of recognition has 5.
-NICENESS = 10
+# Steps of politeness below the ticks, as the second pass of recognition has. With 10, beside a
+# training on both cores, all of six spoken questions were answered only when the wait was over.
+NICENESS = 5
 
 
 class Llama:

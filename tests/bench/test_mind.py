@@ -1,0 +1,37 @@
+"""Everyday questions: what is right, late, and how soon it came."""
+
+from duplex.bench.mind import QUESTIONS, measure
+from tests.agent.test_dictation import Mind, minded_agent
+
+
+class Clock:
+    """Stands still but for who sleeps; each look at it takes a moment."""
+
+    def __init__(self, moment: float):
+        self.time = 0.0
+        self.moment = moment
+
+    def now(self) -> float:
+        self.time += self.moment
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+def score(moment: float, *answers: str):
+    agent = minded_agent(Mind(*answers))
+    agent.close(0)
+    clock = Clock(moment)
+    return measure(agent, QUESTIONS[: len(answers)], 60, clock.now, clock.sleep)
+
+
+def test_an_answer_with_an_accepted_word_is_right():
+    found = score(0.001, "A week has Seven days.", "Grey.")
+    assert [is_right for _, _, is_right in found.answers] == [True, False]
+    assert found.answers[1][1] == "Grey." and found.right == 1
+    assert found.late == 0 and len(found.delays_s) <= 2
+
+
+def test_ticks_that_take_too_long_are_late():
+    assert score(0.2, "Seven.").late > 0
