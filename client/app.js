@@ -1,6 +1,7 @@
 // The web client of /v1/duplex (duplex/serving/native.py): microphone to server, voice and words
 // back, and back again after a lost connection.
 const RATE = 24000, TICK_MS = 80, RETRY_MS = [250, 500, 1000, 2000, 4000, 8000, 8000];
+const CUT = [1001, 1006, 1012]; // how a connection closes whose session can be taken up again: broken, or a proxy restarts
 const WAITING_BYTES = 8 * 3840; // 640 ms of microphone not yet on the wire: more is left out
 const SILENT_MS = 3000; // so long nothing from the server is worth telling
 const NOTE_MS = 5000, END_MS = 2000;
@@ -135,7 +136,7 @@ function connect() {
   };
   socket.onclose = ({ code }) => {
     if (call !== mine) return;
-    const again = mine.token && !mine.over && code === 1006 && mine.tries < RETRY_MS.length;
+    const again = mine.token && !mine.over && CUT.includes(code) && mine.tries < RETRY_MS.length;
     if (!again) return void explain(code);
     say("wait", "Connection lost; trying again");
     mine.timer = setTimeout(connect, RETRY_MS[mine.tries++]);
@@ -242,7 +243,7 @@ function stop(tone, text) {
 
 function release({ timer, socket, microphone, context }) {
   clearTimeout(timer);
-  socket?.close();
+  socket?.close(1000); // any other code would keep the place for half a minute
   microphone?.getTracks().forEach((track) => track.stop());
   if (context && context.state !== "closed") context.close();
 }
@@ -265,6 +266,7 @@ if (globalThis.document) {
   });
   find("mute").addEventListener("click", mute);
   find("hush").addEventListener("click", hush);
+  addEventListener("pagehide", () => call?.socket?.close(1000));
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, textarea")) return;
     if (event.key === "m") find("mute").click();

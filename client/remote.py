@@ -71,7 +71,8 @@ class RemoteSession:
         except ConnectionClosed as error:
             if self._ended:
                 return None
-            is_broken = error.rcvd is None  # not closed by the server
+            # Not closed, or closed by a proxy that is restarted: the server tells of its own end.
+            is_broken = error.rcvd is None or error.rcvd.code in native.PROXY_CLOSE_CODES
             if is_broken and await self._resume():
                 return await self.get()
             message = _error("lost", "the connection to the server was lost")

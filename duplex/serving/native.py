@@ -121,6 +121,10 @@ class CloseCode(IntEnum):
     FULL = 1013
 
 
+# With which a proxy that is restarted closes: the session waits for its client.
+PROXY_CLOSE_CODES = (CloseCode.GOING_AWAY, 1012)
+
+
 class Native:
     """One client of this dialect; see dialect.Dialect."""
 

@@ -5,6 +5,7 @@ import io
 import json
 
 import pytest
+from websockets.asyncio.server import serve
 
 from duplex.audio import TICK_MS, TICK_SAMPLES
 from duplex.client.display import Display
@@ -63,3 +64,32 @@ def test_playback_position_counts_audio_lost_on_the_way():
 
     asyncio.run(run())
     assert [message["played_ms"] for message in Wire.sent] == [80, 80 + 4 * TICK_MS]
+
+
+@pytest.mark.parametrize("code", [1001, 1012, 1011])
+def test_a_proxy_that_is_restarted_does_not_end_the_session(code):
+    """With 1001 and 1012 the client comes back with its token; with another code it is told."""
+    asked = []
+
+    async def first_closes(connection):
+        asked.append(json.loads(await connection.recv()))
+        if len(asked) == 1:
+            await connection.send('{"type":"session.created","resume":"token"}')
+            await connection.close(code)
+        else:
+            await connection.send('{"type":"session.resumed"}')
+            await connection.send('{"type":"said","tick":0,"text":"here again"}')
+            await connection.wait_closed()
+
+    async def run():
+        async with serve(first_closes, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            session = await RemoteSession.open(f"ws://127.0.0.1:{port}")
+            _, events = await session.get()
+            session.drop()
+            return events
+
+    (event,) = asyncio.run(run())
+    comes_back = code != 1011
+    assert [message["type"] for message in asked[1:]] == ["session.resume"] * comes_back
+    assert event.get("text") == "here again" if comes_back else event["code"] == "lost"
