@@ -34,6 +34,9 @@ class SecondPassConfig:
     more_tokens: int = 8  # and so many in any case
     max_no_speech: float = 0.6  # probability that nobody speaks
     min_mean_log_prob: float = -1.0  # nats a token
+    min_user_share: float = (
+        0.5  # of words, not the agent's, where its own voice may be in the sound
+    )
     max_hints: int = 50  # words that are favoured, the last ones
     hint_bonus: float = 3.0  # nats that they gain by their first token
     hint_next_bonus: float = 6.0  # and by each of the others

@@ -100,7 +100,7 @@ class SecondPass:
             turn.held_tick = None
         if not may_be_over or not turn_sound.is_covered(user.beam, turn.submitted_frame):
             turn.is_submitted = False
-        if turn.is_sound_lost or not user.is_user_only or not turn_sound.has_new_words(user):
+        if turn.is_sound_lost or not turn_sound.has_new_words(user):
             return
         if may_be_over and not turn.is_submitted:
             self._submit(session, is_awaited=True)
@@ -147,7 +147,7 @@ class SecondPass:
         if session.grammar.stream != USER or beam_search.has_uncommitted_words(beam):
             return
         turn.submission = None
-        if not session.user.is_user_only:
+        if self._may_be_echo(session, reading.words):
             return
         if not reading.is_believed:
             turn.scores = reading.scores
@@ -160,6 +160,15 @@ class SecondPass:
         self.rescoring.read_again(slot, session, before + tokens, text, events)
         if len(turn.sound) >= self.config.part_ticks:
             turn_sound.finish_part(session.user)
+
+    def _may_be_echo(self, session: Session, words: list[str]) -> bool:
+        """Whether the agent's voice was recognised in the turn, and is most of what was read."""
+        if session.user.is_user_only:
+            return False
+        reply = session.reply
+        said = [*reply.text.split(), *(word for word, _ in reply.recent_words)]
+        own = set(spoken_form(" ".join(said)).split())
+        return sum(word not in own for word in words) < self.config.min_user_share * len(words)
 
     def _has_come(self, session: Session, submission: Submission) -> bool:
         """Whether a reading is to be taken now; without a clock it is then waited for."""

@@ -278,6 +278,22 @@ def test_nobody_waits_for_a_thread_that_has_too_much_to_do(real_time):
     assert [words for _, words in corrections(events)] == expected
 
 
+@pytest.mark.parametrize(
+    ("read_words", "is_taken"),
+    [("Wait, what is the capital?", True), ("Hi, the sun is a ball", False)],
+)
+def test_an_echo_of_its_own_voice_is_not_the_users_turn(read_words, is_taken):
+    """Where its voice was recognised in the turn, half of the words are to be others."""
+    agent, script = listening_agent(Reader(reading(read_words)), [USER, *text(" hi")])
+    session = agent.sessions[0]
+    session.reply.text = " The sun is a giant ball of gas."
+    session.user.is_user_only = False
+    events = run(agent, script, 1)
+    session.user.is_user_only = False
+    events += run(agent, script, 9)
+    assert bool(corrections(events)) == is_taken
+
+
 @pytest.mark.parametrize("wanted", [1, 2])
 def test_an_end_that_was_wanted_while_the_turn_waited_is_wanted_at_that_moment(wanted):
     """The LM is told of no silence but that before it wanted the end."""
