@@ -313,7 +313,7 @@ class Agent:
         session.inputs.prompt = prompt
         self.sessions[slot] = session
         if self.dictation is not None:
-            self.dictation.open(session, instructions or INSTRUCTIONS)
+            self.dictation.open(session, instructions or INSTRUCTIONS, not instructions)
         self.context.begin_prompt(slot, len(prompt))
         if not gradually:
             self.context.prefill(slot, prompt)

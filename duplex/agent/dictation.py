@@ -67,8 +67,9 @@ class Dictation:
 
     # What happens in the conversation.
 
-    def open(self, session: Session, instructions: str) -> None:
-        """A session begins."""
+    def open(self, session: Session, instructions: str, are_usual: bool) -> None:
+        """A session begins; are_usual: nobody asked for these instructions."""
+        session.mind.has_topic = not are_usual
         conversation = session.mind.conversation
         conversation.add("system", f"{instructions} {SPOKEN}")
         self.thinker.read(messages(conversation, 0))
@@ -76,6 +77,7 @@ class Dictation:
     def instruct(self, session: Session, instructions: str, is_for_turn: bool) -> None:
         """Other instructions are in the place of the session's; perhaps for the next turn alone."""
         mind = session.mind
+        mind.has_topic = True
         first = mind.conversation.utterances[0]
         if mind.own_instructions is None:
             mind.own_instructions = first.text
@@ -156,7 +158,10 @@ class Dictation:
         """The user waits: think of an answer, unless the right one is being thought."""
         mind = session.mind
         wanted = messages(mind.conversation, self.config.max_history_chars)
-        mind.has_given_up = False
+        mind.has_given_up = not (mind.has_topic or wanted[1:])
+        if mind.has_given_up:
+            # Nobody has said anything yet: a greeting needs no thought.
+            return
         if mind.thought is not None and mind.thought.messages == wanted:
             self.counts.hits += mind.is_guess
         else:

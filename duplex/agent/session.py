@@ -200,6 +200,8 @@ class MindState:
     """What a large mind was asked, and its words that are not said yet; see dictation.py."""
 
     conversation: Conversation = field(default_factory=Conversation)
+    # Whether there is something to think of before anybody has said anything.
+    has_topic: bool = False
     # The session's own instructions, while those of one turn stand in their place.
     own_instructions: str | None = None
     thought: Thought | None = None

@@ -239,6 +239,22 @@ def test_written_questions_and_notes_are_read_and_forgotten():
     assert mind.asked()[-1] == talk
 
 
+def test_greeting_without_a_topic_is_the_duplex_models_own():
+    """As in the test of how many sessions a machine holds, which shall wait for no thinker."""
+    mind = Mind(is_complete=False)
+    agent = minded_agent(mind)
+    agent.close(0)
+    agent.open(0)
+    agent.answer(0)
+    agent.script.symbols = text("Hey.")
+    assert said(run(agent, 6)) == "Hey." and not mind.thoughts
+    agent.close(0)
+    agent.open(0, instructions="Greet in rhyme.", real_time=True)
+    agent.answer(0)
+    run(agent, 1)
+    assert len(mind.thoughts) == 1
+
+
 def test_instructions_of_one_turn_are_for_one_turn():
     mind = Mind("Yes.", "No.")
     agent = minded_agent(mind)
