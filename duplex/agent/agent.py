@@ -12,8 +12,8 @@ import time
 import numpy as np
 import torch
 
+from duplex.agent import forgetting, memory, turn_sound
 from duplex.agent import instructions as new_instructions
-from duplex.agent import memory, turn_sound
 from duplex.agent.client_policy import for_client
 from duplex.agent.config import AgentConfig
 from duplex.agent.decoding import Decoder
@@ -429,23 +429,7 @@ class Agent:
 
         Raises ValueError where it is not complete.
         """
-        session = self.sessions[slot]
-        grammar = session.grammar
-        is_open = {"user": grammar.user_open, "agent": grammar.agent_open, "text": False}[kind]
-        if is_open and (kind, key) == memory.last(session.memory, kind):
-            raise ValueError("what is not said to its end cannot be forgotten")
-        queue = session.inputs
-        if kind == "text":
-            kept = [
-                entry for entry in zip(queue.text, queue.text_names, strict=True) if entry[1] != key
-            ]
-            queue.text = [token for token, _ in kept]
-            queue.text_names = [name for _, name in kept]
-        session.mind.conversation.forget((kind, key))
-        positions = memory.take(session.memory, (kind, key))
-        if positions:
-            self.context.flush(slot, queue)
-            kv_cache.drop(self.context.cache, slot, positions)
+        forgetting.forget(self.context, slot, self.sessions[slot], (kind, key))
 
     def count_tokens(self, text: str) -> int:
         """Pieces of words in a text; any thread may ask."""
@@ -486,14 +470,9 @@ class Agent:
     def abandon_turn(self, slot: int) -> None:
         """Nobody shall answer what the user has said since the last turn ended; it is forgotten."""
         session = self.sessions[slot]
-        old = session.user
-        turn_sound.withdraw(old.second)
-        self.context.flush(slot, session.inputs)
-        kv_cache.drop(self.context.cache, slot, [position for position, _ in old.transcribed])
+        forgetting.abandon_turn(self.context, slot, session)
         # The encoder would still know the sound of a word that is not recognised yet.
         self.recognition.reset(slot)
-        session.user = UserTurn(activity=old.activity, last_token_tick=old.last_token_tick)
-        session.budget.draft_response = []
         if session.grammar.user_open and session.client.request != AGENT:
             self._request(slot, ASIDE)
 
@@ -549,11 +528,7 @@ class Agent:
     def metrics(self) -> dict[str, float | dict[str, int]]:
         """Figures for whoever watches the server, see serving/metrics.py. Any thread may ask."""
         counts = self.speculation.counts
-        proposed: dict[str, int] = {}
-        accepted: dict[str, int] = {}
-        for (_, kind, _, was_accepted), number in list(counts.outcomes.items()):
-            proposed[kind] = proposed.get(kind, 0) + number
-            accepted[kind] = accepted.get(kind, 0) + number * was_accepted
+        proposed, accepted = counts.by_kind()
         found = {
             "lm_calls": self.context.counts.calls,
             "lm_seconds": self.context.counts.seconds,

@@ -39,6 +39,15 @@ class SpeculationCounts:
     draft_seconds: float = 0.0
     is_draft_off: bool = False
 
+    def by_kind(self) -> tuple[dict[str, int], dict[str, int]]:
+        """How many symbols of each kind were proposed, and accepted."""
+        proposed: dict[str, int] = {}
+        accepted: dict[str, int] = {}
+        for (_, kind, _, was_accepted), number in list(self.outcomes.items()):
+            proposed[kind] = proposed.get(kind, 0) + number
+            accepted[kind] = accepted.get(kind, 0) + number * was_accepted
+        return proposed, accepted
+
 
 class Speculation:
     """Proposals for all slots."""

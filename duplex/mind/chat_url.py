@@ -11,8 +11,6 @@ from duplex.mind.thinker import Message
 
 # The environment variable with the key of such a server.
 KEY_VARIABLE = "DUPLEX_MIND_KEY"
-# Seconds without a byte that end an answer.
-TIMEOUT_S = 20.0
 # Tokens that one answer may have.
 MAX_TOKENS = 600
 
@@ -78,9 +76,10 @@ class ChatURL:
                 connection.close()
         return self.model
 
-    def _connect(self) -> http.client.HTTPConnection:
+    def _connect(self, timeout_s: float = 20.0) -> http.client.HTTPConnection:
+        """timeout_s: so long without a byte ends an answer."""
         kind = http.client.HTTPSConnection if self.is_secure else http.client.HTTPConnection
-        return kind(self.host, self.port, timeout=TIMEOUT_S)
+        return kind(self.host, self.port, timeout=timeout_s)
 
     def _ask(self, connection, method: str, path: str, body: dict | None = None):
         """The response, whose status is 200."""

@@ -9,9 +9,6 @@ from duplex.mind.chat_url import ChatURL
 from duplex.mind.llama import Llama, be_polite, find_llama
 from duplex.mind.thinker import Thinker
 
-# Answers that are asked of a server at once.
-URL_THREADS = 8
-
 
 def load_thinker(name: str, offline: bool = False) -> Thinker | None:
     """The thinker of this name; None for "small", which is the agent's own LM.
@@ -24,7 +21,8 @@ def load_thinker(name: str, offline: bool = False) -> Thinker | None:
     if name.startswith(("http://", "https://")):
         source = ChatURL(name)
         print(source.notice, file=sys.stderr, flush=True)
-        return Thinker(source, URL_THREADS)
+        asked_at_once = 8
+        return Thinker(source, asked_at_once)
     known = {"medium": weights.qwen_half, "large": weights.qwen_large}
     if name not in known and not Path(name).is_file():
         raise MindError(f"there is no mind {name!r}; give small, medium, large, a GGUF file or URL")

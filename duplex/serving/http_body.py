@@ -6,14 +6,13 @@ the rest, so that one place answers every request.
 
 from websockets.asyncio.server import ServerConnection
 
-# Bytes of a request's head that are waited for, and of a body.
-MAX_HEAD_BYTES = 1 << 15
-MAX_BODY_BYTES = 1 << 17
-
 
 class BodyConnection(ServerConnection):
     """See above; `body` is complete when the request is processed."""
 
+    # Bytes of a request's head that are waited for, and of a body.
+    max_head_bytes = 1 << 15
+    max_body_bytes = 1 << 17
     body = b""
     _received: bytes | None = b""
 
@@ -24,10 +23,10 @@ class BodyConnection(ServerConnection):
             return
         self._received += data
         head, end, rest = self._received.partition(b"\r\n\r\n")
-        if not end and len(self._received) <= MAX_HEAD_BYTES:
+        if not end and len(self._received) <= self.max_head_bytes:
             return
         length = _body_bytes(head)
-        if end and 0 < length <= MAX_BODY_BYTES:
+        if end and 0 < length <= self.max_body_bytes:
             if len(rest) < length:
                 return
             self.body = rest[:length]

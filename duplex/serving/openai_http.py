@@ -16,8 +16,7 @@ from duplex.serving.openai_events import Refused, is_whole, object_at
 MODELS = "/v1/models"
 CLIENT_SECRETS = "/v1/realtime/client_secrets"
 MODEL = {"id": "duplex", "object": "model", "created": 0, "owned_by": "duplex"}
-# Seconds that a client's key is valid: usually, at least and at most.
-USUAL_S = 600
+# Seconds that a client's key is valid: at least and at most.
 SHORTEST_S = 10
 LONGEST_S = 7_200
 
@@ -53,7 +52,8 @@ class ClientSecrets:
         """A new key, as the API asks for it and answers."""
         try:
             wanted = _object(body)
-            seconds = object_at(wanted, "expires_after").get("seconds", USUAL_S)
+            usual_s = 600
+            seconds = object_at(wanted, "expires_after").get("seconds", usual_s)
             if not is_whole(seconds, SHORTEST_S, LONGEST_S):
                 text = f"seconds is a whole number from {SHORTEST_S} to {LONGEST_S}"
                 raise Refused("invalid_value", text, "expires_after.seconds")
