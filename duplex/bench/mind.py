@@ -109,8 +109,10 @@ def main() -> None:
     for name in args.mind:
         agent = load_agent(mind=name)
         if agent.thinker is not None:
-            # Until the file is read.
-            agent.thinker.think([{"role": "user", "content": "Say yes."}]).wait()
+            # Until the file and the instructions are read.
+            agent.open(0)
+            agent.close(0)
+            agent.thinker.wait()
         score = measure(agent)
         for question, answer, is_right in score.answers:
             print(f"{'right' if is_right else 'WRONG'}  {question}  {answer}")

@@ -35,9 +35,10 @@ class ChatURL:
     @property
     def notice(self) -> str:
         """What leaves this machine, for whoever starts the agent."""
+        how = "encrypted" if self.is_secure else "not encrypted"
         return (
             f"the mind is at {self.host}: the instructions and the words of both sides are sent "
-            "there, no sound"
+            f"there, {how}, no sound"
         )
 
     def read(self, messages: list[Message]) -> None:

@@ -12,6 +12,8 @@ from duplex.mind.thinker import Message
 
 # Positions of the conversation that the model can hold, its answer included.
 CONTEXT = 5120
+# Memory for the beginnings of conversations that are not under way, MiB.
+CACHE_MIB = 512
 # Tokens that one answer may have.
 MAX_TOKENS = 600
 # Steps of politeness below the ticks, as the second pass of recognition has. With 10, beside a
@@ -43,6 +45,7 @@ class Llama:
             params.cpuparams_batch.n_threads = self.threads
             params.n_parallel = 1
             params.n_threads_http = 1
+            params.cache_ram_mib = CACHE_MIB
             params.verbosity = -1
             self.server = self.llama.Server(params)
         if messages:

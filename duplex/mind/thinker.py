@@ -89,6 +89,10 @@ class Thinker:
         """Read how a conversation begins, before it is asked anything; returns at once."""
         self._pool.submit(self._read, messages)
 
+    def wait(self) -> None:
+        """Wait until all that a single thread was asked before is done."""
+        self._pool.submit(lambda: None).result()
+
     def close(self) -> None:
         """Think no more; answers under way end when they are cancelled or complete."""
         self._pool.shutdown(wait=False, cancel_futures=True)

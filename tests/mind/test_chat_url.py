@@ -87,7 +87,7 @@ def test_a_refusal_is_one_sentence(server):
 def test_what_leaves_the_machine_is_said(server, capsys):
     thinker = load_thinker(server.url)
     said = capsys.readouterr().err
-    assert "127.0.0.1" in said and "words of both sides" in said
+    assert "127.0.0.1" in said and "words of both sides" in said and "not encrypted" in said
     thought = thinker.think(MESSAGES)
     assert thought.wait(PATIENCE_S) and thought.text == "Hello thère."
 
