@@ -27,6 +27,8 @@ SPOKEN = (
     "What you write is spoken aloud: plain short sentences, no lists, no markup, no emoji. "
     "An answer that ends with an ellipsis was interrupted there."
 )
+# Signs that stand alone, as they are said.
+SIGNS = {"+": "plus", "=": "equals", "×": "times", "÷": "divided by", "&": "and"}
 # Seconds after which an answer without a clock is given up.
 PATIENCE_S = 300.0
 
@@ -262,7 +264,12 @@ def complete_words(text: str) -> int:
 
 
 def speakable(word: str) -> str:
-    """A word without markup and pictures; empty where nothing is left to be said."""
+    """A word without markup and pictures; empty where nothing is left to be said.
+
+    "**Paris**" -> "Paris", "+" -> "plus"
+    """
+    if word in SIGNS:
+        return SIGNS[word]
     word = re.sub(r"[*_`#~|<>\\]+", "", word)
     word = "".join(c for c in word if c.isascii() or c.isalpha() or c in "’‘“”…–—£€°")
     return word if any(c.isalnum() for c in word) else ""

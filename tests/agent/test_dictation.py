@@ -304,7 +304,15 @@ def test_oldest_words_go_first_and_instructions_never():
 
 @pytest.mark.parametrize(
     ("word", "spoken"),
-    [("**bold**", "bold"), ("`x`", "x"), ("-", ""), ("😀", ""), ("it’s", "it’s"), ("3.5", "3.5")],
+    [
+        ("**bold**", "bold"),
+        ("`x`", "x"),
+        ("-", ""),
+        ("😀", ""),
+        ("it’s", "it’s"),
+        ("3.5", "3.5"),
+        ("+", "plus"),
+    ],
 )
 def test_markup_is_not_spoken(word, spoken):
     assert speakable(word) == spoken
