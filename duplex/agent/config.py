@@ -22,7 +22,7 @@ class SecondPassConfig:
 
     silence_ticks: int = 2  # after which the turn may be over and is read
     reread_ticks: int = 38  # of a turn without a pause, after which it is read in advance
-    lockstep_ticks: int = 3  # that a reading takes where there is no clock
+    lockstep_ticks: int = 3  # that a reading takes where there is no clock, at least with one
     max_jobs: int = 3  # that wait or are read; with more, turns are heard by the first pass alone
     memory_ticks: int = 38  # of sound kept while nobody has said a word
     lead_ticks: int = 6  # before the segment of the first word

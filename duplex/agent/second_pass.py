@@ -7,8 +7,8 @@ was said, with the sound before and behind each word (two-pass recognition, Sain
 arXiv 1908.10992). It speaks only where the first one heard words.
 
 A thread of its own reads, at low priority; a tick appends frames and looks whether a reading has
-come. In real time a reading is taken when it is there. Without a clock it is taken a fixed number
-of ticks after its sound was submitted, so that the same sound gives the same conversation.
+come. A reading is taken a fixed number of ticks after its sound was submitted; in real time when it
+is there, but no sooner. So the same sound gives the same conversation where there is no clock.
 """
 
 import logging
@@ -172,9 +172,9 @@ class SecondPass:
 
     def _has_come(self, session: Session, submission: Submission) -> bool:
         """Whether a reading is to be taken now; without a clock it is then waited for."""
-        if session.is_real_time:
-            return submission.job.done()
-        return session.tick - submission.tick >= self.config.lockstep_ticks
+        # Never sooner on a clock than without one: the first pass has not written its words yet.
+        is_due = session.tick - submission.tick >= self.config.lockstep_ticks
+        return is_due and (submission.job.done() or not session.is_real_time)
 
 
 def written(reading: TurnReading, forms: dict[str, str]) -> list[str]:
