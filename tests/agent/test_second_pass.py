@@ -261,6 +261,21 @@ def test_in_real_time_a_reading_is_taken_when_it_is_there():
     assert corrections(step(agent, script)) == [(9, " Hi, you!")]
 
 
+def test_in_real_time_no_reading_is_taken_sooner_than_without_a_clock():
+    """It would come before the first pass has written its words."""
+    agent, script = listening_agent(
+        Reader(reading("Hi, you!")), [USER, *text(" hi")], real_time=True
+    )
+    session = agent.sessions[0]
+    events = []
+    while session.user.second.submission is None:
+        events += step(agent, script)
+    submission = session.user.second.submission
+    submission.job.result(timeout=30)
+    events += run(agent, script, CONFIG.lockstep_ticks)
+    assert [tick for tick, _ in corrections(events)] == [submission.tick + CONFIG.lockstep_ticks]
+
+
 @pytest.mark.parametrize("real_time", [True, False])
 def test_nobody_waits_for_a_thread_that_has_too_much_to_do(real_time):
     """On a clock; without one it takes as long as it takes."""

@@ -10,6 +10,13 @@ from duplex.serving import native
 from duplex.serving.openai_realtime import OpenAIRealtime
 from tests.helpers import QUIET
 
+MESSAGE = {
+    "type": "message",
+    "role": "user",
+    "content": [{"type": "input_text", "text": "hi"}],
+    "id": "a",
+}
+
 GA_SERVER_EVENTS = """
     error session.created session.updated conversation.item.added conversation.item.done
     conversation.item.retrieved conversation.item.deleted conversation.item.truncated

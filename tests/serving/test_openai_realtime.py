@@ -27,13 +27,6 @@ from tests.helpers import QUIET, drive_server, tone
 from tests.serving.openai_client import Client, base64_of, types, without_id
 from tests.tiny_agent import TinyAgent
 
-MESSAGE = {
-    "type": "message",
-    "role": "user",
-    "content": [{"type": "input_text", "text": "hi"}],
-    "id": "a",
-}
-
 
 def test_corrected_turn_is_complete_with_the_words_it_has_now():
     client = Client()

@@ -15,14 +15,8 @@ from duplex.serving.commands import (
     Write,
 )
 from tests.helpers import tone
-from tests.serving.openai_client import Client, base64_of, only, types
+from tests.serving.openai_client import MESSAGE, Client, base64_of, only, types
 
-MESSAGE = {
-    "type": "message",
-    "role": "user",
-    "content": [{"type": "input_text", "text": "hi"}],
-    "id": "a",
-}
 ADDED = ["conversation.item.added", "conversation.item.done"]
 
 
