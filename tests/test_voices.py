@@ -15,7 +15,7 @@ from duplex.model.codec import Codec, CodecConfig
 from duplex.model.vocoder import BINS, MIDDLE_HZ, PARTS, warp
 from duplex.serving.commands import Configure, SetVoice, Start
 from duplex.serving.engine import Engine
-from duplex.serving.openai_realtime import OpenAIRealtime
+from duplex.serving.openai.realtime import OpenAIRealtime
 from duplex.training.data.pitch import pitch
 from tests.tiny_agent import TinyAgent
 from tests.tiny_speech_agent import tiny_agent

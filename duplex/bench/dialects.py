@@ -10,7 +10,8 @@ import json
 import numpy as np
 
 from duplex.audio import SAMPLE_RATE
-from duplex.serving import moshi, native, openai_realtime, opus
+from duplex.serving import moshi, native, opus
+from duplex.serving.openai import realtime as openai_realtime
 
 # An event by our names, or audio, float32 [N].
 Item = dict | np.ndarray

@@ -11,8 +11,9 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from duplex.events import AgentInterface, Error
-from duplex.serving import moshi, native, openai_realtime
+from duplex.serving import moshi, native
 from duplex.serving.commands import Start
+from duplex.serving.openai import realtime as openai_realtime
 
 
 class Dialect(Protocol):

@@ -28,7 +28,7 @@ from websockets.http11 import Request, Response
 
 from duplex.errors import EngineFull, EngineStopped, ServerError
 from duplex.events import AgentInterface, Error
-from duplex.serving import capacity, dialect, native, openai_http, openai_realtime, pages
+from duplex.serving import capacity, dialect, native, pages
 from duplex.serving.auth import Access, offered_keys
 from duplex.serving.commands import End, Resume, Start
 from duplex.serving.connection import SHUTTING_DOWN, first_commands, hear, refuse, speak
@@ -36,7 +36,9 @@ from duplex.serving.dialect import Dialect
 from duplex.serving.engine import Engine
 from duplex.serving.http_body import BodyConnection
 from duplex.serving.limits import EngineLimits, ServerLimits
-from duplex.serving.openai_realtime import OpenAIRealtime
+from duplex.serving.openai import http as openai_http
+from duplex.serving.openai import realtime as openai_realtime
+from duplex.serving.openai.realtime import OpenAIRealtime
 from duplex.serving.recorder import Recorder
 from duplex.serving.session import ClientSession
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from duplex.events import Event
 from duplex.serving import native
-from duplex.serving.openai_realtime import OpenAIRealtime
+from duplex.serving.openai.realtime import OpenAIRealtime
 from tests.helpers import QUIET
 
 MESSAGE = {

@@ -9,7 +9,7 @@ import pytest
 from duplex.audio import TICK_SAMPLES
 from duplex.events import Event, TurnTaking
 from duplex.serving.commands import Audio, Configure, Hint, SetVoice, TakeTurns
-from duplex.serving.openai_config import SEMANTIC, SERVER
+from duplex.serving.openai.config import SEMANTIC, SERVER
 from tests.helpers import tone
 from tests.serving.openai_client import Client
 
@@ -209,9 +209,9 @@ def test_transcription_session_only_listens(way):
 
 
 def test_every_row_of_the_table_has_its_test():
-    """The last column of OPENAI_REALTIME.md names tests, or how their names begin."""
+    """The last column of REALTIME.md names tests, or how their names begin."""
     root = Path(__file__).parents[2]
-    text = (root / "duplex/serving/OPENAI_REALTIME.md").read_text(encoding="utf-8")
+    text = (root / "duplex/serving/openai/REALTIME.md").read_text(encoding="utf-8")
     code = "".join(path.read_text(encoding="utf-8") for path in (root / "tests").rglob("*.py"))
     rows = [line.split(" | ")[-1] for line in text.splitlines() if line.startswith("| ")]
     named = [re.findall(r"`(test_\w+)`", row) for row in rows if row != "test |"]

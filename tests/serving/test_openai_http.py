@@ -9,9 +9,10 @@ import urllib.request
 import pytest
 from websockets.asyncio.client import connect
 
-from duplex.serving import native, openai_realtime
+from duplex.serving import native
 from duplex.serving.auth import Access
-from duplex.serving.openai_http import CLIENT_SECRETS, ClientSecrets
+from duplex.serving.openai import realtime as openai_realtime
+from duplex.serving.openai.http import CLIENT_SECRETS, ClientSecrets
 from tests.helpers import drive_server
 from tests.tiny_agent import TinyAgent
 

@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect
 
 from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.events import Error, Event, Lag
-from duplex.serving import native, openai_realtime
+from duplex.serving import native
 from duplex.serving.commands import (
     AfterInput,
     Answer,
@@ -23,6 +23,7 @@ from duplex.serving.commands import (
     Stop,
     Truncate,
 )
+from duplex.serving.openai import realtime as openai_realtime
 from tests.helpers import QUIET, drive_server, tone
 from tests.serving.openai_client import Client, base64_of, types, without_id
 from tests.tiny_agent import TinyAgent

@@ -8,8 +8,9 @@ from websockets.asyncio.client import connect
 
 from duplex.audio import TICK_SAMPLES
 from duplex.events import TurnTaking
-from duplex.serving import native, openai_realtime
+from duplex.serving import native
 from duplex.serving.limits import EngineLimits, ServerLimits
+from duplex.serving.openai import realtime as openai_realtime
 from tests.helpers import drive_server, rest_raw, tone
 from tests.serving.openai_client import base64_of
 from tests.tiny_agent import TinyAgent

@@ -17,7 +17,7 @@ from duplex.serving.commands import (
     Mark,
     TakeTurns,
 )
-from duplex.serving.openai_turns import MAX_WORDS_LATE_TICKS
+from duplex.serving.openai.turns import MAX_WORDS_LATE_TICKS
 from tests.helpers import tone
 from tests.serving.openai_client import Client, base64_of, only, types
 

@@ -10,8 +10,8 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from duplex.serving import openai_config
-from duplex.serving.openai_events import Refused, is_whole, object_at
+from duplex.serving.openai import config as openai_config
+from duplex.serving.openai.events import Refused, is_whole, object_at
 
 MODELS = "/v1/models"
 CLIENT_SECRETS = "/v1/realtime/client_secrets"

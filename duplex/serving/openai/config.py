@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from duplex import voices
 from duplex.audio import SAMPLE_RATE, TICK_MS
 from duplex.events import TurnTaking
-from duplex.serving import openai_audio
-from duplex.serving.openai_events import Refused, is_whole, object_at
+from duplex.serving.openai import audio as openai_audio
+from duplex.serving.openai.events import Refused, is_whole, object_at
 
 # Characters of instructions, and of one item.
 MAX_TEXT = 16_000

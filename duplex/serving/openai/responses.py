@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from duplex.audio import TICK_MS
 from duplex.events import Event
-from duplex.serving.openai_audio import Encoder
-from duplex.serving.openai_config import MAX_TEXT, Config, max_tokens, modality
-from duplex.serving.openai_events import Refused, event, is_text, is_whole, new_id, object_at
-from duplex.serving.openai_items import Conversation, message
+from duplex.serving.openai.audio import Encoder
+from duplex.serving.openai.config import MAX_TEXT, Config, max_tokens, modality
+from duplex.serving.openai.events import Refused, event, is_text, is_whole, new_id, object_at
+from duplex.serving.openai.items import Conversation, message
 
 
 @dataclass(frozen=True)

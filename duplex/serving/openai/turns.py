@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from duplex.audio import TICK_MS
 from duplex.events import Event
-from duplex.serving.openai_clock import InputClock
-from duplex.serving.openai_events import event
-from duplex.serving.openai_items import Conversation, message
+from duplex.serving.openai.clock import InputClock
+from duplex.serving.openai.events import event
+from duplex.serving.openai.items import Conversation, message
 
 # Ticks after the last audio of a commit in which its words must come: the agent waits 15 at most.
 MAX_WORDS_LATE_TICKS = 18

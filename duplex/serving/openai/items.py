@@ -1,9 +1,9 @@
 """The conversation of the OpenAI Realtime API: its items, in order, and what a new one means."""
 
-from duplex.serving import openai_audio
 from duplex.serving.commands import Audio, Forget, Write
-from duplex.serving.openai_config import MAX_TEXT
-from duplex.serving.openai_events import Refused, event, is_text, new_id
+from duplex.serving.openai import audio as openai_audio
+from duplex.serving.openai.config import MAX_TEXT
+from duplex.serving.openai.events import Refused, event, is_text, new_id
 
 TEXTS = ("input_text", "text", "output_text")
 

@@ -2,7 +2,7 @@
 
     AsyncOpenAI(base_url="http://HOST:PORT/v1", api_key=KEY).realtime.connect(model="duplex")
 
-What its clients may rely on, feature by feature, stands in OPENAI_REALTIME.md beside this file.
+What its clients may rely on, feature by feature, stands in REALTIME.md beside this file.
 Key: `Authorization: Bearer KEY`, or the subprotocols `realtime` and `openai-insecure-api-key.KEY`
 of browsers. No I/O here.
 """
@@ -15,7 +15,6 @@ import numpy as np
 from duplex.audio import TICK_MS, TICK_SAMPLES
 from duplex.errors import ProtocolError
 from duplex.events import Error, Event, TurnTaking
-from duplex.serving import openai_config, openai_events, openai_items
 from duplex.serving.commands import (
     AbandonTurn,
     AfterInput,
@@ -36,10 +35,13 @@ from duplex.serving.commands import (
     Write,
 )
 from duplex.serving.native import json_object
-from duplex.serving.openai_audio import Decoder, Encoder
-from duplex.serving.openai_events import Refused, event
-from duplex.serving.openai_responses import Responses, read_request
-from duplex.serving.openai_turns import UserTurns
+from duplex.serving.openai import config as openai_config
+from duplex.serving.openai import events as openai_events
+from duplex.serving.openai import items as openai_items
+from duplex.serving.openai.audio import Decoder, Encoder
+from duplex.serving.openai.events import Refused, event
+from duplex.serving.openai.responses import Responses, read_request
+from duplex.serving.openai.turns import UserTurns
 
 PATH = "/v1/realtime"
 SUBPROTOCOL = "realtime"

@@ -11,7 +11,7 @@ import numpy as np
 from duplex.audio import SAMPLE_RATE
 from duplex.serving import g711
 from duplex.serving.native import decode_audio, encode_audio
-from duplex.serving.openai_events import Refused
+from duplex.serving.openai.events import Refused
 
 PCM = "audio/pcm"
 KINDS = (PCM, *g711.LEVELS)
