@@ -5,10 +5,11 @@ import asyncio
 import numpy as np
 
 from duplex.audio import TICK_SAMPLES
+from duplex.errors import ClientError
 from duplex.events import AgentInterface
-from duplex.serving.commands import Hint, SetPlaybackPosition, Start, apply
+from duplex.serving import native
+from duplex.serving.commands import AgentCommand, Hint, SetPlaybackPosition, Start, apply
 from duplex.serving.engine import Engine
-from duplex.serving.native import event_fields
 from duplex.serving.session import ClientSession
 
 
@@ -21,10 +22,14 @@ class LocalSession:
 
     @classmethod
     async def open(cls, agent: AgentInterface, start: Start | None = None) -> "LocalSession":
-        """Start an engine of its own for the agent."""
-        engine = Engine(agent, slots=1)
+        """Start an engine of its own for the agent. Raises ClientError."""
+        engine = Engine(agent, slots=agent.slots)
         await asyncio.to_thread(engine.start)
-        return cls(engine, await engine.open(start))
+        try:
+            return cls(engine, await engine.open(start))
+        except ValueError as error:
+            await asyncio.to_thread(engine.stop)
+            raise ClientError(f"the agent cannot begin: {error}") from error
 
     def stats(self) -> dict:
         """The engine's figures."""
@@ -36,7 +41,12 @@ class LocalSession:
 
     async def played(self, played_ms: int) -> None:
         """Tell how much of the agent's voice the user has heard."""
-        self._session.enqueue_command(SetPlaybackPosition(played_ms))
+        await self.send(SetPlaybackPosition(played_ms))
+
+    async def send(self, command: AgentCommand) -> None:
+        """What the user does beside speaking, within the bounds of the wire."""
+        native.encode_command(command)
+        self._session.enqueue_command(command)
 
     async def get(self) -> tuple[np.ndarray, list[dict]] | None:
         """The next tick: audio [1920] and events; None when the session is over."""
@@ -45,11 +55,15 @@ class LocalSession:
             await asyncio.to_thread(self._engine.stop)
             return None
         audio, events = tick
-        return audio, [event_fields(event) for event in events]
+        return audio, [native.event_fields(event) for event in events]
 
     async def close(self) -> None:
         """Ask for the end; `get` goes on until all has been said."""
         self._session.close()
+
+    def drop(self) -> None:
+        """Wait for nothing more."""
+        self._engine.stop()
 
 
 class LockstepSession:
@@ -84,7 +98,7 @@ class LockstepSession:
             return None
         batch = heard[None].astype(np.float32)
         played, events = await asyncio.to_thread(self._agent.step, batch, [0])
-        return played[0], [event_fields(event) for event in events[0]]
+        return played[0], [native.event_fields(event) for event in events[0]]
 
     async def close(self) -> None:
         """Ask for the end."""

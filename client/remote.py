@@ -9,7 +9,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from duplex.audio import TICK_MS
 from duplex.errors import ClientError, ProtocolError
 from duplex.serving import native
-from duplex.serving.commands import Start
+from duplex.serving.commands import AgentCommand, SetPlaybackPosition, Start
 
 
 class RemoteSession:
@@ -59,7 +59,13 @@ class RemoteSession:
 
     async def played(self, played_ms: int) -> None:
         """Tell how much of the audio that came the user has heard."""
-        await self._send(native.encode_playback(played_ms + self._lost_ticks * TICK_MS))
+        await self.send(SetPlaybackPosition(played_ms))
+
+    async def send(self, command: AgentCommand) -> None:
+        """What the user does beside speaking; dropped when the connection has closed."""
+        if isinstance(command, SetPlaybackPosition):
+            command = SetPlaybackPosition(command.ms + self._lost_ticks * TICK_MS)
+        await self._send(native.encode_command(command))
 
     async def get(self) -> tuple[np.ndarray, list[dict]] | None:
         """The next message: audio without events, or one event without audio.

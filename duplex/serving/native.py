@@ -83,9 +83,10 @@ import numpy as np
 from duplex import voices
 from duplex.audio import SAMPLE_RATE, TICK_MS
 from duplex.errors import ProtocolError
-from duplex.events import Error
+from duplex.events import Ended, Ending, Error, Event, Lag
 from duplex.serving import opus
 from duplex.serving.commands import (
+    AgentCommand,
     Answer,
     Audio,
     End,
@@ -234,6 +235,20 @@ def event_fields(event) -> dict:
     return {"type": kind, **told}
 
 
+def decode_event(fields: dict) -> Event | Lag | Error | Ending | Ended:
+    """The record of an object that a server sent; fields of a later version are left out."""
+    kind = fields.get("type", "")
+    records = {"lag": Lag, "error": Error, "session.ending": Ending, "session.ended": Ended}
+    record = records.get(kind, Event)
+    found = {}
+    for wanted in dataclasses.fields(record):
+        if wanted.name in fields:
+            found[wanted.name] = fields[wanted.name]
+        elif wanted.default is dataclasses.MISSING:
+            found[wanted.name] = wanted.type()
+    return record(**found | {"kind": kind})
+
+
 def encode_event(event) -> str:
     """An event record as a message."""
     return encode_object(event_fields(event))
@@ -275,9 +290,22 @@ def encode_resume(token: str, received: int) -> str:
     return encode_object({"type": "session.resume", "token": token, "received": received})
 
 
-def encode_playback(played_ms: int) -> str:
-    """How much of the agent's voice was heard."""
-    return encode_object({"type": "playback", "played_ms": played_ms})
+def encode_command(command: AgentCommand) -> str:
+    """What a client asks for while the session goes on. Raises ProtocolError."""
+    match command:
+        case SetPlaybackPosition(ms):
+            fields = {"type": "playback", "played_ms": ms}
+        case Write(role, text):
+            fields = {"type": "text", "text": text, **({} if role == "user" else {"role": role})}
+        case Stop():
+            fields = {"type": "agent.stop"}
+        case Answer():
+            fields = {"type": "agent.answer"}
+        case _:
+            raise TypeError(f"{command!r} is no message of this dialect")
+    message = encode_object(fields)
+    decode_client(message)
+    return message
 
 
 def decode_server(message: bytes | str) -> np.ndarray | dict:

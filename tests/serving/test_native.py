@@ -42,10 +42,10 @@ CLIENT_TEXT = {
     "start_with_options": lambda: native.encode_start(Start("Be brief.", 7)),
     "start_opus": lambda: native.encode_start(Start(temperature=0.7, audio="opus")),
     "resume": lambda: native.encode_resume("abc", 17),
-    "playback": lambda: native.encode_playback(2400),
-    "stop": lambda: native.encode_object({"type": "agent.stop"}),
-    "answer": lambda: native.encode_object({"type": "agent.answer"}),
-    "text": lambda: native.encode_object({"type": "text", "text": "What time is it?"}),
+    "playback": lambda: native.encode_command(SetPlaybackPosition(2400)),
+    "stop": lambda: native.encode_command(Stop()),
+    "answer": lambda: native.encode_command(Answer()),
+    "text": lambda: native.encode_command(Write("user", "What time is it?")),
     "end": lambda: native.encode_end(),
 }
 
