@@ -8,12 +8,13 @@ CORPUS receives dialogues.jsonl, one dialogue a line: {"turns": [{"role": "user"
 str}, ...], "kind": str, "split": "train"|"valid", "source": str, "licence": str}, and
 user_texts.txt and agent_texts.txt, each different text once. A user turn with "aside": true is said
 to somebody else and has no answer; one with "slow": true tells something, phrase by phrase, and is
-not over at its first pause. "note" is text that the agent has read before
+not over at its first pause. "speaker": n is said by the n-th of several people, "far": true by a
+television (duplex.training.text.company). "note" is text that the agent has read before
 (duplex.training.text.context).
 
-DATA holds the folder text/ with countries.json (samayo/country-json, MIT) and tatoeba-en-fr.tsv.gz
-(CC-BY 2.0 FR). All the rest is written here and in texts/ (texts/webquestions.txt after
-WebQuestions, CC-BY 4.0).
+DATA holds the folder text/ with countries.json (samayo/country-json, MIT), tatoeba-en-fr.tsv.gz
+(CC-BY 2.0 FR) and chitchat.jsonl.gz (BYU, MIT). All the rest is written here and in texts/
+(texts/webquestions.txt after WebQuestions, CC-BY 4.0).
 """
 
 import argparse
@@ -27,6 +28,14 @@ from functools import partial
 from pathlib import Path
 
 from duplex.training.scenes.scene import BACKCHANNELS
+from duplex.training.text.company import (
+    NAMES,
+    TELEVISION,
+    company_turns,
+    read_chats,
+    side_talk,
+    television,
+)
 from duplex.training.text.context import context_exchange, read_matters
 from duplex.training.text.countries import country_exchange, load_countries
 from duplex.training.text.numbers import number_exchange, small_sum
@@ -67,6 +76,7 @@ class Exchange:
     licence: str = "Apache-2.0"
     slow: tuple[str, ...] = ()  # User texts that tell something.
     note: str = ""  # Text in the context.
+    speakers: tuple[int, ...] = ()  # Who says each user text, where there are several people.
 
 
 def split_of(key: str) -> str:
@@ -123,6 +133,7 @@ class Writer:
         self.sentences = short_sentences(data)
         self.phrases = own_phrases()
         self.answers = read_answers(answers) if answers.exists() else []
+        self.chats = read_chats(data)
 
     def from_blocks(self, kind: str) -> Exchange:
         """An exchange of texts/KIND.txt."""
@@ -209,17 +220,44 @@ class Writer:
 
     def aside(self) -> Exchange:
         """Something said to another person."""
-        names = (
-            "Anna|Tom|Maria|Jack|Lisa|Ben|Sarah|David|Emma|Mike|Julia|Chris|Laura|Max|Nina|Oliver"
-            "|Sophie|Paul|Kate|Leo"
-        ).split("|")
         template = self.rng.choice(self.asides)
-        text = expand(template, self.rng, {"name": self.rng.choice(names)})
+        text = expand(template, self.rng, {"name": self.rng.choice(NAMES)})
         return Exchange(((text, None),), "aside", split_of(text))
 
     def any(self) -> Exchange:
         """An exchange of any kind, each in its share."""
         return self.single(self.rng.choices(list(SHARES), list(SHARES.values()))[0])
+
+    def company(self, number: int) -> Exchange | None:
+        """Two to four people or a television, and one to three exchanges with the agent.
+
+        None if these belong to different splits.
+        """
+        self.rng = random.Random(f"{self.seed} company {number}")
+        people = list(range(1, self.rng.choice([2, 2, 2, 3, 4]) + 1))
+        parts = [self.any() for _ in range(self.rng.randint(1, 3))]
+        splits = {part.split for part in parts}
+        if len(splits) > 1:
+            return None
+        asides = [self.aside().turns[0][0] for _ in range(3)]
+        talk = []
+        for _ in range(self.rng.randint(1, 2)):
+            is_television = self.rng.random() < 0.3
+            run = (
+                television(self.sentences, self.rng)
+                if is_television
+                else side_talk(self.chats, asides, people, self.rng)
+            )
+            talk.append(run)
+        pairs, speakers = company_turns([part.turns for part in parts], talk, people, self.rng)
+        return Exchange(
+            tuple(pairs),
+            "company",
+            splits.pop(),
+            joined(["BYU chitchat", "Tatoeba", *(part.source for part in parts)]),
+            joined(["MIT", "CC-BY 2.0 FR", *(part.licence for part in parts)]),
+            speakers=tuple(speakers),
+        )
 
     def dialogue(self, number: int) -> Exchange | None:
         """One exchange, or two or three joined; None if they belong to different splits.
@@ -291,11 +329,28 @@ def write_context(count: int, seed: int) -> list[Exchange]:
     return list(found.values())
 
 
+def write_company(writer: Writer, count: int) -> list[Exchange]:
+    """`count` different dialogues with several people."""
+    found: dict[tuple, Exchange] = {}
+    for number in range(20 * count):
+        dialogue = writer.company(number)
+        if dialogue is not None:
+            found.setdefault(dialogue.turns, dialogue)
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
 def as_json(dialogue: Exchange) -> str:
     """The dialogue's line in dialogues.jsonl."""
     turns = []
-    for user, agent in dialogue.turns:
+    speakers = dialogue.speakers or (1,) * len(dialogue.turns)
+    for (user, agent), speaker in zip(dialogue.turns, speakers, strict=True):
         turn = {"role": "user", "text": user}
+        if speaker == TELEVISION:
+            turn["far"] = True
+        if speaker > 1:
+            turn["speaker"] = speaker
         if agent is None:
             turn["aside"] = True
         if user in dialogue.slow:
@@ -303,7 +358,8 @@ def as_json(dialogue: Exchange) -> str:
         turns.append(turn)
         if agent:
             turns.append({"role": "agent", "text": agent})
-    fields = {k: v for k, v in vars(dialogue).items() if k not in ("turns", "slow") and v}
+    left_out = ("turns", "slow", "speakers")
+    fields = {k: v for k, v in vars(dialogue).items() if k not in left_out and v}
     return json.dumps({"turns": turns, **fields}, ensure_ascii=False)
 
 
@@ -328,7 +384,8 @@ def main() -> None:
         "--count",
         type=int,
         default=28_000,
-        help="dialogues; a tenth more are about what was told before (default %(default)s)",
+        help="dialogues; a tenth more are about what was told before, 15 %% more have several "
+        "people (default %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
@@ -338,6 +395,7 @@ def main() -> None:
     writer = Writer(args.data, args.out / "answers.jsonl", args.seed)
     dialogues = write_dialogues(writer, args.count)
     dialogues += write_context(round(0.1 * args.count), args.seed)
+    dialogues += write_company(writer, round(0.15 * args.count))
     pairs = [pair for dialogue in dialogues for pair in dialogue.turns]
     texts = {
         "dialogues.jsonl": [as_json(dialogue) for dialogue in dialogues],

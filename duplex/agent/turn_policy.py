@@ -22,6 +22,7 @@ from duplex.model import tokens
 from duplex.model.tokens import (
     AGENT,
     ASIDE,
+    BACK,
     END,
     FIRST_TEXT_ID,
     NEXT,
@@ -94,6 +95,9 @@ class TurnPolicy:
     max_turn_tokens: int = 64
     max_dictated_tokens: int = 800
     max_idle_turn_ticks: int = 25
+
+    # Whether it says "mhm" itself; the agent that ships has not learned when.
+    gives_backchannels: bool = False
 
     # What one client may want otherwise, see client_policy.py.
     ends_turns: bool = True
@@ -191,6 +195,8 @@ def grammatical(seen: Observation, policy: TurnPolicy) -> Allowed:
         controls &= ~bits(USER)
     if not (seen.agent_open or seen.answer_due):
         controls &= ~bits(AGENT)
+    if not policy.gives_backchannels:
+        controls &= ~bits(BACK)
     text = Text.ANY if has_text else Text.NONE
     if has_text and seen.stream == USER:
         text = Text.PENDING if seen.has_pending else Text.NONE

@@ -181,7 +181,7 @@ def start_controls(lm: LM, tokenizer) -> None:
         tokens.END: "<|im_end|>",
         tokens.ASIDE: "<|im_end|>",
         tokens.STOP: "<|im_end|>",
-        tokens.RESERVED[0]: " okay",
+        tokens.BACK: " okay",
         tokens.NEXT: " ",
     }
     for control, text in meaning.items():

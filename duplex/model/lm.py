@@ -33,6 +33,8 @@ class LMConfig:
     lora_scale: float = 2.0
     # Width of the encoder's vector of a tick.
     feature_width: int = 1536
+    # People whom it knows apart by a vector added to their ticks; 0: it does not.
+    speakers: int = 0
     # Ticks that can be looked back at: 3.2 s. What was heard before stands in the text.
     tick_window: int = 40
     # Positions of text that can be looked back at, beside the system prompt.
@@ -173,6 +175,8 @@ class LM(nn.Module):
         self.residual = nn.Linear(config.feature_width, config.width)
         nn.init.zeros_(self.residual.weight)
         nn.init.zeros_(self.residual.bias)
+        # At first nobody is told from anybody.
+        self.speaker = nn.Parameter(torch.zeros(config.speakers, config.width))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -196,7 +200,10 @@ class LM(nn.Module):
         return torch.where(tokens[..., None] < FIRST_TEXT_ID, control.to(base.dtype), base)
 
     def project(
-        self, features: torch.Tensor | None, recognised: list[list[tuple[int, float]]]
+        self,
+        features: torch.Tensor | None,
+        recognised: list[list[tuple[int, float]]],
+        speakers: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The input of N ticks: the embeddings of the words recognised, plus a residual.
 
@@ -206,6 +213,7 @@ class LM(nn.Module):
         Args:
             features: [N, feature_width]; None: the residual is left out.
             recognised: for each tick its tokens with their confidence.
+            speakers: int [N], who speaks, from 1 to `config.speakers`; 0: not known, or nobody.
 
         Returns [N, D].
         """
@@ -221,6 +229,9 @@ class LM(nn.Module):
             )
             towards = self.embedding[tokens] - mixed[:1]
             mixed = mixed.index_add(0, ticks, shares[:, None].to(mixed.dtype) * towards)
+        if speakers is not None and self.config.speakers:
+            voices = F.pad(self.speaker, (0, 0, 1, 0))[speakers.to(mixed.device)]
+            mixed = mixed + voices.to(mixed.dtype)
         if features is None:
             return mixed
         residual = self.residual(features.to(self.residual.weight.dtype))

@@ -9,6 +9,10 @@ A tag also switches back to a stream that is still open, so hearing goes on whil
 
     <agent> The capital F of F <user> wait F F <agent> France F ...
 
+In a long turn of the user the agent may say "mhm", which opens no stream:
+
+    <user> so F yesterday F we F went F F <back> F home F ...
+
 What is not for the agent is written down as well, and ends with <aside> instead of </user>.
 """
 
@@ -33,8 +37,9 @@ AGENT = 6
 END = 7
 # The agent yields; what it had not yet said is dropped.
 STOP = 8
-# Reserved for a backchannel, a sound that is not speech, a call of a tool, another speaker.
-RESERVED = range(9, 13)
+# The agent's own backchannel: it says "mhm" while the user's turn goes on.
+BACK = 9
+# 10 to 12 are spare.
 # Instead of </user>: it was for somebody else, or a mere backchannel; nobody waits for an answer.
 ASIDE = 13
 # The base tokenizer's special tokens end at 16; of them only the chat marks 0 to 2 keep their use.
@@ -91,6 +96,7 @@ def kind(symbol: int, grammar: Grammar) -> str:
         END: "<end>",
         STOP: "<stop>",
         ASIDE: "<aside>",
+        BACK: "<back>",
     }
     if symbol < FIRST_TEXT_ID:
         return controls[symbol]
@@ -111,6 +117,8 @@ def allowed(grammar: Grammar, can_speak: bool, is_audible: bool) -> tuple[int, b
         symbols += [USER_END, ASIDE]
         if grammar.agent_open and can_speak:
             symbols.append(AGENT)
+        elif not grammar.agent_open:
+            symbols.append(BACK)
     else:
         symbols.append(USER)
         if can_speak and grammar.stream == AGENT:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from duplex.model import tokens
-from duplex.model.tokens import AGENT, ASIDE, END, NEXT, STOP, USER, USER_END, Grammar
+from duplex.model.tokens import AGENT, ASIDE, BACK, END, NEXT, STOP, USER, USER_END, Grammar
 
 TEXT = 20  # Any text token.
 
@@ -35,7 +35,7 @@ def test_grammar_follows_the_streams(symbols, stream, user_open, agent_open):
     [
         (Grammar(), True, False, {NEXT, USER, AGENT}, False),
         (Grammar(), False, True, {NEXT, USER, STOP}, False),
-        (Grammar(USER, True), True, False, {NEXT, USER_END, ASIDE}, True),
+        (Grammar(USER, True), True, False, {NEXT, USER_END, ASIDE, BACK}, True),
         (Grammar(USER, True, True), True, True, {NEXT, USER_END, ASIDE, AGENT, STOP}, True),
         (Grammar(AGENT, False, True), True, True, {NEXT, USER, END, STOP}, True),
         (Grammar(AGENT, False, True), False, True, {NEXT, USER, STOP}, False),

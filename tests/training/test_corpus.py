@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from duplex.training.corpus import SHARES, Writer, as_json, write_dialogues
+from duplex.training.corpus import SHARES, Writer, as_json, write_company, write_dialogues
+from duplex.training.text.company import TELEVISION, read_chats
 from duplex.training.text.numbers import number_exchange, number_words
 from duplex.training.text.templates import expand, read_blocks
 
@@ -25,6 +26,10 @@ def data(tmp_path):
     with gzip.open(tmp_path / "text" / "tatoeba-en-fr.tsv.gz", "wt", encoding="utf-8") as file:
         for i in range(100):
             file.write(f"I can see {number_words(i)} green trees.\tx\n")
+    with gzip.open(tmp_path / "text" / "chitchat.jsonl.gz", "wt", encoding="utf-8") as file:
+        texts = ["i have a new bike", "oh nice what color is it?", "damn", "it is red", "see u 2"]
+        turns = [["AB"[i % 2], text] for i, text in enumerate(texts)]
+        file.write(json.dumps({"turns": turns}) + "\n")
     return tmp_path
 
 
@@ -136,3 +141,23 @@ def test_base_answers_are_mixed_in(data):
     (data / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     questions = [user for d in write(data) if d.kind == "answer" for user, _ in d.turns]
     assert questions and "What is 899?" not in questions
+
+
+def test_only_what_can_be_said_is_taken_of_typed_chats(data):
+    assert read_chats(data) == [["I have a new bike.", "Oh nice what color is it?"]]
+
+
+def test_people_who_talk_to_each_other_are_not_answered(data):
+    """With several people every line has a speaker; what is not for the agent has no answer."""
+    found = write_company(Writer(data, data / "answers.jsonl", 1), 60)
+    lines = [turn for d in found for turn in json.loads(as_json(d))["turns"]]
+    users = [turn for turn in lines if turn["role"] == "user"]
+    assert {turn.get("speaker", 1) for turn in users} >= {1, 2, TELEVISION}
+    assert all(turn["aside"] for turn in users if turn.get("far"))
+    assert all(turn.get("speaker") == TELEVISION for turn in users if turn.get("far"))
+    answered = {
+        before.get("speaker", 1)
+        for before, after in zip(lines, lines[1:], strict=False)
+        if after["role"] == "agent"
+    }
+    assert answered >= {1, 2} and TELEVISION not in answered

@@ -43,6 +43,12 @@ def existing_file(text: str) -> Path:
     return Path(text)
 
 
+def file_share(text: str) -> tuple[Path, float]:
+    """FILE=SHARE -> both."""
+    path, share = kind_share(text)
+    return existing_file(path), share
+
+
 def kind_share(text: str) -> tuple[str, float]:
     """KIND=SHARE -> both."""
     kind, _, share = text.rpartition("=")

@@ -38,9 +38,11 @@ def collate_examples(lm: LM, batch: list) -> tuple[Tensor, Tensor, Tensor, Tenso
 def embed_example(lm: LM, example, length: int) -> Tensor:
     """An example's inputs [L, D]: embeddings of its tokens, and its ticks as the LM meets them."""
     device = lm.embedding.device
-    sequence, features, recognised = example
+    sequence, features, recognised, speakers = example
     token = torch.from_numpy(padded(sequence.token, length, tokens.FIRST_TEXT_ID)).to(device)
-    ticks = lm.project(None if features is None else features.to(device), recognised)
+    features = None if features is None else features.to(device)
+    known = None if speakers is None else torch.from_numpy(speakers)
+    ticks = lm.project(features, recognised, known)
     tick = np.where(sequence.token < 0, sequence.tick, 0)
     index = torch.from_numpy(padded(tick, length, 0)).to(device).clamp(max=len(ticks) - 1)
     embedded = lm.embed(token.clamp(min=0))
@@ -72,6 +74,7 @@ def label_kinds(sequence: Sequence) -> np.ndarray:
         tokens.ASIDE: "aside",
         tokens.END: "end",
         tokens.STOP: "stop",
+        tokens.BACK: "backchannel",
     }
     names = []
     stream = "speaking"

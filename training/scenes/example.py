@@ -10,6 +10,7 @@ import torch
 
 from duplex.model.lexicon import surface_forms
 from duplex.model.tokens import load_tokenizer
+from duplex.training.scenes.people import label_speakers
 from duplex.training.scenes.recognition import (
     SpeechRecognizer,
     TokensByTick,
@@ -35,6 +36,7 @@ class Example(NamedTuple):
     sequence: Sequence
     features: torch.Tensor | None  # [T, W] of the encoder; None: the residual is left out.
     tokens: TokensByTick  # What was recognised, T ticks.
+    speakers: np.ndarray | None = None  # int64 [T], who speaks, as far as is known; 0: nobody.
 
 
 class Tokenizer:
@@ -84,6 +86,7 @@ class ExampleMaker:
         turns in time.
         """
         spell = self.tokenizer.spell
+        speakers = label_speakers(scene, rng)
         due = align_turns_to_recognition(scene, words, spell)
         if not due:
             return None
@@ -93,7 +96,7 @@ class ExampleMaker:
         symbols = user_symbols(scene, due, spell)
         sequence = build_sequence(scene, symbols, prompt, self.tokenizer.encode, cap)
         kept = features if self.residual else None
-        return Example(sequence, kept, to_token_ids(words, spell))
+        return Example(sequence, kept, to_token_ids(words, spell), speakers[: len(words)])
 
     def make_spoken(self, scene: Scene, rng: np.random.Generator) -> Example | None:
         """An example of a scene whose words have sound: rendered, disturbed, recognised."""

@@ -92,7 +92,7 @@ def mix_user_words(scene: Scene) -> np.ndarray:
             wave, start, end = word.sound
             at = max(0, int((word.start - (ONSET_S if i == 0 else 0.0)) * SAMPLE_RATE))
             part = wave[max(0, start) : end][: len(channel) - at]
-            channel[at : at + len(part)] += part
+            channel[at : at + len(part)] += turn.gain * part
     return channel
 
 

@@ -182,10 +182,16 @@ def user_symbols(scene: Scene, due: list[list[int]], spell: Spell) -> list[tuple
     symbols = []
     for turn, ticks in zip(scene.user, due, strict=True):
         said = [token for word in turn.words for token in spell(word.text)]
-        symbols += zip(ticks, said, strict=True)
+        symbols += with_backchannels(list(zip(ticks, said, strict=True)), turn.backchannels)
         end = tokens.USER_END if turn.answered else tokens.ASIDE
         symbols.append((ticks[-1] + turn.end_ticks, end))
     return symbols
+
+
+def with_backchannels(said: list[tuple[int, int]], seconds: list[float]) -> list[tuple[int, int]]:
+    """(tick, symbol) of a turn's tokens, and of what its listener puts in, once it has begun."""
+    backs = [(max(said[0][0], int(at / TICK_S)), tokens.BACK) for at in seconds]
+    return sorted([*said, *backs], key=lambda pair: pair[0])
 
 
 def time_agent_turns(scene: Scene, due: list[list[int]], spell: Spell) -> None:

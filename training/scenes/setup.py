@@ -19,6 +19,7 @@ from duplex.training.common.options import (
     add_tokenizer,
     backbone_path,
     existing_file,
+    file_share,
     kind_share,
     part_folder,
     pool_folder,
@@ -62,9 +63,10 @@ def build_lm(args: argparse.Namespace) -> LM:
     except BackboneError as error:
         raise SystemExit(f"{error}.") from error
     if args.scratch:
-        config = LMConfig(lora_rank=args.rank, **sizes)
+        config = LMConfig(lora_rank=args.rank, speakers=args.speakers, **sizes)
     else:
         config = start_config(args.start)
+        config = replace(config, speakers=max(config.speakers, args.speakers))
         if any(getattr(config, name) != size for name, size in sizes.items()):
             raise SystemExit(
                 f"{args.start} was trained on another backbone than {path}: their sizes differ."
@@ -113,6 +115,13 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--scratch", action="store_true", help="begin with fresh adapters of --rank instead"
     )
     parser.add_argument("--rank", type=int, default=16, help="with --scratch (default 16)")
+    parser.add_argument(
+        "--speakers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="people it learns to know apart (default: as many as --start does)",
+    )
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -166,6 +175,15 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FOLDER",
         help="speech pool of the corpus's user texts, repeatable",
+    )
+    parser.add_argument(
+        "--listening",
+        type=file_share,
+        action="append",
+        default=[],
+        metavar="FILE=SHARE",
+        help="share of the scenes that are long turns of icsi_mrda.jsonl.gz and when a listener "
+        "says mhm",
     )
     parser.add_argument(
         "--sentences",

@@ -16,6 +16,7 @@ from duplex.model.spoken_form import spoken_form
 from duplex.training.data.augment import active_power, augment, load_noise
 from duplex.training.data.pool import Pool
 from duplex.training.scenes.example import Example, ExampleMaker, Tokenizer
+from duplex.training.scenes.listening import ListeningSource, read_long_turns
 from duplex.training.scenes.recognition import (
     SpeechRecognizer,
     recognize,
@@ -176,6 +177,10 @@ class SceneSource:
         self.recordings = [
             (share, RecordingSource(found, maker)) for share, found in opened if len(found)
         ]
+        self.listening = [
+            (share, ListeningSource(read_long_turns(path, split), maker))
+            for path, share in args.listening
+        ]
 
     @property
     def is_empty(self) -> bool:
@@ -188,7 +193,12 @@ class SceneSource:
         Some fail because a voice lacks a sentence or is not heard.
         """
         for _ in range(attempts):
-            source = self.pick_recordings(rng) or self.pick_sentences(rng) or self.dialogues
+            source = (
+                self.pick_recordings(rng)
+                or self.pick_listening(rng)
+                or self.pick_sentences(rng)
+                or self.dialogues
+            )
             drawn = source.draw(rng)
             if drawn is not None:
                 return drawn
@@ -205,6 +215,10 @@ class SceneSource:
             return pick(self.recordings, rng)
         total = sum(share for share, _ in self.recordings)
         return pick(self.recordings, rng, total) or self.recordings[-1][1]
+
+    def pick_listening(self, rng: np.random.Generator) -> ListeningSource | None:
+        """Long turns of meetings, in their share; None: another kind."""
+        return pick(self.listening, rng) if self.listening else None
 
     def pick_sentences(self, rng: np.random.Generator) -> SentenceSource | None:
         """Sentences of a pool, each in its share; None: a dialogue."""
