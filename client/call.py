@@ -62,7 +62,7 @@ async def connect(
 
     Raises ClientError where there is no call; ProtocolError where an option cannot be.
     """
-    start = native.decode_client(native.encode_object({"type": "session.start", **options}))
+    start = native.to_start(dict(options))
     if isinstance(target, str):
         session = await RemoteSession.open(target, start, api_key)
     else:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from duplex import voices
+from duplex.audio import SAMPLE_RATE
 from duplex.events import AgentInterface, TurnTaking
 
 
@@ -28,8 +29,9 @@ class Start:
     temperature: float | None = None
     voice: str | None = None
     speed: float | None = None
-    # The form of binary messages, both ways: "pcm16" or "opus".
+    # The form of audio, both ways, see audio_forms.py, and the rate of PCM16.
     audio: str = "pcm16"
+    rate: int = SAMPLE_RATE
     # Words that the user may well say.
     hints: tuple[str, ...] = ()
 

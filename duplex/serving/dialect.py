@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from duplex.events import AgentInterface, Error
-from duplex.serving import moshi, native
+from duplex.serving import moshi, native, native_dialect, twilio
 from duplex.serving.commands import Start
 from duplex.serving.openai import realtime as openai_realtime
 
@@ -25,7 +25,7 @@ class Dialect(Protocol):
     start: Start
     # Ticks of audio that may wait to be heard; None: what the engine usually lets wait.
     early_ticks: int | None
-    # Whether a client whose connection was lost may come back; then it has all of native.Native.
+    # Whether a client whose connection was lost may come back; then it has all of Native.
     is_resumable: bool
     # Whether a client may send nothing for as long as its connection answers pings, and whether one
     # that sends faster than it may is read more slowly, not sent away.
@@ -51,11 +51,12 @@ class Dialect(Protocol):
 
 # What makes a client's dialect, by path: of the fields in the client's URL and the agent.
 DIALECTS: dict[str, Callable[[dict[str, str], AgentInterface], Dialect]] = {
-    native.PATH: lambda query, agent: native.Native(),
+    native.PATH: lambda query, agent: native_dialect.Native(),
     openai_realtime.PATH: lambda query, agent: openai_realtime.OpenAIRealtime(
         query, agent.count_tokens, agent.max_instruction_tokens
     ),
     moshi.PATH: lambda query, agent: moshi.Moshi(query),
+    twilio.PATH: lambda query, agent: twilio.Twilio(),
 }
 
 

@@ -1,9 +1,9 @@
 """G.711, the telephone's 8-bit codes at 8 kHz (ITU-T G.711), from and to samples as they stream."""
 
 import numpy as np
-import soxr
 
 from duplex.audio import SAMPLE_RATE
+from duplex.serving.resampling import Resampler
 
 # Samples a second of a telephone.
 TELEPHONE_RATE = 8_000
@@ -50,11 +50,11 @@ class Decoder:
 
     def __init__(self, law: str):
         self._law = law
-        self._resample = soxr.ResampleStream(TELEPHONE_RATE, SAMPLE_RATE, 1, "float32", "LQ")
+        self._resampler = Resampler(TELEPHONE_RATE, SAMPLE_RATE)
 
     def decode(self, codes: bytes) -> np.ndarray:
         """The samples float32 [M] that one more piece completes."""
-        return self._resample.resample_chunk(expand(codes, self._law))
+        return self._resampler.resample(expand(codes, self._law))
 
 
 class Encoder:
@@ -62,8 +62,8 @@ class Encoder:
 
     def __init__(self, law: str):
         self._law = law
-        self._resample = soxr.ResampleStream(SAMPLE_RATE, TELEPHONE_RATE, 1, "float32", "LQ")
+        self._resampler = Resampler(SAMPLE_RATE, TELEPHONE_RATE)
 
     def encode(self, samples: np.ndarray) -> bytes:
         """The bytes that one more piece, float [N], completes."""
-        return compress(self._resample.resample_chunk(samples.astype(np.float32)), self._law)
+        return compress(self._resampler.resample(samples), self._law)

@@ -1,8 +1,9 @@
 """The native dialect of the wire at /v1/duplex, protocol version 1: messages to values and back.
 
 Audio, both ways, is PCM16 little endian, 24 kHz, mono, in binary messages: from the client of any
-length, at the pace of real time; from the server 1920 samples every 80 ms. With `audio: "opus"` in
-session.start binary messages are pages of Ogg-Opus instead, both ways. Everything else is a JSON
+length, at the pace of real time; from the server 80 ms each, 1920 samples. In session.start `rate`
+asks for PCM16 at 8000, 16000 or 48000 instead, `audio` for "opus", pages of Ogg-Opus, or for
+"opus_packets", one packet of Opus a message, 40 ms each from the server. Everything else is a JSON
 object in a text message; `tick`, `start_ms`, `end_ms` are on the session's clock. No I/O here.
 
 | from   | message         | fields                    | meaning                                   |
@@ -11,8 +12,8 @@ object in a text message; `tick`, `start_ms`, `end_ms` are on the session's cloc
 |        |                 |                           | comes first                               |
 | client | session.start   | instructions?, seed?,     | opens the session; only as the first      |
 |        |                 | temperature?, voice?,     | message; voice is one of those in         |
-|        |                 | speed?, audio? (pcm16,    | session.created, speed 0.5 to 1.5, hints  |
-|        |                 | opus), hints?             | words that the user may well say          |
+|        |                 | speed?, audio?, rate?,    | session.created, speed 0.5 to 1.5, hints  |
+|        |                 | hints?                    | words that the user may well say          |
 | client | session.resume  | token, received           | goes on with a session after a lost       |
 |        |                 |                           | connection                                |
 | client | session.end     |                           | the client has finished; session.ended    |
@@ -75,7 +76,6 @@ model failed, 1013 all places are taken.
 
 import dataclasses
 import json
-from collections import deque
 from enum import IntEnum
 
 import numpy as np
@@ -84,7 +84,6 @@ from duplex import voices
 from duplex.audio import SAMPLE_RATE, TICK_MS
 from duplex.errors import ProtocolError
 from duplex.events import Ended, Ending, Error, Event, Lag
-from duplex.serving import opus
 from duplex.serving.commands import (
     AgentCommand,
     Answer,
@@ -99,6 +98,8 @@ from duplex.serving.commands import (
 
 PATH = "/v1/duplex"
 SUBPROTOCOL = "duplex"
+# Samples a second that PCM16 may have.
+RATES = (8_000, 16_000, 24_000, 48_000)
 # Bytes of a message: 21 s of audio, far more than one message needs.
 MAX_MESSAGE_BYTES = 1 << 20
 # Characters of instructions.
@@ -124,86 +125,6 @@ class CloseCode(IntEnum):
 
 # With which a proxy that is restarted closes: the session waits for its client.
 PROXY_CLOSE_CODES = (CloseCode.GOING_AWAY, 1012)
-
-
-class Native:
-    """One client of this dialect; see dialect.Dialect."""
-
-    opens_at_once = False
-    start = Start()
-    early_ticks = None
-    is_resumable = True
-    may_be_idle = False
-    max_message_bytes = MAX_MESSAGE_BYTES
-
-    def __init__(self, max_missed_events: int = 2_000):
-        """max_missed_events: so many of the last ones are kept for a client that comes back."""
-        # With it the client may come back.
-        self.token = ""
-        self._has_started = False
-        self._half = b""
-        self._opus: tuple[opus.Decoder, opus.Encoder] | None = None
-        # The last events sent, or to be sent, and the number of all of them.
-        self._events: deque[str] = deque(maxlen=max_missed_events)
-        self._sent = 0
-
-    def receive(self, message: bytes | str) -> tuple[list, list]:
-        """The command in a message; nothing is ever answered. Raises ProtocolError."""
-        if isinstance(message, bytes) and self._opus:
-            decoder, _ = self._opus
-            return [Audio(decoder.decode(message))], []
-        if isinstance(message, bytes):
-            # Half of a sample at the end waits for the next message.
-            message = self._half + message
-            self._half = message[len(message) // 2 * 2 :]
-            message = message[: len(message) // 2 * 2]
-        command = decode_client(message)
-        if isinstance(command, Start | Resume) and self._has_started:
-            raise ProtocolError(
-                "session.start and session.resume come once, before everything else"
-            )
-        is_for_session = isinstance(command, SetPlaybackPosition | Stop | Answer | Write)
-        if is_for_session and not self._has_started:
-            raise ProtocolError("the session is not open yet; session.start opens it")
-        self._has_started = True
-        if isinstance(command, Start) and command.audio == "opus":
-            self._opus = opus.Decoder(), opus.Encoder()
-        return [command], []
-
-    def opened(self, session_id: str) -> list:
-        """session.created."""
-        return [encode_object(created(session_id, self.token))]
-
-    def resumed(self, session_id: str, received: int) -> list | None:
-        """What a client that comes back has missed; None when too much of it is gone."""
-        missed = self._sent - received
-        if not 0 <= missed <= len(self._events):
-            return None
-        if self._opus:
-            # A stream begins with its header pages.
-            self._opus = opus.Decoder(), opus.Encoder()
-        answer = encode_object({"type": "session.resumed", "id": session_id, "missed": missed})
-        return [answer, *list(self._events)[len(self._events) - missed :]]
-
-    def tick(self, audio: np.ndarray, events: list) -> list:
-        """The tick's audio, then its events."""
-        messages = [encode_event(event) for event in events]
-        self._events += messages
-        self._sent += len(messages)
-        if not len(audio):
-            return messages
-        if self._opus:
-            _, encoder = self._opus
-            return [encoder.encode(audio), *messages]
-        return [encode_audio(audio), *messages]
-
-    def take_due(self) -> list:
-        """Nothing: a tick brings nothing about here."""
-        return []
-
-    def refused(self, error: Error) -> list:
-        """An error."""
-        return [encode_event(error)]
 
 
 def encode_audio(samples: np.ndarray) -> bytes:
@@ -259,12 +180,12 @@ def encode_object(fields: dict) -> str:
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
 
 
-def created(session_id: str, resume: str | None = None) -> dict:
-    """The server's first message; resume: the token to come back with."""
+def created(session_id: str, resume: str | None = None, rate: int = SAMPLE_RATE) -> dict:
+    """The server's first message; resume: the token to come back with; rate: of the audio."""
     fields = {
         "type": "session.created",
         "id": session_id,
-        "sample_rate": SAMPLE_RATE,
+        "sample_rate": rate,
         "tick_ms": TICK_MS,
         "protocol": 1,
         "voices": list(voices.VOICES),
@@ -322,7 +243,7 @@ def decode_client(message: bytes | str) -> ClientCommand:
     fields = json_object(message)
     match fields.get("type"):
         case "session.start":
-            return _start(fields)
+            return to_start(fields)
         case "session.resume":
             return _resume(fields)
         case "playback":
@@ -352,8 +273,10 @@ def json_object(message: str) -> dict:
     return fields
 
 
-def _start(fields: dict) -> Start:
-    _only(fields, "instructions", "seed", "temperature", "voice", "speed", "audio", "hints")
+def to_start(fields: dict) -> Start:
+    """How a session shall begin, by the fields of session.start. Raises ProtocolError."""
+    names = [field.name for field in dataclasses.fields(Start)]
+    _only(fields, *names)
     start = Start(**{name: value for name, value in fields.items() if name != "type"})
     if not isinstance(start.hints, list | tuple) or len(start.hints) > MAX_HINTS:
         raise ProtocolError(f"hints is a list of at most {MAX_HINTS} words")
@@ -372,8 +295,12 @@ def _start(fields: dict) -> Start:
     lowest, highest = voices.SPEEDS
     if start.speed is not None and not _is_number(start.speed, lowest, highest):
         raise ProtocolError(f"speed is a number from {lowest} to {highest}")
-    if start.audio not in ("pcm16", "opus"):
-        raise ProtocolError("audio is pcm16 or opus")
+    if start.audio not in ("pcm16", "opus", "opus_packets"):
+        raise ProtocolError("audio is pcm16, opus or opus_packets")
+    if start.rate not in RATES or type(start.rate) is not int:
+        raise ProtocolError(f"rate is one of {', '.join(map(str, RATES))}")
+    if start.audio != "pcm16" and start.rate != SAMPLE_RATE:
+        raise ProtocolError("rate is for pcm16; Opus is decoded at any rate")
     return start
 
 
@@ -405,7 +332,8 @@ def _text(fields: dict) -> Write:
 
 def _only(fields: dict, *names: str) -> None:
     if unknown := sorted(fields.keys() - {"type", *names}):
-        raise ProtocolError(f"{fields['type']} has {' and '.join(names)}, not {unknown[0]!r:.80}")
+        kind = fields.get("type", "session.start")
+        raise ProtocolError(f"{kind} has {' and '.join(names)}, not {unknown[0]!r:.80}")
 
 
 def _is_text(value, shortest: int, longest: int) -> bool:

@@ -1,4 +1,7 @@
-"""Ogg-Opus, 24 kHz mono, as it streams: pages of bytes to samples and back, by sphn."""
+"""Opus, 24 kHz mono, as it streams: Ogg's pages or single packets to samples and back, by sphn."""
+
+import struct
+from functools import cache
 
 import numpy as np
 import sphn
@@ -44,3 +47,75 @@ class Encoder:
     def encode(self, samples: np.ndarray) -> bytes:
         """The pages of float [N], N whole ticks; the stream's two header pages come first."""
         return self._writer.append_pcm(np.clip(samples, -1, 1).astype(np.float32))
+
+
+class Wrapper:
+    """Makes an Ogg stream (RFC 3533, RFC 7845) of packets without one, a page for each."""
+
+    def __init__(self):
+        self._pages = 0
+
+    def wrap(self, packet: bytes) -> bytes:
+        """The page of a packet; the stream's two header pages come first.
+
+        Raises ProtocolError where it cannot be one.
+        """
+        longest = 255 * 255 - 1
+        if not 0 < len(packet) <= longest:
+            raise ProtocolError(f"an Opus packet has 1 to {longest} bytes, not {len(packet)}")
+        pages = b""
+        if not self._pages:
+            # Version 1, mono, nothing to skip, 48 kHz as Opus counts, no gain, no mapping.
+            head = struct.pack("<8sBBHIhB", b"OpusHead", 1, 1, 0, 48_000, 0, 0)
+            vendor = b"duplex"
+            tags = struct.pack(f"<8sI{len(vendor)}sI", b"OpusTags", len(vendor), vendor, 0)
+            pages = self._page(head) + self._page(tags)
+        return pages + self._page(packet)
+
+    def _page(self, packet: bytes) -> bytes:
+        lacing = bytes([255] * (len(packet) // 255) + [len(packet) % 255])
+        is_first = 2 if self._pages == 0 else 0
+        # Nobody reads the position: the samples are decoded as they come.
+        begin = struct.pack("<4sBBqII", b"OggS", 0, is_first, 0, 1, self._pages)
+        end = bytes([len(lacing)]) + lacing + packet
+        self._pages += 1
+        checksum = _checksum(begin + bytes(4) + end)
+        return begin + struct.pack("<I", checksum) + end
+
+
+def packets(pages: bytes) -> list[bytes]:
+    """The packets in whole pages of an Ogg stream, without its headers."""
+    found = []
+    packet = b""
+    while pages:
+        count = pages[26]
+        lacing = pages[27 : 27 + count]
+        place = 27 + count
+        for length in lacing:
+            packet += pages[place : place + length]
+            place += length
+            if length < 255:
+                found.append(packet)
+                packet = b""
+        pages = pages[place:]
+    return [one for one in found if one[:8] not in (b"OpusHead", b"OpusTags")]
+
+
+@cache
+def _checksum_table() -> list[int]:
+    table = []
+    for byte in range(256):
+        value = byte << 24
+        for _ in range(8):
+            value = value << 1 ^ (0x04C11DB7 if value & 1 << 31 else 0)
+        table.append(value & 0xFFFFFFFF)
+    return table
+
+
+def _checksum(page: bytes) -> int:
+    """Ogg's: CRC-32 without reflection, from 0."""
+    table = _checksum_table()
+    value = 0
+    for byte in page:
+        value = (value << 8 & 0xFFFFFFFF) ^ table[value >> 24 ^ byte]
+    return value

@@ -28,7 +28,7 @@ from websockets.http11 import Request, Response
 
 from duplex.errors import EngineFull, EngineStopped, ServerError
 from duplex.events import AgentInterface, Error
-from duplex.serving import capacity, dialect, native, pages
+from duplex.serving import capacity, dialect, native, native_dialect, pages
 from duplex.serving.auth import Access, offered_keys
 from duplex.serving.commands import End, Resume, Start
 from duplex.serving.connection import SHUTTING_DOWN, first_commands, hear, refuse, speak
@@ -132,7 +132,7 @@ class LostSession:
     """A session that waits for its client to come back."""
 
     session: ClientSession
-    dialect: native.Native
+    dialect: native_dialect.Native
     timer: asyncio.TimerHandle
 
 
@@ -358,7 +358,7 @@ class Serving:
             with contextlib.suppress(asyncio.CancelledError, ConnectionClosed):
                 await speaking
 
-    def _wait_for(self, session: ClientSession, spoken: native.Native) -> None:
+    def _wait_for(self, session: ClientSession, spoken: native_dialect.Native) -> None:
         """Keep a session for a client that may come back, but not for ever."""
 
         def give_up() -> None:

@@ -18,7 +18,7 @@ from websockets.exceptions import InvalidStatus
 
 from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.errors import ServerError
-from duplex.serving import native
+from duplex.serving import native, native_dialect
 from duplex.serving.commands import Start
 from duplex.serving.connection import first_commands
 from duplex.serving.engine import Engine
@@ -143,7 +143,7 @@ def test_garbage_is_answered_and_the_session_goes_on():
     drive_server(test, TinyAgent(1))
 
 
-class Mute(native.Native):
+class Mute(native_dialect.Native):
     """A dialect in which no message asks for anything."""
 
     def receive(self, message):
