@@ -22,7 +22,8 @@ from torch import Tensor
 from duplex.checkpoint import SCALE, quantize, read, write_compressed
 from duplex.model.codec import load_codec, stored_tensors
 from duplex.model.tokens import COMPRESSED_TOKENIZER
-from duplex.training.common.options import part_folder
+from duplex.training.common.endings import in_a_sentence
+from duplex.training.common.options import folder_of, tokenizer_folder
 from duplex.training.data.provenance import trained_on, write_sources
 from duplex.weights import DEFAULT_AGENT
 
@@ -94,10 +95,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     for part in ("encoder", "lexicon", "lm", "draft", "talker", "codec"):
         parser.add_argument(
-            f"--{part}", type=part_folder, metavar="FOLDER", help=f"run folder of the {part}"
+            f"--{part}", type=folder_of(part), metavar="FOLDER", help=f"run folder of the {part}"
         )
     parser.add_argument(
-        "--tokenizer", type=Path, metavar="FOLDER", help="folder with the LM's tokenizer.json"
+        "--tokenizer",
+        type=tokenizer_folder,
+        metavar="FOLDER",
+        help="folder with the LM's tokenizer.json",
     )
     parser.add_argument(
         "--window",
@@ -130,6 +134,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
+    with in_a_sentence(args.out):
+        export(args)
+    files = [path for path in sorted(args.out.rglob("*")) if path.is_file()]
+    sizes = {str(path.relative_to(args.out)): path.stat().st_size for path in files}
+    print(json.dumps(sizes, indent=1), f"\n{sum(sizes.values()) / 1e6:.1f} MB")
+    print(f"next: duplex talk --agent {args.out}")
+
+
+def export(args: argparse.Namespace) -> None:
+    """Write what the arguments name, and fill up the rest."""
     out = args.out
     if args.encoder:
         export_part(args.encoder, out / "encoder", window=args.window)
@@ -148,9 +162,6 @@ def main(arguments: list[str] | None = None) -> None:
     if args.tokenizer:
         export_tokenizer(args.tokenizer, out)
     fill_up(out)
-    files = [path for path in sorted(out.rglob("*")) if path.is_file()]
-    sizes = {str(path.relative_to(out)): path.stat().st_size for path in files}
-    print(json.dumps(sizes, indent=1), f"\n{sum(sizes.values()) / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -24,12 +24,16 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
+import torch
+from tqdm import tqdm
 
 from duplex.audio import SAMPLE_RATE
 from duplex.checkpoint import load_config, load_tensors
 from duplex.model.encoder import Encoder, EncoderConfig
 from duplex.model.spoken_form import spoken_form
+from duplex.training.common.endings import in_a_sentence
 from duplex.training.common.options import add_part, existing_file
+from duplex.training.common.progress import counter
 from duplex.training.data.forced_alignment import forced_align
 from duplex.training.data.pool import to_int16
 from duplex.training.scenes.recordings import WINDOW_S, parse_conversation, window_starts
@@ -211,13 +215,13 @@ def prepare(data: Path, out: Path, encoder: Encoder) -> int:
         open(out / "audio.i16", "wb") as audio,
         open(out / "index.jsonl", "w", encoding="utf-8") as index,
     ):
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(counter(lines, "prepared"), 1):
             if not line.strip():
                 continue
             try:
                 wave, entry = prepare_line(line, data.parent, encoder)
             except Unusable as error:
-                print(f"{data.name} line {number}: {error}. It is left out.", file=sys.stderr)
+                tqdm.write(f"{data.name} line {number}: {error}. It is left out.", sys.stderr)
                 skipped += 1
                 continue
             audio.write(to_int16(wave).tobytes())
@@ -243,13 +247,17 @@ def main(arguments: list[str] | None = None) -> int:
         help="JSON lines with the path of each conversation",
     )
     add_part(parser, "encoder")
+    parser.add_argument("--threads", type=int, default=1, help="of the processor (default 1)")
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     args = parser.parse_args(arguments)
     if (args.out / "READY").exists():
         parser.error(f"{args.out} holds a pool already; name another folder")
+    # More threads than free cores take twenty times as long.
+    torch.set_num_threads(args.threads)
     encoder = Encoder(load_config(EncoderConfig, args.encoder)).eval()
     encoder.load_state_dict(load_tensors(args.encoder))
-    return 0 if prepare(args.data, args.out, encoder) else 2
+    with in_a_sentence(args.out):
+        return 0 if prepare(args.data, args.out, encoder) else 2
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from duplex.model.tokens import FIRST_TEXT_ID, NEXT, USER_END, Grammar, advance,
 from duplex.training import align
 from duplex.training.evaluation.align import evaluate_align
 from duplex.training.objectives.alignment import AlignmentHeads, Answers, frozen_copy
+from duplex.training.scenes import aligner
 from duplex.training.scenes.example import Tokenizer
 from duplex.training.scenes.recognition import load_recognizer
 from duplex.training.scenes.sequence import IGNORE
@@ -93,12 +94,12 @@ def test_an_objective_is_the_same_alone_and_among_others(source, tmp_path):
     lm.alignment = AlignmentHeads(32)
 
     def losses(names) -> dict[str, torch.Tensor]:
-        found = align.objective_losses(names, lm, answers, batch, np.random.default_rng(0))
+        found = aligner.objective_losses(names, lm, answers, batch, np.random.default_rng(0))
         assert list(found) == list(names)
         return found
 
-    together = losses(align.OBJECTIVES)
-    for name in align.OBJECTIVES:
+    together = losses(aligner.OBJECTIVES)
+    for name in aligner.OBJECTIVES:
         torch.testing.assert_close(losses([name])[name], together[name])
 
 
@@ -113,7 +114,7 @@ def test_together_all_learn_and_the_run_describes_itself(parts, tone_pool, tmp_p
     assert told["program"] == "duplex.training.align"
     assert told["arguments"]["objectives"][1] == ["contrastive", 0.5]
     (line,) = log_lines(tmp_path)
-    assert line["step"] == 4 and set(line["train"]) == set(line["valid"]) == set(align.OBJECTIVES)
+    assert line["step"] == 4 and set(line["train"]) == set(line["valid"]) == set(aligner.OBJECTIVES)
 
 
 @pytest.mark.slow
@@ -128,7 +129,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(parts, tone_pool, tmp_pat
     parted.mkdir()
     answers = Answers(parted / "answers.jsonl", frozen_copy(lm), source.prompt)
     lm.alignment = AlignmentHeads(lm.config.width)
-    trainer = align.Trainer(args, lm, answers)
+    trainer = aligner.AlignmentTrainer(args, lm, answers)
     for _ in range(2):
         trainer.step(source)
     trainer.save()

@@ -19,6 +19,7 @@ from duplex.training.scenes.recordings import Recordings
 from duplex.training.scenes.scene import Scene
 from duplex.training.scenes.setup import build, build_recognizer
 from duplex.training.scenes.source import DialogueSource, SceneSource, add_note
+from duplex.training.scenes.trainer import Trainer
 from duplex.weights import DEFAULT_AGENT
 from tests.tiny_speech_agent import tiny_tokenizer
 from tests.training.helpers import part_options, strings, tiny_lm
@@ -62,7 +63,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(parts, prepared, tmp_path
     args = duplex.parse_arguments(options(parts, prepared, parted, "--steps", 4))
     recognizer = build_recognizer(args)
     source = SceneSource(args, "train", Tokenizer(args.tokenizer, recognizer), recognizer)
-    trainer = duplex.Trainer(args, tiny_lm(), source, join())
+    trainer = Trainer(args, tiny_lm(), source, join())
     for _ in range(2):
         trainer.step(trainer.done())
     trainer.save()

@@ -1,6 +1,7 @@
 """Recorded conversations made ready: what can be used is, what cannot is named and left out."""
 
 import json
+import re
 import zlib
 
 import numpy as np
@@ -46,6 +47,11 @@ def test_the_split_is_stable_and_about_a_twentieth_is_set_aside(parts, tmp_path)
     assert [entry["split"] for entry in Pool(tmp_path / "prepared").entries] == ["valid", "train"]
 
 
+def left_out(told: str) -> list[str]:
+    """The lines that are no states of the bar."""
+    return [line for line in re.split(r"[\r\n]+", told) if line.startswith("data.jsonl")]
+
+
 def swapped() -> list:
     """The first two alignments in the wrong order."""
     told = alignments()
@@ -82,8 +88,8 @@ def test_bad_input_is_named_and_the_rest_is_used(parts, tmp_path, capsys, case):
     told = capsys.readouterr()
     used = [entry["source"] for entry in Pool(tmp_path / "prepared").entries]
     assert used == ["good.wav"] and "1 skipped" in told.out
-    assert told.err.count("\n") == 1 and sentence in told.err
-    assert told.err.startswith("data.jsonl line 2: missing.wav: ")
+    (line,) = left_out(told.err)
+    assert sentence in line and line.startswith("data.jsonl line 2: missing.wav: ")
 
 
 def test_broken_files_are_named(parts, tmp_path, capsys):
@@ -103,7 +109,7 @@ def test_broken_files_are_named(parts, tmp_path, capsys):
     }
     assert prepare(parts, tmp_path, list(sentences)) == 2
     told = capsys.readouterr()
-    found = zip(told.err.splitlines(), sentences.values(), strict=True)
+    found = zip(left_out(told.err), sentences.values(), strict=True)
     for number, (line, sentence) in enumerate(found, 1):
         assert line.startswith(f"data.jsonl line {number}: ") and sentence in line
     assert "6 skipped" in told.out and not (tmp_path / "prepared" / "READY").exists()

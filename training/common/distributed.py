@@ -8,14 +8,24 @@ projector) is small, so its gradients are averaged in one piece after every batc
 process is all there is.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast, gather_object
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
-def join() -> Accelerator:
-    """This process among those that were launched together, and its device."""
-    return Accelerator()
+def join(device: str | None = None) -> Accelerator:
+    """This process among those that were launched together, and its device.
+
+    device: "cpu" where an accelerator that is there is not to be used.
+    """
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=device == "cpu")
 
 
 def average_gradients(accelerator: Accelerator, parameters: list[torch.nn.Parameter]) -> None:
@@ -33,12 +43,16 @@ def agreed(accelerator: Accelerator, number: float) -> float:
     """The first process's number, in all: their clocks differ."""
     if accelerator.num_processes == 1:
         return number
+    from accelerate.utils import broadcast
+
     own = torch.tensor([number], dtype=torch.float64, device=accelerator.device)
     return float(broadcast(own)[0])
 
 
 def collected(accelerator: Accelerator, value) -> list:
     """What each process has, in the order of their numbers."""
+    from accelerate.utils import gather_object
+
     return gather_object([value]) if accelerator.num_processes > 1 else [value]
 
 

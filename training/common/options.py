@@ -5,10 +5,13 @@ line is read.
 """
 
 import argparse
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 from duplex import weights
 from duplex.errors import WeightsError
+from duplex.model.tokens import COMPRESSED_TOKENIZER
 from duplex.weights import DEFAULT_AGENT
 
 
@@ -34,6 +37,17 @@ def pool_folder(text: str) -> Path:
     if not (Path(text) / "index.jsonl").exists():
         raise argparse.ArgumentTypeError(f"{text} is not a speech pool: it has no index.jsonl")
     return Path(text)
+
+
+def recordings_share(text: str) -> tuple[Path, float]:
+    """FOLDER or FOLDER=SHARE, as `folder_share`, of a folder that duplex.training.prepare made."""
+    folder, share = pool_share(text)
+    if not (folder / "READY").exists():
+        raise argparse.ArgumentTypeError(
+            f"{folder} was not prepared to its end: give the command of duplex.training.prepare "
+            "again, it goes on where it stopped"
+        )
+    return folder, share
 
 
 def existing_file(text: str) -> Path:
@@ -67,22 +81,54 @@ def part_folder(text: str) -> Path:
     return Path(text)
 
 
+def folder_of(name: str) -> Callable[[str], Path]:
+    """`part_folder` that takes no other part than the one of this name."""
+    keys = config_keys(DEFAULT_AGENT / name)
+    is_shipped = (DEFAULT_AGENT / name).exists()
+
+    def check(text: str) -> Path:
+        found = config_keys(part_folder(text))
+        # Runs of other days may lack a field of today's, or have one more.
+        is_other = 2 * len(found & keys) < len(found) or bool(found) != bool(keys)
+        if is_shipped and is_other:
+            raise argparse.ArgumentTypeError(f"{text} is no {name}: it holds another part")
+        return Path(text)
+
+    return check
+
+
+def config_keys(folder: Path) -> set[str]:
+    """The fields in a part's config.json; the lexicon has none."""
+    try:
+        return set(json.loads((folder / "config.json").read_text()))
+    except (OSError, ValueError):
+        return set()
+
+
 def add_part(parser, name: str, help: str = "") -> None:
     """`--NAME FOLDER`: a trained part of the agent, by default that of the shipped agent."""
     parser.add_argument(
         f"--{name}",
-        type=part_folder,
+        type=folder_of(name),
         default=DEFAULT_AGENT / name,
         metavar="FOLDER",
         help=f"{help or f'folder of the {name}'} (default: the shipped agent's)",
     )
 
 
+def tokenizer_folder(text: str) -> Path:
+    """A folder with a tokenizer."""
+    names = ("tokenizer.json", COMPRESSED_TOKENIZER)
+    if not any((Path(text) / name).is_file() for name in names):
+        raise argparse.ArgumentTypeError(f"{text} is no folder with a tokenizer.json")
+    return Path(text)
+
+
 def add_tokenizer(parser) -> None:
     """`--tokenizer FOLDER`."""
     parser.add_argument(
         "--tokenizer",
-        type=Path,
+        type=tokenizer_folder,
         default=DEFAULT_AGENT,
         metavar="FOLDER",
         help="folder with the LM's tokenizer.json (default: the shipped agent's)",
@@ -100,9 +146,13 @@ def add_backbone(parser) -> None:
 
 
 def backbone_path(given: Path | None) -> Path:
-    """What --backbone says, or the file of SmolLM2. SystemExit where it cannot be fetched."""
+    """What --backbone says, or the file of SmolLM2. SystemExit where it cannot be fetched.
+
+    A folder may hold nothing but a GGUF file, as those of duplex.weights do.
+    """
     if given:
-        return given
+        files = list(given.glob("*.gguf")) if given.is_dir() else []
+        return files[0] if len(files) == 1 else given
     try:
         return next(weights.smollm2().glob("*.gguf"))
     except WeightsError as error:

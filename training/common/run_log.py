@@ -37,6 +37,11 @@ def log(out: Path, line: dict) -> None:
     print(text, flush=True)
     with open(out / "log.jsonl", "a", encoding="utf-8") as file:
         file.write(text + "\n")
+    show_on_board(out, line)
+
+
+def show_on_board(out: Path, line: dict) -> None:
+    """The numbers of a line on TensorBoard alone."""
     writer = open_board(out)
     if writer:
         values = {name: value for name, value in line.items() if name != "step"}

@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import scipy.fft
 import soundfile
 import soxr
 
@@ -77,6 +76,8 @@ def band_gain(hz: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def apply_room(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Room, tilt and telephone in one pass through the spectrum; one clip in four is in a room."""
+    import scipy.fft  # Of the extra "train", which preparing does without.
+
     response = room_response(rng) if rng.random() < 0.25 else None
     size = scipy.fft.next_fast_len(len(wave) + (SAMPLE_RATE // 2), real=True)
     spectrum = scipy.fft.rfft(wave, size)

@@ -20,10 +20,11 @@ from duplex.training.common.options import (
     backbone_path,
     existing_file,
     file_share,
+    folder_of,
     kind_share,
-    part_folder,
     pool_folder,
     pool_share,
+    recordings_share,
 )
 from duplex.training.common.precision import fast_dtype
 from duplex.training.scenes.recognition import SpeechRecognizer, load_recognizer
@@ -76,12 +77,17 @@ def build_lm(args: argparse.Namespace) -> LM:
     start_controls(lm, tokenizer)
     if not args.scratch:
         lm.load_state_dict(load_tensors(args.start), strict=False)
-    has_accelerator = torch.accelerator.is_available()
-    device = torch.accelerator.current_accelerator().type if has_accelerator else "cpu"
+    device = getattr(args, "compute", None) or best_device()
     for parameter in lm.parameters():
         if not parameter.requires_grad:
             parameter.data = parameter.data.to(fast_dtype(device))
     return lm
+
+
+def best_device() -> str:
+    """The torch device that accelerate takes by itself."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return accelerator.type if accelerator else "cpu"
 
 
 def start_config(folder: Path) -> LMConfig:
@@ -106,7 +112,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument(
         "--start",
-        type=part_folder,
+        type=folder_of("lm"),
         default=DEFAULT_AGENT / "lm",
         metavar="FOLDER",
         help="trained LM to go on from; it decides the rank (default: the shipped agent's)",
@@ -162,7 +168,7 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--recordings",
-        type=pool_share,
+        type=recordings_share,
         action="append",
         default=[],
         metavar="FOLDER[=SHARE]",

@@ -39,6 +39,47 @@ class Utterance:
         return Example(self.sequence, self.features, self.tokens)
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a pool's entry in which something is said without a long pause."""
+
+    pool: Pool
+    entry: int
+    start: float  # Seconds from the entry's beginning.
+    seconds: float
+    words: list[list]  # [[word, start, end], ...] from the stretch's beginning.
+
+    @property
+    def text(self) -> str:
+        """Its words."""
+        return " ".join(word for word, _, _ in self.words)
+
+
+def stretches(pool: Pool, i: int, longest_s: float = 8.0, gap_s: float = 0.6) -> list[Stretch]:
+    """Entry i of a pool, or where it is longer than longest_s its parts, cut at pauses of gap_s.
+
+    8 s are well inside the LM's window of ticks. A part without such pauses is cut between words.
+    """
+    entry = pool.entries[i]
+    seconds = entry["samples"] / SAMPLE_RATE
+    if seconds < longest_s:
+        return [Stretch(pool, i, 0.0, seconds, entry["words"])]
+    parts: list[list[list]] = []
+    for word in entry["words"]:
+        part = parts[-1] if parts else []
+        if part and word[1] - part[-1][2] <= gap_s and word[2] - part[0][1] < longest_s - 0.5:
+            part.append(word)
+        else:
+            parts.append([word])
+    found = []
+    for part, following in zip(parts, [*parts[1:], None], strict=True):
+        start = max(0.0, part[0][1] - 0.1)
+        end = min(part[-1][2] + 0.3, following[0][1] if following else seconds)
+        words = [[word, first - start, last - start] for word, first, last in part]
+        found.append(Stretch(pool, i, start, max(end, part[-1][2]) - start, words))
+    return found
+
+
 class UtteranceSource:
     """One split of the speech pools, made into utterances of at most 8 s."""
 
@@ -54,18 +95,23 @@ class UtteranceSource:
         self.recognizer = recognizer
         self.noises = load_noise(args.noise) if args.noise else None
         self.prompt = tokenizer.prompt(INSTRUCTIONS[0])
-        self.found = []
-        for pool in (Pool(folder, split) for folder in args.pool):
-            for i, entry in enumerate(pool.entries):
-                # 8 s are well inside the LM's window of ticks.
-                if entry["words"] and entry["samples"] < 8 * SAMPLE_RATE:
-                    self.found.append((pool, i))
+        self.found = [
+            stretch
+            for pool in (Pool(folder, split) for folder in args.pool)
+            for i, entry in enumerate(pool.entries)
+            if entry["words"]
+            for stretch in stretches(pool, i)
+        ]
 
-    def make(self, pool: Pool, i: int, rng: np.random.Generator) -> Utterance | None:
-        """Utterance i of a pool, after a short silence. None where nothing is recognised."""
-        entry = pool.entries[i]
+    @property
+    def texts(self) -> set[str]:
+        """All that is said; a batch needs two different ones."""
+        return {stretch.text for stretch in self.found}
+
+    def make(self, stretch: Stretch, rng: np.random.Generator) -> Utterance | None:
+        """A stretch after a short silence. None where nothing is recognised."""
         lead_in = float(rng.uniform(0.1, 0.6))
-        words = [Word(spoken_form(word), start, end) for word, start, end in entry["words"]]
+        words = [Word(spoken_form(word), start, end) for word, start, end in stretch.words]
         turn = UserTurn([word for word in shift_words(words, lead_in) if word.text])
         if not turn.words:
             return None
@@ -73,7 +119,8 @@ class UtteranceSource:
         ticks = int(turn.words[-1].end / TICK_S) + 16
         channel = np.zeros(ticks * TICK_SAMPLES, np.float32)
         at = int(lead_in * SAMPLE_RATE)
-        wave = pool.wave(i)[: len(channel) - at]
+        samples = min(len(channel) - at, int(stretch.seconds * SAMPLE_RATE))
+        wave = stretch.pool.wave(stretch.entry, int(stretch.start * SAMPLE_RATE), samples)
         channel[at : at + len(wave)] = wave
         if self.noises:
             channel = augment(channel, active_power(channel), self.noises, rng)
@@ -92,7 +139,7 @@ class UtteranceSource:
             return None
         kept = int(sequence.tick[-1]) + 1
         tokens = to_token_ids(recognised[:kept], spell)
-        return Utterance(entry["text"], said, sequence, features[:kept], tokens)
+        return Utterance(stretch.text, said, sequence, features[:kept], tokens)
 
     def batch(self, rng: np.random.Generator, count: int) -> list[Utterance]:
         """Up to `count` utterances, no text twice.
@@ -105,10 +152,9 @@ class UtteranceSource:
         for n in rng.permutation(len(self.found)):
             if len(made) == count:
                 break
-            pool, i = self.found[n]
-            if pool.entries[i]["text"] in texts:
+            if self.found[n].text in texts:
                 continue
-            utterance = self.make(pool, i, rng)
+            utterance = self.make(self.found[n], rng)
             if utterance:
                 made.append(utterance)
                 texts.add(utterance.text)
