@@ -45,19 +45,22 @@ async def first_commands(
 
     Returns none, and has told why and closed the connection, where no such message came.
     """
+    wait_s = limits.late_start_s if dialect.may_be_idle else limits.first_message_s
     try:
-        async with asyncio.timeout(limits.first_message_s):
+        async with asyncio.timeout(wait_s):
             for _ in range(limits.max_bad_messages):
                 try:
-                    commands, _ = dialect.receive(await connection.recv())
-                    if not commands:
+                    commands, replies = dialect.receive(await connection.recv())
+                    await send(connection, replies)
+                    if not commands and not replies:
                         text = "the first message asks for nothing; begin with a start or audio"
                         await refuse(connection, dialect, Error("refused", text))
-                    return commands
+                    if commands or not replies:
+                        return commands
                 except ProtocolError as error:
                     await send(connection, dialect.refused(Error("bad_message", str(error))))
     except TimeoutError:
-        waited = f"nothing came within {limits.first_message_s:g} s"
+        waited = f"nothing came within {wait_s:g} s"
         error = Error("idle", f"{waited}, neither session.start nor audio")
         await refuse(connection, dialect, error)
         return []

@@ -10,9 +10,11 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
-from duplex.events import AgentInterface, Error
+from duplex.events import Error
 from duplex.serving import moshi, native, native_dialect, twilio
 from duplex.serving.commands import Start
+from duplex.serving.engine import Engine
+from duplex.serving.gpt_live import live as gpt_live
 from duplex.serving.openai import realtime as openai_realtime
 
 
@@ -49,18 +51,21 @@ class Dialect(Protocol):
         """Messages that tell an error; of a client's message, right after it was received."""
 
 
-# What makes a client's dialect, by path: of the fields in the client's URL and the agent.
-DIALECTS: dict[str, Callable[[dict[str, str], AgentInterface], Dialect]] = {
-    native.PATH: lambda query, agent: native_dialect.Native(),
-    openai_realtime.PATH: lambda query, agent: openai_realtime.OpenAIRealtime(
-        query, agent.count_tokens, agent.max_instruction_tokens
+# What makes a client's dialect, by path: of the fields in the client's URL and the engine.
+DIALECTS: dict[str, Callable[[dict[str, str], Engine], Dialect]] = {
+    native.PATH: lambda query, engine: native_dialect.Native(),
+    openai_realtime.PATH: lambda query, engine: openai_realtime.OpenAIRealtime(
+        query, engine.agent.count_tokens, engine.agent.max_instruction_tokens
     ),
-    moshi.PATH: lambda query, agent: moshi.Moshi(query),
-    twilio.PATH: lambda query, agent: twilio.Twilio(),
+    gpt_live.PATH: lambda query, engine: gpt_live.GPTLive(
+        engine.agent.count_tokens, engine.agent.max_instruction_tokens, engine.limits.max_session_s
+    ),
+    moshi.PATH: lambda query, engine: moshi.Moshi(query),
+    twilio.PATH: lambda query, engine: twilio.Twilio(),
 }
 
 
-def find(path: str, query: str, agent: AgentInterface) -> Dialect | None:
+def find(path: str, query: str, engine: Engine) -> Dialect | None:
     """The dialect of a path, for one client; None where none is spoken."""
     make = DIALECTS.get(path.rstrip("/"))
     if make is None:
@@ -69,7 +74,7 @@ def find(path: str, query: str, agent: AgentInterface) -> Dialect | None:
         fields = dict(parse_qsl(query, max_num_fields=50))
     except ValueError:
         fields = {}
-    return make(fields, agent)
+    return make(fields, engine)
 
 
 def subprotocol(offered: list[str]) -> str | None:

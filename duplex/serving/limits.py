@@ -43,6 +43,8 @@ class ServerLimits:
     max_connections: int = 256
     # Seconds in which the first message must come: a connection without it holds no place.
     first_message_s: float = 10.0
+    # The same where clients connect before anybody talks, and may be idle.
+    late_start_s: float = 300.0
     # Seconds between pings, and for each answer: a client that gives none is gone.
     ping_s: float = 20.0
     # Seconds that a session waits for a client whose connection was lost.

@@ -37,7 +37,6 @@ from duplex.serving.engine import Engine
 from duplex.serving.http_body import BodyConnection
 from duplex.serving.limits import EngineLimits, ServerLimits
 from duplex.serving.openai import http as openai_http
-from duplex.serving.openai import realtime as openai_realtime
 from duplex.serving.openai.realtime import OpenAIRealtime
 from duplex.serving.recorder import Recorder
 from duplex.serving.session import ClientSession
@@ -205,7 +204,7 @@ class Serving:
     def _answer_http(self, connection: ServerConnection, request: Request) -> Response | None:
         """Refuse a connection, answer with a page, or let the websocket be opened (None)."""
         path, _, query = request.path.partition("?")
-        spoken = dialect.find(path, query, self.engine.agent)
+        spoken = dialect.find(path, query, self.engine)
         is_websocket = "upgrade" in request.headers.get("Connection", "").lower()
         if spoken is None or not is_websocket and request.method != "GET":
             page = self._page(path, request, connection.body)
@@ -237,7 +236,7 @@ class Serving:
         return None
 
     def _page(self, path: str, request: Request, body: bytes) -> Response:
-        is_api = path.startswith((openai_http.MODELS, f"{openai_realtime.PATH}/"))
+        is_api = openai_http.is_api(path)
         needs_key = is_api or pages.needs_key(path)
         if needs_key and not self.access.has_valid_key(request.headers, []):
             return _text(http.HTTPStatus.UNAUTHORIZED, "the key is missing or wrong")

@@ -77,7 +77,7 @@ def test_browser_gets_a_secret_and_a_session_as_it_was_made_for():
     drive_server(test, TinyAgent(1), Access("the-key"))
 
 
-def test_pages_of_the_api():
+def test_paths_of_the_api():
     async def test(url, engine):
         base = url.replace("ws:", "http:").removesuffix(native.PATH)
 
@@ -87,6 +87,8 @@ def test_pages_of_the_api():
         status, body = await get("/v1/models")
         assert status == 200 and json.loads(body)["data"][0]["id"] == "duplex"
         assert json.loads((await get("/v1/models/duplex"))[1])["object"] == "model"
+        status, body = await get("/v1/live/sess_1/fork", "POST", b"{}")
+        assert status == 404 and b"/v1/live/sessions" in body
         status, body = await get("/v1/realtime/calls", "POST", b"v=0")
         assert status == 404 and json.loads(body)["error"]["code"] == "unsupported"
         assert await get("/healthz", "HEAD") == (200, b"")

@@ -103,7 +103,7 @@ def updated(config: Config, session: dict) -> Config:
         kind=kind,
         instructions=instructions,
         modality=modality(session, config.modality, "session"),
-        voice=_voice(object_at(session, "audio.output"), config.voice),
+        voice=voice(object_at(session, "audio.output"), config.voice),
         speed=_speed(object_at(session, "audio.output"), config.speed),
         input_format=_format(hearing, config.input_format, "input"),
         output_format=_format(object_at(session, "audio.output"), config.output_format, "output"),
@@ -153,8 +153,8 @@ def max_tokens(fields: dict, usual: int | None, where: str) -> int | None:
     return int(wanted)
 
 
-def _voice(output: dict, usual: str) -> str:
-    """One of ours for a name of the API, or for an object with an id."""
+def voice(output: dict, usual: str) -> str:
+    """One of ours for a name of the API, or for an object with an id. Raises Refused."""
     name = output.get("voice")
     if isinstance(name, dict):
         name = name.get("id")

@@ -1,4 +1,4 @@
-"""What OpenAI's API answers over HTTP, as far as it is about realtime sessions. No sockets here.
+"""What OpenAI's API answers over HTTP, as far as it is about spoken sessions. No sockets here.
 
 GET  /v1/models                    the one model
 POST /v1/realtime/client_secrets   a key for one session's configuration, for a browser
@@ -19,6 +19,9 @@ MODEL = {"id": "duplex", "object": "model", "created": 0, "owned_by": "duplex"}
 # Seconds that a client's key is valid: at least and at most.
 SHORTEST_S = 10
 LONGEST_S = 7_200
+
+# Where sessions are that this server speaks over websockets alone.
+SESSIONS = {"/v1/realtime": "/v1/realtime", "/v1/live": "/v1/live/sessions"}
 
 Answer = tuple[http.HTTPStatus, dict]
 
@@ -72,6 +75,11 @@ class ClientSecrets:
         return http.HTTPStatus.OK, told
 
 
+def is_api(path: str) -> bool:
+    """Whether a path belongs to the API, apart from its websockets."""
+    return path.startswith((MODELS, *(f"{begin}/" for begin in SESSIONS)))
+
+
 def answer(method: str, path: str, body: bytes, client_secrets: ClientSecrets) -> Answer | None:
     """Status and object of a path; None where it is not of this API."""
     if path == CLIENT_SECRETS:
@@ -82,9 +90,10 @@ def answer(method: str, path: str, body: bytes, client_secrets: ClientSecrets) -
         return http.HTTPStatus.OK, {"object": "list", "data": [MODEL]}
     if path.startswith(f"{MODELS}/"):
         return http.HTTPStatus.OK, {**MODEL, "id": path.removeprefix(f"{MODELS}/")}
-    if path.startswith("/v1/realtime/"):
-        text = "this is not offered: sessions are websockets at /v1/realtime"
-        return http.HTTPStatus.NOT_FOUND, error("unsupported", text)
+    for begin, sessions in SESSIONS.items():
+        if path.startswith(f"{begin}/"):
+            text = f"this is not offered: sessions are websockets at {sessions}"
+            return http.HTTPStatus.NOT_FOUND, error("unsupported", text)
     return None
 
 
