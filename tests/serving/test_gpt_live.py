@@ -114,6 +114,7 @@ def test_session_says_when_it_expires():
         ({"audio": {"input": {}}}, "unknown_parameter", "session.audio.input"),
         ({"audio": {"output": {"speed": 2}}}, "unknown_parameter", "session.audio.output.speed"),
         ({"audio": {"format": {"type": "mp3"}}}, "invalid_value", "session.audio.format"),
+        ({"audio": {"format": {"type": []}}}, "invalid_value", "session.audio.format"),
         (
             {"audio": {"format": {"type": "audio/pcmu", "rate": 9}}},
             "invalid_value",
@@ -154,6 +155,18 @@ def test_audio_goes_both_ways_all_the_time():
         assert delta["type"] == "session.output_audio.delta"
         assert base64.b64decode(delta["delta"]) == native.encode_audio(audio)
     assert client.refused("session.input_audio.append", audio="?") == ("invalid_value", "audio")
+
+
+def test_session_at_16_khz():
+    client = Client(audio={"format": {"type": "audio/pcm", "rate": 16_000}})
+    assert client.started["session"]["audio"]["format"]["rate"] == 16_000
+    sound = base64_of(tone(1, hertz=660)[: TICK_SAMPLES * 2 // 3])
+    pieces = [
+        client.send("session.input_audio.append", audio=sound)[0][0].samples for _ in range(9)
+    ]
+    assert 7 * TICK_SAMPLES < sum(map(len, pieces)) <= 9 * TICK_SAMPLES
+    told = [event for _ in range(9) for event in client.tick()]
+    assert 7 * 2560 < sum(len(base64.b64decode(event["delta"])) for event in told) <= 9 * 2560
 
 
 def test_session_with_a_telephone():

@@ -89,7 +89,8 @@ def test_live_burst_is_kept_and_what_is_too_much_is_refused_at_the_append():
             await talk.send("session.input_audio.append", audio=base64_of(tone(900)))
         error = (await talk.until("error"))["error"]
         assert error["code"] == "input_audio_buffer_full"
-        await talk.until("session.output_transcript.delta")
+        if not any("output_transcript" in event["type"] for event in talk.events):
+            await talk.until("session.output_transcript.delta")
 
     talk(test)
 

@@ -249,7 +249,7 @@ async def converse(connection) -> None:
     await connection.conversation.item.truncate(**cut)
     assert (await until(connection, "conversation.item.truncated"))[-1].audio_end_ms == 160
     await connection.response.create()
-    await until(connection, "response.created")
+    await until(connection, "response.output_item.added")
     await connection.response.cancel()
     [*_, done] = await until(connection, "response.done")
     assert done.response.status in ("cancelled", "completed")

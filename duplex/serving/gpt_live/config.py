@@ -28,8 +28,9 @@ class Config:
     model: str
     instructions: str | None = None
     voice: str = voices.DEFAULT
-    # One of openai_audio.KINDS, both ways.
+    # One of openai_audio.KINDS, both ways, and its samples a second.
     audio_format: str = openai_audio.PCM
+    rate: int = SAMPLE_RATE
     # The conversation before, and the items as the client wrote them.
     history: tuple[Write, ...] = ()
     items: tuple[dict, ...] = ()
@@ -61,11 +62,13 @@ def read(session: dict, count_tokens: Callable[[str], int], max_instruction_toke
     if not isinstance(items, list) or len(items) > MAX_HISTORY:
         text = f"input is a list of at most {MAX_HISTORY} messages"
         raise Refused("invalid_value", text, "session.input")
+    kind, rate = _format(object_at(audio, "format"))
     return Config(
         model=model,
         instructions=(instructions or "").strip() or None,
         voice=openai_config.voice(object_at(audio, "output"), voices.DEFAULT),
-        audio_format=_format(object_at(audio, "format")),
+        audio_format=kind,
+        rate=rate,
         history=tuple(_message(item, number) for number, item in enumerate(items)),
         items=tuple(items),
     )
@@ -93,18 +96,15 @@ def only(fields: dict, names: str, where: str) -> None:
         raise Refused("unknown_parameter", text, f"{where}.{unknown[0]:.80}")
 
 
-def _format(wanted: dict) -> str:
-    if not wanted:
-        return openai_audio.PCM
-    kind = wanted.get("type")
-    rate = SAMPLE_RATE if kind == openai_audio.PCM else g711.TELEPHONE_RATE
-    if kind not in openai_audio.KINDS or wanted.get("rate", rate) != rate:
-        text = (
-            f"formats are audio/pcm at {SAMPLE_RATE} Hz, audio/pcmu and audio/pcma"
-            f" at {g711.TELEPHONE_RATE} Hz"
-        )
+def _format(wanted: dict) -> tuple[str, int]:
+    """The kind of audio and its samples a second. Raises Refused."""
+    kind = wanted.get("type", openai_audio.PCM)
+    rates = (SAMPLE_RATE, 16_000) if kind == openai_audio.PCM else (g711.TELEPHONE_RATE,)
+    rate = wanted.get("rate", rates[0])
+    if kind not in openai_audio.KINDS or rate not in rates:
+        text = "formats are audio/pcm at 24000 or 16000 Hz, audio/pcmu and audio/pcma at 8000 Hz"
         raise Refused("invalid_value", text, "session.audio.format")
-    return kind
+    return kind, int(rate)
 
 
 def _message(item, number: int) -> Write:
@@ -126,7 +126,6 @@ def _message(item, number: int) -> Write:
 
 def report(config: Config, session_id: str, expires_at: int) -> dict:
     """The session as clients see it: nothing stands in it that is not in force."""
-    rate = SAMPLE_RATE if config.audio_format == openai_audio.PCM else g711.TELEPHONE_RATE
     return {
         "id": session_id,
         "model": config.model,
@@ -135,7 +134,7 @@ def report(config: Config, session_id: str, expires_at: int) -> dict:
         "instructions": config.instructions,
         "input": list(config.items),
         "audio": {
-            "format": {"type": config.audio_format, "rate": rate},
+            "format": {"type": config.audio_format, "rate": config.rate},
             "output": {"voice": config.voice},
         },
         # The agent answers everything by itself.

@@ -121,8 +121,8 @@ class GPTLive:
         self._config = live_config.read(session, self._count_tokens, self._max_instruction_tokens)
         self._start_id = self._event_id
         self._wants_delegation = live_config.wants_delegation(session)
-        self._decoder = Decoder(self._config.audio_format)
-        self._encoder = Encoder(self._config.audio_format)
+        self._decoder = Decoder(self._config.audio_format, self._config.rate)
+        self._encoder = Encoder(self._config.audio_format, self._config.rate)
         start = Start(instructions=self._config.instructions, voice=self._config.voice)
         return [start, *self._config.history], []
 

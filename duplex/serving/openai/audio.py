@@ -12,6 +12,7 @@ from duplex.audio import SAMPLE_RATE
 from duplex.serving import g711
 from duplex.serving.native import decode_audio, encode_audio
 from duplex.serving.openai.events import Refused
+from duplex.serving.resampling import Resampler
 
 PCM = "audio/pcm"
 KINDS = (PCM, *g711.LEVELS)
@@ -35,9 +36,11 @@ def from_base64(text, kind: str, param: str) -> bytes:
 class Decoder:
     """What a client appends to samples."""
 
-    def __init__(self, kind: str):
+    def __init__(self, kind: str, rate: int = SAMPLE_RATE):
+        """rate: samples a second of PCM."""
         self._kind = kind
         self._telephone = g711.Decoder(kind) if kind in g711.LEVELS else None
+        self._resampler = Resampler(rate, SAMPLE_RATE)
         # The first byte of a sample whose second one is still to come.
         self._half = b""
 
@@ -49,7 +52,7 @@ class Decoder:
         data = self._half + data
         whole = len(data) // 2 * 2
         self._half = data[whole:]
-        return decode_audio(data[:whole])
+        return self._resampler.resample(decode_audio(data[:whole]))
 
 
 def decode_whole(text, kind: str, param: str) -> np.ndarray:
@@ -60,10 +63,15 @@ def decode_whole(text, kind: str, param: str) -> np.ndarray:
 class Encoder:
     """The agent's voice to what a client plays."""
 
-    def __init__(self, kind: str):
+    def __init__(self, kind: str, rate: int = SAMPLE_RATE):
+        """rate: samples a second of PCM."""
         self._telephone = g711.Encoder(kind) if kind in g711.LEVELS else None
+        self._resampler = Resampler(SAMPLE_RATE, rate)
 
     def encode(self, samples: np.ndarray) -> str:
         """Base64 of the bytes that one more piece, float [N], completes."""
-        data = self._telephone.encode(samples) if self._telephone else encode_audio(samples)
+        if self._telephone:
+            data = self._telephone.encode(samples)
+        else:
+            data = encode_audio(self._resampler.resample(samples))
         return base64.b64encode(data).decode()
