@@ -241,7 +241,7 @@ class Decoder:
         session.answer_due |= is_for_agent
         session.budget.draft_response = []
         if self.dictation is not None:
-            self.dictation.end_user_turn(session, session.user.shown_text, is_for_agent)
+            self.dictation.end_user_turn(session, is_for_agent)
         self.recognition.end_turn(session.user, is_for_agent)
         to = "agent" if is_for_agent else "other"
         events.append(Event("user_ended", session.tick, to=to))

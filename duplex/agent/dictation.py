@@ -1,34 +1,30 @@
 """A large mind's words, spoken by the duplex model as its own.
 
-    the user's turn may be over -> guess; it is over -> prepare -> the thinker's thread
+    the user speaks -> read ahead; the turn may be over -> guess; it is over -> prepare
     each tick: step -> words that have come -> tokens, which Decoder.sample says one by one
 
 The duplex model goes on deciding when to speak, to yield, to pass over; what it says are the
 thinker's words, fed to it like words of its own. What was not said is forgotten by both. While no
 word is ready the agent is silent; if none comes in time, the duplex model answers by itself.
 
-What is thought before the turn has ended counts only if the turn ended with the same words.
+The thinker reads the words that the duplex model heard, without signs: so what it has read stays
+the beginning of what it will read, and what is thought before the turn has ended is the answer if
+the turn ended with the same words. Otherwise it is thought anew.
 """
 
 import logging
-import re
 from dataclasses import dataclass
 
 from duplex.agent import memory, turn_sound
 from duplex.agent.config import MindConfig
 from duplex.agent.conversation import messages
 from duplex.agent.session import Session
+from duplex.agent.wording import SPOKEN, complete_words, heard_words, speakable
 from duplex.mind.thinker import Message, Thinker
+from duplex.model import beam_search
 
 log = logging.getLogger(__name__)
 
-# Behind the instructions.
-SPOKEN = (
-    "What you write is spoken aloud: plain short sentences, no lists, no markup, no emoji. "
-    "An answer that ends with an ellipsis was interrupted there."
-)
-# Signs that stand alone, as they are said.
-SIGNS = {"+": "plus", "=": "equals", "×": "times", "÷": "divided by", "&": "and"}
 # Seconds after which an answer without a clock is given up.
 PATIENCE_S = 300.0
 
@@ -41,6 +37,13 @@ class MindCounts:
     thoughts: int = 0
     guesses: int = 0
     hits: int = 0
+    # Ticks by which the right ones were begun before the turn was over.
+    ticks_ahead: int = 0
+    # Answers whose first word came, and the ticks for which the user waited for it.
+    answers: int = 0
+    wait_ticks: int = 0
+    # Times that it read on while the user spoke.
+    readings: int = 0
     # Pieces that were thought and dropped unsaid.
     dropped_pieces: int = 0
     # Answers that the duplex model gave by itself, since none came in time.
@@ -63,6 +66,10 @@ class Dictation:
             "thoughts": counts.thoughts,
             "thoughts_guessed": counts.guesses,
             "thoughts_hit": counts.hits,
+            "thought_ticks_ahead": counts.ticks_ahead,
+            "thoughts_answered": counts.answers,
+            "thought_wait_ticks": counts.wait_ticks,
+            "thought_readings": counts.readings,
             "thought_pieces_dropped": counts.dropped_pieces,
             "thoughts_given_up": counts.given_up,
         }
@@ -74,7 +81,7 @@ class Dictation:
         session.mind.has_topic = not are_usual
         conversation = session.mind.conversation
         conversation.add("system", f"{instructions} {SPOKEN}")
-        self.thinker.read(messages(conversation, 0))
+        self._read(session, messages(conversation, 0))
 
     def instruct(self, session: Session, instructions: str, is_for_turn: bool) -> None:
         """Other instructions are in the place of the session's; perhaps for the next turn alone."""
@@ -94,11 +101,11 @@ class Dictation:
         if session.answer_due and not session.grammar.agent_open:
             self.prepare(session)
 
-    def end_user_turn(self, session: Session, text: str, is_for_agent: bool) -> None:
-        """The user's turn is over, with these words at last."""
+    def end_user_turn(self, session: Session, is_for_agent: bool) -> None:
+        """The user's turn is over."""
         if is_for_agent:
             key = memory.last(session.memory, "user")
-            session.mind.conversation.add("user", text, key)
+            session.mind.conversation.add("user", self._heard(session), key)
         if session.grammar.agent_open:
             return
         if session.answer_due:
@@ -149,7 +156,7 @@ class Dictation:
             if mind.is_dictating and not mind.tokens and not mind.is_complete:
                 self._end_stall(session)
         elif session.grammar.user_open:
-            self._guess(session)
+            self._listen(session)
         elif session.answer_due and not mind.has_given_up:
             if mind.thought is None:
                 self.prepare(session)
@@ -166,10 +173,15 @@ class Dictation:
             return
         if mind.thought is not None and mind.thought.messages == wanted:
             self.counts.hits += mind.is_guess
+            self.counts.ticks_ahead += mind.is_guess * (session.tick - mind.asked_tick)
         else:
             self._ask(session, wanted)
         mind.is_guess = False
         mind.grown_tick = session.tick
+        if mind.waited_since is None and not session.grammar.agent_open:
+            mind.waited_since = session.tick
+            if mind.tokens:
+                self._count_wait(session)
 
     def drop(self, session: Session) -> None:
         """What is thought, and not said, is not wanted any more."""
@@ -184,13 +196,20 @@ class Dictation:
         mind.is_complete = False
         mind.is_dictating = False
         mind.is_guess = False
+        mind.waited_since = None
 
     def _end_turn(self, session: Session) -> None:
         self.drop(session)
         mind = session.mind
+        self._read(session, messages(mind.conversation, self.config.max_history_chars))
         if mind.own_instructions is not None:
             mind.conversation.utterances[0].text = mind.own_instructions
             mind.own_instructions = None
+
+    def _read(self, session: Session, wanted: list[Message]) -> None:
+        """Have the thinker know this beginning before it is asked, if it has nothing else to do."""
+        session.mind.reading = self.thinker.read(wanted)
+        self.counts.readings += 1
 
     def _ask(self, session: Session, wanted: list[Message]) -> None:
         self.drop(session)
@@ -198,21 +217,29 @@ class Dictation:
         session.mind.asked_tick = session.tick
         self.counts.thoughts += 1
 
-    def _guess(self, session: Session) -> None:
-        """Think of what was heard so far, where the turn may be over with it."""
+    def _heard(self, session: Session) -> str:
+        """The words of the user's turn so far."""
+        return heard_words(self.tokenizer.decode([t for _, t in session.user.transcribed]))
+
+    def _listen(self, session: Session) -> None:
+        """Read what was heard so far, and think of it where the turn may be over with it."""
         user = session.user
         mind = session.mind
-        limit = self.config.max_history_chars
-        wanted = messages(mind.conversation, limit, open_turn=user.shown_text)
+        heard = self._heard(session)
+        wanted = messages(mind.conversation, self.config.max_history_chars, open_turn=heard)
         if mind.thought is not None and mind.thought.messages != wanted:
             self.drop(session)
-        is_quiet = turn_sound.quiet_ticks(user) >= self.config.guess_ticks
+        if mind.thought is not None or not (heard and session.policy.answers_unasked):
+            return
+        is_whole = not (user.pending.tokens or beam_search.has_uncommitted_words(user.beam))
         is_awaited = user.second.submission is not None and not self.config.guesses_unread
-        is_wanted = session.policy.answers_unasked and user.shown_text.strip()
-        if mind.thought is None and is_quiet and is_wanted and not is_awaited:
+        is_quiet = turn_sound.quiet_ticks(user) >= self.config.guess_ticks
+        if is_quiet and is_whole and not is_awaited:
             self._ask(session, wanted)
             mind.is_guess = True
             self.counts.guesses += 1
+        elif mind.reading is None or mind.reading.is_done and mind.reading.messages != wanted:
+            self._read(session, wanted)
 
     def _take_words(self, session: Session) -> None:
         """Words of the thought that are there, as tokens. Without a clock they are waited for."""
@@ -230,9 +257,18 @@ class Dictation:
         end = len(text) if is_done else complete_words(text)
         for word in text[:end].split():
             if spoken := speakable(word):
+                self._count_wait(session)
                 mind.tokens += self.tokenizer.encode(" " + spoken, add_special_tokens=False).ids
         mind.read_chars += end
         mind.is_complete = is_done
+
+    def _count_wait(self, session: Session) -> None:
+        """A word is there: if it is the first one, for how long has the user waited for it?"""
+        mind = session.mind
+        if mind.waited_since is not None:
+            self.counts.answers += 1
+            self.counts.wait_ticks += session.tick - mind.waited_since
+            mind.waited_since = None
 
     def _is_hopeless(self, session: Session) -> bool:
         """Whether there is no word, and none will come or it would come too late."""
@@ -256,20 +292,3 @@ class Dictation:
         self.drop(session)
         session.mind.has_given_up = True
         self.counts.given_up += 1
-
-
-def complete_words(text: str) -> int:
-    """Characters of the text up to its last space: what stands before cannot grow any more."""
-    return max((match.end() for match in re.finditer(r"\s", text)), default=0)
-
-
-def speakable(word: str) -> str:
-    """A word without markup and pictures; empty where nothing is left to be said.
-
-    "**Paris**" -> "Paris", "+" -> "plus"
-    """
-    if word in SIGNS:
-        return SIGNS[word]
-    word = re.sub(r"[*_`#~|<>\\]+", "", word)
-    word = "".join(c for c in word if c.isascii() or c.isalpha() or c in "’‘“”…–—£€°")
-    return word if any(c.isalnum() for c in word) else ""

@@ -204,8 +204,12 @@ class MindState:
     has_topic: bool = False
     # The session's own instructions, while those of one turn stand in their place.
     own_instructions: str | None = None
+    # What it read last while nothing was asked.
+    reading: Thought | None = None
     thought: Thought | None = None
     asked_tick: int = 0
+    # The tick since which the user waits for its first word.
+    waited_since: int | None = None
     # Whether it was asked before the user's turn was over.
     is_guess: bool = False
     # Characters of the thought that have become tokens, and the tokens that are still to be said.

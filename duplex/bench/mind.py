@@ -1,20 +1,23 @@
 """Does a large mind know more, and what does it cost the ticks?
 
-    python -m duplex.bench.mind --mind small medium large
+    python -m duplex.bench.mind --mind small medium large [--recorded]
 
 Everyday questions are written to the agent, which answers each in a session of its own, in real
-time and aloud. An answer is right if one of the accepted words is in it.
+time and aloud. An answer is right if one of the accepted words is in it. `--recorded`: recorded
+questions are played to it instead, and what counts is when it answers.
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from duplex.audio import TICK_S, TICK_SAMPLES
+from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_S, TICK_SAMPLES
+from duplex.bench.latency import sounding
+from duplex.client.talk import recorded_questions
+from duplex.client.wav import Question, read_wave
 from duplex.events import AgentInterface
 
 # A question, and the words of which an answer has one.
@@ -66,34 +69,65 @@ def measure(
 ) -> MindScore:
     """Ask the agent in slot 0. max_ticks: of one answer; now, sleep: the clock, in seconds."""
     score = MindScore()
+    silence = [np.zeros(TICK_SAMPLES, np.float32)] * max_ticks
     for question, accepted in questions:
         agent.open(0, seed=0, real_time=True)
         agent.write(0, "user", question)
-        answer = _listen(agent, score, max_ticks, now, sleep)
+        answer = _listen(agent, score, silence, 0.0, now, sleep)
         is_right = any(word in answer.lower() for word in accepted)
         score.answers.append((question, answer, is_right))
         agent.close(0)
     return score
 
 
-def _listen(agent, score: MindScore, max_ticks: int, now, sleep) -> str:
-    """The answer to what was asked just now, heard to its end."""
-    silence = np.zeros((agent.slots, TICK_SAMPLES), np.float32)
+def measure_spoken(
+    agent: AgentInterface,
+    questions: list[Question],
+    max_ticks: int = 250,
+    now: Callable[[], float] = time.perf_counter,
+    sleep: Callable[[float], None] = time.sleep,
+) -> MindScore:
+    """Play questions to the agent in slot 0; any answer is right."""
+    score = MindScore()
+    for question in questions:
+        before = np.zeros(2 * SAMPLE_RATE, np.float32)
+        end_s = len(before) / SAMPLE_RATE + question.sound_s
+        after = np.zeros(max_ticks * TICK_SAMPLES, np.float32)
+        sound = np.concatenate([before, question.samples, after])
+        ticks = [
+            sound[i : i + TICK_SAMPLES]
+            for i in range(0, len(sound) - TICK_SAMPLES + 1, TICK_SAMPLES)
+        ]
+        agent.open(0, seed=0, real_time=True)
+        answer = _listen(agent, score, ticks, end_s, now, sleep)
+        score.answers.append((question.name, answer, bool(answer)))
+        agent.close(0)
+    return score
+
+
+def _listen(agent, score: MindScore, heard: list[np.ndarray], end_s: float, now, sleep) -> str:
+    """The answer to what is heard, to its end.
+
+    heard: [TICK_SAMPLES] of each tick; end_s: when the question is over.
+    """
     answer = ""
     begun = now()
     due = begun + TICK_S
     has_sounded = False
-    for _ in range(max_ticks):
+    for tick in heard:
         sleep(max(0.0, due - now()))
-        sound, events = agent.step(silence, [0])
+        audio = np.zeros((agent.slots, TICK_SAMPLES), np.float32)
+        audio[0] = tick
+        sound, events = agent.step(audio, [0])
         done = now()
         score.ticks += 1
         score.late += done - due > TICK_S
         due += TICK_S
         answer += "".join(event.text for event in events[0] if event.kind == "said")
-        if not has_sounded and np.abs(sound[0]).max() > 1e-3:
+        if not has_sounded and np.abs(sound[0]).max() > AUDIBLE:
             has_sounded = True
-            score.delays_s.append(done - begun)
+            first_s = sounding(sound[0])[0][0]
+            score.delays_s.append(done - begun + first_s - end_s)
         if any(event.kind == "agent_ended" for event in events[0]):
             break
     return answer.strip()
@@ -103,6 +137,8 @@ def main() -> None:
     """Measure each mind that is named, and print every answer."""
     parser = argparse.ArgumentParser(description="Everyday questions, with each mind.")
     parser.add_argument("--mind", nargs="+", default=["small"], help="as of duplex talk --mind")
+    parser.add_argument("--recorded", action="store_true", help="play the recorded questions")
+    parser.add_argument("--times", type=int, default=1, help="play them so often")
     args = parser.parse_args()
     from duplex.agent import load_agent
 
@@ -113,13 +149,18 @@ def main() -> None:
             agent.open(0)
             agent.close(0)
             agent.thinker.wait()
-        score = measure(agent)
+        if args.recorded:
+            files = [file for _ in range(args.times) for file in recorded_questions()]
+            score = measure_spoken(agent, [read_wave(file) for file in files])
+        else:
+            score = measure(agent)
         for question, answer, is_right in score.answers:
             print(f"{'right' if is_right else 'WRONG'}  {question}  {answer}")
-        delay_s = statistics.median(score.delays_s) if score.delays_s else float("nan")
+        median_s, most_s = np.percentile(score.delays_s or [float("nan")], [50, 90])
         print(
             f"{name}: {score.right} of {len(score.answers)} right, first sound after "
-            f"{delay_s:.2f} s (median), {score.late} of {score.ticks} ticks late"
+            f"{median_s:.2f} s (median), {most_s:.2f} s (nine in ten), "
+            f"{score.late} of {score.ticks} ticks late"
         )
         figures = agent.metrics()
         print({key: value for key, value in figures.items() if key.startswith("thought")})

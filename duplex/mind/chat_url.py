@@ -41,7 +41,7 @@ class ChatURL:
             f"there, {how}, no sound"
         )
 
-    def read(self, messages: list[Message]) -> None:
+    def read(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> None:
         """Nothing is sent before there is a question."""
 
     def stream(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> Iterator[str]:

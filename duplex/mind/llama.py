@@ -3,6 +3,7 @@
 import os
 import queue
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,12 @@ CONTEXT = 5120
 CACHE_MIB = 512
 # Tokens that one answer may have.
 MAX_TOKENS = 600
+# Tokens that are read at a time; between them reading can be broken off. On a CPU each costs about
+# as much as one that is thought, however many there are.
+READ_TOKENS = 8
+# Tokens that must be the same, at another place, to be moved there instead of read again: so the
+# rest of a conversation whose oldest turns are dropped costs nothing.
+MOVED_TOKENS = 16
 # Steps of politeness below the ticks, as the second pass of recognition has. With 10, beside a
 # training on both cores, all of six spoken questions were answered only when the wait was over.
 NICENESS = 5
@@ -25,7 +32,8 @@ class Llama:
     """A GGUF file; the beginning that a conversation shares with the last one is not read again.
 
     It is loaded by the first thread that reads or thinks, whose priority llama.cpp's own threads
-    inherit. llama.cpp also listens on a free port of 127.0.0.1, which nobody here uses.
+    inherit. llama.cpp is a server as well, whether one likes it or not: its socket is in a folder
+    that is gone when it has begun, where nobody finds it.
     """
 
     def __init__(self, path: Path, threads: int = 1, llama=None):
@@ -35,25 +43,37 @@ class Llama:
         self.threads = threads
         self.server = None
 
-    def read(self, messages: list[Message]) -> None:
-        """Load the file, which takes seconds, once; then have the messages in the cache."""
-        if self.server is None:
-            params = self.llama.CommonParams()
-            params.model.path = str(self.path)
-            params.n_ctx = CONTEXT
-            params.cpuparams.n_threads = self.threads
-            params.cpuparams_batch.n_threads = self.threads
-            params.n_parallel = 1
-            params.n_threads_http = 1
-            params.cache_ram_mib = CACHE_MIB
-            params.verbosity = -1
-            self.server = self.llama.Server(params)
+    def read(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> None:
+        """Have the messages in the cache."""
+        self._load()
         if messages:
-            self.server.handle_chat_completions(request(messages, 1), lambda chunk: False)
+            wanted = request(messages, 0) | {"add_generation_prompt": False}
+            self.server.handle_chat_completions(wanted, lambda chunk: is_cancelled())
+
+    def _load(self) -> None:
+        """Load the file, which takes seconds, once."""
+        if self.server is not None:
+            return
+        params = self.llama.CommonParams()
+        params.model.path = str(self.path)
+        params.n_ctx = CONTEXT
+        params.n_batch = READ_TOKENS
+        params.n_ubatch = READ_TOKENS
+        params.n_cache_reuse = MOVED_TOKENS
+        params.cpuparams.n_threads = self.threads
+        params.cpuparams_batch.n_threads = self.threads
+        params.n_parallel = 1
+        params.n_threads_http = 1
+        params.cache_ram_mib = CACHE_MIB
+        params.verbosity = -1
+        with tempfile.TemporaryDirectory(prefix="duplex-") as folder:
+            if sys.platform != "win32":
+                params.hostnames = [f"{folder}/llama.sock"]
+            self.server = self.llama.Server(params)
 
     def stream(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> Iterator[str]:
         """Pieces of the answer as they come. Raises MindError."""
-        self.read([])
+        self._load()
         for chunk in self._chunks(messages, is_cancelled):
             if "choices" not in chunk:
                 raise MindError(str(chunk)[:300])
@@ -93,6 +113,8 @@ def request(messages: list[Message], max_tokens: int) -> dict:
         "temperature": 0,
         "cache_prompt": True,
         "stream": True,
+        # llama.cpp calls back after each READ_TOKENS too, and can be stopped then.
+        "return_progress": True,
     }
 
 

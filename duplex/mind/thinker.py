@@ -18,8 +18,11 @@ Message = dict[str, str]
 class Source(Protocol):
     """A text model."""
 
-    def read(self, messages: list[Message]) -> None:
-        """Read how conversations will begin, where that makes their first answers come sooner."""
+    def read(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> None:
+        """Read a conversation so far, where that makes its next answer come sooner.
+
+        It may go on: in its last message, or with others. Stops soon once it `is_cancelled`.
+        """
 
     def stream(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> Iterator[str]:
         """Pieces of the answer as they come; soon none any more once it `is_cancelled`.
@@ -78,16 +81,25 @@ class Thinker:
         """begin: called first in each thread."""
         self.source = source
         self._pool = ThreadPoolExecutor(threads, "thinker", initializer=begin)
+        # What is read and nobody waits for.
+        self._readings: list[Thought] = []
 
     def think(self, messages: list[Message]) -> Thought:
-        """Begin to answer the last message; returns at once."""
+        """Begin to answer the last message; returns at once. What is only read makes way."""
+        for reading in self._readings:
+            reading.cancel()
+        self._readings = []
         thought = Thought(messages)
         self._pool.submit(self._think, thought)
         return thought
 
-    def read(self, messages: list[Message]) -> None:
-        """Read how a conversation begins, before it is asked anything; returns at once."""
-        self._pool.submit(self._read, messages)
+    def read(self, messages: list[Message]) -> Thought:
+        """Read a conversation before it is asked anything; returns at once, nothing is thought."""
+        reading = Thought(messages)
+        self._readings = [other for other in self._readings if not other.is_done]
+        self._readings.append(reading)
+        self._pool.submit(self._read, reading)
+        return reading
 
     def wait(self) -> None:
         """Wait until all that a single thread was asked before is done."""
@@ -97,11 +109,15 @@ class Thinker:
         """Think no more; answers under way end when they are cancelled or complete."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _read(self, messages: list[Message]) -> None:
+    def _read(self, reading: Thought) -> None:
+        error = None
         try:
-            self.source.read(messages)
+            if not reading.is_cancelled:
+                self.source.read(reading.messages, lambda: reading.is_cancelled)
         except Exception as failure:
-            log.warning("the thinker cannot begin: %s", failure)
+            error = f"{type(failure).__name__}: {failure}"
+            log.warning("the thinker cannot read: %s", error)
+        reading.finish(error)
 
     def _think(self, thought: Thought) -> None:
         error = None

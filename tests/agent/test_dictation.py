@@ -7,7 +7,8 @@ import pytest
 from duplex.agent import Agent, TurnPolicy
 from duplex.agent.config import MindConfig
 from duplex.agent.conversation import CUT, Conversation, messages
-from duplex.agent.dictation import Dictation, complete_words, speakable
+from duplex.agent.dictation import Dictation
+from duplex.agent.wording import complete_words, heard_words, speakable
 from duplex.events import Event, TurnTaking
 from duplex.mind.thinker import Thought
 from duplex.model.tokens import AGENT, STOP, USER, USER_END
@@ -25,9 +26,13 @@ class Mind:
         self.is_complete = is_complete
         self.error = error
         self.thoughts: list[Thought] = []
+        self.readings: list[Thought] = []
 
-    def read(self, beginning: list[dict]) -> None:
-        self.beginning = beginning
+    def read(self, messages: list[dict]) -> Thought:
+        reading = Thought(messages)
+        reading.finish()
+        self.readings.append(reading)
+        return reading
 
     def think(self, wanted: list[dict]) -> Thought:
         thought = Thought(wanted)
@@ -89,7 +94,7 @@ def test_its_words_are_said_and_heard_whatever_the_duplex_model_would_say():
     assert said(events) == " It is noon, my friend."
     assert [event.text for event in events if event.kind == "spoken"] == said(events).split()
     assert kinds(events)[-1] == "agent_ended"
-    assert mind.asked() == [[("user", "hi")]]
+    assert mind.asked() == [[("user", "Hi")]]
     assert agent.sessions[0].mind.conversation.answer() == " It is noon, my friend."
 
 
@@ -169,7 +174,7 @@ def test_what_was_not_said_is_forgotten_by_both():
     assert kept == said(events).removesuffix(stopped.text).rstrip() + CUT
     assert len(kept) < len(LONG)
     agent.write(0, "user", "go on")
-    assert mind.asked()[-1] == [("user", "hi"), ("assistant", kept.strip()), ("user", "go on")]
+    assert mind.asked()[-1] == [("user", "Hi"), ("assistant", kept.strip()), ("user", "go on")]
 
 
 def test_the_duplex_model_yields_in_the_middle_of_its_words():
@@ -195,10 +200,10 @@ def test_it_thinks_in_the_pause_and_drops_it_if_the_user_goes_on():
     mind = Mind("Hello.", "Good day.")
     agent = minded_agent(mind)
     hear(agent, " hi")
-    assert mind.asked() == [[("user", "hi")]]
+    assert mind.asked() == [[("user", "Hi")]]
     events = ask(agent, " you")
     assert mind.thoughts[0].is_cancelled
-    assert mind.asked()[1:] == [[("user", "hi you")]]
+    assert mind.asked()[1:] == [[("user", "Hi you")]]
     assert said(events + run(agent, 40)) == " Good day."
     counts = agent.dictation.counts
     assert (counts.thoughts, counts.guesses, counts.hits) == (2, 2, 1)
@@ -208,10 +213,10 @@ def test_it_thinks_again_where_the_final_words_differ():
     mind = Mind("Hello.", "Good day.")
     agent = minded_agent(mind)
     hear(agent, " hi")
-    agent.sessions[0].user.shown_text = " high"
+    agent.sessions[0].user.transcribed += [(-1, token) for token in text("gh")]
     agent.script.symbols = [USER_END]
     assert said(run(agent, 40)) == " Good day."
-    assert mind.asked()[-1] == [("user", "high")]
+    assert mind.asked()[-1] == [("user", "High")]
 
 
 def test_who_speaks_to_others_is_not_answered():
@@ -276,9 +281,29 @@ def test_its_turn_is_no_longer_than_a_client_wants():
 def test_instructions_are_read_before_anything_is_asked():
     mind = Mind("Yes.")
     agent = minded_agent(mind)
-    assert mind.beginning[0]["content"].startswith("Be kind.")
+    beginning = mind.readings[0].messages
+    assert beginning[0]["content"].startswith("Be kind.")
     ask(agent)
-    assert mind.thoughts[0].messages[:1] == mind.beginning
+    assert mind.thoughts[0].messages[:1] == beginning
+
+
+def test_it_reads_while_the_user_speaks():
+    mind = Mind("Yes.")
+    agent = minded_agent(mind)
+    agent.script.symbols = [USER, *text(" hi you")]
+    run(agent, 5, " hi you")
+    read = [reading.messages[-1]["content"] for reading in mind.readings[1:]]
+    assert read and all("Hi you".startswith(heard) for heard in read)
+    assert len(set(read)) == len(read) and not mind.thoughts
+
+
+def test_what_was_said_is_read_when_the_answer_is_complete():
+    mind = Mind("It is noon.")
+    agent = minded_agent(mind)
+    ask(agent)
+    run(agent, 60)
+    last = [(message["role"], message["content"]) for message in mind.readings[-1].messages[1:]]
+    assert last == [("user", "Hi"), ("assistant", "It is noon.")]
 
 
 def test_closing_a_session_cancels_what_is_thought():
@@ -316,6 +341,11 @@ def test_oldest_words_go_first_and_instructions_never():
 )
 def test_markup_is_not_spoken(word, spoken):
     assert speakable(word) == spoken
+
+
+def test_numbers_are_read_in_figures():
+    assert heard_words(" what is seven plus five") == "What is 7 plus 5"
+    assert heard_words(" which one") == "Which one" and heard_words("") == ""
 
 
 def test_a_word_is_complete_at_the_space_behind_it():

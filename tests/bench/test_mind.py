@@ -1,7 +1,13 @@
 """Everyday questions: what is right, late, and how soon it came."""
 
-from duplex.bench.mind import QUESTIONS, measure
+import numpy as np
+
+from duplex.audio import TICK_SAMPLES
+from duplex.bench.mind import QUESTIONS, measure, measure_spoken
+from duplex.client.wav import Question
+from duplex.model.tokens import USER, USER_END
 from tests.agent.test_dictation import Mind, minded_agent
+from tests.tiny_speech_agent import text
 
 
 class Clock:
@@ -35,3 +41,14 @@ def test_an_answer_with_an_accepted_word_is_right():
 
 def test_ticks_that_take_too_long_are_late():
     assert score(0.2, "Seven.").late > 0
+
+
+def test_the_delay_of_spoken_questions_counts_from_their_last_sound():
+    agent = minded_agent(Mind("One two three."), end_timeout_ticks=8)
+    agent.close(0)
+    clock = Clock(0.001)
+    wave = np.concatenate([np.full(2 * TICK_SAMPLES, 0.1, np.float32), np.zeros(999, np.float32)])
+    agent.script.symbols = [USER, *text(" hi"), USER_END]
+    found = measure_spoken(agent, [Question("hi", wave)], 40, clock.now, clock.sleep)
+    assert [name for name, _, _ in found.answers] == ["hi"]
+    assert found.ticks > 25 + 2

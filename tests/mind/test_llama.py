@@ -13,6 +13,10 @@ PATIENCE_S = 30
 MESSAGES = [{"role": "user", "content": "hi"}]
 
 
+def never() -> bool:
+    return False
+
+
 class Params(SimpleNamespace):
     """Of llama.cpp, as far as they are set."""
 
@@ -58,7 +62,7 @@ def llama_of(server) -> Llama:
 def test_words_are_streamed_and_the_file_is_read_once():
     llama = llama_of(Server)
     before = Server.made
-    llama.read([])
+    llama.read([], never)
     for _ in range(2):
         assert list(llama.stream(MESSAGES, lambda: False)) == list(Server.pieces)
     assert Server.made == before + 1
@@ -74,8 +78,22 @@ def test_words_are_streamed_and_the_file_is_read_once():
 
 def test_a_beginning_is_read_without_an_answer():
     llama = llama_of(Server)
-    llama.read(MESSAGES)
-    assert [asked["max_tokens"] for asked in llama.server.asked] == [1]
+    llama.read(MESSAGES, never)
+    [asked] = llama.server.asked
+    assert asked["max_tokens"] == 0 and not asked["add_generation_prompt"]
+
+
+def test_reading_is_broken_off():
+    llama = llama_of(Server)
+    llama.read(MESSAGES, lambda: True)
+    assert llama.server.given == 1 and llama.server.params.n_batch <= 16
+
+
+def test_nobody_can_connect_to_it():
+    llama = llama_of(Server)
+    llama.read([], never)
+    [socket] = llama.server.params.hostnames
+    assert socket.endswith(".sock") and not Path(socket).parent.exists()
 
 
 def test_llama_stops_when_it_is_cancelled():

@@ -1,6 +1,7 @@
 """Thoughts come from another thread; nobody waits for them but who wants to."""
 
 import threading
+import time
 
 from duplex.mind.thinker import Thinker
 
@@ -10,14 +11,17 @@ PATIENCE_S = 30
 class Words:
     """Gives words, each when it is let; keeps whether it was told to stop."""
 
-    def __init__(self, words: str, fails: bool = False):
+    def __init__(self, words: str, fails: bool = False, reads_slowly: bool = False):
+        self.reads_slowly = reads_slowly
         self.words = words.split(" ")
         self.fails = fails
         self.may_go_on = threading.Semaphore(0)
         self.was_cancelled = threading.Event()
 
-    def read(self, messages):
+    def read(self, messages, is_cancelled):
         self.beginning = messages
+        while self.reads_slowly and not is_cancelled():
+            time.sleep(0.001)
 
     def stream(self, messages, is_cancelled):
         for word in self.words:
@@ -54,6 +58,15 @@ def test_what_nobody_wants_is_not_thought_to_its_end():
     assert words.was_cancelled.wait(PATIENCE_S) or thought.is_done
     assert thought.wait(PATIENCE_S) and queued.wait(PATIENCE_S)
     assert thought.text == queued.text == ""
+
+
+def test_what_is_only_read_makes_way():
+    words = Words("one", reads_slowly=True)
+    thinker = Thinker(words)
+    readings = [thinker.read([]) for _ in range(3)]
+    words.may_go_on.release()
+    assert thinker.think([]).wait(PATIENCE_S)
+    assert all(reading.is_cancelled and reading.wait(PATIENCE_S) for reading in readings)
 
 
 def test_a_failure_ends_one_thought_and_the_next_is_thought():

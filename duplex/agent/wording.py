@@ -1,0 +1,39 @@
+"""Between what is spoken and what a text model reads and writes."""
+
+import re
+
+from text_to_num import alpha2digit
+
+# Behind the instructions.
+SPOKEN = (
+    "What you write is spoken aloud: plain short sentences, no lists, no markup, no emoji. "
+    "An answer that ends with an ellipsis was interrupted there."
+)
+# Signs that stand alone, as they are said.
+SIGNS = {"+": "plus", "=": "equals", "×": "times", "÷": "divided by", "&": "and"}
+
+
+def heard_words(said: str) -> str:
+    """Words that the user said, as a text model counts with them.
+
+    " what is seven plus five" -> "What is 7 plus 5"
+    """
+    words = alpha2digit(said.strip(), "en")
+    return words[:1].upper() + words[1:]
+
+
+def complete_words(text: str) -> int:
+    """Characters of the text up to its last space: what stands before cannot grow any more."""
+    return max((match.end() for match in re.finditer(r"\s", text)), default=0)
+
+
+def speakable(word: str) -> str:
+    """A word without markup and pictures; empty where nothing is left to be said.
+
+    "**Paris**" -> "Paris", "+" -> "plus"
+    """
+    if word in SIGNS:
+        return SIGNS[word]
+    word = re.sub(r"[*_`#~|<>\\]+", "", word)
+    word = "".join(c for c in word if c.isascii() or c.isalpha() or c in "’‘“”…–—£€°")
+    return word if any(c.isalnum() for c in word) else ""
