@@ -22,6 +22,8 @@ object in a text message; `tick`, `start_ms`, `end_ms` are on the session's cloc
 |        |                 |                           | time                                      |
 | client | agent.stop      |                           | the agent shall fall silent               |
 | client | agent.answer    |                           | the agent shall speak now                 |
+| client | agent.instruct  | instructions              | other instructions from now on            |
+| client | agent.voice     | voice, speed?             | another voice from the next word on       |
 | client | text            | text, role? (user,        | text for the conversation, instead of     |
 |        |                 | system)                   | speech                                    |
 | server | session.created | id, sample_rate, tick_ms, | the session is open; the first message    |
@@ -88,9 +90,11 @@ from duplex.serving.commands import (
     AgentCommand,
     Answer,
     Audio,
+    Configure,
     End,
     Resume,
     SetPlaybackPosition,
+    SetVoice,
     Start,
     Stop,
     Write,
@@ -110,7 +114,9 @@ MAX_HINT = 60
 # Characters of a text message for the conversation: it is read at the pace of ticks.
 MAX_TEXT = 1_000
 
-ClientCommand = Audio | Start | Resume | SetPlaybackPosition | Stop | Answer | Write | End
+# Commands that need an open session.
+ForSession = SetPlaybackPosition | Stop | Answer | Configure | SetVoice | Write
+ClientCommand = Audio | Start | Resume | ForSession | End
 
 
 class CloseCode(IntEnum):
@@ -222,6 +228,10 @@ def encode_command(command: AgentCommand) -> str:
             fields = {"type": "agent.stop"}
         case Answer():
             fields = {"type": "agent.answer"}
+        case Configure(instructions, False):
+            fields = {"type": "agent.instruct", "instructions": instructions}
+        case SetVoice(voice, speed):
+            fields = {"type": "agent.voice", "voice": voice, "speed": speed}
         case _:
             raise TypeError(f"{command!r} is no message of this dialect")
     message = encode_object(fields)
@@ -254,6 +264,10 @@ def decode_client(message: bytes | str) -> ClientCommand:
             return Stop()
         case "agent.answer":
             return Answer()
+        case "agent.instruct":
+            return _instruct(fields)
+        case "agent.voice":
+            return _voice(fields)
         case "session.end":
             return End()
         case other:
@@ -283,18 +297,14 @@ def to_start(fields: dict) -> Start:
     if not all(_is_text(word, 1, MAX_HINT) for word in start.hints):
         raise ProtocolError(f"a hint is a text of 1 to {MAX_HINT} characters")
     start = dataclasses.replace(start, hints=tuple(start.hints))
-    instructions = start.instructions
-    if instructions is not None and not _is_text(instructions, 0, MAX_INSTRUCTIONS):
-        raise ProtocolError(f"instructions is a text of at most {MAX_INSTRUCTIONS} characters")
+    if start.instructions is not None:
+        _check_instructions(start.instructions)
     if start.seed is not None and not _is_whole(start.seed):
         raise ProtocolError("seed is a whole number from 0 to 2147483647")
     if start.temperature is not None and not _is_number(start.temperature, 0, 2):
         raise ProtocolError("temperature is a number from 0 to 2")
-    if start.voice is not None and start.voice not in list(voices.VOICES):
-        raise ProtocolError(f"voice is one of {', '.join(voices.VOICES)}")
-    lowest, highest = voices.SPEEDS
-    if start.speed is not None and not _is_number(start.speed, lowest, highest):
-        raise ProtocolError(f"speed is a number from {lowest} to {highest}")
+    voice = voices.DEFAULT if start.voice is None else start.voice
+    _check_voice(voice, 1.0 if start.speed is None else start.speed)
     if start.audio not in ("pcm16", "opus", "opus_packets"):
         raise ProtocolError("audio is pcm16, opus or opus_packets")
     if start.rate not in RATES or type(start.rate) is not int:
@@ -302,6 +312,32 @@ def to_start(fields: dict) -> Start:
     if start.audio != "pcm16" and start.rate != SAMPLE_RATE:
         raise ProtocolError("rate is for pcm16; Opus is decoded at any rate")
     return start
+
+
+def _check_instructions(instructions) -> None:
+    if not _is_text(instructions, 0, MAX_INSTRUCTIONS):
+        raise ProtocolError(f"instructions is a text of at most {MAX_INSTRUCTIONS} characters")
+
+
+def _check_voice(voice, speed) -> None:
+    if voice not in list(voices.VOICES):
+        raise ProtocolError(f"voice is one of {', '.join(voices.VOICES)}")
+    lowest, highest = voices.SPEEDS
+    if not _is_number(speed, lowest, highest):
+        raise ProtocolError(f"speed is a number from {lowest} to {highest}")
+
+
+def _instruct(fields: dict) -> Configure:
+    _only(fields, "instructions")
+    _check_instructions(fields.get("instructions"))
+    return Configure(fields["instructions"])
+
+
+def _voice(fields: dict) -> SetVoice:
+    _only(fields, "voice", "speed")
+    speed = fields.get("speed", 1.0)
+    _check_voice(fields.get("voice"), speed)
+    return SetVoice(fields["voice"], speed)
 
 
 def _resume(fields: dict) -> Resume:

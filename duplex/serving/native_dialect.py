@@ -7,15 +7,7 @@ import numpy as np
 from duplex.errors import ProtocolError
 from duplex.events import Error
 from duplex.serving import audio_forms, native
-from duplex.serving.commands import (
-    Answer,
-    Audio,
-    Resume,
-    SetPlaybackPosition,
-    Start,
-    Stop,
-    Write,
-)
+from duplex.serving.commands import Audio, Resume, Start
 
 
 class Native:
@@ -49,8 +41,7 @@ class Native:
             raise ProtocolError(
                 "session.start and session.resume come once, before everything else"
             )
-        is_for_session = isinstance(command, SetPlaybackPosition | Stop | Answer | Write)
-        if is_for_session and not self._has_started:
+        if isinstance(command, native.ForSession) and not self._has_started:
             raise ProtocolError("the session is not open yet; session.start opens it")
         self._has_started = True
         if isinstance(command, Start):

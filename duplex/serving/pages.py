@@ -20,9 +20,25 @@ SAFE = {
 }
 
 
+# Content types by the ends of the page's files.
+KINDS = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "json": "application/json",
+    "svg": "image/svg+xml",
+}
+
+
+@cache
+def _names() -> frozenset[str]:
+    """The only files that are ever served."""
+    return frozenset(file.name for file in files("duplex.client").joinpath("web").iterdir())
+
+
 @cache
 def _file(name: str) -> bytes:
-    return files("duplex.client").joinpath(name).read_bytes()
+    return files("duplex.client").joinpath("web", name).read_bytes()
 
 
 def needs_key(path: str) -> bool:
@@ -35,17 +51,9 @@ def answer(
 ) -> tuple[http.HTTPStatus, str, bytes] | None:
     """Status, content type and body of a path; None where there is no such page."""
     ok = http.HTTPStatus.OK
-    # Name and content type of the only files that are ever served.
-    served = {
-        "/": ("index.html", "text/html; charset=utf-8"),
-        "/style.css": ("style.css", "text/css; charset=utf-8"),
-        "/icon.svg": ("icon.svg", "image/svg+xml"),
-        "/app.js": ("app.js", "text/javascript; charset=utf-8"),
-        "/worklet.js": ("worklet.js", "text/javascript; charset=utf-8"),
-    }
-    if path in served:
-        name, kind = served[path]
-        return ok, kind, _file(name)
+    name = "index.html" if path == "/" else path.removeprefix("/")
+    if name in _names():
+        return ok, KINDS[name.rpartition(".")[2]], _file(name)
     if path == "/healthz":
         return ok, "text/plain", b"ok\n"
     if path == "/readyz" and is_ready:

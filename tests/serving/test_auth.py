@@ -179,7 +179,8 @@ def test_pages_are_served_and_no_other_file():
         page, headers = await fetch(base + "/")
         assert "/app.js" in page and "default-src 'self'" in headers["Content-Security-Policy"]
         for path, word, kind in (
-            ("/app.js", "AudioWorkletNode", "text/javascript"),
+            ("/app.js", "addEventListener", "text/javascript"),
+            ("/sound.js", "AudioWorkletNode", "text/javascript"),
             ("/worklet.js", "registerProcessor", "text/javascript"),
             ("/style.css", "color", "text/css"),
             ("/icon.svg", "<svg", "image/svg+xml"),

@@ -12,7 +12,17 @@ from duplex.audio import TICK_SAMPLES
 from duplex.errors import ProtocolError
 from duplex.events import Ended, Ending, Error, Event, Lag
 from duplex.serving import native, native_dialect
-from duplex.serving.commands import Answer, End, Resume, SetPlaybackPosition, Start, Stop, Write
+from duplex.serving.commands import (
+    Answer,
+    Configure,
+    End,
+    Resume,
+    SetPlaybackPosition,
+    SetVoice,
+    Start,
+    Stop,
+    Write,
+)
 from tests.helpers import tone
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "wire.json").read_text(encoding="utf-8"))
@@ -45,6 +55,8 @@ CLIENT_TEXT = {
     "playback": lambda: native.encode_command(SetPlaybackPosition(2400)),
     "stop": lambda: native.encode_command(Stop()),
     "answer": lambda: native.encode_command(Answer()),
+    "instruct": lambda: native.encode_command(Configure("Be brief.")),
+    "voice": lambda: native.encode_command(SetVoice("oak", 1.2)),
     "text": lambda: native.encode_command(Write("user", "What time is it?")),
     "end": lambda: native.encode_end(),
 }
@@ -93,6 +105,8 @@ def test_start_is_read_back(start):
         ("stop", Stop()),
         ("answer", Answer()),
         ("text", Write("user", "What time is it?")),
+        ("instruct", Configure("Be brief.")),
+        ("voice", SetVoice("oak", 1.2)),
     ],
 )
 def test_client_message_means_a_command(name, command):
@@ -129,7 +143,7 @@ def test_client_that_comes_back_gets_what_it_missed():
 
 def test_messages_out_of_order_are_refused():
     dialect = native_dialect.Native()
-    for early in ("playback", "stop", "answer", "text"):
+    for early in ("playback", "stop", "answer", "text", "instruct", "voice"):
         with pytest.raises(ProtocolError, match="not open yet"):
             dialect.receive(GOLDEN["client"][early])
     dialect.receive(GOLDEN["client"]["start"])
@@ -234,6 +248,10 @@ def test_samples_survive_the_way(values):
         '{"type": "session.start", "rate": 16000, "audio": "opus"}',
         '{"type": "session.resume", "token": "abc"}',
         '{"type": "session.resume", "token": 3, "received": 0}',
+        '{"type": "agent.voice"}',
+        '{"type": "agent.voice", "voice": "oak", "speed": 3}',
+        '{"type": "agent.instruct"}',
+        '{"type": "agent.instruct", "instructions": 3}',
         '{"type": "playback", "played_ms": -1}',
         '{"type": "playback", "played_ms": 1e400}',
         '{"type": "text", "text": ""}',
