@@ -1,0 +1,39 @@
+// Runs the page's pure modules under node, for tests/client/test_page_modules.py: JSON in, JSON out.
+import { readFileSync } from "node:fs";
+
+const { what, input } = JSON.parse(readFileSync(0, "utf8"));
+const load = (name) => import(new URL(`../../client/web/${name}.js`, import.meta.url));
+
+async function playback(cases) {
+  const { JitterBuffer } = await load("jitter_buffer");
+  return cases.map(({ steps }) => {
+    const buffer = new JitterBuffer();
+    return steps.flatMap(([kind, count, value]) => {
+      if (kind === "push") return void buffer.push(new Float32Array(count).fill(value)) ?? [];
+      const out = buffer.pull(count);
+      const loud = out.filter((x) => Math.abs(x) > 1e-3).length;
+      const { gaps, passed, waiting, dropped, target } = buffer;
+      return [{ gaps, passed, waiting, dropped, target, loud, last: out.at(-1) }];
+    });
+  });
+}
+
+async function resample({ source, target, pieces }) {
+  const { Resampler } = await load("resample");
+  const resampler = new Resampler(source, target);
+  return pieces.map((piece) => [...resampler.process(Float32Array.from(piece))]);
+}
+
+async function states(table) {
+  const { name, SAYS } = await load("state");
+  return { names: table.map(name), says: SAYS };
+}
+
+async function listen(levels) {
+  const module = await load("state");
+  let ear;
+  return levels.map((level) => (ear = module.listen(level, ear)).voice);
+}
+
+const RUN = { playback, resample, states, listen };
+process.stdout.write(JSON.stringify(await RUN[what](input)));
