@@ -1,10 +1,11 @@
 """What several test files use: a clock they drive, sounds, engines and servers around an agent."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,29 @@ def drive_server(
             await asyncio.to_thread(engine.stop)
 
     asyncio.run(run())
+
+
+@contextlib.contextmanager
+def running_server(agent) -> Iterator[str]:
+    """The address of a server on a loopback socket, in real time, in a thread of its own."""
+    started = threading.Event()
+    served = []
+
+    async def test(url: str, engine) -> None:
+        ended = asyncio.Event()
+        served.extend([url, asyncio.get_running_loop(), ended])
+        started.set()
+        await ended.wait()
+
+    thread = threading.Thread(target=drive_server, args=(test, agent), name="server")
+    thread.start()
+    assert started.wait(20)
+    url, loop, ended = served
+    try:
+        yield url
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join(20)
 
 
 async def beat(clock: HandClock, *sessions) -> list[tuple[np.ndarray, list]]:

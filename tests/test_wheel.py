@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = {"duplex": "duplex", "client": "duplex/client", "training": "duplex/training"}
 # The page, the questions, the scenes, the texts and the agent are among the data.
 DATA = (
-    "duplex/client/index.html",
+    "duplex/client/web/index.html",
     "duplex/client/questions/",
     "duplex/bench/scene_set/scenes.json",
     "duplex/training/texts/",

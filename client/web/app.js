@@ -1,275 +1,240 @@
-// The web client of /v1/duplex (duplex/serving/native.py): microphone to server, voice and words
-// back, and back again after a lost connection.
-const RATE = 24000, TICK_MS = 80, RETRY_MS = [250, 500, 1000, 2000, 4000, 8000, 8000];
-const CUT = [1001, 1006, 1012]; // how a connection closes whose session can be taken up again: broken, or a proxy restarts
-const WAITING_BYTES = 8 * 3840; // 640 ms of microphone not yet on the wire: more is left out
-const SILENT_MS = 3000; // so long nothing from the server is worth telling
-const NOTE_MS = 5000, END_MS = 2000;
+// The page: what is pressed and typed goes into the call, what the call says is shown.
+import { Call } from "./call.js";
+import { asText, clock } from "./conversation.js";
+import { download, restore, stamp, store, Tracks } from "./keep.js";
+import { chosen, devicesChosen, setUp, showDevices, wantsPush } from "./settings.js";
+import { name, SAYS } from "./state.js";
+import { Timeline } from "./timeline.js";
+import { View } from "./view.js";
+
+const NOTE_MS = 6000, RAW = 200; // events that the drawer holds
 const find = (id) => document.getElementById(id);
 
-let call = null; // the conversation that is going on
-
-export function toPcm16(samples) { // Float32Array -> ArrayBuffer, PCM16 little endian
-  const view = new DataView(new ArrayBuffer(2 * samples.length));
-  samples.forEach((x, i) => view.setInt16(2 * i, Math.max(-32768, Math.min(32767, Math.round(x * 32768))), true));
-  return view.buffer;
-}
-
-export function fromPcm16(buffer) { // ArrayBuffer -> Float32Array
-  const view = new DataView(buffer);
-  return Float32Array.from({ length: buffer.byteLength >> 1 }, (_, i) => view.getInt16(2 * i, true) / 32768);
-}
+const turns = restore("turns") ?? [];
+for (const turn of turns) turn.open = false;
+const view = new View(find("turns"), find("scroll"), find("announce"));
+const timeline = new Timeline(find("timeline"));
+const raw = [];
+let tracks = new Tracks(), call = null, ended = { problem: "", why: "" }, carries = turns.length > 0;
 
 // What is to be seen
 
-function say(tone, text) { // tone: idle, wait, live, bad
-  const state = find("state"), shown = text[0].toUpperCase() + text.slice(1);
-  if (state.textContent !== shown) state.textContent = shown; // a screen reader says each change once
-  state.dataset.tone = tone;
+function show() { // the state, as a function of what is known
+  const facts = call ? call.facts : { sound: ended.problem || "off", socket: ended.why ? "failed" : "off" };
+  const state = name(facts), [tone, text, way] = SAYS[state];
+  const sentence = state === "failed" ? ended.why : text;
+  put("state", sentence);
+  put("way", state === "ready" ? summary() : way);
+  find("state").dataset.tone = tone;
+  find("state").dataset.name = state;
+  if (tone === "bad") put("alert", `${sentence}. ${way}`);
+  else put("alert", "");
 }
 
-function sayWhoSpeaks() {
-  const { you, agent } = call.lines;
-  if (call.muted) say("wait", agent ? "The agent speaks; you are muted" : "You are muted");
-  else say("live", you && agent ? "Both speak" : agent ? "The agent speaks" : you ? "You speak" : "Listening");
+function put(id, text) { // only where it differs, so that it is read out once
+  if (find(id).textContent !== text) find(id).textContent = text;
+}
+
+function summary() {
+  const answers = turns.map(({ latency }) => latency).filter((x) => typeof x === "number").sort((a, b) => a - b);
+  if (!tracks.ticks) return "";
+  const spoken = turns.filter(({ who }) => who !== "rule").length;
+  return [clock(tracks.seconds), `${spoken} turns`, answers.length && `median answer ${answers[answers.length >> 1].toFixed(2)} s`]
+    .filter(Boolean).join(", ");
 }
 
 function note(text) {
-  find("note").textContent = text;
+  put("note", text);
   clearTimeout(note.timer);
-  note.timer = setTimeout(() => { find("note").textContent = ""; }, NOTE_MS);
+  note.timer = setTimeout(() => put("note", ""), NOTE_MS);
 }
 
 function level(id, rms) { // the loudest 50 dB
-  find(id).style.setProperty("--level", Math.max(0, Math.min(1, 1 + Math.log10(rms + 1e-9) / 2.5)).toFixed(3));
+  find(id).style.setProperty("--level", Math.max(0, Math.min(1, loudness(rms))).toFixed(3));
 }
 
-function turn(who) { // the open turn of "you" or "agent"; .now: heard or spoken, .ahead: decided, not spoken yet
-  if (!call.lines[who]) {
-    const line = document.createElement("li"), name = document.createElement("b"), text = document.createElement("p");
-    [line.className, name.textContent] = [`${who} open`, who === "you" ? "You" : "Agent"];
-    [line.now, line.ahead] = [document.createElement("span"), document.createElement("span")];
-    line.ahead.className = "ahead";
-    text.append(line.now, line.ahead);
-    line.append(name, text);
-    find("turns").append(line);
-    find("hint").hidden = true;
-    call.lines[who] = line;
-  }
-  return call.lines[who];
+function loudness(rms) {
+  return 1 + Math.log10(rms + 1e-9) / 2.5;
 }
 
-function close(who, last) { // ends the open turn, with an element to put at its end
-  const line = call.lines[who];
-  delete call.lines[who];
-  if (!line) return;
-  line.classList.remove("open");
-  if (last) line.ahead.replaceChildren(last);
-  else line.ahead.className = "";
-  if (!line.querySelector("p").textContent.trim()) line.remove();
+function tick(heard, played) {
+  level("you", heard);
+  level("agent", played);
+  timeline.add(tracks.seconds, Math.max(0, loudness(heard)), Math.max(0, loudness(played)));
+  const { answer_s, waiting_ms, target_ms, gaps } = call.figures;
+  put("clock", clock(tracks.seconds - call.from));
+  put("figures", [answer_s !== undefined && `answer ${answer_s.toFixed(2)} s`, `buffer ${Math.round(waiting_ms)} of ${Math.round(target_ms)} ms`,
+    `${gaps} ${gaps === 1 ? "gap" : "gaps"}`, late()].filter(Boolean).join(" · "));
+  show();
 }
 
-function element(name, text) {
-  const made = document.createElement(name);
-  made.textContent = text;
-  return made;
+function late() {
+  return call.lateAt && performance.now() - call.lateAt < 5000 ? "server late" : "on time";
 }
 
-function show(event) {
-  const follow = find("scroll").scrollHeight - find("scroll").scrollTop - find("scroll").clientHeight < 60;
-  const text = event.text ?? "";
-  switch (event.type) {
-    case "user_started": turn("you"); break;
-    case "heard": turn("you").now.append(text); break;
-    case "corrected": turn("you").now.textContent = text; break;
-    case "user_ended": close("you", event.to === "other" && element("small", " (not for the agent)")); break;
-    case "agent_started": turn("agent"); break;
-    case "said": turn("agent").ahead.append(text); break;
-    case "spoken": {
-      const { now, ahead } = turn("agent"), at = ahead.textContent.indexOf(text);
-      if (at < 0) break;
-      now.append(ahead.textContent.slice(0, at + text.length));
-      ahead.textContent = ahead.textContent.slice(at + text.length);
-      break;
-    }
-    case "agent_ended": close("agent"); break;
-    case "agent_stopped": {
-      const line = call.lines.agent, said = line ? line.now.textContent + line.ahead.textContent : "";
-      if (line && said.endsWith(text)) line.now.textContent = said.slice(0, said.length - text.length);
-      close("agent", text.trim() ? element("s", text) : element("small", " (stopped)"));
-      break;
-    }
-    case "lag":
-      if (event.late_ticks > 3) note("The server is slower than speech just now: answers come late.");
-      else if (event.silence_ms + event.dropped_ms >= 240) note("Your voice reaches the server late, with gaps.");
-      else if (event.unread_ticks) note("Some of the agent's voice was lost on the way.");
-      break;
-    case "error":
-      if (["bad_message", "refused"].includes(event.code)) note(event.text);
-      else call.why = event.text;
-      break;
-    case "session.ending": note(`${event.text}: the conversation ends with this turn.`); break;
-    case "session.ended": call.why ??= event.text;
-  }
-  if (follow) find("scroll").scrollTop = find("scroll").scrollHeight;
+function frame() {
+  if (!call) return;
+  timeline.draw(turns);
+  requestAnimationFrame(frame);
 }
 
-// The connection
-
-function connect() {
-  const key = find("key").value, mine = call, url = location.origin.replace(/^http/, "ws") + "/v1/duplex";
-  const socket = call.socket = new WebSocket(url, key ? ["duplex", `bearer.${key}`] : ["duplex"]);
-  const instructions = find("instructions").value.trim();
-  socket.binaryType = "arraybuffer";
-  socket.onopen = () => socket.send(JSON.stringify(mine.token
-    ? { type: "session.resume", token: mine.token, received: mine.received }
-    : { type: "session.start", voice: find("voice").value, ...(instructions && { instructions }) }));
-  socket.onmessage = ({ data }) => {
-    if (call !== mine) return;
-    mine.heardAt = performance.now();
-    if (typeof data === "string") receive(JSON.parse(data));
-    else {
-      mine.ticks++;
-      mine.node.port.postMessage(fromPcm16(data));
-    }
-    if (!mine.ending) sayWhoSpeaks();
-  };
-  socket.onclose = ({ code }) => {
-    if (call !== mine) return;
-    const again = mine.token && !mine.over && CUT.includes(code) && mine.tries < RETRY_MS.length;
-    if (!again) return void explain(code);
-    say("wait", "Connection lost; trying again");
-    mine.timer = setTimeout(connect, RETRY_MS[mine.tries++]);
-  };
+function showTurn(turn) {
+  view.show(turn);
+  find("hint").hidden = find("turns").children.length > 0;
+  find("keep").hidden = !turns.length;
+  clearTimeout(showTurn.timer);
+  showTurn.timer = setTimeout(() => store("turns", turns), 500);
 }
 
-function receive(event) {
-  if (event.type === "session.created") [call.token, call.received] = [event.resume, 0];
-  if (event.type === "session.created" || event.type === "session.resumed") {
-    call.tries = 0;
-    return;
-  }
-  call.received++;
-  call.over ||= event.type === "session.ended" || event.code === "gone";
-  // an event follows the audio of its tick: what is missing then was lost on the way, and the session's clock is ahead of it
-  if ("tick" in event) call.lost = Math.max(call.lost, event.tick + 1 - call.ticks);
-  show(event);
+function event(told) {
+  raw.push(JSON.stringify(told));
+  if (raw.length > RAW) raw.shift();
+  if (find("developer").open) put("events", raw.slice().reverse().join("\n"));
+  if (told.type === "lag") lag(told);
+  if (told.type === "error" && ["bad_message", "refused", "too_much"].includes(told.code)) note(told.text);
+  if (told.type === "session.ending") note(`The conversation ends with this turn: ${told.text}`);
 }
 
-async function explain(code) { // why the connection has closed, when the server has not said it
-  const mine = call, key = find("key").value;
-  let why = call.why;
-  if (!why && code !== 1006) why = `the server closed the connection (${code})`;
-  if (!why && call.token) why = "the connection was lost";
-  if (!why) { // a browser does not tell what a refused handshake said, so ask in plain HTTP
-    const { status } = await fetch("/v1/stats", { headers: key ? { Authorization: `Bearer ${key}` } : {} }).catch(() => ({}));
-    why = !status ? "no server answers" : status === 401 ? (key ? "the key is wrong" : "the server wants a key")
-      : "the server did not take the connection";
-    if (status === 401) {
-      find("settings").open = true;
-      find("key").focus();
-    }
-  }
-  if (call === mine) stop(call.ending || code === 1000 ? "idle" : "bad", call.ending ? "The conversation has ended" : why);
+function lag({ late_ticks, silence_ms, dropped_ms, unread_ticks }) {
+  if (late_ticks) call.lateAt = performance.now();
+  if (late_ticks > 3) note("The server is slower than speech just now: answers come late.");
+  else if (silence_ms + dropped_ms >= 240) note("Your voice reaches the server late, with gaps.");
+  else if (unread_ticks) note("Some of the agent's voice was lost on the way.");
 }
 
 // Start and stop
 
-const MICROPHONE = {
-  NotAllowedError: "the browser may not use the microphone; allow it for this page and start again",
-  NotFoundError: "there is no microphone",
-  NotReadableError: "another program holds the microphone",
-};
-
-async function start() {
-  const mine = call = { lines: {}, token: null, received: 0, ticks: 0, lost: 0, tries: 0, heardAt: performance.now() };
-  find("turns").replaceChildren();
-  find("talk").textContent = "End";
-  say("wait", "Asking for the microphone");
-  if (!navigator.mediaDevices) return stop("bad", "browsers give the microphone only to pages of this computer or over https");
-  try {
-    mine.context = new AudioContext({ sampleRate: RATE });
-    mine.microphone = await navigator.mediaDevices.getUserMedia(
-      { audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true } });
-    await mine.context.audioWorklet.addModule("/worklet.js");
-    mine.node = new AudioWorkletNode(mine.context, "duplex", { outputChannelCount: [1] });
-    mine.context.createMediaStreamSource(mine.microphone).connect(mine.node).connect(mine.context.destination);
-  } catch (error) {
-    if (call === mine) stop("bad", MICROPHONE[error.name] ?? `no sound: ${error.message}`);
-    return release(mine);
-  }
-  if (call !== mine) return release(mine); // ended while the browser was asking
-  mine.microphone.getTracks().forEach((track) => { track.onended = () => call === mine && note("The microphone is gone."); });
-  mine.node.port.onmessage = ({ data }) => call === mine && beat(data);
-  find("mute").disabled = find("hush").disabled = false;
-  say("wait", "Connecting");
-  connect();
+function start() {
+  if (call) return;
+  ended = { problem: "", why: "" };
+  if (turns.length && !carries) turns.push({ who: "rule", start: tracks.seconds, now: new Date().toLocaleString(), ahead: "", unsaid: "", words: [] });
+  call = new Call({
+    turns, tracks, carries, settings: { start: chosen, devices: devicesChosen(), key: find("key").value },
+    on: { turn: showTurn, change: () => call && show(), event, tick, end },
+  });
+  if (turns.at(-1)?.who === "rule") showTurn(turns.at(-1));
+  carries = false;
+  call.push = wantsPush();
+  buttons();
+  find("timeline").hidden = false;
+  show();
+  call.open().then(showDevices);
+  keepAwake();
+  requestAnimationFrame(frame);
 }
 
-function beat({ heard, heardLevel, playedLevel, played_ms }) { // every tick of the sound card
-  const { socket, context } = call;
-  level("you", heardLevel);
-  level("agent", playedLevel);
-  if (socket.readyState !== WebSocket.OPEN || !call.token) return;
-  if (performance.now() - call.heardAt > SILENT_MS) say("wait", "Nothing comes from the server; waiting");
-  if (socket.bufferedAmount > WAITING_BYTES) return;
-  const out = Math.max(0, Math.floor(played_ms - 1000 * (context.outputLatency || 0))); // what has left the loudspeaker
-  socket.send(toPcm16(heard));
-  socket.send(JSON.stringify({ type: "playback", played_ms: out + call.lost * TICK_MS }));
-}
-
-function finish() { // the server may say its last word; if it does not, the conversation ends without it
-  if (call.ending || !call.token || call.socket?.readyState !== WebSocket.OPEN) return stop("idle", "The conversation has ended");
-  call.ending = true;
-  say("wait", "Ending");
-  call.socket.send(JSON.stringify({ type: "session.end" }));
-  const mine = call;
-  mine.timer = setTimeout(() => call === mine && stop("idle", "The conversation has ended"), END_MS);
-}
-
-function stop(tone, text) {
-  const { lines, ...ended } = call;
-  for (const line of Object.values(lines)) line.classList.remove("open");
+function end(why, wrongKey, problem) {
   call = null;
-  release(ended);
-  level("you", 0);
-  level("agent", 0);
-  find("talk").textContent = "Start talking";
-  find("mute").disabled = find("hush").disabled = true;
-  find("mute").setAttribute("aria-pressed", false);
-  find("note").textContent = "";
-  say(tone, text);
+  ended = { problem, why };
+  store("turns", turns);
+  for (const id of ["you", "agent"]) level(id, 0);
+  put("note", "");
+  find("hush").disabled = true;
+  buttons();
+  show();
+  wake?.release();
+  if (wrongKey) {
+    find("settings").open = true;
+    find("key").focus();
+  }
 }
 
-function release({ timer, socket, microphone, context }) {
-  clearTimeout(timer);
-  socket?.close(1000); // any other code would keep the place for half a minute
-  microphone?.getTracks().forEach((track) => track.stop());
-  if (context && context.state !== "closed") context.close();
+function buttons() {
+  find("talk").querySelector("span").textContent = call ? "End" : "Start talking";
+  for (const id of ["mute", "hush", "say", "hold"]) find(id).disabled = !call;
+  find("mute").setAttribute("aria-pressed", Boolean(call?.muted));
+  find("hold").hidden = !wantsPush();
+  find("mute").hidden = wantsPush();
+}
+
+let wake = null;
+
+async function keepAwake() { // the screen, for as long as somebody talks
+  wake = await navigator.wakeLock?.request("screen").catch(() => null) ?? null;
 }
 
 function mute() {
-  call.muted = !call.muted;
-  call.microphone.getTracks().forEach((track) => { track.enabled = !call.muted; }); // silence goes on in time
-  find("mute").setAttribute("aria-pressed", call.muted);
-  sayWhoSpeaks();
+  call?.mute(!call.muted);
+  buttons();
 }
 
-function hush() {
-  if (call.socket?.readyState === WebSocket.OPEN && call.token) call.socket.send(JSON.stringify({ type: "agent.stop" }));
+function hold(held) {
+  if (!call || !wantsPush()) return;
+  call.pushToTalk(true, held);
+  find("hold").classList.toggle("held", held);
 }
 
-if (globalThis.document) {
-  find("form").addEventListener("submit", (event) => {
+function fresh() { // throws the conversation away
+  if (call) call.finish();
+  turns.length = 0;
+  tracks = new Tracks();
+  view.clear();
+  carries = false;
+  store("turns", turns);
+  find("hint").hidden = false;
+  find("keep").hidden = find("timeline").hidden = true;
+  show();
+}
+
+function key(event) {
+  if (call?.mend()) return;
+  const typing = event.target.matches("input, textarea, select");
+  if (event.ctrlKey || event.metaKey || event.altKey || typing) return;
+  if (event.key === " " && wantsPush() && call) {
     event.preventDefault();
-    if (call) finish(); else start();
-  });
-  find("mute").addEventListener("click", mute);
-  find("hush").addEventListener("click", hush);
-  addEventListener("pagehide", () => call?.socket?.close(1000));
-  document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, textarea")) return;
-    if (event.key === "m") find("mute").click();
-    if (event.key === "Escape") find("hush").click();
-  });
+    if (!event.repeat) hold(true);
+  }
+  if (event.repeat) return;
+  const click = { m: "mute", Escape: "hush" }[event.key];
+  if (click) find(click).click();
+  if (event.key === "d") find("developer").open = !find("developer").open;
+  if (event.key === "t" && call) {
+    event.preventDefault();
+    find("say").focus();
+  }
 }
+
+setUp({
+  voice: () => call?.configure(chosen(), "voice"),
+  instructions: () => call?.configure(chosen(), "instructions"),
+  devices: () => call?.sound.choose(...devicesChosen()).catch(() => note("That device cannot be used.")),
+  push: () => {
+    call?.pushToTalk(wantsPush(), false);
+    buttons();
+  },
+});
+turns.forEach(showTurn);
+show();
+
+find("form").addEventListener("submit", (submitted) => submitted.preventDefault());
+find("say").addEventListener("keydown", ({ key: pressed, isComposing }) => {
+  const text = find("say").value.trim();
+  if (pressed !== "Enter" || isComposing || !call || !text) return;
+  call.say(text);
+  find("say").value = "";
+});
+find("key").addEventListener("keydown", ({ key: pressed }) => pressed === "Enter" && start());
+find("talk").addEventListener("click", () => (call ? call.finish() : start()));
+find("mute").addEventListener("click", mute);
+find("hush").addEventListener("click", () => call?.hush());
+find("hold").addEventListener("pointerdown", () => hold(true));
+for (const over of ["pointerup", "pointercancel", "pointerleave"]) find("hold").addEventListener(over, () => hold(false));
+find("sound").addEventListener("click", () => (tracks.ticks ? download(tracks.wav(), `duplex-${stamp()}.wav`)
+  : note("A reload keeps the words alone; the sound is gone.")));
+find("text").addEventListener("click", () => download(new Blob([asText(turns)], { type: "text/plain" }), `duplex-${stamp()}.txt`));
+find("fresh").addEventListener("click", fresh);
+find("copy").addEventListener("click", () => navigator.clipboard?.writeText(raw.join("\n")).then(() => note("Copied.")));
+find("developer").addEventListener("toggle", () => put("events", raw.slice().reverse().join("\n")));
+document.addEventListener("keydown", key);
+document.addEventListener("keyup", (event) => event.key === " " && hold(false));
+document.addEventListener("pointerdown", () => call?.mend(), true);
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState !== "visible" || !call) return;
+  if (call.sound.state === "suspended") call.mend();
+  keepAwake();
+});
+navigator.mediaDevices?.addEventListener("devicechange", () => ended.problem === "absent" && !call && start());
+addEventListener("pagehide", () => {
+  store("turns", turns);
+  call?.close();
+});

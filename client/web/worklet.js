@@ -1,74 +1,53 @@
-// The sound card's side of the web client: microphone samples out in ticks, the agent's samples in through a bounded
-// buffer. Works at 24 kHz; posts {heard: Float32Array(1920), heardLevel, playedLevel, played_ms} for every tick.
-const TICK = 1920, HELD = 8 * TICK; // at most 640 ms wait to be played; beyond, the oldest is dropped
-const SPARE = 480, LATELY = 4 * 24000, SILENT = 1e-3; // what waits without need for 4 s goes, in a silence, all but 20 ms
+// The sound card's side of the page: the microphone out in ticks of 80 ms, the agent's samples in through the jitter
+// buffer; 24 kHz on that side, the device's own rate on the other. Posts one `beat` for each tick:
+// {heard: Float32Array(1920), played: Float32Array, heardLevel, playedLevel, passed_ms, waiting_ms, target_ms, gaps, dropped_ms}.
+import { JitterBuffer, TICK } from "./jitter_buffer.js";
+import { Resampler } from "./resample.js";
+
+const RATE = 24000, PIECE = 60; // samples that go from the buffer to the loudspeaker at once: 2.5 ms
+
+function level(samples) { // root mean square
+  return Math.sqrt(samples.reduce((sum, x) => sum + x * x, 0) / Math.max(1, samples.length));
+}
+
+function append(samples, more) {
+  const joined = new Float32Array(samples.length + more.length);
+  joined.set(samples);
+  joined.set(more, samples.length);
+  return joined;
+}
 
 registerProcessor("duplex", class extends AudioWorkletProcessor {
   constructor() {
     super();
-    this.heard = new Float32Array(TICK);
-    this.filled = 0;
-    this.power = 0; // of what was played in this tick
-    this.held = []; // pieces to play
-    this.waiting = 0; // their samples
-    this.flows = false;
-    this.least = this.lately = 0; // samples that were left after each pull lately, at least; and since when, in samples
-    this.passed = 0; // samples of the agent that were played or dropped: its own clock
-    this.port.onmessage = ({ data }) => {
-      this.held.push(data);
-      this.waiting += data.length;
-      while (this.waiting > HELD) this.take(this.held[0].length);
-    };
-  }
-
-  take(count) { // the next samples, at most `count`, of the first piece
-    const piece = this.held[0].subarray(0, count);
-    if (piece.length === this.held[0].length) this.held.shift();
-    else this.held[0] = this.held[0].subarray(count);
-    this.waiting -= piece.length;
-    this.passed += piece.length;
-    return piece;
-  }
-
-  shorten() { // leaves out what was not needed lately, if it is silent
-    const surplus = this.least - SPARE;
-    if (this.lately < LATELY || surplus <= 0) return;
-    let at = 0;
-    for (const piece of this.held) {
-      if (piece.subarray(0, surplus - at).some((x) => Math.abs(x) > SILENT)) return;
-      if ((at += piece.length) >= surplus) break;
-    }
-    for (let left = surplus; left > 0;) left -= this.take(left).length;
-    [this.least, this.lately] = [this.waiting, 0];
+    this.buffer = new JitterBuffer();
+    this.in = new Resampler(sampleRate, RATE);
+    this.out = new Resampler(RATE, sampleRate);
+    this.heard = this.played = this.ready = new Float32Array(0); // at 24 kHz, at 24 kHz, at the device's rate
+    this.port.onmessage = ({ data }) => this.buffer.push(data);
   }
 
   process([input], [output]) {
-    const microphone = input[0], speaker = output[0];
-    if (!this.flows && this.waiting >= TICK) { // after a gap a whole tick, so each leaves the cushion against the next
-      this.flows = true;
-      [this.least, this.lately] = [this.waiting, 0];
+    const frames = output[0].length;
+    while (this.ready.length < frames) {
+      const piece = this.buffer.pull(PIECE);
+      this.played = append(this.played, piece);
+      this.ready = append(this.ready, this.out.process(piece));
     }
-    for (let at = 0; this.flows && at < speaker.length;) {
-      if (!this.held.length) { this.flows = false; break; }
-      const piece = this.take(speaker.length - at);
-      speaker.set(piece, at);
-      at += piece.length;
-    }
-    if (this.flows) {
-      [this.least, this.lately] = [Math.min(this.least, this.waiting), this.lately + speaker.length];
-      this.shorten();
-    }
-    for (let i = 0; i < speaker.length; i++) {
-      this.heard[this.filled++] = microphone ? microphone[i] : 0;
-      this.power += speaker[i] ** 2;
-      if (this.filled === TICK) {
-        const heard = this.heard.slice(), power = heard.reduce((sum, x) => sum + x * x, 0);
-        this.port.postMessage({
-          heard, heardLevel: Math.sqrt(power / TICK), playedLevel: Math.sqrt(this.power / TICK), played_ms: this.passed / 24,
-        });
-        this.filled = this.power = 0;
-      }
-    }
+    for (const channel of output) channel.set(this.ready.subarray(0, frames));
+    this.ready = this.ready.slice(frames);
+    this.heard = append(this.heard, this.in.process(input[0] ?? new Float32Array(frames))); // without a microphone: silence
+    if (this.heard.length >= TICK) this.beat();
     return true;
+  }
+
+  beat() {
+    const heard = this.heard.slice(0, TICK), { played, buffer } = this;
+    this.heard = this.heard.slice(TICK);
+    this.played = new Float32Array(0);
+    this.port.postMessage({
+      heard, played, heardLevel: level(heard), playedLevel: level(played), passed_ms: buffer.passed / 24,
+      waiting_ms: buffer.waiting / 24, target_ms: buffer.target / 24, gaps: buffer.gaps, dropped_ms: buffer.dropped / 24,
+    });
   }
 });

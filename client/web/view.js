@@ -1,0 +1,71 @@
+// The turns as a list on the page: each turn is one item, changed in place.
+import { clock, isEmpty, written } from "./conversation.js";
+
+const NAMES = { you: "You", agent: "Agent" };
+
+function element(name, className, text = "") {
+  const made = document.createElement(name);
+  made.className = className;
+  made.textContent = text;
+  return made;
+}
+
+function set(node, text) { // only where it differs: nothing flickers
+  if (node.textContent !== text) node.textContent = text;
+}
+
+export class View {
+  constructor(list, scroll, announce) {
+    Object.assign(this, { list, scroll, announce, items: new Map() });
+  }
+
+  clear() {
+    this.list.replaceChildren();
+    this.items.clear();
+  }
+
+  rule(text) { // a line across: a new call, a restart
+    this.#keepEnd(() => this.list.append(element("li", "rule", text)));
+  }
+
+  show(turn) {
+    if (turn.who === "rule") return this.rule(turn.now);
+    this.#keepEnd(() => this.#update(turn));
+  }
+
+  #update(turn) {
+    if (isEmpty(turn) && !turn.open) return void this.items.get(turn)?.item.remove();
+    const parts = this.items.get(turn) ?? this.#add(turn);
+    parts.item.className = `${turn.who}${turn.open ? " open" : ""}`;
+    set(parts.time, clock(turn.start));
+    set(parts.now, written(turn.now.trimStart()));
+    set(parts.ahead, turn.ahead);
+    parts.ahead.className = turn.open ? "ahead" : "";
+    set(parts.unsaid, turn.unsaid);
+    const latency = turn.latency === null ? "" : `${turn.latency.toFixed(2)} s`;
+    set(parts.small, [turn.note && `(${turn.note})`, latency].filter(Boolean).join(" "));
+    if (!turn.open && !parts.told) { // a screen reader is told whole turns
+      parts.told = true;
+      this.announce.append(element("p", "", `${NAMES[turn.who]}: ${turn.now}${turn.ahead} ${turn.unsaid ? "(interrupted)" : turn.note}`));
+      while (this.announce.children.length > 20) this.announce.firstChild.remove();
+    }
+  }
+
+  #add(turn) {
+    const item = document.createElement("li"), text = document.createElement("p"), margin = element("div", "margin");
+    const parts = { item, time: element("time", ""), now: element("span", ""), ahead: element("span", "ahead") };
+    Object.assign(parts, { unsaid: element("s", ""), small: element("small", "") });
+    margin.append(element("b", "", NAMES[turn.who]), parts.time);
+    text.append(parts.now, parts.ahead, parts.unsaid, " ", parts.small);
+    item.append(margin, text);
+    this.list.append(item);
+    this.items.set(turn, parts);
+    return parts;
+  }
+
+  #keepEnd(change) { // follows the end, unless the reader has scrolled up
+    const { scroll } = this, follow = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60;
+    change();
+    if (follow) scroll.scrollTop = scroll.scrollHeight;
+  }
+}

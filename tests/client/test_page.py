@@ -1,0 +1,282 @@
+"""The page in a headless Chromium with a microphone that plays a file, against a real server.
+
+make test-clients; it needs Debian's package chromium.
+"""
+
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from duplex.audio import SAMPLE_RATE
+from tests.client.proxy import Proxy
+from tests.helpers import running_server, tone
+from tests.tiny_agent import TinyAgent
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.clients,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here"),
+]
+# What is shown at most so long after its cause, in milliseconds; a busy machine takes its time.
+SOON = 15_000
+
+# Runs before the page's own scripts: what it makes can be taken hold of, and fails when told to.
+HOLD = """
+window.held = { streams: [], contexts: [], nodes: [], sent: [], fail: null, sampleRate: null };
+const send = WebSocket.prototype.send;
+WebSocket.prototype.send = function (message) {
+  if (typeof message === "string") held.sent.push(message);
+  send.call(this, message);
+};
+const ask = navigator.mediaDevices?.getUserMedia.bind(navigator.mediaDevices);
+if (ask) navigator.mediaDevices.getUserMedia = async (wanted) => {
+  if (held.fail) throw new DOMException("", held.fail);
+  const stream = await ask(wanted);
+  held.streams.push(stream);
+  return stream;
+};
+const Context = AudioContext, Node = AudioWorkletNode;
+window.AudioContext = class extends Context {
+  constructor(options) {
+    super(held.sampleRate ? { ...options, sampleRate: held.sampleRate } : options);
+    held.contexts.push(this);
+  }
+  resume() { return held.asleep ? Promise.reject(new Error("a tap is wanted")) : super.resume(); }
+};
+window.AudioWorkletNode = class extends Node {
+  constructor(...all) { super(...all); held.nodes.push(this); }
+};
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator:
+    """Its microphone plays a second of a tone, then three of silence, over and over."""
+    sound = np.concatenate([np.zeros(SAMPLE_RATE // 2), tone(13), np.zeros(3 * SAMPLE_RATE)])
+    path = tmp_path_factory.mktemp("page") / "microphone.wav"
+    soundfile.write(path, sound, SAMPLE_RATE, subtype="PCM_16")
+    options = [
+        "--no-sandbox",
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={path}",
+    ]
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def proxy(server_url) -> Iterator[Proxy]:
+    with Proxy(int(server_url.split(":")[2].split("/")[0])) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def page(browser, proxy) -> Iterator:
+    context = browser.new_context(permissions=["microphone"])
+    page = context.new_page()
+    page.set_default_timeout(SOON)
+    faults = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.add_init_script(HOLD)
+    page.goto(f"http://127.0.0.1:{proxy.port}/")
+    yield page
+    context.close()
+    assert faults == []
+
+
+def wait(page, *names: str) -> None:
+    """Until one of these states is shown."""
+    page.wait_for_selector(",".join(f'#state[data-name="{name}"]' for name in names))
+
+
+def talking(page) -> None:
+    page.click("#talk")
+    wait(page, "listening", "you", "agent")
+
+
+def kinds(page) -> list[str]:
+    """Types of the raw events of the drawer, the newest first."""
+    page.evaluate("document.getElementById('developer').open = true")
+    page.wait_for_timeout(100)
+    lines = page.inner_text("#events").splitlines()
+    return [json.loads(line)["type"] for line in lines if line]
+
+
+def test_words_latency_and_what_is_kept(page):
+    talking(page)
+    page.wait_for_selector("li.agent small:has-text(' s')")
+    page.wait_for_selector("li.agent:not(.open) span:has-text('cho0')")
+    assert "Word0" in page.inner_text("li.you p")
+    assert "answer 0." in page.inner_text("#figures")
+    assert "Agent: " in page.inner_text("#announce")
+    page.click("#talk")
+    wait(page, "ready")
+    assert "median answer" in page.inner_text("#way")
+    with page.expect_download() as given:
+        page.click("#sound")
+    stereo, rate = soundfile.read(io.BytesIO(Path(given.value.path()).read_bytes()))
+    assert rate == SAMPLE_RATE and stereo.shape[1] == 2
+    assert np.abs(stereo).max(axis=0).min() > 0.02
+    with page.expect_download() as given:
+        page.click("#text")
+    assert "agent: Echo0" in Path(given.value.path()).read_text()
+    page.reload()
+    assert "Word0" in page.inner_text("li.you p")
+    page.click("#fresh")
+    assert page.locator("#turns li").count() == 0
+
+
+def test_devices_at_any_rate_keep_the_pitch(page):
+    """The context takes what the device has, and the server hears and speaks 24 kHz."""
+    for rate in (16_000, 44_100, 48_000):
+        page.evaluate(f"held.sampleRate = {rate}")
+        talking(page)
+        page.wait_for_selector("li.agent:not(.open) small:has-text(' s')")
+        page.click("#talk")
+        wait(page, "ready")
+        with page.expect_download() as given:
+            page.click("#sound")
+        stereo, _ = soundfile.read(io.BytesIO(Path(given.value.path()).read_bytes()))
+        for side in stereo.T:
+            loud = np.flatnonzero(np.abs(side) > 0.3 * np.abs(side).max())
+            part = side[loud[0] : loud[0] + SAMPLE_RATE // 2] * np.hanning(SAMPLE_RATE // 2)
+            hertz = np.abs(np.fft.rfft(part)).argmax() * 2
+            assert hertz == pytest.approx(440, abs=4), rate
+        page.click("#fresh")
+
+
+def test_lost_microphone_is_told_and_taken_back(page):
+    talking(page)
+    page.evaluate("""held.fail = "NotFoundError"; const [track] = held.streams.at(-1).getTracks();
+        track.stop(); track.dispatchEvent(new Event("ended"));""")
+    wait(page, "unplugged")
+    assert "microphone is gone" in page.inner_text("#alert").lower()
+    page.wait_for_timeout(1500)
+    wait(page, "unplugged")
+    page.evaluate("""held.fail = null;
+        navigator.mediaDevices.dispatchEvent(new Event("devicechange"));""")
+    wait(page, "listening", "you", "agent")
+    page.wait_for_selector("li.you")
+    assert "session.ended" not in kinds(page)
+    assert page.inner_text("#alert") == ""
+
+
+def test_suspended_sound_goes_on_with_a_tap(page):
+    """A phone call on iOS, a blocked autoplay."""
+    talking(page)
+    page.evaluate("held.asleep = true; held.contexts.at(-1).suspend(); 0")
+    wait(page, "suspended")
+    assert "Tap" in page.inner_text("#way")
+    page.wait_for_timeout(1500)
+    page.evaluate("held.asleep = false")
+    page.click("h1")
+    wait(page, "listening", "you", "agent")
+    assert "session.ended" not in kinds(page)
+
+
+def test_dead_sound_device_is_opened_again_with_a_tap(page):
+    talking(page)
+    page.evaluate("held.nodes.at(-1).port.onmessage = null")
+    wait(page, "stalled")
+    page.click("h1")
+    wait(page, "listening", "you", "agent")
+    page.wait_for_selector("li.agent")
+
+
+def test_no_microphone_at_the_start(page):
+    for fault, state in (
+        ("NotAllowedError", "refused"),
+        ("NotReadableError", "busy"),
+        ("NotFoundError", "absent"),
+    ):
+        page.evaluate(f"held.fail = '{fault}'")
+        page.click("#talk")
+        wait(page, state)
+        assert page.inner_text("#way") and page.inner_text("#talk") == "Start talking"
+    page.evaluate("""held.fail = null;
+        navigator.mediaDevices.dispatchEvent(new Event("devicechange"));""")
+    wait(page, "listening", "you")
+
+
+def test_insecure_page_says_so(page):
+    page.evaluate("Object.defineProperty(navigator, 'mediaDevices', { value: undefined }); 0")
+    page.click("#talk")
+    wait(page, "insecure")
+    assert "--tls-cert" in page.inner_text("#way")
+
+
+def test_cut_connection_is_taken_up_again(page, proxy):
+    talking(page)
+    proxy.is_closed = True
+    proxy.cut()
+    wait(page, "cut")
+    proxy.is_closed = False
+    wait(page, "listening", "you", "agent")
+    page.wait_for_selector("li.agent")
+    assert page.locator("li.rule").count() == 0
+
+
+def test_restarted_server_gets_a_new_session_and_the_words_so_far(page, proxy):
+    """The old session is gone; what was said stays on the page and is told to the agent."""
+    talking(page)
+    page.wait_for_selector("li.agent:not(.open) span:has-text('cho0')")
+    with running_server(TinyAgent(1)) as other:
+        proxy.target = int(other.split(":")[2].split("/")[0])
+        proxy.cut()
+        page.wait_for_selector("li.rule:has-text('started again')")
+        wait(page, "listening", "you", "agent")
+    told = [message for message in page.evaluate("held.sent") if "so far" in message]
+    assert "User: word0" in told[0] and "Assistant: echo0" in told[0]
+
+
+def test_no_server_is_one_sentence(page, proxy):
+    proxy.is_closed = True
+    page.click("#talk")
+    wait(page, "failed")
+    assert "No server answers" in page.inner_text("#state")
+
+
+def test_full_server_is_waited_for(page, proxy, browser):
+    talking(page)
+    with browser.new_context(permissions=["microphone"]) as context:
+        other = context.new_page()
+        other.goto(f"http://127.0.0.1:{proxy.port}/")
+        other.click("#talk")
+        other.wait_for_selector('#state[data-name="full"]', timeout=SOON)
+        page.click("#talk")
+        other.wait_for_selector('#state[data-tone="live"]', timeout=SOON)
+
+
+def test_keys_text_and_settings_in_a_call(page):
+    talking(page)
+    page.keyboard.press("m")
+    wait(page, "muted", "muted_agent")
+    page.keyboard.press("m")
+    page.keyboard.press("t")
+    page.keyboard.type("what time is it")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("li.you:has-text('What time is it'):has-text('typed')")
+    page.keyboard.press("Tab")
+    page.evaluate("document.activeElement.blur(); document.getElementById('settings').open = true")
+    page.keyboard.press("Escape")
+    page.select_option("#persona", "English teacher")
+    page.check("#push")
+    page.evaluate("document.activeElement.blur()")
+    wait(page, "key", "key_agent")
+    page.keyboard.down(" ")
+    wait(page, "listening", "you", "agent", "both", "pauses", "waits")
+    page.keyboard.up(" ")
+    wait(page, "key", "key_agent")
+    types = [json.loads(message)["type"] for message in page.evaluate("held.sent")]
+    for kind in ("text", "agent.stop", "agent.voice", "agent.instruct"):
+        assert kind in types
