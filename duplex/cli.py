@@ -65,7 +65,7 @@ def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--host",
-        default="127.0.0.1",
+        default="localhost",
         help="address to listen on (default %(default)s: this machine)",
     )
     add("--port", type=int, default=8765, help="port to listen on (default %(default)s)")
@@ -244,7 +244,7 @@ def load_agent(args: argparse.Namespace, slots: int, cancel_echo: bool = True):
 
 def _serve(args: argparse.Namespace, load: Callable) -> None:
     from duplex.serving.auth import Access
-    from duplex.serving.server import ServerConfig, run
+    from duplex.serving.run import ServerConfig, run
 
     if args.max_sessions is not None and args.max_sessions < 1:
         raise UsageError(

@@ -17,7 +17,8 @@ from duplex.serving import native
 from duplex.serving.auth import Access
 from duplex.serving.engine import Engine
 from duplex.serving.limits import EngineLimits, ServerLimits
-from duplex.serving.server import Serving, address, bind
+from duplex.serving.listener import bind
+from duplex.serving.server import Serving, address
 from tests.tiny_agent import TinyAgent
 
 # One millisecond of patience; a slow machine stretches it: DUPLEX_TEST_MS=5 python -m pytest.

@@ -235,7 +235,8 @@ async def soak_here(
     agent, minutes: float, questions: list[np.ndarray], seed: int, config: SoakConfig
 ) -> dict:
     """The same with a server in this process, whose memory, threads and tasks the users share."""
-    from duplex.serving.server import Serving, address, bind
+    from duplex.serving.listener import bind
+    from duplex.serving.server import Serving, address
 
     engine = Engine(agent, config.places)
     await asyncio.to_thread(engine.start)

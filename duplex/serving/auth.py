@@ -31,6 +31,11 @@ class Access:
                 "browsers cannot carry this key; give --api-key letters, digits and -._~ alone, "
                 "for example what `openssl rand -hex 24` prints"
             )
+        for origin in self.origins:
+            if origin != "*" and not _canonical(origin):
+                raise ServerError(
+                    f"{origin} is no origin of a page; give --origin https://HOST or http://HOST:PORT"
+                )
         if not (is_loopback(host) or self.api_key or self.open_to_all):
             raise ServerError(
                 f"{host} can be reached by others; "
@@ -51,11 +56,10 @@ class Access:
             ) from error
         return context
 
-    def has_valid_key(self, headers, subprotocols: list[str]) -> bool:
-        """Whether the key, if there is one, came as a bearer token or inside a subprotocol."""
+    def is_valid(self, offered: list[str]) -> bool:
+        """Whether the key, if there is one, is among those that a request offers."""
         if not self.api_key:
             return True
-        offered = offered_keys(headers, subprotocols)
         # All are compared, so that the time taken says nothing.
         valid = [hmac.compare_digest(key.encode(), self.api_key.encode()) for key in offered]
         return any(valid)
@@ -63,19 +67,37 @@ class Access:
     def is_allowed_origin(self, origin: str | None, host: str) -> bool:
         """Whether a page of this `Origin` may open a websocket here. Other programs send none.
 
-        Pages of this server may. Without a key its name must be this machine's own: a page
-        elsewhere could otherwise have its name resolved to this machine (DNS rebinding).
+        Pages of this server may, those that are asked for at its `host`. Without a key its name
+        must be this machine's own, unless everybody may come in: a page elsewhere could otherwise
+        have its name resolved to this machine (DNS rebinding).
         """
-        if origin is None or origin in self.origins:
+        if origin is None or "*" in self.origins or _canonical(origin) in self._canonical_origins():
             return True
-        try:
-            parts = urlsplit(origin)
-            name = parts.hostname or ""
-        except ValueError:
+        own = [_canonical(f"{scheme}://{host}") for scheme in ("http", "https")]
+        found = _canonical(origin)
+        if not found or found not in own:
             return False
-        is_own = parts.scheme in ("http", "https") and parts.netloc == host
+        name = urlsplit(found).hostname or ""
         # An address that is no name cannot be resolved to another.
-        return is_own and (bool(self.api_key) or is_loopback(name) or is_address(name))
+        is_safe = bool(self.api_key) or self.open_to_all or is_loopback(name) or is_address(name)
+        return is_safe
+
+    def _canonical_origins(self) -> list[str]:
+        return [_canonical(origin) for origin in self.origins]
+
+
+def _canonical(origin: str) -> str:
+    """An origin as browsers send it: small letters, no usual port or slash; empty if it is none."""
+    try:
+        parts = urlsplit(origin.strip().lower())
+        port = parts.port
+    except ValueError:
+        return ""
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return ""
+    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    is_usual = port in (None, {"http": 80, "https": 443}[parts.scheme])
+    return f"{parts.scheme}://{name}" + ("" if is_usual else f":{port}")
 
 
 def offered_keys(headers, subprotocols: list[str]) -> list[str]:

@@ -65,6 +65,13 @@ DIALECTS: dict[str, Callable[[dict[str, str], Engine], Dialect]] = {
 }
 
 
+def split_key(path: str) -> tuple[str, str]:
+    """A path and the key at its end: for those who can send one in no other way, else empty."""
+    if path.startswith(f"{twilio.PATH}/"):
+        return twilio.PATH, path.removeprefix(twilio.PATH).strip("/")
+    return path, ""
+
+
 def find(path: str, query: str, engine: Engine) -> Dialect | None:
     """The dialect of a path, for one client; None where none is spoken."""
     make = DIALECTS.get(path.rstrip("/"))

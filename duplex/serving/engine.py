@@ -90,7 +90,9 @@ class Engine:
         # Set when someone joined or left, or the engine shall stop.
         self._wake = threading.Event()
         self._stopping = threading.Event()
-        # Why no session is taken any more.
+        # Whether new sessions are taken; those that run are not touched by it.
+        self.admits = True
+        # Why no session is taken any more, and those that run end with their turn.
         self._drain_text: str | None = None
         # Whether each of the last ticks was late.
         self._late: deque[bool] = deque(maxlen=self.limits.overload_window_ticks)
@@ -124,6 +126,18 @@ class Engine:
     def is_accepting(self) -> bool:
         """Whether new sessions may come, if there is a free slot."""
         return self._thread.is_alive() and self._drain_text is None and not self._stopping.is_set()
+
+    def unready(self) -> str:
+        """Why a new session would be refused now; empty where it would not."""
+        if not self.is_accepting:
+            return self._drain_text or STOPPED
+        if not self.admits:
+            return "no new sessions are taken: the server is drained"
+        if len(self._sessions) >= self.slots:
+            return f"all {self.slots} places are taken"
+        if self._sessions and sum(self._late) > self.limits.overload_late_ticks:
+            return "the machine is too busy for another session"
+        return ""
 
     async def open(
         self,
@@ -269,12 +283,9 @@ class Engine:
         """Where the next session may sit; raises EngineStopped or EngineFull."""
         if self._drain_text:
             raise EngineStopped(self._drain_text)
-        free = [slot for slot in range(self.slots) if slot not in self._sessions]
-        if not free:
-            raise EngineFull(f"all {self.slots} places are taken")
-        if self._sessions and sum(self._late) > self.limits.overload_late_ticks:
-            raise EngineFull("the machine is too busy for another session")
-        return free[0]
+        if reason := self.unready():
+            raise EngineFull(reason)
+        return next(slot for slot in range(self.slots) if slot not in self._sessions)
 
     def _open_slot(self, slot: int, session: ClientSession, gradually: bool) -> None:
         start = session.start

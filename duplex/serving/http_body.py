@@ -1,7 +1,8 @@
-"""A websocket server's connection that also takes an HTTP request with a body.
+"""A websocket server's connection that also takes other HTTP requests.
 
-The library knows only requests without one. Here the body is kept aside and the library is given
-the rest, so that one place answers every request.
+The library knows only requests of HTTP/1.1 without a body. Here a body is kept aside, a proxy that
+speaks HTTP/1.0 is taken for a later one, and the library is given the rest, so that one place
+answers every request.
 """
 
 from websockets.asyncio.server import ServerConnection
@@ -14,6 +15,9 @@ class BodyConnection(ServerConnection):
     max_head_bytes = 1 << 15
     max_body_bytes = 1 << 17
     body = b""
+    # The dialect that is spoken, and the path that it was found at, without a key.
+    dialect = None
+    path = ""
     _received: bytes | None = b""
 
     def data_received(self, data: bytes) -> None:
@@ -34,7 +38,10 @@ class BodyConnection(ServerConnection):
             lines = head.split(b"\r\n")
             head = b"\r\n".join(line for line in lines if not _is_length(line))
         self._received = None
-        super().data_received(head + end + rest)
+        line, more, fields = head.partition(b"\r\n")
+        if line.endswith(b" HTTP/1.0"):
+            line = line.removesuffix(b"0") + b"1"
+        super().data_received(line + more + fields + end + rest)
 
 
 def _is_length(line: bytes) -> bool:

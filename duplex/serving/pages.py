@@ -1,15 +1,9 @@
-"""What the server answers to plain HTTP: the web client, health, figures. No sockets here."""
+"""The files of the web client. No sockets here."""
 
 import http
-import json
-from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 
-from duplex.serving import metrics
-
-STATS_PATH = "/v1/stats"
-METRICS_PATH = "/metrics"
 # Headers of every answer.
 SAFE = {
     "Content-Security-Policy": (
@@ -41,27 +35,9 @@ def _file(name: str) -> bytes:
     return files("duplex.client").joinpath("web", name).read_bytes()
 
 
-def needs_key(path: str) -> bool:
-    """Whether a path is only for those who have the key, if there is one."""
-    return path in (STATS_PATH, METRICS_PATH)
-
-
-def answer(
-    path: str, is_ready: bool, stats: Callable[[], dict]
-) -> tuple[http.HTTPStatus, str, bytes] | None:
+def answer(path: str) -> tuple[http.HTTPStatus, str, bytes] | None:
     """Status, content type and body of a path; None where there is no such page."""
-    ok = http.HTTPStatus.OK
     name = "index.html" if path == "/" else path.removeprefix("/")
-    if name in _names():
-        return ok, KINDS[name.rpartition(".")[2]], _file(name)
-    if path == "/healthz":
-        return ok, "text/plain", b"ok\n"
-    if path == "/readyz" and is_ready:
-        return ok, "text/plain", b"ready\n"
-    if path == "/readyz":
-        return http.HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"not taking sessions\n"
-    if path == METRICS_PATH:
-        return ok, "text/plain; version=0.0.4; charset=utf-8", metrics.exposition(stats())
-    if path == STATS_PATH:
-        return ok, "application/json", (json.dumps(stats()) + "\n").encode()
-    return None
+    if name not in _names():
+        return None
+    return http.HTTPStatus.OK, KINDS[name.rpartition(".")[2]], _file(name)

@@ -226,9 +226,9 @@ def test_a_lost_connection_is_taken_up_again_without_losing_an_event():
 @pytest.mark.slow
 def test_sigterm_lets_an_answer_finish():
     program = (
-        "from duplex.serving import server; from tests.tiny_agent import TinyAgent;"
-        "server.run(TinyAgent, server.ServerConfig(port=0, max_sessions=2,"
-        "server=server.ServerLimits(grace_s=60)))"
+        "from duplex.serving import run; from tests.tiny_agent import TinyAgent;"
+        "run.run(TinyAgent, run.ServerConfig(port=0, max_sessions=2,"
+        "server=run.ServerLimits(grace_s=60)))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True

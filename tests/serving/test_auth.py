@@ -17,7 +17,7 @@ from duplex.audio import TICK_SAMPLES
 from duplex.client.remote import RemoteSession
 from duplex.errors import ClientError, ServerError
 from duplex.serving import native
-from duplex.serving.auth import Access, TokenBucket, is_loopback
+from duplex.serving.auth import Access, TokenBucket, is_loopback, offered_keys
 from duplex.serving.dialect import DIALECTS
 from tests.helpers import drive_server, next_event
 from tests.tiny_agent import TinyAgent
@@ -53,7 +53,7 @@ def test_loopback_is_nothing_else(host):
     ],
 )
 def test_key_is_valid(key, headers, subprotocols, valid):
-    assert Access(api_key=key).has_valid_key(headers, subprotocols) == valid
+    assert Access(api_key=key).is_valid(offered_keys(headers, subprotocols)) == valid
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,12 @@ def test_key_is_valid(key, headers, subprotocols, valid):
         ("https://mine.example", "mine.example", Access("k"), True),
         ("http://192.168.1.20:8765", "192.168.1.20:8765", Access(open_to_all=True), True),
         ("http://0.0.0.0:1", "0.0.0.0:1", Access(open_to_all=True), True),
+        ("http://nas.local:1", "nas.local:1", Access(open_to_all=True), True),
+        ("https://my.site", "host:1", Access(origins=("https://My.site:443/",)), True),
+        ("http://localhost:5173", "localhost:8765", Access(origins=("*",)), True),
+        ("https://mine.example", "mine.example:443", Access("k"), True),
+        ("https://mine.example:8443", "mine.example", Access("k"), False),
+        ("http://[::1]:1", "[::1]:1", Access(), True),
         ("http://localhost:5173", "localhost:8765", Access(), False),
         ("null", "localhost:1", Access("k"), False),
         ("file://", "localhost:1", Access("k"), False),
@@ -105,6 +111,12 @@ def test_key_is_one_that_a_browser_can_carry(key, is_valid):
         return
     with pytest.raises(ServerError, match="browsers"):
         Access(api_key=key).check("127.0.0.1")
+
+
+@pytest.mark.parametrize("origin", ["my.site", "ws://my.site", "https://", "https://my.site:x"])
+def test_origin_that_is_none_is_told_at_the_start(origin):
+    with pytest.raises(ServerError, match="--origin https://"):
+        Access(origins=(origin,)).check("127.0.0.1")
 
 
 def test_page_from_elsewhere_is_told_in_the_log(caplog):

@@ -17,14 +17,14 @@ from websockets.asyncio.server import serve
 from websockets.exceptions import InvalidStatus
 
 from duplex.audio import TICK_S, TICK_SAMPLES
-from duplex.errors import ServerError
 from duplex.serving import native, native_dialect
 from duplex.serving.commands import Start
 from duplex.serving.connection import first_commands
 from duplex.serving.engine import Engine
 from duplex.serving.limits import ServerLimits
-from duplex.serving.pages import STATS_PATH
-from duplex.serving.server import Serving, address, bind
+from duplex.serving.listener import bind
+from duplex.serving.operation import STATS
+from duplex.serving.server import Serving, address
 from tests.helpers import PATIENCE_S, Failing, drive_server, next_event, rest, tone
 from tests.tiny_agent import TinyAgent
 
@@ -215,9 +215,7 @@ def test_failing_model_is_told():
 def test_other_paths_are_pages_or_404():
     async def test(url, engine):
         plain = url.replace("ws://", "http://").removesuffix(native.PATH)
-        stats = await asyncio.to_thread(
-            lambda: json.load(urllib.request.urlopen(plain + STATS_PATH))
-        )
+        stats = await asyncio.to_thread(lambda: json.load(urllib.request.urlopen(plain + STATS)))
         assert stats["ticks"] == 0 and stats["tick_ms"]["p99"] == 0
         with pytest.raises(InvalidStatus, match="404"):
             await connect(url + "/elsewhere")
@@ -246,8 +244,8 @@ def test_shutdown_tells_the_sessions():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_the_process_cleanly(number):
     program = (
-        "from duplex.serving import server; from tests.tiny_agent import TinyAgent;"
-        "server.run(TinyAgent, server.ServerConfig(port=0, max_sessions=2))"
+        "from duplex.serving import run; from tests.tiny_agent import TinyAgent;"
+        "run.run(TinyAgent, run.ServerConfig(port=0, max_sessions=2))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True
@@ -269,13 +267,3 @@ def test_signals_end_the_process_cleanly(number):
     finally:
         process.kill()
         process.stderr.close()
-
-
-def test_port_in_use_is_one_sentence():
-    taken = bind("127.0.0.1", 0)
-    taken.listen()
-    with pytest.raises(ServerError, match="already in use.*--port"):
-        bind("127.0.0.1", taken.getsockname()[1])
-    taken.close()
-    with pytest.raises(ServerError, match="cannot serve on no.such.host"):
-        bind("no.such.host", 80)

@@ -1,0 +1,53 @@
+"""What the server answers to those who operate it, over plain HTTP. No sockets here.
+
+GET    /healthz   whether it lives
+GET    /readyz    200 when a new session would be taken, 503 and why when it is full or drained
+POST   /drain     takes no new session from now on; those there go on as long as they like
+DELETE /drain     takes them again
+GET    /metrics   figures for Prometheus
+GET    /v1/stats  the same as JSON
+"""
+
+import http
+import json
+from collections.abc import Callable
+
+from duplex.serving import metrics
+from duplex.serving.engine import Engine
+
+HEALTH = "/healthz"
+READY = "/readyz"
+DRAIN = "/drain"
+METRICS = "/metrics"
+STATS = "/v1/stats"
+PATHS = (HEALTH, READY, DRAIN, METRICS, STATS)
+
+Answer = tuple[http.HTTPStatus, str, bytes]
+
+
+def needs_key(path: str) -> bool:
+    """Whether a path is only for those who have the key, if there is one."""
+    return path in (DRAIN, METRICS, STATS)
+
+
+def methods(path: str) -> tuple[str, ...]:
+    """With which methods a path may be asked for."""
+    return ("POST", "DELETE") if path == DRAIN else ("GET", "HEAD")
+
+
+def answer(method: str, path: str, engine: Engine, stats: Callable[[], dict]) -> Answer:
+    """Status, content type and body of one of PATHS."""
+    ok = http.HTTPStatus.OK
+    if path == HEALTH:
+        return ok, "text/plain", b"ok\n"
+    if path == READY:
+        reason = engine.unready()
+        status = http.HTTPStatus.SERVICE_UNAVAILABLE if reason else ok
+        return status, "text/plain", f"{reason or 'ready'}\n".encode()
+    if path == DRAIN:
+        engine.admits = method == "DELETE"
+        told = {"draining": not engine.admits, "sessions": stats()["sessions"]}
+        return ok, "application/json", (json.dumps(told) + "\n").encode()
+    if path == METRICS:
+        return ok, "text/plain; version=0.0.4; charset=utf-8", metrics.exposition(stats())
+    return ok, "application/json", (json.dumps(stats()) + "\n").encode()

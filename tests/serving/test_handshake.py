@@ -1,0 +1,186 @@
+"""What requests are answered before a websocket opens: behind proxies, and to who operates it."""
+
+import asyncio
+import json
+from urllib.parse import urlsplit
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from duplex.serving import native, twilio
+from duplex.serving.auth import Access
+from tests.helpers import drive_server, next_event
+from tests.tiny_agent import TinyAgent
+
+WEBSOCKET = {
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version": "13",
+}
+
+
+async def ask(
+    url: str, request: str, headers: dict | None = None, body: bytes = b""
+) -> tuple[int, str]:
+    """Status and body of a request as it is written, with its version."""
+    place = urlsplit(url)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port)
+    lines = {"Host": place.netloc, **(headers or {})}
+    if body:
+        lines["Content-Length"] = str(len(body))
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    writer.write(f"{request}\r\n{head}\r\n".encode() + body)
+    status = int((await reader.readline()).split()[1])
+    answer = b"" if status == 101 else await reader.read()
+    writer.close()
+    return status, answer.partition(b"\r\n\r\n")[2].decode()
+
+
+def test_proxy_without_its_upgrade_lines_is_told_them(caplog):
+    """nginx by default speaks HTTP/1.0 and passes the key of a websocket, but not its Upgrade."""
+    forwarded = {name: WEBSOCKET[name] for name in WEBSOCKET if name.startswith("Sec")}
+
+    async def test(url, engine):
+        for version, more in (
+            ("1.0", {"Connection": "close"}),
+            ("1.1", {"Connection": "close", "Upgrade": "websocket"}),
+        ):
+            request = f"GET {native.PATH} HTTP/{version}"
+            status, text = await ask(url, request, forwarded | more)
+            assert status == 426 and "proxy_set_header Upgrade $http_upgrade" in text
+        # The pages come through such a proxy as they are.
+        for path in ("/", "/healthz"):
+            assert (await ask(url, f"GET {path} HTTP/1.0", {"Connection": "close"}))[0] == 200
+
+    drive_server(test, TinyAgent(1))
+    told = [record.getMessage() for record in caplog.records if "nginx" in record.getMessage()]
+    assert len(told) == 2 and all("proxy_http_version 1.1" in line for line in told)
+
+
+def test_proxy_that_puts_its_own_host_is_told_the_line(caplog):
+    page = {"Origin": "https://voice.example.org", "X-Forwarded-For": "203.0.113.5"}
+
+    async def test(url, engine):
+        status, text = await ask(url, f"GET {native.PATH} HTTP/1.1", WEBSOCKET | page)
+        assert status == 403 and "--origin https://voice.example.org" in text
+        assert "proxy_set_header Host $http_host;" in text
+        # A page whose handshake failed asks why: a browser does not tell what was answered.
+        assert await ask(url, f"POST {native.PATH} HTTP/1.1", page, b"{}") == (403, text)
+        known = page | {"X-Forwarded-Host": "voice.example.org"}
+        status, _ = await ask(url, f"GET {native.PATH} HTTP/1.1", WEBSOCKET | known)
+        assert status == 101
+
+    drive_server(test, TinyAgent(1), Access(api_key=None, open_to_all=True))
+    assert any("proxy_set_header Host" in record.getMessage() for record in caplog.records)
+
+
+def test_page_of_a_development_server_is_told_the_flag_alone():
+    page = {"Origin": "http://localhost:5173", "Host": "localhost:8765"}
+
+    async def test(url, engine):
+        status, text = await ask(url, f"GET {native.PATH} HTTP/1.1", WEBSOCKET | page)
+        assert status == 403 and "--origin http://localhost:5173" in text
+        assert "nginx" not in text
+
+    drive_server(test, TinyAgent(1))
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status", "word"),
+    [
+        ("GET /healthz", 200, "ok"),
+        ("GET /healthz/", 200, "ok"),
+        ("HEAD /healthz", 200, ""),
+        ("HEAD /", 200, ""),
+        ("HEAD /v1/duplex", 426, ""),
+        ("HEAD /elsewhere", 404, ""),
+        ("GET /readyz/", 200, "ready"),
+        ("GET /v1/stats/", 200, "ticks"),
+        ("GET /v1/duplex/", 426, "websocket"),
+        ("POST /healthz", 405, "GET"),
+        ("POST /", 405, "GET"),
+        ("DELETE /v1/stats", 405, "GET"),
+        ("GET /drain", 405, "POST"),
+        ("POST /v1/realtime/calls", 404, "websockets"),
+    ],
+)
+def test_methods_and_slashes(request_line, status, word):
+    async def test(url, engine):
+        body = b"x" * 70_000 if request_line.startswith("POST") else b""
+        found, text = await ask(url, f"{request_line} HTTP/1.1", body=body)
+        assert found == status and word in text and (word or not text)
+
+    drive_server(test, TinyAgent(1))
+
+
+def test_readiness_tells_why_there_is_no_place():
+    async def test(url, engine):
+        assert await ask(url, "GET /readyz HTTP/1.1") == (200, "ready\n")
+        async with connect(url) as connection:
+            await connection.send(native.encode_start())
+            await next_event(connection, "session.created")
+            status, text = await ask(url, "GET /readyz HTTP/1.1")
+            assert status == 503 and "1 places are taken" in text
+
+    drive_server(test, TinyAgent(1))
+
+
+def test_drained_server_takes_nobody_and_sends_nobody_away():
+    key = {"Authorization": "Bearer the-key"}
+
+    async def test(url, engine):
+        async with connect(url, additional_headers=key) as connection:
+            await connection.send(native.encode_start())
+            await next_event(connection, "session.created")
+            assert (await ask(url, "POST /drain HTTP/1.1"))[0] == 401 and engine.admits
+            status, text = await ask(url, "POST /drain HTTP/1.1", key, b"{}")
+            assert status == 200 and json.loads(text) == {"draining": True, "sessions": 1}
+            status, text = await ask(url, "GET /readyz HTTP/1.1")
+            assert status == 503 and "drained" in text
+            async with connect(url, additional_headers=key) as late:
+                await late.send(native.encode_start())
+                error = await next_event(late, "error")
+                assert error["code"] == "full" and "drained" in error["text"]
+            # The one that is there goes on, and comes back after a cut.
+            await connection.send(native.encode_audio([0.1] * 1920))
+            await next_event(connection, "user_started")
+        assert json.loads((await ask(url, "DELETE /drain HTTP/1.1", key))[1])["draining"] is False
+        assert engine.admits
+
+    drive_server(test, TinyAgent(2), Access(api_key="the-key"))
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"X-Forwarded-For": "203.0.113.5"}, 403),
+    ],
+)
+def test_without_a_key_this_machine_alone_may_drain(headers, status):
+    async def test(url, engine):
+        assert (await ask(url, "POST /drain HTTP/1.1", headers))[0] == status
+
+    drive_server(test, TinyAgent(1))
+
+
+def test_key_may_be_the_end_of_a_telephones_path():
+    """Twilio can send it in no other way; the server's figures do not show it."""
+
+    async def test(url, engine):
+        base = url.removesuffix(native.PATH)
+        for path, opens in (("/the-key", True), ("/wrong", False), ("", False)):
+            try:
+                async with connect(base + twilio.PATH + path):
+                    assert opens
+            except InvalidStatus as error:
+                assert not opens and error.response.status_code == 401
+        with pytest.raises(InvalidStatus, match="404"):
+            await connect(url + "/the-key")
+        _, stats = await ask(url, "GET /v1/stats HTTP/1.1", {"Authorization": "Bearer the-key"})
+        assert "the-key" not in stats and twilio.PATH in json.loads(stats)["paths"]["opened"]
+
+    drive_server(test, TinyAgent(1), Access(api_key="the-key"))
