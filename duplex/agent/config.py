@@ -46,7 +46,7 @@ class SecondPassConfig:
 class MindConfig:
     """When a large mind is asked and waited for; the values are in TURN_TAKING.md."""
 
-    guess_ticks: int = 2  # of quiet, after which the turn may be over and is thought of
+    guess_ticks: int = 1  # of quiet, after which the turn may be over and is thought of
     guesses_unread: bool = True  # also while the second pass still reads the turn
     max_wait_ticks: int = 38  # of silence for its first word, then the duplex model answers
     max_stall_ticks: int = 50  # without a word in mid-answer, then the turn ends

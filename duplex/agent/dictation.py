@@ -15,7 +15,7 @@ the turn ended with the same words. Otherwise it is thought anew.
 import logging
 from dataclasses import dataclass
 
-from duplex.agent import memory, turn_sound
+from duplex.agent import memory, pending_words, turn_sound
 from duplex.agent.config import MindConfig
 from duplex.agent.conversation import messages
 from duplex.agent.session import Session
@@ -218,20 +218,26 @@ class Dictation:
         self.counts.thoughts += 1
 
     def _heard(self, session: Session) -> str:
-        """The words of the user's turn so far."""
+        """The words of the user's turn so far, that the LM has written."""
         return heard_words(self.tokenizer.decode([t for _, t in session.user.transcribed]))
+
+    def _heard_and_pending(self, session: Session) -> str:
+        """The same, and those that it must write next."""
+        written = [token for _, token in session.user.transcribed]
+        certain = pending_words.certain_tokens(session.user.pending, session.policy)
+        return heard_words(self.tokenizer.decode(written + certain))
 
     def _listen(self, session: Session) -> None:
         """Read what was heard so far, and think of it where the turn may be over with it."""
         user = session.user
         mind = session.mind
-        heard = self._heard(session)
+        heard = self._heard_and_pending(session)
         wanted = messages(mind.conversation, self.config.max_history_chars, open_turn=heard)
         if mind.thought is not None and mind.thought.messages != wanted:
             self.drop(session)
         if mind.thought is not None or not (heard and session.policy.answers_unasked):
             return
-        is_whole = not (user.pending.tokens or beam_search.has_uncommitted_words(user.beam))
+        is_whole = not beam_search.has_uncommitted_words(user.beam)
         is_awaited = user.second.submission is not None and not self.config.guesses_unread
         is_quiet = turn_sound.quiet_ticks(user) >= self.config.guess_ticks
         if is_quiet and is_whole and not is_awaited:

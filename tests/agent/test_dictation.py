@@ -290,6 +290,7 @@ def test_instructions_are_read_before_anything_is_asked():
 def test_it_reads_while_the_user_speaks():
     mind = Mind("Yes.")
     agent = minded_agent(mind)
+    agent.dictation.config = replace(MIND, guess_ticks=99)
     agent.script.symbols = [USER, *text(" hi you")]
     run(agent, 5, " hi you")
     read = [reading.messages[-1]["content"] for reading in mind.readings[1:]]
