@@ -158,11 +158,39 @@ def test_item_is_truncated():
     client.tick(Event("agent_ended", 5))
     assert client.send("conversation.item.truncate", **cut)[0] == [Truncate(340)]
     for field, value, code in (
-        ("audio_end_ms", 241, "invalid_value"),
+        ("audio_end_ms", -1, "invalid_value"),
+        ("audio_end_ms", "100", "invalid_value"),
         ("item_id", "none", "item_truncate_invalid_item_id"),
         ("item_id", [], "item_truncate_invalid_item_id"),
     ):
         assert client.refused("conversation.item.truncate", **{**cut, field: value})[0] == code
+
+
+def test_answer_before_the_last_one_is_truncated_as_clients_do_late():
+    client = Client()
+    told = client.tick(Event("agent_started", 0), Event("said", 0, "One two."))
+    first = told[2]["item"]["id"]
+    client.tick(Event("spoken", 2, "One", 0, 80), Event("spoken", 3, "two.", 80, 160))
+    client.tick(Event("agent_ended", 4))
+    client.answer("Three.", tick=5)
+    cut = {"item_id": first, "content_index": 0, "audio_end_ms": 100.0}
+    # The agent goes on: it was the answer before.
+    commands, [truncated] = client.send("conversation.item.truncate", **cut)
+    assert not commands and truncated["audio_end_ms"] == 100
+    _, [retrieved] = client.send("conversation.item.retrieve", item_id=first)
+    assert retrieved["item"]["content"][0]["transcript"] == "One"
+
+
+def test_more_than_was_played_and_nothing_at_all_may_be_cut():
+    client = Client()
+    item = client.read(client.dialect.tick(tone(1)[:0], [Event("agent_started", 0)]))[2]["item"]
+    cut = {"item_id": item["id"], "content_index": 0}
+    commands, [truncated] = client.send("conversation.item.truncate", **cut, audio_end_ms=0)
+    assert commands == [Stop()] and truncated["audio_end_ms"] == 0
+    client.tick()
+    client.tick(Event("agent_ended", 2))
+    commands, _ = client.send("conversation.item.truncate", **cut, audio_end_ms=9_000)
+    assert commands == [Truncate(160)]
 
 
 def test_failing_model_and_full_server_are_told():

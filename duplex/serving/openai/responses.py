@@ -4,94 +4,13 @@ A response that a client asked for is created at once and begins when the agent 
 agent begins by itself is created then.
 """
 
-from dataclasses import dataclass
-
-from duplex.audio import TICK_MS
 from duplex.events import Event
 from duplex.serving.openai.audio import Encoder
-from duplex.serving.openai.config import MAX_TEXT, Config, max_tokens, modality
-from duplex.serving.openai.events import Refused, event, is_text, is_whole, new_id, object_at
+from duplex.serving.openai.events import Refused, event, is_whole, new_id
 from duplex.serving.openai.items import Conversation, message
-
-
-@dataclass(frozen=True)
-class Request:
-    """What one response.create asks for."""
-
-    modality: str
-    max_output_tokens: int | None
-    instructions: str | None = None
-    metadata: dict | None = None
-
-
-@dataclass
-class Usage:
-    """What was read and said; a piece of a word, or a tick of sound (80 ms), is a token."""
-
-    input_text: int = 0
-    input_audio: int = 0
-    output_text: int = 0
-    output_audio: int = 0
-
-    def report(self) -> dict:
-        """As the API writes it."""
-        read = self.input_text + self.input_audio
-        said = self.output_text + self.output_audio
-        return {
-            "total_tokens": read + said,
-            "input_tokens": read,
-            "output_tokens": said,
-            "input_token_details": {
-                "text_tokens": self.input_text,
-                "audio_tokens": self.input_audio,
-                "cached_tokens": 0,
-            },
-            "output_token_details": {
-                "text_tokens": self.output_text,
-                "audio_tokens": self.output_audio,
-            },
-        }
-
-
-@dataclass
-class Spoken:
-    """The sound of an answer on the session's clock, in ms."""
-
-    first_ms: int
-    last_ms: int
-
-
-def read_request(fields: dict, config: Config) -> Request:
-    """What a response.create asks for. Raises Refused."""
-    wanted = object_at(fields, "response")
-    if wanted.get("conversation") not in (None, "auto"):
-        text = "responses outside of the conversation are not offered"
-        raise Refused("unsupported", text, "response.conversation")
-    if wanted.get("input") is not None:
-        text = "a response answers the conversation; add items to it instead"
-        raise Refused("unsupported", text, "response.input")
-    if wanted.get("tool_choice") not in (None, "auto", "none"):
-        raise Refused("unsupported", "this agent has no tools", "response.tool_choice")
-    instructions = wanted.get("instructions")
-    if instructions is not None and not is_text(instructions, 0, MAX_TEXT):
-        text = f"instructions is a text of at most {MAX_TEXT} characters"
-        raise Refused("invalid_value", text, "response.instructions")
-    metadata = wanted.get("metadata")
-    if metadata is not None and not _is_metadata(metadata):
-        text = "metadata has at most 16 texts by names of at most 64 characters"
-        raise Refused("invalid_value", text, "response.metadata")
-    return Request(
-        modality(wanted, config.modality, "response"),
-        max_tokens(wanted, config.max_output_tokens, "response"),
-        instructions or None,
-        metadata,
-    )
-
-
-def _is_metadata(value) -> bool:
-    if not isinstance(value, dict) or len(value) > 16:
-        return False
-    return all(is_text(key, 1, 64) and is_text(text, 0, 512) for key, text in value.items())
+from duplex.serving.openai.requests import Request
+from duplex.serving.openai.sounds import Sounds
+from duplex.serving.openai.usage import Usage
 
 
 class Responses:
@@ -105,11 +24,10 @@ class Responses:
         self._request: Request | None = None
         self._item: dict | None = None
         self._cancelled_by = "turn_detected"
-        # The last item of the agent, and its sound if it had any.
+        # The last item of the agent in the conversation, and the sounds of these items.
         self._last_item: dict | None = None
-        self._spoken: Spoken | None = None
-        # The words in it, and the ms in which they ended.
-        self._words: list[tuple[str, int]] = []
+        self._sounds = Sounds()
+        # Pieces of words in the response.
         self._said = 0
         # Turns that the agent has begun.
         self._begun = 0
@@ -134,6 +52,15 @@ class Responses:
         """What the client asked for, if it asked for the response that is going on."""
         return self._request if self._response else None
 
+    @property
+    def out_of_band_turn(self) -> int | None:
+        """The number of the agent's turn, if it speaks outside of the conversation."""
+        return self._begun - 1 if self._item and self._is_out_of_band else None
+
+    @property
+    def _is_out_of_band(self) -> bool:
+        return self._request is not None and self._request.is_out_of_band
+
     def create(self, modality: str, limit: int | None, request: Request | None = None) -> list[str]:
         """A response begins; limit: of its output's tokens."""
         self._request = request
@@ -146,7 +73,7 @@ class Responses:
             "status_details": None,
             "output": [],
             "output_modalities": [modality],
-            "conversation_id": self._conversation_id,
+            "conversation_id": None if self._is_out_of_band else self._conversation_id,
             "max_output_tokens": limit or "inf",
             "metadata": request.metadata if request else None,
             "usage": None,
@@ -159,16 +86,18 @@ class Responses:
             part = {"type": "output_audio", "transcript": ""}
         else:
             part = {"type": "output_text", "text": ""}
-        self._item = self._last_item = message("assistant", part)
-        self._conversation.know(self._item, "agent", self._begun)
-        self._begun += 1
-        self._spoken = None
-        self._words = []
+        self._item = message("assistant", part)
         shown = {**self._item, "content": []}
+        added = []
+        if not self._is_out_of_band:
+            self._last_item = self._item
+            self._conversation.know(self._item, "agent", self._begun)
+            added = self._conversation.add(self._item, done=False, shown=shown)
+        self._begun += 1
         where = {"response_id": self._response["id"], "output_index": 0}
         return [
             event("response.output_item.added", **where, item=shown),
-            *self._conversation.add(self._item, done=False, shown=shown),
+            *added,
             self._event("response.content_part.added", part=_shown(part)),
         ]
 
@@ -187,8 +116,7 @@ class Responses:
         """A tick of the agent's voice, which begins at now_ms."""
         if not self._item or self._response["output_modalities"] != ["audio"]:
             return []
-        self._spoken = self._spoken or Spoken(now_ms, now_ms)
-        self._spoken.last_ms = now_ms + TICK_MS
+        self._sounds.add_tick(self._item, now_ms)
         self.usage.output_audio += 1
         delta = encoder.encode(samples)
         return [self._event("response.output_audio.delta", delta=delta)] if delta else []
@@ -196,7 +124,7 @@ class Responses:
     def spoken(self, told: Event) -> list[str]:
         """A word was spoken."""
         if self._item and told.end_ms is not None:
-            self._words.append((told.text.strip(), told.end_ms))
+            self._sounds.add_word(self._item, told.text, told.end_ms)
         return []
 
     def cancel(self, fields: dict) -> None:
@@ -209,40 +137,31 @@ class Responses:
         self._cancelled_by = "client_cancelled"
 
     def truncate(self, fields: dict) -> tuple[int | None, bool, list[str]]:
-        """The client's user has not heard all.
+        """The client's user has not heard all of an answer: its transcript ends there.
 
-        Returns the time on the session's clock up to which it was (None: there was no sound), and
-        whether the answer is still going on. Raises Refused.
+        Returns the time on the session's clock from which on the agent is to forget its last turn
+        (None: nothing of that turn was cut), and whether that answer is still going on. Raises
+        Refused.
         """
         item = self._conversation.find(fields, "item_truncate_invalid_item_id")
         end_ms = fields.get("audio_end_ms")
-        if item is not self._last_item or item["content"][0]["type"] != "output_audio":
-            text = "only the agent's last answer can be truncated"
+        if item.get("role") != "assistant" or item["content"][0]["type"] != "output_audio":
+            text = "only an answer that was spoken can be truncated"
             raise Refused("invalid_value", text, "item_id")
-        length = self._spoken.last_ms - self._spoken.first_ms if self._spoken else 0
-        if not is_whole(end_ms, 0, length):
-            raise Refused("invalid_value", f"audio_end_ms is from 0 to {length}", "audio_end_ms")
-        end_ms = int(end_ms)
-        fields = {"item_id": item["id"], "content_index": 0, "audio_end_ms": end_ms}
+        longest_ms = 24 * 3600 * 1000
+        if not is_whole(end_ms, 0, longest_ms):
+            text = "audio_end_ms is a whole number of milliseconds"
+            raise Refused("invalid_value", text, "audio_end_ms")
+        fields = {"item_id": item["id"], "content_index": 0, "audio_end_ms": int(end_ms)}
         told = [event("conversation.item.truncated", **fields)]
         is_going_on = self._item is item
-        if self._spoken is None:
+        sound = self._sounds.find(item)
+        if sound is None:
             return None, is_going_on, told
-        heard_ms = self._spoken.first_ms + end_ms
+        heard_ms = min(sound.first_ms + int(end_ms), sound.last_ms)
         if not is_going_on:
-            self._forget_unheard(heard_ms)
-        return heard_ms, is_going_on, told
-
-    def _forget_unheard(self, heard_ms: int) -> None:
-        """Take the words out of the transcript that sound after this time."""
-        part = self._last_item["content"][0]
-        place = 0
-        for word, end_ms in self._words:
-            begin = part["transcript"].find(word, place)
-            if begin >= 0 and end_ms > heard_ms:
-                part["transcript"] = part["transcript"][:begin].rstrip()
-                return
-            place = max(place, begin + len(word))
+            self._sounds.cut(item, heard_ms)
+        return heard_ms if item is self._last_item else None, is_going_on, told
 
     def end(self, told: Event | None) -> list[str]:
         """The agent has ended or stopped; None: the response was cancelled before it spoke."""
@@ -289,7 +208,7 @@ class Responses:
                 output_index=0,
                 item=self._item,
             ),
-            self._conversation.done(self._item),
+            *([] if self._is_out_of_band else [self._conversation.done(self._item)]),
         ]
 
     def _event(self, kind: str, **fields) -> str:

@@ -1,0 +1,75 @@
+"""What one response.create of the OpenAI Realtime API asks for."""
+
+from dataclasses import dataclass
+
+from duplex.serving.commands import Write
+from duplex.serving.openai import items as openai_items
+from duplex.serving.openai.config import MAX_TEXT, Config, max_tokens, modality
+from duplex.serving.openai.events import Refused, is_text, new_id, object_at
+
+
+@dataclass(frozen=True)
+class Request:
+    """One response, in the conversation or outside of it."""
+
+    modality: str
+    max_output_tokens: int | None
+    instructions: str | None = None
+    metadata: dict | None = None
+    is_out_of_band: bool = False
+    # Outside of the conversation: the texts that it answers, with names to forget them by.
+    input: tuple[Write, ...] = ()
+
+
+def read_request(fields: dict, config: Config) -> Request:
+    """What a response.create asks for. Raises Refused."""
+    wanted = object_at(fields, "response")
+    conversation = wanted.get("conversation")
+    if conversation not in (None, "auto", "none"):
+        raise Refused("invalid_value", "conversation is auto or none", "response.conversation")
+    if wanted.get("input") is not None and conversation != "none":
+        text = "a response in the conversation answers the conversation; add items to it instead"
+        raise Refused("unsupported", text, "response.input")
+    if wanted.get("tool_choice") not in (None, "auto", "none"):
+        raise Refused("unsupported", "this agent has no tools", "response.tool_choice")
+    instructions = wanted.get("instructions")
+    if instructions is not None and not is_text(instructions, 0, MAX_TEXT):
+        text = f"instructions is a text of at most {MAX_TEXT} characters"
+        raise Refused("invalid_value", text, "response.instructions")
+    metadata = wanted.get("metadata")
+    if metadata is not None and not _is_metadata(metadata):
+        text = "metadata has at most 16 texts by names of at most 64 characters"
+        raise Refused("invalid_value", text, "response.metadata")
+    return Request(
+        modality(wanted, config.modality, "response"),
+        max_tokens(wanted, config.max_output_tokens, "response"),
+        instructions or None,
+        metadata,
+        conversation == "none",
+        _input(wanted.get("input"), config),
+    )
+
+
+def _input(items, config: Config) -> tuple[Write, ...]:
+    """The texts of a response's own items. Raises Refused."""
+    if items is None:
+        return ()
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise Refused("invalid_value", "input is a list of items", "response.input")
+    texts = []
+    for number, item in enumerate(items):
+        if item.get("type") == "item_reference":
+            # It stands in the conversation, which the agent knows.
+            continue
+        _, commands = openai_items.read(item, new_id("item"), config.input_format)
+        if not all(isinstance(command, Write) for command in commands):
+            text = "the items of a response are texts; recordings are added to the conversation"
+            raise Refused("unsupported", text, f"response.input[{number}]")
+        texts += commands
+    return tuple(texts)
+
+
+def _is_metadata(value) -> bool:
+    if not isinstance(value, dict) or len(value) > 16:
+        return False
+    return all(is_text(key, 1, 64) and is_text(text, 0, 512) for key, text in value.items())
