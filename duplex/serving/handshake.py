@@ -15,6 +15,7 @@ from duplex.serving.dialect import Dialect
 from duplex.serving.engine import Engine
 from duplex.serving.http_body import BodyConnection
 from duplex.serving.limits import ServerLimits
+from duplex.serving.openai import beta
 from duplex.serving.openai import http as openai_http
 from duplex.serving.openai.realtime import OpenAIRealtime
 
@@ -73,6 +74,9 @@ class Gate:
             return _text(http.HTTPStatus.UNAUTHORIZED, NO_KEY)
         if is_secret:
             spoken.preset(secret.session)
+        if isinstance(spoken, OpenAIRealtime):
+            wanted = request.headers.get("OpenAI-Beta", "")
+            spoken.is_beta = beta.is_asked_for(wanted, subprotocols)
         if sentence := self._foreign(request):
             return _text(http.HTTPStatus.FORBIDDEN, sentence)
         if self.connections() >= self.limits.max_connections:

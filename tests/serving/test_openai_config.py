@@ -153,11 +153,11 @@ def test_fields_of_the_beta_are_in_force():
         max_response_output_tokens=30,
         temperature=0.8,
     )
-    assert session["output_modalities"] == ["audio"] and session["max_output_tokens"] == 30
-    assert session["audio"]["input"]["format"] == {"type": "audio/pcmu"}
-    assert session["audio"]["output"]["format"] == {"type": "audio/pcma"}
-    assert session["audio"]["output"]["voice"] == "oak"
-    assert session["audio"]["input"]["turn_detection"]["silence_duration_ms"] == 700
+    assert session["modalities"] == ["audio", "text"]
+    assert session["max_response_output_tokens"] == 30 and session["voice"] == "oak"
+    assert session["input_audio_format"] == "g711_ulaw"
+    assert session["output_audio_format"] == "g711_alaw"
+    assert session["turn_detection"]["silence_duration_ms"] == 700
 
 
 def test_session_speaks_with_a_telephone():

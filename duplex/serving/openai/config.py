@@ -243,12 +243,18 @@ def _modern(session: dict) -> dict:
     for old, side in (("turn_detection", hearing), ("voice", voice), ("speed", voice)):
         if old in result:
             side.setdefault(old, result[old])
+    return modern_names(result) | {"audio": {"input": hearing, "output": voice}}
+
+
+def modern_names(fields: dict) -> dict:
+    """A session or a response with what the beta called otherwise by its names of now."""
+    result = dict(fields)
     if isinstance(result.get("modalities"), list):
         wanted = ["audio"] if "audio" in result["modalities"] else result["modalities"]
         result.setdefault("output_modalities", wanted)
     if "max_response_output_tokens" in result:
         result.setdefault("max_output_tokens", result["max_response_output_tokens"])
-    return result | {"audio": {"input": hearing, "output": voice}}
+    return result
 
 
 def report(config: Config, session_id: str) -> dict:

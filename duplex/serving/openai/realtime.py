@@ -16,7 +16,7 @@ from duplex.errors import ProtocolError
 from duplex.events import Error, Event
 from duplex.serving.commands import Start
 from duplex.serving.native import json_object
-from duplex.serving.openai import client_events
+from duplex.serving.openai import beta, client_events
 from duplex.serving.openai import events as openai_events
 from duplex.serving.openai import state as openai_state
 from duplex.serving.openai.events import Refused, event
@@ -49,6 +49,8 @@ class OpenAIRealtime:
         is_transcription = (query or {}).get("intent") == "transcription"
         self._state = openai_state.initial(is_transcription, count_tokens, max_instruction_tokens)
         self._event_id: str | None = None
+        # Whether the client knows events by the names of the beta.
+        self.is_beta = False
 
     def preset(self, session: dict) -> None:
         """Begin with what a client secret was made for; what cannot be is left out."""
@@ -77,9 +79,15 @@ class OpenAIRealtime:
             if not isinstance(kind, str) or kind not in client_events.HANDLERS:
                 text = f"there is no client event of the type {kind!r:.80}"
                 raise Refused("unknown_event", text, "type")
-            return client_events.HANDLERS[kind](self._state, fields)
+            commands, messages = client_events.HANDLERS[kind](self._state, fields)
+            self.is_beta |= kind == "session.update" and beta.is_session(fields["session"])
+            return commands, self._named(messages)
         except Refused as error:
             return [], [openai_events.error(error.code, str(error), error.param, self._event_id)]
+
+    def _named(self, messages: list) -> list:
+        """Events by the names that the client knows."""
+        return beta.renamed(messages) if self.is_beta else messages
 
     def take_due(self) -> list:
         """Commands that ticks have brought about since the last call."""
@@ -92,7 +100,7 @@ class OpenAIRealtime:
         """session.created."""
         self._state.session_id = f"sess_{session_id}"
         self._state.responses = Responses(self._state.conversation, f"conv_{session_id}")
-        return [event("session.created", session=openai_state.report(self._state))]
+        return self._named([event("session.created", session=openai_state.report(self._state))])
 
     def tick(self, audio: np.ndarray, events: list) -> list:
         """Events of the tick, its audio as a delta, then the end of the response."""
@@ -116,7 +124,7 @@ class OpenAIRealtime:
             messages += openai_state.end_response(self._state, told)
         commands, begun = openai_state.begin_out_of_band(self._state)
         self._state.due += commands
-        return messages + begun
+        return self._named(messages + begun)
 
     def _note(self, told: Event) -> None:
         """What an event says of the time, and of whose turn it is."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from duplex.serving.commands import Write
+from duplex.serving.openai import config as openai_config
 from duplex.serving.openai import items as openai_items
 from duplex.serving.openai.config import MAX_TEXT, Config, max_tokens, modality
 from duplex.serving.openai.events import Refused, is_text, new_id, object_at
@@ -23,7 +24,7 @@ class Request:
 
 def read_request(fields: dict, config: Config) -> Request:
     """What a response.create asks for. Raises Refused."""
-    wanted = object_at(fields, "response")
+    wanted = openai_config.modern_names(object_at(fields, "response"))
     conversation = wanted.get("conversation")
     if conversation not in (None, "auto", "none"):
         raise Refused("invalid_value", "conversation is auto or none", "response.conversation")
