@@ -4,9 +4,10 @@ import asyncio
 
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, ProxyError, WebSocketException
 
 from duplex.audio import TICK_MS
+from duplex.client import address
 from duplex.errors import ClientError, ProtocolError
 from duplex.serving import native
 from duplex.serving.commands import AgentCommand, SetPlaybackPosition, Start
@@ -33,10 +34,11 @@ class RemoteSession:
     async def open(
         cls, url: str, start: Start | None = None, api_key: str | None = None
     ) -> "RemoteSession":
-        """Connect, start a session and wait until it is open. Raises ClientError."""
-        is_server_alone = url.count("/") == 2
-        if is_server_alone:
-            url += native.PATH
+        """Connect, start a session and wait until it is open. Raises ClientError.
+
+        url: the server, as `address.server_url` takes it.
+        """
+        url = address.server_url(url)
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         connection = await _connect_first(url, headers)
         try:
@@ -118,7 +120,7 @@ class RemoteSession:
                 connection = await _connect(self._url, self._headers)
                 await connection.send(native.encode_resume(self._token, self._received))
                 answer = native.decode_server(await connection.recv())
-            except (OSError, InvalidHandshake, ConnectionClosed, ProtocolError):
+            except (OSError, WebSocketException, ProtocolError):
                 await asyncio.sleep(wait_s)
                 continue
             self._connection = connection
@@ -130,15 +132,23 @@ async def _connect_first(url: str, headers: dict) -> ClientConnection:
     """Connect, and say what is wrong where that cannot be. Raises ClientError."""
     try:
         return await _connect(url, headers)
-    except (OSError, InvalidHandshake, InvalidURI, ValueError) as error:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if status == 401:
-            raise ClientError(
-                f"the server at {url} wants a key; give the right one with --api-key"
-            ) from error
-        raise ClientError(
-            f"no duplex server answers at {url} ({_reason(error)}); start one with: duplex serve"
-        ) from error
+    except (OSError, WebSocketException, ImportError, ValueError) as error:
+        # A server has answered, or what stands before it.
+        response = getattr(error, "response", None)
+        proxy = address.proxy_to(url)
+        if proxy and (response is None or isinstance(error, ProxyError)):
+            sentence = f"cannot reach {url} ({_reason(error)}); {address.proxy_advice(proxy)}"
+        elif response is None:
+            start = "start one with: duplex serve"
+            sentence = f"no duplex server answers at {url} ({_reason(error)}); {start}"
+        elif response.status_code == 401:
+            sentence = f"the server at {url} wants a key; give the right one with --api-key"
+        else:
+            text = (response.body or b"").decode(errors="replace").strip().partition("\n")[0]
+            is_sentence = text and "<" not in text
+            told = f": {text[:300]}" if is_sentence else ""
+            sentence = f"{url} opens no session (HTTP {response.status_code}{told})"
+        raise ClientError(sentence) from error
 
 
 async def _connect(url: str, headers: dict, open_s: float = 10) -> ClientConnection:
@@ -149,6 +159,7 @@ async def _connect(url: str, headers: dict, open_s: float = 10) -> ClientConnect
         open_timeout=open_s,
         max_size=native.MAX_MESSAGE_BYTES,
         compression=None,
+        proxy=address.proxy_to(url),
     )
 
 

@@ -126,7 +126,7 @@ export class Connection {
       wrongKey = status === 401;
       if (!status) why = NO_SERVER;
       else if (wrongKey) why = this.key ? "The key is wrong" : "The server wants a key";
-      else why = this.begun ? "The connection was lost" : "The server did not take the connection; its log says why";
+      else why = this.begun ? "The connection was lost" : await refusal(headers);
     }
     if (this.closed) return;
     this.#change("failed");
@@ -137,4 +137,11 @@ export class Connection {
     this.socketState = state;
     this.on.change();
   }
+}
+
+async function refusal(headers) { // what the server, or a proxy before it, has against this page's websockets
+  const answer = await fetch("/v1/duplex", { method: "POST", headers }).catch(() => null);
+  const text = (await answer?.text().catch(() => ""))?.trim() ?? "";
+  const isTold = answer?.status === 403 || text.includes("proxy");
+  return `The server did not take the connection; ${isTold ? text : "its log says why"}`;
 }

@@ -90,24 +90,27 @@ class Gate:
         forwarded = request.headers.get("X-Forwarded-Host", "").partition(",")[0].strip()
         if any(self.access.is_allowed_origin(origin, name) for name in (host, forwarded)):
             return ""
-        advice = f"allow it with --origin {origin}"
-        if not is_loopback(host.rpartition(":")[0] or host) or _came_by_proxy(request):
-            advice += f", or have the proxy pass on its request's Host (nginx: {HOST_LINE})"
+        advice = (
+            f"allow it with --origin {origin}, or have the proxy before the server pass on "
+            f"its request's Host (nginx: {HOST_LINE})"
+        )
         log.warning("a page of %s may not connect to %s; %s", origin, host, advice)
         return f"pages of {origin} may not connect to {host}; {advice}"
 
     def _explain(self, path: str, request: Request) -> Response:
         """Why no websocket opens here: for who looks, and for a page whose handshake failed."""
-        if sentence := self._foreign(request):
-            return _text(http.HTTPStatus.FORBIDDEN, sentence)
+        is_stripped = "Sec-WebSocket-Key" in request.headers or _is_closed_by_proxy(request)
         sentence = f"{path} is a websocket; open it with a client of its dialect"
-        if "Sec-WebSocket-Key" in request.headers or _came_by_proxy(request):
+        if is_stripped:
             sentence = (
                 f"{path} is a websocket, and this request lacks its Upgrade headers; "
-                f"have the proxy pass them on (nginx: {UPGRADE_LINES})"
+                f"have the proxy before the server pass them on (nginx: {UPGRADE_LINES})"
             )
         if "Sec-WebSocket-Key" in request.headers:
             log.warning("%s", sentence)
+        if foreign := self._foreign(request):
+            sentence = f"{foreign}; {sentence}" if is_stripped else foreign
+            return _text(http.HTTPStatus.FORBIDDEN, sentence)
         return _text(http.HTTPStatus.UPGRADE_REQUIRED, sentence)
 
     def _page(self, path: str, connection: BodyConnection, request: Request) -> Response:
@@ -155,10 +158,16 @@ def _is_websocket(request: Request) -> bool:
     return request.headers.get("Upgrade", "").lower() == "websocket" and "upgrade" in connection
 
 
+def _is_closed_by_proxy(request: Request) -> bool:
+    """Whether a browser's request ends its connection: nginx does so by default, browsers never."""
+    is_closed = request.headers.get("Connection", "").lower() == "close"
+    return is_closed and "Origin" in request.headers
+
+
 def _came_by_proxy(request: Request) -> bool:
     """Whether a proxy has left a trace."""
-    traces = ("Via", "Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Real-IP")
-    return any(name in request.headers for name in traces)
+    names = ("Via", "Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Real-IP")
+    return any(name in request.headers for name in names)
 
 
 def _text(status: http.HTTPStatus, sentence: str) -> Response:

@@ -1,0 +1,58 @@
+"""Where a server is: its address as people type it, and the proxy on the way to it."""
+
+import os
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from duplex.errors import ClientError
+from duplex.serving import native
+from duplex.serving.auth import is_loopback
+
+
+def server_url(typed: str, usual_port: int = 8765) -> str:
+    """The websocket's URL of a server.
+
+    typed: ws://HOST:PORT, the address of its page, or HOST alone. usual_port: for a host without a
+    scheme and a port. A path of one of the dialects stays as it is.
+
+    Raises ClientError.
+    """
+    typed = typed.strip()
+    has_scheme = "://" in typed
+    try:
+        parts = urlsplit(typed if has_scheme else f"ws://{typed}")
+        port = parts.port
+    except ValueError:
+        parts = None
+    schemes = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
+    if parts is None or parts.scheme not in schemes or not parts.hostname or " " in typed:
+        raise ClientError(f"{typed!r:.100} is no address of a server; give ws://HOST:PORT")
+    place = parts.netloc
+    if port is None and not has_scheme:
+        place = f"{place.rstrip(':')}:{usual_port}"
+    path = parts.path.rstrip("/")
+    if not path.endswith(native.PATH) and not path.startswith("/v1/"):
+        path += native.PATH
+    return f"{schemes[parts.scheme]}://{place}{path}" + (f"?{parts.query}" if parts.query else "")
+
+
+def proxy_to(url: str) -> str | None:
+    """The proxy that the environment names for a websocket's URL; none leads to this machine."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if is_loopback(host) or proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return None
+    found = getproxies()
+    names = ("wss", "https", "all") if parts.scheme == "wss" else ("ws", "http", "https", "all")
+    proxy = next((found[name] for name in names if found.get(name)), None)
+    if proxy and "://" not in proxy:
+        # curl takes it so, too.
+        proxy = f"http://{proxy}"
+    return proxy
+
+
+def proxy_advice(proxy: str) -> str:
+    """What somebody may do whose proxy is at fault."""
+    name = next((n for n in os.environ if n.lower().endswith("_proxy") and os.environ[n]), "")
+    where = f" of the environment's {name}" if name else ""
+    return f"the proxy {proxy}{where} is on the way; unset it, or name the server in no_proxy"
