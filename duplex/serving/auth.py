@@ -88,15 +88,19 @@ class Access:
 
 def _canonical(origin: str) -> str:
     """An origin as browsers send it: small letters, no usual port or slash; empty if it is none."""
+    origin = origin.strip().lower()
     try:
-        parts = urlsplit(origin.strip().lower())
+        parts = urlsplit(origin)
         port = parts.port
     except ValueError:
         return ""
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    # Pages of a file have the origin null, those of apps a scheme of their own.
+    if origin == "null":
+        return origin
+    if not parts.hostname or parts.scheme in ("", "ws", "wss"):
         return ""
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    is_usual = port in (None, {"http": 80, "https": 443}[parts.scheme])
+    is_usual = port in (None, {"http": 80, "https": 443}.get(parts.scheme))
     return f"{parts.scheme}://{name}" + ("" if is_usual else f":{port}")
 
 

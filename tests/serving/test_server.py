@@ -267,3 +267,20 @@ def test_signals_end_the_process_cleanly(number):
     finally:
         process.kill()
         process.stderr.close()
+
+
+@pytest.mark.parametrize(("code", "is_kept"), [(1001, True), (1012, True), (1000, False)])
+def test_session_outlives_a_proxy_that_closes_for_its_own_sake(code, is_kept):
+    """Only a client that has finished closes with 1000."""
+
+    async def test(url, engine):
+        async with connect(url) as connection:
+            await connection.send(native.encode_start())
+            token = (await next_event(connection, "session.created"))["resume"]
+            await connection.close(code)
+        async with connect(url) as again:
+            await again.send(native.encode_resume(token, 0))
+            first = native.decode_server(await again.recv())
+            assert first["type"] == ("session.resumed" if is_kept else "error")
+
+    drive_server(test, TinyAgent(1))
