@@ -125,10 +125,12 @@ def record(
     return json.dumps({"path": f"{name}.wav", "duration": seconds})
 
 
-def prepare(parts, folder, lines: list[str]) -> int:
+def prepare(parts, folder, lines: list[str], *options: str, data=None, out=None) -> int:
     """Run duplex.training.prepare on these lines. Returns its exit status."""
-    (folder / "data.jsonl").write_text("\n".join(lines) + "\n")
-    data = folder / "data.jsonl"
-    return main(
-        strings("--data", data, "--encoder", parts / "encoder", "--out", folder / "prepared")
-    )
+    if data is None:
+        data = folder / "data.jsonl"
+        data.write_text("\n".join(lines) + "\n")
+    told = ["--data", data, "--encoder", parts / "encoder", "--lexicon", parts / "lexicon"]
+    # The random encoder fits nothing.
+    told += ["--second-pass", "off", "--min-fit", -99, *options]
+    return main(strings(*told, "--out", out or folder / "prepared"))

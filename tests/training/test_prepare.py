@@ -1,7 +1,9 @@
-"""Recorded conversations made ready: what can be used is, what cannot is named and left out."""
+"""Recorded conversations made ready: what can be used is, what cannot be named and left out."""
 
+import gzip
 import json
 import re
+import unicodedata
 import zlib
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import soundfile
 
 from duplex.audio import SAMPLE_RATE
+from duplex.training.conversations.preparing import rows_of
 from duplex.training.data.pool import Pool
 from tests.training.helpers import AGENT_WORDS, USER_WORDS, alignments, prepare, record
 
@@ -29,22 +32,45 @@ def test_a_conversation_becomes_a_pool_entry(parts, tmp_path, capsys):
         assert entry["words"] == USER_WORDS and entry["agent"] == AGENT_WORDS
         assert entry["text"] == "hi you and now"
         wave = pool.wave(i)
-        assert len(wave) == 9 * SAMPLE_RATE
+        assert abs(len(wave) - 9 * SAMPLE_RATE) < 3
         said = wave[int(1.1 * SAMPLE_RATE) : int(1.5 * SAMPLE_RATE)]
         agent_speaks = wave[int(2.3 * SAMPLE_RATE) : int(2.6 * SAMPLE_RATE)]
         assert said.std() > 0.1 > 0.01 > agent_speaks.std()
         pitch_hz = np.abs(np.fft.rfft(said)).argmax() / 0.4
         assert abs(pitch_hz - 500) < 5, "the rate is right"
+    page = (tmp_path / "prepared" / "report.html").read_text()
+    assert "2 taken" in page and page.count("<svg") == 2 and ">Hello.</text>" in page
 
 
-def test_the_split_is_stable_and_about_a_twentieth_is_set_aside(parts, tmp_path):
+def splits(folder) -> dict[str, str]:
+    return {entry["source"]: entry["split"] for entry in Pool(folder / "prepared").entries}
+
+
+def test_one_in_twenty_is_set_aside_by_its_name(parts, tmp_path):
     names = [f"talk{i}" for i in range(200)]
     held = [name for name in names if zlib.crc32(f"{name}.wav".encode()) % 20 == 0]
-    other = next(name for name in names if name not in held)
     assert 3 <= len(held) <= 20
-    lines = [record(tmp_path, name, {"alignments": alignments()}) for name in (held[0], other)]
-    prepare(parts, tmp_path, lines)
-    assert [entry["split"] for entry in Pool(tmp_path / "prepared").entries] == ["valid", "train"]
+    chosen = [held[0], *(name for name in names if name not in held)][:3]
+    prepare(parts, tmp_path, [record(tmp_path, n, {"alignments": alignments()}) for n in chosen])
+    found = splits(tmp_path)
+    assert [found[f"{name}.wav"] for name in chosen] == ["valid", "train", "train"]
+
+
+def test_of_a_few_one_is_set_aside(parts, tmp_path):
+    names = [n for n in map(str, range(30)) if zlib.crc32(f"{n}.wav".encode()) % 20][:3]
+    prepare(parts, tmp_path, [record(tmp_path, n, {"alignments": alignments()}) for n in names])
+    assert sorted(splits(tmp_path).values()) == ["train", "train", "valid"]
+
+
+def test_of_one_its_end_is_set_aside(parts, tmp_path):
+    user = [[word, start + 9 * n, end + 9 * n] for n in range(6) for word, start, end in USER_WORDS]
+    labels = {"alignments": alignments(user, AGENT_WORDS)}
+    prepare(parts, tmp_path, [record(tmp_path, "long", labels, seconds=54.0)])
+    first, last = Pool(tmp_path / "prepared").entries
+    assert (first["split"], last["split"]) == ("train", "valid")
+    assert last["offset"] == first["samples"] and 9 < last["samples"] / SAMPLE_RATE < 20
+    assert len(first["words"]) + len(last["words"]) == len(user)
+    assert all(0 <= start < 20 for _, start, _ in last["words"])
 
 
 def left_out(told: str) -> list[str]:
@@ -52,29 +78,21 @@ def left_out(told: str) -> list[str]:
     return [line for line in re.split(r"[\r\n]+", told) if line.startswith("data.jsonl")]
 
 
-def swapped() -> list:
-    """The first two alignments in the wrong order."""
-    told = alignments()
-    return [told[1], told[0], *told[2:]]
-
-
 def labels(*told, **kept) -> dict:
     return {"labels": {"alignments": alignments(*told, **kept)}}
 
 
 LONG_TURN = [["um", second, second + 0.9] for second in range(39)]
-NOT_A_NUMBER = [["hi", [0.1, float("nan")], "USER"]]
+LATE = [[word, start + 20, end + 20] for word, start, end in USER_WORDS]
 BAD = {
     "mono": (labels() | {"channels": 1}, "mono"),
-    "no json": ({"labels": None}, "missing.json is missing"),
-    "neither": ({"labels": {"words": []}}, 'neither "alignments" nor "text"'),
-    "order": ({"labels": {"alignments": swapped()}}, 'out of order at "hi"'),
-    "backwards": (labels([["hi", 0.9, 0.5]]), "out of order"),
-    "beyond": (labels([*USER_WORDS, ["late", 8.8, 9.4]]), "beyond the end"),
+    "neither": ({"labels": {"words": []}}, 'neither "alignments" nor "segments" nor "text"'),
+    "beyond": (labels(LATE), "beyond the end"),
     "shape": ({"labels": {"alignments": [["hi", [0.1], "USER"]]}}, "entry 1 of alignments"),
-    "not a number": ({"labels": {"alignments": NOT_A_NUMBER}}, "entry 1 of alignments"),
-    "only agent": (labels([]), "no words of the user"),
-    "only user": (labels(agent=[]), "no word of SPEAKER_MAIN"),
+    "another label": (
+        {"labels": {"alignments": alignments()}, "agent_label": "B"},
+        "its labels are USER, SPEAKER_MAIN",
+    ),
     "too much text": ({"labels": {"text": "several words " * 40}}, "do not fit into 9.0 s"),
     "no turn": (labels(LONG_TURN, [["no", 4, 5]]) | {"seconds": 40.0}, "a whole turn of the user"),
 }
@@ -83,13 +101,18 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_named_and_the_rest_is_used(parts, tmp_path, capsys, case):
     how, sentence = BAD[case]
-    good = record(tmp_path, "good", {"alignments": alignments()})
-    assert prepare(parts, tmp_path, [good, record(tmp_path, "missing", **how)]) == 0
+    options = [f"--agent-label={how['agent_label']}"] if "agent_label" in how else []
+    how = {name: value for name, value in how.items() if name != "agent_label"}
+    good = {"alignments": [[w, [a, b], "B" if options else "USER"] for w, a, b in USER_WORDS]}
+    if not options:
+        good = {"alignments": alignments()}
+    lines = [record(tmp_path, "good", good), record(tmp_path, "missing", **how)]
+    assert prepare(parts, tmp_path, lines, *options) in (0, 2)
     told = capsys.readouterr()
-    used = [entry["source"] for entry in Pool(tmp_path / "prepared").entries]
-    assert used == ["good.wav"] and "1 skipped" in told.out
-    (line,) = left_out(told.err)
-    assert sentence in line and line.startswith("data.jsonl line 2: missing.wav: ")
+    found = [line for line in left_out(told.err) if "missing.wav" in line]
+    assert len(found) == 1 and sentence in found[0]
+    assert found[0].startswith("data.jsonl line 2: missing.wav: ")
+    assert "missing.wav" in rows_of(tmp_path / "prepared", "left_out")[-1]["why"]
 
 
 def test_broken_files_are_named(parts, tmp_path, capsys):
@@ -99,10 +122,13 @@ def test_broken_files_are_named(parts, tmp_path, capsys):
     (tmp_path / "b.json").write_text(json.dumps({"alignments": alignments()}))
     record(tmp_path, "c", {"alignments": alignments()})
     soundfile.write(tmp_path / "c.wav", np.zeros((9 * SAMPLE_RATE, 2)), SAMPLE_RATE)
+    record(tmp_path, "d", {"alignments": alignments()})
+    soundfile.write(tmp_path / "d.wav", np.zeros((0, 2)), SAMPLE_RATE)
     sentences = {
         '{"path": "a.wav"}': "a.json is not JSON",
         '{"path": "b.wav"}': "cannot be read as sound",
         '{"path": "c.wav"}': "no sound of the user",
+        '{"path": "d.wav"}': "no sound of the user",
         '{"path": "gone.wav"}': "no such file",
         "{": 'with a "path"',
         '{"duration": 3}': 'with a "path"',
@@ -112,7 +138,7 @@ def test_broken_files_are_named(parts, tmp_path, capsys):
     found = zip(left_out(told.err), sentences.values(), strict=True)
     for number, (line, sentence) in enumerate(found, 1):
         assert line.startswith(f"data.jsonl line {number}: ") and sentence in line
-    assert "6 skipped" in told.out and not (tmp_path / "prepared" / "READY").exists()
+    assert "7 skipped" in told.out and not (tmp_path / "prepared" / "READY").exists()
 
 
 def test_a_finished_folder_is_not_overwritten(parts, tmp_path):
@@ -122,6 +148,22 @@ def test_a_finished_folder_is_not_overwritten(parts, tmp_path):
     with pytest.raises(SystemExit):
         prepare(parts, tmp_path, [line, line])
     assert (tmp_path / "prepared" / "index.jsonl").read_text() == before
+
+
+def test_a_killed_preparation_goes_on(parts, tmp_path, capsys):
+    """Its index ends within a line; nothing is there twice."""
+    lines = [record(tmp_path, name, {"alignments": alignments()}) for name in "abc"]
+    assert prepare(parts, tmp_path, ["{", *lines[:2]]) == 0
+    prepared = tmp_path / "prepared"
+    (prepared / "READY").unlink()
+    index = (prepared / "index.jsonl").read_bytes()
+    (prepared / "index.jsonl").write_bytes(index[:-40])
+    capsys.readouterr()
+    assert prepare(parts, tmp_path, ["{", *lines]) == 0
+    pool = Pool(prepared)
+    assert [entry["source"] for entry in pool.entries] == ["a.wav", "b.wav", "c.wav"]
+    assert len(pool.audio) == sum(entry["samples"] for entry in pool.entries)
+    assert "3 conversations" in capsys.readouterr().out
 
 
 def words_of(told: list) -> list[str]:
@@ -154,3 +196,79 @@ def test_missing_times_come_from_the_aligner(parts, tmp_path):
     for words in (by_turns["agent"], by_text["words"]):
         for (_, _, before), (_, start, end) in zip(words, words[1:], strict=False):
             assert before <= start <= end <= 9.0
+
+
+def test_lists_are_read_as_people_have_them(parts, tmp_path):
+    """A byte-order mark, gz, a folder, and names of other code points."""
+    for name in ("a", "b"):
+        record(tmp_path, name, {"alignments": alignments()})
+    told = (tmp_path / "a.json").read_text()
+    (tmp_path / "a.json").write_text(told, encoding="utf-8-sig")
+    composed = unicodedata.normalize("NFC", "café")
+    record(tmp_path, unicodedata.normalize("NFD", "café"), {"alignments": alignments()})
+    lines = [json.dumps({"path": f"{name}.wav"}) for name in ("a", "b", composed)]
+    content = "\n".join(lines).encode("utf-8-sig")
+    (tmp_path / "data.jsonl.gz").write_bytes(gzip.compress(content))
+    assert prepare(parts, tmp_path, [], data=tmp_path / "data.jsonl.gz") == 0
+    assert set(splits(tmp_path)) == {"a.wav", "b.wav", f"{composed}.wav"}
+    (tmp_path / "data.jsonl.gz").unlink()
+    (tmp_path / "data.jsonl").unlink(missing_ok=True)
+    assert prepare(parts, tmp_path, [], data=tmp_path, out=tmp_path / "again") == 0
+    assert len(Pool(tmp_path / "again").entries) == 3
+
+
+ENTRIES = {
+    "out of order": [alignments()[1], alignments()[0], *alignments()[2:]],
+    "20 ms too soon": [
+        ["hi", [0.5, 1.02], "USER"],
+        ["you", [1.0, 1.6], "USER"],
+        *alignments()[2:],
+    ],
+    "an end before its start": [["hi", [0.9, 0.5], "USER"], *alignments()[1:]],
+    "one beyond the end": [*alignments(), ["late", [9.4, 9.8], "USER"]],
+    "a null text": [*alignments(), [None, [3.7, 3.8], "USER"]],
+    "objects": [
+        {"word": word, "start": times[0], "end": times[1], "speaker": speaker}
+        for word, times, speaker in alignments()
+    ],
+}
+
+
+@pytest.mark.parametrize("case", ENTRIES)
+def test_one_bad_word_does_not_cost_the_conversation(parts, tmp_path, case):
+    assert prepare(parts, tmp_path, [record(tmp_path, "a", {"alignments": ENTRIES[case]})]) == 0
+    (entry,) = Pool(tmp_path / "prepared").entries
+    assert words_of(entry["words"]) == ["hi", "you", "and", "now"]
+    assert words_of(entry["agent"]) == words_of(AGENT_WORDS)
+    assert all(start < end <= 9.0 for _, start, end in entry["words"])
+    starts = [start for _, start, _ in entry["words"]]
+    assert starts == sorted(starts)
+
+
+def test_a_diarizers_labels_belong_to_the_side_they_sound_on(parts, tmp_path):
+    names = {"USER": "SPEAKER_01", "SPEAKER_MAIN": "SPEAKER_00"}
+    segments = [
+        {"text": word, "start": times[0], "end": times[1], "speaker": names[speaker]}
+        for word, times, speaker in alignments()
+    ]
+    assert prepare(parts, tmp_path, [record(tmp_path, "a", {"segments": segments})]) == 0
+    (entry,) = Pool(tmp_path / "prepared").entries
+    assert entry["words"] == USER_WORDS and entry["agent"] == AGENT_WORDS
+
+
+def test_a_transcript_of_lines_is_read(parts, tmp_path):
+    line = record(tmp_path, "a", None)
+    said = "[00:00.5 - 00:01.6] User: hi you\nAGENT: Hello.\n  Good day.\nUser: and now\n"
+    (tmp_path / "a.txt").write_text(said)
+    assert prepare(parts, tmp_path, [line]) == 0
+    (entry,) = Pool(tmp_path / "prepared").entries
+    assert words_of(entry["words"]) == ["hi", "you", "and", "now"]
+    assert words_of(entry["agent"]) == ["Hello.", "Good", "day."]
+
+
+def test_text_that_does_not_fit_is_left_out(parts, tmp_path, capsys):
+    """The random encoder gives every phone about -3.8 nats, whatever is said."""
+    line = record(tmp_path, "a", {"alignments": alignments()})
+    assert prepare(parts, tmp_path, [line], "--min-fit=-1") == 2
+    (said,) = left_out(capsys.readouterr().err)
+    assert "the agent's words do not fit what is said in the left channel" in said

@@ -31,8 +31,8 @@ class RunBar:
             bar_format=form,
             file=sys.stderr,
             mininterval=seconds_between(),
-            postfix="loading is done, the first step is under way",
         )
+        self.bar.set_postfix_str("measuring before the first step")
         self.first_done = done
         self.begun = time.monotonic()
         self.loss: float | None = None

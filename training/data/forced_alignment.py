@@ -77,6 +77,18 @@ def stream_log_probs(encoder: Encoder, wave: np.ndarray) -> Tensor:
     return log_probs[0]
 
 
+def fit(log_probs: Tensor, text: str) -> float:
+    """How well a text fits log-probabilities [T, 1 + phones]: nats a phone; -inf: it is too long.
+
+    It is the mean, over the phones, of what the encoder gave each where it is put.
+    """
+    targets = phones(spoken_form(text))
+    frames = spike_frames(log_probs, targets) if targets else None
+    if frames is None:
+        return -float("inf")
+    return float(log_probs[frames, targets].mean())
+
+
 def forced_align(wave: np.ndarray, text: str, encoder: Encoder) -> list[list]:
     """When each word of a text is said in a wave float32 [N].
 

@@ -55,7 +55,7 @@ class PoolWriter:
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
         index = folder / "index.jsonl"
-        lines = index.read_text().splitlines() if index.exists() else []
+        lines = whole_lines(index) if index.exists() else []
         last = json.loads(lines[-1]) if lines else {"offset": 0, "samples": 0}
         self.count = len(lines)
         self.offset = last["offset"] + last["samples"]
@@ -63,7 +63,7 @@ class PoolWriter:
         self.files = ExitStack()
         self.audio = self.files.enter_context(open(folder / "audio.i16", "ab"))
         self.audio.truncate(2 * self.offset)
-        self.index = self.files.enter_context(open(index, "a"))
+        self.index = self.files.enter_context(open(index, "a", encoding="utf-8"))
         self.controls = None
 
     def __enter__(self) -> "PoolWriter":
@@ -84,6 +84,16 @@ class PoolWriter:
         self.index.write(json.dumps(entry) + "\n")
         self.offset += len(samples)
 
+    def append_blocks(self, text: str, blocks: Iterable[np.ndarray], fields: dict) -> None:
+        """As `append`, of a wave that comes in parts, int16 [N] each."""
+        samples = 0
+        for block in blocks:
+            self.audio.write(block.astype("<i2").tobytes())
+            samples += len(block)
+        entry = {"offset": self.offset, "samples": samples, "text": text, **fields}
+        self.index.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        self.offset += samples
+
     def append_controls(self, rows: np.ndarray) -> None:
         """rows float16 [frames, numbers] of the utterance that begins at `offset`."""
         if self.controls is None:
@@ -96,6 +106,16 @@ class PoolWriter:
         """Write down what is buffered, sound before the lines that name it."""
         self.audio.flush()
         self.index.flush()
+
+
+def whole_lines(index: Path) -> list[str]:
+    """The lines of an index; one that was being written when the program was killed is cut off."""
+    content = index.read_bytes()
+    end = content.rfind(b"\n") + 1
+    if end < len(content):
+        with open(index, "r+b") as file:
+            file.truncate(end)
+    return content[:end].decode("utf-8").splitlines()
 
 
 def write_pool(

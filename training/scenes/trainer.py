@@ -121,11 +121,11 @@ def train(trainer: Trainer, valid: SceneSource, patience: int = 0) -> bool:
     together = trainer.together
     progress = trainer.progress
     recent = []
-    if together.is_main_process and "before" not in progress:
-        progress["before"] = progress["after"] = validate(trainer.lm, valid)
     # All processes must ask how much is done: they agree on it.
     done = trainer.done()
     bar = RunBar(done) if together.is_main_process else None
+    if bar and "before" not in progress:
+        progress["before"] = progress["after"] = validate(trainer.lm, valid)
     with finishing_steps() as interruption:
         while done < 1 and not agreed(together, interruption.is_wanted):
             recent.append(trainer.step(done))

@@ -1,0 +1,19 @@
+"""The agent's ears, made of the options of `add_listening`."""
+
+import argparse
+
+from duplex.agent.loader import LoadOptions, load_second_pass
+from duplex.checkpoint import load_config, load_tensors
+from duplex.model.encoder import Encoder, EncoderConfig
+from duplex.model.lexicon import load_lexicon
+from duplex.training.conversations.conversation import Listener
+from duplex.training.conversations.hearing import Ears
+
+
+def load_listener(args: argparse.Namespace) -> Listener:
+    """The agent's ears. Raises WeightsError."""
+    encoder = Encoder(load_config(EncoderConfig, args.encoder)).eval()
+    encoder.load_state_dict(load_tensors(args.encoder))
+    whisper = load_second_pass(LoadOptions(second_pass=args.second_pass))
+    ears = Ears(load_lexicon(args.lexicon), whisper)
+    return Listener(encoder, ears, args.min_fit, args.agent_label)
