@@ -30,6 +30,18 @@ class Event:
 
 
 @dataclass
+class ToolCall:
+    """The agent wants a function called; its client tells the result, see AgentInterface."""
+
+    tick: int
+    call_id: str
+    name: str
+    # A JSON object.
+    arguments: str
+    kind: str = "tool"
+
+
+@dataclass
 class Lag:
     """Time went wrong since the last such notice: audio came late or too much, ticks were late.
 
@@ -342,6 +354,23 @@ class AgentInterface(Protocol):
 
         Nothing comes of it where the agent speaks by then.
         """
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether it can have functions called; any thread may ask."""
+
+    def set_tools(
+        self, slot: int, functions: list[dict], choice: str = "auto", notice: str = ""
+    ) -> None:
+        """Offer these functions from the next answer on, in place of those before.
+
+        functions: each with a name, a description and parameters, a JSON schema. choice: "auto",
+        "none", "required", or the name of the one that is to be called. A call is a ToolCall event;
+        until its result is there the agent listens. notice: what it says when that takes long.
+        """
+
+    def give_result(self, slot: int, call_id: str, result: str, is_answered: bool = True) -> None:
+        """The result of a call. is_answered: whether the agent may speak of it unasked."""
 
     def set_voice(self, slot: int, voice: str, speed: float) -> None:
         """Choose a voice of duplex.voices and its speaking rate, from the next word on."""

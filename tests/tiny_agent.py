@@ -107,6 +107,16 @@ class TinyAgent:
     def hint(self, slot: int, words: list[str]) -> None:
         self.calls.append(("hint", slot, words))
 
+    takes_tools = True
+
+    def set_tools(
+        self, slot: int, functions: list[dict], choice: str = "auto", notice: str = ""
+    ) -> None:
+        self.calls.append(("set_tools", slot, functions, choice, notice))
+
+    def give_result(self, slot: int, call_id: str, result: str, is_answered: bool = True) -> None:
+        self.calls.append(("give_result", slot, call_id, result, is_answered))
+
     def end_turn(self, slot: int) -> None:
         self.calls.append(("end_turn", slot))
         self.states[slot].request = "end"

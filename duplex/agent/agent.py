@@ -29,7 +29,7 @@ from duplex.agent.speculation import Speculation, SpeculationCounts
 from duplex.agent.turn_policy import TurnPolicy, symbol_budget
 from duplex.audio import TICK_SAMPLES
 from duplex.events import Event, TurnTaking
-from duplex.mind.thinker import Thinker
+from duplex.mind.thinker import Thinker, Tools
 from duplex.model import kv_cache
 from duplex.model.parts import Parts
 from duplex.model.tokens import (
@@ -129,7 +129,7 @@ class Agent:
         self._read_again(active, power, events)
         if self.dictation is not None:
             for slot in active:
-                isolate_fault(events[slot], self.dictation.step, self.sessions[slot])
+                isolate_fault(events[slot], self.dictation.step, self.sessions[slot], events[slot])
 
         for slot in active:
             isolate_fault(events[slot], self._read_instructions, slot)
@@ -439,6 +439,32 @@ class Agent:
     def max_instruction_tokens(self) -> int:
         """Pieces of words that instructions may have, beside the marks around them."""
         return self.config.prompt_cells - len(self._system_turn(""))
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether functions can be called: its own LM calls none, a large mind does."""
+        return self.dictation is not None
+
+    def set_tools(
+        self, slot: int, functions: list[dict], choice: str = "auto", notice: str = ""
+    ) -> None:
+        """Offer functions to the large mind; notice: said when one of them takes long.
+
+        Raises ValueError where there is no large mind.
+        """
+        if self.dictation is None:
+            raise ValueError("this agent calls no functions; that takes a larger mind")
+        tools = Tools(tuple(functions), choice)
+        self.dictation.set_tools(self.sessions[slot], tools, notice)
+
+    def give_result(self, slot: int, call_id: str, result: str, is_answered: bool = True) -> None:
+        """The result of a call; is_answered: whether the agent may speak of it unasked.
+
+        Raises ValueError where there is no large mind.
+        """
+        if self.dictation is None:
+            raise ValueError("this agent has called nothing")
+        self.dictation.give_result(self.sessions[slot], call_id, result, is_answered)
 
     def take_turns(self, slot: int, wanted: TurnTaking) -> None:
         """Take turns in this session as its client wants it, from the next decision on."""

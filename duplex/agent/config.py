@@ -52,6 +52,10 @@ class MindConfig:
     max_stall_ticks: int = 50  # without a word in mid-answer, then the turn ends
     thought_ticks: int = 4  # that an answer takes where there is no clock
     max_history_chars: int = 12_000  # of the conversation, without the instructions
+    notice_ticks: int = 19  # that a function may take before the user is told to wait
+    max_call_ticks: int = 375  # that it may take at most
+    max_result_chars: int = 4_000  # of its result that are read
+    max_call_rounds: int = 4  # of calls after one another, between two turns of the user
 
 
 @dataclass(frozen=True)

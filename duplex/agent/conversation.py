@@ -3,9 +3,12 @@
 from dataclasses import dataclass, field
 
 from duplex.agent.memory import Key
+from duplex.mind.thinker import Call, Message
 
 # Stands where the agent was interrupted.
 CUT = " …"
+# Stands for the result of a call that has none yet.
+PENDING = "not there yet"
 
 
 @dataclass
@@ -17,6 +20,9 @@ class Utterance:
     text: str
     # By which it can be forgotten, see memory.py.
     key: Key | None = None
+    # A call in it, and then its result.
+    call: Call | None = None
+    result: str | None = None
 
 
 @dataclass
@@ -33,37 +39,76 @@ class Conversation:
         """It was never said."""
         self.utterances = [said for said in self.utterances if said.key != key]
 
+    def add_call(self, call: Call) -> None:
+        """The assistant wants this called."""
+        self.utterances.append(Utterance("assistant", "", call=call))
+
+    def set_result(self, call_id: str, result: str) -> None:
+        """A call has a result, or why there is none.
+
+        Nobody reads it any more where it stands, once more was said: then it is a note at the end.
+        """
+        place = next(
+            (i for i, u in enumerate(self.utterances) if u.call and u.call.id == call_id), None
+        )
+        if place is None:
+            self.add("system", result)
+        elif all(later.call for later in self.utterances[place:]):
+            self.utterances[place].result = result
+        else:
+            name = self.utterances[place].call.name
+            self.add("system", f"The result of {name}, asked for before: {result}")
+
     def set_answer(self, text: str, is_cut: bool = False) -> None:
         """What the agent has really said in its last turn; is_cut: before it was interrupted."""
         for said in reversed(self.utterances):
-            if said.role == "assistant":
+            if said.role == "assistant" and said.call is None:
                 said.text = text.rstrip() + (CUT if is_cut and text.strip() else "")
                 return
 
     def answer(self) -> str:
         """What the agent said in its last turn, as far as it is known."""
-        return next((s.text for s in reversed(self.utterances) if s.role == "assistant"), "")
+        said = (u.text for u in reversed(self.utterances) if u.role == "assistant" and not u.call)
+        return next(said, "")
 
 
-def messages(
-    conversation: Conversation, max_chars: int, open_turn: str = ""
-) -> list[dict[str, str]]:
+def messages(conversation: Conversation, max_chars: int, open_turn: str = "") -> list[Message]:
     """The conversation for a chat model.
 
     The instructions stay; of the rest the oldest go until no more than max_chars are left, but the
     last message always stays. Neighbours of one side are one message. open_turn: what the user says
     now.
     """
-    said = [(u.role, u.text.strip()) for u in conversation.utterances if u.text.strip()]
+    said = [u for u in conversation.utterances if u.text.strip() or u.call]
     if open_turn.strip():
-        said.append(("user", open_turn.strip()))
-    first = said[:1] if said and said[0][0] == "system" else []
-    rest: list[dict[str, str]] = []
-    for role, text in said[len(first) :]:
-        if rest and rest[-1]["role"] == role:
+        said.append(Utterance("user", open_turn))
+    first = said[:1] if said and said[0].role == "system" else []
+    rest: list[Message] = []
+    for utterance in said[len(first) :]:
+        if utterance.call:
+            rest += _call_messages(utterance)
+            continue
+        role = utterance.role
+        text = utterance.text.strip()
+        if rest and rest[-1]["role"] == role and "tool_calls" not in rest[-1]:
             rest[-1] = {"role": role, "content": f"{rest[-1]['content']} {text}"}
         else:
             rest.append({"role": role, "content": text})
     while len(rest) > 1 and sum(len(message["content"]) for message in rest) > max_chars:
         del rest[0]
-    return [{"role": role, "content": text} for role, text in first] + rest
+        while len(rest) > 1 and rest[0]["role"] == "tool":
+            # Its call is gone.
+            del rest[0]
+    return [{"role": u.role, "content": u.text.strip()} for u in first] + rest
+
+
+def _call_messages(said: Utterance) -> list[Message]:
+    """A call and its result."""
+    call = said.call
+    function = {"name": call.name, "arguments": call.arguments}
+    calls = [{"id": call.id, "type": "function", "function": function}]
+    result = said.result or PENDING
+    return [
+        {"role": "assistant", "content": "", "tool_calls": calls},
+        {"role": "tool", "tool_call_id": call.id, "content": result},
+    ]

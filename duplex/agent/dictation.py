@@ -15,12 +15,13 @@ the turn ended with the same words. Otherwise it is thought anew.
 import logging
 from dataclasses import dataclass
 
-from duplex.agent import memory, pending_words, turn_sound
+from duplex.agent import memory, pending_words, tool_calls, turn_sound
 from duplex.agent.config import MindConfig
 from duplex.agent.conversation import messages
 from duplex.agent.session import Session
 from duplex.agent.wording import SPOKEN, complete_words, heard_words, speakable
-from duplex.mind.thinker import Message, Thinker
+from duplex.events import Event
+from duplex.mind.thinker import Message, Thinker, Tools
 from duplex.model import beam_search
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,26 @@ class Dictation:
         if not is_for_turn:
             mind.own_instructions = None
 
+    def set_tools(self, session: Session, tools: Tools, notice: str) -> None:
+        """These functions may be called from now on; notice: said when one of them takes long."""
+        session.mind.tools = tools
+        session.mind.notice = notice
+        self._read(session, messages(session.mind.conversation, self.config.max_history_chars))
+
+    def give_result(
+        self, session: Session, call_id: str, result: str, is_answered: bool = True
+    ) -> None:
+        """A call has a result; is_answered: whether the agent may speak of it when it has all."""
+        mind = session.mind
+        tool_calls.give_result(session, call_id, result, self.config)
+        if mind.is_notice and not session.grammar.agent_open:
+            self.drop(session)
+            session.answer_due = False
+        if is_answered and not mind.calls:
+            session.answer_due = True
+            if not (session.grammar.agent_open or session.grammar.user_open):
+                self.prepare(session)
+
     def write(self, session: Session, role: str, text: str, name: str | None) -> None:
         """The client put a text into the conversation."""
         key = None if name is None else ("text", name)
@@ -103,6 +124,7 @@ class Dictation:
 
     def end_user_turn(self, session: Session, is_for_agent: bool) -> None:
         """The user's turn is over."""
+        session.mind.call_rounds = 0
         if is_for_agent:
             key = memory.last(session.memory, "user")
             session.mind.conversation.add("user", self._heard(session), key)
@@ -148,10 +170,18 @@ class Dictation:
 
     # What is thought.
 
-    def step(self, session: Session) -> None:
-        """Before each tick's decisions: guess, take words that have come, or give up."""
+    def step(self, session: Session, events: list[Event]) -> None:
+        """Before each tick's decisions: guess, take words that have come, call, or give up."""
         mind = session.mind
         self._take_words(session)
+        if tool_calls.call(session, events):
+            self.drop(session)
+        for call_id in tool_calls.overdue(session, self.config):
+            self.give_result(session, call_id, tool_calls.LATE)
+        if thought := tool_calls.notice(session, self.config):
+            mind.thought = thought
+            mind.is_notice = True
+            session.answer_due = True
         if session.grammar.agent_open:
             if mind.is_dictating and not mind.tokens and not mind.is_complete:
                 self._end_stall(session)
@@ -171,7 +201,9 @@ class Dictation:
         if mind.has_given_up:
             # Nobody has said anything yet: a greeting needs no thought.
             return
-        if mind.thought is not None and mind.thought.messages == wanted:
+        if mind.is_notice:
+            return
+        if mind.thought is not None and mind.thought.answers(wanted, self._tools(session)):
             self.counts.hits += mind.is_guess
             self.counts.ticks_ahead += mind.is_guess * (session.tick - mind.asked_tick)
         else:
@@ -188,7 +220,7 @@ class Dictation:
         mind = session.mind
         if mind.thought is not None:
             mind.thought.cancel()
-            if mind.tokens or not mind.is_complete:
+            if mind.tokens or not mind.is_complete or mind.has_calls:
                 self.counts.dropped_pieces += mind.thought.pieces
         mind.thought = None
         mind.tokens = []
@@ -196,6 +228,8 @@ class Dictation:
         mind.is_complete = False
         mind.is_dictating = False
         mind.is_guess = False
+        mind.are_calls_told = False
+        mind.is_notice = False
         mind.waited_since = None
 
     def _end_turn(self, session: Session) -> None:
@@ -206,14 +240,17 @@ class Dictation:
             mind.conversation.utterances[0].text = mind.own_instructions
             mind.own_instructions = None
 
+    def _tools(self, session: Session) -> Tools:
+        return tool_calls.offered(session, self.config)
+
     def _read(self, session: Session, wanted: list[Message]) -> None:
         """Have the thinker know this beginning before it is asked, if it has nothing else to do."""
-        session.mind.reading = self.thinker.read(wanted)
+        session.mind.reading = self.thinker.read(wanted, self._tools(session))
         self.counts.readings += 1
 
     def _ask(self, session: Session, wanted: list[Message]) -> None:
         self.drop(session)
-        session.mind.thought = self.thinker.think(wanted)
+        session.mind.thought = self.thinker.think(wanted, self._tools(session))
         session.mind.asked_tick = session.tick
         self.counts.thoughts += 1
 
@@ -233,7 +270,8 @@ class Dictation:
         mind = session.mind
         heard = self._heard_and_pending(session)
         wanted = messages(mind.conversation, self.config.max_history_chars, open_turn=heard)
-        if mind.thought is not None and mind.thought.messages != wanted:
+        tools = self._tools(session)
+        if mind.thought is not None and not mind.thought.answers(wanted, tools):
             self.drop(session)
         if mind.thought is not None or not (heard and session.policy.answers_unasked):
             return
@@ -244,7 +282,9 @@ class Dictation:
             self._ask(session, wanted)
             mind.is_guess = True
             self.counts.guesses += 1
-        elif mind.reading is None or mind.reading.is_done and mind.reading.messages != wanted:
+        elif (
+            mind.reading is None or mind.reading.is_done and not mind.reading.answers(wanted, tools)
+        ):
             self._read(session, wanted)
 
     def _take_words(self, session: Session) -> None:

@@ -13,7 +13,7 @@ from duplex.agent.pending_words import PendingWords
 from duplex.agent.speech_activity import SpeechActivity
 from duplex.agent.turn_policy import LONG_AGO, NOBODY, Observation, TurnPolicy
 from duplex.echo import EchoCanceller
-from duplex.mind.thinker import Thought
+from duplex.mind.thinker import NO_TOOLS, Thought, Tools
 from duplex.model import beam_search
 from duplex.model.beam_search import BeamState
 from duplex.model.g2p import G2PState
@@ -223,11 +223,28 @@ class MindState:
     grown_tick: int = 0
     # Whether the duplex model is to answer by itself.
     has_given_up: bool = False
+    # Functions that may be called, and what is said when one of them takes long.
+    tools: Tools = NO_TOOLS
+    notice: str = ""
+    # Calls by id that have no result yet, and their ticks; how often it has called since the user
+    # spoke.
+    calls: dict[str, int] = field(default_factory=dict)
+    call_rounds: int = 0
+    # Whether the calls of the thought were told, and whether the thought is no answer but a notice.
+    are_calls_told: bool = False
+    is_notice: bool = False
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether the thought is complete and wants functions called that were not told yet."""
+        is_new = self.is_complete and not self.are_calls_told
+        return is_new and self.thought is not None and bool(self.thought.calls)
 
     @property
     def is_awaited(self) -> bool:
-        """Whether it thinks, and no word is there."""
-        return self.thought is not None and not self.tokens and not self.is_complete
+        """Whether it thinks, or wants functions called, and no word is there."""
+        is_going_on = not self.is_complete or self.has_calls
+        return self.thought is not None and not self.tokens and is_going_on
 
 
 @dataclass

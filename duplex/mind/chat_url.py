@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 from duplex.errors import MindError
-from duplex.mind.thinker import Message
+from duplex.mind.thinker import Call, Message, Tools
 
 # The environment variable with the key of such a server.
 KEY_VARIABLE = "DUPLEX_MIND_KEY"
@@ -41,17 +41,24 @@ class ChatURL:
             f"there, {how}, no sound"
         )
 
-    def read(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> None:
+    def read(self, messages: list[Message], tools: Tools, is_cancelled: Callable[[], bool]) -> None:
         """Nothing is sent before there is a question."""
 
-    def stream(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> Iterator[str]:
-        """Pieces of the answer as they come. Raises MindError, OSError."""
+    def stream(
+        self, messages: list[Message], tools: Tools, is_cancelled: Callable[[], bool]
+    ) -> Iterator[str | Call]:
+        """Pieces of the answer as they come, then the calls. Raises MindError, OSError."""
         body = {
             "model": self._find_model(),
             "messages": messages,
             "stream": True,
             "max_tokens": MAX_TOKENS,
         }
+        if tools.functions:
+            body["tools"] = [{"type": "function", "function": one} for one in tools.functions]
+            body["tool_choice"] = _choice(tools)
+        # By their index; they come in pieces.
+        calls: dict[int, dict[str, str]] = {}
         connection = self._connect()
         try:
             for line in self._ask(connection, "POST", "/chat/completions", body):
@@ -59,9 +66,11 @@ class ChatURL:
                     return
                 data = line.decode("utf-8", "replace").strip().removeprefix("data:").strip()
                 if data == "[DONE]":
-                    return
+                    break
                 if data.startswith("{"):
-                    yield from _pieces(json.loads(data))
+                    yield from _pieces(json.loads(data), calls)
+            for _, call in sorted(calls.items()):
+                yield Call(call["id"], call["name"], call["arguments"] or "{}")
         finally:
             connection.close()
 
@@ -96,11 +105,25 @@ class ChatURL:
         return response
 
 
-def _pieces(chunk: dict) -> Iterator[str]:
-    """The text in one object of the stream."""
+def _choice(tools: Tools) -> str | dict:
+    """As the API has it."""
+    if tools.choice in ("auto", "none", "required"):
+        return tools.choice
+    return {"type": "function", "function": {"name": tools.choice}}
+
+
+def _pieces(chunk: dict, calls: dict[int, dict[str, str]]) -> Iterator[str]:
+    """The text in one object of the stream; pieces of calls are added to those that there are."""
     if "error" in chunk:
         raise MindError(str(chunk["error"]))
     for choice in chunk.get("choices", [])[:1]:
-        text = (choice.get("delta") or {}).get("content")
-        if text:
-            yield text
+        delta = choice.get("delta") or {}
+        if delta.get("content"):
+            yield delta["content"]
+        for place, piece in enumerate(delta.get("tool_calls") or []):
+            index = piece.get("index", place)
+            call = calls.setdefault(index, {"id": f"call_{index}", "name": "", "arguments": ""})
+            call["id"] = piece.get("id") or call["id"]
+            function = piece.get("function") or {}
+            call["name"] += function.get("name") or ""
+            call["arguments"] += function.get("arguments") or ""

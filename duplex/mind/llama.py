@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from duplex.errors import MindError
-from duplex.mind.thinker import Message
+from duplex.mind.thinker import Call, Message, Tools
+from duplex.mind.tool_text import read_calls, with_tools
 
 # Positions of the conversation that the model can hold, its answer included.
 CONTEXT = 5120
@@ -43,11 +44,12 @@ class Llama:
         self.threads = threads
         self.server = None
 
-    def read(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> None:
+    def read(self, messages: list[Message], tools: Tools, is_cancelled: Callable[[], bool]) -> None:
         """Have the messages in the cache."""
         self._load()
         if messages:
-            wanted = request(messages, 0) | {"add_generation_prompt": False}
+            told = with_tools(messages, tools)
+            wanted = request(told, 0) | {"add_generation_prompt": False}
             self.server.handle_chat_completions(wanted, lambda chunk: is_cancelled())
 
     def _load(self) -> None:
@@ -71,9 +73,15 @@ class Llama:
                 params.hostnames = [f"{folder}/llama.sock"]
             self.server = self.llama.Server(params)
 
-    def stream(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> Iterator[str]:
-        """Pieces of the answer as they come. Raises MindError."""
+    def stream(
+        self, messages: list[Message], tools: Tools, is_cancelled: Callable[[], bool]
+    ) -> Iterator[str | Call]:
+        """Pieces of the answer as they come, and calls. Raises MindError."""
         self._load()
+        yield from read_calls(self._pieces(with_tools(messages, tools), is_cancelled), tools)
+
+    def _pieces(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> Iterator[str]:
+        """Pieces of the text that the model writes."""
         for chunk in self._chunks(messages, is_cancelled):
             if "choices" not in chunk:
                 raise MindError(str(chunk)[:300])

@@ -7,25 +7,52 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 log = logging.getLogger(__name__)
 
-# {"role": "system", "user" or "assistant", "content": text}, as chat models read them.
-Message = dict[str, str]
+# As the chat completions of OpenAI have them: {"role": "system", "user", "assistant" or "tool",
+# "content": text}, and with calls {"role": "assistant", "content": text, "tool_calls": [...]}.
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function that the model wants called."""
+
+    id: str
+    name: str
+    # A JSON object.
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Tools:
+    """Functions that may be called."""
+
+    # Each with `name`, `description` and `parameters`, a JSON schema.
+    functions: tuple[dict, ...] = ()
+    # "auto", "none", "required", or the name of the one that is to be called.
+    choice: str = "auto"
+
+
+NO_TOOLS = Tools()
 
 
 class Source(Protocol):
     """A text model."""
 
-    def read(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> None:
+    def read(self, messages: list[Message], tools: Tools, is_cancelled: Callable[[], bool]) -> None:
         """Read a conversation so far, where that makes its next answer come sooner.
 
         It may go on: in its last message, or with others. Stops soon once it `is_cancelled`.
         """
 
-    def stream(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> Iterator[str]:
-        """Pieces of the answer as they come; soon none any more once it `is_cancelled`.
+    def stream(
+        self, messages: list[Message], tools: Tools, is_cancelled: Callable[[], bool]
+    ) -> Iterator[str | Call]:
+        """Pieces of the answer as they come, and calls; soon none once it `is_cancelled`.
 
         Raises MindError, or what the model raises, where it cannot go on.
         """
@@ -34,10 +61,13 @@ class Source(Protocol):
 class Thought:
     """One answer in the making. One thread adds to it, another one reads it."""
 
-    def __init__(self, messages: list[Message]):
+    def __init__(self, messages: list[Message], tools: Tools):
         self.messages = messages
+        self.tools = tools
         # What was thought so far.
         self.text = ""
+        # Complete when it is done.
+        self.calls: list[Call] = []
         # Pieces in which it came: tokens of most models.
         self.pieces = 0
         # Why there is no more to come than there is, though it is not complete.
@@ -55,10 +85,17 @@ class Thought:
         """Whether nobody wants it any more."""
         return self._cancelled.is_set()
 
-    def add(self, piece: str) -> None:
-        """The next piece of the answer."""
-        self.text += piece
+    def add(self, piece: str | Call) -> None:
+        """The next piece of the answer, or a call."""
+        if isinstance(piece, Call):
+            self.calls.append(piece)
+        else:
+            self.text += piece
         self.pieces += 1
+
+    def answers(self, messages: list[Message], tools: Tools) -> bool:
+        """Whether it is the answer to this."""
+        return self.messages == messages and self.tools == tools
 
     def finish(self, error: str | None = None) -> None:
         """Nothing more will come; error: why, where the answer is not complete."""
@@ -84,18 +121,18 @@ class Thinker:
         # What is read and nobody waits for.
         self._readings: list[Thought] = []
 
-    def think(self, messages: list[Message]) -> Thought:
+    def think(self, messages: list[Message], tools: Tools = NO_TOOLS) -> Thought:
         """Begin to answer the last message; returns at once. What is only read makes way."""
         for reading in self._readings:
             reading.cancel()
         self._readings = []
-        thought = Thought(messages)
+        thought = Thought(messages, tools)
         self._pool.submit(self._think, thought)
         return thought
 
-    def read(self, messages: list[Message]) -> Thought:
+    def read(self, messages: list[Message], tools: Tools = NO_TOOLS) -> Thought:
         """Read a conversation before it is asked anything; returns at once, nothing is thought."""
-        reading = Thought(messages)
+        reading = Thought(messages, tools)
         self._readings = [other for other in self._readings if not other.is_done]
         self._readings.append(reading)
         self._pool.submit(self._read, reading)
@@ -113,7 +150,7 @@ class Thinker:
         error = None
         try:
             if not reading.is_cancelled:
-                self.source.read(reading.messages, lambda: reading.is_cancelled)
+                self.source.read(reading.messages, reading.tools, lambda: reading.is_cancelled)
         except Exception as failure:
             error = f"{type(failure).__name__}: {failure}"
             log.warning("the thinker cannot read: %s", error)
@@ -123,7 +160,8 @@ class Thinker:
         error = None
         try:
             if not thought.is_cancelled:
-                for piece in self.source.stream(thought.messages, lambda: thought.is_cancelled):
+                asked = thought.messages, thought.tools, lambda: thought.is_cancelled
+                for piece in self.source.stream(*asked):
                     if thought.is_cancelled:
                         break
                     thought.add(piece)

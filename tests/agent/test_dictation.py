@@ -10,7 +10,7 @@ from duplex.agent.conversation import CUT, Conversation, messages
 from duplex.agent.dictation import Dictation
 from duplex.agent.wording import complete_words, heard_words, speakable
 from duplex.events import Event, TurnTaking
-from duplex.mind.thinker import Thought
+from duplex.mind.thinker import Thought, Tools
 from duplex.model.tokens import AGENT, STOP, USER, USER_END
 from tests.agent.test_client_policy import kinds, run
 from tests.tiny_speech_agent import scripted_agent, text
@@ -19,26 +19,27 @@ MIND = MindConfig()
 
 
 class Mind:
-    """A thinker whose answers are given, each as (text, whether it is complete)."""
+    """A thinker whose answers are given, each as a text, or as texts and calls."""
 
-    def __init__(self, *answers: str, is_complete: bool = True, error: str | None = None):
+    def __init__(self, *answers: str | tuple, is_complete: bool = True, error: str | None = None):
         self.answers = list(answers)
         self.is_complete = is_complete
         self.error = error
         self.thoughts: list[Thought] = []
         self.readings: list[Thought] = []
 
-    def read(self, messages: list[dict]) -> Thought:
-        reading = Thought(messages)
+    def read(self, messages: list[dict], tools: Tools) -> Thought:
+        reading = Thought(messages, tools)
         reading.finish()
         self.readings.append(reading)
         return reading
 
-    def think(self, wanted: list[dict]) -> Thought:
-        thought = Thought(wanted)
+    def think(self, wanted: list[dict], tools: Tools) -> Thought:
+        thought = Thought(wanted, tools)
         self.thoughts.append(thought)
-        if self.answers:
-            thought.add(self.answers.pop(0))
+        answer = self.answers.pop(0) if self.answers else ()
+        for piece in (answer,) if isinstance(answer, str) else answer:
+            thought.add(piece)
         if self.is_complete:
             thought.finish(self.error)
         return thought

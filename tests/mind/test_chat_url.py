@@ -9,7 +9,7 @@ import pytest
 from duplex.errors import MindError
 from duplex.mind.chat_url import ChatURL
 from duplex.mind.load import load_thinker
-from duplex.mind.thinker import Thinker
+from duplex.mind.thinker import NO_TOOLS, Call, Thinker, Tools
 
 PATIENCE_S = 30
 MESSAGES = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hi"}]
@@ -29,6 +29,7 @@ class Server(BaseHTTPRequestHandler):
             return
         parts = [{"role": "assistant", "content": None}]
         parts += [{"content": word} for word in self.server.words]
+        parts += self.server.deltas
         lines = [json.dumps({"choices": [{"index": 0, "delta": part}]}) for part in parts]
         self.reply(200, "".join(f"data: {line}\n\n" for line in [*lines, "[DONE]"]))
 
@@ -45,6 +46,7 @@ class Server(BaseHTTPRequestHandler):
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
     server.asked = []
+    server.deltas = []
     server.words = ["Hel", "lo", " thère."]
     server.url = f"http://127.0.0.1:{server.server_port}/v1"
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
@@ -58,23 +60,25 @@ def never() -> bool:
 
 
 def test_words_are_streamed(server):
-    assert list(ChatURL(f"{server.url}#mine", "k").stream(MESSAGES, never)) == server.words
+    assert (
+        list(ChatURL(f"{server.url}#mine", "k").stream(MESSAGES, NO_TOOLS, never)) == server.words
+    )
     [(path, key, body)] = server.asked
     assert (path, key) == ("/v1/chat/completions", "Bearer k")
     assert body["messages"] == MESSAGES and body["stream"] and body["model"] == "mine"
 
 
 def test_first_model_is_taken_where_none_is_named_and_no_key_is_sent(server):
-    list(ChatURL(f"{server.url}/chat/completions", "").stream(MESSAGES, never))
+    list(ChatURL(f"{server.url}/chat/completions", "").stream(MESSAGES, NO_TOOLS, never))
     [(path, key, body)] = server.asked
     assert (path, key, body["model"]) == ("/v1/chat/completions", None, "first")
 
 
 def test_nothing_more_is_read_once_it_is_cancelled(server):
-    pieces = ChatURL(server.url).stream(MESSAGES, never)
+    pieces = ChatURL(server.url).stream(MESSAGES, NO_TOOLS, never)
     assert next(pieces) == server.words[0]
     pieces.close()
-    assert list(ChatURL(server.url).stream(MESSAGES, lambda: True)) == []
+    assert list(ChatURL(server.url).stream(MESSAGES, NO_TOOLS, lambda: True)) == []
 
 
 def test_a_refusal_is_one_sentence(server):
@@ -98,3 +102,23 @@ def test_names_of_minds():
         load_thinker("huge")
     with pytest.raises(MindError, match="no URL"):
         ChatURL("ftp://somewhere")
+
+
+def test_calls_come_in_pieces(server):
+    pieces = [
+        {"index": 0, "id": "c1", "function": {"name": "get_weather", "arguments": ""}},
+        {"index": 0, "function": {"arguments": '{"city": '}},
+        {"index": 1, "id": "c2", "function": {"name": "get_time", "arguments": ""}},
+        {"index": 0, "function": {"arguments": '"Oslo"}'}},
+    ]
+    server.deltas = [{"tool_calls": [piece]} for piece in pieces]
+    tools = Tools(({"name": "get_weather"}, {"name": "get_time"}), "get_weather")
+    found = list(ChatURL(f"{server.url}#mine").stream(MESSAGES, tools, never))
+    calls = [part for part in found if isinstance(part, Call)]
+    assert [(c.id, c.name, c.arguments) for c in calls] == [
+        ("c1", "get_weather", '{"city": "Oslo"}'),
+        ("c2", "get_time", "{}"),
+    ]
+    [(_, _, body)] = server.asked
+    assert [tool["function"]["name"] for tool in body["tools"]] == ["get_weather", "get_time"]
+    assert body["tool_choice"]["function"] == {"name": "get_weather"}

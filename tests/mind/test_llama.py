@@ -7,7 +7,7 @@ import pytest
 
 from duplex.errors import MindError
 from duplex.mind.llama import CONTEXT, MAX_TOKENS, Llama
-from duplex.mind.thinker import Thinker
+from duplex.mind.thinker import NO_TOOLS, Thinker
 
 PATIENCE_S = 30
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -62,9 +62,9 @@ def llama_of(server) -> Llama:
 def test_words_are_streamed_and_the_file_is_read_once():
     llama = llama_of(Server)
     before = Server.made
-    llama.read([], never)
+    llama.read([], NO_TOOLS, never)
     for _ in range(2):
-        assert list(llama.stream(MESSAGES, lambda: False)) == list(Server.pieces)
+        assert list(llama.stream(MESSAGES, NO_TOOLS, lambda: False)) == list(Server.pieces)
     assert Server.made == before + 1
     params = llama.server.params
     assert (params.model.path, params.n_ctx, params.cpuparams.n_threads) == (
@@ -78,27 +78,27 @@ def test_words_are_streamed_and_the_file_is_read_once():
 
 def test_a_beginning_is_read_without_an_answer():
     llama = llama_of(Server)
-    llama.read(MESSAGES, never)
+    llama.read(MESSAGES, NO_TOOLS, never)
     [asked] = llama.server.asked
     assert asked["max_tokens"] == 0 and not asked["add_generation_prompt"]
 
 
 def test_reading_is_broken_off():
     llama = llama_of(Server)
-    llama.read(MESSAGES, lambda: True)
+    llama.read(MESSAGES, NO_TOOLS, lambda: True)
     assert llama.server.given == 1 and llama.server.params.n_batch <= 16
 
 
 def test_nobody_can_connect_to_it():
     llama = llama_of(Server)
-    llama.read([], never)
+    llama.read([], NO_TOOLS, never)
     [socket] = llama.server.params.hostnames
     assert socket.endswith(".sock") and not Path(socket).parent.exists()
 
 
 def test_llama_stops_when_it_is_cancelled():
     llama = llama_of(Server)
-    assert list(llama.stream(MESSAGES, lambda: True)) == []
+    assert list(llama.stream(MESSAGES, NO_TOOLS, lambda: True)) == []
     assert llama.server.given == 1
 
 
@@ -106,4 +106,4 @@ def test_what_is_wrong_is_told():
     thought = Thinker(llama_of(Broken)).think(MESSAGES)
     assert thought.wait(PATIENCE_S) and "too long" in thought.error
     with pytest.raises(MindError):
-        list(llama_of(Broken).stream(MESSAGES, lambda: False))
+        list(llama_of(Broken).stream(MESSAGES, NO_TOOLS, lambda: False))

@@ -18,12 +18,12 @@ class Words:
         self.may_go_on = threading.Semaphore(0)
         self.was_cancelled = threading.Event()
 
-    def read(self, messages, is_cancelled):
+    def read(self, messages, tools, is_cancelled):
         self.beginning = messages
         while self.reads_slowly and not is_cancelled():
             time.sleep(0.001)
 
-    def stream(self, messages, is_cancelled):
+    def stream(self, messages, tools, is_cancelled):
         for word in self.words:
             assert self.may_go_on.acquire(timeout=PATIENCE_S)
             if is_cancelled():

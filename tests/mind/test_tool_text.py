@@ -1,0 +1,59 @@
+"""Calls in the text of models that write them in their own ways."""
+
+import json
+
+import pytest
+
+from duplex.mind.thinker import NO_TOOLS, Call, Tools
+from duplex.mind.tool_text import describe, read_calls, with_tools
+
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+TOOLS = Tools(({"name": "get_weather", "description": "the weather", "parameters": CITY},))
+BARE = '{"name": "get_weather", "arguments": {"city": "Oslo"}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (BARE, ""),
+        (f"```json\n{BARE}\n```", ""),
+        (f"<tool_call>\n{BARE}\n</tool_call>", ""),
+        ("{" + BARE + "}", ""),
+        (f"Let me look. {BARE}", "Let me look. "),
+    ],
+)
+def test_calls_are_found_however_they_are_written(text, words):
+    for size in (1, 4, len(text)):
+        pieces = [text[i : i + size] for i in range(0, len(text), size)]
+        found = list(read_calls(iter(pieces), TOOLS))
+        assert "".join(part for part in found if isinstance(part, str)) == words
+        [call] = [part for part in found if isinstance(part, Call)]
+        assert call.name == "get_weather" and json.loads(call.arguments) == {"city": "Oslo"}
+
+
+@pytest.mark.parametrize("text", ["It is cold. ", "a < b", 'The set {1, 2} and "name".', "`x`"])
+def test_what_is_no_call_is_said(text):
+    assert "".join(read_calls(iter(text), TOOLS)) == text
+    assert list(read_calls(iter([BARE]), NO_TOOLS)) == [BARE]
+
+
+def test_functions_are_described_behind_the_instructions():
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hi"}]
+    told = with_tools(messages, TOOLS)
+    assert told[1:] == messages[1:]
+    assert told[0]["content"].startswith("Be kind.")
+    assert "get_weather(city: string): the weather" in told[0]["content"]
+    assert with_tools(messages, NO_TOOLS) == messages
+    assert "Call get_weather" in describe(Tools(TOOLS.functions, "get_weather"))
+
+
+def test_calls_and_results_are_told_in_text():
+    function = {"name": "get_weather", "arguments": '{"city": "Oslo"}'}
+    calls = [{"id": "c", "type": "function", "function": function}]
+    messages = [
+        {"role": "assistant", "content": "", "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "c", "content": "cold"},
+    ]
+    call, result = with_tools(messages, NO_TOOLS)
+    assert call == {"role": "assistant", "content": BARE}
+    assert result["role"] == "user" and "cold" in result["content"]
