@@ -79,6 +79,8 @@ class LockstepSession:
             apply(voice, agent, 0)
         if start.hints:
             apply(Hint(start.hints), agent, 0)
+        if heed := start.heed():
+            apply(heed, agent, 0)
 
     async def push(self, samples: np.ndarray) -> None:
         """User audio of one whole tick, float32 [1920]."""

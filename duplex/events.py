@@ -16,8 +16,9 @@ from duplex.audio import TICK_S
 class Event:
     """Something the agent heard, decided or did.
 
-    Kinds: user_started, heard, corrected, user_ended, agent_started, said, spoken, agent_ended,
-    agent_stopped; the table in duplex/serving/native.py says what each of them carries.
+    Kinds: user_started, heard, corrected, user_ended, speaker_corrected, speaker_named,
+    speaker_enrolled, agent_started, said, spoken, agent_ended, agent_stopped; the table in
+    duplex/serving/native.py says what each of them carries.
     """
 
     kind: str
@@ -27,6 +28,10 @@ class Event:
     end_ms: int | None = None
     # Set in user_ended: "agent", or "other" when nobody waits for the agent's answer.
     to: str | None = None
+    # Whose voice it is, counted from 1; None while one voice alone was heard, or it is not known.
+    speaker: int | None = None
+    # Set in speaker_corrected: the number of the user's turn, counted from 0.
+    turn: int | None = None
 
 
 @dataclass
@@ -339,6 +344,19 @@ class AgentInterface(Protocol):
 
     def hint(self, slot: int, words: list[str]) -> None:
         """Favour these words, in place of those before, where the user's are recognised."""
+
+    def heed(self, slot: int, whom: str, print_text: str | None = None) -> None:
+        """Heed "anyone", the "first" who speaks, or the "enrolled" one alone.
+
+        What others say is written down; it neither interrupts nor is answered. print_text: of the
+        enrolled one, see duplex.voice_print; without it, of who enrolled in this session.
+        """
+
+    def enroll(self, slot: int) -> None:
+        """Take a voice print of who speaks in the next 5 s of speech; speaker_enrolled has it."""
+
+    def name_speaker(self, slot: int, speaker: int, name: str) -> None:
+        """Call a speaker of the session by a name."""
 
     def end_turn(self, slot: int) -> None:
         """End the user's turn once all that was said so far is heard."""

@@ -117,6 +117,15 @@ class TinyAgent:
     def give_result(self, slot: int, call_id: str, result: str, is_answered: bool = True) -> None:
         self.calls.append(("give_result", slot, call_id, result, is_answered))
 
+    def heed(self, slot: int, whom: str, print_text: str | None = None) -> None:
+        self.calls.append(("heed", slot, whom, print_text))
+
+    def enroll(self, slot: int) -> None:
+        self.calls.append(("enroll", slot))
+
+    def name_speaker(self, slot: int, speaker: int, name: str) -> None:
+        self.calls.append(("name_speaker", slot, speaker, name))
+
     def end_turn(self, slot: int) -> None:
         self.calls.append(("end_turn", slot))
         self.states[slot].request = "end"

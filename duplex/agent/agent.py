@@ -12,7 +12,8 @@ import time
 import numpy as np
 import torch
 
-from duplex.agent import forgetting, memory, turn_sound
+from duplex import voice_print
+from duplex.agent import forgetting, memory, people, turn_sound
 from duplex.agent import instructions as new_instructions
 from duplex.agent.client_policy import for_client
 from duplex.agent.config import AgentConfig
@@ -69,7 +70,7 @@ class Agent:
         self.sessions: dict[int, Session] = {}
         self.ticks = 0
         self.context = LMContext(parts.lm, slots, self.config.prompt_cells)
-        self.recognition = Recognition(parts, slots, self.policy)
+        self.recognition = Recognition(parts, slots, self.policy, self.config.speakers)
         self.response = Response(parts, slots, self.policy, self.config.codec_idle_ticks)
         self.rescoring = Rescoring(self.context, self.recognition, self.config.rescoring)
         self.second_pass = None
@@ -148,8 +149,16 @@ class Agent:
         sound = np.zeros_like(audio)
         if voice:
             sound = self.response.step(self.sessions, active, events)
+        for slot in active:
+            isolate_fault(events[slot], self._tell_speakers, self.sessions[slot], events[slot])
         self._finish_tick(active, prefilling, sound)
         return sound, events
+
+    def _tell_speakers(self, session: Session, events: list[Event]) -> None:
+        """Say in the tick's events whose voice it is."""
+        policy = self.config.speakers
+        people.mark(session.people, events, session.tick, policy)
+        events += people.finish_enrolling(session.people, session.tick, policy)
 
     def _read_again(self, active: list[int], power, events: list[list[Event]]) -> None:
         """Turns that may be over: Whisper reads them, or the LM chooses among the first readings.
@@ -471,6 +480,31 @@ class Agent:
         session = self.sessions[slot]
         session.policy = for_client(self.policy, wanted)
         session.client.speaks = wanted.speaks
+
+    def heed(self, slot: int, whom: str, print_text: str | None = None) -> None:
+        """Heed "anyone", the "first" who speaks, or the "enrolled" one alone.
+
+        print_text: the voice print of the enrolled one. Raises ValueError where it is none, or
+        nobody is enrolled.
+        """
+        voice = None
+        if self.parts.speaker is None and whom != "anyone":
+            raise ValueError("this agent does not tell voices apart, so it heeds anyone")
+        if print_text is not None:
+            voice = voice_print.decode(print_text)
+            if len(voice) != self.parts.speaker.config.vector:
+                raise ValueError("this voice print was made by another agent; enroll once more")
+        people.heed(self.sessions[slot].people, whom, voice, self.config.speakers)
+
+    def enroll(self, slot: int) -> None:
+        """Take a voice print of who speaks next; an event has it."""
+        if self.parts.speaker is None:
+            raise ValueError("this agent does not tell voices apart, so nobody can enroll")
+        people.enroll(self.sessions[slot].people)
+
+    def name_speaker(self, slot: int, speaker: int, name: str) -> None:
+        """Call a speaker of the session by a name. Raises ValueError where there is none such."""
+        people.give_name(self.sessions[slot].people, speaker, name)
 
     def stop(self, slot: int) -> None:
         """The client wants silence: the agent yields at its next decision, if it speaks."""

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from duplex.agent.speakers import SpeakerPolicy
+
 
 @dataclass(frozen=True)
 class RescoringConfig:
@@ -87,6 +89,7 @@ class AgentConfig:
         10  # of silence, after which the codec's decoder gives silence: it rests
     )
     max_call_positions: int = 40  # that a slot is fed in one call; a longer turn takes several
+    speakers: SpeakerPolicy = field(default_factory=SpeakerPolicy)
     rescoring: RescoringConfig = field(default_factory=RescoringConfig)
     second_pass: SecondPassConfig = field(default_factory=SecondPassConfig)
     mind: MindConfig = field(default_factory=MindConfig)

@@ -5,7 +5,7 @@ from functools import cache
 
 import torch
 
-from duplex.agent import memory, pending_words
+from duplex.agent import memory, pending_words, people
 from duplex.agent.config import AgentConfig
 from duplex.agent.dictation import Dictation
 from duplex.agent.faults import isolate_fault
@@ -237,12 +237,14 @@ class Decoder:
 
     def _end_user_turn(self, session: Session, is_for_agent: bool, events: list[Event]) -> None:
         positions = [position for position, _ in session.user.transcribed]
+        shown_text = session.user.shown_text
         memory.add(session.memory, memory.last(session.memory, "user"), positions)
         session.answer_due |= is_for_agent
         session.budget.draft_response = []
         if self.dictation is not None:
             self.dictation.end_user_turn(session, is_for_agent)
         self.recognition.end_turn(session.user, is_for_agent)
+        events += people.learn_name(session.people, shown_text, session.tick)
         to = "agent" if is_for_agent else "other"
         events.append(Event("user_ended", session.tick, to=to))
 
@@ -286,6 +288,8 @@ def favour(
     controls = scores[:FIRST_TEXT_ID]
     if choice.end_stops:
         controls[STOP] = torch.logaddexp(controls[STOP], controls[USER_END])
+    if choice.ends_aside:
+        controls[ASIDE] = torch.logaddexp(controls[ASIDE], controls[USER_END])
     controls += torch.tensor(added[:FIRST_TEXT_ID], dtype=scores.dtype)
     controls.masked_fill_(~controls_mask(choice.controls), float("-inf"))
     if added[PENDING_TEXT]:

@@ -5,9 +5,10 @@ import logging
 import numpy as np
 import torch
 
-from duplex.agent import pending_words, speech_activity, turn_sound
+from duplex.agent import pending_words, people, speech_activity, turn_sound
 from duplex.agent.faults import isolate_fault
 from duplex.agent.session import Session, UserTurn, audible_words
+from duplex.agent.speakers import SpeakerPolicy
 from duplex.agent.turn_policy import TurnPolicy
 from duplex.echo import EchoCanceller
 from duplex.errors import EchoUnavailable
@@ -22,13 +23,23 @@ Pieces = list[tuple[int, float]]  # tokens of committed words, each with its con
 
 
 class Recognition:
-    """Echo canceller, log-mel features, encoder and beam search of all slots."""
+    """Echo canceller, log-mel features, encoder, beam search and speaker head of all slots."""
 
-    def __init__(self, parts: Parts, slots: int, policy: TurnPolicy):
+    def __init__(
+        self,
+        parts: Parts,
+        slots: int,
+        policy: TurnPolicy,
+        speaker_policy: SpeakerPolicy | None = None,
+    ):
         self.encoder = parts.encoder
         self.lexicon = parts.lexicon
         self.tokenizer = parts.tokenizer
         self.policy = policy
+        self.speaker_head = parts.speaker
+        self.speaker_policy = speaker_policy or SpeakerPolicy()
+        if self.speaker_head is not None:
+            self.speaker_state = self.speaker_head.initial_state(slots)
         self.feature_state = features.initial_state(slots)
         self.encoder_state = self.encoder.initial_state(slots)
 
@@ -36,6 +47,8 @@ class Recognition:
         """The slot has heard nothing."""
         self.feature_state.reset([slot])
         self.encoder_state.reset([slot])
+        if self.speaker_head is not None:
+            self.speaker_state.reset([slot])
 
     def cancel_echo(
         self, audio: np.ndarray, sessions: dict[int, Session], active: list[int]
@@ -65,6 +78,10 @@ class Recognition:
         for slot, session in sessions.items():
             inputs = session, log_probs[slot], levels_db[slot]
             recognised[slot] = isolate_fault(events[slot], self.recognise, *inputs) or []
+        if self.speaker_head is not None:
+            voices = self.hear_voices()
+            for slot, session in sessions.items():
+                isolate_fault(events[slot], self.know_speaker, session, voices[slot])
         return vectors[:, 0], recognised, power
 
     def features(self, sound: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,6 +109,24 @@ class Recognition:
         pending_words.push_words(user.pending, session.tick, pieces, self.policy)
         speech_activity.update_levels(user.activity, level_db, self.policy)
         return pieces
+
+    def hear_voices(self) -> np.ndarray:
+        """The speaker head's vectors of the tick that the encoder has just heard [B, V]."""
+        early = self.encoder_state.early.float().cpu()
+        vectors, self.speaker_state = self.speaker_head.step(early, self.speaker_state)
+        return vectors[:, 0].numpy()
+
+    def know_speaker(self, session: Session, voice: np.ndarray) -> None:
+        """Take in a tick of whoever speaks: voice [V].
+
+        While the agent can be heard, its voice may come back: then only who is near is somebody,
+        or who says words that are not the agent's.
+        """
+        activity = session.user.activity
+        has_words = session.grammar.user_open or bool(session.user.pending.tokens)
+        may_be_echo = bool(audible_words(session, self.policy)) and not has_words
+        is_speech = activity.silence_ticks == 0 and (activity.near_ticks > 0 or not may_be_echo)
+        people.hear(session.people, voice, is_speech, has_words, self.speaker_policy)
 
     def decode(self, beam: BeamState, log_probs: np.ndarray) -> list[tuple[str, float]]:
         """Words that are committed by a tick's frames [4, 1 + phones], each with its confidence."""

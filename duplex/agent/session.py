@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 import torch
 
 from duplex import voices
-from duplex.agent import pending_words, speech_activity
+from duplex.agent import pending_words, people, speech_activity
 from duplex.agent.conversation import Conversation
 from duplex.agent.memory import Memory
 from duplex.agent.pending_words import PendingWords
+from duplex.agent.people import People
 from duplex.agent.speech_activity import SpeechActivity
 from duplex.agent.turn_policy import LONG_AGO, NOBODY, Observation, TurnPolicy
 from duplex.echo import EchoCanceller
@@ -267,6 +268,7 @@ class Session:
     answer_due: bool = False
     inputs: InputQueue = field(default_factory=InputQueue)
     user: UserTurn = field(default_factory=UserTurn)
+    people: People = field(default_factory=People)
     reply: AgentTurn = field(default_factory=AgentTurn)
     memory: Memory = field(default_factory=Memory)
     instructions: Instructions = field(default_factory=Instructions)
@@ -294,6 +296,8 @@ def observe(session: Session, queued_s: float, policy: TurnPolicy) -> Observatio
         near_ticks=activity.near_ticks,
         far_ticks=activity.far_ticks,
         is_far=speech_activity.is_far(activity, policy),
+        is_unheeded=people.is_unheeded(session.people),
+        awaits_speaker=people.awaits_speaker(session.people),
         ticks_since_user_token=session.tick - session.user.last_token_tick,
         transcribed_words=session.user.word_count,
         max_confidence=session.user.pending.max_confidence or 0.0,

@@ -134,6 +134,10 @@ class Observation:
     far_ticks: int = 0  # in a row of nobody so loud
     is_far: bool = False  # who spoke last is farther away than the user was
 
+    # Whose voice it is, if one alone is heeded.
+    is_unheeded: bool = False  # this turn is somebody else's
+    awaits_speaker: bool = False  # who speaks is not known yet
+
     # What was recognised.
     ticks_since_user_token: int = 0
     transcribed_words: int = 0  # of the user's open turn
@@ -166,6 +170,7 @@ class Allowed(NamedTuple):
     controls: int
     text: Text
     end_stops: bool = False  # <stop> is chosen by the scores of <stop> and </user> together
+    ends_aside: bool = False  # <aside> is chosen by the scores of <aside> and </user> together
 
     def has(self, symbol: int) -> bool:
         """Whether a control symbol is among them."""
@@ -205,7 +210,7 @@ def grammatical(seen: Observation, policy: TurnPolicy) -> Allowed:
 
 def allowed(seen: Observation, policy: TurnPolicy) -> Allowed:
     """What the agent may say next of its own accord."""
-    controls, text, _ = grammatical(seen, policy)
+    controls, text, *_ = grammatical(seen, policy)
     if (
         seen.stream == AGENT
         and seen.agent_tokens >= max_tokens(seen, policy)
@@ -214,7 +219,7 @@ def allowed(seen: Observation, policy: TurnPolicy) -> Allowed:
         return Allowed(bits(END), Text.NONE)  # a small model may never find the end of its turn
     if is_idle_turn(seen, policy) and controls & bits(END):
         return Allowed(bits(END), Text.NONE)
-    if not (seen.user_open and policy.yields):
+    if not (seen.user_open and policy.yields) or seen.is_unheeded or seen.awaits_speaker:
         controls &= ~bits(STOP)  # there is nobody to yield to
     if not (seen.agent_open or policy.answers_unasked):
         controls &= ~bits(AGENT)
@@ -238,12 +243,15 @@ def allowed(seen: Observation, policy: TurnPolicy) -> Allowed:
         text = Text.NONE
     if seen.max_confidence < min_answer_confidence(seen, policy):
         controls &= ~bits(USER_END)  # it may have been no speech at all
+    ends_aside = seen.is_unheeded and bool(controls & bits(USER_END))
+    if seen.is_unheeded:
+        controls &= ~bits(USER_END)  # it was for the agent, perhaps, but not by whom it heeds
 
     # What is said to the agent while it speaks interrupts it: <stop> takes the place of </user>.
     end_stops = seen.agent_open and policy.yields and bool(controls & bits(USER_END))
     if end_stops:
         controls = controls & ~bits(USER_END) | bits(STOP)
-    return Allowed(controls, text, end_stops)
+    return Allowed(controls, text, end_stops, ends_aside)
 
 
 def max_tokens(seen: Observation, policy: TurnPolicy) -> int:
@@ -353,8 +361,11 @@ def pause_voice(seen: Observation, policy: TurnPolicy) -> bool:
     """Whether the voice waits in this tick, since somebody near talks over it.
 
     Words are recognised late, so the LM cannot decide sooner whether to yield. The voice waits once
-    a turn, and goes on when nobody near speaks any more and no word is left to be recognised.
+    a turn, and goes on when nobody near speaks any more and no word is left to be recognised. Where
+    one person alone is heeded it waits for nobody else.
     """
+    if seen.is_unheeded or seen.awaits_speaker:
+        return False
     if not seen.is_paused:
         may_pause = seen.paused_ticks < min(1, policy.max_voice_pause_ticks)
         return may_pause and seen.is_speaking and seen.near_ticks >= policy.near_onset_ticks

@@ -93,13 +93,15 @@ def attend(i, qkv, state, bias, mixed):
 
 @njit(**OPTIONS)
 def tick(mel, state, weights):
-    """See Encoder.tick. Returns frames [B, T, C] and the new tails."""
+    """See Encoder.tick. Returns frames [B, T, C], `early` [B, T, 2C] and the new tails."""
     layers, slots, heads, _, head_width = state.keys.shape
     mel = np.concatenate((state.mel_tail, mel), 1)
     middle = np.concatenate((state.conv_tail, convolve(mel, layer(weights.conv1, 0), 1)), 1)
     frames = convolve(middle, layer(weights.conv2, 0), 2) + weights.offset
     count, width = frames.shape[1], frames.shape[2]
     x = frames.reshape(slots * count, width)
+    early = np.empty((len(x), 2 * width), np.float32)
+    early[:, :width] = x
     normed = np.empty_like(x)
     mixed = np.empty((len(x), heads, head_width), np.float32)
     qkv_space = workspace(len(x), layer(weights.qkv, 0))
@@ -118,9 +120,12 @@ def tick(mel, state, weights):
         gelu(up_space.y)
         int8_matmul_into(up_space.y, layer(weights.down, i), down_space)
         x += down_space.y
+        if i == 0:
+            early[:, width:] = x
+    early = early.reshape(slots, count, 2 * width)
     next_mel_tail = mel[:, -state.mel_tail.shape[1] :].copy()
     next_conv_tail = middle[:, -state.conv_tail.shape[1] :].copy()
-    return x.reshape(frames.shape), next_mel_tail, next_conv_tail
+    return x.reshape(frames.shape), early, next_mel_tail, next_conv_tail
 
 
 class CompiledEncoder:
@@ -144,7 +149,7 @@ class CompiledEncoder:
         )
         ring = state.keys.numpy(), state.values.numpy(), state.filled.numpy(), state.cursor
         found = tick(mel, RingState(*tails, *ring), self.weights)
-        x, state.mel_tail, state.conv_tail = (torch.from_numpy(array) for array in found)
+        x, state.early, state.mel_tail, state.conv_tail = map(torch.from_numpy, found)
         return x
 
 

@@ -74,6 +74,9 @@ class EncoderState:
     values: torch.Tensor  # like keys
     filled: torch.Tensor  # [B] frames so far, at most `window`
     cursor: int  # place in the ring of the next frame, the same for all slots
+    # [B, 4, 2C] of the last tick: the frames after the convolutions, and after the first block.
+    # They still know whose voice it is.
+    early: torch.Tensor
 
     def reset(self, slots: list[int]) -> None:
         """Put these slots back to the beginning. Old keys stay in the ring and are hidden."""
@@ -171,6 +174,7 @@ class Encoder(nn.Module):
             values=weight.new_zeros(shape),
             filled=torch.zeros(batch, dtype=torch.long, device=weight.device),
             cursor=0,
+            early=weight.new_zeros(batch, ENCODER_FRAMES_PER_TICK, 2 * config.width),
         )
 
     def forward(self, mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -188,6 +192,14 @@ class Encoder(nn.Module):
             x = block.attend(x, *block.project(x), block.clip_bias(x.shape[1]))
         return self._stack(x)
 
+    def early_clip(self, mel: torch.Tensor) -> torch.Tensor:
+        """Whole clips: mel [B, 8n, 80] -> `early` of all their ticks [B, 4n, 2C]."""
+        check_whole_ticks(mel)
+        start = self.initial_state(mel.shape[0], ring=0)
+        x, _, _ = self._convolve(start.mel_tail, mel, start.conv_tail)
+        block = self.blocks[0]
+        return torch.cat([x, block.attend(x, *block.project(x), block.clip_bias(x.shape[1]))], -1)
+
     def step(self, mel: torch.Tensor, state: EncoderState):
         """mel [B, 8n, 80] -> (features [B, n, 4C], CTC log-probabilities [B, 4n, 1 + phones]) and
         the state, which is changed in place."""
@@ -196,7 +208,7 @@ class Encoder(nn.Module):
     def tick(self, mel: torch.Tensor, state: EncoderState) -> torch.Tensor:
         """The sums of one tick: mel [B, 8, 80] -> frames [B, 4, C] before the last norm.
 
-        Tails, keys and values of the state change; `advance` moves it on.
+        Tails, keys, values and `early` of the state change; `advance` moves it on.
         """
         config, device = self.config, mel.device
         cursor = torch.tensor(state.cursor, device=device)
@@ -210,12 +222,15 @@ class Encoder(nn.Module):
         hidden = distance >= reach[..., None]
         # The ring is whole ticks, so a tick's frames never go round its end.
         here = cursor + row
+        early = [x]
         for i, block in enumerate(self.blocks):
             q, k, v = block.project(x)
             keys, values = state.keys[i], state.values[i]
             keys.index_copy_(2, here, k)
             values.index_copy_(2, here, v)
             x = block.attend(x, q, keys, values, block.ring_bias(distance, hidden))
+            early.append(x)
+        state.early = torch.cat(early[:2], -1)
         return x
 
     def heads(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

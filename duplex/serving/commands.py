@@ -34,6 +34,14 @@ class Start:
     rate: int = SAMPLE_RATE
     # Words that the user may well say.
     hints: tuple[str, ...] = ()
+    # Whom the agent heeds: "anyone", the "first" who speaks, or the "enrolled" one, whose voice
+    # print it is.
+    heeds: str = "anyone"
+    voice_print: str | None = None
+
+    def heed(self) -> "Heed | None":
+        """Who is heeded from the beginning; None where it is anyone."""
+        return None if self.heeds == "anyone" else Heed(self.heeds, self.voice_print)
 
     def set_voice(self) -> "SetVoice | None":
         """The voice that is wanted from the beginning; None where it is the usual one."""
@@ -114,6 +122,27 @@ class Forget:
 
 
 @dataclass(frozen=True)
+class Heed:
+    """Heed "anyone", the "first" who speaks, or the "enrolled" one, whose voice print it may be."""
+
+    whom: str
+    voice_print: str | None = None
+
+
+@dataclass(frozen=True)
+class Enroll:
+    """A voice print of who speaks next is wanted."""
+
+
+@dataclass(frozen=True)
+class NameSpeaker:
+    """A speaker of the session has this name."""
+
+    speaker: int
+    name: str
+
+
+@dataclass(frozen=True)
 class EndTurn:
     """The user's turn is over once all that was said is heard."""
 
@@ -169,6 +198,9 @@ AgentCommand = (
     | TakeTurns
     | Hint
     | Forget
+    | Heed
+    | Enroll
+    | NameSpeaker
     | EndTurn
     | AbandonTurn
     | SetPlaybackPosition
@@ -205,6 +237,12 @@ def apply(command: AgentCommand, agent: AgentInterface, slot: int) -> None:
             agent.take_turns(slot, wanted)
         case Hint(words):
             agent.hint(slot, list(words))
+        case Heed(whom, print_text):
+            agent.heed(slot, whom, print_text)
+        case Enroll():
+            agent.enroll(slot)
+        case NameSpeaker(speaker, name):
+            agent.name_speaker(slot, speaker, name)
         case EndTurn():
             agent.end_turn(slot)
         case AbandonTurn():

@@ -46,6 +46,7 @@ from duplex.serving.clock import Beat, WallClock
 from duplex.serving.commands import (
     AgentCommand,
     Configure,
+    Heed,
     Hint,
     SetVoice,
     Start,
@@ -384,6 +385,8 @@ class Engine:
             session.turns = command
         elif isinstance(command, Hint):
             session.hint = command
+        elif isinstance(command, Heed):
+            session.heed = command
         elif isinstance(command, Write):
             session.has_begun = True
 
@@ -400,7 +403,7 @@ class Engine:
             self._open_slot(slot, session, gradually)
             raise
         finally:
-            for chosen in (session.voice, session.turns, session.hint):
+            for chosen in (session.voice, session.turns, session.hint, session.heed):
                 if chosen:
                     apply(chosen, self.agent, slot)
 

@@ -13,7 +13,8 @@ object in a text message; `tick`, `start_ms`, `end_ms` are on the session's cloc
 | client | session.start   | instructions?, seed?,     | opens the session; only as the first      |
 |        |                 | temperature?, voice?,     | message; voice is one of those in         |
 |        |                 | speed?, audio?, rate?,    | session.created, speed 0.5 to 1.5, hints  |
-|        |                 | hints?                    | words that the user may well say          |
+|        |                 | hints?, heeds?,           | words that the user may well say; heeds   |
+|        |                 | voice_print?              | as in speaker.heed                        |
 | client | session.resume  | token, received           | goes on with a session after a lost       |
 |        |                 |                           | connection                                |
 | client | session.end     |                           | the client has finished; session.ended    |
@@ -26,6 +27,11 @@ object in a text message; `tick`, `start_ms`, `end_ms` are on the session's cloc
 | client | agent.voice     | voice, speed?             | another voice from the next word on       |
 | client | text            | text, role? (user,        | text for the conversation, instead of     |
 |        |                 | system)                   | speech                                    |
+| client | speaker.heed    | heeds (anyone, first,     | the others are written down, and neither  |
+|        |                 | enrolled), voice_print?   | interrupt nor are answered                |
+| client | speaker.enroll  |                           | who speaks next gives a voice print: 5 s  |
+|        |                 |                           | of speech                                 |
+| client | speaker.name    | speaker, name             | a speaker has this name                   |
 | server | session.created | id, sample_rate, tick_ms, | the session is open; the first message    |
 |        |                 | protocol, voices, resume  |                                           |
 | server | session.resumed | id, missed                | so many events follow that the client has |
@@ -39,6 +45,11 @@ object in a text message; `tick`, `start_ms`, `end_ms` are on the session's cloc
 |        |                 |                           | place of its pieces                       |
 | server | user_ended      | tick, to (agent, other)   | the user has finished; was it for the     |
 |        |                 |                           | agent?                                    |
+| server | speaker_        | tick, turn, speaker       | a turn of the user, counted from 0, was   |
+|        | corrected       |                           | somebody else's than was told             |
+| server | speaker_named   | tick, speaker, text       | a speaker said what his name is           |
+| server | speaker_        | tick, speaker, text       | text is the voice print that was wanted   |
+|        | enrolled        |                           |                                           |
 | server | agent_started   | tick                      | the agent begins a turn                   |
 | server | said            | tick, text                | a piece of the agent's words, when        |
 |        |                 |                           | decided                                   |
@@ -58,6 +69,12 @@ COUNTS are silence_ms (heard as silence, the audio came late), dropped_ms (user 
 much of it waited), late_ticks (took longer than a tick), unread_ticks (agent audio dropped, nobody
 fetched it); lag comes at most once a second. Events that say when something happened to words may
 carry start_ms and end_ms too.
+
+Speakers: the user's events have a field `speaker`, a small number from 1 on, once a second voice
+was heard; so a session with one person is as it always was. A turn without it was speaker 1's, or
+its speaker is not known yet; `heard` tells who speaks these words, the others whose turn it mostly
+is. At most four are told apart. A voice print is all that is kept of a voice, and the client alone
+keeps it; heeding the enrolled one without a voice_print means who enrolled last in this session.
 
 Playback: a client that tells how much was heard (on the session's clock, where message k of agent
 audio covers the 80 ms from k * 80 on) has the model remember, at an interruption, only that. A
@@ -82,7 +99,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from duplex import voices
+from duplex import voice_print, voices
 from duplex.audio import SAMPLE_RATE, TICK_MS
 from duplex.errors import ProtocolError
 from duplex.events import Ended, Ending, Error, Event, Lag
@@ -92,6 +109,9 @@ from duplex.serving.commands import (
     Audio,
     Configure,
     End,
+    Enroll,
+    Heed,
+    NameSpeaker,
     Resume,
     SetPlaybackPosition,
     SetVoice,
@@ -115,7 +135,9 @@ MAX_HINT = 60
 MAX_TEXT = 1_000
 
 # Commands that need an open session.
-ForSession = SetPlaybackPosition | Stop | Answer | Configure | SetVoice | Write
+ForSession = (
+    SetPlaybackPosition | Stop | Answer | Configure | SetVoice | Write | Heed | Enroll | NameSpeaker
+)
 ClientCommand = Audio | Start | Resume | ForSession | End
 
 
@@ -232,6 +254,13 @@ def encode_command(command: AgentCommand) -> str:
             fields = {"type": "agent.instruct", "instructions": instructions}
         case SetVoice(voice, speed):
             fields = {"type": "agent.voice", "voice": voice, "speed": speed}
+        case Heed(whom, print_text):
+            known = {} if print_text is None else {"voice_print": print_text}
+            fields = {"type": "speaker.heed", "heeds": whom, **known}
+        case Enroll():
+            fields = {"type": "speaker.enroll"}
+        case NameSpeaker(speaker, name):
+            fields = {"type": "speaker.name", "speaker": speaker, "name": name}
         case _:
             raise TypeError(f"{command!r} is no message of this dialect")
     message = encode_object(fields)
@@ -260,6 +289,12 @@ def decode_client(message: bytes | str) -> ClientCommand:
             return _playback(fields)
         case "text":
             return _text(fields)
+        case "speaker.heed":
+            return _heed(fields)
+        case "speaker.enroll":
+            return Enroll()
+        case "speaker.name":
+            return _name_speaker(fields)
         case "agent.stop":
             return Stop()
         case "agent.answer":
@@ -311,6 +346,7 @@ def to_start(fields: dict) -> Start:
         raise ProtocolError(f"rate is one of {', '.join(map(str, RATES))}")
     if start.audio != "pcm16" and start.rate != SAMPLE_RATE:
         raise ProtocolError("rate is for pcm16; Opus is decoded at any rate")
+    _check_heeded(start.heeds, start.voice_print)
     return start
 
 
@@ -364,6 +400,34 @@ def _text(fields: dict) -> Write:
     if not _is_text(text, 1, MAX_TEXT) or role not in ("user", "system"):
         raise ProtocolError(f"text has 1 to {MAX_TEXT} characters and the role user or system")
     return Write(role, text)
+
+
+def _heed(fields: dict) -> Heed:
+    _only(fields, "heeds", "voice_print")
+    _check_heeded(fields.get("heeds"), fields.get("voice_print"))
+    return Heed(fields["heeds"], fields.get("voice_print"))
+
+
+def _check_heeded(whom, print_text) -> None:
+    if whom not in ("anyone", "first", "enrolled"):
+        raise ProtocolError("heeds is anyone, first or enrolled")
+    if print_text is None:
+        return
+    if not isinstance(print_text, str):
+        raise ProtocolError("voice_print is the text of a speaker_enrolled event")
+    try:
+        voice_print.decode(print_text)
+    except ValueError as error:
+        raise ProtocolError(str(error)) from None
+
+
+def _name_speaker(fields: dict) -> NameSpeaker:
+    _only(fields, "speaker", "name")
+    speaker = fields.get("speaker")
+    name = fields.get("name")
+    if not _is_whole(speaker) or speaker == 0 or not _is_text(name, 1, MAX_HINT):
+        raise ProtocolError(f"speaker.name has a speaker from 1 on and 1 to {MAX_HINT} characters")
+    return NameSpeaker(speaker, name)
 
 
 def _only(fields: dict, *names: str) -> None:

@@ -16,6 +16,7 @@ from duplex.serving.commands import (
     Clear,
     Commit,
     End,
+    Heed,
     Hint,
     Mark,
     SetVoice,
@@ -61,6 +62,7 @@ class ClientSession:
         self.voice: SetVoice | None = None
         self.turns: TakeTurns | None = None
         self.hint: Hint | None = None
+        self.heed: Heed | None = None
         self.closing = False
         self.ticks = 0
         self.late_ticks = 0
@@ -84,6 +86,8 @@ class ClientSession:
             self.enqueue_command(voice)
         if start.hints:
             self.enqueue_command(Hint(start.hints))
+        if heed := start.heed():
+            self.enqueue_command(heed)
 
     # For the owner.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from duplex.agent.config import AgentConfig, MindConfig, RescoringConfig, SecondPassConfig
+from duplex.agent.speakers import SpeakerPolicy
 from duplex.agent.turn_policy import (
     LONG_AGO,
     NOBODY,
@@ -29,6 +30,7 @@ from duplex.model.tokens import AGENT, ASIDE, END, NEXT, STOP, USER, USER_END
 
 ROOT = Path(__file__).parents[2]
 POLICY = TurnPolicy()
+VOICES = SpeakerPolicy()
 QUIET = POLICY.end_silence_ticks
 TIMEOUT = POLICY.end_timeout_ticks
 READING = POLICY.max_second_pass_ticks
@@ -94,6 +96,13 @@ LATE = replace(LISTENING, silence_ticks=TIMEOUT + 1, ticks_since_user_token=TIME
         (replace(LATE, second_pass_ticks=READING), {NEXT}),
         (replace(LATE, second_pass_ticks=READING + 1), ENDS),
         (replace(OVERLAP, second_pass_ticks=1), {NEXT, ASIDE, AGENT, STOP}),
+        # Who is not heeded is written down, and no more.
+        (replace(LISTENING, is_unheeded=True), {NEXT, ASIDE}),
+        (replace(LATE, is_unheeded=True), {ASIDE}),
+        (replace(OVERLAP, is_unheeded=True), {NEXT, ASIDE, AGENT}),
+        # Before it is known who speaks nobody is yielded to; a turn may be too short to tell.
+        (replace(OVERLAP, awaits_speaker=True, silence_ticks=0), {NEXT, AGENT}),
+        (replace(LISTENING, awaits_speaker=True), {NEXT, *ENDS}),
         # There is nobody to yield to, and no end that could be found otherwise.
         (SPEAKING, {NEXT, END}),
         (replace(SPEAKING, agent_tokens=POLICY.max_turn_tokens), {END}),
@@ -121,6 +130,19 @@ def test_allowed_symbols(seen, controls):
 )
 def test_an_end_for_the_agent_stops_its_voice(seen, end_stops):
     assert allowed(seen, POLICY).end_stops == end_stops
+
+
+@pytest.mark.parametrize(
+    ("seen", "ends_aside"),
+    [
+        (replace(LISTENING, is_unheeded=True), True),
+        (replace(LISTENING, is_unheeded=True, max_confidence=0.3), False),
+        (replace(LISTENING, is_unheeded=True, silence_ticks=0), False),
+        (LISTENING, False),
+    ],
+)
+def test_an_end_for_the_agent_is_an_aside_of_who_is_not_heeded(seen, ends_aside):
+    assert allowed(seen, POLICY).ends_aside == ends_aside
 
 
 @pytest.mark.parametrize(
@@ -218,6 +240,8 @@ PAUSED = Observation(is_paused=True, paused_ticks=1, near_ticks=3)
         (replace(PAUSED, near_ticks=0, far_ticks=1), True),
         (replace(PAUSED, near_ticks=0, far_ticks=2), False),
         (replace(PAUSED, near_ticks=0, far_ticks=2, has_uncommitted=True), True),
+        (replace(TALKED_OVER, awaits_speaker=True), False),
+        (replace(PAUSED, is_unheeded=True), False),
     ],
 )
 def test_the_voice_pauses_once_while_somebody_near_talks_over_it(seen, pauses):
@@ -252,10 +276,10 @@ def test_every_constant_has_its_row():
     """TURN_TAKING.md names each field of the policy and of rescoring with its value."""
     text = (ROOT / "duplex/agent/TURN_TAKING.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^ |]+) \|", text, flags=re.M))
-    for config in (TurnPolicy(), RescoringConfig(), SecondPassConfig(), MindConfig()):
+    for config in (TurnPolicy(), RescoringConfig(), SecondPassConfig(), MindConfig(), VOICES):
         for field in fields(config):
             assert rows.get(field.name) == str(getattr(config, field.name)), field.name
-    kinds = (TurnPolicy, RescoringConfig, SecondPassConfig, MindConfig, AgentConfig)
+    kinds = (TurnPolicy, RescoringConfig, SecondPassConfig, MindConfig, AgentConfig, SpeakerPolicy)
     known = {field.name for kind in kinds for field in fields(kind)}
     ours = text.split("## Recognition")[0]
     assert {name for name in re.findall(r"^\| `(\w+)`", ours, flags=re.M)} <= known

@@ -10,7 +10,17 @@ from duplex.audio import TICK_MS, TICK_S, TICK_SAMPLES
 from duplex.errors import EngineFull, EngineStopped
 from duplex.events import Error
 from duplex.serving.clock import Beat
-from duplex.serving.commands import Answer, Configure, Hint, SetPlaybackPosition, Start, Stop, Write
+from duplex.serving.commands import (
+    Answer,
+    Configure,
+    Enroll,
+    Hint,
+    NameSpeaker,
+    SetPlaybackPosition,
+    Start,
+    Stop,
+    Write,
+)
 from duplex.serving.limits import EngineLimits
 from tests.helpers import (
     QUIET,
@@ -120,6 +130,26 @@ def test_likely_words_outlive_new_instructions(clock):
     drive_engine(test, agent, clock)
     hints = [call[1:] for call in agent.calls if call[0] == "hint"]
     assert hints == [(0, ["Zorblax"]), (0, ["Zorblax"]), (0, ["Ann", "Rex"])]
+
+
+def test_whom_to_heed_outlives_new_instructions(clock):
+    async def test(engine):
+        session = await engine.open(Start(heeds="first"))
+        await beat(clock, session)
+        session.enqueue_command(Configure("be kind"))
+        session.enqueue_command(Enroll())
+        session.enqueue_command(NameSpeaker(2, "Ann"))
+        await beat(clock, session)
+
+    agent = TinyAgent(1)
+    drive_engine(test, agent, clock)
+    names = ("heed", "enroll", "name_speaker")
+    assert [call for call in agent.calls if call[0] in names] == [
+        ("heed", 0, "first", None),
+        ("heed", 0, "first", None),
+        ("enroll", 0),
+        ("name_speaker", 0, 2, "Ann"),
+    ]
 
 
 def test_late_audio_is_heard_later_and_silence_counted(clock):

@@ -16,6 +16,9 @@ from duplex.serving.commands import (
     Answer,
     Configure,
     End,
+    Enroll,
+    Heed,
+    NameSpeaker,
     Resume,
     SetPlaybackPosition,
     SetVoice,
@@ -27,12 +30,22 @@ from tests.helpers import tone
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "wire.json").read_text(encoding="utf-8"))
 
+# A voice print of four numbers.
+PRINT = "fwA/gQ=="
 SERVER_TEXT = {
     "created": lambda: native.encode_object(native.created("0123456789ab")),
     "user_started": lambda: native.encode_event(Event("user_started", 12)),
     "heard": lambda: native.encode_event(Event("heard", 17, " café")),
     "corrected": lambda: native.encode_event(Event("corrected", 29, " the café")),
     "user_ended": lambda: native.encode_event(Event("user_ended", 30)),
+    "heard_from_second": lambda: native.encode_event(Event("heard", 17, " café", speaker=2)),
+    "speaker_corrected": lambda: native.encode_event(
+        Event("speaker_corrected", 40, speaker=1, turn=0)
+    ),
+    "speaker_named": lambda: native.encode_event(Event("speaker_named", 41, "Anna", speaker=1)),
+    "speaker_enrolled": lambda: native.encode_event(
+        Event("speaker_enrolled", 99, PRINT, speaker=1)
+    ),
     "agent_started": lambda: native.encode_event(Event("agent_started", 33)),
     "said": lambda: native.encode_event(Event("said", 33, "The")),
     "spoken": lambda: native.encode_event(Event("spoken", 34, "The", 2720, 2880)),
@@ -58,6 +71,11 @@ CLIENT_TEXT = {
     "instruct": lambda: native.encode_command(Configure("Be brief.")),
     "voice": lambda: native.encode_command(SetVoice("oak", 1.2)),
     "text": lambda: native.encode_command(Write("user", "What time is it?")),
+    "start_first": lambda: native.encode_start(Start(heeds="first")),
+    "heed_enrolled": lambda: native.encode_command(Heed("enrolled", PRINT)),
+    "heed_first": lambda: native.encode_command(Heed("first")),
+    "enroll": lambda: native.encode_command(Enroll()),
+    "name": lambda: native.encode_command(NameSpeaker(2, "Anna")),
     "end": lambda: native.encode_end(),
 }
 
@@ -107,10 +125,34 @@ def test_start_is_read_back(start):
         ("text", Write("user", "What time is it?")),
         ("instruct", Configure("Be brief.")),
         ("voice", SetVoice("oak", 1.2)),
+        ("start_first", Start(heeds="first")),
+        ("heed_enrolled", Heed("enrolled", PRINT)),
+        ("heed_first", Heed("first")),
+        ("enroll", Enroll()),
+        ("name", NameSpeaker(2, "Anna")),
     ],
 )
 def test_client_message_means_a_command(name, command):
     assert native.decode_client(GOLDEN["client"][name]) == command
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"type": "speaker.heed"}, "heeds is anyone"),
+        ({"type": "speaker.heed", "heeds": "nobody"}, "heeds is anyone"),
+        ({"type": "speaker.heed", "heeds": ["first"]}, "heeds is anyone"),
+        ({"type": "speaker.heed", "heeds": "enrolled", "voice_print": 7}, "voice_print is"),
+        ({"type": "speaker.heed", "heeds": "enrolled", "voice_print": "?"}, "no voice print"),
+        ({"type": "session.start", "heeds": "me"}, "heeds is anyone"),
+        ({"type": "speaker.name", "speaker": 0, "name": "Anna"}, "speaker from 1 on"),
+        ({"type": "speaker.name", "speaker": 1, "name": ""}, "speaker from 1 on"),
+        ({"type": "speaker.name", "speaker": True, "name": "Anna"}, "speaker from 1 on"),
+    ],
+)
+def test_what_says_nothing_about_speakers_is_refused(fields, sentence):
+    with pytest.raises(ProtocolError, match=sentence):
+        native.decode_client(native.encode_object(fields))
 
 
 @pytest.mark.parametrize("hints", ["Zorblax", [""], [7], ["x" * 61], ["x"] * 51, None])
