@@ -11,6 +11,7 @@
 | facts    | what is answered right by voice, and in text         | facts.py                |
 | context  | answers that hang on what was told before            | context.py              |
 | turns    | when it speaks: pauses, interruptions, noise         | turns.py                |
+| speakers | voices told apart, beside CAM++ and resemblyzer      | speakers.py             |
 
 Results are printed and left in OUT/NAME.json.
 """
@@ -26,6 +27,7 @@ from duplex.training.evaluation.conversation import evaluate_agent
 from duplex.training.evaluation.facts import evaluate_facts
 from duplex.training.evaluation.hearing import evaluate_hearing
 from duplex.training.evaluation.learning_curve import plot_training
+from duplex.training.evaluation.speakers import evaluate_speakers
 from duplex.training.evaluation.turns import evaluate_turns
 from duplex.training.evaluation.voice import evaluate_voice
 
@@ -147,6 +149,23 @@ def add_align_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_speakers_options(parser: argparse.ArgumentParser) -> None:
+    """Options of `evaluate speakers`."""
+    parser.add_argument("--data", type=Path, required=True, help="data folder with audio.jsonl")
+    parser.add_argument("--head", type=Path, help="folder of another speaker head")
+    parser.add_argument(
+        "--alone",
+        action="store_true",
+        help="without CAM++ and resemblyzer beside it, which are fetched once",
+    )
+    parser.add_argument(
+        "--conversations",
+        type=int,
+        default=50,
+        help="of two people, and of four (default %(default)s)",
+    )
+
+
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     common = argparse.ArgumentParser(add_help=False)
@@ -179,6 +198,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add_sounds(turns, "pauses, and sounds said into answers")
     add_noise(turns)
     add_slots(turns)
+    add_speakers_options(add("speakers", "voices told apart"))
     return parser.parse_args(arguments)
 
 
@@ -191,6 +211,7 @@ def chosen(args: argparse.Namespace) -> tuple[str, Callable[[argparse.Namespace]
         "facts": evaluate_facts,
         "context": evaluate_context,
         "turns": evaluate_turns,
+        "speakers": evaluate_speakers,
     }
     if args.what in others:
         return args.what, others[args.what]

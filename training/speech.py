@@ -91,6 +91,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--piper", help="path of a Piper voice (.onnx with its .json beside it)")
     parser.add_argument("--kokoro", type=Path, help="folder of Kokoro's voice vectors (*.bin)")
     parser.add_argument("--hours", type=float, default=8.0, help="of speech in the pool")
+    parser.add_argument(
+        "--each", type=int, default=1, help="texts in a row by one voice (default %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args(arguments)
     if args.voices == "kokoro" and not args.kokoro:
@@ -112,8 +115,10 @@ def main() -> None:
         speak = load_kokoro_voice(args.kokoro).say
     else:
         speak = heart_speaker() if args.voices == "heart" else many_speakers(args.piper)
-    texts = read_texts(args.texts)
-    write_pool(partial(synthetic_utterances, texts, speak, args.seed), args.out, args.hours)
+    utterances = partial(
+        synthetic_utterances, read_texts(args.texts), speak, args.seed, each=args.each
+    )
+    write_pool(utterances, args.out, args.hours)
 
 
 if __name__ == "__main__":

@@ -358,16 +358,17 @@ def say_hibari(
 
 
 def synthetic_utterances(
-    texts: list[str], speak: Speak, seed: int, first: int
+    texts: list[str], speak: Speak, seed: int, first: int, each: int = 1
 ) -> Iterator[tuple[str, np.ndarray, dict]]:
     """Utterances for `pool.write_pool`, from number `first` on, without end.
 
-    Each has random numbers of its own, so a resumed run goes on with the same voices. The split
-    is by text: no sentence is in both.
+    Each has random numbers of its own, so a resumed run goes on with the same voices. `each` in a
+    row have the same ones: it is one voice that says them. The split is by text: no sentence is in
+    both.
     """
     order = np.random.default_rng(seed).permutation(len(texts))
     for i in range(first, 10**9):
         number = order[i % len(texts)]
-        wave, fields = speak(texts[number], np.random.default_rng([seed, i]))
+        wave, fields = speak(texts[number], np.random.default_rng([seed, i // each]))
         split = "valid" if number % 50 == 0 else "train"
         yield texts[number], wave, {**fields, "source": "synthetic", "split": split}

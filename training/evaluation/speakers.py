@@ -1,0 +1,254 @@
+"""Voices told apart: by pairs of clips, and by labels in conversations of several people.
+
+    python -m duplex.training.evaluate speakers --data DATA --out runs/evaluation
+
+Verification: are two clips of 3 s by one speaker? The equal error rate of all pairs of a source, of
+the speaker head and beside it of CAM++ and resemblyzer, two packaged speaker encoders.
+
+Labels: conversations put together from clips of a source's speakers; a turn's label is right if it
+is the one that stands for its speaker, labels and speakers being matched as well as they can over
+the conversation, each label with one speaker.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.optimize
+import soundfile
+import soxr
+import torch
+
+from duplex import checkpoint, weights
+from duplex.agent import speakers, speech_activity
+from duplex.agent.speakers import SpeakerPolicy, Speakers
+from duplex.agent.speech_activity import SpeechActivity
+from duplex.agent.turn_policy import TurnPolicy
+from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
+from duplex.model.encoder import Encoder, EncoderConfig
+from duplex.model.features import initial_state, log_mel
+from duplex.model.speaker import SpeakerHead, load_speaker_head
+from duplex.training.data.augment import active_power
+from duplex.training.data.voices import trim
+from duplex.training.evaluation.clip_sets import read_index, spread, title
+from duplex.training.evaluation.intervals import interval, rate
+from duplex.training.evaluation.verification import equal_error_rate
+from duplex.training.objectives.voices import Resemblyzer, SpeakerTeacher
+
+# Ticks of a clip: 3 s.
+CLIP_TICKS = 37
+# When a label is asked for: so many ticks of speech after a turn began.
+LABEL_TICKS = 19
+
+
+@dataclass
+class Hearer:
+    """The encoder and its speaker head."""
+
+    encoder: Encoder
+    head: SpeakerHead
+
+    @torch.inference_mode()
+    def vectors(self, wave: np.ndarray) -> np.ndarray:
+        """wave [N], whole ticks -> a vector for each tick [n, V]."""
+        mel, _ = log_mel(torch.from_numpy(wave)[None], initial_state(1))
+        return self.head(self.encoder.early_clip(mel))[0].numpy()
+
+
+def open_hearer(agent: Path | None, head: Path | None) -> Hearer:
+    """The parts in an agent's folder; head: the folder of another head."""
+    folder = agent or weights.DEFAULT_AGENT
+    encoder = Encoder(checkpoint.load_config(EncoderConfig, folder / "encoder"))
+    encoder.load_state_dict(checkpoint.load_tensors(folder / "encoder"))
+    return Hearer(encoder.eval(), load_speaker_head(head or folder / "speaker"))
+
+
+def read_speakers(
+    data: Path, source: str, split: str | None, each: int = 20
+) -> dict[str, list[np.ndarray]]:
+    """Speech of the speakers of a source, at least 3 s a clip, without silence around it."""
+    found: dict[str, list[dict]] = {}
+    for item in read_index(data, "audio.jsonl"):
+        is_wanted = item["kind"] == "speech" and source in item["source"] and item.get("speaker")
+        if is_wanted and item["seconds"] >= 3.2 and split in (None, item.get("split")):
+            found.setdefault(item["speaker"], []).append(item)
+    return {
+        speaker: [read_clip(data / item["file"]) for item in spread(items, each)]
+        for speaker, items in sorted(found.items())
+        if len(items) > 1
+    }
+
+
+def read_clip(path: Path) -> np.ndarray:
+    """A recording as float32 [N] at the project's rate, its speech at mean square 1e-2."""
+    wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    wave = trim(soxr.resample(wave[:, 0], rate, SAMPLE_RATE))
+    return (wave * np.sqrt(1e-2 / active_power(wave))).astype(np.float32)
+
+
+def verify(
+    voices: dict[str, list[np.ndarray]], embed: Callable[[np.ndarray], np.ndarray]
+) -> dict[str, float | list[float]]:
+    """The equal error rate in %, with its interval over speakers drawn anew (95 %)."""
+    samples = CLIP_TICKS * TICK_SAMPLES
+    clips = {name: [w[:samples] for w in v if len(w) >= samples] for name, v in voices.items()}
+    found = {name: np.stack([embed(w) for w in v]) for name, v in clips.items() if len(v) > 1}
+    names = list(found)
+    rng = np.random.default_rng(0)
+    draws = []
+    for _ in range(200):
+        drawn = {names[i] for i in rng.integers(len(names), size=len(names))}
+        if len(drawn) > 1:
+            draws.append(error_among(found, sorted(drawn)))
+    low, high = np.quantile(draws, [0.025, 0.975])
+    clips_heard = sum(map(len, found.values()))
+    percent = 100 * error_among(found, names)
+    return {
+        "equal_error_%": round(percent, 1),
+        "interval_%": [round(100 * low, 1), round(100 * high, 1)],
+        "speakers": len(names),
+        "clips": clips_heard,
+    }
+
+
+def error_among(found: dict[str, np.ndarray], names: list[str]) -> float:
+    """The equal error rate of the clips of these speakers."""
+    labels = [name for name in names for _ in found[name]]
+    return equal_error_rate(np.concatenate([found[name] for name in names]), labels)
+
+
+@dataclass
+class Conversation:
+    """Turns of several people in one stream."""
+
+    wave: np.ndarray  # [N], whole ticks
+    # (speaker, first tick, end) of each turn.
+    turns: list[tuple[int, int, int]]
+
+
+def converse(voices: list[list[np.ndarray]], turns: int, rng: np.random.Generator) -> Conversation:
+    """Turns of people in any order, after each has had one; each is 1.6 to 4.5 s long."""
+    parts = [np.zeros(int(0.5 * SAMPLE_RATE), np.float32)]
+    at = len(parts[0])
+    places = []
+    order = [*range(len(voices)), *rng.integers(len(voices), size=turns)][:turns]
+    levels = 10 ** (rng.uniform(-4, 4, len(voices)) / 20)
+    for speaker in order:
+        clips = voices[speaker]
+        wave = clips[rng.integers(len(clips))]
+        length = int(rng.uniform(1.6, 4.5) * SAMPLE_RATE)
+        start = rng.integers(max(1, len(wave) - length + 1))
+        wave = wave[start : start + length] * levels[speaker]
+        places.append((int(speaker), at // TICK_SAMPLES, -(-(at + len(wave)) // TICK_SAMPLES)))
+        gap = np.zeros(int(rng.uniform(0.3, 1.5) * SAMPLE_RATE), np.float32)
+        parts += [wave, gap]
+        at += len(wave) + len(gap)
+    stream = np.concatenate(parts)
+    stream = np.pad(stream, (0, -len(stream) % TICK_SAMPLES))
+    stream += 10 ** (-60 / 20) * rng.standard_normal(len(stream), dtype=np.float32)
+    return Conversation(stream.astype(np.float32), places)
+
+
+def label_turns(
+    conversation: Conversation, vectors: np.ndarray, policy: SpeakerPolicy
+) -> tuple[list[int | None], list[int | None], list[int | None]]:
+    """The label of each turn after 1.5 s of its speech, and at the end of all; and the ticks of
+    speech until it had one."""
+    state = Speakers()
+    activity = SpeechActivity()
+    rules = TurnPolicy()
+    levels = speech_activity.levels(torch.from_numpy(conversation.wave).view(-1, TICK_SAMPLES))
+    early: list[int | None] = [None] * len(conversation.turns)
+    late: list[int | None] = [None] * len(conversation.turns)
+    delay: list[int | None] = [None] * len(conversation.turns)
+    spoken = [0] * len(conversation.turns)
+    for tick, (vector, level_db) in enumerate(zip(vectors, levels, strict=True)):
+        speech_activity.update_levels(activity, level_db, rules)
+        is_speech = activity.silence_ticks == 0
+        speakers.hear(state, vector, is_speech, True, policy)
+        for i, (_, start, end) in enumerate(conversation.turns):
+            if not (start <= tick < end and is_speech):
+                continue
+            spoken[i] += 1
+            label = state.segment.person
+            if spoken[i] <= LABEL_TICKS:
+                early[i] = label
+            if label is not None:
+                late[i] = label
+                delay[i] = delay[i] or spoken[i]
+    final = [speakers.current_id(state, label) for label in late]
+    return early, final, delay
+
+
+def right(labels: list[int | None], people: list[int]) -> list[bool]:
+    """Whether each label stands for its speaker, matched as well as can be."""
+    known = sorted({label for label in labels if label is not None})
+    table = np.zeros((len(known), max(people) + 1))
+    for label, person in zip(labels, people, strict=True):
+        if label is not None:
+            table[known.index(label), person] += 1
+    rows, columns = scipy.optimize.linear_sum_assignment(-table)
+    match = {known[row]: column for row, column in zip(rows, columns, strict=True)}
+    return [match.get(label) == person for label, person in zip(labels, people, strict=True)]
+
+
+def measure_labels(
+    hearer: Hearer,
+    voices: dict[str, list[np.ndarray]],
+    people: int,
+    policy: SpeakerPolicy,
+    count: int,
+) -> dict:
+    """Shares of the turns that are labelled rightly, with intervals over conversations."""
+    names = list(voices)
+    early_scores = []
+    final_scores = []
+    delays = []
+    counted = []
+    for number in range(count):
+        rng = np.random.default_rng([people, number])
+        chosen = [voices[names[i]] for i in rng.choice(len(names), people, replace=False)]
+        talk = converse(chosen, 6 * people, rng)
+        early, final, delay = label_turns(talk, hearer.vectors(talk.wave), policy)
+        who = [speaker for speaker, _, _ in talk.turns]
+        early_scores.append((sum(right(early, who)), len(who)))
+        final_scores.append((sum(right(final, who)), len(who)))
+        delays += [d * TICK_S for d in delay if d]
+        counted.append(len({label for label in final if label is not None}))
+    return {
+        "after_1.5_s_%": shown(early_scores),
+        "at_the_end_%": shown(final_scores),
+        "median_label_delay_s": round(float(np.median(delays)), 2),
+        "people_found": round(float(np.mean(counted)), 2),
+        "conversations": count,
+    }
+
+
+def shown(scores: list[tuple[int, int]]) -> list[float]:
+    """A rate in %, and both ends of its interval."""
+    return [round(100 * value, 1) for value in (rate(scores), *interval(scores))]
+
+
+def evaluate_speakers(args: argparse.Namespace) -> dict:
+    """See the module's text."""
+    hearer = open_hearer(args.agent, args.head)
+    embedders = {"head": lambda wave: hearer.vectors(wave).sum(0)}
+    if not args.alone:
+        teacher = SpeakerTeacher()
+        other = Resemblyzer()
+        embedders["CAM++"] = lambda wave: teacher.embed(torch.from_numpy(wave)).numpy()
+        embedders["resemblyzer"] = lambda wave: other.embed(torch.from_numpy(wave)).numpy()
+    result = {}
+    for source, split in (("LibriSpeech", None), ("speechocean762", "test")):
+        voices = read_speakers(args.data, source, split)
+        if len(voices) < 4:
+            continue
+        found = {name: verify(voices, embed) for name, embed in embedders.items()}
+        for people in (2, 4):
+            found[f"labels, {people} people"] = measure_labels(
+                hearer, voices, people, SpeakerPolicy(), args.conversations
+            )
+        result[title(source)] = found
+    return result
