@@ -80,7 +80,10 @@ class LockstepSession:
         if start.hints:
             apply(Hint(start.hints), agent, 0)
         if heed := start.heed():
-            apply(heed, agent, 0)
+            try:
+                apply(heed, agent, 0)
+            except ValueError as error:
+                raise ClientError(f"the agent cannot begin: {error}") from error
 
     async def push(self, samples: np.ndarray) -> None:
         """User audio of one whole tick, float32 [1920]."""
@@ -88,6 +91,10 @@ class LockstepSession:
             f"lockstep takes whole ticks, not {len(samples)} samples"
         )
         self._ticks.put_nowait(samples)
+
+    async def send(self, command: AgentCommand) -> None:
+        """What the user does beside speaking."""
+        apply(command, self._agent, 0)
 
     async def played(self, played_ms: int) -> None:
         """Without a clock all that was given has been heard."""

@@ -20,7 +20,7 @@ from duplex.client.timeline import draw
 from duplex.echo import EchoCanceller
 from duplex.errors import ClientError, EchoUnavailable
 from duplex.events import AgentInterface
-from duplex.serving.commands import Start
+from duplex.serving.commands import Enroll, Start
 
 # The questions that come with the project.
 QUESTIONS = Path(__file__).parent / "questions"
@@ -47,6 +47,8 @@ class TalkConfig:
     device: str | None = None
     # Whether the loudspeaker is taken out of what the microphone hears.
     cancel_echo: bool = True
+    # Where the voice print of who speaks first is written; None: nobody enrolls.
+    voice_print: Path | None = None
     # Where the recording goes; text and time line go beside it.
     output: Path | None = None
 
@@ -89,11 +91,19 @@ async def open_session(config: TalkConfig, load: Callable[[], AgentInterface]) -
     return await LocalSession.open(load(), config.start)
 
 
+async def begin_display(config: TalkConfig, session: Session) -> Display:
+    """What shows the conversation; whoever is to enroll is asked for it."""
+    if config.voice_print is not None:
+        await session.send(Enroll())
+        _note("who speaks first enrolls: 5 s of speech")
+    return Display(voice_print=config.voice_print)
+
+
 async def talk_recorded(config: TalkConfig, load: Callable[[], AgentInterface]) -> None:
     """Ask recorded questions, tell how soon each was answered, and keep the conversation."""
     questions = [wav.read_wave(path) for path in config.questions]
     session = await open_session(config, load)
-    display = Display()
+    display = await begin_display(config, session)
     pace = wav.Lockstep() if config.fast else wav.RealTime()
     recording = await wav.converse(session, wav.Script(questions, config.gap_s), pace, display)
     display.finish()
@@ -121,7 +131,7 @@ async def talk_live(config: TalkConfig, load: Callable[[], AgentInterface]) -> N
     # loop.add_signal_handler would use the pipe through which the sound card's thread wakes the
     # loop.
     signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(stop.set))
-    display = Display()
+    display = await begin_display(config, session)
     echo = make_echo_canceller() if config.cancel_echo else None
     _note("speak; Ctrl-C ends the conversation")
     keep = config.output is not None

@@ -152,6 +152,18 @@ def _add_voice_arguments(parser: argparse.ArgumentParser) -> None:
     add("--voice", choices=list(voices.VOICES), help=f"who speaks (default {voices.DEFAULT})")
     add("--speed", type=float, metavar="X", help="times the usual speaking rate, 0.5 to 1.5")
     add("--hints", nargs="+", default=[], metavar="WORD", help="words that you may well say")
+    add(
+        "--heed",
+        choices=["anyone", "first", "enrolled"],
+        help="whom the agent answers and yields to: anyone (default), the first who speaks, or "
+        "the enrolled one of --voice-print",
+    )
+    add(
+        "--voice-print",
+        type=Path,
+        metavar="FILE",
+        help="whom to heed; if there is no such file, who speaks first enrolls and it is written",
+    )
     add("--seed", type=int, help="seed of the agent's sampling")
 
 
@@ -305,7 +317,9 @@ def _talk(args: argparse.Namespace, load: Callable) -> None:
             voice=args.voice,
             speed=args.speed,
             hints=tuple(args.hints),
+            **_heeded(args),
         ),
+        voice_print=None if _has_voice_print(args) else args.voice_print,
         server=args.server,
         api_key=args.api_key,
         questions=questions,
@@ -317,6 +331,26 @@ def _talk(args: argparse.Namespace, load: Callable) -> None:
     )
     # The client cancels the echo at the sound card, and a recording has none.
     talk.talk(config, partial(load, slots=1, cancel_echo=False))
+
+
+def _has_voice_print(args: argparse.Namespace) -> bool:
+    return args.voice_print is not None and args.voice_print.exists()
+
+
+def _heeded(args: argparse.Namespace) -> dict[str, str]:
+    """Whom the agent shall heed, as fields of Start. Raises UsageError."""
+    from duplex import voice_print
+
+    if _has_voice_print(args):
+        print_text = args.voice_print.read_text(encoding="utf-8", errors="replace").strip()
+        try:
+            voice_print.decode(print_text)
+        except ValueError as error:
+            raise UsageError(f"{args.voice_print}: {error}") from error
+        return {"heeds": args.heed or "enrolled", "voice_print": print_text}
+    if args.heed == "enrolled":
+        raise UsageError("--heed enrolled needs a voice print: --voice-print FILE")
+    return {"heeds": args.heed or "anyone"}
 
 
 def _bench(args: argparse.Namespace, load: Callable) -> None:

@@ -110,3 +110,22 @@ def test_display_grows_lines():
         == "you>  hello\nagent> Good\nyou>  there\nagent> day. [stopped, not said: day.]\n"
     )
     assert errors.getvalue() == "note: broken\n"
+
+
+def test_display_tells_people_apart(tmp_path):
+    out, errors = io.StringIO(), io.StringIO()
+    display = Display(out, errors, voice_print=tmp_path / "anna.txt")
+    for event in (
+        {"type": "heard", "text": " hello"},
+        {"type": "heard", "text": " I'm Ben", "speaker": 2},
+        {"type": "speaker_named", "text": "Ben", "speaker": 2},
+        {"type": "user_ended"},
+        {"type": "heard", "text": " hi", "speaker": 1},
+        {"type": "heard", "text": " Anna", "speaker": 2},
+        {"type": "speaker_corrected", "turn": 2, "speaker": 2},
+        {"type": "speaker_enrolled", "text": "fwA/gQ==", "speaker": 1},
+    ):
+        display.show(event)
+    assert out.getvalue() == "you>  hello\nperson 2>  I'm Ben\nyou>  hi\nBen>  Anna\n"
+    assert "turn 3 was said by Ben" in errors.getvalue()
+    assert (tmp_path / "anna.txt").read_text() == "fwA/gQ==\n"

@@ -132,6 +132,36 @@ def test_talk_with_other_mistakes_is_one_sentence(tmp_path, capsys):
     assert "no such device" in refused(capsys, "talk", "--device", "no such device").lower()
 
 
+def test_whom_to_heed_is_asked_of_the_agent(tmp_path, capsys):
+    """Without a file of his the one who speaks first enrolls."""
+    question = write_wave(tmp_path / "q.wav", tone(3))
+    out = ["--output", str(tmp_path / "talk.wav")]
+    agents = []
+
+    def load(args, slots, cancel_echo=True):
+        agents.append(TinyAgent(slots))
+        return agents[-1]
+
+    known = tmp_path / "anna.txt"
+    for options in (["--heed", "first"], ["--voice-print", str(known)]):
+        cli.main(["talk", "--fast", "--input", question, *out, *options], load)
+    known.write_text("fwA/gQ==\n")
+    cli.main(["talk", "--fast", "--input", question, *out, "--voice-print", str(known)], load)
+    names = ("heed", "enroll")
+    assert [[call for call in agent.calls if call[0] in names] for agent in agents] == [
+        [("heed", 0, "first", None)],
+        [("enroll", 0)],
+        [("heed", 0, "enrolled", "fwA/gQ==")],
+    ]
+    known.write_text("not a print")
+    assert "no voice print" in refused(
+        capsys, "talk", "--input", question, "--voice-print", str(known)
+    )
+    assert "--voice-print FILE" in refused(
+        capsys, "talk", "--input", question, "--heed", "enrolled"
+    )
+
+
 @pytest.mark.parametrize("name", ["conversation", "conversation.mp4", "folder.wav"])
 def test_talk_tells_before_the_conversation_that_no_recording_can_be_written(
     name, tmp_path, capsys

@@ -22,8 +22,10 @@ import soxr
 import torch
 
 from duplex import checkpoint, weights
+from duplex.agent import people as agent_people
 from duplex.agent import speakers, speech_activity
-from duplex.agent.speakers import SpeakerPolicy, Speakers
+from duplex.agent.people import People
+from duplex.agent.speakers import SpeakerPolicy
 from duplex.agent.speech_activity import SpeechActivity
 from duplex.agent.turn_policy import TurnPolicy
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
@@ -151,35 +153,43 @@ def converse(voices: list[list[np.ndarray]], turns: int, rng: np.random.Generato
     return Conversation(stream.astype(np.float32), places)
 
 
+@dataclass
+class TurnLabels:
+    """Who was found to speak in a turn."""
+
+    # After 1.5 s of its speech, and by the end of it.
+    early: int | None = None
+    late: int | None = None
+    # Ticks of speech until there was a label, and all of them.
+    delay: int | None = None
+    spoken: int = 0
+    # Whether at some time it was taken for the turn of the one who is heeded.
+    was_heeded: bool = False
+
+
 def label_turns(
-    conversation: Conversation, vectors: np.ndarray, policy: SpeakerPolicy
-) -> tuple[list[int | None], list[int | None], list[int | None]]:
-    """The label of each turn after 1.5 s of its speech, and at the end of all; and the ticks of
-    speech until it had one."""
-    state = Speakers()
+    conversation: Conversation, vectors: np.ndarray, people: People, policy: SpeakerPolicy
+) -> list[TurnLabels]:
+    """The labels of a conversation's turns; vectors [n, V] are those of its ticks."""
     activity = SpeechActivity()
     rules = TurnPolicy()
     levels = speech_activity.levels(torch.from_numpy(conversation.wave).view(-1, TICK_SAMPLES))
-    early: list[int | None] = [None] * len(conversation.turns)
-    late: list[int | None] = [None] * len(conversation.turns)
-    delay: list[int | None] = [None] * len(conversation.turns)
-    spoken = [0] * len(conversation.turns)
+    found = [TurnLabels() for _ in conversation.turns]
     for tick, (vector, level_db) in enumerate(zip(vectors, levels, strict=True)):
         speech_activity.update_levels(activity, level_db, rules)
         is_speech = activity.silence_ticks == 0
-        speakers.hear(state, vector, is_speech, True, policy)
-        for i, (_, start, end) in enumerate(conversation.turns):
-            if not (start <= tick < end and is_speech):
-                continue
-            spoken[i] += 1
-            label = state.segment.person
-            if spoken[i] <= LABEL_TICKS:
-                early[i] = label
-            if label is not None:
-                late[i] = label
-                delay[i] = delay[i] or spoken[i]
-    final = [speakers.current_id(state, label) for label in late]
-    return early, final, delay
+        agent_people.hear(people, vector, is_speech, True, policy)
+        label = people.speakers.segment.person
+        for turn, (_, start, end) in zip(found, conversation.turns, strict=True):
+            if start <= tick < end and is_speech:
+                turn.spoken += 1
+                turn.early = label if turn.spoken <= LABEL_TICKS else turn.early
+                turn.late = turn.late if label is None else label
+                turn.delay = turn.delay or (turn.spoken if label is not None else None)
+                turn.was_heeded |= label is not None and label == agent_people.heeded(people)
+    for turn in found:
+        turn.late = speakers.current_id(people.speakers, turn.late)
+    return found
 
 
 def right(labels: list[int | None], people: list[int]) -> list[bool]:
@@ -211,12 +221,13 @@ def measure_labels(
         rng = np.random.default_rng([people, number])
         chosen = [voices[names[i]] for i in rng.choice(len(names), people, replace=False)]
         talk = converse(chosen, 6 * people, rng)
-        early, final, delay = label_turns(talk, hearer.vectors(talk.wave), policy)
+        found = label_turns(talk, hearer.vectors(talk.wave), People(), policy)
         who = [speaker for speaker, _, _ in talk.turns]
-        early_scores.append((sum(right(early, who)), len(who)))
-        final_scores.append((sum(right(final, who)), len(who)))
-        delays += [d * TICK_S for d in delay if d]
-        counted.append(len({label for label in final if label is not None}))
+        late = [turn.late for turn in found]
+        early_scores.append((sum(right([turn.early for turn in found], who)), len(who)))
+        final_scores.append((sum(right(late, who)), len(who)))
+        delays += [turn.delay * TICK_S for turn in found if turn.delay]
+        counted.append(len({label for label in late if label is not None}))
     return {
         "after_1.5_s_%": shown(early_scores),
         "at_the_end_%": shown(final_scores),
@@ -224,6 +235,38 @@ def measure_labels(
         "people_found": round(float(np.mean(counted)), 2),
         "conversations": count,
     }
+
+
+def measure_heeding(
+    hearer: Hearer, voices: dict[str, list[np.ndarray]], policy: SpeakerPolicy, count: int
+) -> dict:
+    """Conversations of two, one of whom has enrolled with 5 s: whose turns are heeded.
+
+    Another's turn counts against it if at any time it was taken for the enrolled one's; one of the
+    enrolled one if at its end it was not, or was too short to tell.
+    """
+    names = list(voices)
+    wrongly = []
+    missed = []
+    samples = policy.enroll_ticks * TICK_SAMPLES
+    for number in range(count):
+        rng = np.random.default_rng([9, number])
+        enrolled, other = (names[i] for i in rng.choice(len(names), 2, replace=False))
+        clips = voices[enrolled]
+        half = len(clips) // 2
+        sample = np.concatenate(clips[:half])[:samples]
+        voice = hearer.vectors(sample[: len(sample) // TICK_SAMPLES * TICK_SAMPLES]).sum(0)
+        people = People()
+        agent_people.heed(people, "enrolled", voice, policy)
+        talk = converse([clips[half:], voices[other]], 10, rng)
+        found = label_turns(talk, hearer.vectors(talk.wave), people, policy)
+        chosen = agent_people.heeded(people)
+        for turn, (speaker, _, _) in zip(found, talk.turns, strict=True):
+            if speaker == 0:
+                missed.append((turn.late != chosen, 1))
+            else:
+                wrongly.append((turn.was_heeded, 1))
+    return {"others_heeded_%": shown(wrongly), "enrolled_missed_%": shown(missed)}
 
 
 def shown(scores: list[tuple[int, int]]) -> list[float]:
@@ -250,5 +293,6 @@ def evaluate_speakers(args: argparse.Namespace) -> dict:
             found[f"labels, {people} people"] = measure_labels(
                 hearer, voices, people, SpeakerPolicy(), args.conversations
             )
+        found["enrolled"] = measure_heeding(hearer, voices, SpeakerPolicy(), args.conversations)
         result[title(source)] = found
     return result
