@@ -16,7 +16,7 @@ from duplex.audio import TICK_S
 class Event:
     """Something the agent heard, decided or did.
 
-    Kinds: user_started, heard, corrected, user_ended, speaker_corrected, speaker_named,
+    Kinds: user_started, heard, partial, corrected, user_ended, speaker_corrected, speaker_named,
     speaker_enrolled, agent_started, said, spoken, agent_ended, agent_stopped; the table in
     duplex/serving/native.py says what each of them carries.
     """
@@ -138,6 +138,8 @@ class Turn:
     pieces: list[tuple[float, str]] = field(default_factory=list)
     # The end of `text` that the agent never said, because it stopped.
     unsaid: str = ""
+    # The user's words so far, better heard than `text` but not to the end of it; "": not known.
+    partial: str = ""
 
     @property
     def spoken_text(self) -> str:
@@ -153,6 +155,7 @@ class Turn:
 
     def correct(self, time_s: float, text: str) -> None:
         """Put other words in place of those so far, each at the time of the word it replaces."""
+        self.partial = ""
         times = [word_s for word_s, _ in self.words()] or [time_s]
         self.text = text
         self.pieces = [
@@ -182,6 +185,7 @@ class Transcript:
 
     - A turn begins with its `started`, or with its first piece where none came.
     - A piece that comes when its side's turn is over still belongs to that turn.
+    - `partial` is what to show of the user's turn while it goes on. It changes no word.
     - `corrected` stands for all words of the user's last turn, whether it is over or not.
     - `agent_stopped` ends the agent's turn; its text is the end of it that was not said.
     """
@@ -197,7 +201,11 @@ class Transcript:
         if not isinstance(event, Event | dict):
             return
         kind, text, time_s, start_s, end_s = _parts(event)
-        who = "user" if kind in ("heard", "corrected") or kind.startswith("user_") else "agent"
+        who = (
+            "user"
+            if kind in ("heard", "partial", "corrected") or kind.startswith("user_")
+            else "agent"
+        )
         match kind:
             case "user_started" | "agent_started":
                 self._begin(who, time_s if start_s is None else start_s, time_s)
@@ -206,6 +214,9 @@ class Transcript:
                 turn.add(time_s, text)
                 if self.is_open(who):
                     turn.end_s = time_s
+            case "partial":
+                if turn := self._open.get(who):
+                    turn.partial = text
             case "corrected":
                 turn = self._last(who) or self._begin(who, time_s, time_s)
                 turn.correct(time_s, text)

@@ -17,6 +17,7 @@ def words(events, who: str) -> list[str]:
     ("events", "user"),
     [
         (HELLO, [" hello"]),
+        ((*HELLO, Event("partial", 5, " yellow")), [" hello"]),
         ((*HELLO, Event("corrected", 5, " yellow")), [" yellow"]),
         ((*HELLO, Event("user_ended", 4), Event("corrected", 5, " yellow")), [" yellow"]),
         ((Event("heard", 2, " late"),), [" late"]),  # some servers send no user_started

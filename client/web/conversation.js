@@ -18,6 +18,7 @@ export function read(turns, event, now, times = {}) {
   switch (event.type) {
     case "user_started": return turn("you");
     case "agent_started": return turn("agent");
+    case "partial": return guess(last(turns, "you", true), text);
     case "heard": return append(last(turns, "you", true) ?? late(turns, now) ?? turn("you"), text, now);
     case "corrected": return correct(last(turns, "you") ?? turn("you"), text);
     case "said": {
@@ -37,7 +38,12 @@ function late(turns, now) { // a word that comes just after its turn was over st
   return turn && now - turn.end < 1 ? turn : null;
 }
 
+function guess(turn, text) { // the turn so far, better heard than its pieces, which are not shown until it is corrected
+  return turn ? Object.assign(correct(turn, text), { guessed: true }) : null;
+}
+
 function append(turn, text, now) {
+  if (turn.guessed) return turn;
   turn.now += text;
   const previous = turn.words.at(-1);
   if (previous && !text.startsWith(" ")) previous.text += text;
@@ -48,6 +54,7 @@ function append(turn, text, now) {
 function correct(turn, text) { // other words in place of those so far, each at the time of the one it replaces
   const times = turn.words.map(({ at }) => at);
   turn.now = text;
+  turn.guessed = false;
   turn.words = text.trim().split(/\s+/).map((word, i) => ({ at: times[Math.min(i, times.length - 1)] ?? turn.start, text: word }));
   return turn;
 }

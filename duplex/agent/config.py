@@ -23,7 +23,7 @@ class SecondPassConfig:
     """When Whisper reads a turn, and when it is believed; the values are in TURN_TAKING.md."""
 
     silence_ticks: int = 2  # after which the turn may be over and is read
-    reread_ticks: int = 38  # of a turn without a pause, after which it is read in advance
+    reread_ticks: int = 8  # of a turn that goes on, after which it is read so far
     lockstep_ticks: int = 3  # that a reading takes where there is no clock, at least with one
     max_jobs: int = 3  # that wait or are read; with more, turns are heard by the first pass alone
     memory_ticks: int = 38  # of sound kept while nobody has said a word
@@ -34,6 +34,7 @@ class SecondPassConfig:
     padding_s: float = 0.5  # of silence behind the sound
     tokens_per_s: float = 8.0  # that a reading may have at most
     more_tokens: int = 8  # and so many in any case
+    beams: int = 5  # texts that are followed side by side
     max_no_speech: float = 0.6  # probability that nobody speaks
     min_mean_log_prob: float = -1.0  # nats a token
     min_user_share: float = (

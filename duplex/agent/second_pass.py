@@ -24,6 +24,7 @@ import torch
 from duplex.agent import turn_sound
 from duplex.agent.config import SecondPassConfig
 from duplex.agent.rescoring import Rescoring
+from duplex.agent.rolling_text import take_reading
 from duplex.agent.session import Session, Submission
 from duplex.audio import MEL_RATE, TICK_S
 from duplex.events import Event
@@ -98,14 +99,25 @@ class SecondPass:
         may_be_over = turn_sound.quiet_ticks(user) >= self.config.silence_ticks
         if not may_be_over:
             turn.held_tick = None
+        elif turn.is_submitted:
+            turn.ticks_unread = 0
         if not may_be_over or not turn_sound.is_covered(user.beam, turn.submitted_frame):
             turn.is_submitted = False
         if turn.is_sound_lost or not turn_sound.has_new_words(user):
             return
         if may_be_over and not turn.is_submitted:
             self._submit(session, is_awaited=True)
-        elif not may_be_over and turn.ticks_unread >= self.config.reread_ticks:
+        elif turn_sound.quiet_ticks(user) == 0 and self._is_read_anew(session):
             self._submit(session, is_awaited=False)
+
+    def _is_read_anew(self, session: Session) -> bool:
+        """Whether a turn that goes on is to be read so far: there is more, and the thread is free.
+
+        Without a clock it always is.
+        """
+        if session.user.second.ticks_unread < self.config.reread_ticks:
+            return False
+        return not session.is_real_time or all(job.done() for job in self.jobs)
 
     def _submit(self, session: Session, is_awaited: bool) -> None:
         """A job for the thread; one of the same session that it has not begun is dropped.
@@ -138,13 +150,18 @@ class SecondPass:
         if submission is None or not self._has_come(session, submission):
             return
         reading = _result(submission.job)
+        is_new = not submission.has_come
+        submission.has_come = True
         turn.draft = reading.tokens
         beam = session.user.beam
         is_old = not turn_sound.is_covered(beam, submission.frame)
-        if is_old or not submission.is_awaited or turn.is_sound_lost:
-            turn.submission = None
-            return
-        if session.grammar.stream != USER or beam_search.has_uncommitted_words(beam):
+        is_over = submission.is_awaited and not is_old and not turn.is_sound_lost
+        must_wait = session.grammar.stream != USER or beam_search.has_uncommitted_words(beam)
+        if not is_over or must_wait:
+            if is_new:
+                self._show(session, reading, events)
+            if not is_over:
+                turn.submission = None
             return
         turn.submission = None
         if self._may_be_echo(session, reading.words):
@@ -157,9 +174,23 @@ class SecondPass:
         before = [token for _, token in session.user.transcribed[: turn.final_tokens]]
         text = f"{turn.final_text} {reading.text}"
         turn.is_read = True
+        take_reading(turn, reading.text, is_whole=True)
         self.rescoring.read_again(slot, session, before + tokens, text, events)
         if len(turn.sound) >= self.config.part_ticks:
             turn_sound.finish_part(session.user)
+
+    def _show(self, session: Session, reading: TurnReading, events: list[Event]) -> None:
+        """Show what a turn is so far, the user perhaps speaking; the LM does not read it."""
+        turn = session.user.second
+        if not reading.is_believed or not session.grammar.user_open or turn.is_sound_lost:
+            return
+        if self._may_be_echo(session, reading.words):
+            return
+        before = turn.latest_text
+        if take_reading(turn, reading.text):
+            session.user.last_token_tick = session.tick  # A word that the first pass has missed.
+        if turn.latest_text != before:
+            events.append(Event("partial", session.tick, f" {turn.latest_text}"))
 
     def _may_be_echo(self, session: Session, words: list[str]) -> bool:
         """Whether the agent's voice was recognised in the turn, and is most of what was read."""
@@ -199,7 +230,8 @@ def read(whisper: Whisper, task: Task, config: SecondPassConfig) -> TurnReading:
     silence = torch.full((round(config.padding_s * MEL_RATE), BANDS), SILENCE)
     h = whisper.encode(torch.cat([*task.sound, silence]))
     max_tokens = round(config.tokens_per_s * len(task.sound) * TICK_S) + config.more_tokens
-    reading = whisper.decode(h, max_tokens, task.draft, likely_words(whisper, task, config))
+    favoured = likely_words(whisper, task, config)
+    reading = whisper.decode(h, max_tokens, task.draft, favoured, config.beams)
     # Whisper writes of sounds that are no words: "[BLANK_AUDIO]", "(laughs)", "*sighs*", notes.
     sounds = r"\[[^\]]*\]|\([^)]*\)|\*[^*]*\*|[♪♫]"
     text = " ".join(re.sub(sounds, " ", reading.text).split())

@@ -59,6 +59,8 @@ class Submission:
     frame: int
     # Whether the turn may be over, so that its end waits for the reading.
     is_awaited: bool
+    # Whether it has come, and can perhaps not be taken yet.
+    has_come: bool = False
 
 
 @dataclass
@@ -89,6 +91,20 @@ class SecondPassState:
     # Tokens of the transcript that will not be read again, and the text that is shown for them.
     final_tokens: int = 0
     final_text: str = ""
+    # Words behind that text as Whisper writes them: of the last reading, and those on which two
+    # readings in a row agreed. The user may still be speaking.
+    latest: list[str] = field(default_factory=list)
+    agreed: list[str] = field(default_factory=list)
+
+    @property
+    def agreed_text(self) -> str:
+        """What of the turn is read for good, as far as one can tell while it goes on."""
+        return " ".join([*self.final_text.split(), *self.agreed])
+
+    @property
+    def latest_text(self) -> str:
+        """The last reading of the turn; its end may be wrong, a word was perhaps cut in two."""
+        return " ".join([*self.final_text.split(), *self.latest])
 
 
 @dataclass

@@ -41,6 +41,8 @@ def finish_part(user: UserTurn) -> None:
     turn.final_tokens = len(user.transcribed)
     turn.final_text = user.shown_text
     turn.draft = []
+    turn.latest = []
+    turn.agreed = []
     turn.sound = _since_last_word(user)
 
 

@@ -1,6 +1,6 @@
 """Whisper as it is, encoder and decoder, for a second pass over what the user said.
 
-    mel [B, T, 80] -> encode -> [B, T / 2, W] -> score texts | decode greedily
+    mel [B, T, 80] -> encode -> [B, T / 2, W] -> score texts | decode
 
 The whole clip is seen at once (Radford et al., 2022, arXiv 2212.04356). Whisper knows windows of
 30 s alone; the end of a shorter one it often reads twice. So the decoder attends to a whole window,
@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from duplex.model import biasing
 from duplex.model.biasing import FavouredWords
 from duplex.model.ctranslate2 import read_tensors
 from duplex.model.features import BANDS
+from duplex.model.text_search import Search, search
 
 # Width of an attention head, the same in all of Whisper's models.
 HEAD_WIDTH = 64
@@ -111,7 +111,9 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """x [B, N, W], keys and values of the clip [1, heads, S, 64] -> [B, N, W]."""
-        return x + self.out(_attend(_split(self.query(self.norm(x))), k, v))
+        # As one text: all of them attend to the same clip.
+        q = self.query(self.norm(x)).flatten(0, 1)[None]
+        return x + self.out(_attend(_split(q), k, v).view(x.shape))
 
 
 class WhisperEncoder(nn.Module):
@@ -148,6 +150,11 @@ class TextState:
         """Forget all positions but the first `length`."""
         self.length = length
         self.cache = [[kept[:, :, :length] for kept in layer] for layer in self.cache]
+
+    def select(self, texts: list[int]) -> None:
+        """Go on from these of the B texts, some perhaps several times."""
+        if texts != [*range(len(self.cache[0][0]))]:
+            self.cache = [[kept[texts] for kept in layer] for layer in self.cache]
 
 
 class WhisperDecoder(nn.Module):
@@ -261,63 +268,20 @@ class Whisper(nn.Module):
         max_tokens: int,
         draft: Sequence[int] = (),
         favoured: FavouredWords | None = None,
+        beams: int = 1,
     ) -> "Reading":
-        """The greedy transcript of the clip h [1, S, W]; it ends where it repeats itself.
+        """The transcript of the clip h [1, S, W]; it ends where it repeats itself.
 
-        draft: how it may begin, such as an earlier reading of the same clip. It is read in one
-        pass and kept as far as it is right, so that the transcript is the same without it.
-        favoured: words that are likely; what they gain is no part of the log-probabilities.
+        draft: how it may begin, such as an earlier reading of the same clip. It is read in one pass
+        and kept as far as it is right. favoured: words that are likely; what they gain is no part
+        of the log-probabilities. beams: texts that are followed side by side; 1: the greedy one.
         """
-        lone_space = 220  # A token that never begins a transcript.
-        state = self.decoder.initial_state(h, self.silent_rest(h.shape[1]))
-        draft = [*draft][: max_tokens - 1]
-        rows = self._logits([*self.prompt, *draft], state)
-        no_speech = float(rows[0].softmax(-1)[self.no_speech])
-        place = len(self.prompt) - 1
-        tokens: list[int] = []
-        log_probs: list[float] = []
-        loops = False
-        begun: list[biasing.Trie] = []
-        while len(tokens) < max_tokens:
-            if place == len(rows):
-                rows = self._logits(tokens[-1:], state)
-                place = 0
-            row = rows[place]
-            place += 1
-            row[self.end + 1 :] = -torch.inf
-            if not tokens:
-                row[[self.end, lone_space]] = -torch.inf
-            scores = row.log_softmax(-1)
-            token = int(scores.argmax())
-            if favoured is not None:
-                gains = biasing.bonuses(favoured, begun)
-                gains.setdefault(token, 0.0)
-                sums = scores[[*gains]].tolist()
-                found = zip(gains, sums, strict=True)
-                token = max(found, key=lambda one: one[1] + gains[one[0]])[0]
-                begun = biasing.advance(favoured, begun, token)
-            log_probs.append(float(scores[token]))
-            if token == self.end:
-                break
-            tokens.append(token)
-            loop = repeated_tokens(tokens)
-            if loop:
-                del tokens[-loop:]
-                del log_probs[-loop:]
-                loops = True
-                break
-            if place < len(rows) and token != draft[len(tokens) - 1]:
-                # The rest of the draft is about another transcript.
-                state.truncate(len(self.prompt) + len(tokens) - 1)
-                place = len(rows)
-        is_cut = not loops and len(tokens) == max_tokens
+        wanted = Search(self.end, max_tokens, beams, favoured)
+        found, no_speech = search(self, h, wanted, draft)
+        tokens = [*found.tokens]
         text = self.tokenizer.decode(tokens).strip()
-        return Reading(text, tokens, log_probs, no_speech, loops, is_cut)
-
-    def _logits(self, tokens: list[int], state: TextState) -> Tensor:
-        """Logits [N, V] after each of a text's next N tokens."""
-        given = torch.tensor([tokens], device=self.device)
-        return self.decoder.logits(self.decoder(given, state))[0]
+        is_cut = not found.is_over
+        return Reading(text, tokens, [*found.log_probs], no_speech, found.loops, is_cut)
 
 
 @dataclass
@@ -339,17 +303,6 @@ class Reading:
     def mean_log_prob(self) -> float:
         """Nats a token."""
         return sum(self.log_probs) / max(1, len(self.log_probs))
-
-
-def repeated_tokens(tokens: list[int], min_tokens: int = 4) -> int:
-    """Length of the sequence that stands twice in a row at the end; 0: there is none.
-
-    Shorter ones than `min_tokens` are speech: "no, no", "very, very", "one two one two".
-    """
-    for length in range(min_tokens, len(tokens) // 2 + 1):
-        if tokens[-length:] == tokens[-2 * length : -length]:
-            return length
-    return 0
 
 
 def _names(config: WhisperConfig) -> Iterator[tuple[str, str]]:

@@ -41,6 +41,9 @@ object in a text message; `tick`, `start_ms`, `end_ms` are on the session's cloc
 | server | user_started    | tick                      | the user speaks                           |
 | server | heard           | tick, text                | a piece of the user's words, to be        |
 |        |                 |                           | appended                                  |
+| server | partial         | tick, text                | this turn so far, while the user speaks:  |
+|        |                 |                           | to be shown until the next partial or     |
+|        |                 |                           | corrected, in place of the pieces         |
 | server | corrected       | tick, text                | all of this turn as people write it, in   |
 |        |                 |                           | place of its pieces                       |
 | server | user_ended      | tick, to (agent, other)   | the user has finished; was it for the     |

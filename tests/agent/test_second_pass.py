@@ -12,6 +12,7 @@ from duplex.agent import AgentConfig, TurnPolicy
 from duplex.agent.config import RescoringConfig, SecondPassConfig
 from duplex.agent.loader import LoadOptions, load_second_pass
 from duplex.agent.pending_words import PendingToken
+from duplex.agent.rolling_text import take_reading
 from duplex.agent.second_pass import (
     SILENCE,
     SecondPass,
@@ -22,6 +23,7 @@ from duplex.agent.second_pass import (
     read,
     written,
 )
+from duplex.agent.session import SecondPassState
 from duplex.audio import TICK_SAMPLES
 from duplex.errors import WeightsError
 from duplex.events import transcribe
@@ -61,7 +63,9 @@ class Reader:
     def encode_text(self, text: str) -> list[int]:
         return [*text.encode()][:4]
 
-    def decode(self, h: torch.Tensor, max_tokens: int, draft: list[int], favoured) -> Reading:
+    def decode(
+        self, h: torch.Tensor, max_tokens: int, draft: list[int], favoured, beams: int
+    ) -> Reading:
         self.favoured.append(favoured)
         if self.gate is not None:
             assert self.gate.wait(timeout=30)
@@ -166,6 +170,12 @@ def step(agent, script, audio=None):
     wanted = [symbol for symbol in script.symbols[:4] if symbol >= FIRST_TEXT_ID]
     session.user.pending.tokens = [PendingToken(session.tick, symbol, 0.3) for symbol in wanted]
     return agent.step(tick_of() if audio is None else audio, [0])[1][0]
+
+
+def speak(agent, script):
+    """The same in which somebody speaks."""
+    agent.sessions[0].user.beam.silent_frames = -4
+    return step(agent, script, np.sin(np.arange(TICK_SAMPLES) * 0.1, dtype=np.float32)[None])
 
 
 def run(agent, script, ticks):
@@ -371,6 +381,65 @@ def test_sound_is_kept_from_a_little_before_the_first_word():
     assert len(agent.sessions[0].user.second.sound) < CONFIG.memory_ticks
 
 
+def test_a_turn_that_goes_on_is_read_so_far_and_shown():
+    """The LM reads none of it; a new word that two readings agree on is one that was heard."""
+    reader = Reader(reading("Hi, yo"), reading("Hi, you see"), reading("Hi, you seek"))
+    agent, script = listening_agent(reader, [])
+    session = agent.sessions[0]
+    run(agent, script, 5)
+    script.symbols = [USER, *text(" hi")]
+    events = []
+    heard_ticks = []
+    for _ in range(3 * CONFIG.reread_ticks + CONFIG.lockstep_ticks + 2):
+        before = session.user.last_token_tick
+        events += speak(agent, script)
+        if session.user.last_token_tick != before:
+            heard_ticks.append(session.user.last_token_tick)
+    shown = [(event.kind, event.text) for event in events if event.kind in ("partial", "corrected")]
+    assert shown == [
+        ("partial", f" {words}") for words in ("Hi, yo", "Hi, you see", "Hi, you seek")
+    ]
+    assert session.user.second.agreed_text == "Hi, you"
+    assert [token for _, token in session.user.transcribed] == text(" hi")
+    partial_ticks = [event.tick for event in events if event.kind == "partial"]
+    assert heard_ticks[-2:] == partial_ticks[1:]
+
+
+def test_a_busy_thread_reads_no_turn_that_goes_on():
+    gate = threading.Event()
+    agent, script = listening_agent(Reader(reading("Hi.")), [], real_time=True)
+    agent.second_pass.jobs = [agent.second_pass.worker.submit(gate.wait, 30)]
+    run(agent, script, 5)
+    script.symbols = [USER, *text(" hi")]
+    for _ in range(2 * CONFIG.reread_ticks):
+        speak(agent, script)
+    assert agent.sessions[0].user.second.submission is None
+    gate.set()
+
+
+@pytest.mark.parametrize(
+    ("readings", "agreed"),
+    [
+        (["so we"], ""),
+        (["so we", "so we go"], "so we"),
+        (["so we", "So, we go"], "So, we"),
+        (["so we", "so we go", "so he goes home"], "so we"),
+        (["so we", "so we go", "so he goes home", "so he goes home now"], "so he goes home"),
+        (["so 2 &", "so 2 & more"], "so 2 &"),
+        (["so we", ""], ""),
+    ],
+)
+def test_two_readings_in_a_row_agree(readings, agreed):
+    """And what they have agreed on stays until they agree on something else that is as long."""
+    turn = SecondPassState(final_text="")
+    for text_so_far in readings:
+        take_reading(turn, text_so_far)
+    assert turn.agreed_text == agreed
+    take_reading(turn, "it is over", is_whole=True)
+    turn.final_text = " Well."
+    assert turn.agreed_text == turn.latest_text == "Well. it is over"
+
+
 def test_new_words_are_read_anew_from_the_last_reading_on():
     """The last reading is the draft of the next; what was asked in between is withdrawn."""
     reader = Reader(reading("Hi."), reading("Hi, you!"))
@@ -378,10 +447,8 @@ def test_new_words_are_read_anew_from_the_last_reading_on():
     run(agent, script, 8)
     session = agent.sessions[0]
     assert session.user.shown_text == " Hi."
-    loud = np.sin(np.arange(TICK_SAMPLES) * 0.1, dtype=np.float32)[None]
     for _ in range(2):
-        session.user.beam.silent_frames = -4
-        step(agent, script, loud)
+        speak(agent, script)
     script.symbols = text(" you")
     run(agent, script, 9)
     assert session.user.shown_text == " Hi, you!"

@@ -35,5 +35,12 @@ async function listen(levels) {
   return levels.map((level) => (ear = module.listen(level, ear)).voice);
 }
 
-const RUN = { playback, resample, states, listen };
+async function conversation(events) {
+  const { read } = await load("conversation");
+  const turns = [];
+  events.forEach((event, at) => read(turns, event, at));
+  return turns;
+}
+
+const RUN = { playback, resample, states, listen, conversation };
 process.stdout.write(JSON.stringify(await RUN[what](input)));

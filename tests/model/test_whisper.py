@@ -5,7 +5,8 @@ import torch
 from transformers import WhisperConfig as ReferenceConfig
 from transformers import WhisperForConditionalGeneration
 
-from duplex.model.whisper import Whisper, WhisperConfig, repeated_tokens
+from duplex.model.text_search import repeated_tokens
+from duplex.model.whisper import Whisper, WhisperConfig
 from tests.tiny_whisper import tokenizer
 
 SIZES = WhisperConfig(width=128, layers=2, vocabulary=260, positions=50, text_positions=40)
@@ -143,6 +144,24 @@ def test_a_reading_that_repeats_itself_ends_there(pair, clip):
         ours.decoder.logits = own
     assert reading.tokens == phrase and reading.loops and not reading.is_cut
     assert len(reading.log_probs) == len(phrase)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("beams", [2, 6])
+def test_several_texts_side_by_side_find_a_likelier_one(pair, clip, beams):
+    """Its log-probabilities are the reference's; a draft that is not sure is searched anew."""
+    reference, ours = pair
+    h = ours.encode(clip)
+    found = ours.decode(h, 12, beams=beams)
+    greedy = ours.decode(h, 12)
+    assert found.mean_log_prob >= greedy.mean_log_prob
+    inputs = torch.tensor([ours.prompt + found.tokens])
+    logits = reference(input_features=mel_of(clip), decoder_input_ids=inputs).logits[0]
+    logits = logits[len(ours.prompt) - 1 :, : ours.end + 1]
+    for i, log_prob in enumerate(found.log_probs[1:], 1):
+        token = [*found.tokens, ours.end][i]
+        assert log_prob == pytest.approx(float(logits[i].log_softmax(-1)[token]), abs=1e-3)
+    assert ours.decode(h, 12, greedy.tokens, beams=beams).tokens == found.tokens
 
 
 @pytest.mark.parametrize("right", [0, 3, 11])

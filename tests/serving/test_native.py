@@ -36,6 +36,7 @@ SERVER_TEXT = {
     "created": lambda: native.encode_object(native.created("0123456789ab")),
     "user_started": lambda: native.encode_event(Event("user_started", 12)),
     "heard": lambda: native.encode_event(Event("heard", 17, " café")),
+    "partial": lambda: native.encode_event(Event("partial", 25, " the caf")),
     "corrected": lambda: native.encode_event(Event("corrected", 29, " the café")),
     "user_ended": lambda: native.encode_event(Event("user_ended", 30)),
     "heard_from_second": lambda: native.encode_event(Event("heard", 17, " café", speaker=2)),
