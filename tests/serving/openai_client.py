@@ -22,6 +22,7 @@ GA_SERVER_EVENTS = """
     conversation.item.retrieved conversation.item.deleted conversation.item.truncated
     conversation.item.input_audio_transcription.delta
     conversation.item.input_audio_transcription.completed
+    conversation.item.input_audio_transcription.segment
     input_audio_buffer.committed input_audio_buffer.cleared
     input_audio_buffer.speech_started input_audio_buffer.speech_stopped
     response.created response.done response.output_item.added response.output_item.done

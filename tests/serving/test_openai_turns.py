@@ -27,6 +27,7 @@ COMMITTED = "input_audio_buffer.committed"
 ADDED = ["conversation.item.added", "conversation.item.done"]
 DELTA = "conversation.item.input_audio_transcription.delta"
 COMPLETED = "conversation.item.input_audio_transcription.completed"
+SEGMENT = "conversation.item.input_audio_transcription.segment"
 PUSH_TO_TALK = {"audio": {"input": {"turn_detection": None}}}
 
 
@@ -54,6 +55,20 @@ def test_backchannel_over_an_answer_has_a_transcript_and_no_speech_events():
     assert only(events, COMPLETED)["transcript"] == "yeah"
     assert only(events, ADDED[0])["item"]["role"] == "user"
     assert events[-1]["response"]["status"] == "completed"
+
+
+def test_of_several_people_a_segment_says_who():
+    client = Client()
+    client.append(tone(6))
+    events = client.tick(Event("user_started", 1), Event("heard", 3, " hello", speaker=2))
+    events += client.tick(Event("user_ended", 5, to="agent", speaker=2))
+    segment = only(events, SEGMENT)
+    assert types(events).index(SEGMENT) < types(events).index(COMPLETED)
+    assert (segment["speaker"], segment["text"]) == ("2", "hello")
+    assert (segment["start"], segment["end"]) == (0.08, 0.4)
+    assert segment["item_id"] == only(events, COMPLETED)["item_id"]
+    events = client.tick(Event("user_started", 6), Event("heard", 7, " hi"))
+    assert SEGMENT not in types(events + client.tick(Event("user_ended", 9, to="agent")))
 
 
 def test_who_still_speaks_when_the_answer_is_over_is_told_then():

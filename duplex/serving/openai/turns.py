@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from duplex.audio import TICK_MS
 from duplex.events import Event
 from duplex.serving.openai.clock import InputClock
-from duplex.serving.openai.events import event
+from duplex.serving.openai.events import event, new_id
 from duplex.serving.openai.items import Conversation, message
 
 # Ticks after the last audio of a commit in which its words must come: the agent waits 15 at most.
@@ -117,15 +117,17 @@ class UserTurns:
         self._speaking = None
         end_ms = told.tick * TICK_MS if told.end_ms is None else told.end_ms
         turn.end_ms = self.clock.audio_ms(end_ms)
+        segment = [] if told.speaker is None else [_segment(turn, told.speaker)]
         if turn.commit is not None:
-            return [] if turn.ticks_since_heard is None else self._complete_commit(turn)
+            is_complete = turn.ticks_since_heard is not None
+            return segment + (self._complete_commit(turn) if is_complete else [])
         if not finds_turns:
-            return []
+            return segment
         self._open = None
         messages = []
         if turn.is_announced:
             messages = [*_stopped(turn), self._committed_event(turn)]
-        return [*messages, *self._enter(turn), _completed(turn)]
+        return [*messages, *self._enter(turn), *segment, _completed(turn)]
 
     def commit(self) -> tuple[int, list[str]]:
         """The client ends an item: its number, and what it is told."""
@@ -201,6 +203,20 @@ def _announce(turn: UserTurn) -> str:
 def _stopped(turn: UserTurn) -> list[str]:
     kind = "input_audio_buffer.speech_stopped"
     return [event(kind, audio_end_ms=turn.end_ms, item_id=turn.item["id"])]
+
+
+def _segment(turn: UserTurn, speaker: int) -> str:
+    """Who said what was heard in the agent's turn: of several people, or it is not told."""
+    return event(
+        "conversation.item.input_audio_transcription.segment",
+        item_id=turn.item["id"],
+        content_index=0,
+        id=new_id("seg"),
+        speaker=str(speaker),
+        start=turn.start_ms / 1000,
+        end=turn.end_ms / 1000,
+        text=turn.transcript.removeprefix(turn.before).strip(),
+    )
 
 
 def _completed(turn: UserTurn) -> str:
