@@ -15,7 +15,7 @@ the turn ended with the same words. Otherwise it is thought anew.
 import logging
 from dataclasses import dataclass
 
-from duplex.agent import memory, pending_words, tool_calls, turn_sound
+from duplex.agent import memory, pending_words, people, tool_calls, turn_sound
 from duplex.agent.config import MindConfig
 from duplex.agent.conversation import messages
 from duplex.agent.session import Session
@@ -256,13 +256,15 @@ class Dictation:
 
     def _heard(self, session: Session) -> str:
         """The words of the user's turn so far, that the LM has written."""
-        return heard_words(self.tokenizer.decode([t for _, t in session.user.transcribed]))
+        said = heard_words(self.tokenizer.decode([t for _, t in session.user.transcribed]))
+        return people.attributed(session.people, said)
 
     def _heard_and_pending(self, session: Session) -> str:
         """The same, and those that it must write next."""
         written = [token for _, token in session.user.transcribed]
         certain = pending_words.certain_tokens(session.user.pending, session.policy)
-        return heard_words(self.tokenizer.decode(written + certain))
+        said = heard_words(self.tokenizer.decode(written + certain))
+        return people.attributed(session.people, said)
 
     def _listen(self, session: Session) -> None:
         """Read what was heard so far, and think of it where the turn may be over with it."""

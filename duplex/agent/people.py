@@ -130,6 +130,14 @@ def learn_name(people: People, text: str, tick: int) -> list[Event]:
     return [Event("speaker_named", tick, name, speaker=person)]
 
 
+def attributed(people: People, text: str) -> str:
+    """A turn's words as a large mind reads them: of several people, each is named."""
+    person = turn_speaker(people)
+    if not text or person is None or not are_several(people):
+        return text
+    return f"{people.names.get(person, f'Speaker {person}')}: {text}"
+
+
 def give_name(people: People, speaker: int, name: str) -> None:
     """The client's name for a speaker. Raises ValueError where there is no such speaker."""
     if not 1 <= speaker <= people.speakers.count:

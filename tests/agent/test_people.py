@@ -94,6 +94,19 @@ def test_a_name_belongs_to_who_said_it():
     assert not people.learn_name(known, "I'm Ben", 9)
 
 
+def test_a_large_mind_reads_who_said_it():
+    known = People()
+    turn(known, ANNA)
+    assert people.attributed(known, "hello") == "hello"
+    turn(known, BEN)
+    for _ in range(20):
+        people.hear(known, BEN, True, True, POLICY)
+    assert people.attributed(known, "hello") == "Speaker 2: hello"
+    people.give_name(known, 2, "Ben")
+    assert people.attributed(known, "hello") == "Ben: hello"
+    assert people.attributed(known, "") == ""
+
+
 def test_a_client_names_only_who_was_heard():
     known = People()
     turn(known, ANNA)
