@@ -317,12 +317,21 @@ def decode_client(message: bytes | str) -> ClientCommand:
 def json_object(message: str) -> dict:
     """The object in a text message. Raises ProtocolError."""
     try:
-        fields = json.loads(message)
+        fields = json.loads(message, parse_constant=_not_a_number)
+        if "\\ud" in message.lower():
+            # The half of a character cannot be told again: a question mark stands for it.
+            text = json.dumps(fields, ensure_ascii=False)
+            fields = json.loads(text.encode(errors="replace"))
     except (ValueError, RecursionError):
         raise ProtocolError("a text message is a JSON object; this one is not JSON") from None
     if not isinstance(fields, dict):
         raise ProtocolError(f"a text message is a JSON object, not a {type(fields).__name__}")
     return fields
+
+
+def _not_a_number(name: str) -> float:
+    """Python reads NaN and Infinity, which are not JSON."""
+    raise ValueError(name)
 
 
 def to_start(fields: dict) -> Start:

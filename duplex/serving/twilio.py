@@ -136,8 +136,9 @@ class Twilio:
         form = start.get("mediaFormat")
         encoding = form.get("encoding", "") if isinstance(form, dict) else ""
         laws = {"": "audio/pcmu", "audio/x-mulaw": "audio/pcmu", "audio/x-alaw": "audio/pcma"}
-        if encoding not in laws:
-            raise ProtocolError(f"a call's audio is audio/x-mulaw or audio/x-alaw, not {encoding}")
+        if encoding not in list(laws):
+            kinds = "audio/x-mulaw or audio/x-alaw"
+            raise ProtocolError(f"a call's audio is {kinds}, not {encoding!r:.80}")
         self._decoder = g711.Decoder(laws[encoding])
         self._encoder = g711.Encoder(laws[encoding])
         return _settings(start.get("customParameters") or {})
