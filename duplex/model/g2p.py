@@ -17,14 +17,18 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from duplex.model.read_aloud import is_open, readable
+
 # Ids of Hibari's alphabet: silence at both ends of a turn, and the space between words.
 PAD = 0
 SPACE = 16
 
-# Words that wait for the next one: figures, amounts and titles.
+# Words that wait for the next one: figures, signs of money, titles and the code of an area.
 WAITS = re.compile(
-    r"\d(?:[\d.,:/-]*\d)?$|^[$£€]\d\S*\d$|^[$£€]\d$|^(?:Mr|Mrs|Ms|Dr|Prof|St|Mt|Ft|No)\.?$"
+    r"\d(?:[\d.,:/-]*\d)?$|^[$£€]$|^(?:Mr|Mrs|Ms|Dr|Prof|St|Mt|Ft|No)\.?$|^\((?:\d{3}|0\d+)\)$"
 )
+# Telephone numbers may have more words than what else is read together.
+TELEPHONE = re.compile(r"^(?:\+\d|\(?0\d|\(\d{3}\))[\d ()-]*$")
 
 
 @dataclass
@@ -83,8 +87,9 @@ class G2P:
         state.group += (word,)
         months = r"(?:Jan|Feb|Mar|Apr|May|June?|July?|Aug|Sept?|Oct|Nov|Dec)[a-z]*\.?$"
         waits = WAITS.search(word) or (re.match(months, word) and following.isdigit())
-        # No more than four words are read together.
-        if waits and following and len(state.group) < 4:
+        together = " ".join(state.group)
+        longest = 8 if is_open(together) or TELEPHONE.match(together) else 4
+        if (waits or is_open(together)) and following and len(state.group) < longest:
             return []
         return self.read_group(following, state)
 
@@ -102,15 +107,14 @@ class G2P:
     def phones(self, text: str, context: tuple[str, ...], following: str) -> list[int]:
         """Phone ids of `text` after `context`. The tagger looks to the left only; `following` is
         one character."""
-        markup = str.maketrans("", "", "*_`#~")
-        left = self.normalize(" ".join(context).translate(markup))
-        both = self.normalize(" ".join((*context, text)).translate(markup))
+        left = self.normalize(readable(" ".join(context), text[:1]))
+        both = self.normalize(readable(" ".join((*context, text)), following))
         if left and both.startswith(left + " "):
             # What the text adds: "5" was said, "5 km" adds "kilometers".
             right = both[len(left) + 1 :]
         else:
             left = ""
-            right = self.normalize(text.translate(markup))
+            right = self.normalize(readable(text, following))
         if not right:
             return []
         tokens = self.tokens(left, right, following)
