@@ -10,7 +10,16 @@ SPOKEN = (
     "An answer that ends with an ellipsis was interrupted there."
 )
 # Signs that stand alone, as they are said.
-SIGNS = {"+": "plus", "=": "equals", "×": "times", "÷": "divided by", "&": "and"}
+SIGNS = {
+    "+": "plus",
+    "=": "equals",
+    "×": "times",
+    "÷": "divided by",
+    "−": "minus",
+    "≈": "is about",
+    "<": "is less than",
+    "&": "and",
+}
 
 
 def heard_words(said: str) -> str:
@@ -30,10 +39,12 @@ def complete_words(text: str) -> int:
 def speakable(word: str) -> str:
     """A word without markup and pictures; empty where nothing is left to be said.
 
-    "**Paris**" -> "Paris", "+" -> "plus"
+    "**Paris**" -> "Paris", "+" -> "plus"; signs inside stay, for they are read: "2*3", "C#"
     """
     if word in SIGNS:
         return SIGNS[word]
-    word = re.sub(r"[*_`#~|<>\\]+", "", word)
-    word = "".join(c for c in word if c.isascii() or c.isalpha() or c in "’‘“”…–—£€°")
+    word = re.sub(r"</?\w+/?>", "", word)
+    word = re.sub(r"^(?:[*_`|\\>]|~(?![\d$£€])|#(?!\w))+|[*_`~|\\]+(?=[.,;:!?)\"”’]*$)", "", word)
+    kept = "’‘“”…–—£€°−×÷±√≈≤≥≠→½¼¾²³"
+    word = "".join(c for c in word if c.isascii() or c.isalpha() or c in kept)
     return word if any(c.isalnum() for c in word) else ""

@@ -339,6 +339,15 @@ def test_oldest_words_go_first_and_instructions_never():
         ("it’s", "it’s"),
         ("3.5", "3.5"),
         ("+", "plus"),
+        ("*two**,", "two,"),
+        ("<b>bold</b>.", "bold."),
+        ("##", ""),
+        ("#1", "#1"),
+        ("C#", "C#"),
+        ("2*3", "2*3"),
+        ("~5", "~5"),
+        ("get_weather", "get_weather"),
+        ("−5", "−5"),
     ],
 )
 def test_markup_is_not_spoken(word, spoken):
