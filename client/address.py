@@ -1,8 +1,8 @@
-"""Where a server is: its address as people type it, and the proxy on the way to it."""
+"""Where a server is: its address as people type it, the proxy before it, one on this machine."""
 
 import os
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.request import ProxyHandler, build_opener, getproxies, proxy_bypass
 
 from duplex.errors import ClientError
 from duplex.serving import native
@@ -56,3 +56,14 @@ def proxy_advice(proxy: str) -> str:
     name = next((n for n in os.environ if n.lower().endswith("_proxy") and os.environ[n]), "")
     where = f" of the environment's {name}" if name else ""
     return f"the proxy {proxy}{where} is on the way; unset it, or name the server in no_proxy"
+
+
+def local_server(port: int = 8765, patience_s: float = 0.5) -> str | None:
+    """The URL of a duplex server on this machine that takes sessions; None where none does."""
+    opener = build_opener(ProxyHandler({}))
+    try:
+        with opener.open(f"http://127.0.0.1:{port}/readyz", timeout=patience_s) as answer:
+            is_ready = answer.read(100) == b"ready\n"
+    except (OSError, ValueError):
+        return None
+    return f"ws://127.0.0.1:{port}{native.PATH}" if is_ready else None

@@ -1,12 +1,16 @@
-"""The conversation on the terminal while it happens: one line for each turn, piece by piece."""
+"""A conversation as plain lines, for files, pipes and the bench: one line for each turn."""
 
 import sys
 from pathlib import Path
 from typing import TextIO
 
+from duplex.client.speakers import Speakers
+from duplex.client.status import Status
+from duplex.events import Transcript, Turn
+
 
 class Display:
-    """Shows each event as it comes; it keeps no words, so what was shown is corrected behind it."""
+    """Writes a turn when it is over, as it was in the end; notes go to the other stream."""
 
     def __init__(
         self,
@@ -17,101 +21,95 @@ class Display:
         """voice_print: the file that the voice print is written to, if one comes."""
         self._out = out or sys.stdout
         self._errors = errors or sys.stderr
-        # The kind of event whose line is open.
-        self._line: str | None = None
-        # What the user's turn really was, to be shown once, at its end.
-        self._correction = ""
-        self._voice_print = voice_print
-        # Who speaks in the open line, if several do, and what they are called.
-        self._speaker: int | None = None
-        self._names: dict[int, str] = {}
+        self._transcript = Transcript()
+        self._speakers = Speakers(voice_print)
+        # Turns written so far, and how each that was cut short or overheard is marked.
+        self._written: list[Turn] = []
+        self._is_for_others: set[int] = set()
+        # Whether time went wrong, and has been told.
+        self._is_late = False
+        self._state = ""
 
     def show(self, event: dict) -> None:
         """One event, an object of the native dialect."""
-        text = event.get("text", "")
-        match event["type"], self._line:
-            case ("heard" | "said") as kind, _:
-                self._show_piece(kind, text, event.get("speaker"))
-            case "speaker_named", _:
-                self._names[event["speaker"]] = text
-            case "speaker_corrected", _:
-                who = self._who(event["speaker"])
-                self._note(f"turn {event['turn'] + 1} was said by {who}")
-            case "speaker_enrolled", _:
-                self._keep_voice_print(text)
-            case "corrected", "heard":
-                self._correction = f" → {text.strip()}"
-            case "user_ended", "heard":
-                self._show_correction()
-                if event.get("to") == "other":
-                    self._write(" [not to the agent]")
-                self._close_line()
-            case "agent_ended", "said":
-                self._close_line()
-            case "agent_stopped", line:
-                unsaid = text.strip()
-                if line == "said":
-                    self._write(f" [stopped, not said: {unsaid}]" if unsaid else " [stopped]")
-                self._close_line()
-            case "error", _:
-                self._note(text)
-            case "lag", _:
-                self._note(lag_sentence(event))
+        if sentence := self._speakers.read(event):
+            self.note(sentence)
+        for part in self._speakers.split(event):
+            self._transcript.read({"time_s": 0.0, **part})
+        match event["type"]:
+            case "user_ended":
+                if event.get("to") == "other" and (turns := self._transcript.turns("user")):
+                    self._is_for_others.add(id(turns[-1]))
+            case "heard":
+                return
+            case "error":
+                self.note(event["text"])
+            case "lag":
+                self._show_lag(event)
+        self._write_turns()
+
+    def update(self, status: Status) -> None:
+        """How the call goes now: failures are told once, when they begin and when they are over."""
+        if status.tone == "bad" or status.name in ("cut", "quiet", "restarting"):
+            if status.name != self._state:
+                self.note(f"{status.sentence}; {status.way_out}")
+            self._state = status.name
+        elif self._state:
+            self.note("it goes on")
+            self._state = ""
+
+    def note(self, text: str) -> None:
+        """A sentence for the user."""
+        print(f"note: {text}", file=self._errors, flush=True)
 
     def finish(self) -> None:
         """Nothing more comes."""
-        self._close_line()
+        self._write_turns(is_over=True)
 
-    def _show_piece(self, kind: str, text: str, speaker: int | None) -> None:
-        is_other = kind == "heard" and speaker not in (None, self._speaker)
-        if self._line == kind and not is_other:
-            self._write(text)
-            return
-        self._close_line()
-        self._line = kind
-        self._speaker = speaker
-        who = "agent> " if kind == "said" else f"{self._who(speaker)}>  "
-        self._write(who + text.lstrip())
+    def _show_lag(self, event: dict) -> None:
+        if is_late(event) and not self._is_late:
+            self._is_late = True
+            self.note(f"{lag_sentence(event)}; it is told once")
 
-    def _who(self, speaker: int | None) -> str:
-        """A person as the lines name him."""
-        return self._names.get(speaker) or ("you" if speaker in (None, 1) else f"person {speaker}")
+    def _write_turns(self, is_over: bool = False) -> None:
+        """The turns that are over and were not written yet, by the time at which they began."""
+        waiting = [turn for turn in self._transcript.turns() if turn not in self._written]
+        for turn in waiting:
+            is_open = self._transcript.is_open(turn.who) and turn is self._last(turn.who)
+            if is_open and not is_over:
+                continue
+            self._written.append(turn)
+            who = f"{self._speakers.name(turn.speaker)}> " if turn.who == "user" else "agent>"
+            self._out.write(f"{who} {turn_text(turn)}{self._mark(turn)}\n")
+            self._out.flush()
 
-    def _keep_voice_print(self, text: str) -> None:
-        if self._voice_print is None:
-            return
-        try:
-            self._voice_print.write_text(text + "\n", encoding="utf-8")
-            self._note(f"wrote your voice print to {self._voice_print}")
-        except OSError as error:
-            self._note(f"cannot write {self._voice_print} ({error.strerror or error})")
+    def _last(self, who: str) -> Turn:
+        return self._transcript.turns(who)[-1]
 
-    def _note(self, text: str) -> None:
-        self._close_line()
-        print(f"note: {text}", file=self._errors, flush=True)
+    def _mark(self, turn: Turn) -> str:
+        if id(turn) in self._is_for_others:
+            return " [not to the agent]"
+        return f" [stopped, not said: {turn.unsaid.strip()}]" if turn.unsaid.strip() else ""
 
-    def _write(self, text: str) -> None:
-        self._out.write(text)
-        self._out.flush()
 
-    def _show_correction(self) -> None:
-        self._write(self._correction)
-        self._correction = ""
+def turn_text(turn: Turn) -> str:
+    """What was said, as people write it: with a capital at the beginning."""
+    text = turn.text.strip()
+    if turn.unsaid.strip():
+        text = text.removesuffix(turn.unsaid.strip()).rstrip()
+    return text[:1].upper() + text[1:]
 
-    def _close_line(self) -> None:
-        if self._line is not None:
-            self._show_correction()
-            self._write("\n")
-            self._line = None
+
+def is_late(event: dict) -> bool:
+    """Whether a lag is one that people notice."""
+    lost_ms = event.get("silence_ms", 0) + event.get("dropped_ms", 0)
+    return lost_ms >= 240 or event.get("late_ticks", 0) > 3 or event.get("unread_ticks", 0) > 0
 
 
 def lag_sentence(event: dict) -> str:
     """What went wrong with time, for people."""
-    sentences = {
-        "silence_ms": "{} ms of your audio came late",
-        "dropped_ms": "{} ms of your audio was dropped",
-        "late_ticks": "{} ticks took too long",
-        "unread_ticks": "{} ticks of the agent's audio were not fetched",
-    }
-    parts = [text.format(event[name]) for name, text in sentences.items() if event.get(name)]
-    return "out of time: " + ", ".join(parts)
+    if event.get("late_ticks", 0) > 3:
+        return "the machine is slower than speech just now: answers come late"
+    if event.get("unread_ticks", 0):
+        return "some of the agent's voice was lost on the way"
+    return "your voice reaches the agent late, with gaps"

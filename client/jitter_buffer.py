@@ -43,6 +43,15 @@ class PlaybackConfig:
     fade: int = SAMPLE_RATE // 200
 
 
+@dataclass
+class Placement:
+    """A stretch of the agent's sound: its first sample, samples pulled before it, its length."""
+
+    first: int
+    pulled: int
+    count: int
+
+
 class Playback:
     """`push` what has come, `pull` what is to be played now.
 
@@ -56,9 +65,8 @@ class Playback:
         # Times that the agent's voice was interrupted because its audio came too late.
         self.gaps = 0
         self.dropped_ms = 0
-        # Where the agent's sound was played: (its first sample, samples pulled before it), one
-        # entry for each stretch without a break.
-        self.placements: list[tuple[int, int]] = []
+        # Where the agent's sound was played, one entry for each stretch without a break.
+        self.placements: list[Placement] = []
         self._lock = threading.Lock()
         self._waiting = np.zeros(0, np.float32)
         self._flows = False
@@ -111,6 +119,17 @@ class Playback:
                 self._since_gap = 0
             return out
 
+    def pause(self, count: int) -> None:
+        """So many samples' time passes and nothing is played: the sound card is gone."""
+        with self._lock:
+            self._pulled += count
+            self._flows = False
+
+    @property
+    def pushed_ms(self) -> int:
+        """How much of the agent's voice has come."""
+        return self._pushed * TICK_MS // TICK_SAMPLES
+
     @property
     def passed_ms(self) -> int:
         """How far into the agent's voice the pulls have come."""
@@ -129,10 +148,14 @@ class Playback:
     def played_at_ms(self, voice_ms: float) -> float:
         """When a moment of the agent's sound was played, in ms since the first pull."""
         sample = voice_ms * TICK_SAMPLES / TICK_MS
+        at = sample
         with self._lock:
-            before = [entry for entry in self.placements if entry[0] <= sample + 0.5]
-        first, pulled = before[-1] if before else (0, 0)
-        return (sample - first + pulled) * TICK_MS / TICK_SAMPLES
+            for place in self.placements:
+                # What was left out is where the sound goes on.
+                at = place.pulled + max(0.0, sample - place.first)
+                if sample < place.first + place.count:
+                    break
+        return at * TICK_MS / TICK_SAMPLES
 
     def _measure(self, lateness: int) -> None:
         """Remember how late a piece came, and how much they spread."""
@@ -170,10 +193,7 @@ class Playback:
         """The next samples, into `out`; where there are too few the voice fades out."""
         played = self._waiting[: len(out)].copy()
         if len(played):
-            place = self._passed, self._pulled
-            last = self.placements[-1] if self.placements else (0, -1)
-            if place[1] - place[0] != last[1] - last[0]:
-                self.placements.append(place)
+            self._place(len(played))
             if self._fade_in:
                 steps = np.arange(self.config.fade - self._fade_in, self.config.fade)[: len(played)]
                 played[: len(steps)] *= (steps + 1) / self.config.fade
@@ -187,6 +207,14 @@ class Playback:
             if self._is_audible:
                 self._note_gap()
                 self._fade_rest(out[len(played) :])
+
+    def _place(self, count: int) -> None:
+        """So many samples are played now."""
+        last = self.placements[-1] if self.placements else Placement(0, -1, 0)
+        if (last.first + last.count, last.pulled + last.count) == (self._passed, self._pulled):
+            last.count += count
+        else:
+            self.placements.append(Placement(self._passed, self._pulled, count))
 
     def _note_gap(self) -> None:
         self.gaps += 1

@@ -1,11 +1,12 @@
 """What was heard and said in a conversation: two tracks on one clock, and the events."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_MS
-from duplex.client.jitter_buffer import BLOCK_SAMPLES
+from duplex.client.jitter_buffer import BLOCK_MS, BLOCK_SAMPLES
 from duplex.events import Transcript, transcribe
 
 
@@ -26,6 +27,8 @@ class Recording:
     # Times that the agent's voice was interrupted, and how much was thrown away.
     gaps: int = 0
     dropped_ms: int = 0
+    # Events whose own times are still those of the session.
+    _unsettled: list[dict] = field(default_factory=list)
 
     def add_tick(self, user: np.ndarray, agent: np.ndarray) -> None:
         """What the microphone heard and what the loudspeaker got, float32 [1920] each.
@@ -35,17 +38,30 @@ class Recording:
         self.user.append(_int16(user))
         self.agent.append(_int16(agent))
 
-    def note(self, now_s: float, event: dict, ahead_ms: float = 0.0) -> None:
-        """Keep an event at its time of arrival.
+    def note(self, now_s: float, event: dict, lost_ms: int = 0) -> None:
+        """Keep an event at its time of arrival, on the clock of the tracks.
 
-        ahead_ms: by how much the recording's clock is ahead of the session's, on which the event's
-        own times are.
+        lost_ms: of the session's own clock, what of the agent's sound never came. The event's own
+        times become the tracks' with `settle`.
         """
         entry = {"time_s": round(now_s, 3), **event}
         for name in ("start_ms", "end_ms"):
             if name in entry:
-                entry[name.replace("_ms", "_s")] = round((entry.pop(name) + ahead_ms) / 1000, 3)
+                entry[name] -= lost_ms
         self.events.append(entry)
+        self._unsettled.append(entry)
+
+    def settle(self, played_at_ms: Callable[[float], float]) -> None:
+        """Turn the times of the agent's words into those at which the loudspeaker played them.
+
+        played_at_ms: when a moment of the agent's sound was played, see Playback.
+        """
+        for entry in self._unsettled:
+            for name in ("start_ms", "end_ms"):
+                if name in entry:
+                    at_ms = played_at_ms(entry.pop(name)) + BLOCK_MS
+                    entry[name.replace("_ms", "_s")] = round(at_ms / 1000, 3)
+        self._unsettled.clear()
 
     @property
     def seconds(self) -> float:

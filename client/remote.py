@@ -29,6 +29,8 @@ class RemoteSession:
         self._lost_ticks = 0
         # Whether the server, or the loss of it, has ended the session.
         self._ended = False
+        # Whether the connection is lost and is being taken up again.
+        self.is_cut = False
 
     @classmethod
     async def open(
@@ -66,7 +68,7 @@ class RemoteSession:
     async def send(self, command: AgentCommand) -> None:
         """What the user does beside speaking; dropped when the connection has closed."""
         if isinstance(command, SetPlaybackPosition):
-            command = SetPlaybackPosition(command.ms + self._lost_ticks * TICK_MS)
+            command = SetPlaybackPosition(command.ms + self.lost_ms)
         await self._send(native.encode_command(command))
 
     async def get(self) -> tuple[np.ndarray, list[dict]] | None:
@@ -96,6 +98,11 @@ class RemoteSession:
         self._ended |= message.get("type") == "session.ended" or message.get("code") == "lost"
         return np.zeros(0, np.float32), [message]
 
+    @property
+    def lost_ms(self) -> int:
+        """Of the agent's sound, what never came: by so much the session's clock is ahead of it."""
+        return self._lost_ticks * TICK_MS
+
     async def close(self) -> None:
         """Ask for the end; `get` goes on until the server has said its last."""
         await self._send(native.encode_end())
@@ -115,6 +122,7 @@ class RemoteSession:
 
         waits_s: after each attempt that fails; all lie within the server's half minute.
         """
+        self.is_cut = True
         for wait_s in waits_s if self._token else ():
             try:
                 connection = await _connect(self._url, self._headers)
@@ -124,6 +132,7 @@ class RemoteSession:
                 await asyncio.sleep(wait_s)
                 continue
             self._connection = connection
+            self.is_cut = False
             return isinstance(answer, dict) and answer.get("type") == "session.resumed"
         return False
 

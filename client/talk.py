@@ -1,29 +1,33 @@
 """What `duplex talk` does: opens a session, holds the conversation, shows it and keeps it."""
 
 import asyncio
-import json
+import contextlib
+import os
 import signal
+import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import soundfile
-
-from duplex.audio import SAMPLE_RATE
-from duplex.client import terminal, wav
+from duplex.client import keep, keys, sound_card, terminal, wav
 from duplex.client.display import Display
 from duplex.client.local import LocalSession, LockstepSession
+from duplex.client.pipe_card import PipeCard
 from duplex.client.recording import Recording
 from duplex.client.remote import RemoteSession
-from duplex.client.timeline import draw
+from duplex.client.sound_card import SoundCard, SoundDevices
+from duplex.client.sound_file import read_wave
 from duplex.echo import EchoCanceller
 from duplex.errors import ClientError, EchoUnavailable
 from duplex.events import AgentInterface
+from duplex.serving import native
 from duplex.serving.commands import Enroll, Start
 
 # The questions that come with the project.
 QUESTIONS = Path(__file__).parent / "questions"
+# Standard input or output in place of a file.
+PIPE = Path("-")
 
 Session = RemoteSession | LocalSession | LockstepSession
 
@@ -43,14 +47,18 @@ class TalkConfig:
     fast: bool = False
     # Seconds from a question to the next, come what may; None: each waits for the answer.
     gap_s: float | None = None
-    # The sound card, by number or part of its name.
-    device: str | None = None
+    # The microphone and the loudspeaker.
+    devices: SoundDevices = SoundDevices()
     # Whether the loudspeaker is taken out of what the microphone hears.
     cancel_echo: bool = True
     # Where the voice print of who speaks first is written; None: nobody enrolls.
     voice_print: Path | None = None
-    # Where the recording goes; text and time line go beside it.
+    # Where the recording goes; text and time line go beside it. None: talk/DATE.
     output: Path | None = None
+    # Whether the conversation is kept.
+    records: bool = True
+    # Whether the sound system's own messages are shown.
+    verbose: bool = False
 
 
 def talk(config: TalkConfig, load: Callable[[], AgentInterface]) -> None:
@@ -58,14 +66,12 @@ def talk(config: TalkConfig, load: Callable[[], AgentInterface]) -> None:
 
     Raises ClientError.
     """
-    if config.questions:
-        asyncio.run(talk_recorded(config, load))
-    else:
-        asyncio.run(talk_live(config, load))
+    is_live = not config.questions or config.questions == (PIPE,)
+    asyncio.run((talk_live if is_live else talk_recorded)(config, load))
 
 
 def questions_without_sound(
-    has_sound: Callable[[], bool] = terminal.has_sound, folder: Path = QUESTIONS
+    has_sound: Callable[[], bool] = sound_card.has_sound, folder: Path = QUESTIONS
 ) -> tuple[Path, ...]:
     """The recorded questions, and a note, on a machine without a sound card; otherwise none."""
     if has_sound():
@@ -91,31 +97,32 @@ async def open_session(config: TalkConfig, load: Callable[[], AgentInterface]) -
     return await LocalSession.open(load(), config.start)
 
 
-async def begin_display(config: TalkConfig, session: Session) -> Display:
-    """What shows the conversation; whoever is to enroll is asked for it."""
+async def _enroll(config: TalkConfig, session: Session) -> None:
+    """Have the voice print taken, where one is wanted."""
     if config.voice_print is not None:
         await session.send(Enroll())
         _note("who speaks first enrolls: 5 s of speech")
-    return Display(voice_print=config.voice_print)
 
 
 async def talk_recorded(config: TalkConfig, load: Callable[[], AgentInterface]) -> None:
     """Ask recorded questions, tell how soon each was answered, and keep the conversation."""
-    questions = [wav.read_wave(path) for path in config.questions]
-    session = await open_session(config, load)
-    display = await begin_display(config, session)
+    questions = [read_wave(path) for path in config.questions]
+    files = _files(config)
+    session = await open_session(config, _with_clock(load))
+    stop = asyncio.Event()
+    _stop_by_ctrl_c(stop)
     pace = wav.Lockstep() if config.fast else wav.RealTime()
-    recording = await wav.converse(session, wav.Script(questions, config.gap_s), pace, display)
+    is_piped = config.output == PIPE
+    display = Display(sys.stderr if is_piped else sys.stdout, voice_print=config.voice_print)
+    await _enroll(config, session)
+    script = wav.Script(questions, config.gap_s)
+    sink = _write_raw if is_piped else None
+    recording = await wav.converse(session, script, pace, display, stop, sink)
     display.finish()
     for name, seconds in recording.response_times():
         answered = "no answer" if seconds is None else f"answered after {seconds:.2f} s"
         _note(f"{name}: {answered}")
-    if config.output is None:
-        folder = Path("talk")
-        wave = folder / "conversation.wav"
-        save(recording, wave, folder / "transcript", folder / "timeline.png")
-    else:
-        save_as(recording, config.output)
+    _keep(recording, files)
     if isinstance(session, LocalSession):
         _note(_times(session.stats()))
     if any(event["type"] == "error" for event in recording.events):
@@ -123,25 +130,124 @@ async def talk_recorded(config: TalkConfig, load: Callable[[], AgentInterface]) 
 
 
 async def talk_live(config: TalkConfig, load: Callable[[], AgentInterface]) -> None:
-    """Talk through the sound card until Ctrl-C; keep the conversation where a file is named."""
-    card = terminal.SoundCard(config.device)
-    session = await open_session(config, load)
-    stop = asyncio.Event()
+    """Talk through the sound card until Ctrl-C; keep the conversation."""
+    files = _files(config)
+    is_piped = PIPE in (config.output, *config.questions)
+    with _without_chatter(not config.verbose and not is_piped):
+        stop = asyncio.Event()
+        card = _card(config, stop)
+        agents: list[AgentInterface] = []
+
+        def load_once() -> AgentInterface:
+            agents[:] = agents or [_with_clock(load)()]
+            return agents[0]
+
+        session = await open_session(config, load_once)
+        _stop_by_ctrl_c(stop)
+        echo = make_echo_canceller() if config.cancel_echo and not is_piped else None
+        live = terminal.Live(Recording(), stop, echo=echo)
+        await _enroll(config, session)
+        with card, _view(is_piped, config.voice_print) as view:
+            await _hold(config, load_once, session, card, view, live)
+            view.finish()
+    _note(_summary(live))
+    _keep(live.recording, files)
+
+
+async def _hold(config: TalkConfig, load, session: Session, card, view, live) -> None:
+    """One session after the other, until the user has enough."""
+    while True:
+        with keys.pressed(_keyboard(session, live)):
+            await terminal.live(session, card, view, live)
+        if not live.wants_restart:
+            return
+        live.wants_restart = live.ending = False
+        live.stop.clear()
+        view.note("a new conversation begins")
+        session = await open_session(config, load)
+
+
+def _keyboard(session: Session, live: terminal.Live) -> Callable[[str], None]:
+    """What each key does; the tasks are held here, for the loop holds them weakly."""
+    tasks: set[asyncio.Task] = set()
+
+    def on_key(key: str) -> None:
+        task = asyncio.get_running_loop().create_task(terminal.press(session, live, key))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    return on_key
+
+
+def _card(config: TalkConfig, stop: asyncio.Event) -> SoundCard | PipeCard:
+    if config.questions == (PIPE,):
+        return PipeCard(stop, sink=sys.stdout.buffer if config.output == PIPE else None)
+    return SoundCard(config.devices)
+
+
+@contextlib.contextmanager
+def _view(is_piped: bool, voice_print: Path | None) -> Iterator:
+    """A screen where there is one, else plain lines."""
+    if not is_piped and sys.stdin.isatty() and sys.stdout.isatty():
+        from duplex.client.screen import Screen
+
+        with Screen(voice_print=voice_print) as screen:
+            yield screen
+        return
+    display = Display(sys.stderr if is_piped else sys.stdout, voice_print=voice_print)
+    display.note("speak; Ctrl-C ends the conversation")
+    yield display
+
+
+def _stop_by_ctrl_c(stop: asyncio.Event) -> None:
+    """Have the first Ctrl-C set `stop`; the second ends the program at once."""
     loop = asyncio.get_running_loop()
+
+    def interrupt(*_) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        loop.call_soon_threadsafe(stop.set)
+
     # loop.add_signal_handler would use the pipe through which the sound card's thread wakes the
     # loop.
-    signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(stop.set))
-    display = await begin_display(config, session)
-    echo = make_echo_canceller() if config.cancel_echo else None
-    _note("speak; Ctrl-C ends the conversation")
-    keep = config.output is not None
-    with card:
-        recording = await terminal.live(session, card, display, stop, keep, echo)
-    display.finish()
-    if recording.gaps or recording.dropped_ms:
-        _note(f"note: {recording.gaps} gaps in the sound, {recording.dropped_ms} ms dropped")
-    if config.output is not None:
-        save_as(recording, config.output)
+    signal.signal(signal.SIGINT, interrupt)
+
+
+@contextlib.contextmanager
+def _without_chatter(is_hidden: bool) -> Iterator[None]:
+    """What PortAudio and ALSA write to stderr tears the screen; our own notes stay."""
+    if not is_hidden:
+        yield
+        return
+    kept = os.dup(2)
+    before = sys.stderr
+    with open(os.devnull, "w") as nowhere, os.fdopen(os.dup(kept), "w", buffering=1) as ours:
+        os.dup2(nowhere.fileno(), 2)
+        sys.stderr = ours
+        try:
+            yield
+        finally:
+            sys.stderr = before
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _with_clock(load: Callable[[], AgentInterface]) -> Callable[[], AgentInterface]:
+    """The same, and a terminal shows how long it takes."""
+
+    def loading() -> AgentInterface:
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = SpinnerColumn(), TextColumn("the agent is being loaded"), TimeElapsedColumn()
+        console = Console(stderr=True)
+        if not console.is_terminal:
+            return load()
+        with Progress(*columns, console=console, transient=True) as progress:
+            progress.add_task("", total=None)
+            return load()
+
+    return loading
 
 
 def make_echo_canceller() -> EchoCanceller | None:
@@ -153,40 +259,48 @@ def make_echo_canceller() -> EchoCanceller | None:
         return None
 
 
-def save_as(recording: Recording, wave: Path) -> None:
-    """Write a conversation to files that have the name of the sound's. Raises ClientError."""
-    save(recording, wave, wave.with_suffix(""), wave.with_suffix(".png"))
+def _files(config: TalkConfig) -> keep.Files | None:
+    """Where the conversation goes; None where it is not kept. Raises ClientError."""
+    if not config.records or config.output == PIPE:
+        return None
+    files = keep.named(config.output)
+    keep.prepare(files)
+    return files
 
 
-def save(recording: Recording, wave: Path, transcript: Path, timeline: Path) -> None:
-    """Write its stereo sound, `transcript`.jsonl and .txt, and the time line as a picture.
-
-    Raises ClientError.
-    """
+def _keep(recording: Recording, files: keep.Files | None) -> None:
+    """Write what there is; the picture comes last, and a second Ctrl-C goes without it."""
+    if files is None:
+        return
+    keep.save(recording, files)
     try:
-        wave.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(wave, recording.stereo(), SAMPLE_RATE, subtype="PCM_16")
-        events = [json.dumps(event, ensure_ascii=False) + "\n" for event in recording.events]
-        transcript.with_suffix(".jsonl").write_text("".join(events), encoding="utf-8")
-        transcript.with_suffix(".txt").write_text(_as_text(recording), encoding="utf-8")
-        draw(recording, timeline)
-    except OSError as error:
-        raise ClientError(f"cannot write {wave} ({error.strerror or error})") from error
-    _note(f"wrote {wave}, {transcript}.jsonl, {transcript}.txt, {timeline}")
+        keep.picture(recording, files)
+    except KeyboardInterrupt:
+        _note(f"wrote {files.wave} and {files.transcript}.txt; there is no picture")
+        return
+    _note(f"wrote {files}")
 
 
-def _as_text(recording: Recording) -> str:
-    """One line for each turn."""
-    names = {"user": "you", "agent": "agent"}
-    return "".join(
-        f"[{_clock(turn.start_s)} - {_clock(turn.end_s)}] "
-        f"{names[turn.who]}: {turn.spoken_text.strip()}\n"
-        for turn in recording.transcript().turns()
-    )
+def _write_raw(played) -> None:
+    sys.stdout.buffer.write(native.encode_audio(played))
+    sys.stdout.buffer.flush()
 
 
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60:02d}:{seconds % 60:05.2f}"
+def _summary(live: terminal.Live) -> str:
+    """The conversation in one line."""
+    recording = live.recording
+    minutes = f"{int(recording.seconds) // 60}:{int(recording.seconds) % 60:02d}"
+    parts = [minutes, f"{len(recording.transcript().turns())} turns"]
+    if live.answers_s:
+        least, most = min(live.answers_s), max(live.answers_s)
+        median = statistics.median(live.answers_s)
+        parts.append(f"answers {least:.2f} / {median:.2f} / {most:.2f} s")
+    stops = sum(event["type"] == "agent_stopped" for event in recording.events)
+    parts.append(f"{stops} interruption{'' if stops == 1 else 's'}")
+    parts.append(f"{recording.gaps} gap{'' if recording.gaps == 1 else 's'}")
+    if recording.dropped_ms:
+        parts.append(f"{recording.dropped_ms} ms dropped")
+    return " · ".join(parts)
 
 
 def _times(stats: dict) -> str:

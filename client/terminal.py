@@ -1,170 +1,120 @@
-"""Live conversation: microphone and loudspeaker through sounddevice, the text on the terminal."""
+"""Live conversation: a sound card, a session, and somebody who watches and presses keys."""
 
 import asyncio
-import contextlib
-import queue
+import time
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
-from duplex.client.display import Display
-from duplex.client.jitter_buffer import BLOCK_SAMPLES, Playback
+from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_MS, TICK_S, TICK_SAMPLES
+from duplex.client.call_state import CallFacts, Ear
+from duplex.client.jitter_buffer import BLOCK_SAMPLES
+from duplex.client.keys import Typing
 from duplex.client.recording import Recording
+from duplex.client.status import Status
 from duplex.echo import EchoCanceller
-from duplex.errors import ClientError
+from duplex.events import Transcript
+from duplex.serving.commands import Stop, Write
+
+SILENCE = np.zeros(TICK_SAMPLES, np.float32)
 
 
-def devices() -> str:
-    """A table of the sound cards, as --list-devices prints it. Raises ClientError."""
-    return str(_sounddevice().query_devices()) or "no sound devices"
+@dataclass(frozen=True)
+class LiveConfig:
+    """How a live conversation is held."""
+
+    # Ticks of the microphone that may wait to be sent; what is older is kept and not sent.
+    max_unsent_ticks: int = 8
+    # Seconds without a message after which the server is quiet.
+    quiet_s: float = 2.0
+    # Seconds that the other side has to say its last.
+    farewell_s: float = 0.7
+    # An answer that comes later is none.
+    longest_answer_s: float = 15.0
 
 
-def has_sound() -> bool:
-    """Whether this machine has a microphone and a loudspeaker."""
-    try:
-        sounddevice = _sounddevice()
-        sounddevice.query_devices(kind="input")
-        sounddevice.query_devices(kind="output")
-    except Exception:
-        # No library, no device or no sound system: each has an exception of its own.
-        return False
-    return True
+@dataclass
+class Live:
+    """What is known of a conversation that goes on, and what its user wants."""
+
+    recording: Recording
+    stop: asyncio.Event
+    config: LiveConfig = LiveConfig()
+    echo: EchoCanceller | None = None
+    place: str = ""
+    # What the user wants.
+    muted: bool = False
+    push: bool = False
+    held: bool = False
+    wants_restart: bool = False
+    typing: Typing = Typing()
+    # What can be heard, and what was last.
+    you: Ear = Ear()
+    agent: Ear = Ear()
+    you_end_s: float | None = None
+    answers_s: list[float] = field(default_factory=list)
+    # What happened, for the state.
+    transcript: Transcript = field(default_factory=Transcript)
+    ending: bool = False
+    came_at: float = 0.0
+    sending: asyncio.Task | None = None
+    unsent_ticks: int = 0
+
+    def do(self, wanted: str) -> None:
+        """What a key asks of this side."""
+        if wanted == "mute":
+            self.muted = not self.muted
+        elif wanted == "talk":
+            self.held = not self.held or not self.push
+            self.push = True
+        elif wanted == "push":
+            self.push = not self.push
+        elif wanted in ("quit", "restart"):
+            self.wants_restart = wanted == "restart"
+            self.stop.set()
 
 
-def _sounddevice():
-    try:
-        import sounddevice
-    except OSError as error:
-        raise ClientError(
-            "no PortAudio library; on Debian: apt-get install libportaudio2"
-        ) from error
-    return sounddevice
+async def live(session, card, view, live: Live) -> None:
+    """Talk until `live.stop` is set or the session ends; all goes into `live.recording`.
 
-
-class SoundCard:
-    """Callback driven streams, four blocks a tick; `with` it is open.
-
-    The callbacks run in PortAudio's thread and never wait.
+    card: a SoundCard or what has its methods. view: a Display or a Screen.
     """
-
-    def __init__(self, device: str | None = None, max_waiting_ticks: int = 8):
-        """device: number or part of a name.
-
-        max_waiting_ticks: ticks of the microphone that may wait to be sent; beyond, they are
-        dropped and counted.
-
-        Raises ClientError.
-        """
-        self.playback = Playback()
-        # Whole ticks: of the microphone, and what was played meanwhile.
-        self.heard: queue.Queue[tuple[np.ndarray, np.ndarray]] = queue.Queue(max_waiting_ticks)
-        self.dropped_ticks = 0
-        # Of the agent's voice, what has left the loudspeaker.
-        self.played_ms = 0
-        # Blocks of a tick that is not complete.
-        self._blocks: list[tuple[np.ndarray, np.ndarray]] = []
-        self._arrived = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        sounddevice = _sounddevice()
-        chosen = int(device) if device is not None and device.isdigit() else device
-        try:
-            self._stream = sounddevice.Stream(
-                samplerate=SAMPLE_RATE,
-                blocksize=BLOCK_SAMPLES,
-                device=chosen,
-                channels=1,
-                dtype="float32",
-                latency="low",
-                callback=self._exchange,
-            )
-        except (sounddevice.PortAudioError, ValueError) as error:
-            name = "the sound card" if device is None else f"the sound device {device!r}"
-            reason = str(error).splitlines()[0].rstrip(".")
-            raise ClientError(
-                f"cannot use {name} ({reason}); see duplex talk --list-devices"
-            ) from error
-
-    def __enter__(self) -> "SoundCard":
-        self._stream.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._stream.close()
-
-    async def listen(self) -> tuple[np.ndarray, np.ndarray]:
-        """The next tick of the microphone and what was played meanwhile, float32 [1920] each."""
-        while True:
-            self._arrived.clear()
-            with contextlib.suppress(queue.Empty):
-                return self.heard.get_nowait()
-            await self._arrived.wait()
-
-    def _exchange(self, heard, played, frames, time, status) -> None:
-        """One block of each: heard and played are float32 [BLOCK_SAMPLES, 1]."""
-        # Milliseconds until what is pulled now can be heard.
-        waiting_ms = 1000 * (time.outputBufferDacTime - time.currentTime)
-        self.played_ms = max(self.played_ms, self.playback.passed_ms - round(max(0.0, waiting_ms)))
-        played[:, 0] = self.playback.pull(frames)
-        self._blocks.append((heard[:, 0].copy(), played[:, 0].copy()))
-        if sum(len(block) for block, _ in self._blocks) < TICK_SAMPLES:
-            return
-        tick = tuple(np.concatenate(part) for part in zip(*self._blocks, strict=True))
-        self._blocks = []
-        try:
-            self.heard.put_nowait(tick)
-        except queue.Full:
-            self.dropped_ticks += 1
-        # The loop may have closed.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._arrived.set)
-
-
-async def live(
-    session,
-    card: SoundCard,
-    display: Display,
-    stop: asyncio.Event,
-    keep: bool,
-    echo: EchoCanceller | None = None,
-) -> Recording:
-    """Talk until `stop` is set or the session ends.
-
-    keep: whether the recording holds sound and events; it grows for ever. echo: takes the
-    loudspeaker out of what is sent and kept of the microphone.
-    """
-    recording = Recording()
-    kept = recording if keep else None
-    async with asyncio.TaskGroup() as tasks:
-        playing = tasks.create_task(_play(session, card, display, kept, stop), name="play")
-        while not stop.is_set() and not playing.done():
-            tick = await _listen_until(card, stop)
+    mending = asyncio.create_task(card.mend(), name="mend")
+    playing = asyncio.create_task(_play(session, card, view, live), name="play")
+    dropped_before = card.dropped_ticks
+    try:
+        while not live.stop.is_set() and not playing.done():
+            tick = await _next_tick(card, live.stop)
             if tick is None:
                 break
-            heard, played = tick
-            if echo is not None:
-                heard = without_echo(echo, heard, played)
-            await session.push(heard)
-            await session.played(card.played_ms)
-            if keep:
-                recording.add_tick(heard, played)
-        await session.close()
-    recording.gaps = card.playback.gaps
-    recording.dropped_ms = card.playback.dropped_ms + card.dropped_ticks * TICK_MS
-    return recording
+            # Ticks that nobody took are silence: the clock of the recording is the card's.
+            for _ in range(card.dropped_ticks - dropped_before):
+                live.recording.add_tick(SILENCE, SILENCE)
+            dropped_before = card.dropped_ticks
+            await _take(session, card, view, live, *tick)
+    finally:
+        mending.cancel()
+        await _farewell(session, playing, live)
+    live.recording.settle(card.playback.played_at_ms)
+    live.recording.gaps = card.playback.gaps
+    live.recording.dropped_ms = card.dropped_ms + live.unsent_ticks * TICK_MS
 
 
-async def _listen_until(
-    card: SoundCard, stop: asyncio.Event
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """The card's next tick; None where the conversation is stopped before it has come."""
-    listening = asyncio.ensure_future(card.listen())
-    stopping = asyncio.ensure_future(stop.wait())
-    await asyncio.wait({listening, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if not listening.done():
-        listening.cancel()
-        return None
-    return listening.result()
+async def press(session, live: Live, key: str) -> None:
+    """A key of the user's."""
+    live.typing, wanted = live.typing.press(key)
+    match wanted:
+        case ("interrupt", _):
+            await session.send(Stop())
+        case ("write", text):
+            await session.send(Write("user", text))
+            now_s = live.recording.seconds
+            for event in ({"type": "user_started"}, {"type": "heard", "text": f" {text}"}):
+                live.recording.note(now_s, event | {"typed": True})
+            live.recording.note(now_s, {"type": "user_ended", "to": "agent", "typed": True})
+            live.you_end_s = now_s
+        case (command, _):
+            live.do(command)
 
 
 def without_echo(echo: EchoCanceller, heard: np.ndarray, played: np.ndarray) -> np.ndarray:
@@ -179,22 +129,139 @@ def without_echo(echo: EchoCanceller, heard: np.ndarray, played: np.ndarray) -> 
     return np.concatenate(blocks)
 
 
-async def _play(
-    session, card: SoundCard, display: Display, recording: Recording | None, stop: asyncio.Event
-) -> None:
+async def _next_tick(card, stop: asyncio.Event) -> tuple[np.ndarray, np.ndarray] | None:
+    """The card's next tick, or silence on the beat where the card is lost; None at the stop."""
+    began = time.monotonic()
+    while not stop.is_set():
+        if tick := card.take():
+            return tick
+        if card.is_lost and time.monotonic() - began >= TICK_S:
+            card.playback.pause(TICK_SAMPLES)
+            return SILENCE, SILENCE
+        waits = [asyncio.ensure_future(card.wait()), asyncio.ensure_future(stop.wait())]
+        await asyncio.wait(waits, timeout=TICK_S, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+    return None
+
+
+async def _take(session, card, view, live: Live, heard: np.ndarray, played: np.ndarray) -> None:
+    """One tick of the card: sent, kept and shown."""
+    if live.echo is not None:
+        heard = without_echo(live.echo, heard, played)
+    if live.muted or (live.push and not live.held):
+        heard = SILENCE
+    await _send(session, card, live, heard)
+    live.recording.add_tick(heard, played)
+    _listen(live, heard, played)
+    view.update(_status(session, card, live, heard, played))
+
+
+async def _send(session, card, live: Live, heard: np.ndarray) -> None:
+    """A tick to the agent; one that the connection has no room for is left out."""
+
+    async def send() -> None:
+        await session.push(heard)
+        await session.played(card.played_ms)
+
+    if live.sending is not None:
+        await asyncio.wait([live.sending], timeout=TICK_S / 2)
+    is_stuck = live.sending is not None and not live.sending.done()
+    if is_stuck or card.waiting_ticks > live.config.max_unsent_ticks:
+        live.unsent_ticks += 1
+        return
+    live.sending = asyncio.create_task(send(), name="send")
+    await asyncio.sleep(0)
+
+
+def _listen(live: Live, heard: np.ndarray, played: np.ndarray) -> None:
+    """Who can be heard, and how soon the agent answered."""
+    start_s = live.recording.seconds - TICK_S
+    spoke = live.agent.voice
+    live.you = live.you.listen(_level(heard))
+    live.agent = live.agent.listen(_level(played))
+    loud = np.flatnonzero(np.abs(heard) > 2 * live.you.least)
+    if live.you.quiet_ticks == 0 and len(loud):
+        live.you_end_s = start_s + int(loud[-1]) / SAMPLE_RATE
+    audible = np.flatnonzero(np.abs(played) > AUDIBLE)
+    if len(audible) and not spoke and live.you_end_s is not None:
+        seconds = start_s + int(audible[0]) / SAMPLE_RATE - live.you_end_s
+        if 0 <= seconds < live.config.longest_answer_s:
+            live.answers_s.append(round(seconds, 2))
+        # One answer to each question.
+        live.you_end_s = None
+
+
+def _status(session, card, live: Live, heard: np.ndarray, played: np.ndarray) -> Status:
+    is_quiet = time.monotonic() - live.came_at > live.config.quiet_s
+    socket = "cut" if getattr(session, "is_cut", False) else "quiet" if is_quiet else "open"
+    facts = CallFacts(
+        sound="lost" if card.is_lost else "on",
+        socket=socket,
+        ending=live.ending,
+        muted=live.muted,
+        waits_for_key=live.push and not live.held,
+        you=live.you.voice,
+        agent=live.agent.voice,
+        agent_turn=live.transcript.is_open("agent"),
+    )
+    return Status(
+        facts,
+        live.recording.seconds,
+        _level(heard),
+        _level(played),
+        live.answers_s[-1] if live.answers_s else None,
+        len(live.answers_s),
+        card.playback.waiting_ms,
+        card.playback.target_ms,
+        card.playback.gaps,
+        typed=live.typing.line,
+        devices=card.name,
+        place=live.place,
+    )
+
+
+async def _play(session, card, view, live: Live) -> None:
     """What comes from the agent, into the loudspeaker's buffer, onto the screen and kept."""
-    loop = asyncio.get_running_loop()
-    started = loop.time()
-    # How far the session's own clock has come, and by how much the recording's is ahead of it.
-    session_ms = 0
-    ahead_ms = 0.0
+    live.came_at = time.monotonic()
+    # The session's clock begins here in all that the loudspeaker gets.
+    begins_ms = card.playback.pushed_ms
     while (message := await session.get()) is not None:
+        live.came_at = time.monotonic()
         audio, events = message
         if len(audio):
-            ahead_ms = card.playback.push(audio) - session_ms
-            session_ms += len(audio) * TICK_MS // TICK_SAMPLES
+            card.playback.push(audio)
+        lost_ms = getattr(session, "lost_ms", 0) - begins_ms
         for event in events:
-            display.show(event)
-            if recording is not None:
-                recording.note(loop.time() - started, event, ahead_ms)
-    stop.set()
+            live.transcript.read({"time_s": 0.0, **event})
+            live.recording.note(live.recording.seconds, event, lost_ms)
+            view.show(event)
+    live.stop.set()
+
+
+async def _farewell(session, playing: asyncio.Task, live: Live) -> None:
+    """End the session; the other side may say its last, but not for long."""
+    live.ending = True
+    if live.sending is not None:
+        live.sending.cancel()
+    closing = asyncio.create_task(session.close(), name="close")
+    _, late = await asyncio.wait([playing, closing], timeout=live.config.farewell_s)
+    if late:
+        for task in late:
+            task.cancel()
+        drop = getattr(session, "drop", None)
+        if drop is not None:
+            drop()
+    if playing.done() and not playing.cancelled():
+        playing.result()
+
+
+def _level(samples: np.ndarray) -> float:
+    return float(np.sqrt(np.square(samples, dtype=np.float64).mean()))
+
+
+def restarted(live: Live) -> Live:
+    """The same conversation with a new session: what is heard goes on, what was asked is done."""
+    return replace(
+        live, stop=asyncio.Event(), wants_restart=False, transcript=Transcript(), sending=None
+    )

@@ -6,56 +6,18 @@ one, so the recording has what a listener in the room would have heard, gaps and
 
 import asyncio
 import math
-import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_MS, TICK_S, TICK_SAMPLES
+from duplex.audio import AUDIBLE, TICK_S, TICK_SAMPLES
 from duplex.client.display import Display
-from duplex.client.jitter_buffer import BLOCK_MS, BLOCK_SAMPLES, Playback
+from duplex.client.jitter_buffer import BLOCK_SAMPLES, Playback
 from duplex.client.recording import Recording
-from duplex.errors import ClientError
-
-
-@dataclass
-class Question:
-    """A recording: float32 [N], 24 kHz mono."""
-
-    name: str
-    samples: np.ndarray
-
-    @property
-    def sound_s(self) -> float:
-        """When the speech in it ends: files often trail off into silence."""
-        loud = np.flatnonzero(np.abs(self.samples) > 0.05 * np.abs(self.samples).max(initial=0.0))
-        return (int(loud[-1]) + 1) / SAMPLE_RATE if len(loud) else 0.0
-
-
-def read_wave(path: Path) -> Question:
-    """Any sound file as 24 kHz mono; conversions are told on stderr. Raises ClientError."""
-    import soundfile
-
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)  # [N, channels]
-    except (soundfile.LibsndfileError, OSError) as error:
-        reason = getattr(error, "error_string", str(error)).rstrip(". ")
-        reason = reason if Path(path).exists() else "no such file"
-        raise ClientError(f"cannot read {path}: {reason}") from error
-    if not len(samples):
-        raise ClientError(f"cannot use {path}: there is no sound in it")
-    if samples.shape[1] > 1:
-        print(f"note: {path} has {samples.shape[1]} channels; their mean is used", file=sys.stderr)
-    mono = np.nan_to_num(samples.mean(axis=1))
-    if rate != SAMPLE_RATE:
-        import soxr
-
-        print(f"note: {path} is converted from {rate} Hz to {SAMPLE_RATE} Hz", file=sys.stderr)
-        mono = soxr.resample(mono, rate, SAMPLE_RATE)
-    return Question(Path(path).name, mono.astype(np.float32))
+from duplex.client.sound_file import Question
 
 
 class UserScript(Protocol):
@@ -206,15 +168,25 @@ class Lockstep:
 
 
 async def converse(
-    session, script: UserScript, pace: RealTime | Lockstep, display: Display
+    session,
+    script: UserScript,
+    pace: RealTime | Lockstep,
+    display: Display,
+    stop: asyncio.Event | None = None,
+    on_played: Callable[[np.ndarray], None] | None = None,
 ) -> Recording:
-    """Play the script to the session until it is done and the session has ended."""
+    """Play the script to the session until it is done and the session has ended.
+
+    stop: ends it early when it is set. on_played: gets each tick [1920] of the loudspeaker's.
+    """
     conversation = Conversation(session, script, pace, display)
+    conversation.on_played = on_played
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(conversation.listen(), name="listen")
-        await conversation.speak()
+        await conversation.speak(stop or asyncio.Event())
         await session.close()
     recording = conversation.recording
+    recording.settle(conversation.playback.played_at_ms)
     recording.gaps = conversation.playback.gaps
     recording.dropped_ms = conversation.playback.dropped_ms
     return recording
@@ -230,12 +202,13 @@ class Conversation:
         self.display = display
         self.recording = Recording()
         self.playback = Playback()
+        self.on_played: Callable[[np.ndarray], None] | None = None
         self._over = asyncio.Event()
 
-    async def speak(self) -> None:
-        """The user's side, until the script is done or the session has ended."""
+    async def speak(self, stop: asyncio.Event) -> None:
+        """The user's side, until the script is done, `stop` is set or the session has ended."""
         tick = 0
-        while not self._over.is_set():
+        while not self._over.is_set() and not stop.is_set():
             now_s = tick * TICK_S
             step = self.script.next_tick(now_s)
             if step is None:
@@ -247,6 +220,8 @@ class Conversation:
             played = await self._exchange(tick, samples)
             self.script.notice_sound(played, now_s)
             self.recording.add_tick(samples, played)
+            if self.on_played is not None:
+                self.on_played(played)
             tick += 1
 
     async def _exchange(self, tick: int, samples: np.ndarray) -> np.ndarray:
@@ -263,20 +238,15 @@ class Conversation:
 
     async def listen(self) -> None:
         """What comes from the agent: to the loudspeaker, the script, the recording, the screen."""
-        # How far the session's own clock has come, and by how much the recording's is ahead of it.
-        session_ms = 0
-        ahead_ms = BLOCK_MS
         while (message := await self.session.get()) is not None:
             audio, events = message
             if len(audio):
-                # Played samples lie one block after the pull's count: a block is pulled when the
-                # one before has been played.
-                ahead_ms = self.playback.push(audio) + BLOCK_MS - session_ms
-                session_ms += len(audio) * TICK_MS // TICK_SAMPLES
+                self.playback.push(audio)
                 self.pace.received()
+            lost_ms = getattr(self.session, "lost_ms", 0)
             for event in events:
                 self.script.notice(event, self.pace.now())
-                self.recording.note(self.pace.now(), event, ahead_ms)
+                self.recording.note(self.pace.now(), event, lost_ms)
                 self.display.show(event)
         self._over.set()
 

@@ -26,6 +26,7 @@ KEY_VARIABLE = "DUPLEX_API_KEY"
 def main(arguments: list[str] | None = None, load: Callable | None = None) -> None:
     """Run a command. `load(args, slots, cancel_echo)` makes the agent: load_agent by default."""
     args = _parser().parse_args(arguments)
+    args.has_own_load = load is not None
     level = logging.INFO if args.verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(name)s: %(message)s")
     try:
@@ -104,7 +105,8 @@ def _add_talk_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--server",
         metavar="URL",
-        help="ws://HOST:PORT of a server; default: the agent in this process",
+        help="address of a server, HOST:PORT for example; own: the agent in this process "
+        "(default: a server that runs on this machine, else own)",
     )
     add(
         "--api-key",
@@ -115,16 +117,18 @@ def _add_talk_arguments(parser: argparse.ArgumentParser) -> None:
         "--input",
         nargs="+",
         type=Path,
-        metavar="WAV",
-        help="questions to ask, instead of a microphone",
+        metavar="FILE",
+        help="questions to ask, instead of a microphone; - is raw PCM16, 24 kHz, from stdin",
     )
     add("--recorded", action="store_true", help="use the recorded questions of the project")
     add(
         "--output",
         type=_wave_path,
         metavar="WAV",
-        help="stereo recording; text and time line go beside it",
+        help="stereo recording; text and time line go beside it (default talk/DATE); "
+        "- writes the agent's voice as raw PCM16 to stdout",
     )
+    add("--no-record", dest="records", action="store_false", help="keep nothing")
     add(
         "--gap",
         type=float,
@@ -141,6 +145,8 @@ def _add_talk_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_voice_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--device", help="sound card, by number or part of its name (the model's: --compute)")
+    add("--input-device", metavar="DEVICE", help="the microphone, if it is another one")
+    add("--output-device", metavar="DEVICE", help="the loudspeaker, if it is another one")
     add(
         "--no-echo-cancellation",
         dest="cancel_echo",
@@ -291,13 +297,13 @@ def _recorder(args: argparse.Namespace):
 
 
 def _talk(args: argparse.Namespace, load: Callable) -> None:
-    from duplex.client import talk, terminal
+    from duplex.client import sound_card, talk
     from duplex.serving.commands import Start
 
     if args.list_devices:
-        print(terminal.devices())
+        print(sound_card.devices())
         return
-    if args.fast and args.server:
+    if args.fast and args.server not in (None, "own"):
         raise UsageError(
             "--fast needs the agent in this process; a server keeps real time, "
             "so leave --server out"
@@ -306,7 +312,10 @@ def _talk(args: argparse.Namespace, load: Callable) -> None:
     questions = tuple(args.input or ())
     if not questions and args.recorded:
         questions = talk.recorded_questions()
-    elif not questions and args.device is None:
+    devices = sound_card.SoundDevices(
+        args.input_device or args.device, args.output_device or args.device
+    )
+    if not questions and devices == sound_card.SoundDevices():
         questions = talk.questions_without_sound()
     if args.fast and not questions:
         raise UsageError("--fast is for recorded questions; give --input or --recorded")
@@ -320,14 +329,16 @@ def _talk(args: argparse.Namespace, load: Callable) -> None:
             **_heeded(args),
         ),
         voice_print=None if _has_voice_print(args) else args.voice_print,
-        server=args.server,
+        server=_server(args),
         api_key=args.api_key,
         questions=questions,
         fast=args.fast,
         gap_s=args.gap,
-        device=args.device,
+        devices=devices,
         cancel_echo=args.cancel_echo,
         output=args.output,
+        records=args.records,
+        verbose=args.verbose,
     )
     # The client cancels the echo at the sound card, and a recording has none.
     talk.talk(config, partial(load, slots=1, cancel_echo=False))
@@ -353,6 +364,27 @@ def _heeded(args: argparse.Namespace) -> dict[str, str]:
     return {"heeds": args.heed or "anyone"}
 
 
+def _server(args: argparse.Namespace) -> str | None:
+    """The server to talk with; None: the agent in this process.
+
+    A server on this machine is ready at once; it is left alone where an agent of one's own is
+    asked for, by any option of it.
+    """
+    if args.server or args.fast or args.has_own_load:
+        return None if args.server == "own" else args.server
+    from duplex.client import address
+
+    usual = argparse.ArgumentParser()
+    _add_agent_arguments(usual)
+    wanted = vars(usual.parse_args([])) | {"verbose": args.verbose}
+    if any(getattr(args, name) != value for name, value in wanted.items()):
+        return None
+    found = address.local_server()
+    if found:
+        print(f"note: talking with the server at {found}; or: --server own", file=sys.stderr)
+    return found
+
+
 def _bench(args: argparse.Namespace, load: Callable) -> None:
     from duplex.bench.run import run
 
@@ -363,6 +395,8 @@ def _bench(args: argparse.Namespace, load: Callable) -> None:
 def _wave_path(text: str) -> Path:
     """Where a conversation is written, found wrong before it is held and not after it."""
     path = Path(text)
+    if text == "-":
+        return path
     if path.suffix.lower() not in (".wav", ".flac") or path.is_dir():
         raise argparse.ArgumentTypeError(
             f"{text!r} is no name of a recording; give one that ends in .wav or .flac"

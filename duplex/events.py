@@ -140,6 +140,8 @@ class Turn:
     unsaid: str = ""
     # The user's words so far, better heard than `text` but not to the end of it; "": not known.
     partial: str = ""
+    # Who spoke, where people are told apart.
+    speaker: int | None = None
 
     @property
     def spoken_text(self) -> str:
@@ -211,7 +213,8 @@ class Transcript:
                 self._begin(who, time_s if start_s is None else start_s, time_s)
             case "heard" | "said":
                 turn = self._last(who) or self._begin(who, time_s, time_s)
-                turn.add(time_s, text)
+                turn.add(time_s if start_s is None else start_s, text)
+                turn.speaker = _speaker(event) or turn.speaker
                 if self.is_open(who):
                     turn.end_s = time_s
             case "partial":
@@ -262,6 +265,10 @@ def transcribe(events) -> Transcript:
     for event in events:
         transcript.read(event)
     return transcript
+
+
+def _speaker(event: Event | dict) -> int | None:
+    return event.get("speaker") if isinstance(event, dict) else event.speaker
 
 
 def _parts(event: Event | dict) -> tuple[str, str, float, float | None, float | None]:

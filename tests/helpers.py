@@ -159,6 +159,15 @@ def running_server(agent) -> Iterator[str]:
         thread.join(20)
 
 
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    for _ in range(20_000):
+        if is_so():
+            return
+        await asyncio.sleep(MS)
+    raise AssertionError("it never came to be so")
+
+
 async def beat(clock: HandClock, *sessions) -> list[tuple[np.ndarray, list]]:
     """One tick of the clock; what each session gets."""
     clock.advance(TICK_S)

@@ -11,9 +11,10 @@ from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.client.display import Display
 from duplex.client.jitter_buffer import Playback
 from duplex.client.local import LockstepSession
+from duplex.client.recording import Recording
+from duplex.client.sound_file import read_wave
 from duplex.client.talk import make_echo_canceller, recorded_questions
-from duplex.client.terminal import live
-from duplex.client.wav import read_wave
+from duplex.client.terminal import Live, live
 from duplex.echo import FRAME_SAMPLES, LAG_SAMPLES, EchoCanceller
 from duplex.errors import EchoUnavailable
 from tests.tiny_agent import TinyAgent
@@ -136,8 +137,12 @@ def test_blocks_of_any_size_are_the_same_sound():
 class Room:
     """A sound card whose loudspeaker is heard by its microphone, a tick later."""
 
+    name = "room"
     dropped_ticks = 0
+    dropped_ms = 0
     played_ms = 0
+    waiting_ticks = 0
+    is_lost = False
 
     def __init__(self, user: np.ndarray, stop: asyncio.Event):
         self.playback = Playback()
@@ -145,14 +150,24 @@ class Room:
         self.stop = stop
         self.air = [np.zeros(TICK_SAMPLES, np.float32)]
 
-    async def listen(self) -> tuple[np.ndarray, np.ndarray]:
+    def take(self) -> tuple[np.ndarray, np.ndarray]:
         if not self.user:
             self.stop.set()
-        await asyncio.sleep(0.02)
         played = self.playback.pull(TICK_SAMPLES)
         self.air.append(0.25 * played)
         heard = self.user.pop(0) if self.user else np.zeros(TICK_SAMPLES, np.float32)
         return heard + self.air.pop(0), played
+
+    async def mend(self) -> None:
+        pass
+
+
+class Paced(LockstepSession):
+    """Takes its time, as a clock does."""
+
+    async def push(self, samples: np.ndarray) -> None:
+        await super().push(samples)
+        await asyncio.sleep(0.02)
 
 
 def turns_of(echo: EchoCanceller | None) -> int:
@@ -162,15 +177,9 @@ def turns_of(echo: EchoCanceller | None) -> int:
         stop = asyncio.Event()
         room = Room(np.concatenate([voice(1), np.zeros(50 * TICK_SAMPLES, np.float32)]), stop)
         async with asyncio.timeout(30):
-            recording = await live(
-                LockstepSession(TinyAgent(1)),
-                room,
-                Display(io.StringIO()),
-                stop,
-                keep=True,
-                echo=echo,
-            )
-        return recording.events
+            state = Live(Recording(), stop, echo=echo)
+            await live(Paced(TinyAgent(1)), room, Display(io.StringIO()), state)
+        return state.recording.events
 
     kinds = [event["type"] for event in asyncio.run(run())]
     assert "agent_started" in kinds

@@ -16,8 +16,8 @@ import numpy as np
 
 from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_S, TICK_SAMPLES
 from duplex.bench.latency import sounding
+from duplex.client.sound_file import Question, read_wave
 from duplex.client.talk import recorded_questions
-from duplex.client.wav import Question, read_wave
 from duplex.events import AgentInterface
 
 # A question, and the words of which an answer has one.

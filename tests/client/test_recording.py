@@ -27,10 +27,11 @@ def conversation() -> Recording:
     for number, word in enumerate(["The", "capital", "of", "France", "is", "Paris", "and"]):
         recording.note(3.9, {"type": "said", "tick": 0, "text": " " + word})
         times = {"start_ms": 4000 + 400 * number, "end_ms": 4400 + 400 * number}
-        recording.note(3.9, {"type": "spoken", "tick": 0, "text": word, **times}, ahead_ms=120)
+        recording.note(3.9, {"type": "spoken", "tick": 0, "text": word, **times})
     recording.note(9.0, {"type": "said", "tick": 0, "text": " so on."})
     recording.note(12.2, {"type": "user_started", "tick": 0})
     recording.note(12.3, {"type": "agent_stopped", "tick": 0, "text": " so on."})
+    recording.settle(lambda voice_ms: voice_ms + 100.0)
     return recording
 
 
@@ -54,7 +55,7 @@ def test_transcript_has_turns_and_times():
 
 
 def test_corrected_turn_has_the_words_it_has_now():
-    """In the transcript and in the picture; on the terminal behind what was shown first."""
+    """In the transcript, in the picture and on the terminal."""
     recording = conversation()
     at = next(i for i, event in enumerate(recording.events) if event["type"] == "user_ended")
     recording.events.insert(
@@ -76,10 +77,7 @@ def test_corrected_turn_has_the_words_it_has_now():
     display = Display(out)
     for event in recording.events:
         display.show(event)
-    assert (
-        "you>  what is the capital of france → what is the capitol in france now\n"
-        in out.getvalue()
-    )
+    assert "you>  What is the capitol in france now\n" in out.getvalue()
 
 
 def test_time_line_is_a_picture(tmp_path):
@@ -91,25 +89,31 @@ def test_time_line_is_a_picture(tmp_path):
     draw(Recording(), tmp_path / "empty.png")
 
 
-def test_display_grows_lines():
+def test_display_writes_whole_turns_and_notes_each_trouble_once():
     out, errors = io.StringIO(), io.StringIO()
     display = Display(out, errors)
-    for kind, text in (
-        ("user_started", ""),
-        ("heard", " hello"),
-        ("said", " Good"),
-        ("heard", " there"),
-        ("said", " day."),
-        ("agent_stopped", " day."),
-        ("error", "broken"),
+    for kind, more in (
+        ("user_started", {}),
+        ("heard", {"text": " hello"}),
+        ("agent_started", {}),
+        ("said", {"text": " Good"}),
+        ("heard", {"text": " there"}),
+        ("lag", {"late_ticks": 9}),
+        ("said", {"text": " day."}),
+        ("user_ended", {"to": "other"}),
+        ("lag", {"late_ticks": 9}),
+        ("agent_stopped", {"text": " day."}),
+        ("user_started", {}),
+        ("heard", {"text": " and"}),
+        ("error", {"text": "broken"}),
     ):
-        display.show({"type": kind, "text": text})
+        display.show({"type": kind, "tick": 0, **more})
     display.finish()
-    assert (
-        out.getvalue()
-        == "you>  hello\nagent> Good\nyou>  there\nagent> day. [stopped, not said: day.]\n"
+    assert out.getvalue() == (
+        "you>  Hello there [not to the agent]\nagent> Good [stopped, not said: day.]\nyou>  And\n"
     )
-    assert errors.getvalue() == "note: broken\n"
+    late, broken = errors.getvalue().splitlines()
+    assert "slower than speech" in late and broken == "note: broken"
 
 
 def test_display_tells_people_apart(tmp_path):
@@ -126,6 +130,7 @@ def test_display_tells_people_apart(tmp_path):
         {"type": "speaker_enrolled", "text": "fwA/gQ==", "speaker": 1},
     ):
         display.show(event)
-    assert out.getvalue() == "you>  hello\nperson 2>  I'm Ben\nyou>  hi\nBen>  Anna\n"
+    display.finish()
+    assert out.getvalue() == "you>  Hello\nBen>  I'm Ben\nyou>  Hi\nBen>  Anna\n"
     assert "turn 3 was said by Ben" in errors.getvalue()
     assert (tmp_path / "anna.txt").read_text() == "fwA/gQ==\n"

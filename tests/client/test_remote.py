@@ -10,8 +10,8 @@ from websockets.asyncio.server import serve
 from duplex.audio import TICK_MS, TICK_SAMPLES
 from duplex.client.display import Display
 from duplex.client.remote import RemoteSession
+from duplex.client.sound_file import Question
 from duplex.client.wav import (
-    Question,
     RealTime,
     Script,
     converse,

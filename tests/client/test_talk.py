@@ -37,7 +37,7 @@ def check_outputs(wave: Path, transcript: Path, picture: Path) -> list[dict]:
     assert rate == SAMPLE_RATE and stereo.shape[1] == 2 and len(stereo) % TICK_SAMPLES == 0
     assert np.abs(stereo).max(axis=0).min() > 0.05  # both sides were heard
     text = transcript.with_suffix(".txt").read_text()
-    assert "you: word0" in text and "agent: echo0" in text
+    assert "you: Word0" in text and "agent: Echo0" in text
     assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 10_000
     return [json.loads(line) for line in transcript.with_suffix(".jsonl").read_text().splitlines()]
 
@@ -52,7 +52,7 @@ def test_talk_with_a_server(server_url, tmp_path, capsys):
     answer = str(tmp_path / "a.wav")
     cli.main(["talk", "--server", server_url, "--input", question, "--output", answer])
     shown = capsys.readouterr()
-    assert shown.out == "you>  word0 word1\nagent> echo0 echo1\n"
+    assert shown.out == "you>  Word0 word1\nagent> Echo0 echo1\n"
     assert "q.wav: answered after" in shown.err
     events = check_outputs(tmp_path / "a.wav", tmp_path / "a", tmp_path / "a.png")
     assert {"session.created"}.isdisjoint(event["type"] for event in events)
@@ -93,8 +93,9 @@ def test_talk_without_a_sound_card_asks_recorded_questions(tmp_path, monkeypatch
     assert questions_without_sound(lambda: False, tmp_path) == paths
     monkeypatch.chdir(tmp_path)
     cli.main(["talk", "--fast", "--input", *map(str, paths)], load_tiny)
+    [folder] = Path("talk").iterdir()
     events = check_outputs(
-        Path("talk/conversation.wav"), Path("talk/transcript"), Path("talk/timeline.png")
+        folder / "conversation.wav", folder / "transcript", folder / "timeline.png"
     )
     assert [event["type"] for event in events].count("agent_ended") == 3
     questions = [event["time_s"] for event in events if event["type"] == "question"]

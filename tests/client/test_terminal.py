@@ -1,81 +1,219 @@
-"""The sound card and a live conversation, without a sound card."""
+"""A live conversation without a sound card: what is sent, kept, shown, and how it ends."""
 
 import asyncio
 import io
-import queue
+import time
 
 import numpy as np
+import pytest
 
-from duplex.audio import TICK_S, TICK_SAMPLES
+from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
+from duplex.client import sounding, terminal
 from duplex.client.display import Display
-from duplex.client.jitter_buffer import (
-    Playback,
-)
+from duplex.client.jitter_buffer import Playback
+from duplex.client.keys import Typing
 from duplex.client.local import LockstepSession
 from duplex.client.recording import Recording
-from duplex.client.terminal import SoundCard, live
-from tests.helpers import tone
+from duplex.client.terminal import Live, live
+from duplex.serving.commands import Stop, Write
+from tests.helpers import MS, tone, until
 from tests.tiny_agent import TinyAgent
-
-
-def test_sound_card_has_played_what_has_left_the_loudspeaker():
-    class Time:
-        # PortAudio's names.
-        currentTime = 10.0  # noqa: N815
-        outputBufferDacTime = 10.1  # noqa: N815
-
-    async def run():
-        # Without PortAudio.
-        card = SoundCard.__new__(SoundCard)
-        card.playback = Playback()
-        card.heard = queue.Queue(8)
-        card.played_ms = 0
-        card.dropped_ticks = 0
-        card._blocks = []
-        card._arrived = asyncio.Event()
-        card._loop = asyncio.get_running_loop()
-        card.playback.push(tone(4))
-        played = []
-        silence = np.zeros((TICK_SAMPLES, 1))
-        for _ in range(4):
-            card._exchange(silence, silence.copy(), TICK_SAMPLES, Time, None)
-            played.append(card.played_ms)
-        return played
-
-    # 100 ms lie between the callback and the ear.
-    assert asyncio.run(run()) == [0, 0, 60, 140]
 
 
 class Room:
     """Stands for a sound card: a microphone that hears a sound, a loudspeaker that plays."""
 
+    name = "room"
     dropped_ticks = 0
+    dropped_ms = 0
     played_ms = 0
+    waiting_ticks = 0
+    is_lost = False
 
     def __init__(self, sound: np.ndarray, stop: asyncio.Event):
         self.playback = Playback()
         self.ticks = list(sound.reshape(-1, TICK_SAMPLES))
         self.stop = stop
 
-    async def listen(self) -> tuple[np.ndarray, np.ndarray]:
+    def take(self):
+        if self.is_lost:
+            return None
         if not self.ticks:
             self.stop.set()
-        await asyncio.sleep(TICK_S / 4)
-        heard = self.ticks.pop(0) if self.ticks else np.zeros(TICK_SAMPLES, np.float32)
-        return heard, self.playback.pull(TICK_SAMPLES)
+            return None
+        return self.ticks.pop(0), self.playback.pull(TICK_SAMPLES)
+
+    async def wait(self):
+        await asyncio.sleep(MS)
+
+    async def mend(self):
+        pass
+
+
+class Watched(Display):
+    """Keeps the names of the states that it was shown."""
+
+    def __init__(self):
+        super().__init__(io.StringIO(), io.StringIO())
+        self.names = []
+
+    def update(self, status):
+        super().update(status)
+        if self.names[-1:] != [status.name]:
+            self.names.append(status.name)
+
+
+class Slow(LockstepSession):
+    """Gives the loop a turn after each push, as a network does."""
+
+    def __init__(self):
+        super().__init__(TinyAgent(1))
+        self.sent = []
+
+    async def push(self, samples):
+        await super().push(samples)
+        await asyncio.sleep(2 * MS)
+
+    async def send(self, command):
+        self.sent.append(command)
+
+
+def hold(sound: np.ndarray, act=None, session=None, **options) -> tuple[Live, Watched]:
+    """A conversation with this in the microphone; `act(room, live)` goes on beside it."""
+
+    async def run():
+        stop = asyncio.Event()
+        state = Live(Recording(), stop, **options)
+        room = Room(sound, stop)
+        view = Watched()
+        beside = asyncio.ensure_future(act(room, state)) if act else None
+        async with asyncio.timeout(20_000 * MS):
+            await live(session or Slow(), room, view, state)
+        if beside:
+            await beside
+        view.finish()
+        return state, view
+
+    return asyncio.run(run())
+
+
+QUESTION = np.concatenate([tone(6), np.zeros(20 * TICK_SAMPLES, np.float32)])
 
 
 def test_live_conversation():
-    async def run() -> Recording:
-        stop = asyncio.Event()
-        room = Room(np.concatenate([tone(6), np.zeros(20 * TICK_SAMPLES, np.float32)]), stop)
-        async with asyncio.timeout(20):
-            return await live(
-                LockstepSession(TinyAgent(1)), room, Display(io.StringIO()), stop, keep=True
-            )
-
-    recording = asyncio.run(run())
+    state, view = hold(QUESTION)
+    recording = state.recording
     kinds = [event["type"] for event in recording.events]
     assert kinds[:2] == ["user_started", "heard"] and kinds[-1] == "agent_ended"
     stereo = recording.stereo()
     assert 26 <= len(stereo) / TICK_SAMPLES <= 27 and np.abs(stereo).max(axis=0).min() > 4000
+    assert {"you", "agent", "listening"} <= set(view.names)
+    assert view._out.getvalue() == "you>  Word0 word1\nagent> Echo0 echo1\n"
+    assert len(state.answers_s) == 1 and 0 < state.answers_s[0] < 1
+
+
+def test_words_and_turns_are_where_their_sound_is():
+    """Recording, transcript and events agree within a tick, also when ticks were dropped."""
+
+    async def drop(room, state):
+        await until(lambda: len(state.recording.user) >= 3)
+        # The card has played meanwhile.
+        room.playback.pull(10 * TICK_SAMPLES)
+        room.dropped_ticks += 10
+
+    lead = np.zeros(10 * TICK_SAMPLES, np.float32)
+    state, _ = hold(np.concatenate([lead, QUESTION]), drop)
+    recording = state.recording
+    sounding.place(recording)
+    you, agent = recording.transcript().turns()
+    sound = recording.stereo().astype(np.float32) / 32768
+    first_s = [np.flatnonzero(np.abs(side) > 0.01)[0] / SAMPLE_RATE for side in sound.T]
+    last_s = [np.flatnonzero(np.abs(side) > 0.01)[-1] / SAMPLE_RATE for side in sound.T]
+    for turn, begins, ends in zip((you, agent), first_s, last_s, strict=True):
+        assert turn.start_s == pytest.approx(begins, abs=TICK_S)
+        assert turn.end_s == pytest.approx(ends, abs=TICK_S)
+    assert first_s[0] == pytest.approx(20 * TICK_S, abs=TICK_S)
+    word = next(event for event in recording.events if event["type"] == "spoken")
+    assert word["start_s"] == pytest.approx(first_s[1], abs=TICK_S)
+
+
+def test_a_lost_card_is_told_and_the_session_goes_on():
+    async def lose(room, state):
+        await until(lambda: len(state.recording.user) >= 12)
+        room.is_lost = True
+        await until(lambda: len(state.recording.user) >= 16)
+        room.is_lost = False
+
+    state, view = hold(QUESTION, lose)
+    assert "lost" in view.names and view.names[-1] != "lost"
+    notes = view._errors.getvalue()
+    assert "the sound device is gone; plug it in again" in notes and "it goes on" in notes
+    # The silence of the time without a card is kept as well.
+    assert len(state.recording.user) > len(QUESTION) / TICK_SAMPLES
+
+
+def test_a_stuck_connection_does_not_hold_up_the_end():
+    """Ctrl-C ends the conversation within a second, whatever the other side does."""
+
+    class Stuck(Slow):
+        is_cut = True
+        dropped = False
+
+        async def push(self, samples):
+            await asyncio.Event().wait()
+
+        async def get(self):
+            await asyncio.Event().wait()
+
+        async def close(self):
+            await asyncio.Event().wait()
+
+        def drop(self):
+            self.dropped = True
+
+    session = Stuck()
+    began = time.monotonic()
+    state, view = hold(tone(3), session=session)
+    assert time.monotonic() - began < 2 and session.dropped
+    assert view.names[:1] == ["cut"] and state.unsent_ticks > 0
+    assert len(state.recording.user) == 3
+
+
+def test_muted_microphone_is_silence_for_the_agent_and_in_the_recording():
+    state, view = hold(QUESTION, muted=True)
+    assert set(view.names) == {"muted"} and not np.concatenate(state.recording.user).any()
+
+
+def press_all(keys: str) -> tuple[Live, list]:
+    async def run():
+        session = Slow()
+        state = Live(Recording(), asyncio.Event())
+        for key in keys:
+            await terminal.press(session, state, key)
+        return state, session.sent
+
+    return asyncio.run(run())
+
+
+def test_keys():
+    state, sent = press_all("m\x1b\rhello q\x7fm\r")
+    assert state.muted and not state.stop.is_set()
+    assert sent == [Stop(), Write("user", "hello m")]
+    assert state.recording.transcript().turns()[0].text == " hello m"
+    state, _ = press_all(" ")
+    assert state.push and state.held
+    state, _ = press_all("  ")
+    assert state.push and not state.held
+    state, _ = press_all("  p")
+    assert not state.push
+    state, _ = press_all("r")
+    assert state.stop.is_set() and state.wants_restart
+    state, _ = press_all("q")
+    assert state.stop.is_set() and not state.wants_restart
+
+
+def test_typing_can_be_given_up():
+    typing = Typing()
+    for key in "\rabc\x1b":
+        typing, wanted = typing.press(key)
+    assert typing == Typing() and wanted is None

@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 
 from duplex.audio import SAMPLE_RATE, TICK_S
-from duplex.client.wav import (
-    Pauses,
-    Question,
-    Script,
-    read_wave,
-)
+from duplex.client.sound_file import Question, read_wave
+from duplex.client.wav import Pauses, Script
 from tests.helpers import tone, write_wave
 
 PAUSES = Pauses()

@@ -1,0 +1,55 @@
+"""Who is who, where several people talk with the agent: names, and the voice print of one."""
+
+from pathlib import Path
+
+
+class Speakers:
+    """Reads the events of people; `name` says how each is to be called."""
+
+    def __init__(self, voice_print: Path | None = None):
+        """voice_print: the file that the voice print is written to, if one comes."""
+        self._voice_print = voice_print
+        self._names: dict[int, str] = {}
+        # Who speaks in the user's turn that is open, and whether somebody else did before in it.
+        self._speaker: int | None = None
+        self._is_split = False
+
+    def name(self, speaker: int | None) -> str:
+        """A person as a transcript names him."""
+        return self._names.get(speaker) or ("you" if speaker in (None, 1) else f"person {speaker}")
+
+    def split(self, event: dict) -> list[dict]:
+        """An event as it is shown: where another one speaks in the same turn, a turn begins."""
+        kind = event["type"]
+        if kind in ("user_started", "user_ended"):
+            self._speaker = None
+            self._is_split = False
+        elif kind == "corrected" and self._is_split:
+            # It is the text of all of them.
+            return []
+        elif kind == "heard" and event.get("speaker") not in (None, self._speaker):
+            is_other = event["speaker"] != (self._speaker or 1)
+            self._speaker = event["speaker"]
+            if is_other:
+                self._is_split = True
+                return [{"type": "user_ended"}, {"type": "user_started"}, event]
+        return [event]
+
+    def read(self, event: dict) -> str | None:
+        """Take an event; a sentence, where it has one for the user."""
+        text = event.get("text", "")
+        match event["type"]:
+            case "speaker_named":
+                self._names[event["speaker"]] = text
+            case "speaker_corrected":
+                return f"turn {event['turn'] + 1} was said by {self.name(event['speaker'])}"
+            case "speaker_enrolled" if self._voice_print is not None:
+                return self._keep(text)
+        return None
+
+    def _keep(self, text: str) -> str:
+        try:
+            self._voice_print.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            return f"cannot write {self._voice_print} ({error.strerror or error})"
+        return f"wrote your voice print to {self._voice_print}"
