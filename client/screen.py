@@ -120,7 +120,8 @@ class Screen:
         status = self._status
         width = self.console.width
         rule = Text("─" * width, "dim")
-        return Group(*lines, rule, *self._meters(status, width), self._bottom(status))
+        help_line = Text(HELP, "dim", no_wrap=True, overflow="ellipsis")
+        return Group(*lines, rule, *self._meters(status, width), self._bottom(status), help_line)
 
     def _line(self, line: Line) -> Text:
         """Time, who, words; the answer's time behind them."""
@@ -175,7 +176,6 @@ class Screen:
             "late" if is_late_now else "on time",
         ]
         text.append("   " + " · ".join(figure for figure in figures if figure), "dim")
-        text.append(f"   {HELP}", "dim")
         return text
 
 

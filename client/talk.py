@@ -157,7 +157,7 @@ async def talk_live(config: TalkConfig, load: Callable[[], AgentInterface]) -> N
 async def _hold(config: TalkConfig, load, session: Session, card, view, live) -> None:
     """One session after the other, until the user has enough."""
     while True:
-        with keys.pressed(_keyboard(session, live)):
+        with keys.pressed(_keyboard(session, view, live)):
             await terminal.live(session, card, view, live)
         if not live.wants_restart:
             return
@@ -167,12 +167,12 @@ async def _hold(config: TalkConfig, load, session: Session, card, view, live) ->
         session = await open_session(config, load)
 
 
-def _keyboard(session: Session, live: terminal.Live) -> Callable[[str], None]:
+def _keyboard(session: Session, view, live: terminal.Live) -> Callable[[str], None]:
     """What each key does; the tasks are held here, for the loop holds them weakly."""
     tasks: set[asyncio.Task] = set()
 
     def on_key(key: str) -> None:
-        task = asyncio.get_running_loop().create_task(terminal.press(session, live, key))
+        task = asyncio.get_running_loop().create_task(terminal.press(session, view, live, key))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 

@@ -100,7 +100,7 @@ async def live(session, card, view, live: Live) -> None:
     live.recording.dropped_ms = card.dropped_ms + live.unsent_ticks * TICK_MS
 
 
-async def press(session, live: Live, key: str) -> None:
+async def press(session, view, live: Live, key: str) -> None:
     """A key of the user's."""
     live.typing, wanted = live.typing.press(key)
     match wanted:
@@ -108,13 +108,23 @@ async def press(session, live: Live, key: str) -> None:
             await session.send(Stop())
         case ("write", text):
             await session.send(Write("user", text))
-            now_s = live.recording.seconds
-            for event in ({"type": "user_started"}, {"type": "heard", "text": f" {text}"}):
-                live.recording.note(now_s, event | {"typed": True})
-            live.recording.note(now_s, {"type": "user_ended", "to": "agent", "typed": True})
-            live.you_end_s = now_s
+            _note_typed(view, live, text)
         case (command, _):
             live.do(command)
+
+
+def _note_typed(view, live: Live, text: str) -> None:
+    """A line that was typed is a turn like one that was heard."""
+    now_s = live.recording.seconds
+    live.you_end_s = now_s
+    for fields in (
+        {"type": "user_started"},
+        {"type": "heard", "text": f" {text}"},
+        {"type": "user_ended", "to": "agent"},
+    ):
+        event = {**fields, "typed": True}
+        live.recording.note(now_s, event)
+        view.show(event)
 
 
 def without_echo(echo: EchoCanceller, heard: np.ndarray, played: np.ndarray) -> np.ndarray:

@@ -6,14 +6,18 @@ import time
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
 from duplex.client import sounding, terminal
+from duplex.client.call_state import CallFacts
 from duplex.client.display import Display
 from duplex.client.jitter_buffer import Playback
 from duplex.client.keys import Typing
 from duplex.client.local import LockstepSession
 from duplex.client.recording import Recording
+from duplex.client.screen import Screen
+from duplex.client.status import Status
 from duplex.client.terminal import Live, live
 from duplex.serving.commands import Stop, Write
 from tests.helpers import MS, tone, until
@@ -184,12 +188,39 @@ def test_muted_microphone_is_silence_for_the_agent_and_in_the_recording():
     assert set(view.names) == {"muted"} and not np.concatenate(state.recording.user).any()
 
 
+def test_the_screen_scrolls_whole_turns_under_live_lines():
+    """Turns leave the live lines once, in order, corrected; each figure stands below them."""
+    console = Console(file=io.StringIO(), width=100, force_terminal=False)
+    screen = Screen(console, settle_s=0.0)
+    facts = CallFacts(sound="on", socket="open", agent=True)
+    with screen:
+        for event in (
+            {"type": "user_started"},
+            {"type": "heard", "text": " what is is"},
+            {"type": "corrected", "text": " What is it?"},
+            {"type": "user_ended", "to": "agent"},
+            {"type": "agent_started"},
+            {"type": "said", "text": " It is late."},
+            {"type": "agent_stopped", "text": " late."},
+        ):
+            screen.show({"tick": 0, **event})
+            screen.update(Status(facts, 7.0, answer_s=0.5, gaps=2))
+            console.print(screen._render())
+        screen.finish()
+    shown = console.file.getvalue()
+    assert "● the agent speaks   00:07 · answer 0.50 s · buffer 0/0 ms · 2 gaps" in shown
+    assert "m mute" in shown
+    whole = [line.rstrip() for line in shown.splitlines() if line.startswith("00:0")]
+    written = [line for line in whole if not line.endswith("▌")]
+    assert written[-2:] == ["00:00  you    What is it?", "00:07  agent  It is late."]
+
+
 def press_all(keys: str) -> tuple[Live, list]:
     async def run():
         session = Slow()
         state = Live(Recording(), asyncio.Event())
         for key in keys:
-            await terminal.press(session, state, key)
+            await terminal.press(session, Watched(), state, key)
         return state, session.sent
 
     return asyncio.run(run())
