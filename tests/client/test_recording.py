@@ -124,6 +124,7 @@ def test_display_tells_people_apart(tmp_path):
         {"type": "heard", "text": " I'm Ben", "speaker": 2},
         {"type": "speaker_named", "text": "Ben", "speaker": 2},
         {"type": "user_ended"},
+        {"type": "user_started"},
         {"type": "heard", "text": " hi", "speaker": 1},
         {"type": "heard", "text": " Anna", "speaker": 2},
         {"type": "speaker_corrected", "turn": 2, "speaker": 2},
