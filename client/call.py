@@ -11,7 +11,7 @@ records of duplex.events, whose kinds the table in duplex/serving/native.py expl
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
@@ -21,8 +21,9 @@ from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
 from duplex.client.local import LocalSession
 from duplex.client.remote import RemoteSession
 from duplex.client.samples import Wave, to_samples
+from duplex.client.tools import ToolSession
 from duplex.errors import ClientError
-from duplex.events import AgentInterface, Ended, Ending, Error, Event, Lag
+from duplex.events import AgentInterface, Ended, Ending, Error, Event, Lag, ToolCall
 from duplex.serving import native
 from duplex.serving.commands import AgentCommand, Answer, SetPlaybackPosition, Stop, Write
 from duplex.serving.sample_queue import SampleQueue
@@ -36,7 +37,7 @@ class Voice:
     kind: str = "voice"
 
 
-CallEvent = Voice | Event | Lag | Error | Ending | Ended
+CallEvent = Voice | Event | ToolCall | Lag | Error | Ending | Ended
 
 
 class Options(TypedDict, total=False):
@@ -49,6 +50,8 @@ class Options(TypedDict, total=False):
     speed: float
     # Words that the user may well say.
     hints: Sequence[str]
+    # Functions that the agent may have called, see tools.py: a large mind does.
+    tools: Sequence[Callable]
 
 
 @contextlib.asynccontextmanager
@@ -62,11 +65,15 @@ async def connect(
 
     Raises ClientError where there is no call; ProtocolError where an option cannot be.
     """
-    start = native.to_start(dict(options))
+    fields = dict(options)
+    functions = fields.pop("tools", ())
+    start = native.to_start(fields)
     if isinstance(target, str):
         session = await RemoteSession.open(target, start, api_key)
     else:
         session = await LocalSession.open(target, start)
+    if functions:
+        session = await ToolSession.open(session, functions)
     call = Call(session)
     try:
         yield call
@@ -81,7 +88,9 @@ class Call:
     does meanwhile waits to be read; beyond `max_unread` events its oldest voice is lost.
     """
 
-    def __init__(self, session: RemoteSession | LocalSession, max_unread: int = 10_000):
+    def __init__(
+        self, session: RemoteSession | LocalSession | ToolSession, max_unread: int = 10_000
+    ):
         self._session = session
         self._to_say = SampleQueue()
         # None stands for the end.

@@ -93,8 +93,12 @@ class LockstepSession:
         self._ticks.put_nowait(samples)
 
     async def send(self, command: AgentCommand) -> None:
-        """What the user does beside speaking."""
-        apply(command, self._agent, 0)
+        """What the user does beside speaking, before the next tick. Raises ClientError."""
+        native.encode_command(command)
+        try:
+            apply(command, self._agent, 0)
+        except ValueError as error:
+            raise ClientError(str(error)) from error
 
     async def played(self, played_ms: int) -> None:
         """Without a clock all that was given has been heard."""

@@ -18,6 +18,7 @@ from duplex.client.recording import Recording
 from duplex.client.remote import RemoteSession
 from duplex.client.sound_card import SoundCard, SoundDevices
 from duplex.client.sound_file import read_wave
+from duplex.client.tools import ToolSession, load_tools
 from duplex.echo import EchoCanceller
 from duplex.errors import ClientError, EchoUnavailable
 from duplex.events import AgentInterface
@@ -29,7 +30,7 @@ QUESTIONS = Path(__file__).parent / "questions"
 # Standard input or output in place of a file.
 PIPE = Path("-")
 
-Session = RemoteSession | LocalSession | LockstepSession
+Session = RemoteSession | LocalSession | LockstepSession | ToolSession
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class TalkConfig:
     gap_s: float | None = None
     # The microphone and the loudspeaker.
     devices: SoundDevices = SoundDevices()
+    # A file of functions that the agent may have called.
+    tools: Path | None = None
     # Whether the loudspeaker is taken out of what the microphone hears.
     cancel_echo: bool = True
     # Where the voice print of who speaks first is written; None: nobody enrolls.
@@ -90,11 +93,14 @@ def recorded_questions(folder: Path = QUESTIONS) -> tuple[Path, ...]:
 
 async def open_session(config: TalkConfig, load: Callable[[], AgentInterface]) -> Session:
     """The session that the user chose. Raises ClientError."""
+    functions = load_tools(config.tools) if config.tools else []
     if config.server:
-        return await RemoteSession.open(config.server, config.start, config.api_key)
-    if config.fast:
-        return LockstepSession(load(), config.start)
-    return await LocalSession.open(load(), config.start)
+        session = await RemoteSession.open(config.server, config.start, config.api_key)
+    elif config.fast:
+        session = LockstepSession(load(), config.start)
+    else:
+        session = await LocalSession.open(load(), config.start)
+    return await ToolSession.open(session, functions) if functions else session
 
 
 async def _enroll(config: TalkConfig, session: Session) -> None:
@@ -123,7 +129,7 @@ async def talk_recorded(config: TalkConfig, load: Callable[[], AgentInterface]) 
         answered = "no answer" if seconds is None else f"answered after {seconds:.2f} s"
         _note(f"{name}: {answered}")
     _keep(recording, files)
-    if isinstance(session, LocalSession):
+    if not (config.server or config.fast):
         _note(_times(session.stats()))
     if any(event["type"] == "error" for event in recording.events):
         raise ClientError("the conversation ended early; the note above says why")

@@ -170,6 +170,12 @@ def _add_voice_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="whom to heed; if there is no such file, who speaks first enrolls and it is written",
     )
+    add(
+        "--tools",
+        type=Path,
+        metavar="FILE.py",
+        help="Python functions that a large mind may call (--mind)",
+    )
     add("--seed", type=int, help="seed of the agent's sampling")
 
 
@@ -335,6 +341,7 @@ def _talk(args: argparse.Namespace, load: Callable) -> None:
         fast=args.fast,
         gap_s=args.gap,
         devices=devices,
+        tools=args.tools,
         cancel_echo=args.cancel_echo,
         output=args.output,
         records=args.records,

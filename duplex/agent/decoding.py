@@ -146,7 +146,9 @@ class Decoder:
         """The next symbol of a session; scores [V], or of the controls alone, are changed."""
         seen = self.observe(slot, session)
         client = session.client
-        is_waiting = client.request == AGENT and session.instructions.is_reading
+        is_asked = client.request == AGENT
+        is_thinking = seen.awaits_thought and not (seen.user_open or seen.agent_open)
+        is_waiting = is_asked and (session.instructions.is_reading or is_thinking)
         if not is_waiting:
             symbol, client.request = next_for_request(client.request, seen, session.policy)
             if symbol is not None:

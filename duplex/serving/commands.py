@@ -68,6 +68,25 @@ class Configure:
 
 
 @dataclass(frozen=True)
+class SetTools:
+    """The agent may have these functions called, see tools.py; AgentInterface says the rest."""
+
+    tools: tuple[dict, ...]
+    choice: str = "auto"
+    notice: str = ""
+
+
+@dataclass(frozen=True)
+class GiveResult:
+    """The result of a call."""
+
+    call_id: str
+    output: str
+    # Whether the agent may speak of it before it is asked to.
+    is_answered: bool = True
+
+
+@dataclass(frozen=True)
 class SetVoice:
     """Another voice of duplex.voices, and how fast it speaks."""
 
@@ -191,6 +210,8 @@ class End:
 # The commands that wait for the next tick, for the agent carries them out.
 AgentCommand = (
     Configure
+    | SetTools
+    | GiveResult
     | SetVoice
     | Write
     | Stop
@@ -223,6 +244,10 @@ def apply(command: AgentCommand, agent: AgentInterface, slot: int) -> None:
     match command:
         case Configure(instructions, is_for_turn):
             agent.instruct(slot, instructions, is_for_turn)
+        case SetTools(tools, choice, notice):
+            agent.set_tools(slot, list(tools), choice, notice)
+        case GiveResult(call_id, output, is_answered):
+            agent.give_result(slot, call_id, output, is_answered)
         case SetVoice(voice, speed):
             agent.set_voice(slot, voice, speed)
         case Write(role, text, is_answered, name):

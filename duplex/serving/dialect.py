@@ -55,7 +55,10 @@ class Dialect(Protocol):
 DIALECTS: dict[str, Callable[[dict[str, str], Engine], Dialect]] = {
     native.PATH: lambda query, engine: native_dialect.Native(),
     openai_realtime.PATH: lambda query, engine: openai_realtime.OpenAIRealtime(
-        query, engine.agent.count_tokens, engine.agent.max_instruction_tokens
+        query,
+        engine.agent.count_tokens,
+        engine.agent.max_instruction_tokens,
+        engine.agent.takes_tools,
     ),
     gpt_live.PATH: lambda query, engine: gpt_live.GPTLive(
         engine.agent.count_tokens, engine.agent.max_instruction_tokens, engine.limits.max_session_s

@@ -25,6 +25,9 @@ object in a text message; `tick`, `start_ms`, `end_ms` are on the session's cloc
 | client | agent.answer    |                           | the agent shall speak now                 |
 | client | agent.instruct  | instructions              | other instructions from now on            |
 | client | agent.voice     | voice, speed?             | another voice from the next word on       |
+| client | agent.tools     | tools, choice?, notice?   | functions that it may have called, see    |
+|        |                 |                           | below                                     |
+| client | tool            | call_id, output           | the result of a call, a text              |
 | client | text            | text, role? (user,        | text for the conversation, instead of     |
 |        |                 | system)                   | speech                                    |
 | client | speaker.heed    | heeds (anyone, first,     | the others are written down, and neither  |
@@ -61,6 +64,8 @@ object in a text message; `tick`, `start_ms`, `end_ms` are on the session's cloc
 | server | agent_ended     | tick                      | the agent has finished its turn           |
 | server | agent_stopped   | tick, text                | the agent yields; text was decided, not   |
 |        |                 |                           | heard                                     |
+| server | tool            | tick, call_id, name,      | the client shall call a function;         |
+|        |                 | arguments                 | arguments is a JSON object as a text      |
 | server | lag             | tick, COUNTS              | what went wrong with time since the last  |
 |        |                 |                           | lag                                       |
 | server | error           | code, text                | one sentence, see the codes below         |
@@ -78,6 +83,12 @@ was heard; so a session with one person is as it always was. A turn without it w
 its speaker is not known yet; `heard` tells who speaks these words, the others whose turn it mostly
 is. At most four are told apart. A voice print is all that is kept of a voice, and the client alone
 keeps it; heeding the enrolled one without a voice_print means who enrolled last in this session.
+
+Tools: each has `name`, `description` and `parameters`, a JSON schema; choice is auto, none,
+required, or a name. A large mind is needed, otherwise the answer is `refused`. While a call runs
+the agent listens, answers and can be interrupted; after 1.5 s it says the `notice`, if there is
+one. It speaks of the result when all are there, after 30 s of there being none, and of one that
+comes later still.
 
 Playback: a client that tells how much was heard (on the session's clock, where message k of agent
 audio covers the 80 ms from k * 80 on) has the model remember, at an interruption, only that. A
@@ -105,7 +116,7 @@ import numpy as np
 from duplex import voice_print, voices
 from duplex.audio import SAMPLE_RATE, TICK_MS
 from duplex.errors import ProtocolError
-from duplex.events import Ended, Ending, Error, Event, Lag
+from duplex.events import Ended, Ending, Error, Event, Lag, ToolCall
 from duplex.serving.commands import (
     AgentCommand,
     Answer,
@@ -113,15 +124,18 @@ from duplex.serving.commands import (
     Configure,
     End,
     Enroll,
+    GiveResult,
     Heed,
     NameSpeaker,
     Resume,
     SetPlaybackPosition,
+    SetTools,
     SetVoice,
     Start,
     Stop,
     Write,
 )
+from duplex.serving.tools import read_choice, read_tools
 
 PATH = "/v1/duplex"
 SUBPROTOCOL = "duplex"
@@ -137,9 +151,22 @@ MAX_HINT = 60
 # Characters of a text message for the conversation: it is read at the pace of ticks.
 MAX_TEXT = 1_000
 
+# Characters of the result of a call.
+MAX_OUTPUT = 100_000
+
 # Commands that need an open session.
 ForSession = (
-    SetPlaybackPosition | Stop | Answer | Configure | SetVoice | Write | Heed | Enroll | NameSpeaker
+    SetPlaybackPosition
+    | Stop
+    | Answer
+    | Configure
+    | SetVoice
+    | SetTools
+    | GiveResult
+    | Write
+    | Heed
+    | Enroll
+    | NameSpeaker
 )
 ClientCommand = Audio | Start | Resume | ForSession | End
 
@@ -187,10 +214,16 @@ def event_fields(event) -> dict:
     return {"type": kind, **told}
 
 
-def decode_event(fields: dict) -> Event | Lag | Error | Ending | Ended:
+def decode_event(fields: dict) -> Event | ToolCall | Lag | Error | Ending | Ended:
     """The record of an object that a server sent; fields of a later version are left out."""
     kind = fields.get("type", "")
-    records = {"lag": Lag, "error": Error, "session.ending": Ending, "session.ended": Ended}
+    records = {
+        "tool": ToolCall,
+        "lag": Lag,
+        "error": Error,
+        "session.ending": Ending,
+        "session.ended": Ended,
+    }
     record = records.get(kind, Event)
     found = {}
     for wanted in dataclasses.fields(record):
@@ -264,6 +297,11 @@ def encode_command(command: AgentCommand) -> str:
             fields = {"type": "speaker.enroll"}
         case NameSpeaker(speaker, name):
             fields = {"type": "speaker.name", "speaker": speaker, "name": name}
+        case SetTools(tools, choice, notice):
+            fields = {"type": "agent.tools", "tools": list(tools), "choice": choice}
+            fields |= {"notice": notice} if notice else {}
+        case GiveResult(call_id, output, True):
+            fields = {"type": "tool", "call_id": call_id, "output": output}
         case _:
             raise TypeError(f"{command!r} is no message of this dialect")
     message = encode_object(fields)
@@ -306,6 +344,10 @@ def decode_client(message: bytes | str) -> ClientCommand:
             return _instruct(fields)
         case "agent.voice":
             return _voice(fields)
+        case "agent.tools":
+            return _tools(fields)
+        case "tool":
+            return _result(fields)
         case "session.end":
             return End()
         case other:
@@ -386,6 +428,27 @@ def _voice(fields: dict) -> SetVoice:
     speed = fields.get("speed", 1.0)
     _check_voice(fields.get("voice"), speed)
     return SetVoice(fields["voice"], speed)
+
+
+def _tools(fields: dict) -> SetTools:
+    _only(fields, "tools", "choice", "notice")
+    notice = fields.get("notice", "")
+    if not _is_text(notice, 0, MAX_TEXT):
+        raise ProtocolError(f"notice is a text of at most {MAX_TEXT} characters")
+    try:
+        tools = read_tools(fields.get("tools"))
+        return SetTools(tools, read_choice(fields.get("choice", "auto"), tools), notice)
+    except ValueError as error:
+        raise ProtocolError(str(error)) from None
+
+
+def _result(fields: dict) -> GiveResult:
+    _only(fields, "call_id", "output")
+    call_id = fields.get("call_id")
+    output = fields.get("output")
+    if not _is_text(call_id, 1, 64) or not _is_text(output, 0, MAX_OUTPUT):
+        raise ProtocolError(f"tool has a call_id and an output of at most {MAX_OUTPUT} characters")
+    return GiveResult(call_id, output)
 
 
 def _resume(fields: dict) -> Resume:

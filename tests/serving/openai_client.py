@@ -26,6 +26,7 @@ GA_SERVER_EVENTS = """
     input_audio_buffer.committed input_audio_buffer.cleared
     input_audio_buffer.speech_started input_audio_buffer.speech_stopped
     response.created response.done response.output_item.added response.output_item.done
+    response.function_call_arguments.delta response.function_call_arguments.done
     response.content_part.added response.content_part.done
     response.output_text.delta response.output_text.done
     response.output_audio.delta response.output_audio.done

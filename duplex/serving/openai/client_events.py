@@ -15,6 +15,7 @@ from duplex.serving.commands import (
     Commit,
     Configure,
     EndTurn,
+    GiveResult,
     Hint,
     Mark,
     SetPlaybackPosition,
@@ -40,7 +41,7 @@ def update(state: State, fields: dict) -> Answered:
     if not isinstance(fields.get("session"), dict):
         raise Refused("invalid_value", "session is an object", "session")
     before = state.config
-    config = openai_config.updated(before, fields["session"])
+    config = openai_config.updated(before, _of_use(state, fields["session"]))
     tokens = openai_state.tokens_of(state, config.instructions, "session.instructions")
 
     # All of it can be: from here on it is so.
@@ -57,9 +58,17 @@ def update(state: State, fields: dict) -> Answered:
         commands.append(SetVoice(config.voice, config.speed))
     if openai_config.hints(config) != openai_config.hints(before):
         commands.append(Hint(openai_config.hints(config)))
+    if openai_config.set_tools(config) != openai_config.set_tools(before):
+        commands.append(openai_config.set_tools(config))
     if not state.responses.request:
         commands += openai_state.take(state, openai_state.usual_taking(state))
     return commands, [event("session.updated", session=openai_state.report(state))]
+
+
+def _of_use(state: State, wanted: dict) -> dict:
+    """The fields of a session without those that an agent without tools passes over."""
+    names = () if state.takes_tools else ("tools", "tool_choice")
+    return {name: value for name, value in wanted.items() if name not in names}
 
 
 def append(state: State, fields: dict) -> Answered:
@@ -105,6 +114,11 @@ def create_item(state: State, fields: dict) -> Answered:
     item_id = state.conversation.new_id(fields["item"].get("id"))
     item, wanted = openai_items.read(fields["item"], item_id, state.config.input_format)
     messages = state.conversation.add(item, done=True)
+    if item["type"] == "function_call_output" and item["call_id"] in state.calls:
+        state.calls.discard(item["call_id"])
+        state.responses.usage.input_text += state.count_tokens(item["output"])
+        result = GiveResult(item["call_id"], item["output"], is_answered=False)
+        return [AfterInput(result)], messages
     commands = []
     for command in wanted:
         if isinstance(command, Write):
@@ -153,6 +167,9 @@ def create_response(state: State, fields: dict) -> Answered:
     request = read_request(fields, state.config)
     if request.instructions:
         openai_state.tokens_of(state, request.instructions, "response.instructions")
+    if request.tools is not None and not state.takes_tools:
+        if request.tools.choice not in ("auto", "none"):
+            raise Refused("unsupported", "this agent has no tools", "response.tool_choice")
     if request.is_out_of_band:
         state.out_of_band.enqueue(request)
         return openai_state.begin_out_of_band(state)

@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from duplex import voices
 from duplex.audio import SAMPLE_RATE, TICK_MS
 from duplex.events import TurnTaking
+from duplex.serving.commands import SetTools
 from duplex.serving.openai import audio as openai_audio
 from duplex.serving.openai.events import Refused, is_whole, object_at
+from duplex.serving.tools import CHOICES, read_choice, read_tools
 
 # Characters of instructions, and of one item.
 MAX_TEXT = 16_000
@@ -52,6 +54,9 @@ class Config:
     turn_detection: dict | None = None
     # Pieces of words in one response; None: as many as the agent likes.
     max_output_tokens: int | None = None
+    # Functions that the agent may have called, as serving.tools reads them; and which of them.
+    tools: tuple[dict, ...] = ()
+    tool_choice: str = "auto"
     # Words that are likely, as the client writes them.
     transcription_prompt: str = ""
 
@@ -109,6 +114,8 @@ def updated(config: Config, session: dict) -> Config:
         output_format=_format(object_at(session, "audio.output"), config.output_format, "output"),
         turn_detection=_turn_detection(hearing, config.turn_detection),
         max_output_tokens=max_tokens(session, config.max_output_tokens, "session"),
+        tools=tools(session, config.tools, "session"),
+        tool_choice=tool_choice(session, config, "session"),
         transcription_prompt=_transcription_prompt(hearing, config.transcription_prompt),
     )
 
@@ -138,6 +145,34 @@ def modality(fields: dict, usual: str, where: str) -> str:
         text = 'output_modalities is ["audio"] or ["text"]'
         raise Refused("invalid_value", text, f"{where}.output_modalities")
     return wanted[0]
+
+
+def tools(fields: dict, usual: tuple[dict, ...], where: str) -> tuple[dict, ...]:
+    """The functions that are offered. Raises Refused."""
+    if fields.get("tools") is None:
+        return usual
+    try:
+        return read_tools(fields["tools"])
+    except ValueError as error:
+        raise Refused("invalid_value", str(error), f"{where}.tools") from None
+
+
+def tool_choice(fields: dict, config: Config, where: str) -> str:
+    """What tool_choice asks for. Raises Refused."""
+    offered = tools(fields, config.tools, where)
+    wanted = fields.get("tool_choice")
+    if wanted is None:
+        is_there = config.tool_choice in (*CHOICES, *(tool["name"] for tool in offered))
+        return config.tool_choice if is_there else "auto"
+    try:
+        return read_choice(wanted, offered)
+    except ValueError as error:
+        raise Refused("invalid_value", str(error), f"{where}.tool_choice") from None
+
+
+def set_tools(config: Config) -> SetTools:
+    """The command that has the functions of a configuration offered."""
+    return SetTools(config.tools, config.tool_choice)
 
 
 def max_tokens(fields: dict, usual: int | None, where: str) -> int | None:
@@ -257,6 +292,10 @@ def modern_names(fields: dict) -> dict:
     return result
 
 
+def _reported_choice(choice: str) -> str | dict:
+    return choice if choice in CHOICES else {"type": "function", "name": choice}
+
+
 def report(config: Config, session_id: str) -> dict:
     """The session as clients see it: nothing stands in it that is not in force."""
     transcription = {"model": "duplex", "language": "en"}
@@ -288,8 +327,8 @@ def report(config: Config, session_id: str) -> dict:
         "model": "duplex",
         "instructions": config.instructions,
         "output_modalities": [config.modality],
-        "tools": [],
-        "tool_choice": "auto",
+        "tools": [{"type": "function", **tool} for tool in config.tools],
+        "tool_choice": _reported_choice(config.tool_choice),
         "audio": {"input": hearing, "output": output},
         "max_output_tokens": config.max_output_tokens or "inf",
         "tracing": None,

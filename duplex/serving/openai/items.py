@@ -88,6 +88,19 @@ def message(role: str, *content: dict, status: str = "in_progress", item_id=None
     }
 
 
+def call(call_id: str, name: str, arguments: str) -> dict:
+    """A function that the agent wants called."""
+    return {
+        "id": new_id("item"),
+        "object": "realtime.item",
+        "type": "function_call",
+        "status": "completed",
+        "call_id": call_id,
+        "name": name,
+        "arguments": arguments,
+    }
+
+
 def read(item: dict, item_id: str, audio_kind: str) -> tuple[dict, list[Write | Audio]]:
     """A client's item as it is kept, and what it means to the agent. Raises Refused."""
     kind = item.get("type")
@@ -129,7 +142,7 @@ def _part(role: str, part, param: str, audio_kind: str, item_id: str) -> Write |
 
 
 def _read_call(item: dict, item_id: str, kind: str) -> tuple[dict, list[Write]]:
-    """The agent calls nothing, but it may know what other calls gave."""
+    """What was called before the session, or elsewhere: the agent may know what it gave."""
     kept = {"id": item_id, "object": "realtime.item", "type": kind, "status": "completed"}
     names = ("call_id", "name", "arguments") if kind == "function_call" else ("call_id", "output")
     for name in names:

@@ -13,7 +13,7 @@ import numpy as np
 
 from duplex.audio import TICK_MS, TICK_SAMPLES
 from duplex.errors import ProtocolError
-from duplex.events import Error, Event
+from duplex.events import Error, Event, ToolCall
 from duplex.serving.commands import Start
 from duplex.serving.native import json_object
 from duplex.serving.openai import beta, client_events
@@ -44,10 +44,12 @@ class OpenAIRealtime:
         query: dict[str, str] | None = None,
         count_tokens: Callable[[str], int] = lambda text: len(text.split()),
         max_instruction_tokens: int = 1_000,
+        takes_tools: bool = False,
     ):
         """query: the fields of the client's URL. The rest is what the agent knows of its texts."""
         is_transcription = (query or {}).get("intent") == "transcription"
         self._state = openai_state.initial(is_transcription, count_tokens, max_instruction_tokens)
+        self._state.takes_tools = takes_tools
         self._event_id: str | None = None
         # Whether the client knows events by the names of the beta.
         self.is_beta = False
@@ -122,6 +124,9 @@ class OpenAIRealtime:
             messages += self._voice(audio)
         for told in endings:
             messages += openai_state.end_response(self._state, told)
+        if self._state.responses.is_only_calls:
+            done = Event("agent_ended", self._state.heard_ms // TICK_MS)
+            messages += openai_state.end_response(self._state, done)
         commands, begun = openai_state.begin_out_of_band(self._state)
         self._state.due += commands
         return self._named(messages + begun)
@@ -154,6 +159,8 @@ class OpenAIRealtime:
                 return state.responses.said(told)
             case "spoken":
                 return state.responses.spoken(told)
+            case "tool":
+                return self._called(told)
             case "error":
                 self._event_id = None
                 return self.refused(told)
@@ -198,3 +205,13 @@ class OpenAIRealtime:
             config = state.config
             messages += state.responses.create(config.modality, config.max_output_tokens)
         return messages + state.responses.begin()
+
+    def _called(self, told: ToolCall) -> list:
+        """The agent wants a function called: an item of the response, which may have no words."""
+        state = self._state
+        state.calls.add(told.call_id)
+        messages = state.turns.tick(is_answered=True)
+        if not state.responses.is_active:
+            config = state.config
+            messages += state.responses.create(config.modality, config.max_output_tokens)
+        return messages + state.responses.call(told)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from duplex.serving.commands import Write
+from duplex.serving.commands import SetTools, Write
 from duplex.serving.openai import config as openai_config
 from duplex.serving.openai import items as openai_items
 from duplex.serving.openai.config import MAX_TEXT, Config, max_tokens, modality
@@ -20,6 +20,8 @@ class Request:
     is_out_of_band: bool = False
     # Outside of the conversation: the texts that it answers, with names to forget them by.
     input: tuple[Write, ...] = ()
+    # Functions for this response alone; None: those of the session.
+    tools: SetTools | None = None
 
 
 def read_request(fields: dict, config: Config) -> Request:
@@ -31,8 +33,6 @@ def read_request(fields: dict, config: Config) -> Request:
     if wanted.get("input") is not None and conversation != "none":
         text = "a response in the conversation answers the conversation; add items to it instead"
         raise Refused("unsupported", text, "response.input")
-    if wanted.get("tool_choice") not in (None, "auto", "none"):
-        raise Refused("unsupported", "this agent has no tools", "response.tool_choice")
     instructions = wanted.get("instructions")
     if instructions is not None and not is_text(instructions, 0, MAX_TEXT):
         text = f"instructions is a text of at most {MAX_TEXT} characters"
@@ -48,7 +48,17 @@ def read_request(fields: dict, config: Config) -> Request:
         metadata,
         conversation == "none",
         _input(wanted.get("input"), config),
+        _tools(wanted, config),
     )
+
+
+def _tools(wanted: dict, config: Config) -> SetTools | None:
+    """The functions of a response. Raises Refused."""
+    if wanted.get("tools") is None and wanted.get("tool_choice") is None:
+        return None
+    offered = openai_config.tools(wanted, config.tools, "response")
+    choice = openai_config.tool_choice(wanted, config, "response")
+    return SetTools(offered, choice)
 
 
 def _input(items, config: Config) -> tuple[Write, ...]:

@@ -4,7 +4,8 @@ A response that a client asked for is created at once and begins when the agent 
 agent begins by itself is created then.
 """
 
-from duplex.events import Event
+from duplex.events import Event, ToolCall
+from duplex.serving.openai import items as openai_items
 from duplex.serving.openai.audio import Encoder
 from duplex.serving.openai.events import Refused, event, is_whole, new_id
 from duplex.serving.openai.items import Conversation, message
@@ -27,6 +28,8 @@ class Responses:
         # The last item of the agent in the conversation, and the sounds of these items.
         self._last_item: dict | None = None
         self._sounds = Sounds()
+        # The calls in the response.
+        self._calls: list[dict] = []
         # Pieces of words in the response.
         self._said = 0
         # Turns that the agent has begun.
@@ -42,6 +45,11 @@ class Responses:
     def is_begun(self) -> bool:
         """Whether the agent speaks in it."""
         return self._item is not None
+
+    @property
+    def is_only_calls(self) -> bool:
+        """Whether the response that is going on has calls and no words."""
+        return bool(self._calls) and self._item is None
 
     def is_open(self, item: dict) -> bool:
         """Whether words of an item are still to come."""
@@ -127,6 +135,29 @@ class Responses:
             self._sounds.add_word(self._item, told.text, told.end_ms)
         return []
 
+    def call(self, told: ToolCall) -> list[str]:
+        """The agent wants a function called, with all arguments at once."""
+        item = openai_items.call(told.call_id, told.name, told.arguments)
+        where = {
+            "response_id": self._response["id"],
+            "output_index": len(self._calls) + (self._item is not None),
+        }
+        self._calls.append(item)
+        shown = {**item, "status": "in_progress", "arguments": ""}
+        of_item = {**where, "item_id": item["id"], "call_id": told.call_id}
+        kind = "response.function_call_arguments"
+        added = []
+        if not self._is_out_of_band:
+            added = self._conversation.add(item, done=False, shown=shown)
+        return [
+            event("response.output_item.added", **where, item=shown),
+            *added,
+            event(f"{kind}.delta", **of_item, delta=told.arguments),
+            event(f"{kind}.done", **of_item, name=told.name, arguments=told.arguments),
+            event("response.output_item.done", **where, item=item),
+            *([] if self._is_out_of_band else [self._conversation.done(item)]),
+        ]
+
     def cancel(self, fields: dict) -> None:
         """The client wants no more of the response. Raises Refused."""
         wanted = fields.get("response_id")
@@ -175,6 +206,8 @@ class Responses:
         if self._item:
             messages = self._end_item(told, "incomplete" if is_stopped or is_cut else "completed")
             response["output"] = [self._item]
+        response["output"] = [*response["output"], *self._calls]
+        self._calls = []
         response["status"] = "completed"
         if is_stopped:
             response["status"] = "cancelled"

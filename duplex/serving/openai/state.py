@@ -30,6 +30,9 @@ class State:
     turns: UserTurns
     responses: Responses
     session_id: str = ""
+    # Whether the agent can have functions called, and the calls whose results are to come.
+    takes_tools: bool = False
+    calls: set[str] = field(default_factory=set)
     out_of_band: OutOfBand = field(default_factory=OutOfBand)
     # Whether audio was appended since the last commit.
     has_appended: bool = False
@@ -102,6 +105,9 @@ def begin_response(state: State, request: Request) -> tuple[list, list]:
         max_tokens=request.max_output_tokens,
         yields=usual.yields and not request.is_out_of_band,
     )
+    if request.tools is not None and state.takes_tools:
+        later.append(request.tools)
+        state.after_response.append(openai_config.set_tools(state.config))
     later += [*take(state, wanted), Answer(hears_out=True)]
     return [*commands, *map(AfterInput, later)], messages
 
