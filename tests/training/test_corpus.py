@@ -7,8 +7,9 @@ import re
 
 import pytest
 
-from duplex.training.corpus import SHARES, Writer, as_json, write_company, write_dialogues
+from duplex.training.corpus import as_json, write_company, write_dialogues
 from duplex.training.text.company import TELEVISION, read_chats
+from duplex.training.text.exchanges import SHARES, Writer
 from duplex.training.text.numbers import number_exchange, number_words
 from duplex.training.text.templates import expand, read_blocks
 
