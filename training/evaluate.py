@@ -198,6 +198,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add_sounds(turns, "pauses, and sounds said into answers")
     add_noise(turns)
     add_slots(turns)
+    turns.add_argument("--kokoro", type=Path, help="folder of Kokoro's voice vectors (*.bin)")
     add_speakers_options(add("speakers", "voices told apart"))
     return parser.parse_args(arguments)
 

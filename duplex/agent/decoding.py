@@ -254,7 +254,7 @@ class Decoder:
         user = session.user
         session.budget.draft_response = []
         user.transcribed.append((position, token))
-        user.word_count = self.recognition.count_words(user.transcribed)
+        self.recognition.count_words(user)
         pending_words.mark_transcribed(user.pending, token)
         piece = self.tokenizer.decode([token])
         user.shown_text += piece

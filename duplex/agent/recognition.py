@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from duplex.agent import pending_words, people, speech_activity, turn_sound
+from duplex.agent.backchannels import is_backchannel
 from duplex.agent.faults import isolate_fault
 from duplex.agent.session import Session, UserTurn, audible_words
 from duplex.agent.speakers import SpeakerPolicy
@@ -137,15 +138,18 @@ class Recognition:
         user.transcribed = []
         user.shown_text = ""
         user.word_count = 0
+        user.is_backchannel = False
         user.is_user_only = not user.pending.tokens  # what still waits will stand in the next turn
         turn_sound.end_turn(user)
         beam_search.forget_committed_words(user.beam)
         user.pending.max_confidence = None
         speech_activity.end_turn(user.activity, is_for_agent, self.policy)
 
-    def count_words(self, transcribed: list[tuple[int, int]]) -> int:
-        """Words of (LM position, token) pairs."""
-        return len(self.tokenizer.decode([token for _, token in transcribed]).split())
+    def count_words(self, user: UserTurn) -> None:
+        """Note how many words the turn has, and whether they are nothing but assent."""
+        words = self.tokenizer.decode([token for _, token in user.transcribed]).split()
+        user.word_count = len(words)
+        user.is_backchannel = is_backchannel(words)
 
     def spell(self, word: str) -> list[int]:
         """The tokens of a recognised word."""

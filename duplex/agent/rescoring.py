@@ -72,7 +72,7 @@ class Rescoring:
         count = kv_cache.uncommit(context.cache, slot, positions, len(ticks))
         begin = int(context.cache.next_position[slot])
         user.transcribed = user.transcribed[:kept] + list(enumerate(best[kept:], begin))
-        user.word_count = self.recognition.count_words(user.transcribed)
+        self.recognition.count_words(user)
         # Ticks that passed since the LM wanted the end are left out: it wants it at that moment.
         held = user.second.held_tick
         late = 0 if held is None else min(count, session.tick - held)

@@ -114,9 +114,10 @@ class UserTurn:
     beam: BeamState = field(default_factory=BeamState)
     activity: SpeechActivity = field(default_factory=SpeechActivity)
     pending: PendingWords = field(default_factory=PendingWords)
-    # (LM position, token) of this turn, and how many words they are.
+    # (LM position, token) of this turn, how many words they are, and whether these are assent.
     transcribed: list[tuple[int, int]] = field(default_factory=list)
     word_count: int = 0
+    is_backchannel: bool = False
     last_token_tick: int = 0
     # The turn's words as clients show them.
     shown_text: str = ""
@@ -316,6 +317,7 @@ def observe(session: Session, queued_s: float, policy: TurnPolicy) -> Observatio
         awaits_speaker=people.awaits_speaker(session.people),
         ticks_since_user_token=session.tick - session.user.last_token_tick,
         transcribed_words=session.user.word_count,
+        is_backchannel=session.user.is_backchannel,
         max_confidence=session.user.pending.max_confidence or 0.0,
         has_pending=bool(session.user.pending.tokens),
         certain_confidence=pending_words.certain_confidence(session.user.pending, policy),

@@ -65,6 +65,7 @@ class TurnPolicy:
     # Yielding to an interruption.
     max_backchannel_words: int = 2
     backchannel_stop_penalty: float = 2.5
+    passes_over_backchannels: bool = True
     max_voice_pause_ticks: int = 12
     near_onset_ticks: int = 2
     near_release_ticks: int = 2
@@ -141,6 +142,7 @@ class Observation:
     # What was recognised.
     ticks_since_user_token: int = 0
     transcribed_words: int = 0  # of the user's open turn
+    is_backchannel: bool = False  # whether they are nothing but assent
     max_confidence: float = 0.0  # of a word in the user's open turn
     has_pending: bool = False  # a recognised word may be transcribed
     certain_confidence: float = 0.0  # of the pending token that must be; 0: there is none
@@ -247,11 +249,21 @@ def allowed(seen: Observation, policy: TurnPolicy) -> Allowed:
     if seen.is_unheeded:
         controls &= ~bits(USER_END)  # it was for the agent, perhaps, but not by whom it heeds
 
+    if is_passed_over(seen, policy):
+        # Over at once: later the agent would have ended, and it would be for the agent.
+        return Allowed(bits(ASIDE) if controls & bits(ASIDE) else controls & ~bits(STOP), text)
+
     # What is said to the agent while it speaks interrupts it: <stop> takes the place of </user>.
     end_stops = seen.agent_open and policy.yields and bool(controls & bits(USER_END))
     if end_stops:
         controls = controls & ~bits(USER_END) | bits(STOP)
     return Allowed(controls, text, end_stops, ends_aside)
+
+
+def is_passed_over(seen: Observation, policy: TurnPolicy) -> bool:
+    """Whether the user only lets the agent go on, which speaks and has more to say."""
+    has_more = seen.agent_open or seen.queued_s > 0
+    return policy.passes_over_backchannels and seen.is_backchannel and has_more
 
 
 def max_tokens(seen: Observation, policy: TurnPolicy) -> int:

@@ -348,7 +348,7 @@ def test_what_is_said_to_the_agent_while_it_speaks_interrupts_it(words, symbol):
     session = agent.sessions[0]
     session.grammar = Grammar(stream=USER, user_open=True, agent_open=True)
     session.user.transcribed = list(enumerate(text(words)))
-    session.user.word_count = agent.recognition.count_words(session.user.transcribed)
+    agent.recognition.count_words(session.user)
     session.user.activity.silence_ticks = QUIET
     session.user.pending.max_confidence = 1.0
     scores = undecided(agent, {USER_END: 4.0, ASIDE: 2.0})

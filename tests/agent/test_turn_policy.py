@@ -111,6 +111,10 @@ LATE = replace(LISTENING, silence_ticks=TIMEOUT + 1, ticks_since_user_token=TIME
         (OVERLAP, {NEXT, ASIDE, AGENT, STOP}),
         (replace(OVERLAP, max_confidence=0.3), {NEXT, ASIDE, AGENT, STOP}),
         (replace(OVERLAP, silence_ticks=0), {NEXT, AGENT, STOP}),
+        # Assent alone is passed over; while the agent says nothing it is an answer.
+        (replace(OVERLAP, is_backchannel=True), {ASIDE}),
+        (replace(OVERLAP, is_backchannel=True, silence_ticks=0), {NEXT, AGENT}),
+        (replace(LISTENING, is_backchannel=True), {NEXT, *ENDS}),
     ],
 )
 def test_allowed_symbols(seen, controls):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from duplex.agent.backchannels import BACKCHANNELS
 from duplex.audio import SAMPLE_RATE
 from duplex.model.spoken_form import spoken_form
 from duplex.training import dialogues
 from duplex.training.data.pool import Pool
-from duplex.training.scenes.scene import BACKCHANNELS
 from tests.training.helpers import POOL_WORDS, prepare, strings, write_tone_pool
 
 ANSWER = "That is a very long answer which goes on for a while and then it ends."

@@ -5,7 +5,14 @@ import numpy as np
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.events import Event
 from duplex.training.evaluation.play import play
-from duplex.training.evaluation.turns import INTO_KINDS, Talk, in_noise, said_into, with_pause
+from duplex.training.evaluation.turns import (
+    INTO_KINDS,
+    Talk,
+    in_noise,
+    said_into,
+    scene_sounds,
+    with_pause,
+)
 
 SECOND = SAMPLE_RATE // TICK_SAMPLES  # ticks, and a half
 
@@ -98,9 +105,10 @@ def test_pause_is_put_between_two_words():
 def test_agent_that_never_stops_does_not_yield():
     """One that never stops does not yield; one that hears each sound as an end speaks in noise."""
     for writes in (False, True):
-        found = said_into(Patient(3, patience=10, bar=2.0, writes=writes), count=4, seed=0)
+        agent = Patient(3, patience=10, bar=2.0, writes=writes)
+        found = said_into(agent, scene_sounds(), (0.4, 1.0), count=4, seed=0)
         assert [found[row] for row in INTO_KINDS.values()] == ["0 of 4", "0 of 4"]
-        assert [*found.values()][1::2] == ([0, 0] if writes else [4, 4])
+        assert [*found.values()][1::3] == ([0, 0] if writes else [4, 4])
     found = in_noise(
         Patient(2),
         [np.random.default_rng(0).standard_normal(SAMPLE_RATE).astype(np.float32)],

@@ -9,6 +9,8 @@
   after it began, the scenes' back-channels, which must not stop it, and their interruptions, to
   which it must yield. An answer whose words had all been written is not stopped: its last words
   are said.
+- With --kokoro, the same with phrases of assent and with interruptions by voices that no training
+  has heard.
 - Stretches of noise, tones and silence, in which nobody speaks to it.
 """
 
@@ -16,10 +18,12 @@ import argparse
 import itertools
 from collections.abc import Generator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from duplex.agent import load_agent
+from duplex.agent.backchannels import BACKCHANNELS
 from duplex.audio import SAMPLE_RATE, SPEECH_LEVEL, TICK_SAMPLES
 from duplex.bench import scenes as bench_scenes
 from duplex.events import Event, Transcript
@@ -27,6 +31,9 @@ from duplex.training.data.augment import load_noise
 from duplex.training.data.pool import Pool
 from duplex.training.evaluation.disturbances import wordless, words_per_minute
 from duplex.training.evaluation.play import LEAD_IN_SAMPLES, Tick, in_ticks, play
+from duplex.training.evaluation.spoken import SpokenTexts
+from duplex.training.evaluation.spoken_items import open_held_out, say
+from duplex.training.text.templates import read_lines
 
 # Kinds of scenes whose pieces are said into an answer, and what is counted of each.
 INTO_KINDS = {
@@ -160,15 +167,19 @@ def pieces(scenes: list[bench_scenes.Scene], kinds: tuple[str, ...], role: str) 
     ]
 
 
-def said_into(agent, count: int, seed: int) -> dict:
-    """How often the agent stops for what is said into its answers, for each of INTO_KINDS."""
+def said_into(
+    agent, seconds: dict[str, list[np.ndarray]], delays_s: tuple, count: int, seed: int
+) -> dict:
+    """How often the agent stops for what is said into its answers.
+
+    seconds: for each of INTO_KINDS the sounds, said `delays_s` after the voice began.
+    """
     scenes = bench_scenes.load()
     rng = np.random.default_rng(seed)
     questions = pieces(scenes, ("turn", *INTO_KINDS), "question")
     result = {}
     for kind, row in INTO_KINDS.items():
-        seconds = pieces(scenes, (kind,), kind)
-        choices = list(itertools.product(questions, seconds, (0.4, 1.0)))
+        choices = list(itertools.product(questions, seconds[kind], delays_s))
         talks = []
         for i in rng.permutation(len(choices))[:count]:
             question, second, after_s = choices[i]
@@ -180,7 +191,31 @@ def said_into(agent, count: int, seed: int) -> dict:
         result[f"{row}: of the others, all words had been written before"] = sum(
             not talk.wrote_on for talk in others
         )
+        result[f"{row}: answered"] = sum(talk.answered_again for talk in talks)
     return result
+
+
+def scene_sounds() -> dict[str, list[np.ndarray]]:
+    """What is said into answers in the bench's scenes."""
+    scenes = bench_scenes.load()
+    return {kind: pieces(scenes, (kind,), kind) for kind in INTO_KINDS}
+
+
+def spoken_sounds(folder: Path, vectors: Path) -> dict[str, list[np.ndarray]]:
+    """Assent and interruptions, each text by two of the voices that only measure.
+
+    folder: where the sounds are kept; vectors: Kokoro's voices.
+    """
+    spoken = SpokenTexts(folder, lambda: open_held_out(vectors))
+    texts = {"back_channel": BACKCHANNELS, "interruption": read_lines("interruptions")}
+    return {
+        kind: [
+            say(spoken, f"{kind}-{voice}", number + 2 * voice, text).wave
+            for number, text in enumerate(said)
+            for voice in range(2)
+        ]
+        for kind, said in texts.items()
+    }
 
 
 def in_noise(agent, noises: list[np.ndarray], minutes: float, seed: int) -> dict:
@@ -214,7 +249,10 @@ def evaluate_turns(args: argparse.Namespace) -> dict:
     for folder in args.pool:
         name = f"pauses within texts of {folder.name}"
         result[name] = pauses(agent, Pool(folder, "valid"), args.clips, args.seed)
-    result |= said_into(agent, args.clips, args.seed)
+    result |= said_into(agent, scene_sounds(), (0.4, 1.0), args.clips, args.seed)
+    if args.kokoro:
+        sounds = spoken_sounds(args.out / "said_into", args.kokoro)
+        result["unseen voices"] = said_into(agent, sounds, (0.4, 0.8), args.clips, args.seed)
     if args.noise:
         result["noise"] = in_noise(agent, load_noise(args.noise), args.minutes, args.seed)
     return result

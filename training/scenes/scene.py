@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from duplex.agent.backchannels import BACKCHANNELS
 from duplex.agent.turn_policy import TurnPolicy
 from duplex.audio import TICK_S
 from duplex.model.spoken_form import spoken_form
@@ -19,13 +20,6 @@ from duplex.model.spoken_form import spoken_form
 POLICY = TurnPolicy()
 # Seconds from <agent> to the first sound.
 VOICE_DELAY_S = 0.15
-# What people say to let the other one go on; the commonest of 14 621 in the meetings of ICSI.
-BACKCHANNELS = (
-    "Mhm.|Mm hm.|Yeah.|Yeah, yeah.|Uh huh.|Right.|Yeah, right.|Okay.|Oh, okay.|I see.|Oh, I see."
-    "|Oh.|Oh really?|Really?|Wow.|Sure.|Yep.|Yes.|Hm.|Huh.|Exactly.|Makes sense.|Got it."
-    "|Cool.|Great.|Nice.|Good.|Alright.|That's right.|Of course."
-).split("|")
-BACKCHANNEL_WORDS = {word for phrase in BACKCHANNELS for word in spoken_form(phrase).split()}
 INSTRUCTIONS = [
     "You are Duplex, a friendly voice assistant. Answer in one short sentence.",
     "You are a friendly voice assistant. Keep it short.",

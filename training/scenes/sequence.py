@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from duplex.agent.backchannels import BACKCHANNEL_WORDS
 from duplex.agent.turn_policy import TurnPolicy, symbol_budget
 from duplex.audio import TICK_S
 from duplex.model import tokens
 from duplex.model.tokens import Grammar, advance
 from duplex.training.scenes.scene import (
-    BACKCHANNEL_WORDS,
     POLICY,
     VOICE_DELAY_S,
     AgentTurn,
