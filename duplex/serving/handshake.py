@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from duplex.serving import dialect, native, operation, pages
+from duplex.serving import dialect, operation, pages
 from duplex.serving.auth import Access, is_loopback, offered_keys
 from duplex.serving.dialect import Dialect
 from duplex.serving.engine import Engine
@@ -129,7 +129,8 @@ class Gate:
             return _text(http.HTTPStatus.METHOD_NOT_ALLOWED, "pages are read with GET or HEAD")
         found = pages.answer(path)
         if found is None:
-            return _text(http.HTTPStatus.NOT_FOUND, f"the agent is at {native.PATH}")
+            known = ", ".join(sorted(dialect.DIALECTS))
+            return _text(http.HTTPStatus.NOT_FOUND, f"nothing is here; the agent is at {known}")
         return _response(*found)
 
     def _operate(
