@@ -218,8 +218,9 @@ def _add_agent_arguments(parser: argparse.ArgumentParser) -> None:
         default="small",
         metavar="MIND",
         help="what thinks of the answers: small (the agent's own LM), large (Qwen2.5 1.5B beside "
-        "it; needs the extra 'mind'), medium (0.5B), a GGUF file, or the URL of an "
-        "OpenAI-compatible server, http://HOST:PORT/v1#MODEL (default %(default)s)",
+        "it; needs the extra 'mind'), medium (0.5B), auto (the largest that fits), a "
+        "GGUF file, or the URL of an OpenAI-compatible server, http://HOST:PORT/v1#MODEL "
+        "(default %(default)s)",
     )
     add("--offline", action="store_true", help="never fetch weights")
     add("--verbose", action="store_true", help="tell more on stderr")

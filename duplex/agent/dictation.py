@@ -197,9 +197,9 @@ class Dictation:
         """The user waits: think of an answer, unless the right one is being thought."""
         mind = session.mind
         wanted = messages(mind.conversation, self.config.max_history_chars)
-        mind.has_given_up = not (mind.has_topic or wanted[1:])
+        mind.has_given_up = not (self.thinker.is_ready and (mind.has_topic or wanted[1:]))
         if mind.has_given_up:
-            # Nobody has said anything yet: a greeting needs no thought.
+            # Nobody has said anything yet: a greeting needs no thought. Or it is not here yet.
             return
         if mind.is_notice:
             return
@@ -245,6 +245,8 @@ class Dictation:
 
     def _read(self, session: Session, wanted: list[Message]) -> None:
         """Have the thinker know this beginning before it is asked, if it has nothing else to do."""
+        if not self.thinker.is_ready:
+            return
         session.mind.reading = self.thinker.read(wanted, self._tools(session))
         self.counts.readings += 1
 
@@ -275,7 +277,8 @@ class Dictation:
         tools = self._tools(session)
         if mind.thought is not None and not mind.thought.answers(wanted, tools):
             self.drop(session)
-        if mind.thought is not None or not (heard and session.policy.answers_unasked):
+        is_wanted = heard and session.policy.answers_unasked and self.thinker.is_ready
+        if mind.thought is not None or not is_wanted:
             return
         is_whole = not beam_search.has_uncommitted_words(user.beam)
         is_awaited = user.second.submission is not None and not self.config.guesses_unread

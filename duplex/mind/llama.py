@@ -37,10 +37,10 @@ class Llama:
     that is gone when it has begun, where nobody finds it.
     """
 
-    def __init__(self, path: Path, threads: int = 1, llama=None):
-        """llama: stands for the package xllamacpp."""
+    def __init__(self, find: Callable[[], Path], threads: int = 1, llama=None):
+        """find: gives the file, and may take long; llama: stands for the package xllamacpp."""
         self.llama = llama or find_llama()
-        self.path = path
+        self.find = find
         self.threads = threads
         self.server = None
 
@@ -57,7 +57,7 @@ class Llama:
         if self.server is not None:
             return
         params = self.llama.CommonParams()
-        params.model.path = str(self.path)
+        params.model.path = str(self.find())
         params.n_ctx = CONTEXT
         params.n_batch = READ_TOKENS
         params.n_ubatch = READ_TOKENS

@@ -4,11 +4,14 @@ A text model thinks in a thread of its own. A tick asks, looks and cancels; it n
 """
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from duplex.errors import DuplexError
 
 log = logging.getLogger(__name__)
 
@@ -115,11 +118,31 @@ class Thinker:
     """Thinks in threads of its own, as many answers at once as there are threads."""
 
     def __init__(self, source: Source, threads: int = 1, begin: Callable[[], None] | None = None):
-        """begin: called first in each thread."""
+        """begin: called first in each thread. What must be fetched or loaded: see prepare."""
+        # Whether it can be asked; what is asked before waits.
+        self.is_ready = True
         self.source = source
         self._pool = ThreadPoolExecutor(threads, "thinker", initializer=begin)
         # What is read and nobody waits for.
         self._readings: list[Thought] = []
+
+    def prepare(self, work: Callable[[], None]) -> None:
+        """Do this in its thread before anything else; returns at once. It is not ready until then.
+
+        Where it fails with a MindError or WeightsError it never is, and that is told on stderr.
+        """
+        self.is_ready = False
+        self._pool.submit(self._prepare, work)
+
+    def _prepare(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except DuplexError as error:
+            print(f"duplex: the small mind goes on talking: {error}", file=sys.stderr, flush=True)
+        except Exception:
+            log.exception("the thinker cannot begin; the small mind goes on talking")
+        else:
+            self.is_ready = True
 
     def think(self, messages: list[Message], tools: Tools = NO_TOOLS) -> Thought:
         """Begin to answer the last message; returns at once. What is only read makes way."""

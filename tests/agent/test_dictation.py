@@ -11,7 +11,7 @@ from duplex.agent.dictation import Dictation
 from duplex.agent.wording import complete_words, heard_words, speakable
 from duplex.events import Event, TurnTaking
 from duplex.mind.thinker import Thought, Tools
-from duplex.model.tokens import AGENT, STOP, USER, USER_END
+from duplex.model.tokens import AGENT, END, STOP, USER, USER_END
 from tests.agent.test_client_policy import kinds, run
 from tests.tiny_speech_agent import scripted_agent, text
 
@@ -25,6 +25,7 @@ class Mind:
         self.answers = list(answers)
         self.is_complete = is_complete
         self.error = error
+        self.is_ready = True
         self.thoughts: list[Thought] = []
         self.readings: list[Thought] = []
 
@@ -259,6 +260,18 @@ def test_greeting_without_a_topic_is_the_duplex_models_own():
     agent.answer(0)
     run(agent, 1)
     assert len(mind.thoughts) == 1
+
+
+def test_the_duplex_model_talks_until_the_thinker_is_there():
+    mind = Mind("Noon.")
+    mind.is_ready = False
+    agent = minded_agent(mind)
+    ask(agent)
+    agent.script.symbols = [*text("Oh."), END]
+    assert said(run(agent, 30)) == "Oh." and not mind.thoughts
+    mind.is_ready = True
+    assert said(ask(agent, " you") + run(agent, 40)) == " Noon."
+    assert mind.asked() == [[("user", "Hi"), ("assistant", "Oh."), ("user", "You")]]
 
 
 def test_instructions_of_one_turn_are_for_one_turn():

@@ -56,7 +56,7 @@ class Broken(Server):
 
 def llama_of(server) -> Llama:
     package = SimpleNamespace(CommonParams=Params, Server=server)
-    return Llama(Path("mind.gguf"), llama=package)
+    return Llama(lambda: Path("mind.gguf"), llama=package)
 
 
 def test_words_are_streamed_and_the_file_is_read_once():
