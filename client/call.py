@@ -24,8 +24,15 @@ from duplex.client.samples import Wave, to_samples
 from duplex.client.tools import ToolSession
 from duplex.errors import ClientError
 from duplex.events import AgentInterface, Ended, Ending, Error, Event, Lag, ToolCall
-from duplex.serving import native
-from duplex.serving.commands import AgentCommand, Answer, SetPlaybackPosition, Stop, Write
+from duplex.serving import native, native_commands
+from duplex.serving.commands import (
+    AgentCommand,
+    Answer,
+    Configure,
+    SetPlaybackPosition,
+    Stop,
+    Write,
+)
 from duplex.serving.sample_queue import SampleQueue
 
 
@@ -50,6 +57,9 @@ class Options(TypedDict, total=False):
     speed: float
     # Words that the user may well say.
     hints: Sequence[str]
+    # Whom the agent heeds, and their voice: see the table's speaker.heed.
+    heeds: str
+    voice_print: str
     # Functions that the agent may have called, see tools.py: a large mind does.
     tools: Sequence[Callable]
 
@@ -67,7 +77,7 @@ async def connect(
     """
     fields = dict(options)
     functions = fields.pop("tools", ())
-    start = native.to_start(fields)
+    start = native_commands.to_start(fields)
     if isinstance(target, str):
         session = await RemoteSession.open(target, start, api_key)
     else:
@@ -134,22 +144,34 @@ class Call:
 
     async def write(self, text: str, role: str = "user") -> None:
         """Put a text into the conversation, of the user or of the system."""
-        await self._do(Write(role, text))
+        await self.do(Write(role, text))
 
     async def stop(self) -> None:
         """Have the agent fall silent."""
-        await self._do(Stop())
+        await self.do(Stop())
 
     async def answer(self) -> None:
         """Have the agent speak now."""
-        await self._do(Answer())
+        await self.do(Answer())
+
+    async def instruct(self, instructions: str) -> None:
+        """Give the agent other instructions from now on."""
+        await self.do(Configure(instructions))
 
     async def played(self, played_ms: int) -> None:
         """Tell how much of the agent's voice the user has heard since the call began.
 
         Without it the agent takes all that has come to be heard.
         """
-        await self._do(SetPlaybackPosition(played_ms))
+        await self.do(SetPlaybackPosition(played_ms))
+
+    async def do(self, command: AgentCommand) -> None:
+        """Any other command of duplex.serving.commands that the table has a message for.
+
+        Raises ClientError where the call is over, ProtocolError where that cannot be.
+        """
+        self._check_open()
+        await self._session.send(command)
 
     async def hang_up(self, patience_s: float = 3.0) -> None:
         """End the call. patience_s: seconds that the other side has to say its last."""
@@ -163,10 +185,6 @@ class Call:
         if not done:
             self._receiving.cancel()
             self._session.drop()
-
-    async def _do(self, command: AgentCommand) -> None:
-        self._check_open()
-        await self._session.send(command)
 
     def _check_open(self) -> None:
         if self._is_over:

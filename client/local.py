@@ -7,7 +7,7 @@ import numpy as np
 from duplex.audio import TICK_SAMPLES
 from duplex.errors import ClientError
 from duplex.events import AgentInterface
-from duplex.serving import native
+from duplex.serving import native, native_commands
 from duplex.serving.commands import AgentCommand, Hint, SetPlaybackPosition, Start, apply
 from duplex.serving.engine import Engine
 from duplex.serving.session import ClientSession
@@ -45,7 +45,7 @@ class LocalSession:
 
     async def send(self, command: AgentCommand) -> None:
         """What the user does beside speaking, within the bounds of the wire."""
-        native.encode_command(command)
+        native_commands.encode_command(command)
         self._session.enqueue_command(command)
 
     async def get(self) -> tuple[np.ndarray, list[dict]] | None:
@@ -94,7 +94,7 @@ class LockstepSession:
 
     async def send(self, command: AgentCommand) -> None:
         """What the user does beside speaking, before the next tick. Raises ClientError."""
-        native.encode_command(command)
+        native_commands.encode_command(command)
         try:
             apply(command, self._agent, 0)
         except ValueError as error:

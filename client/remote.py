@@ -9,7 +9,7 @@ from websockets.exceptions import ConnectionClosed, ProxyError, WebSocketExcepti
 from duplex.audio import TICK_MS
 from duplex.client import address
 from duplex.errors import ClientError, ProtocolError
-from duplex.serving import native
+from duplex.serving import native, native_commands
 from duplex.serving.commands import AgentCommand, SetPlaybackPosition, Start
 
 
@@ -69,7 +69,7 @@ class RemoteSession:
         """What the user does beside speaking; dropped when the connection has closed."""
         if isinstance(command, SetPlaybackPosition):
             command = SetPlaybackPosition(command.ms + self.lost_ms)
-        await self._send(native.encode_command(command))
+        await self._send(native_commands.encode_command(command))
 
     async def get(self) -> tuple[np.ndarray, list[dict]] | None:
         """The next message: audio without events, or one event without audio.

@@ -16,15 +16,18 @@ from duplex.serving.commands import (
     Configure,
     End,
     Enroll,
+    GiveResult,
     Heed,
     NameSpeaker,
     Resume,
     SetPlaybackPosition,
+    SetTools,
     SetVoice,
     Start,
     Stop,
     Write,
 )
+from duplex.serving.tools import read_choice, read_tools
 
 # Samples a second that PCM16 may have.
 RATES = (8_000, 16_000, 24_000, 48_000)
@@ -36,9 +39,22 @@ MAX_HINT = 60
 # Characters of a text message for the conversation: it is read at the pace of ticks.
 MAX_TEXT = 1_000
 
+# Characters of the result of a call.
+MAX_OUTPUT = 100_000
+
 # Commands that need an open session.
 ForSession = (
-    SetPlaybackPosition | Stop | Answer | Configure | SetVoice | Write | Heed | Enroll | NameSpeaker
+    SetPlaybackPosition
+    | Stop
+    | Answer
+    | Configure
+    | SetVoice
+    | SetTools
+    | GiveResult
+    | Write
+    | Heed
+    | Enroll
+    | NameSpeaker
 )
 ClientCommand = Audio | Start | Resume | ForSession | End
 
@@ -65,6 +81,11 @@ def encode_command(command: AgentCommand) -> str:
             fields = {"type": "speaker.enroll"}
         case NameSpeaker(speaker, name):
             fields = {"type": "speaker.name", "speaker": speaker, "name": name}
+        case SetTools(tools, choice, notice):
+            fields = {"type": "agent.tools", "tools": list(tools), "choice": choice}
+            fields |= {"notice": notice} if notice else {}
+        case GiveResult(call_id, output, True):
+            fields = {"type": "tool", "call_id": call_id, "output": output}
         case _:
             raise TypeError(f"{command!r} is no message of this dialect")
     message = native.encode_object(fields)
@@ -100,6 +121,10 @@ def decode_client(message: bytes | str) -> ClientCommand:
             return _instruct(fields)
         case "agent.voice":
             return _voice(fields)
+        case "agent.tools":
+            return _tools(fields)
+        case "tool":
+            return _result(fields)
         case "session.end":
             return End()
         case other:
@@ -160,6 +185,27 @@ def _voice(fields: dict) -> SetVoice:
     speed = fields.get("speed", 1.0)
     _check_voice(fields.get("voice"), speed)
     return SetVoice(fields["voice"], speed)
+
+
+def _tools(fields: dict) -> SetTools:
+    _only(fields, "tools", "choice", "notice")
+    notice = fields.get("notice", "")
+    if not _is_text(notice, 0, MAX_TEXT):
+        raise ProtocolError(f"notice is a text of at most {MAX_TEXT} characters")
+    try:
+        tools = read_tools(fields.get("tools"))
+        return SetTools(tools, read_choice(fields.get("choice", "auto"), tools), notice)
+    except ValueError as error:
+        raise ProtocolError(str(error)) from None
+
+
+def _result(fields: dict) -> GiveResult:
+    _only(fields, "call_id", "output")
+    call_id = fields.get("call_id")
+    output = fields.get("output")
+    if not _is_text(call_id, 1, 64) or not _is_text(output, 0, MAX_OUTPUT):
+        raise ProtocolError(f"tool has a call_id and an output of at most {MAX_OUTPUT} characters")
+    return GiveResult(call_id, output)
 
 
 def _resume(fields: dict) -> Resume:

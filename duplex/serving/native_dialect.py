@@ -6,7 +6,7 @@ import numpy as np
 
 from duplex.errors import ProtocolError
 from duplex.events import Error
-from duplex.serving import audio_forms, native
+from duplex.serving import audio_forms, native, native_commands
 from duplex.serving.commands import Audio, Resume, Start
 
 
@@ -36,12 +36,12 @@ class Native:
         if isinstance(message, bytes):
             self._has_started = True
             return [Audio(self._form.decode(message))], []
-        command = native.decode_client(message)
+        command = native_commands.decode_client(message)
         if isinstance(command, Start | Resume) and self._has_started:
             raise ProtocolError(
                 "session.start and session.resume come once, before everything else"
             )
-        if isinstance(command, native.ForSession) and not self._has_started:
+        if isinstance(command, native_commands.ForSession) and not self._has_started:
             raise ProtocolError("the session is not open yet; session.start opens it")
         self._has_started = True
         if isinstance(command, Start):

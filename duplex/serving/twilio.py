@@ -32,7 +32,7 @@ import numpy as np
 from duplex.audio import INAUDIBLE, TICK_MS
 from duplex.errors import ProtocolError
 from duplex.events import Error
-from duplex.serving import g711, native
+from duplex.serving import g711, native, native_commands
 from duplex.serving.commands import (
     Audio,
     Configure,
@@ -215,7 +215,7 @@ def _settings(parameters) -> list:
             raise ProtocolError("speed is a number") from None
     if isinstance(wanted.get("hints"), str):
         wanted["hints"] = [word.strip() for word in wanted["hints"].split(",") if word.strip()]
-    start = native.to_start(wanted)
+    start = native_commands.to_start(wanted)
     commands: list = [Configure(start.instructions)] if start.instructions is not None else []
     if voice := start.set_voice():
         commands.append(voice)

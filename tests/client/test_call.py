@@ -13,7 +13,14 @@ from duplex.client.call import Call, Voice
 from duplex.client.samples import to_samples
 from duplex.errors import ClientError, ProtocolError
 from duplex.events import Ended, Error, Event
-from duplex.serving.commands import Answer, SetPlaybackPosition, Stop, Write
+from duplex.serving.commands import (
+    Answer,
+    Configure,
+    SetPlaybackPosition,
+    SetVoice,
+    Stop,
+    Write,
+)
 from tests.helpers import drive_server, tone
 from tests.tiny_agent import TinyAgent
 
@@ -136,14 +143,18 @@ def test_the_other_calls_are_commands():
         await call.write("The shop is closed.", role="system")
         await call.stop()
         await call.answer()
+        await call.instruct("Be brief.")
         await call.played(240)
+        await call.do(SetVoice("oak", 1.2))
 
     assert call_with(script).sent == [
         Write("user", "Hello"),
         Write("system", "The shop is closed."),
         Stop(),
         Answer(),
+        Configure("Be brief."),
         SetPlaybackPosition(240),
+        SetVoice("oak", 1.2),
     ]
 
 

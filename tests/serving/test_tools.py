@@ -6,7 +6,7 @@ import pytest
 
 from duplex.errors import ProtocolError
 from duplex.events import Event, ToolCall
-from duplex.serving import native
+from duplex.serving import native, native_commands
 from duplex.serving.commands import AfterInput, Answer, GiveResult, SetTools, Write
 from duplex.serving.openai import realtime
 from duplex.serving.tools import MAX_TOOLS, read_choice, read_tools
@@ -62,7 +62,7 @@ def test_tools_that_cannot_be_are_refused(tools):
         "session.tools",
     )
     with pytest.raises(ProtocolError):
-        native.decode_client(json.dumps({"type": "agent.tools", "tools": tools}))
+        native_commands.decode_client(json.dumps({"type": "agent.tools", "tools": tools}))
 
 
 def test_choice_names_a_tool():
@@ -148,8 +148,8 @@ def test_native_tools_go_over_the_wire():
         SetTools(()),
         GiveResult("call_1", "4 degrees"),
     ):
-        assert native.decode_client(native.encode_command(command)) == command
+        assert native_commands.decode_client(native_commands.encode_command(command)) == command
     assert native.decode_event(json.loads(native.encode_event(CALL))) == CALL
     for message in ({"type": "tool", "call_id": 3}, {"type": "tool", "call_id": "c", "output": 3}):
         with pytest.raises(ProtocolError):
-            native.decode_client(json.dumps(message))
+            native_commands.decode_client(json.dumps(message))
