@@ -94,7 +94,7 @@ class Display:
 
 def turn_text(turn: Turn) -> str:
     """What was said, as people write it: with a capital at the beginning."""
-    text = turn.text.strip()
+    text = (turn.partial or turn.text).strip()
     if turn.unsaid.strip():
         text = text.removesuffix(turn.unsaid.strip()).rstrip()
     return text[:1].upper() + text[1:]

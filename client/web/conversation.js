@@ -1,7 +1,8 @@
 // What was said, turn by turn: reads a session's events into an array of turns. No page here.
 //
 // turn: {who: "you" | "agent", start, end, now, ahead, unsaid, note, latency, open, words: [{at, text}]}; times in seconds of
-// the call's sound. `now` was heard or spoken, `ahead` is decided and not spoken yet, `unsaid` never will be.
+// the call's sound. `now` was heard or spoken, `ahead` is decided and not spoken yet, `unsaid` never will be. `speaker`
+// is a number from 1 on, where people are told apart.
 
 export function begin(turns, who, start) {
   const turn = { who, start, end: start, now: "", ahead: "", unsaid: "", note: "", latency: null, open: true, words: [] };
@@ -19,8 +20,9 @@ export function read(turns, event, now, times = {}) {
     case "user_started": return turn("you");
     case "agent_started": return turn("agent");
     case "partial": return guess(last(turns, "you", true), text);
-    case "heard": return append(last(turns, "you", true) ?? late(turns, now) ?? turn("you"), text, now);
+    case "heard": return append(whose(turns, event.speaker, now) ?? late(turns, now) ?? turn("you"), text, now, event.speaker);
     case "corrected": return correct(last(turns, "you") ?? turn("you"), text);
+    case "speaker_named": return name(turns, event.speaker, text);
     case "said": {
       const changed = turn("agent");
       changed.ahead += text;
@@ -33,6 +35,24 @@ export function read(turns, event, now, times = {}) {
   return null;
 }
 
+function whose(turns, speaker, now) { // the open turn; where another one speaks in it, a turn of his
+  const open = last(turns, "you", true);
+  if (!open?.now.trim() || !speaker || speaker === (open.speaker ?? 1)) return open;
+  Object.assign(open, { open: false, end: now });
+  return Object.assign(begin(turns, "you", now), { follows: true });
+}
+
+function name(turns, speaker, text) {
+  const theirs = turns.filter((turn) => turn.who === "you" && (turn.speaker ?? 1) === speaker);
+  for (const turn of theirs) turn.name = text;
+  return theirs.at(-1) ?? null;
+}
+
+export function called(turn) { // who it is, for people
+  if (turn.who === "agent") return "Agent";
+  return turn.name ?? (turn.speaker > 1 ? `Person ${turn.speaker}` : "You");
+}
+
 function late(turns, now) { // a word that comes just after its turn was over still belongs to it
   const turn = last(turns, "you");
   return turn && now - turn.end < 1 ? turn : null;
@@ -42,7 +62,8 @@ function guess(turn, text) { // the turn so far, better heard than its pieces, w
   return turn ? Object.assign(correct(turn, text), { guessed: true }) : null;
 }
 
-function append(turn, text, now) {
+function append(turn, text, now, speaker) {
+  if (speaker) turn.speaker = speaker;
   if (turn.guessed) return turn;
   turn.now += text;
   const previous = turn.words.at(-1);
@@ -52,6 +73,7 @@ function append(turn, text, now) {
 }
 
 function correct(turn, text) { // other words in place of those so far, each at the time of the one it replaces
+  if (turn.follows) return turn; // it is the text of all who spoke in it
   const times = turn.words.map(({ at }) => at);
   turn.now = text;
   turn.guessed = false;
@@ -93,10 +115,10 @@ export function clock(seconds) {
 }
 
 export function asText(turns) { // one line for each turn
-  const line = ({ who, start, now, ahead, unsaid, note, latency }) => [
+  const line = ({ start, now, ahead, unsaid, note, latency }, who) => [
     `[${clock(start)}] ${who}: ${written(`${now}${ahead}`.trim())}`, unsaid && "…", note && `(${note})`,
     latency !== null && `(after ${latency.toFixed(2)} s)`].filter(Boolean).join(" ");
-  return turns.filter((turn) => !isEmpty(turn)).map((turn) => (turn.who === "rule" ? `--- ${turn.now}` : line(turn)) + "\n").join("");
+  return turns.filter((turn) => !isEmpty(turn)).map((turn) => (turn.who === "rule" ? `--- ${turn.now}` : line(turn, called(turn).toLowerCase())) + "\n").join("");
 }
 
 export function soFar(turns, most) { // the words so far, for a session that follows a lost one: the latest that fit

@@ -1,7 +1,5 @@
 // The turns as a list on the page: each turn is one item, changed in place.
-import { clock, isEmpty, written } from "./conversation.js";
-
-const NAMES = { you: "You", agent: "Agent" };
+import { called, clock, isEmpty, written } from "./conversation.js";
 
 function element(name, className, text = "") {
   const made = document.createElement(name);
@@ -38,6 +36,8 @@ export class View {
     const parts = this.items.get(turn) ?? this.#add(turn);
     parts.item.className = `${turn.who}${turn.open ? " open" : ""}`;
     set(parts.time, clock(turn.start));
+    set(parts.who, called(turn));
+    if (turn.speaker > 1) parts.item.dataset.speaker = turn.speaker;
     set(parts.now, written(turn.now.trimStart()));
     set(parts.ahead, turn.ahead);
     parts.ahead.className = turn.open ? "ahead" : "";
@@ -46,16 +46,16 @@ export class View {
     set(parts.small, [turn.note && `(${turn.note})`, latency].filter(Boolean).join(" "));
     if (!turn.open && !parts.told) { // a screen reader is told whole turns
       parts.told = true;
-      this.announce.append(element("p", "", `${NAMES[turn.who]}: ${turn.now}${turn.ahead} ${turn.unsaid ? "(interrupted)" : turn.note}`));
+      this.announce.append(element("p", "", `${called(turn)}: ${turn.now}${turn.ahead} ${turn.unsaid ? "(interrupted)" : turn.note}`));
       while (this.announce.children.length > 20) this.announce.firstChild.remove();
     }
   }
 
   #add(turn) {
     const item = document.createElement("li"), text = document.createElement("p"), margin = element("div", "margin");
-    const parts = { item, time: element("time", ""), now: element("span", ""), ahead: element("span", "ahead") };
+    const parts = { item, who: element("b", "", called(turn)), time: element("time", ""), now: element("span", ""), ahead: element("span", "ahead") };
     Object.assign(parts, { unsaid: element("s", ""), small: element("small", "") });
-    margin.append(element("b", "", NAMES[turn.who]), parts.time);
+    margin.append(parts.who, parts.time);
     text.append(parts.now, parts.ahead, parts.unsaid, " ", parts.small);
     item.append(margin, text);
     this.list.append(item);

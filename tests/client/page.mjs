@@ -42,5 +42,20 @@ async function conversation(events) {
   return turns;
 }
 
-const RUN = { playback, resample, states, listen, conversation };
+async function talk(events) { // [time, event] each
+  const { read, called, asText, soFar } = await load("conversation");
+  const turns = [], seen = [];
+  for (const [now, event] of events) {
+    const turn = read(turns, event, now, {});
+    if (turn) seen.push(turn.now.trim());
+  }
+  return { turns, seen, names: turns.map(called), text: asText(turns), soFar: soFar(turns, 60) };
+}
+
+async function afterClose(cases) {
+  const module = await load("connection");
+  return cases.map(module.afterClose);
+}
+
+const RUN = { talk, afterClose, playback, resample, states, listen, conversation };
 process.stdout.write(JSON.stringify(await RUN[what](input)));
