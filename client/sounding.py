@@ -26,6 +26,8 @@ class SoundingConfig:
     # A turn that was decided began at most so long before, a voice ends at most so long after.
     most_before_s: float = 8.0
     most_after_s: float = 1.0
+    # Seconds of a word.
+    word_s: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def place(recording: Recording, config: SoundingConfig | None = None) -> None:
         if ended:
             ended.setdefault("end_s", round(max(start_s, end_s), 3))
             last_end_s = max(start_s, end_s)
-        _place_words(inside, start_s, end_s)
+        _place_words(inside, start_s, end_s - config.word_s)
     for started, _, ended in _turns(
         recording.events, "agent_started", ("agent_ended", "agent_stopped")
     ):
@@ -117,11 +119,11 @@ def _run_up_to(heard: list[Stretch], time_s: float, config: SoundingConfig) -> S
     return run
 
 
-def _place_words(inside: list[dict], start_s: float, end_s: float) -> None:
-    """Words are written down some time after they sound: the last one when the voice is over."""
+def _place_words(inside: list[dict], start_s: float, last_s: float) -> None:
+    """Words are written down some time after they sound; the last one began at `last_s`."""
     words = [event for event in inside if event["type"] == "heard"]
     if not words:
         return
-    lag_s = max(0.0, words[-1]["time_s"] - end_s)
+    lag_s = max(0.0, words[-1]["time_s"] - last_s)
     for word in words:
         word.setdefault("start_s", round(max(start_s, word["time_s"] - lag_s), 3))

@@ -5,9 +5,10 @@ import io
 import pytest
 
 from duplex.audio import TICK_S
+from duplex.client import sounding
 from duplex.client.display import Display
 from duplex.client.recording import Recording
-from duplex.client.timeline import draw, words
+from duplex.client.timeline import draw, overlaps, scene_of, words
 from tests.helpers import tone
 
 
@@ -80,13 +81,31 @@ def test_corrected_turn_has_the_words_it_has_now():
     assert "you>  What is the capitol in france now\n" in out.getvalue()
 
 
-def test_time_line_is_a_picture(tmp_path):
+def test_time_line_shows_answers_overlaps_and_where_the_agent_yielded(tmp_path):
     import matplotlib.image
 
-    draw(conversation(), tmp_path / "timeline.png")
+    recording = conversation()
+    scene = scene_of(recording)
+    [answer] = scene.answers
+    assert (answer.start_s, answer.end_s) == pytest.approx((40 * TICK_S, 50.25 * TICK_S), abs=0.03)
+    [both] = overlaps(*scene.voices)
+    assert (both.start_s, both.end_s) == pytest.approx((150 * TICK_S, 153.25 * TICK_S), abs=0.03)
+    assert [unsaid for _, unsaid in scene.stops] == ["so on."]
+    draw(recording, tmp_path / "timeline.png")
     picture = matplotlib.image.imread(tmp_path / "timeline.png")
     assert picture.shape[1] == 1600 and picture.std() > 0.05
     draw(Recording(), tmp_path / "empty.png")
+
+
+def test_turns_get_the_times_of_their_sound():
+    recording = conversation()
+    sounding.place(recording)
+    user, agent, *_ = recording.transcript().turns()
+    assert (user.start_s, user.end_s) == pytest.approx((12 * TICK_S, 40 * TICK_S), abs=0.03)
+    assert agent.start_s == pytest.approx(50.25 * TICK_S, abs=0.03)
+    heard = [time_s for time_s, _ in user.words()]
+    # The last word was written down at 3.3 s, after the voice was over.
+    assert heard[-1] == pytest.approx(40 * TICK_S - 0.3, abs=0.03) and heard == sorted(heard)
 
 
 def test_display_writes_whole_turns_and_notes_each_trouble_once():
