@@ -18,10 +18,10 @@ from typing import TypedDict, Unpack
 import numpy as np
 
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
+from duplex.client.assisted import AssistedSession
 from duplex.client.local import LocalSession
 from duplex.client.remote import RemoteSession
 from duplex.client.samples import Wave, to_samples
-from duplex.client.tools import ToolSession
 from duplex.errors import ClientError
 from duplex.events import AgentInterface, Ended, Ending, Error, Event, Lag, ToolCall
 from duplex.serving import native, native_commands
@@ -83,7 +83,7 @@ async def connect(
     else:
         session = await LocalSession.open(target, start)
     if functions:
-        session = await ToolSession.open(session, functions)
+        session = await AssistedSession.open(session, functions)
     call = Call(session)
     try:
         yield call
@@ -99,7 +99,7 @@ class Call:
     """
 
     def __init__(
-        self, session: RemoteSession | LocalSession | ToolSession, max_unread: int = 10_000
+        self, session: RemoteSession | LocalSession | AssistedSession, max_unread: int = 10_000
     ):
         self._session = session
         self._to_say = SampleQueue()

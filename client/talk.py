@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from duplex.client import keep, keys, sound_card, terminal, wav
+from duplex.client.assisted import AssistedSession
 from duplex.client.display import Display
+from duplex.client.event_file import load_events
 from duplex.client.local import LocalSession, LockstepSession
 from duplex.client.pipe_card import PipeCard
 from duplex.client.recording import Recording
 from duplex.client.remote import RemoteSession
 from duplex.client.sound_card import SoundCard, SoundDevices
 from duplex.client.sound_file import read_wave
-from duplex.client.tools import ToolSession, load_tools
+from duplex.client.tools import load_tools
 from duplex.echo import EchoCanceller
 from duplex.errors import ClientError, EchoUnavailable
 from duplex.events import AgentInterface
@@ -30,7 +32,7 @@ QUESTIONS = Path(__file__).parent / "questions"
 # Standard input or output in place of a file.
 PIPE = Path("-")
 
-Session = RemoteSession | LocalSession | LockstepSession | ToolSession
+Session = RemoteSession | LocalSession | LockstepSession | AssistedSession
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class TalkConfig:
     devices: SoundDevices = SoundDevices()
     # A file of functions that the agent may have called.
     tools: Path | None = None
+    # A file of events that the agent may speak of.
+    events: Path | None = None
     # Whether the loudspeaker is taken out of what the microphone hears.
     cancel_echo: bool = True
     # Where the voice print of who speaks first is written; None: nobody enrolls.
@@ -94,13 +98,16 @@ def recorded_questions(folder: Path = QUESTIONS) -> tuple[Path, ...]:
 async def open_session(config: TalkConfig, load: Callable[[], AgentInterface]) -> Session:
     """The session that the user chose. Raises ClientError."""
     functions = load_tools(config.tools) if config.tools else []
+    events = load_events(config.events) if config.events else []
     if config.server:
         session = await RemoteSession.open(config.server, config.start, config.api_key)
     elif config.fast:
         session = LockstepSession(load(), config.start)
     else:
         session = await LocalSession.open(load(), config.start)
-    return await ToolSession.open(session, functions) if functions else session
+    if not (functions or events):
+        return session
+    return await AssistedSession.open(session, functions, events)
 
 
 async def _enroll(config: TalkConfig, session: Session) -> None:

@@ -18,10 +18,8 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from duplex.errors import ClientError
-from duplex.serving.commands import AgentCommand, GiveResult, SetTools
+from duplex.serving.commands import GiveResult, SetTools
 
 # What the agent says while a function takes its time, if the user wants nothing else.
 NOTICE = "One moment, please."
@@ -72,59 +70,3 @@ async def run(functions: Sequence[Callable], event: dict) -> GiveResult:
     except Exception as error:
         text = f"error: {type(error).__name__}: {error}"
     return GiveResult(event["call_id"], text)
-
-
-class ToolSession:
-    """Any session of a client, in which the calls of the agent are answered by functions."""
-
-    def __init__(self, session, functions: Sequence[Callable]):
-        self._session = session
-        self._functions = functions
-        self._running: set[asyncio.Task] = set()
-
-    @classmethod
-    async def open(
-        cls, session, functions: Sequence[Callable], notice: str = NOTICE
-    ) -> "ToolSession":
-        """Offer the functions in a session that has begun. Raises ClientError."""
-        await session.send(describe(functions, notice))
-        return cls(session, functions)
-
-    async def get(self) -> tuple[np.ndarray, list[dict]] | None:
-        """As of the session; calls among the events begin to run."""
-        tick = await self._session.get()
-        for event in tick[1] if tick else []:
-            if event["type"] == "tool":
-                task = asyncio.create_task(self._answer(event))
-                self._running.add(task)
-                task.add_done_callback(self._running.discard)
-        return tick
-
-    async def push(self, samples: np.ndarray) -> None:
-        """As of the session."""
-        await self._session.push(samples)
-
-    async def played(self, played_ms: int) -> None:
-        """As of the session."""
-        await self._session.played(played_ms)
-
-    async def send(self, command: AgentCommand) -> None:
-        """As of the session."""
-        await self._session.send(command)
-
-    async def close(self) -> None:
-        """As of the session; what still runs is not waited for."""
-        for task in self._running:
-            task.cancel()
-        await self._session.close()
-
-    def drop(self) -> None:
-        """As of the session."""
-        self._session.drop()
-
-    def stats(self) -> dict:
-        """As of a session in this process."""
-        return self._session.stats()
-
-    async def _answer(self, event: dict) -> None:
-        await self._session.send(await run(self._functions, event))

@@ -176,6 +176,12 @@ def _add_voice_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.py",
         help="Python functions that a large mind may call (--mind)",
     )
+    add(
+        "--events",
+        type=Path,
+        metavar="FILE.jsonl",
+        help='what happens meanwhile, for a large mind to speak of: {"time_s": 9, "text": "..."}',
+    )
     add("--seed", type=int, help="seed of the agent's sampling")
 
 
@@ -343,6 +349,7 @@ def _talk(args: argparse.Namespace, load: Callable) -> None:
         gap_s=args.gap,
         devices=devices,
         tools=args.tools,
+        events=args.events,
         cancel_echo=args.cancel_echo,
         output=args.output,
         records=args.records,

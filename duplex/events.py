@@ -334,6 +334,8 @@ class AgentInterface(Protocol):
     ) -> None:
         """Put text into the conversation, as if `role` had said it: user, assistant or system.
 
+        Or it is an "event" that has happened: a large mind may speak of it first.
+
         is_answered: whether the agent may answer what a user wrote before it is asked to.
         name: by which it can be forgotten.
         """

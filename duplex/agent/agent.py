@@ -370,7 +370,7 @@ class Agent:
     def write(
         self, slot: int, role: str, text: str, is_answered: bool = True, name: str | None = None
     ) -> None:
-        """Put the client's text into the conversation; role: user, assistant, system.
+        """Put the client's text into the conversation; role: user, assistant, system, event.
 
         is_answered: whether the agent may answer what a user wrote before it is asked to. name: by
         which it can be forgotten.
@@ -378,7 +378,11 @@ class Agent:
         ahead of what the LM has read, and until then the session decides nothing.
         """
         session = self.sessions[slot]
-        if role == "system":
+        if role == "event" and self.dictation is not None:
+            # The LM has learned of no events; it hears what is said of them.
+            self.dictation.tell_event(session, text, name)
+            return
+        if role in ("system", "event"):
             self._queue_text(session, self._system_turn(text), name)
             if self.dictation is not None:
                 self.dictation.write(session, role, text, name)

@@ -19,7 +19,7 @@ from duplex.agent import memory, pending_words, people, tool_calls, turn_sound
 from duplex.agent.config import MindConfig
 from duplex.agent.conversation import messages
 from duplex.agent.session import Session
-from duplex.agent.wording import SPOKEN, complete_words, heard_words, speakable
+from duplex.agent.wording import EVENT, SPOKEN, complete_words, heard_words, speakable
 from duplex.events import Event
 from duplex.mind.thinker import Message, Thinker, Tools
 from duplex.model import beam_search
@@ -120,6 +120,14 @@ class Dictation:
         key = None if name is None else ("text", name)
         session.mind.conversation.add(role, text, key)
         if session.answer_due and not session.grammar.agent_open:
+            self.prepare(session)
+
+    def tell_event(self, session: Session, text: str, name: str | None) -> None:
+        """Something has happened: the agent speaks of it when nobody speaks."""
+        key = None if name is None else ("text", name)
+        session.mind.conversation.add("system", f"{EVENT}{text}", key)
+        session.answer_due = True
+        if not (session.grammar.agent_open or session.grammar.user_open):
             self.prepare(session)
 
     def end_user_turn(self, session: Session, is_for_agent: bool) -> None:

@@ -9,6 +9,8 @@ SPOKEN = (
     "What you write is spoken aloud: plain short sentences, no lists, no markup, no emoji. "
     "An answer that ends with an ellipsis was interrupted there."
 )
+# Before what has happened.
+EVENT = "This has happened just now; say something about it: "
 # Signs that stand alone, as they are said.
 SIGNS = {
     "+": "plus",

@@ -103,7 +103,7 @@ class Hint:
 
 @dataclass(frozen=True)
 class Write:
-    """A text becomes part of the conversation; role: user, assistant or system."""
+    """A text becomes part of the conversation; role: user, assistant, system or event."""
 
     role: str
     text: str

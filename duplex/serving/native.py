@@ -29,7 +29,8 @@ object in a text message; `tick`, `start_ms`, `end_ms` are on the session's cloc
 |        |                 |                           | below                                     |
 | client | tool            | call_id, output           | the result of a call, a text              |
 | client | text            | text, role? (user,        | text for the conversation, instead of     |
-|        |                 | system)                   | speech                                    |
+|        |                 | system, event)            | speech; of an event a large mind may      |
+|        |                 |                           | speak unasked, when nobody does           |
 | client | speaker.heed    | heeds (anyone, first,     | the others are written down, and neither  |
 |        |                 | enrolled), voice_print?   | interrupt nor are answered                |
 | client | speaker.enroll  |                           | who speaks next gives a voice print: 5 s  |

@@ -229,8 +229,9 @@ def _text(fields: dict) -> Write:
     _only(fields, "text", "role")
     text = fields.get("text")
     role = fields.get("role", "user")
-    if not _is_text(text, 1, MAX_TEXT) or role not in ("user", "system"):
-        raise ProtocolError(f"text has 1 to {MAX_TEXT} characters and the role user or system")
+    if not _is_text(text, 1, MAX_TEXT) or role not in ("user", "system", "event"):
+        roles = "user, system or event"
+        raise ProtocolError(f"text has 1 to {MAX_TEXT} characters and the role {roles}")
     return Write(role, text)
 
 

@@ -381,3 +381,35 @@ def test_defaults_change_nothing():
     agent, _ = scripted_agent([])
     assert agent.dictation is None and "thoughts" not in agent.metrics()
     assert TurnPolicy().max_dictated_tokens > TurnPolicy().max_turn_tokens
+
+
+def test_it_speaks_of_an_event_first_and_yields():
+    mind = Mind(LONG)
+    agent = minded_agent(mind)
+    agent.write(0, "event", "Goal for Norway.")
+    events = run(agent, 22)
+    assert kinds(events)[0] == "agent_started" and said(events)
+    [(role, told)] = mind.asked()[0]
+    assert role == "system" and told.endswith("Goal for Norway.")
+    agent.script.symbols = [USER, *text(" no"), STOP]
+    assert "agent_stopped" in kinds(run(agent, 6, " no"))
+
+
+def test_events_wait_until_nobody_speaks():
+    mind = Mind("Yes.", "A goal.")
+    agent = minded_agent(mind)
+    events = ask(agent) + run(agent, 2)
+    agent.write(0, "event", "Goal for Norway.")
+    events += run(agent, 90)
+    assert said(events).split() == ["Yes.", "A", "goal."]
+    assert [role for role, _ in mind.asked()[-1]] == ["user", "assistant", "system"]
+
+
+def test_user_is_answered_before_an_event():
+    mind = Mind("Hello.", "Hello, a goal.")
+    agent = minded_agent(mind)
+    hear(agent, " hi")
+    agent.write(0, "event", "Goal for Norway.")
+    agent.script.symbols = [USER_END]
+    assert said(run(agent, 60)) == " Hello, a goal."
+    assert {role for role, _ in mind.asked()[-1]} == {"user", "system"}

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from duplex.client.tools import NOTICE, ToolSession, describe, load_tools, run
+from duplex.client.assisted import AssistedSession
+from duplex.client.tools import NOTICE, describe, load_tools, run
 from duplex.errors import ClientError
 
 FILE = '''
@@ -103,7 +104,7 @@ def test_calls_in_a_session_are_answered_while_it_goes_on(functions):
 
     async def talk() -> Session:
         inner = Session(event, {"type": "heard", "text": "a"})
-        session = await ToolSession.open(inner, functions)
+        session = await AssistedSession.open(inner, functions)
         assert (await session.get())[1] == [event]
         while len(inner.sent) < 2:
             await session.get()
