@@ -146,7 +146,8 @@ class Gate:
             if sentence := self._foreign(request):
                 return _text(http.HTTPStatus.FORBIDDEN, sentence)
             peer = (connection.remote_address or ("",))[0]
-            is_here = is_loopback(peer) and not _came_by_proxy(request)
+            is_program = "Origin" not in request.headers and not _came_by_proxy(request)
+            is_here = is_loopback(peer) and is_program
             if not (self.access.api_key or is_here):
                 sentence = "without a key the server is drained from its own machine alone"
                 return _text(http.HTTPStatus.FORBIDDEN, sentence)

@@ -276,5 +276,4 @@ def test_readme_is_right(server_url, monkeypatch, capsys):
     assert "ws://localhost:8765" in code
     exec(code.replace("ws://localhost:8765", server_url), {"__name__": "__main__"})
     printed = capsys.readouterr().out
-    assert "said  Your name is Rosie." in printed
-    assert printed.rstrip().endswith("agent_ended")
+    assert "said  Your name is Rosie." in printed and "heard  word0" in printed
