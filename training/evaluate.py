@@ -10,6 +10,7 @@
 | align    | how speech and text meet in the LM                   | align.py                |
 | facts    | what is answered right by voice, and in text         | facts.py                |
 | context  | answers that hang on what was told before            | context.py              |
+| minds    | what minds say to the same questions, in text        | minds.py                |
 | turns    | when it speaks: pauses, interruptions, noise         | turns.py                |
 | speakers | voices told apart, beside CAM++ and resemblyzer      | speakers.py             |
 
@@ -27,6 +28,7 @@ from duplex.training.evaluation.conversation import evaluate_agent
 from duplex.training.evaluation.facts import evaluate_facts
 from duplex.training.evaluation.hearing import evaluate_hearing
 from duplex.training.evaluation.learning_curve import plot_training
+from duplex.training.evaluation.minds import SETS, evaluate_minds
 from duplex.training.evaluation.speakers import evaluate_speakers
 from duplex.training.evaluation.turns import evaluate_turns
 from duplex.training.evaluation.voice import evaluate_voice
@@ -199,6 +201,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add_noise(turns)
     add_slots(turns)
     turns.add_argument("--kokoro", type=Path, help="folder of Kokoro's voice vectors (*.bin)")
+    minds = add("minds", "what minds say to the same questions, in text")
+    minds.add_argument("--mind", nargs="+", default=["small", "large"], help="names, files, URLs")
+    minds.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    minds.add_argument("--count", type=int, default=100, help="of each set (default %(default)s)")
     add_speakers_options(add("speakers", "voices told apart"))
     return parser.parse_args(arguments)
 
@@ -212,6 +218,7 @@ def chosen(args: argparse.Namespace) -> tuple[str, Callable[[argparse.Namespace]
         "facts": evaluate_facts,
         "context": evaluate_context,
         "turns": evaluate_turns,
+        "minds": evaluate_minds,
         "speakers": evaluate_speakers,
     }
     if args.what in others:

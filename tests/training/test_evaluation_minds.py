@@ -1,0 +1,92 @@
+"""Minds side by side: what is right, and what was called."""
+
+import argparse
+import json
+
+import pytest
+
+from duplex.mind.thinker import Call
+from duplex.training.evaluation import minds
+
+
+class Source:
+    """Answers every question alike; keeps what it was asked."""
+
+    def __init__(self, *pieces):
+        self.pieces = pieces
+        self.asked = []
+
+    def stream(self, messages, tools, is_cancelled):
+        self.asked.append([(message["role"], message["content"]) for message in messages])
+        yield from self.pieces
+
+
+def test_sets_are_whole_and_every_row_can_be_judged():
+    for name in minds.SETS:
+        rows = minds.read_set(name)
+        assert len(rows) == 100
+        assert all("tool" in row or row["answers"] or row["words"] for row in rows)
+    assert sum(row["tool"] is None for row in minds.read_set("calls")) == 30
+    names = [function["name"] for function in minds.FUNCTIONS]
+    assert {row["tool"] for row in minds.read_set("calls")} == {None, *names}
+
+
+def test_second_turn_is_asked_after_the_answer_to_the_first():
+    source = Source("Six", " legs.")
+    row = {"first": "How many legs, please?", "then": "And 2 more?", "answers": ["6"], "id": "x"}
+    [found] = minds.measure(source, "followups", [row])
+    assert found["right"] and found["said"] == "Six legs."
+    assert [text for _, text in source.asked[-1][1:]] == [
+        "How many legs please",
+        "Six legs.",
+        "And 2 more",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "said", "right"),
+    [
+        ({"answers": ["24"]}, "Twenty-four hours.", True),
+        ({"answers": ["no"]}, "I know nothing.", False),
+        ({"answers": [], "words": 1}, "Paris.", True),
+        ({"answers": [], "words": 1}, "It is Paris.", False),
+    ],
+)
+def test_judge_of_words(row, said, right):
+    assert minds.judge_words(row, said) is right
+
+
+TIMER = {"tool": "set_timer", "arguments": {"minutes": 10}}
+
+
+@pytest.mark.parametrize(
+    ("row", "calls", "right"),
+    [
+        (TIMER, [("set_timer", '{"minutes": 10}')], True),
+        (TIMER, [("set_timer", '{"minutes": "10"}')], True),
+        (TIMER, [("set_timer", '{"minutes": 600}')], False),
+        (TIMER, [("set_timer", "{}")], False),
+        (TIMER, [], False),
+        (TIMER, [("set_timer", '{"minutes": 10}')] * 2, False),
+        (
+            {"tool": "get_weather", "arguments": {"city": "oslo"}},
+            [("get_weather", '{"city": "Oslo, Norway"}')],
+            True,
+        ),
+        ({"tool": None, "arguments": {}}, [], True),
+        ({"tool": None, "arguments": {}}, [("get_time", "{}")], False),
+    ],
+)
+def test_judge_of_calls(row, calls, right):
+    assert minds.judge_calls(row, [Call("c", *call) for call in calls]) is right
+
+
+def test_table_and_answers_are_kept(tmp_path, capsys):
+    args = argparse.Namespace(out=tmp_path, mind=["a"], sets=["everyday", "calls"], count=2)
+    source = Source("Wednesday.", Call("c", "get_time", "{}"))
+    found = minds.evaluate_minds(args, lambda name: source)
+    assert found["a"]["everyday"]["right"] == 1 and found["a"]["everyday"]["of"] == 2
+    assert found["a"]["calls"]["due_right"] == 2
+    rows = [json.loads(line) for line in (tmp_path / "minds.jsonl").read_text().splitlines()]
+    assert len(rows) == 4 and rows[0]["mind"] == "a"
+    assert "WRONG everyday001" in capsys.readouterr().out
