@@ -34,6 +34,12 @@ ARITHMETIC = [
     ("1,000*2", "one thousand times two"),
     ("2½", "two and one half"),
     ("pages 10-20", "pages ten to twenty"),
+    ("e=mc^2, 10^-3", "e equals mc squared, ten to the power of minus three"),
+    ("(2+3)*4, i++", "(two plus three) times four, i plus plus"),
+    ("50% - 10%, $5 + $3", "fifty percent minus ten percent, five dollars plus three dollars"),
+    (r"$\frac{1}{2}$ \times 3", "one over two times three"),
+    ("≈ 3.14 or ~ 100", "about 3.14 or about one hundred"),
+    ("3 1/2 cups", "three and one half cups"),
 ]
 NUMBERS = [
     ("555-867-5309.", "five five five, eight six seven, five three zero nine."),
@@ -62,6 +68,14 @@ NUMBERS = [
     ("24.12.2024", "2024-12-24"),
     ("24/7", "twenty four seven"),
     ("6'2\" tall", "six foot two tall"),
+    ("Call 911! Call 555 1234", "Call nine one one! Call five five five, one two three four"),
+    ("ext. 42", "extension forty two"),
+    ("123-45-6789", "one two three, four five, six seven eight nine"),
+    ("Hills, CA 90210", "Hills, CA nine zero two one zero"),
+    ("5 USD, 100 ¥", "five US dollars, one hundred yen"),
+    ("2h 30m, 24h", "two hours thirty minutes, twenty four hours"),
+    ("16:9, 5pm-6pm", "sixteen to nine, five pm to six pm"),
+    ("iOS 17.4.1, 0xFF", "iOS seventeen point four point one, zero x FF"),
 ]
 ADDRESSES = [
     ("https://www.example.com/about", "example dot com slash about"),
@@ -75,6 +89,9 @@ ADDRESSES = [
     ("john.smith@example.com", "john dot smith at example dot com"),
     ("j_doe+x@mail.example.org.", "j underscore doe plus x at mail dot example dot org."),
     ("main.py", "main dot PY"),
+    ("/home/me/file_name.txt", "slash home slash me slash file name dot TXT"),
+    ("(see www.bbc.co.uk/news)", "(see bbc dot co dot UK slash news)"),
+    ("tel:+15551234567", "plus one five five five one two three four five six seven"),
 ]
 NAMES = [
     ("Call get_weather() now.", "Call get weather now."),
@@ -83,6 +100,9 @@ NAMES = [
     ("C++", "C plus plus"),
     (".NET", "dot net"),
     ("#hashtag", "hashtag hashtag"),
+    ("getWeatherData", "get Weather Data"),
+    ("x && y || z", "x and y or z"),
+    ("iPhone, OpenAI, GitHub", "iPhone, OpenAI, GitHub"),
 ]
 MARKUP = [
     ("**bold** and *italic* and _this_ and __that__", "bold and italic and this and that"),
