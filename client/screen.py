@@ -77,13 +77,13 @@ class Screen:
             if id(turn) not in self._seen:
                 self._seen.add(id(turn))
                 self._lines.append(Line(turn))
-        who = "user" if event["type"] == "user_ended" else "agent"
-        if event["type"] in ("user_ended", "agent_ended", "agent_stopped"):
-            for line in self._lines:
-                if line.turn.who == who and line.ended_at is None:
-                    line.ended_at = time.monotonic()
-                    line.is_for_others = event.get("to") == "other"
-        elif event["type"] == "lag" and is_late(event):
+        for line in self._lines:
+            is_last = line.turn is self._transcript.turns(line.turn.who)[-1]
+            is_open = is_last and self._transcript.is_open(line.turn.who)
+            if not is_open and line.ended_at is None:
+                line.ended_at = time.monotonic()
+                line.is_for_others = event.get("to") == "other"
+        if event["type"] == "lag" and is_late(event):
             self._late_at = now_s
         elif event["type"] == "error":
             self.note(event["text"])

@@ -18,7 +18,11 @@ export function read(turns, event, now, times = {}) {
   const turn = (who) => last(turns, who, true) ?? begin(turns, who, times[who] ?? now);
   switch (event.type) {
     case "user_started": return turn("you");
-    case "agent_started": return turn("agent");
+    case "agent_started": {
+      const open = last(turns, "agent", true);
+      if (open && !isEmpty(open)) close(open, now, "");
+      return turn("agent");
+    }
     case "partial": return guess(last(turns, "you", true), text);
     case "heard": return append(whose(turns, event.speaker, now) ?? late(turns, now) ?? turn("you"), text, now, event.speaker);
     case "corrected": return correct(last(turns, "you") ?? turn("you"), text);

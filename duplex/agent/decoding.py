@@ -219,6 +219,9 @@ class Decoder:
             if not before.agent_open:
                 session.answer_due = False
                 memory.begin(session.memory, "agent")
+                if session.reply.is_text_complete:
+                    # The voice of the turn before still sounds: that turn ends here.
+                    events.append(Event("agent_ended", session.tick))
                 self.response.begin_turn(session)
                 if self.dictation is not None:
                     self.dictation.begin_answer(session)

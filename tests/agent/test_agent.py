@@ -188,6 +188,18 @@ def test_a_turn_is_heard_answered_and_spoken():
             assert 0 <= event.start_ms < event.end_ms
 
 
+def test_a_turn_that_begins_while_the_one_before_sounds_ends_that():
+    """The text of an answer is over long before its voice; the user speaks meanwhile."""
+    first = [AGENT, *text("One two three four five six seven eight nine ten eleven twelve."), END]
+    wait = [NEXT] * QUIET
+    user = [USER, *text(" hi"), *wait, USER_END]
+    symbols = [*first, *user, AGENT, *text("Good day."), END]
+    agent, script = scripted_agent(symbols, symbols_per_tick=8)
+    events = listen(agent, script, 40, due=True)
+    bounds = [e.kind for e in events if e.kind in ("agent_started", "agent_ended")]
+    assert bounds == ["agent_started", "agent_ended"] * 2
+
+
 def test_nothing_is_said_where_nothing_was_asked():
     agent, script = scripted_agent([AGENT] * 40, symbols_per_tick=2, wait_penalty=0.0)
     assert not listen(agent, script, 20)
