@@ -53,7 +53,8 @@ def proxy_to(url: str) -> str | None:
 
 def proxy_advice(proxy: str) -> str:
     """What somebody may do whose proxy is at fault."""
-    name = next((n for n in os.environ if n.lower().endswith("_proxy") and os.environ[n]), "")
+    named = {n: value for n, value in os.environ.items() if n.lower().endswith("_proxy") and value}
+    name = next((n for n, value in named.items() if value in proxy), "")
     where = f" of the environment's {name}" if name else ""
     return f"the proxy {proxy}{where} is on the way; unset it, or name the server in no_proxy"
 
