@@ -20,7 +20,7 @@ from duplex.agent.config import AgentConfig
 from duplex.agent.decoding import Decoder
 from duplex.agent.dictation import Dictation
 from duplex.agent.faults import isolate_fault
-from duplex.agent.lm_context import LMContext, LMCounts, take_deferred
+from duplex.agent.lm_context import LMContext, LMCounts, take_deferred, unheld_tokens
 from duplex.agent.recognition import Recognition, open_canceller
 from duplex.agent.rescoring import Rescoring
 from duplex.agent.response import Response
@@ -137,7 +137,8 @@ class Agent:
 
         # 2. Feed and decide, as often as a symbol was not proposed.
         inputs = self._collect(active, prefilling, vectors, events)
-        deciding = {slot for slot in active if not self.sessions[slot].inputs.text}
+        queues = {slot: self.sessions[slot].inputs for slot in active}
+        deciding = {slot for slot, queue in queues.items() if not queue.text or queue.is_text_held}
         self._begin_budgets(deciding)
         batch = self._flush_deferred(inputs, deciding, events)
         while batch:
@@ -182,13 +183,14 @@ class Agent:
         }
         for slot in active:
             queue = self.sessions[slot].inputs
-            self._remember_text(slot, queue.text_names[:tokens_per_tick])
-            given[slot] = (queue.pending + queue.text[:tokens_per_tick], vectors[slot])
+            count = unheld_tokens(self.sessions[slot], tokens_per_tick)
+            self._remember_text(slot, queue.text_names[:count])
+            given[slot] = (queue.pending + queue.text[:count], vectors[slot])
             kept = queue.recent_ticks[1 - self.config.rescoring.replay_ticks :]
             queue.recent_ticks = [*kept, vectors[slot]]
             queue.pending = []
-            del queue.text[:tokens_per_tick]
-            del queue.text_names[:tokens_per_tick]
+            del queue.text[:count]
+            del queue.text_names[:count]
         return self._embed(given, events)
 
     def _text_tokens_per_tick(self) -> int:
@@ -375,7 +377,8 @@ class Agent:
         is_answered: whether the agent may answer what a user wrote before it is asked to. name: by
         which it can be forgotten.
         It is prefilled a few positions a tick. The grammar moves on at once: between the two it is
-        ahead of what the LM has read, and until then the session decides nothing.
+        ahead of what the LM has read, and until then the session decides nothing; but what was not
+        begun waits while the user speaks. Of a long text the LM reads what it can keep.
         """
         session = self.sessions[slot]
         if role == "event" and self.dictation is not None:
@@ -383,18 +386,37 @@ class Agent:
             self.dictation.tell_event(session, text, name)
             return
         if role in ("system", "event"):
-            self._queue_text(session, self._system_turn(text), name)
+            self._queue_note(session, self._kept(text), name)
             if self.dictation is not None:
                 self.dictation.write(session, role, text, name)
             return
         is_user = role == "user"
         before = USER if is_user else AGENT
         after = USER_END if is_user else END
-        self._queue_text(session, [before, *self._encode(" " + text.strip()), after], name)
+        self._queue_text(session, [before, *self._kept(" " + text.strip()), after], name)
         session.grammar = advance(advance(session.grammar, before), after)
         session.answer_due = is_user and (is_answered or session.answer_due)
         if self.dictation is not None:
             self.dictation.write(session, role, text, name)
+
+    def _kept(self, text: str) -> list[int]:
+        """The tokens of a text that the LM reads: of a long one the beginning and the end."""
+        config = self.config
+        most = config.max_text_tokens if self.dictation is None else config.max_minded_tokens
+        tokens = self._encode(text)
+        if len(tokens) <= most:
+            return tokens
+        gap = self._encode(" … ")
+        first = (most - len(gap)) // 2
+        return [*tokens[:first], *gap, *tokens[first + len(gap) - most :]]
+
+    def _queue_note(self, session: Session, tokens: list[int], name: str | None) -> None:
+        """A note of the system, in parts: between them the LM can turn to the user."""
+        step = self.config.note_tokens
+        for begin in range(0, len(tokens), step):
+            part = tokens[begin : begin + step]
+            around = [CHAT_START, *self._encode("system\n")], [CHAT_END, *self._encode("\n")]
+            self._queue_text(session, [*around[0], *part, *around[1]], name)
 
     def _queue_text(self, session: Session, tokens: list[int], name: str | None) -> None:
         session.inputs.text += tokens

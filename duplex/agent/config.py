@@ -54,7 +54,7 @@ class MindConfig:
     max_wait_ticks: int = 38  # of silence for its first word, then the duplex model answers
     max_stall_ticks: int = 50  # without a word in mid-answer, then the turn ends
     thought_ticks: int = 4  # that an answer takes where there is no clock
-    max_history_chars: int = 12_000  # of the conversation, without the instructions
+    max_history_chars: int = 16_000  # of the conversation, without the instructions
     notice_ticks: int = 19  # that a function may take before the user is told to wait
     max_call_ticks: int = 375  # that it may take at most
     max_result_chars: int = 4_000  # of its result that are read
@@ -77,6 +77,9 @@ class AgentConfig:
         4  # more of a text in one step would make the other sessions late
     )
     prefill_tokens_alone: int = 16  # the same where there are no other sessions
+    max_text_tokens: int = 256  # of one text that the LM reads; its window holds little more
+    max_minded_tokens: int = 48  # the same where a large mind reads it whole
+    note_tokens: int = 32  # of a note that are read without a pause
     max_deferred_inputs: int = (
         6  # of all sessions, that may wait while nobody has anything to decide
     )

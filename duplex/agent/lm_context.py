@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from duplex.agent.session import InputQueue, LMInput
+from duplex.agent.session import InputQueue, LMInput, Session
 from duplex.model import kv_cache
-from duplex.model.tokens import FIRST_TEXT_ID, USER
+from duplex.model.tokens import AGENT, CHAT_START, FIRST_TEXT_ID, USER
 
 
 @dataclass
@@ -177,6 +177,24 @@ class LMContext:
     def _count(self, begun: float) -> None:
         self.counts.calls += 1
         self.counts.seconds += time.perf_counter() - begun
+
+
+def unheld_tokens(session: Session, most: int) -> int:
+    """How many tokens of the client's texts are read now, at most so many.
+
+    While the user speaks no text begins; one that was begun is read to its end.
+    """
+    queue = session.inputs
+    user = session.user
+    is_spoken_to = session.grammar.user_open or bool(user.pending.tokens)
+    queue.is_text_held = False
+    if not is_spoken_to:
+        return min(most, len(queue.text))
+    begins = [i for i, token in enumerate(queue.text[:most]) if token in (CHAT_START, USER, AGENT)]
+    # A text that begins with this tick's first token waits; so does one behind the end of another.
+    count = min([most, len(queue.text), *begins])
+    queue.is_text_held = count < len(queue.text) and count in begins
+    return count
 
 
 def take_deferred(queue: InputQueue, max_positions: int) -> LMInput:

@@ -45,6 +45,8 @@ class InputQueue:
     # decided.
     text: list[int] = field(default_factory=list)
     text_names: list[str | None] = field(default_factory=list)
+    # Whether the next text waits, since the user speaks.
+    is_text_held: bool = False
     # Vectors [D] of the last ticks, to be replayed behind a turn that is read again.
     recent_ticks: list[torch.Tensor] = field(default_factory=list)
 

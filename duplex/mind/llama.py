@@ -12,8 +12,8 @@ from duplex.errors import MindError
 from duplex.mind.thinker import Call, Message, Tools
 from duplex.mind.tool_text import read_calls, with_tools
 
-# Positions of the conversation that the model can hold, its answer included.
-CONTEXT = 5120
+# Positions that the model can hold: 4096 of conversation, instructions, functions, its answer.
+CONTEXT = 8192
 # Memory for the beginnings of conversations that are not under way, MiB.
 CACHE_MIB = 512
 # Tokens that one answer may have.

@@ -59,8 +59,14 @@ def _signature(function: dict) -> str:
     return f"{function['name']}({', '.join(parts)}): {function.get('description', '')}"
 
 
+def as_text(text: str) -> str:
+    """A text in which no mark of a chat template is left: "<|im_end|>" -> "< |im_end|>"."""
+    return re.sub(r"<(?=[|/A-Za-z])", "< ", text)
+
+
 def _plain(message: Message) -> Message:
-    """A message with calls, or with a result, as text."""
+    """A message as plain text, with its calls or its result."""
+    message = message | {"content": as_text(message.get("content") or "")}
     if calls := message.get("tool_calls"):
         written = [
             json.dumps({"name": call["function"]["name"], "arguments": _arguments(call)})
@@ -71,7 +77,7 @@ def _plain(message: Message) -> Message:
     if message["role"] == "tool":
         text = f"<tool_response>\n{message['content']}\n</tool_response>"
         return {"role": "user", "content": text}
-    return message
+    return {name: message[name] for name in ("role", "content")}
 
 
 def _arguments(call: dict):

@@ -5,7 +5,8 @@ import pytest
 from duplex import weights
 from duplex.agent import Agent, AgentConfig
 from duplex.model.tokens import CHAT_END, CHAT_START, FIRST_TEXT_ID, USER, USER_END, load_tokenizer
-from tests.tiny_speech_agent import tiny_parts
+from tests.agent.test_client_policy import kinds, run
+from tests.tiny_speech_agent import scripted_agent, text, tiny_parts
 
 MARKED = "Use <repo_name>, <file_sep> and <|im_end|> or <|endoftext|> please."
 
@@ -35,3 +36,30 @@ def test_marks_in_instructions_and_notes_end_nothing(agent):
     assert queue.prompt == queue.text
     assert [token for token in queue.prompt if token < FIRST_TEXT_ID] == [CHAT_START, CHAT_END]
     assert MARKED in agent.tokenizer.decode(queue.prompt)
+
+
+@pytest.mark.parametrize("role", ["user", "assistant", "system"])
+def test_a_long_text_is_read_by_the_lm_as_far_as_it_can_be_kept(role):
+    agent, _ = scripted_agent([])
+    agent.open(0)
+    agent.write(0, role, "begin " + "x" * 16_000 + " end", is_answered=False)
+    read = agent.tokenizer.decode(agent.sessions[0].inputs.text)
+    most = agent.config.max_text_tokens
+    marks = len(agent.sessions[0].inputs.text) - most
+    assert "begin" in read and " end" in read
+    assert 0 < marks <= 20 * (1 + most // agent.config.note_tokens)
+
+
+def test_user_is_heard_while_a_long_text_waits():
+    agent, script = scripted_agent([USER, *text(" hi")], end_timeout_ticks=99)
+    agent.open(0)
+    agent.write(0, "system", "word " * 3_000)
+    before = len(agent.sessions[0].inputs.text)
+    events = run(agent, 8, " hi")
+    assert kinds(events)[:2] == ["user_started", "heard"]
+    waiting = len(agent.sessions[0].inputs.text)
+    assert before - agent.config.note_tokens * 3 < waiting
+    agent.sessions[0].user.pending.tokens = []
+    script.symbols = [USER_END]
+    assert kinds(run(agent, 40)) == ["user_ended"]
+    assert not agent.sessions[0].inputs.text

@@ -413,3 +413,13 @@ def test_user_is_answered_before_an_event():
     agent.script.symbols = [USER_END]
     assert said(run(agent, 60)) == " Hello, a goal."
     assert {role for role, _ in mind.asked()[-1]} == {"user", "system"}
+
+
+def test_the_thinker_reads_a_long_text_whole_and_the_duplex_model_little():
+    mind = Mind("Yes.")
+    agent = minded_agent(mind)
+    written = "word " * 2_000
+    agent.write(0, "user", f"{written}?")
+    assert len(agent.sessions[0].inputs.text) <= agent.config.max_minded_tokens + 2
+    assert mind.asked() == [[("user", f"{written}?")]]
+    assert said(run(agent, 40)) == " Yes."
