@@ -72,7 +72,7 @@ class AgentConfig:
     )
     speculate: bool = True  # False: plain decoding, one call of the LM for every symbol
     cancel_echo: bool = True  # take the agent's own voice out of what it hears
-    prompt_cells: int = 1_024  # positions kept for a session's instructions
+    prompt_cells: int = 1_536  # positions kept for a session's instructions
     prefill_tokens_per_tick: int = (
         4  # more of a text in one step would make the other sessions late
     )
