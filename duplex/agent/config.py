@@ -32,11 +32,14 @@ class SecondPassConfig:
     max_sound_ticks: int = 350  # without a pause; a longer turn is not read
     part_ticks: int = 190  # of a turn, whose reading is final at the next pause
     padding_s: float = 0.5  # of silence behind the sound
+    min_window_s: float = 5.0  # of both: a lone word in a short window is read twice
     tokens_per_s: float = 8.0  # that a reading may have at most
     more_tokens: int = 8  # and so many in any case
     beams: int = 5  # texts that are followed side by side
     max_no_speech: float = 0.6  # probability that nobody speaks
-    min_mean_log_prob: float = -1.0  # nats a token
+    min_mean_log_prob: float = -1.5  # nats a token
+    min_opening_log_prob: float = -1.0  # the same of words by which a turn begins
+    opening_confidence: float = 0.9  # of such words
     min_user_share: float = (
         0.5  # of words, not the agent's, where its own voice may be in the sound
     )

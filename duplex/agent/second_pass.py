@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from duplex.agent import turn_sound
+from duplex.agent import pending_words, turn_sound
 from duplex.agent.config import SecondPassConfig
 from duplex.agent.rescoring import Rescoring
 from duplex.agent.rolling_text import take_reading
@@ -67,8 +67,9 @@ class TurnReading:
     words: list[str] = field(default_factory=list)
     # Whisper's own tokens of it.
     tokens: list[int] = field(default_factory=list)
-    # Whether the text is believed.
+    # Whether the text is believed, and even where the LM has heard nobody.
     is_believed: bool = False
+    is_sure: bool = False
     # If it is not: log-likelihoods of the first pass's readings, by their text.
     scores: dict[str, float] = field(default_factory=dict)
 
@@ -162,6 +163,8 @@ class SecondPass:
                 self._show(session, reading, events)
             if not is_over:
                 turn.submission = None
+            elif not session.grammar.user_open and not submission.has_opened:
+                self._open_turn(session, submission, reading)
             return
         turn.submission = None
         if self._may_be_echo(session, reading.words):
@@ -178,6 +181,24 @@ class SecondPass:
         self.rescoring.read_again(slot, session, before + tokens, text, events)
         if len(turn.sound) >= self.config.part_ticks:
             turn_sound.finish_part(session.user)
+
+    def _open_turn(self, session: Session, submission: Submission, reading: TurnReading) -> None:
+        """Have the LM hear a lone word that the first pass was so unsure of that it heard none.
+
+        When the turn has begun, the reading is taken as any other.
+        """
+        user = session.user
+        is_quiet = turn_sound.quiet_ticks(user) >= self.config.silence_ticks
+        if not reading.is_sure or not is_quiet or beam_search.has_uncommitted_words(user.beam):
+            return
+        if session.grammar.agent_open or self._may_be_echo(session, reading.words):
+            return
+        submission.has_opened = True
+        words = written(reading, self.forms)
+        tokens = [t for word in words for t in self.rescoring.recognition.spell(word)]
+        pieces = [(token, self.config.opening_confidence) for token in tokens]
+        user.pending.tokens = []
+        pending_words.push_words(user.pending, session.tick, pieces, session.policy)
 
     def _show(self, session: Session, reading: TurnReading, events: list[Event]) -> None:
         """Show what a turn is so far, the user perhaps speaking; the LM does not read it."""
@@ -227,8 +248,7 @@ def names_in(text: str) -> list[str]:
 
 def read(whisper: Whisper, task: Task, config: SecondPassConfig) -> TurnReading:
     """Read a turn."""
-    silence = torch.full((round(config.padding_s * MEL_RATE), BANDS), SILENCE)
-    h = whisper.encode(torch.cat([*task.sound, silence]))
+    h = whisper.encode(in_window(task.sound, config))
     max_tokens = round(config.tokens_per_s * len(task.sound) * TICK_S) + config.more_tokens
     favoured = likely_words(whisper, task, config)
     reading = whisper.decode(h, max_tokens, task.draft, favoured, config.beams)
@@ -237,10 +257,19 @@ def read(whisper: Whisper, task: Task, config: SecondPassConfig) -> TurnReading:
     text = " ".join(re.sub(sounds, " ", reading.text).split())
     words = spoken_form(text).split()
     if words and believes(reading, config):
-        return TurnReading(text, words, reading.tokens, True)
+        is_sure = reading.mean_log_prob > config.min_opening_log_prob
+        return TurnReading(text, words, reading.tokens, True, is_sure)
     hypotheses = task.hypotheses
     scores = whisper.score(h, hypotheses) if len(hypotheses) > 1 else []
-    return TurnReading(text, words, [], False, dict(zip(hypotheses, scores, strict=False)))
+    return TurnReading(text, words, scores=dict(zip(hypotheses, scores, strict=False)))
+
+
+def in_window(sound: list[torch.Tensor], config: SecondPassConfig) -> torch.Tensor:
+    """log10 power [T, 80] of a turn, with silence behind it."""
+    frames = sum(map(len, sound))
+    shortest = round(config.min_window_s * MEL_RATE) - frames
+    silence = max(round(config.padding_s * MEL_RATE), shortest)
+    return torch.cat([*sound, torch.full((silence, BANDS), SILENCE)])
 
 
 def likely_words(whisper: Whisper, task: Task, config: SecondPassConfig) -> FavouredWords | None:

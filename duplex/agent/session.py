@@ -63,6 +63,8 @@ class Submission:
     is_awaited: bool
     # Whether it has come, and can perhaps not be taken yet.
     has_come: bool = False
+    # Whether its words were given to the LM, which had not heard that anybody speaks.
+    has_opened: bool = False
 
 
 @dataclass

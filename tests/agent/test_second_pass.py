@@ -18,6 +18,7 @@ from duplex.agent.second_pass import (
     SecondPass,
     Task,
     TurnReading,
+    in_window,
     likely_words,
     names_in,
     read,
@@ -93,7 +94,7 @@ SOUND = [torch.full((8, BANDS), SILENCE)] * 5
         (reading("Hi, hi.", loops=True), "hi hi"),
         (reading("Hi.", is_cut=True), None),
         (reading("Hi.", no_speech=0.61), None),
-        (reading("Hi.", log_prob=-1.01), None),
+        (reading("Hi.", log_prob=-1.51), None),
         (reading("[music]"), None),
         (reading(""), None),
     ],
@@ -154,9 +155,8 @@ def test_words_are_written_as_the_first_pass_writes_them():
 
 def listening_agent(reader, symbols, real_time=False, **rules):
     """An agent that wants these symbols, hears nothing, and has its turns read by `reader`."""
-    agent, script = scripted_agent(
-        symbols, symbols_per_tick=2, pending_bonus=0.0, end_timeout_ticks=99, **rules
-    )
+    rules = {"symbols_per_tick": 2, "pending_bonus": 0.0, "end_timeout_ticks": 99} | rules
+    agent, script = scripted_agent(symbols, **rules)
     agent.second_pass = SecondPass(reader, agent.rescoring, CONFIG)
     agent.rescoring.hypotheses = lambda beam: [(["hi"], -1.0), (["high"], -1.5)]
     agent.context.log_likelihoods = lambda slot, texts, max_tokens: [0.0] * len(texts)
@@ -228,6 +228,40 @@ def test_the_best_first_reading_is_chosen_where_none_is_believed():
         Reader(reading("", no_speech=0.9), scores=[-9.0, -2.0]), [USER, *text(" hi")]
     )
     assert [words for _, words in corrections(run(agent, script, 9))] == [" high"]
+
+
+@pytest.mark.parametrize(
+    ("found", "is_opened"),
+    [
+        (reading("Why?"), True),
+        (reading("Why?", log_prob=-1.01), False),
+        (reading("Why?", no_speech=0.61), False),
+        (reading(""), False),
+    ],
+)
+def test_a_lone_word_of_which_the_first_pass_was_unsure_begins_a_turn(found, is_opened):
+    """The LM passes over it, as over noise, until the second pass is sure that somebody spoke."""
+    agent, script = listening_agent(Reader(found), [], pending_bonus=30.0)
+    session = agent.sessions[0]
+    run(agent, script, 3)
+    events = []
+    for tick in range(12):
+        if tick < 8 and not session.grammar.user_open and not has_opened(session):
+            session.user.pending.tokens = [PendingToken(session.tick, text(" the")[0], 0.1)]
+        events += agent.step(tick_of(), [0])[1][0]
+    assert [event.text for event in events if event.kind == "corrected"] == [" Why?"] * is_opened
+    heard = "".join(event.text for event in events if event.kind == "heard")
+    assert heard == " Why" * is_opened
+
+
+def has_opened(session) -> bool:
+    submission = session.user.second.submission
+    return submission is not None and submission.has_opened
+
+
+@pytest.mark.parametrize(("ticks", "frames"), [(5, 500), (62, 62 * 8 + 50)])
+def test_a_short_turn_is_read_in_a_window_of_some_length(ticks, frames):
+    assert len(in_window([torch.zeros(8, BANDS)] * ticks, CONFIG)) == frames
 
 
 def test_a_failure_of_the_second_pass_ends_nothing():
