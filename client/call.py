@@ -106,6 +106,8 @@ class Call:
         # None stands for the end.
         self._arrived: asyncio.Queue[CallEvent | None] = asyncio.Queue(max_unread)
         self._is_over = False
+        # Why, as the other side says it.
+        self._why = ""
         self._beat = asyncio.Condition()
         self._sending = asyncio.create_task(self._send_ticks())
         self._receiving = asyncio.create_task(self._receive())
@@ -188,7 +190,8 @@ class Call:
 
     def _check_open(self) -> None:
         if self._is_over:
-            raise ClientError("the call is over; connect anew")
+            why = f" ({self._why})" if self._why else ""
+            raise ClientError(f"the call is over{why}; connect anew")
 
     async def _send_ticks(self, most_behind_s: float = 1.0) -> None:
         """The microphone: a tick of what is said, or of silence, every 80 ms.
@@ -217,11 +220,14 @@ class Call:
                 audio, events = tick
                 found = [Voice(audio)] if len(audio) else []
                 for event in found + [native.decode_event(fields) for fields in events]:
+                    if isinstance(event, Ended | Error):
+                        self._why = event.text
                     if not self._is_over:
                         await self._arrived.put(event)
         finally:
             self._is_over = True
             async with self._beat:
                 self._beat.notify_all()
-            with contextlib.suppress(asyncio.QueueFull):
-                self._arrived.put_nowait(None)
+            if self._arrived.full():
+                self._arrived.get_nowait()
+            self._arrived.put_nowait(None)

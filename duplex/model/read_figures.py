@@ -4,6 +4,7 @@ Telephone numbers, addresses of machines, versions, money, durations, arithmetic
 """
 
 import re
+import unicodedata
 from collections.abc import Callable
 
 Rule = tuple[re.Pattern, str | Callable[[re.Match], str]]
@@ -44,11 +45,37 @@ def _equation(match: re.Match) -> str:
     return re.sub(r"(?<=[\w)])/(?=[\w(])", " divided by ", parts)
 
 
+def _plain(match: re.Match) -> str:
+    """Letters and figures of other shapes as they usually are: "１", "𝐁", "₂", "⅓"."""
+    return unicodedata.normalize("NFKC", match.group()).replace("\u2044", "/")
+
+
+def _power(match: re.Match) -> str:
+    """Raised figures: "x²" -> "x squared"."""
+    power = unicodedata.normalize("NFKC", match.group()).replace("\u2212", "-")
+    words = {"2": "squared", "3": "cubed"}
+    return f" {words.get(power, f'to the power of {power}')} "
+
+
+def _area(match: re.Match) -> str:
+    """ "5 km²" -> "5 square kilometers"."""
+    unit, power = match.groups()
+    shape = "square" if power in ("²", "^2") else "cubic"
+    names = {"mm": "millimeters", "cm": "centimeters", "m": "meters", "km": "kilometers"}
+    return f" {shape} {(names | {'ft': 'feet', 'mi': 'miles', 'in': 'inches'})[unit]}"
+
+
 BEFORE = r"(?<![\w.,/+-])"
 AFTER = r"(?![\w/-]|[.,]\d)"
 SIGN = "[$£€¥₹₩]"
 PERIODS = "second|minute|hour|day|night|week|month|year|person|mo|yr|kg|lb"
+RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 NUMBERS = rules(
+    (r"[\uff01-\uff5e\U0001d400-\U0001d7ff\ufb00-\ufb06₀-₉]+", _plain),
+    (r"(?<=\d)(?=[⅐-⅞])", " and "),
+    (r"[⅐-⅞]", _plain),
+    (r"(?<=\d)\s?(mm|cm|km|m|ft|mi|in)([²³]|\^[23])(?!\d)", _area),
+    (rf"(?<=[\w)])⁻?[{RAISED}]+", _power),
     # Telephones: with a country's number, with brackets, America's, with a leading zero; cards.
     (
         rf"{BEFORE}\+\d{{1,3}}[ .-]?(?:\(\d{{1,5}}\)[ .-]?)?"
@@ -98,6 +125,9 @@ NUMBERS = rules(
     (rf"(?<!\w)[-−]({SIGN})", r"minus \1"),
     (rf"({SIGN})\s(?=\d)", r"\1"),
     (rf"({SIGN}?\d[\d,.]*)/({PERIODS})\b", r"\1 per \2"),
+    (rf"({SIGN}\d[\d,.]*)\s?bn\b", r"\1 billion"),
+    (rf"({SIGN}\d[\d,.]*)\s?mn\b", r"\1 million"),
+    (rf"({SIGN}\d[\d,.]*)\s?tn\b", r"\1 trillion"),
     (r"\b24/7\b", "24 7"),
     (r"\b0x(?=[\dA-Fa-f]+\b)", "0 x "),
     (r"(?<![\w.:])(\d{1,3}):(\d)(?![\d:])", r"\1 to \2"),
@@ -117,7 +147,8 @@ ARITHMETIC = rules(
     (r"(?<=[\w)])(?:\*\*|\^)3\b", " cubed"),
     (r"(?<=[\d)])\*\*(?=[\d(a-z])|(?<![^\W_])([A-Za-z])\*\*(?=[\d(])", r"\1 to the power of "),
     (r"(?<=\d)\s?×\s?(?=\d)|(?<=\d) ×(?!\S)", " times "),
-    (r"(?<=[\d)])\*(?=[\d(A-Za-z])|(?<=[\d)]) \*(?=\s|$)", " times "),
+    (r"(?<=[\d)])\s?\*\s?(?=[\d(.$£€-])|(?<=[\d)])\*(?=[A-Za-z])", " times "),
+    (r"(?<=[\d)]) \*(?=\s|$)", " times "),
     (r"(?<![\w*])([A-Za-z])\*(?=[A-Za-z\d](?![A-Za-z*]))", r"\1 times "),
     (r"(?<![\w.,])(\d+)[xX](\d+)(?!\w)", _product),
     (r"(?<=\d) [xX] (?=\d)", " times "),

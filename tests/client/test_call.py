@@ -91,7 +91,7 @@ def test_events_come_as_records_in_order():
         # Whoever asks once more is told once more, and nothing can be said any longer.
         assert [event async for event in call] == []
         for late in (call.say(tone(1)), call.write("hi"), call.stop()):
-            with pytest.raises(ClientError, match="the call is over"):
+            with pytest.raises(ClientError, match=r"the call is over \(over\); connect anew"):
                 await late
 
     said = {"type": "said", "tick": 2, "text": " hello", "end_ms": 240}
@@ -170,6 +170,21 @@ def test_a_server_that_says_no_more_is_left():
         return session
 
     assert asyncio.run(run()).is_dropped
+
+
+def test_whoever_reads_late_is_told_the_end():
+    """The oldest goes where too much waits."""
+
+    async def run():
+        session = Scripted(*[(tone(1), [])] * 3, None)
+        call = Call(session, max_unread=3)
+        async with asyncio.timeout(20):
+            await asyncio.wait([call._receiving])
+            events = [event async for event in call]
+        await call.hang_up()
+        return events
+
+    assert len(asyncio.run(run())) == 2
 
 
 class Tensor:
@@ -263,6 +278,37 @@ def test_a_call_with_an_agent_here_or_on_a_server(is_remote):
     assert words == [" Rosie", " echo0"] and 0.1 < np.abs(voice).max() < 0.2
     assert agent.opened[-1] == (0, 5, "Rosie")
     assert [call[0] for call in agent.calls] == ["hint", "write"]
+
+
+@pytest.mark.slow
+def test_a_call_goes_on_after_a_cut():
+    async def test(url, engine):
+        async with connect(url) as call:
+            await call.say(tone(4))
+            call._session.drop()
+            async for event in call:
+                if event.kind == "agent_ended":
+                    break
+            await call.say(tone(4))
+            words = []
+            async for event in call:
+                words += [event.text] if event.kind == "heard" else []
+                if event.kind == "agent_ended":
+                    break
+        assert words == [" word0"] and engine.stats()["sessions_opened"] == 1
+
+    drive_server(test, TinyAgent(1))
+
+
+@pytest.mark.slow
+def test_a_server_without_a_place_says_so():
+    async def test(url, engine):
+        async with connect(url):
+            with pytest.raises(ClientError, match="1 places are taken"):
+                async with connect(url):
+                    pass
+
+    drive_server(test, TinyAgent(1))
 
 
 @pytest.mark.slow

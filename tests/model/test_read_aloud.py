@@ -39,7 +39,10 @@ ARITHMETIC = [
     ("50% - 10%, $5 + $3", "fifty percent minus ten percent, five dollars plus three dollars"),
     (r"$\frac{1}{2}$ \times 3", "one over two times three"),
     ("≈ 3.14 or ~ 100", "about 3.14 or about one hundred"),
-    ("3 1/2 cups", "three and one half cups"),
+    ("3 1/2 cups, 2⅓", "three and one half cups, two and one third"),
+    ("10⁸ or x²", "ten to the power of 8 or x squared"),
+    ("5 km² or 20 m^3", "five square kilometers or twenty cubic meters"),
+    ("2 *3, 10*-2", "two times three, ten times minus two"),
 ]
 NUMBERS = [
     ("555-867-5309.", "five five five, eight six seven, five three zero nine."),
@@ -72,7 +75,7 @@ NUMBERS = [
     ("ext. 42", "extension forty two"),
     ("123-45-6789", "one two three, four five, six seven eight nine"),
     ("Hills, CA 90210", "Hills, CA nine zero two one zero"),
-    ("5 USD, 100 ¥", "five US dollars, one hundred yen"),
+    ("5 USD, 100 ¥, €1.5bn", "five US dollars, one hundred yen, €1.5 billion"),
     ("2h 30m, 24h", "two hours thirty minutes, twenty four hours"),
     ("16:9, 5pm-6pm", "sixteen to nine, five pm to six pm"),
     ("iOS 17.4.1, 0xFF", "iOS seventeen point four point one, zero x FF"),
@@ -121,6 +124,7 @@ SCRIPTS = [
     ("Ελλάδα", "Ellada"),
     ("おはよう", "ohayou"),
     ("東京 🙂", ""),
+    ("H₂O, １２, 𝐁𝐨𝐥𝐝", "H2O, twelve, Bold"),
     ("π is 3.14", "pi is 3.14"),
 ]
 AS_BEFORE = [
