@@ -3,6 +3,7 @@
 duplex talk                                    microphone and loudspeaker, or recorded questions
 duplex talk --input question.wav --output answer.wav
 duplex serve --port 8765                       then: duplex talk --server ws://localhost:8765
+duplex tune talks/data.jsonl --out my-agent    teach it your own conversations
 duplex bench all                               does it converse, how fast, with how many at once
 """
 
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None, load: Callable | None = None) -> No
 
 def _parser() -> argparse.ArgumentParser:
     from duplex.bench.run import add_arguments as add_bench_arguments
+    from duplex.training.tuning import options as tuning
 
     parser = argparse.ArgumentParser(
         prog="duplex", description="A speech agent that listens and speaks at once."
@@ -54,6 +56,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_talk_arguments(talk)
     _add_voice_arguments(talk)
     talk.set_defaults(run=_talk)
+    tune = commands.add_parser(
+        "tune",
+        help="teach the agent your own conversations",
+        description=tuning.DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    tuning.add_arguments(tune)
+    tune.add_argument("--verbose", action="store_true", help="tell more on stderr")
+    tune.set_defaults(run=_tune)
     bench = commands.add_parser("bench", help="measure how an agent converses")
     add_bench_arguments(bench, KEY_VARIABLE)
     bench.set_defaults(run=_bench)
@@ -398,6 +409,12 @@ def _server(args: argparse.Namespace) -> str | None:
     if found:
         print(f"note: talking with the server at {found}; or: --server own", file=sys.stderr)
     return found
+
+
+def _tune(args: argparse.Namespace, load: Callable) -> None:
+    from duplex.training.tune import run
+
+    run(args)
 
 
 def _bench(args: argparse.Namespace, load: Callable) -> None:

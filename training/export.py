@@ -13,49 +13,16 @@ float16. All files are then compressed without loss.
 import argparse
 import gzip
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from torch import Tensor
-
-from duplex.checkpoint import SCALE, quantize, read, write_compressed
+from duplex.checkpoint import quantize, read, write_compressed
 from duplex.model.codec import load_codec, stored_tensors
 from duplex.model.tokens import COMPRESSED_TOKENIZER
 from duplex.training.common.endings import in_a_sentence
 from duplex.training.common.options import folder_of, tokenizer_folder
+from duplex.training.common.packing import export_part, fill_up, write_part
 from duplex.training.data.provenance import trained_on, write_sources
-from duplex.weights import DEFAULT_AGENT
-
-
-def write_part(tensors: dict[str, Tensor], config: dict, folder: Path) -> None:
-    """Write a part's config.json and its compressed tensors."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    write_compressed(tensors, folder / "model.safetensors")
-
-
-def export_part(
-    run: Path, folder: Path, window: int | None = None, strength: float | None = None
-) -> None:
-    """Write a run's part in 8 bits.
-
-    window: frames of the encoder's past to keep, if fewer than it was trained with. strength: of
-    the LM's adapters, as a share of what they were trained with. Weights between the base LM's and
-    the trained ones know more of what the base LM knew (Wortsman et al., 2022, arXiv 2109.01903).
-    """
-    config = json.loads((run / "config.json").read_text())
-    tensors = read(run / "model.safetensors")
-    if any(name.endswith(SCALE) for name in tensors):
-        raise SystemExit(f"{run} is in 8 bits already: export reads the folder of a run.")
-    if window:
-        config["window"] = window
-        for name, bias in tensors.items():
-            if name.endswith("distance_bias"):
-                tensors[name] = bias[:, :window].clone()
-    if strength:
-        config["lora_scale"] *= strength
-    write_part(quantize(tensors), config, folder)
 
 
 def export_codec(run: Path, folder: Path) -> None:
@@ -78,15 +45,6 @@ def export_tokenizer(folder: Path, out: Path) -> None:
     compressed = gzip.compress((folder / "tokenizer.json").read_bytes(), mtime=0)
     (out / COMPRESSED_TOKENIZER).write_bytes(compressed)
     (out / "tokenizer.json").unlink(missing_ok=True)  # An older one would be loaded instead.
-
-
-def fill_up(out: Path) -> None:
-    """Copy what an agent needs and `out` lacks from the shipped agent."""
-    for name in ("encoder", "lexicon", "lm", "talker", "codec"):
-        if not (out / name / "model.safetensors").exists():
-            shutil.copytree(DEFAULT_AGENT / name, out / name, dirs_exist_ok=True)
-    if not (out / COMPRESSED_TOKENIZER).exists():
-        shutil.copy(DEFAULT_AGENT / COMPRESSED_TOKENIZER, out / COMPRESSED_TOKENIZER)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -24,7 +24,7 @@ from duplex.agent.lm_context import LMContext, LMCounts, take_deferred, unheld_t
 from duplex.agent.recognition import Recognition, open_canceller
 from duplex.agent.rescoring import Rescoring
 from duplex.agent.response import Response
-from duplex.agent.second_pass import SecondPass, names_in
+from duplex.agent.second_pass import SecondPass, names_in, words_in
 from duplex.agent.session import LMInput, Session, UserTurn
 from duplex.agent.speculation import Speculation, SpeculationCounts
 from duplex.agent.turn_policy import TurnPolicy, symbol_budget
@@ -316,15 +316,18 @@ class Agent:
         """
         is_free = 0 <= slot < self.slots and slot not in self.sessions
         assert is_free, f"slot {slot} of {self.slots} is taken or not there"
-        prompt = self._encode_prompt(instructions or INSTRUCTIONS)
+        own = None if instructions else self.config.instructions
+        usual = self._lines_that_fit(own) if own else INSTRUCTIONS
+        prompt = self._encode_prompt(instructions or usual)
         self.close(slot)
         generator = torch.Generator().manual_seed(seed)
         session = Session(generator, self.policy, seed, temperature, is_real_time=real_time)
-        session.names = names_in(instructions or INSTRUCTIONS)
+        session.names = words_in(own) if own else names_in(instructions or INSTRUCTIONS)
         session.inputs.prompt = prompt
         self.sessions[slot] = session
         if self.dictation is not None:
-            self.dictation.open(session, instructions or INSTRUCTIONS, not instructions)
+            told = instructions or own
+            self.dictation.open(session, told or INSTRUCTIONS, not told)
         self.context.begin_prompt(slot, len(prompt))
         if not gradually:
             self.context.prefill(slot, prompt)
@@ -465,6 +468,13 @@ class Agent:
         Raises ValueError where it is not complete.
         """
         forgetting.forget(self.context, slot, self.sessions[slot], (kind, key))
+
+    def _lines_that_fit(self, text: str) -> str:
+        """The first lines of instructions, as many as the LM has room for."""
+        lines = text.strip().splitlines()
+        while len(lines) > 1 and self.count_tokens("\n".join(lines)) > self.max_instruction_tokens:
+            lines.pop()
+        return "\n".join(lines)
 
     def count_tokens(self, text: str) -> int:
         """Pieces of words in a text; any thread may ask."""

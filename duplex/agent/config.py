@@ -76,6 +76,9 @@ class AgentConfig:
     speculate: bool = True  # False: plain decoding, one call of the LM for every symbol
     cancel_echo: bool = True  # take the agent's own voice out of what it hears
     prompt_cells: int = 1_536  # positions kept for a session's instructions
+    # What the agent's folder tells it to keep in mind where a client says nothing; None: the usual.
+    # A large mind reads all of it, the LM the first lines that it has room for.
+    instructions: str | None = None
     prefill_tokens_per_tick: int = (
         4  # more of a text in one step would make the other sessions late
     )

@@ -1,7 +1,7 @@
 """From a folder of weights to an agent. The only place that knows whether networks are compiled."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -70,11 +70,20 @@ def load_agent(
     torch.set_num_threads(1)
     options = LoadOptions(**options)
     thinker = mind.load_thinker(options.mind, options.offline)
+    config = with_instructions(config or AgentConfig(), folder or weights.DEFAULT_AGENT)
     agent = Agent(load_parts(folder, options), slots, config, policy)
     if options.device == "cpu":
         agent.warm_up()
     torch.set_num_threads(threads_of_torch)
     return agent if thinker is None else agent.with_thinker(thinker)
+
+
+def with_instructions(config: AgentConfig, folder: Path) -> AgentConfig:
+    """The config with what the agent in `folder` is to keep in mind, if it has instructions.txt."""
+    path = Path(folder) / "instructions.txt"
+    if config.instructions is not None or not path.is_file():
+        return config
+    return replace(config, instructions=path.read_text(encoding="utf-8-sig").strip() or None)
 
 
 def load_parts(folder: Path | None = None, options: LoadOptions | None = None) -> Parts:

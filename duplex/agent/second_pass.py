@@ -243,6 +243,11 @@ def names_in(text: str) -> list[str]:
     return re.findall(r"(?<=[a-z,;:] )[A-Z][a-z]{2,}", text)
 
 
+def words_in(text: str) -> list[str]:
+    """Words of five letters or more, each once; of an agent's own instructions they are likely."""
+    return list(dict.fromkeys(re.findall(r"\b[A-Za-z]{5,}\b", text)))
+
+
 # What the thread does.
 
 

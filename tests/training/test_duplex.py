@@ -102,8 +102,8 @@ def test_two_processes_train_one_model_and_go_on_where_they_stopped(parts, prepa
         )
         assert done.returncode == 0, done.stderr[-3000:]
         assert progress(out)["step"] == steps and len(progress(out)["queues"]) == 2
-    lines = (out / "log.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [25]
+    lines = map(json.loads, (out / "log.jsonl").read_text().splitlines())
+    assert [line["step"] for line in lines if "train" in line] == [25]
     assert list((out / "tensorboard").glob("events.*"))
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from duplex import weights
 from duplex.errors import WeightsError
-from duplex.model.tokens import COMPRESSED_TOKENIZER
 from duplex.weights import DEFAULT_AGENT
 
 
@@ -118,8 +117,7 @@ def add_part(parser, name: str, help: str = "") -> None:
 
 def tokenizer_folder(text: str) -> Path:
     """A folder with a tokenizer."""
-    names = ("tokenizer.json", COMPRESSED_TOKENIZER)
-    if not any((Path(text) / name).is_file() for name in names):
+    if not any(Path(text).glob("tokenizer.json*")):
         raise argparse.ArgumentTypeError(f"{text} is no folder with a tokenizer.json")
     return Path(text)
 

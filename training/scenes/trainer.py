@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,6 +63,9 @@ class Trainer:
         first = together.is_main_process
         self.seeds = [args.seed] if first else [args.seed, together.process_index]
         self.queue, self.drawn_at = self.resume_queue()
+        # When the last validation was, and how long it took.
+        self.measured = time.monotonic()
+        self.measuring_s = 10.0
 
     def resume_queue(self) -> tuple[list, int]:
         """The batches that were drawn and left before the interruption, and in which step."""
@@ -101,6 +105,18 @@ class Trainer:
         self.optimizer.zero_grad()
         return loss.detach(), right, kinds
 
+    def measure(self, valid: SceneSource) -> dict[str, list[float]]:
+        """`validate`, and note how long that takes."""
+        begun = time.monotonic()
+        found = validate(self.lm, valid)
+        self.measured = time.monotonic()
+        self.measuring_s = self.measured - begun
+        return found
+
+    def is_validation_due(self) -> bool:
+        """Whether twenty times as long has passed since a validation as it took."""
+        return time.monotonic() - self.measured > max(60.0, 20 * self.measuring_s)
+
     def save(self) -> None:
         """The first process writes the run; all tell what they have drawn and left."""
         check_together(self.together, self.parameters)
@@ -116,7 +132,8 @@ def train(trainer: Trainer, valid: SceneSource, patience: int = 0) -> bool:
     """Learn until the run is done, or saved after Ctrl-C; returns whether it is done.
 
     patience: validations in a row without a gain that end the run as well; 0: none do. Validation
-    is at the start and at every tenth of the run; what was best is kept in OUT/best.
+    is at the start, at the end and between, so that it takes a twentieth of the time; what was best
+    is kept in OUT/best.
     """
     together = trainer.together
     progress = trainer.progress
@@ -125,22 +142,23 @@ def train(trainer: Trainer, valid: SceneSource, patience: int = 0) -> bool:
     done = trainer.done()
     bar = RunBar(done) if together.is_main_process else None
     if bar and "before" not in progress:
-        progress["before"] = progress["after"] = validate(trainer.lm, valid)
+        progress["before"] = trainer.measure(valid)
+        progress["after"] = progress["before"]
     with finishing_steps() as interruption:
         while done < 1 and not agreed(together, interruption.is_wanted):
             recent.append(trainer.step(done))
             done = trainer.done()
             report(trainer, bar, recent, done)
-            tenth = int(10 * done)
-            if tenth > progress.get("tenth", 0):
-                progress["tenth"] = tenth
+            if together.is_main_process and trainer.is_validation_due():
                 check_gain(trainer, valid)
-                if patience and agreed(together, progress.get("worse", 0)) >= patience:
-                    break
+            if patience and agreed(together, progress.get("worse", 0)) >= patience:
+                break
             if agreed(together, trainer.clock.minutes_unsaved()) > trainer.args.save_minutes:
                 trainer.save()
     if bar:
         bar.close()
+    if together.is_main_process and not interruption.is_wanted:
+        check_gain(trainer, valid)
     trainer.save()
     return not interruption.is_wanted
 
@@ -163,9 +181,10 @@ def report(trainer: Trainer, bar: RunBar | None, recent: list[tuple], done: floa
 def check_gain(trainer: Trainer, valid: SceneSource) -> None:
     """Validate; keep the model where it is the best so far, else count one more without a gain."""
     progress = trainer.progress
-    if not trainer.together.is_main_process or valid.is_empty:
+    if valid.is_empty or progress.get("validated") == progress["step"]:
         return
-    found = validate(trainer.lm, valid)
+    found = trainer.measure(valid)
+    progress["validated"] = progress["step"]
     log(trainer.args.out, {"step": progress["step"], "valid": found})
     progress["after"] = found
     loss = text_loss(found)
