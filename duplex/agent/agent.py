@@ -150,6 +150,8 @@ class Agent:
         sound = np.zeros_like(audio)
         if voice:
             sound = self.response.step(self.sessions, active, events)
+        else:
+            self.response.stand_still()
         for slot in active:
             isolate_fault(events[slot], self._tell_speakers, self.sessions[slot], events[slot])
         self._finish_tick(active, prefilling, sound)

@@ -188,6 +188,10 @@ class Response:
             sound[sounding] = wave.float().clamp(-1, 1).cpu().numpy()
         return sound
 
+    def stand_still(self) -> None:
+        """A tick without a voice: the times of the words to come are later by it."""
+        self.synthesizer.stand_still(self.synthesis_state)
+
     def report_spoken_words(
         self, slot: int, session: Session, spoken: list[tuple[int, int, int]], events: list[Event]
     ) -> None:

@@ -180,6 +180,11 @@ class StreamingSynthesizer:
         """Speak on."""
         state.slots[slot].is_paused = False
 
+    def stand_still(self, state: TalkerState) -> None:
+        """A tick passes in which no slot says anything; what is being said goes on after it."""
+        for u in state.slots:
+            u.clock += CODEC_FRAMES_PER_TICK
+
     def is_speaking(self, state: TalkerState, slot: int) -> bool:
         """Whether the slot was speaking in the last step."""
         return state.slots[slot].is_speaking

@@ -9,7 +9,7 @@ import torch
 from duplex.agent import Agent, AgentConfig, TurnPolicy
 from duplex.agent.pending_words import PendingToken
 from duplex.agent.turn_policy import LONG_AGO
-from duplex.audio import TICK_SAMPLES
+from duplex.audio import TICK_MS, TICK_SAMPLES
 from duplex.events import Event
 from duplex.model.tokens import (
     AGENT,
@@ -139,6 +139,23 @@ def test_a_tick_without_voice_leaves_the_voice_where_it_was():
         sounds.append(np.concatenate([s for tick, s in enumerate(ticks) if tick not in still]))
     assert np.abs(sounds[0]).max() > 1e-4
     np.testing.assert_allclose(sounds[1], sounds[0], atol=1e-6)
+
+
+def test_words_after_ticks_without_voice_have_the_times_of_the_session():
+    """Where the voice waited for a slow machine, clients would look for its words too early."""
+    still = range(4, 14)
+    agent, _ = scripted_agent(
+        [AGENT, *text("One two three four five six."), END], symbols_per_tick=8
+    )
+    agent.open(0)
+    agent.sessions[0].answer_due = True
+    after = []
+    for tick in range(30):
+        events = agent.step(tick_of(), [0], voice=tick not in still)[1][0]
+        after += [e for e in events if e.kind == "spoken" and tick > max(still) + 1]
+    assert len(after) >= 2
+    for event in after:
+        assert max(still) * TICK_MS < event.start_ms < event.end_ms < (event.tick + 2) * TICK_MS
 
 
 # A conversation, with an LM that wants given symbols.

@@ -1,13 +1,17 @@
 """Recorded questions: reading them, and when each is asked."""
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from duplex.audio import SAMPLE_RATE, TICK_S
 from duplex.client.sound_file import Question, read_wave
 from duplex.client.wav import Pauses, Script
+from duplex.errors import ClientError
 from tests.helpers import tone, write_wave
 
 PAUSES = Pauses()
@@ -23,6 +27,56 @@ def test_wave_of_another_form_is_converted_with_a_notice(tmp_path, capsys):
     assert len(question.samples) == SAMPLE_RATE and question.samples.dtype == np.float32
     expected = 0.2 * np.sin(2 * np.pi * 440 * np.arange(SAMPLE_RATE) / SAMPLE_RATE)
     np.testing.assert_allclose(question.samples[500:-500], expected[500:-500], atol=1e-3)
+
+
+def sine() -> np.ndarray:
+    return (0.4 * np.sin(2 * np.pi * 440 * np.arange(SAMPLE_RATE) / SAMPLE_RATE)).astype(np.float32)
+
+
+@pytest.mark.parametrize("riff_size", [0, 36, None])
+def test_a_file_whose_sizes_were_never_filled_in_is_read_to_its_end(riff_size, tmp_path):
+    """As a recorder leaves it that was stopped, and ffmpeg on a pipe."""
+    path = tmp_path / "unfinished.wav"
+    soundfile.write(path, sine(), SAMPLE_RATE, subtype="PCM_16")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"data") + 4
+    data[at : at + 4] = bytes(4)
+    if riff_size is not None:
+        data[4:8] = riff_size.to_bytes(4, "little")
+    path.write_bytes(data)
+    np.testing.assert_allclose(read_wave(path).samples, sine(), atol=1e-4)
+
+
+def test_channels_that_cancel_each_other_are_not_lost(tmp_path, capsys):
+    path = write_wave(tmp_path / "phase.wav", np.stack([0.5 * sine(), -sine()], axis=1))
+    loudest = write_wave(tmp_path / "opposite.wav", np.stack([sine(), -sine()], axis=1))
+    np.testing.assert_allclose(read_wave(Path(loudest)).samples, sine(), atol=1e-4)
+    assert "cancel each other; channel 1" in capsys.readouterr().err
+    assert np.abs(read_wave(Path(path)).samples).max() == pytest.approx(0.1, abs=0.01)
+
+
+def test_what_phones_record_is_read_with_ffmpeg_or_the_way_is_told(tmp_path, monkeypatch):
+    path = tmp_path / "phone.m4a"
+    path.write_bytes(b"\0\0\0\x20ftypM4A " + bytes(400))
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(ClientError, match="convert it: ffmpeg -i .*phone.m4a phone.wav"):
+        read_wave(path)
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="there is no ffmpeg here")
+@pytest.mark.parametrize("name", ["phone.m4a", "browser.webm"])
+def test_ffmpeg_reads_what_libsndfile_does_not(name, tmp_path):
+    wave = write_wave(tmp_path / "q.wav", sine())
+    path = tmp_path / name
+    subprocess.run(["ffmpeg", "-v", "error", "-i", wave, str(path)], check=True)
+    sound = read_wave(path).samples
+    assert abs(len(sound) - SAMPLE_RATE) < SAMPLE_RATE / 8
+    assert np.sqrt(np.square(sound).mean()) == pytest.approx(0.28, abs=0.04)
+
+
+def test_a_folder_is_no_sound(tmp_path):
+    with pytest.raises(ClientError, match="it is a folder"):
+        read_wave(tmp_path)
 
 
 def say(script: Script, ticks: int, start: int = 0) -> list:
