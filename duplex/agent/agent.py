@@ -82,7 +82,8 @@ class Agent:
         self.thinker = thinker
         self.dictation = None
         if thinker is not None:
-            self.dictation = Dictation(thinker, self.tokenizer, self.config.mind)
+            forms = None if self.second_pass is None else self.second_pass.forms
+            self.dictation = Dictation(thinker, self.tokenizer, self.config.mind, forms)
         self.decoder = Decoder(
             self.context,
             self.recognition,

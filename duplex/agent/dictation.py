@@ -13,13 +13,13 @@ the turn ended with the same words. Otherwise it is thought anew.
 """
 
 import logging
-from dataclasses import dataclass
 
-from duplex.agent import memory, pending_words, people, tool_calls, turn_sound
+from duplex.agent import heard, memory, tool_calls, turn_sound
 from duplex.agent.config import MindConfig
 from duplex.agent.conversation import messages
+from duplex.agent.mind_counts import MindCounts
 from duplex.agent.session import Session
-from duplex.agent.wording import EVENT, SPOKEN, complete_words, heard_words, speakable
+from duplex.agent.wording import EVENT, SPOKEN, complete_words, speakable
 from duplex.events import Event
 from duplex.mind.thinker import Message, Thinker, Tools
 from duplex.model import beam_search
@@ -30,31 +30,14 @@ log = logging.getLogger(__name__)
 PATIENCE_S = 300.0
 
 
-@dataclass
-class MindCounts:
-    """What was thought since the start, and what became of it."""
-
-    # Answers begun; of them before the user's turn was over; of those the right ones.
-    thoughts: int = 0
-    guesses: int = 0
-    hits: int = 0
-    # Ticks by which the right ones were begun before the turn was over.
-    ticks_ahead: int = 0
-    # Answers whose first word came, and the ticks for which the user waited for it.
-    answers: int = 0
-    wait_ticks: int = 0
-    # Times that it read on while the user spoke.
-    readings: int = 0
-    # Pieces that were thought and dropped unsaid.
-    dropped_pieces: int = 0
-    # Answers that the duplex model gave by itself, since none came in time.
-    given_up: int = 0
-
-
 class Dictation:
     """What the thinker is asked, and when its words are said; for all slots."""
 
-    def __init__(self, thinker: Thinker, tokenizer, config: MindConfig):
+    def __init__(
+        self, thinker: Thinker, tokenizer, config: MindConfig, forms: dict[str, str] | None = None
+    ):
+        """forms: how the second pass writes words, by their small letters."""
+        self.forms = forms or {}
         self.thinker = thinker
         self.tokenizer = tokenizer
         self.config = config
@@ -62,18 +45,7 @@ class Dictation:
 
     def metrics(self) -> dict[str, int]:
         """Figures for whoever watches the server."""
-        counts = self.counts
-        return {
-            "thoughts": counts.thoughts,
-            "thoughts_guessed": counts.guesses,
-            "thoughts_hit": counts.hits,
-            "thought_ticks_ahead": counts.ticks_ahead,
-            "thoughts_answered": counts.answers,
-            "thought_wait_ticks": counts.wait_ticks,
-            "thought_readings": counts.readings,
-            "thought_pieces_dropped": counts.dropped_pieces,
-            "thoughts_given_up": counts.given_up,
-        }
+        return self.counts.metrics()
 
     # What happens in the conversation.
 
@@ -135,7 +107,7 @@ class Dictation:
         session.mind.call_rounds = 0
         if is_for_agent:
             key = memory.last(session.memory, "user")
-            session.mind.conversation.add("user", self._heard(session), key)
+            session.mind.conversation.add("user", heard.in_turn(session, self.tokenizer), key)
         if session.grammar.agent_open:
             return
         if session.answer_due:
@@ -264,28 +236,16 @@ class Dictation:
         session.mind.asked_tick = session.tick
         self.counts.thoughts += 1
 
-    def _heard(self, session: Session) -> str:
-        """The words of the user's turn so far, that the LM has written."""
-        said = heard_words(self.tokenizer.decode([t for _, t in session.user.transcribed]))
-        return people.attributed(session.people, said)
-
-    def _heard_and_pending(self, session: Session) -> str:
-        """The same, and those that it must write next."""
-        written = [token for _, token in session.user.transcribed]
-        certain = pending_words.certain_tokens(session.user.pending, session.policy)
-        said = heard_words(self.tokenizer.decode(written + certain))
-        return people.attributed(session.people, said)
-
     def _listen(self, session: Session) -> None:
         """Read what was heard so far, and think of it where the turn may be over with it."""
         user = session.user
         mind = session.mind
-        heard = self._heard_and_pending(session)
-        wanted = messages(mind.conversation, self.config.max_history_chars, open_turn=heard)
+        said = heard.so_far(session, self.tokenizer, self.forms)
+        wanted = messages(mind.conversation, self.config.max_history_chars, open_turn=said)
         tools = self._tools(session)
         if mind.thought is not None and not mind.thought.answers(wanted, tools):
             self.drop(session)
-        is_wanted = heard and session.policy.answers_unasked and self.thinker.is_ready
+        is_wanted = said and session.policy.answers_unasked and self.thinker.is_ready
         if mind.thought is not None or not is_wanted:
             return
         is_whole = not beam_search.has_uncommitted_words(user.beam)

@@ -423,3 +423,18 @@ def test_the_thinker_reads_a_long_text_whole_and_the_duplex_model_little():
     assert len(agent.sessions[0].inputs.text) <= agent.config.max_minded_tokens + 2
     assert mind.asked() == [[("user", f"{written}?")]]
     assert said(run(agent, 40)) == " Yes."
+
+
+def test_it_reads_ahead_what_the_second_pass_has_read_so_far():
+    mind = Mind("Yes.")
+    agent = minded_agent(mind)
+    agent.dictation.config = replace(MIND, guess_ticks=99)
+    agent.script.symbols = [USER, *text(" high you")]
+    run(agent, 9, " high you")
+    session = agent.sessions[0]
+    session.user.second.agreed = ["Hi,"]
+    run(agent, 1)
+    assert mind.readings[-1].messages[-1]["content"] == "Hi you"
+    session.user.second.is_read = True
+    run(agent, 1)
+    assert mind.readings[-1].messages[-1]["content"] == "High you"
