@@ -10,7 +10,7 @@
 | align    | how speech and text meet in the LM                   | align.py                |
 | facts    | what is answered right by voice, and in text         | facts.py                |
 | context  | answers that hang on what was told before            | context.py              |
-| minds    | what minds say to the same questions, in text        | minds.py                |
+| minds    | what minds say to the same questions                 | minds_table.py          |
 | turns    | when it speaks: pauses, interruptions, noise         | turns.py                |
 | speakers | voices told apart, beside CAM++ and resemblyzer      | speakers.py             |
 
@@ -28,7 +28,8 @@ from duplex.training.evaluation.conversation import evaluate_agent
 from duplex.training.evaluation.facts import evaluate_facts
 from duplex.training.evaluation.hearing import evaluate_hearing
 from duplex.training.evaluation.learning_curve import plot_training
-from duplex.training.evaluation.minds import SETS, evaluate_minds
+from duplex.training.evaluation.minds import SETS
+from duplex.training.evaluation.minds_table import evaluate_minds
 from duplex.training.evaluation.speakers import evaluate_speakers
 from duplex.training.evaluation.turns import evaluate_turns
 from duplex.training.evaluation.voice import evaluate_voice
@@ -201,10 +202,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add_noise(turns)
     add_slots(turns)
     turns.add_argument("--kokoro", type=Path, help="folder of Kokoro's voice vectors (*.bin)")
-    minds = add("minds", "what minds say to the same questions, in text")
+    minds = add("minds", "what minds say to the same questions")
     minds.add_argument("--mind", nargs="+", default=["small", "large"], help="names, files, URLs")
     minds.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     minds.add_argument("--count", type=int, default=100, help="of each set (default %(default)s)")
+    minds.add_argument(
+        "--questions-audio", type=Path, help="ask by voice; folder of the sounds, made if missing"
+    )
+    add_slots(minds)
     add_speakers_options(add("speakers", "voices told apart"))
     return parser.parse_args(arguments)
 

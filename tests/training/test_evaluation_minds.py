@@ -5,8 +5,10 @@ import json
 
 import pytest
 
+from duplex.events import Event, ToolCall
 from duplex.mind.thinker import Call
-from duplex.training.evaluation import minds
+from duplex.training.evaluation import minds, minds_spoken, minds_table
+from duplex.training.evaluation.play import Tick
 
 
 class Source:
@@ -83,10 +85,39 @@ def test_judge_of_calls(row, calls, right):
 
 def test_table_and_answers_are_kept(tmp_path, capsys):
     args = argparse.Namespace(out=tmp_path, mind=["a"], sets=["everyday", "calls"], count=2)
+    args.questions_audio = None
     source = Source("Wednesday.", Call("c", "get_time", "{}"))
-    found = minds.evaluate_minds(args, lambda name: source)
+    found = minds_table.evaluate_minds(args, lambda name: source)
     assert found["a"]["everyday"]["right"] == 1 and found["a"]["everyday"]["of"] == 2
     assert found["a"]["calls"]["due_right"] == 2
     rows = [json.loads(line) for line in (tmp_path / "minds.jsonl").read_text().splitlines()]
     assert len(rows) == 4 and rows[0]["mind"] == "a"
     assert "WRONG everyday001" in capsys.readouterr().out
+
+
+def test_a_spoken_question_is_over_with_a_call():
+    def talk():
+        for _ in range(3):
+            yield "sound"
+        return {"heard": "hi", "said": "Hello."}
+
+    def play(*ticks) -> dict:
+        asked = minds_spoken._until_called(talk())
+        assert next(asked) == "sound"
+        try:
+            for events in ticks:
+                asked.send(Tick(None, events, 0.0))
+        except StopIteration as ended:
+            return ended.value
+        raise AssertionError("it is not over")
+
+    call = ToolCall(2, "c", "get_time", "{}")
+    heard = Event("corrected", 1, " What time is it?")
+    assert play([heard], [call]) == {"heard": "What time is it?", "said": "", "calls": [call]}
+    assert play([], [], [])["said"] == "Hello."
+
+
+def test_what_the_user_says_has_names():
+    row = {"first": "a", "then": "b", "id": "followup003"}
+    assert minds_spoken.turns_of(row, 3) == [("followup003-0", "a"), ("followup003-1", "b")]
+    assert minds_spoken.turns_of({"text": "a"}, 7) == [("calls007-0", "a")]

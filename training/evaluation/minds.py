@@ -1,6 +1,4 @@
-"""What minds say to the same questions, side by side, in text.
-
-    python -m duplex.training.evaluate minds --mind small large --out runs/evaluation
+"""Questions for minds: four sets, what is asked in text, and what is right.
 
 Four sets of a hundred, in training/texts, with the answers that are accepted:
 
@@ -15,21 +13,13 @@ answer is right if one of the accepted ones is in it, word for word. OUT receive
 with every answer, minds.jsonl.
 """
 
-import argparse
 import json
 import re
-from collections.abc import Callable
-from pathlib import Path
 
-from duplex import weights
 from duplex.agent.agent import INSTRUCTIONS
 from duplex.agent.wording import SPOKEN, heard_words
-from duplex.mind.chat_url import ChatURL
-from duplex.mind.llama import Llama
-from duplex.mind.load import MINDS
 from duplex.mind.thinker import NO_TOOLS, Call, Message, Source, Tools
 from duplex.training.evaluation.facts import is_right
-from duplex.training.evaluation.intervals import interval
 from duplex.training.text.templates import TEXTS
 
 SETS = ("everyday", "followups", "personas", "calls")
@@ -141,56 +131,3 @@ def measure(source: Source, name: str, rows: list[dict]) -> list[dict]:
         calls_told = [[call.name, call.arguments] for call in calls]
         found.append(row | {"set": name, "said": said, "calls": calls_told, "right": right})
     return found
-
-
-def summary(rows: list[dict]) -> dict:
-    """Share of right answers of one mind and set, its 95 % interval, and what was wrong."""
-    scores = [(float(row["right"]), 1.0) for row in rows]
-    low, high = interval(scores)
-    result = {"right": sum(row["right"] for row in rows), "of": len(rows), "interval": [low, high]}
-    due = [row for row in rows if row.get("tool")]
-    if rows and "tool" in rows[0]:
-        undue = [row for row in rows if row["tool"] is None]
-        result |= {
-            "due_right": sum(row["right"] for row in due),
-            "due": len(due),
-            "undue_calls": sum(bool(row["calls"]) for row in undue),
-            "undue": len(undue),
-        }
-    return result
-
-
-def find_source(name: str) -> Source:
-    """A mind by its name: small, medium, large, a GGUF file or a URL."""
-    if name.startswith(("http://", "https://")):
-        return ChatURL(name)
-    if name == "small":
-        return Llama(lambda: next(weights.smollm2().glob("*.gguf")))
-    known = {mind.name: mind.weights for mind in MINDS}
-    if name in known:
-        return Llama(lambda: next(weights.folder(known[name]).glob("*.gguf")))
-    return Llama(lambda: Path(name))
-
-
-def evaluate_minds(
-    args: argparse.Namespace, find: Callable[[str], Source] = find_source
-) -> dict[str, dict]:
-    """Every mind on every set, printed as a table; {mind: {set: summary}}."""
-    args.out.mkdir(parents=True, exist_ok=True)
-    results: dict[str, dict] = {}
-    with open(args.out / "minds.jsonl", "w", encoding="utf-8") as file:
-        for mind in args.mind:
-            source = find(mind)
-            results[mind] = {}
-            for name in args.sets:
-                if name == "calls" and mind == "small":
-                    continue
-                rows = measure(source, name, read_set(name)[: args.count])
-                results[mind][name] = summary(rows)
-                print(mind, name, results[mind][name], flush=True)
-                for row in rows:
-                    if not row["right"]:
-                        print("  WRONG", row["id"] if "id" in row else row["text"], row["said"])
-                    file.write(json.dumps({"mind": mind, **row}, ensure_ascii=False) + "\n")
-                    file.flush()
-    return results
