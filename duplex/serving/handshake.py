@@ -44,6 +44,9 @@ class Gate:
 
     def answer(self, connection: BodyConnection, request: Request) -> Response | None:
         """The answer; None lets the websocket open, in `connection.dialect`."""
+        if connection.fault:
+            sentence = f"a body has a Content-Length, {connection.max_body_bytes} bytes at most"
+            return _text(connection.fault, sentence)
         full_path, _, query = request.path.partition("?")
         path, path_key = dialect.split_key(full_path)
         spoken = dialect.find(path, query, self.engine)

@@ -5,6 +5,8 @@ speaks HTTP/1.0 is taken for a later one, and the library is given the rest, so 
 answers every request.
 """
 
+import http
+
 from websockets.asyncio.server import ServerConnection
 
 
@@ -15,6 +17,8 @@ class BodyConnection(ServerConnection):
     max_head_bytes = 1 << 15
     max_body_bytes = 1 << 17
     body = b""
+    # Why its body is not read.
+    fault: http.HTTPStatus | None = None
     # The dialect that is spoken, and the path that it was found at, without a key.
     dialect = None
     path = ""
@@ -29,14 +33,18 @@ class BodyConnection(ServerConnection):
         head, end, rest = self._received.partition(b"\r\n\r\n")
         if not end and len(self._received) <= self.max_head_bytes:
             return
-        length = _body_bytes(head)
-        if end and 0 < length <= self.max_body_bytes:
-            if len(rest) < length:
-                return
-            self.body = rest[:length]
-            rest = rest[length:]
-            lines = head.split(b"\r\n")
-            head = b"\r\n".join(line for line in lines if not _is_length(line))
+        lines = head.split(b"\r\n")
+        length = _body_bytes(lines)
+        if end and length > self.max_body_bytes:
+            self.fault = http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        elif end and any(line.lower().startswith(b"transfer-encoding:") for line in lines):
+            self.fault = http.HTTPStatus.LENGTH_REQUIRED
+        elif end and len(rest) < length:
+            return
+        if end and (length or self.fault):
+            self.body = b"" if self.fault else rest[:length]
+            rest = b"" if self.fault else rest[length:]
+            head = b"\r\n".join(line for line in lines if not _tells_of_body(line))
         self._received = None
         line, more, fields = head.partition(b"\r\n")
         if line.endswith(b" HTTP/1.0"):
@@ -44,12 +52,13 @@ class BodyConnection(ServerConnection):
         super().data_received(line + more + fields + end + rest)
 
 
-def _is_length(line: bytes) -> bool:
-    return line.lower().startswith(b"content-length:")
+def _tells_of_body(line: bytes) -> bool:
+    return line.lower().startswith((b"content-length:", b"transfer-encoding:"))
 
 
-def _body_bytes(head: bytes) -> int:
+def _body_bytes(lines: list[bytes]) -> int:
     """What Content-Length says; 0 where there is none, or none that is a number."""
-    found = [line.partition(b":")[2].strip() for line in head.split(b"\r\n") if _is_length(line)]
+    lengths = [line for line in lines if line.lower().startswith(b"content-length:")]
+    found = [line.partition(b":")[2].strip() for line in lengths]
     is_number = len(found) == 1 and found[0].isdigit() and len(found[0]) < 10
     return int(found[0]) if is_number else 0

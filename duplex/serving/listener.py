@@ -1,11 +1,12 @@
 """The address that a server is reached at: bound before the model is loaded, told afterwards."""
 
+import contextlib
 import os
 import socket
 
 from duplex.errors import ServerError
 from duplex.serving import native
-from duplex.serving.auth import is_address, is_loopback
+from duplex.serving.auth import is_address
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
@@ -44,10 +45,15 @@ def bind(host: str, port: int) -> list[socket.socket]:
 
 
 def _addresses(host: str, port: int) -> list[tuple]:
-    """What a host resolves to: one address, unless it is a name of this machine alone."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    is_local_name = is_loopback(host) and not is_address(host)
-    return list(dict.fromkeys(found)) if is_local_name else found[:1]
+    """What a host resolves to: one address, but both of localhost, whatever the system knows."""
+    found = socket.getaddrinfo(
+        "127.0.0.1" if host.lower() == "localhost" else host, port, type=socket.SOCK_STREAM
+    )[:1]
+    if host.lower() == "localhost":
+        # A system may know nothing of IPv6.
+        with contextlib.suppress(OSError):
+            found += socket.getaddrinfo("::1", port, type=socket.SOCK_STREAM)[:1]
+    return found
 
 
 def _bind(kind: tuple, address: tuple) -> socket.socket:

@@ -118,6 +118,18 @@ def test_methods_and_slashes(request_line, status, word):
     drive_server(test, TinyAgent(1))
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({"Content-Length": "300000"}, 413), ({"Transfer-Encoding": "chunked"}, 411)],
+)
+def test_body_that_is_not_read_is_answered_too(headers, status):
+    async def test(url, engine):
+        found, text = await ask(url, "POST /v1/realtime/client_secrets HTTP/1.1", headers)
+        assert found == status and "Content-Length" in text
+
+    drive_server(test, TinyAgent(1))
+
+
 def test_readiness_tells_why_there_is_no_place():
     async def test(url, engine):
         assert await ask(url, "GET /readyz HTTP/1.1") == (200, "ready\n")

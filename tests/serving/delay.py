@@ -1,0 +1,210 @@
+"""How much later an answer comes in another dialect than in the native one.
+
+    python -m tests.serving.delay 200
+
+A scripted agent has a place for one client of each dialect. All say the same sound at once and
+answer together, so that each answer is compared with the native one of the same tick.
+"""
+
+import asyncio
+import base64
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from websockets.asyncio.client import ClientConnection, connect
+
+from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
+from duplex.bench.dialects import MoshiClient, RealtimeClient
+from duplex.serving import audio_forms, g711, native, twilio
+from duplex.serving.commands import Start
+from duplex.serving.engine import Engine
+from duplex.serving.gpt_live import live
+from duplex.serving.limits import ServerLimits
+from duplex.serving.listener import bind
+from duplex.serving.server import Serving, address
+from tests.helpers import tone
+from tests.tiny_agent import TinyAgent
+
+# Samples of a client's message: 20 ms.
+FRAME = SAMPLE_RATE // 50
+# Ticks of a tone that a client says, and of silence around it, until the answer is over.
+LOUD_TICKS = 3
+QUIET_TICKS = 12
+# A peak above which a message has the answer in it.
+LOUD = 0.03
+
+
+@dataclass
+class Side:
+    """One client: its first messages, samples to a message, a message to samples."""
+
+    name: str
+    path: str
+    first: list
+    encode: Callable[[np.ndarray], bytes | str]
+    decode: Callable[[bytes | str], np.ndarray]
+    # Milliseconds of the clock when each answer began.
+    heard_ms: list[float] = field(default_factory=list)
+
+
+def native_side(name: str, start: Start) -> Side:
+    """The native dialect in one of its forms of audio."""
+    form = audio_forms.make(start.audio, start.rate)
+
+    def decode(message):
+        is_event = isinstance(message, str)
+        return np.zeros(0) if is_event else form.decode(message)
+
+    first = [native.encode_start(start)]
+    # Ours are the same both ways.
+    return Side(name, native.PATH, first, lambda samples: form.encode(samples)[0], decode)
+
+
+def bench_side(name: str, client: RealtimeClient | MoshiClient, first: list) -> Side:
+    """A dialect that the bench speaks."""
+
+    def decode(message):
+        found = [item for item in client.received(message) if not isinstance(item, dict)]
+        return np.concatenate([np.zeros(0), *found])
+
+    return Side(name, client.path, first, client.audio, decode)
+
+
+def json_side(name: str, path: str, first: list[dict], law: str | None, audio: str) -> Side:
+    """A dialect of JSON objects. audio: the name of the events that carry the agent's voice."""
+    encoder = g711.Encoder(law) if law else None
+
+    def encode(samples):
+        data = encoder.encode(samples) if law else native.encode_audio(samples)
+        text = base64.b64encode(data).decode()
+        if path == twilio.PATH:
+            return json.dumps({"event": "media", "streamSid": "MZ", "media": {"payload": text}})
+        is_live = path == live.PATH
+        kind = "session.input_audio.append" if is_live else "input_audio_buffer.append"
+        return json.dumps({"type": kind, "audio": text})
+
+    def decode(message):
+        fields = json.loads(message)
+        if fields.get("type", fields.get("event")) != audio:
+            return np.zeros(0)
+        data = base64.b64decode(fields.get("delta") or fields["media"]["payload"])
+        return g711.expand(data, law) if law else native.decode_audio(data)
+
+    return Side(name, path, [json.dumps(message) for message in first], encode, decode)
+
+
+def sides() -> list[Side]:
+    """All clients; the native one first."""
+    mu_law = {"format": {"type": "audio/pcmu"}}
+    telephone = {"type": "realtime", "audio": {"input": mu_law, "output": mu_law}}
+    update = {"type": "session.update", "session": telephone}
+    begin = {"type": "session.start", "session": {"model": "m", "instructions": "hi"}}
+    call = {"event": "start", "streamSid": "MZ", "start": {}}
+    realtime = RealtimeClient()
+    return [
+        native_side("native", Start()),
+        native_side("native, 8 kHz", Start(rate=8_000)),
+        native_side("native, 16 kHz", Start(rate=16_000)),
+        bench_side("realtime", realtime, realtime.first()),
+        json_side(
+            "realtime, mu-law", realtime.path, [update], "audio/pcmu", "response.output_audio.delta"
+        ),
+        json_side("GPT-Live", live.PATH, [begin], None, live.AUDIO),
+        json_side("Twilio", twilio.PATH, [call], "audio/pcmu", "media"),
+        bench_side("Moshi", MoshiClient(), []),
+    ]
+
+
+def sound_of(answers: int) -> np.ndarray:
+    """What clients say: where in a tick people end is as chance has it."""
+    chance = np.random.default_rng(0)
+    pieces = []
+    for _ in range(answers):
+        before = int(chance.integers(TICK_SAMPLES))
+        after = QUIET_TICKS * TICK_SAMPLES - before
+        pieces += [np.zeros(before), tone(LOUD_TICKS), np.zeros(after)]
+    return np.concatenate(pieces).astype(np.float32)
+
+
+async def say(connections: list[ClientConnection], clients: list[Side], answers: int) -> None:
+    """All say the sound together, in real time, over and over."""
+    began = time.monotonic()
+    sound = sound_of(answers)
+    for place in range(0, len(sound), FRAME):
+        frame = sound[place : place + FRAME]
+        due = began + place / SAMPLE_RATE
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        for connection, client in zip(connections, clients, strict=True):
+            if client.path == MoshiClient.path:
+                # Its pages have whole ticks.
+                if (place // FRAME) % 4 == 3:
+                    await connection.send(client.encode(sound[place - 3 * FRAME : place + FRAME]))
+            else:
+                await connection.send(client.encode(frame))
+
+
+async def listen(connection: ClientConnection, client: Side, pause_ms: float = 400.0) -> None:
+    """Note when each answer begins: the first loud message after a pause."""
+    loud_ms = 0.0
+    async for message in connection:
+        now_ms = time.monotonic() * 1000
+        samples = client.decode(message)
+        if len(samples) and np.abs(samples).max() > LOUD:
+            if now_ms - loud_ms > pause_ms:
+                client.heard_ms.append(now_ms)
+            loud_ms = now_ms
+
+
+async def measure(url: str, clients: list[Side], answers: int) -> None:
+    """Hold all conversations at once."""
+    base = url.removesuffix(native.PATH)
+    connections = [await connect(base + client.path, max_size=None) for client in clients]
+    for connection, client in zip(connections, clients, strict=True):
+        for message in client.first:
+            await connection.send(message)
+    await asyncio.sleep(1)
+    pairs = zip(connections, clients, strict=True)
+    listening = [asyncio.create_task(listen(*pair)) for pair in pairs]
+    await say(connections, clients, answers)
+    await asyncio.sleep(1)
+    for connection in connections:
+        await connection.close()
+    await asyncio.wait(listening)
+
+
+def report(clients: list[Side]) -> None:
+    """Print a row for each dialect: milliseconds after the native answer of the same tick."""
+    reference = np.array(clients[0].heard_ms)
+    print("| dialect | answers | median ms | p95 ms |\n|---|---|---|---|")
+    for client in clients[1:]:
+        heard = np.array(client.heard_ms)
+        nearest = np.abs(heard[:, None] - reference[None, :]).argmin(axis=1)
+        late = heard - reference[nearest]
+        median, p95 = np.percentile(late, [50, 95])
+        print(f"| {client.name} | {len(late)} | {median:.1f} | {p95:.1f} |")
+
+
+async def serve_and_measure(clients: list[Side], answers: int) -> None:
+    """The same with a server in this process."""
+    engine = Engine(TinyAgent(len(clients)), len(clients))
+    await asyncio.to_thread(engine.start)
+    listeners = bind("127.0.0.1", 0)
+    async with Serving(engine, listeners, limits=ServerLimits(grace_s=0)) as server:
+        await measure(address(server), clients, answers)
+    await asyncio.to_thread(engine.stop)
+
+
+def main() -> None:
+    """Measure and print."""
+    answers = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    clients = sides()
+    asyncio.run(serve_and_measure(clients, answers))
+    report(clients)
+
+
+if __name__ == "__main__":
+    main()
