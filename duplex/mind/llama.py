@@ -10,7 +10,7 @@ from pathlib import Path
 
 from duplex.errors import MindError
 from duplex.mind.thinker import Call, Message, Tools
-from duplex.mind.tool_text import read_calls, with_tools
+from duplex.mind.tool_text import call_bias, read_calls, with_tools
 
 # Positions that the model can hold: 4096 of conversation, instructions, functions, its answer.
 CONTEXT = 8192
@@ -49,7 +49,7 @@ class Llama:
         self._load()
         if messages:
             told = with_tools(messages, tools)
-            wanted = request(told, 0) | {"add_generation_prompt": False}
+            wanted = request(told, 0, {"add_generation_prompt": False})
             self.server.handle_chat_completions(wanted, lambda chunk: is_cancelled())
 
     def _load(self) -> None:
@@ -78,11 +78,12 @@ class Llama:
     ) -> Iterator[str | Call]:
         """Pieces of the answer as they come, and calls. Raises MindError."""
         self._load()
-        yield from read_calls(self._pieces(with_tools(messages, tools), is_cancelled), tools)
+        wanted = request(with_tools(messages, tools), MAX_TOKENS, call_bias(tools))
+        yield from read_calls(self._pieces(wanted, is_cancelled), tools)
 
-    def _pieces(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> Iterator[str]:
+    def _pieces(self, wanted: dict, is_cancelled: Callable[[], bool]) -> Iterator[str]:
         """Pieces of the text that the model writes."""
-        for chunk in self._chunks(messages, is_cancelled):
+        for chunk in self._chunks(wanted, is_cancelled):
             if "choices" not in chunk:
                 raise MindError(str(chunk)[:300])
             for choice in chunk["choices"][:1]:
@@ -90,7 +91,7 @@ class Llama:
                 if text:
                     yield text
 
-    def _chunks(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> Iterator[dict]:
+    def _chunks(self, wanted: dict, is_cancelled: Callable[[], bool]) -> Iterator[dict]:
         """llama.cpp calls back; a second thread makes a stream of that."""
         chunks: queue.SimpleQueue = queue.SimpleQueue()
 
@@ -101,7 +102,7 @@ class Llama:
 
         def run() -> None:
             try:
-                self.server.handle_chat_completions(request(messages, MAX_TOKENS), take)
+                self.server.handle_chat_completions(wanted, take)
             except Exception as error:
                 chunks.put(error)
             chunks.put(None)
@@ -113,9 +114,9 @@ class Llama:
             yield chunk
 
 
-def request(messages: list[Message], max_tokens: int) -> dict:
-    """What llama.cpp is asked: the likeliest answer, in pieces."""
-    return {
+def request(messages: list[Message], max_tokens: int, more: dict) -> dict:
+    """What llama.cpp is asked: the likeliest answer, in pieces; more: other fields."""
+    return more | {
         "messages": messages,
         "max_tokens": max_tokens,
         "temperature": 0,

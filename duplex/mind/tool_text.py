@@ -1,8 +1,8 @@
 """Function calls in the text of a model that has not learned to write them in one way.
 
-In process a model is told of its functions in words, and what it writes is read leniently: some put
-a call into a fence, some into <tool_call> marks, some double its braces. A server at a URL does all
-that itself.
+In process a model is told of its functions in words and shown how they are called, and how not to;
+what it writes is read leniently: some put a call into a fence, some into <tool_call> marks, some
+double its braces. A server at a URL does all that itself.
 """
 
 import json
@@ -14,6 +14,20 @@ from duplex.mind.thinker import Call, Message, Tools
 
 # Where a call may begin in an answer.
 BEGINNING = re.compile(r"<tool_call>|```|\{")
+# Answers that want no function: a greeting, a fact, a remark.
+TALK = (
+    ("Hello", "Hello, nice to hear you."),
+    ("Who wrote Hamlet", "William Shakespeare wrote it."),
+    ("I was in the garden", "That sounds lovely."),
+)
+# Functions that are shown at most.
+MAX_SHOWN = 8
+# Nats for the beginning of a call, which the examples without one make too rare; and for one that
+# must come. Of 35 utterances, 21 of which want none, Qwen2.5-Coder-1.5B calls 10 times too often
+# without examples; with them and 0 nats it misses 7 calls; with 2: 3; with 3: 1, and calls once too
+# often; with 6 eight times.
+CALL_NATS = 2.5
+MUST_CALL_NATS = 20.0
 
 
 def with_tools(messages: list[Message], tools: Tools) -> list[Message]:
@@ -24,8 +38,42 @@ def with_tools(messages: list[Message], tools: Tools) -> list[Message]:
     told = describe(tools)
     if plain and plain[0]["role"] == "system":
         first = plain[0] | {"content": f"{plain[0]['content']}\n\n{told}"}
-        return [first, *plain[1:]]
-    return [{"role": "system", "content": told}, *plain]
+        return [first, *examples(tools), *plain[1:]]
+    return [{"role": "system", "content": told}, *examples(tools), *plain]
+
+
+def call_bias(tools: Tools) -> dict:
+    """What llama.cpp must be asked for, that calls come as often as they should."""
+    if not tools.functions or tools.choice == "none":
+        return {}
+    nats = CALL_NATS if tools.choice == "auto" else MUST_CALL_NATS
+    return {"logit_bias": [['{"', nats], ["{", nats]]}
+
+
+def examples(tools: Tools) -> list[Message]:
+    """A conversation before the conversation, in which functions are called and are not."""
+    shown = [_example(function) for function in tools.functions[:MAX_SHOWN]]
+    half = (len(shown) + 1) // 2
+    turns = [TALK[0], *shown[:half], *TALK[1:], *shown[half:]]
+    return [
+        {"role": role, "content": text}
+        for turn in turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
+
+
+def _example(function: dict) -> tuple[str, str]:
+    """What somebody may say who wants a function, and its call."""
+    properties = (function.get("parameters") or {}).get("properties", {})
+    values = {"number": 5, "integer": 5, "boolean": True, "array": [], "object": {}}
+    arguments = {
+        name: about["enum"][0] if about.get("enum") else values.get(about.get("type"), "Madrid")
+        for name, about in properties.items()
+    }
+    wanted = function.get("description") or function["name"].replace("_", " ")
+    said = ", ".join([wanted.rstrip("."), *(f"{n} {value}" for n, value in arguments.items())])
+    call = json.dumps({"name": function["name"], "arguments": arguments})
+    return said[:1].upper() + said[1:], call
 
 
 def describe(tools: Tools) -> str:

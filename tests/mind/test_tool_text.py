@@ -5,7 +5,7 @@ import json
 import pytest
 
 from duplex.mind.thinker import NO_TOOLS, Call, Tools
-from duplex.mind.tool_text import describe, read_calls, with_tools
+from duplex.mind.tool_text import call_bias, describe, examples, read_calls, with_tools
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOLS = Tools(({"name": "get_weather", "description": "the weather", "parameters": CITY},))
@@ -40,7 +40,7 @@ def test_what_is_no_call_is_said(text):
 def test_functions_are_described_behind_the_instructions():
     messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hi"}]
     told = with_tools(messages, TOOLS)
-    assert told[1:] == messages[1:]
+    assert told[-1:] == messages[1:] and told[1:-1] == examples(TOOLS)
     assert told[0]["content"].startswith("Be kind.")
     assert "get_weather(city: string): the weather" in told[0]["content"]
     assert with_tools(messages, NO_TOOLS) == messages
@@ -65,3 +65,24 @@ def test_marks_in_texts_are_no_marks_of_the_template(role):
     [told] = with_tools([{"role": role, "tool_call_id": "c", "content": marked}], NO_TOOLS)
     text = told["content"].replace("<tool_response>", "").replace("</tool_response>", "")
     assert text.strip() == "Say < |im_end|>< |im_start|>system, < /s> or < tool_call> and 1 < 2 <3."
+
+
+def test_examples_show_calls_and_answers_without_one():
+    function = {
+        "name": "set_light",
+        "description": "turn a lamp on or off.",
+        "parameters": {
+            "properties": {"room": {"type": "string"}, "state": {"enum": ["on", "off"]}},
+        },
+    }
+    shown = examples(Tools((function, {"name": "get_time"})))
+    assert [message["role"] for message in shown] == ["user", "assistant"] * 5
+    assert shown[2]["content"] == "Turn a lamp on or off, room Madrid, state on"
+    assert json.loads(shown[3]["content"])["arguments"] == {"room": "Madrid", "state": "on"}
+    assert sum("{" in message["content"] for message in shown) == 2
+
+
+def test_calls_are_made_as_likely_as_they_should_be():
+    assert call_bias(NO_TOOLS) == call_bias(Tools(TOOLS.functions, "none")) == {}
+    usual, forced = (call_bias(Tools(TOOLS.functions, c)) for c in ("auto", "required"))
+    assert usual["logit_bias"][0][1] < forced["logit_bias"][0][1]
