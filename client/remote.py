@@ -34,18 +34,28 @@ class RemoteSession:
 
     @classmethod
     async def open(
-        cls, url: str, start: Start | None = None, api_key: str | None = None
+        cls,
+        url: str,
+        start: Start | None = None,
+        api_key: str | None = None,
+        patience_s: float = 30.0,
     ) -> "RemoteSession":
         """Connect, start a session and wait until it is open. Raises ClientError.
 
-        url: the server, as `address.server_url` takes it.
+        url: the server, as `address.server_url` takes it. patience_s: seconds until it must be.
         """
         url = address.server_url(url)
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         connection = await _connect_first(url, headers)
         try:
             await connection.send(native.encode_start(start))
-            answer = native.decode_server(await connection.recv())
+            async with asyncio.timeout(patience_s):
+                answer = native.decode_server(await connection.recv())
+        except TimeoutError as error:
+            connection.transport.abort()
+            raise ClientError(
+                f"the server at {url} opens no session within {patience_s:g} s"
+            ) from error
         except (ConnectionClosed, ProtocolError) as error:
             raise ClientError(
                 f"the server at {url} closed the connection at once ({_reason(error)})"

@@ -16,6 +16,7 @@ from duplex.client.wav import (
     Script,
     converse,
 )
+from duplex.errors import ClientError
 from tests.helpers import drive_server, tone
 from tests.tiny_agent import TinyAgent
 
@@ -93,3 +94,16 @@ def test_a_proxy_that_is_restarted_does_not_end_the_session(code):
     comes_back = code != 1011
     assert [message["type"] for message in asked[1:]] == ["session.resume"] * comes_back
     assert event.get("text") == "here again" if comes_back else event["code"] == "lost"
+
+
+def test_a_server_that_says_nothing_is_left():
+    async def silent(connection):
+        await connection.wait_closed()
+
+    async def run():
+        async with serve(silent, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            await RemoteSession.open(f"127.0.0.1:{port}", patience_s=0.05)
+
+    with pytest.raises(ClientError, match="no session within 0.05 s"):
+        asyncio.run(run())
