@@ -53,7 +53,7 @@ class Dictation:
         """A session begins; are_usual: nobody asked for these instructions."""
         session.mind.has_topic = not are_usual
         conversation = session.mind.conversation
-        conversation.add("system", f"{instructions} {SPOKEN}")
+        conversation.add("system", f"{SPOKEN} {instructions}")
         self._read(session, messages(conversation, 0))
 
     def instruct(self, session: Session, instructions: str, is_for_turn: bool) -> None:
@@ -63,7 +63,7 @@ class Dictation:
         first = mind.conversation.utterances[0]
         if mind.own_instructions is None:
             mind.own_instructions = first.text
-        first.text = f"{instructions} {SPOKEN}"
+        first.text = f"{SPOKEN} {instructions}"
         if not is_for_turn:
             mind.own_instructions = None
 

@@ -4,10 +4,12 @@ import re
 
 from text_to_num import alpha2digit
 
-# Behind the instructions.
+# Before the instructions: what stands last is obeyed best. Of 20 questions to seven characters
+# Qwen2.5-Coder-1.5B answered 14 in character so, 11 with this behind them, 9 without its second
+# sentence. With a word about ellipses, which stand for interruptions, it says "I see a ...".
 SPOKEN = (
     "What you write is spoken aloud: plain short sentences, no lists, no markup, no emoji. "
-    "An answer that ends with an ellipsis was interrupted there."
+    "Keep to this in every answer, and say no where it is not so:"
 )
 # Before what has happened.
 EVENT = "This has happened just now; say something about it: "

@@ -281,8 +281,8 @@ def test_instructions_of_one_turn_are_for_one_turn():
     agent.answer(0)
     run(agent, 60)
     agent.write(0, "user", "And now?")
-    first = [thought.messages[0]["content"].split(".")[0] for thought in mind.thoughts]
-    assert first == ["Rhyme", "Be kind"]
+    last = [thought.messages[0]["content"].split(": ")[-1] for thought in mind.thoughts]
+    assert last == ["Rhyme.", "Be kind."]
 
 
 def test_its_turn_is_no_longer_than_a_client_wants():
@@ -296,7 +296,7 @@ def test_instructions_are_read_before_anything_is_asked():
     mind = Mind("Yes.")
     agent = minded_agent(mind)
     beginning = mind.readings[0].messages
-    assert beginning[0]["content"].startswith("Be kind.")
+    assert beginning[0]["content"].endswith("Be kind.")
     ask(agent)
     assert mind.thoughts[0].messages[:1] == beginning
 

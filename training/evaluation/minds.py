@@ -77,7 +77,7 @@ def answer(source: Source, messages: list[Message], tools: Tools = NO_TOOLS) -> 
 
 def ask(source: Source, instructions: str, turns: list[str]) -> str:
     """The answer to the last of some turns of the user."""
-    messages: list[Message] = [{"role": "system", "content": f"{instructions} {SPOKEN}"}]
+    messages: list[Message] = [{"role": "system", "content": f"{SPOKEN} {instructions}"}]
     for turn in turns:
         messages.append({"role": "user", "content": heard(turn)})
         said, _ = answer(source, messages)
@@ -118,7 +118,7 @@ def measure(source: Source, name: str, rows: list[dict]) -> list[dict]:
         calls: list[Call] = []
         if name == "calls":
             told = [
-                {"role": "system", "content": f"{INSTRUCTIONS} {SPOKEN}"},
+                {"role": "system", "content": f"{SPOKEN} {INSTRUCTIONS}"},
                 {"role": "user", "content": heard(row["text"])},
             ]
             said, calls = answer(source, told, Tools(FUNCTIONS))
