@@ -179,6 +179,12 @@ def test_an_unknown_objective_is_told(parts, tmp_path):
         tune.run(arguments(parts, tmp_path, tmp_path / "out", "--align", "cosine"))
 
 
+def test_a_missing_accelerator_is_told(parts, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    with pytest.raises(SystemExit, match="There is no cuda here: leave --compute out"):
+        tune.run(arguments(parts, tmp_path, tmp_path / "out", "--compute", "cuda"))
+
+
 def test_recordings_that_cannot_be_used_are_told(parts, tmp_path):
     (tmp_path / "data").mkdir()
     with pytest.raises(SystemExit, match=r"No recording can be used; .*report.html says why"):
