@@ -74,9 +74,11 @@ def run(args: argparse.Namespace, lm: LM, recognizer: SpeechRecognizer | None) -
 
 def ending(args: argparse.Namespace, progress: dict, is_done: bool) -> str:
     """What a run has come to, and how to go on."""
-    lines = [f"{kind}: loss {loss:.2f} before" for kind, (loss, _) in progress["before"].items()]
-    after = progress["after"]
-    told = [f"{line}, {after[line.split(':')[0]][0]:.2f} after" for line in lines]
+    after = progress["after"] if "validated" in progress else {}
+    told = [
+        f"{kind}: loss {loss:.2f} before" + (f", {after[kind][0]:.2f} after" if after else "")
+        for kind, (loss, _) in progress["before"].items()
+    ]
     told = told or ["Nothing is set aside, so nothing tells what was learned."]
     if is_done:
         told.append(f"next: python -m duplex.training.export --lm {args.out} --out AGENT")

@@ -11,9 +11,13 @@ from safetensors import SafetensorError
 
 from duplex.errors import WeightsError
 from duplex.training import align, duplex, export
+from duplex.training.common.distributed import join
 from duplex.training.common.endings import in_a_sentence, need_extra
 from duplex.training.common.interruption import finishing_steps
+from duplex.training.scenes import trainer
+from duplex.training.scenes.example import Tokenizer
 from duplex.training.scenes.setup import build_recognizer
+from duplex.training.scenes.source import SceneSource
 from duplex.weights import DEFAULT_AGENT
 from tests.training.helpers import part_options, strings, tiny_lm
 
@@ -74,6 +78,26 @@ def test_an_interrupted_run_has_saved_its_step(parts, prepared, tmp_path, monkey
     duplex.run(args, tiny_lm(), build_recognizer(args))
     assert json.loads((out / "progress.json").read_text())["step"] == 2
     assert "saved at step 2; the same command goes on" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_run_that_gains_nothing_ends(parts, prepared, tmp_path, monkeypatch):
+    """Every validation is worse than the one before; two of them are enough."""
+    losses = iter(range(1, 100))
+
+    def worse(lm, source) -> dict:
+        return {"hearing": [float(next(losses)), 0.0]}
+
+    monkeypatch.setattr(trainer, "validate", worse)
+    monkeypatch.setattr(trainer.Trainer, "is_validation_due", lambda self: True)
+    monkeypatch.setattr(trainer.SceneSource, "is_empty", False)
+    told = ["--recordings", prepared, *part_options(parts), "--positions", 400]
+    args = duplex.parse_arguments(strings(*told, "--out", tmp_path / "run", "--steps", 50))
+    recognizer = build_recognizer(args)
+    source = SceneSource(args, "train", Tokenizer(args.tokenizer, recognizer), recognizer)
+    run = trainer.Trainer(args, tiny_lm(), source, join())
+    assert trainer.train(run, source, patience=2)
+    assert run.progress["step"] == 2 and not (tmp_path / "run" / "best").exists()
 
 
 def write_pool(folder, tone_pool, set_aside: int) -> None:
