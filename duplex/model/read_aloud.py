@@ -134,7 +134,8 @@ MARKUP = rules(
 )
 ADDRESSES = rules(
     (r"\b(?:mailto|tel):", ""),
-    (r"(?<!\S)~?(?:/[\w.-]+){2,}/?", _path),
+    (r"(?<!\S)(?:~/[\w.-]+(?:/[\w.-]+)*|(?:/[\w.-]+){2,})/?", _path),
+    (r"(?<!\w)@(\w+(?:\.\w+)*)", lambda match: f"at {match.group(1).replace('.', ' dot ')}"),
     (r"([\w.+%-]*\w)@(\w[\w-]*(?:\.\w[\w-]*)+)", _mail),
     (r"\b(?:https?|ftp|wss?)://[^\s<>\"]+", _address),
     (r"\bwww\.[^\s<>\"]+", _address),
@@ -147,6 +148,8 @@ ADDRESSES = rules(
 )
 NAMES = rules(
     (r"(?<![^\W_])([A-G])#(?!\w)", r"\1 sharp"),
+    (r"(?<=\b[A-G])♯", " sharp"),
+    (r"(?<=\b[A-G])♭", " flat"),
     (r"(?<=\w)\(\)", ""),
     (r"(?<=[^\W_])_+(?=[^\W_])", " "),
     (HUMPS.pattern, lambda match: re.sub("(?=[A-Z])", " ", match.group())),

@@ -76,6 +76,13 @@ NUMBERS = rules(
     (r"[⅐-⅞]", _plain),
     (r"(?<=\d)\s?(mm|cm|km|m|ft|mi|in)([²³]|\^[23])(?!\d)", _area),
     (rf"(?<=[\w)])⁻?[{RAISED}]+", _power),
+    # Figures in groups: "1 000 000", "1_000".
+    (
+        r"(?<![\d.,])[1-9]\d{0,2}(?: \d{3})* 000(?!\d)",
+        lambda match: match.group().replace(" ", ","),
+    ),
+    (r"(?<=\d)_(?=\d{3})", ""),
+    (r"\b(\d{4}-\d\d-\d\d)T(\d\d:\d\d)[\d:.]*(?:Z|[+-]\d\d:?\d\d)?(?!\w)", r"\1 at \2"),
     # Telephones: with a country's number, with brackets, America's, with a leading zero; cards.
     (
         rf"{BEFORE}\+\d{{1,3}}[ .-]?(?:\(\d{{1,5}}\)[ .-]?)?"
@@ -85,7 +92,7 @@ NUMBERS = rules(
     (rf"{BEFORE}(?:1[ .-])?\(\d{{3}}\)[ .-]?\d{{3}}[ .-]?\d{{4}}{AFTER}", _digits),
     (rf"{BEFORE}(?:1[ .-])?\d{{3}}([ .-])\d{{3}}\1\d{{4}}{AFTER}", _digits),
     (rf"{BEFORE}\d{{3}}-\d{{4}}{AFTER}", _digits),
-    (rf"{BEFORE}\(?0\d{{1,4}}\)?[ -]\d{{3,8}}(?:[ -]\d{{2,5}}){{0,3}}{AFTER}", _digits),
+    (rf"{BEFORE}\(?0\d{{1,4}}\)?[ /-]\d{{3,8}}(?:[ -]\d{{2,5}}){{0,3}}{AFTER}", _digits),
     (rf"{BEFORE}\d{{4}}(?: \d{{4}}){{3}}{AFTER}", _digits),
     (rf"{BEFORE}(?:0\d{{8,}}|\d{{10,}}){AFTER}", _digits),
     (r"(?<=[Cc]all |[Dd]ial )(?:\d{3} \d{4}|911|999|112|000|411|311|101|988)\b", _digits),
@@ -99,6 +106,7 @@ NUMBERS = rules(
         r"(?<![\w:])(?:[\dA-Fa-f]{2}:){5}[\dA-Fa-f]{2}(?![\w:])",
         lambda match: ", ".join(" ".join(pair) for pair in match.group().upper().split(":")),
     ),
+    (rf"{BEFORE}00\d{{1,4}}{AFTER}", _digits),
     (r"\b1-(8\d\d|900)-([A-Z][A-Z0-9-]+)\b", _vanity),
     # Addresses of machines, standards, versions, dates with full stops.
     (r"\b802\.11([a-z]*)\b", lambda match: f"8 oh 2 dot 11 {' '.join(match.group(1).upper())}"),
@@ -128,13 +136,16 @@ NUMBERS = rules(
     (rf"({SIGN}\d[\d,.]*)\s?bn\b", r"\1 billion"),
     (rf"({SIGN}\d[\d,.]*)\s?mn\b", r"\1 million"),
     (rf"({SIGN}\d[\d,.]*)\s?tn\b", r"\1 trillion"),
-    (r"\b24/7\b", "24 7"),
+    (r"\b24[/-]7\b", "24 7"),
+    (r"\b50[/-]50\b", "50 50"),
     (r"\b0x(?=[\dA-Fa-f]+\b)", "0 x "),
-    (r"(?<![\w.:])(\d{1,3}):(\d)(?![\d:])", r"\1 to \2"),
+    (r"(?<![\w.:])(\d{1,3}):(\d|\d{3,})(?![\d:])", r"\1 to \2"),
     (r"(?<![\w./])(\d+) (?=[1-9]/[1-9]\d?(?!\d))", r"\1 and "),
     (r"(?<![\w.,])1h\b", "1 hour"),
     (r"(?<![\w.,])(\d+)h\b", r"\1 hours"),
     (r"(hours?) (\d+)m(?:in)?\b", r"\1 \2 minutes"),
+    (rf"(?<=\d)\s?[-–]\s?(?={SIGN}\d)|(?<=%)[-–](?=\d)", " to "),
+    (r"(?<![\w.,/-])(\d{1,4})[-–](\d{1,4})(?=[.!?]*(?:[\s\"”)]|$))", r"\1 to \2"),
     (r"(?<=\d)([ap]m)?\s?[-–]\s?(?=\d{1,2}(?::\d\d)?\s?[ap]m\b)", r"\1 to "),
     (r"(?<![\w.])(\d)'\s?(\d{1,2})(?:\"|'')", r"\1 foot \2"),
     (r"(?<=\d)\s?(?=[½¼¾])", " and "),

@@ -78,6 +78,12 @@ NUMBERS = [
     ("5 USD, 100 ¥, €1.5bn", "five US dollars, one hundred yen, €1.5 billion"),
     ("2h 30m, 24h", "two hours thirty minutes, twenty four hours"),
     ("16:9, 5pm-6pm", "sixteen to nine, five pm to six pm"),
+    ("He won 3-2. It was 1:200.", "He won three to two. It was one to two hundred."),
+    ("$20-$30 or 20%-30%", "twenty dollars to thirty dollars or twenty percent to thirty percent"),
+    ("1 000 000 or 10_000", "one million or ten thousand"),
+    ("030/1234567, 007", "zero three zero, one two three four five six seven, zero zero seven"),
+    ("2024-06-05T10:30:00Z", "2024-06-05 at 10:30"),
+    ("50/50", "fifty fifty"),
     ("iOS 17.4.1, 0xFF", "iOS seventeen point four point one, zero x FF"),
 ]
 ADDRESSES = [
@@ -101,6 +107,8 @@ NAMES = [
     ("__init__", "init"),
     ("C# is in F#.", "C sharp is in F sharp."),
     ("C++", "C plus plus"),
+    ("G♯ and B♭", "G sharp and B flat"),
+    ("@user.name", "at user dot name"),
     (".NET", "dot net"),
     ("#hashtag", "hashtag hashtag"),
     ("getWeatherData", "get Weather Data"),
@@ -130,7 +138,7 @@ SCRIPTS = [
 AS_BEFORE = [
     "It's 3:30 pm on 2024-01-15, a.m. in the U.S., e.g. 50%.",
     "well-known T-shirts, rock 'n' roll, 3rd of 5-10 minutes",
-    "In (1984) he paid $1,000,000 for 2020-2024.",
+    "In (1984) he paid $1,000,000 for 2020-2024 alone.",
 ]
 
 

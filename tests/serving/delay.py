@@ -3,7 +3,9 @@
     python -m tests.serving.delay 200
 
 A scripted agent has a place for one client of each dialect. All say the same sound at once and
-answer together, so that each answer is compared with the native one of the same tick.
+answer together, so that each answer is compared with the native one of the same tick. A second
+native client, the last to send, is the control: on a busy machine some of what is sent at once is
+heard in two ticks.
 """
 
 import asyncio
@@ -116,6 +118,7 @@ def sides() -> list[Side]:
         json_side("GPT-Live", live.PATH, [begin], None, live.AUDIO),
         json_side("Twilio", twilio.PATH, [call], "audio/pcmu", "media"),
         bench_side("Moshi", MoshiClient(), []),
+        native_side("native again", Start()),
     ]
 
 
