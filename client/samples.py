@@ -32,8 +32,11 @@ def to_samples(wave: Wave, rate: int = SAMPLE_RATE) -> np.ndarray:
 
 
 def _array(wave: Wave) -> np.ndarray:
-    # A tensor may lie on another device, or want its gradient.
-    found = np.asarray(wave.detach().cpu() if hasattr(wave, "detach") else wave)
+    if hasattr(wave, "detach"):
+        # A tensor may lie on another device and want its gradient; numpy has no bfloat16.
+        wave = wave.detach().cpu()
+        wave = wave.float() if wave.is_floating_point() else wave
+    found = np.asarray(wave)
     if found.dtype == np.int16:
         return found.astype(np.float32) / 32768
     if not np.issubdtype(found.dtype, np.floating) and found.size:

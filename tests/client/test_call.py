@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from duplex.audio import TICK_SAMPLES
 from duplex.client import connect
@@ -187,19 +188,6 @@ def test_whoever_reads_late_is_told_the_end():
     assert len(asyncio.run(run())) == 2
 
 
-class Tensor:
-    """As torch has them."""
-
-    def __init__(self, values):
-        self.values = values
-
-    def detach(self):
-        return self
-
-    def cpu(self):
-        return self.values
-
-
 @pytest.mark.parametrize(
     "wave, expected",
     [
@@ -208,7 +196,9 @@ class Tensor:
         (b"\x00\x40\x00\xc0", [0.5, -0.5]),
         (np.array([[0.5, 0.0], [1.0, 0.0], [0.0, 0.0]]), [0.25, 0.5, 0.0]),
         (np.array([[0.5, 1.0, 0.0]], np.float32), [0.5, 1.0, 0.0]),
-        (Tensor(np.array([0.5])), [0.5]),
+        (torch.tensor([0.5], requires_grad=True), [0.5]),
+        (torch.tensor([[0.5, 0.0]], dtype=torch.bfloat16), [0.5, 0.0]),
+        (torch.tensor([16384], dtype=torch.int16), [0.5]),
         ([np.nan, 0.5], [0.0, 0.5]),
         ([], []),
         (b"", []),
