@@ -9,7 +9,7 @@ import pytest
 from duplex.audio import TICK_SAMPLES
 from duplex.events import Event, TurnTaking
 from duplex.serving.commands import Audio, Configure, Hint, SetVoice, TakeTurns
-from duplex.serving.openai.config import SEMANTIC, SERVER
+from duplex.serving.openai.turn_detection import SEMANTIC, SERVER
 from tests.helpers import tone
 from tests.serving.openai_client import Client
 

@@ -10,6 +10,7 @@ from duplex.serving.commands import (
     Configure,
     Forget,
     Mark,
+    SetVoice,
     Stop,
     TakeTurns,
     Write,
@@ -113,6 +114,12 @@ def test_response_has_a_limit_of_its_own():
         ({"instructions": 3}, "response.instructions"),
         ({"output_modalities": ["smell"]}, "response.output_modalities"),
         ({"max_output_tokens": "many"}, "response.max_output_tokens"),
+        ({"prompt": {"id": "pmpt_1"}}, "response.prompt"),
+        ({"audio": {"output": {"voice": 3}}}, "response.audio.output.voice"),
+        (
+            {"audio": {"output": {"format": {"type": "audio/pcmu"}}}},
+            "response.audio.output.format",
+        ),
     ],
 )
 def test_response_that_cannot_be_is_refused_by_name(response, param):
@@ -120,6 +127,27 @@ def test_response_that_cannot_be_is_refused_by_name(response, param):
     code, named = client.refused("response.create", response=response)
     assert code in ("invalid_value", "unsupported") and named == param
     create(client)
+
+
+def test_response_has_a_voice_of_its_own():
+    client = Client()
+    commands, _ = create(client, audio={"output": {"voice": "cedar"}})
+    assert AfterInput(SetVoice("oak", 1.0)) in commands
+    client.answer("Hello")
+    client.tick(Event("agent_ended", 1))
+    assert AfterInput(SetVoice("heart", 1.0)) in client.dialect.take_due()
+    commands, _ = create(client, audio={"output": {"voice": "marin"}})
+    assert not any(isinstance(c, AfterInput) and isinstance(c.command, SetVoice) for c in commands)
+
+
+def test_picture_is_known_not_to_be_seen():
+    client = Client()
+    picture = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
+    item = {**MESSAGE, "content": [picture, *MESSAGE["content"]]}
+    commands, [added, _] = client.send("conversation.item.create", item=item)
+    seen, asked = (command.command for command in commands)
+    assert seen.role == "system" and "cannot see" in seen.text and asked.text == "hi"
+    assert [part["type"] for part in added["item"]["content"]] == ["input_image", "input_text"]
 
 
 def test_usage_is_whole_and_true():
@@ -209,7 +237,7 @@ def test_calls_of_tools_are_kept_and_their_results_known():
         {"type": "function_call_output"},
         {**MESSAGE, "content": [{}]},
         {**MESSAGE, "content": [3]},
-        {**MESSAGE, "content": [{"type": "input_image", "image_url": "data:"}]},
+        {**MESSAGE, "content": [{"type": "input_video"}]},
         {**MESSAGE, "role": "narrator"},
         {**MESSAGE, "content": [{"type": "input_text", "text": "x" * 20_000}]},
     ],

@@ -8,32 +8,16 @@ import re
 from dataclasses import dataclass, replace
 
 from duplex import voices
-from duplex.audio import SAMPLE_RATE, TICK_MS
+from duplex.audio import SAMPLE_RATE
 from duplex.events import TurnTaking
 from duplex.serving.commands import SetTools
 from duplex.serving.openai import audio as openai_audio
+from duplex.serving.openai import turn_detection
 from duplex.serving.openai.events import Refused, is_whole, object_at
 from duplex.serving.tools import CHOICES, read_choice, read_tools
 
 # Characters of instructions, and of one item.
 MAX_TEXT = 16_000
-# Milliseconds of silence that a client may want before a turn ends.
-MAX_SILENCE_MS = 10_000
-# Milliseconds of silence below which the agent does not go.
-MIN_SILENCE_MS = 3 * TICK_MS
-EAGERNESS = ("low", "medium", "high", "auto")
-SEMANTIC = {
-    "type": "semantic_vad",
-    "eagerness": "auto",
-    "create_response": True,
-    "interrupt_response": True,
-}
-SERVER = {
-    "type": "server_vad",
-    "silence_duration_ms": 500,
-    "create_response": True,
-    "interrupt_response": True,
-}
 
 
 @dataclass(frozen=True)
@@ -69,7 +53,7 @@ class Config:
 def initial(is_transcription: bool) -> Config:
     """The configuration of a session that has just been opened."""
     kind = "transcription" if is_transcription else "realtime"
-    return Config(kind=kind, turn_detection=SEMANTIC)
+    return Config(kind=kind, turn_detection=turn_detection.SEMANTIC)
 
 
 def turn_taking(config: Config) -> TurnTaking:
@@ -112,7 +96,7 @@ def updated(config: Config, session: dict) -> Config:
         speed=_speed(object_at(session, "audio.output"), config.speed),
         input_format=_format(hearing, config.input_format, "input"),
         output_format=_format(object_at(session, "audio.output"), config.output_format, "output"),
-        turn_detection=_turn_detection(hearing, config.turn_detection),
+        turn_detection=turn_detection.read(hearing, config.turn_detection),
         max_output_tokens=max_tokens(session, config.max_output_tokens, "session"),
         tools=tools(session, config.tools, "session"),
         tool_choice=tool_choice(session, config, "session"),
@@ -188,7 +172,7 @@ def max_tokens(fields: dict, usual: int | None, where: str) -> int | None:
     return int(wanted)
 
 
-def voice(output: dict, usual: str) -> str:
+def voice(output: dict, usual: str, param: str = "session.audio.output.voice") -> str:
     """One of ours for a name of the API, or for an object with an id. Raises Refused."""
     name = output.get("voice")
     if isinstance(name, dict):
@@ -196,7 +180,7 @@ def voice(output: dict, usual: str) -> str:
     if name is None:
         return usual
     if not isinstance(name, str) or not name:
-        raise Refused("invalid_value", "voice is a name", "session.audio.output.voice")
+        raise Refused("invalid_value", "voice is a name", param)
     if name in voices.VOICES:
         return name
     # The others that clients of the API know are women's.
@@ -226,40 +210,6 @@ def _format(side: dict, usual: str, name: str) -> str:
             f"session.audio.{name}.format",
         )
     return kind
-
-
-def _turn_detection(hearing: dict, usual: dict | None) -> dict | None:
-    if "turn_detection" not in hearing:
-        return usual
-    where = "session.audio.input.turn_detection"
-    wanted = hearing["turn_detection"]
-    if wanted is None or wanted is False:
-        return None
-    if not isinstance(wanted, dict):
-        raise Refused("invalid_value", "turn_detection is an object or null", where)
-    kind = wanted.get("type", "server_vad")
-    if kind not in ("server_vad", "semantic_vad"):
-        text = "turn_detection.type is server_vad or semantic_vad"
-        raise Refused("invalid_value", text, f"{where}.type")
-    found = dict(SERVER if kind == "server_vad" else SEMANTIC)
-    for name in ("create_response", "interrupt_response"):
-        value = wanted.get(name)
-        if value is not None and not isinstance(value, bool):
-            raise Refused("invalid_value", f"{name} is true or false", f"{where}.{name}")
-        found[name] = found[name] if value is None else value
-    if kind == "semantic_vad":
-        found["eagerness"] = wanted.get("eagerness") or "auto"
-        if found["eagerness"] not in EAGERNESS:
-            text = f"eagerness is one of {', '.join(EAGERNESS)}"
-            raise Refused("invalid_value", text, f"{where}.eagerness")
-        return found
-    silence = wanted.get("silence_duration_ms")
-    if silence is not None:
-        if not is_whole(silence, 0, MAX_SILENCE_MS):
-            text = f"silence_duration_ms is a whole number from 0 to {MAX_SILENCE_MS}"
-            raise Refused("invalid_value", text, f"{where}.silence_duration_ms")
-        found["silence_duration_ms"] = max(MIN_SILENCE_MS, int(silence))
-    return found
 
 
 def _modern(session: dict) -> dict:

@@ -6,6 +6,8 @@ from duplex.serving.openai.config import MAX_TEXT
 from duplex.serving.openai.events import Refused, event, is_text, new_id
 
 TEXTS = ("input_text", "text", "output_text")
+# What the agent knows of a picture.
+UNSEEN = "The user shows a picture. You cannot see pictures."
 
 
 class Conversation:
@@ -130,12 +132,17 @@ def _part(role: str, part, param: str, audio_kind: str, item_id: str) -> Write |
     kind = part.get("type")
     if kind == "input_audio" and role == "user" and part.get("audio") is not None:
         return Audio(openai_audio.decode_whole(part["audio"], audio_kind, f"{param}.audio"))
+    if kind == "input_image" and role == "user":
+        # Whoever asks about it hears that it was not seen.
+        return Write("system", UNSEEN, is_answered=False, name=item_id)
     if kind in TEXTS:
         text = part.get("text")
     elif kind in ("input_audio", "output_audio", "audio"):
         text = part.get("transcript") or ""
     else:
-        raise Refused("unsupported", "this agent takes text and audio", f"{param}.type")
+        raise Refused(
+            "unsupported", "this agent takes text, audio and notice of images", f"{param}.type"
+        )
     if not is_text(text, 0, MAX_TEXT):
         raise Refused("invalid_value", f"text has at most {MAX_TEXT} characters", f"{param}.text")
     return Write(role, text, is_answered=False, name=item_id) if text.strip() else None

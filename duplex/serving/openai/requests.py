@@ -22,6 +22,8 @@ class Request:
     input: tuple[Write, ...] = ()
     # Functions for this response alone; None: those of the session.
     tools: SetTools | None = None
+    # A voice of ours for this response alone; None: that of the session.
+    voice: str | None = None
 
 
 def read_request(fields: dict, config: Config) -> Request:
@@ -33,6 +35,8 @@ def read_request(fields: dict, config: Config) -> Request:
     if wanted.get("input") is not None and conversation != "none":
         text = "a response in the conversation answers the conversation; add items to it instead"
         raise Refused("unsupported", text, "response.input")
+    if wanted.get("prompt") is not None:
+        raise Refused("unsupported", "there are no stored prompts here", "response.prompt")
     instructions = wanted.get("instructions")
     if instructions is not None and not is_text(instructions, 0, MAX_TEXT):
         text = f"instructions is a text of at most {MAX_TEXT} characters"
@@ -49,7 +53,20 @@ def read_request(fields: dict, config: Config) -> Request:
         conversation == "none",
         _input(wanted.get("input"), config),
         _tools(wanted, config),
+        _voice(wanted, config),
     )
+
+
+def _voice(wanted: dict, config: Config) -> str | None:
+    """The voice of a response, if it is another one. Raises Refused."""
+    output = object_at(wanted, "audio.output")
+    form = object_at(output, "format").get("type", config.output_format)
+    if form != config.output_format:
+        text = f"all of a session's sound has one format; this one has {config.output_format}"
+        raise Refused("unsupported", text, "response.audio.output.format")
+    names = {"voice": output.get("voice", wanted.get("voice"))}
+    voice = openai_config.voice(names, config.voice, "response.audio.output.voice")
+    return None if voice == config.voice else voice
 
 
 def _tools(wanted: dict, config: Config) -> SetTools | None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from duplex.events import TurnTaking
-from duplex.serving.commands import AfterInput, Answer, Configure, TakeTurns
+from duplex.serving.commands import AfterInput, Answer, Configure, SetVoice, TakeTurns
 from duplex.serving.openai import config as openai_config
 from duplex.serving.openai.audio import Decoder, Encoder
 from duplex.serving.openai.config import Config
@@ -108,6 +108,9 @@ def begin_response(state: State, request: Request) -> tuple[list, list]:
     if request.tools is not None and state.takes_tools:
         later.append(request.tools)
         state.after_response.append(openai_config.set_tools(state.config))
+    if request.voice:
+        later.append(SetVoice(request.voice, state.config.speed))
+        state.after_response.append(SetVoice(state.config.voice, state.config.speed))
     later += [*take(state, wanted), Answer(hears_out=True)]
     return [*commands, *map(AfterInput, later)], messages
 
