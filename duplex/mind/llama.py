@@ -78,7 +78,7 @@ class Llama:
     ) -> Iterator[str | Call]:
         """Pieces of the answer as they come, and calls. Raises MindError."""
         self._load()
-        wanted = request(with_tools(messages, tools), MAX_TOKENS, call_bias(tools))
+        wanted = request(with_tools(messages, tools), MAX_TOKENS, call_bias(messages, tools))
         yield from read_calls(self._pieces(wanted, is_cancelled), tools)
 
     def _pieces(self, wanted: dict, is_cancelled: Callable[[], bool]) -> Iterator[str]:

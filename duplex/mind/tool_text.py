@@ -28,6 +28,8 @@ MAX_SHOWN = 8
 # often; with 6 eight times.
 CALL_NATS = 2.5
 MUST_CALL_NATS = 20.0
+# For one right after a result: Qwen2.5-Coder-0.5B asks for the same again and again.
+TOLD_NATS = -100.0
 
 
 def with_tools(messages: list[Message], tools: Tools) -> list[Message]:
@@ -42,12 +44,17 @@ def with_tools(messages: list[Message], tools: Tools) -> list[Message]:
     return [{"role": "system", "content": told}, *examples(tools), *plain]
 
 
-def call_bias(tools: Tools) -> dict:
-    """What llama.cpp must be asked for, that calls come as often as they should."""
+def call_bias(messages: list[Message], tools: Tools) -> dict:
+    """What llama.cpp must be asked for, that calls come as often as they should.
+
+    A result is to be told, not asked for again.
+    """
     if not tools.functions or tools.choice == "none":
         return {}
     nats = CALL_NATS if tools.choice == "auto" else MUST_CALL_NATS
-    return {"logit_bias": [['{"', nats], ["{", nats]]}
+    if messages[-1]["role"] == "tool":
+        nats = TOLD_NATS
+    return {"logit_bias": [['{"', nats], ["{", nats], ["```", min(nats, 0.0)]]}
 
 
 def examples(tools: Tools) -> list[Message]:

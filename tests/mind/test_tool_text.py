@@ -83,6 +83,10 @@ def test_examples_show_calls_and_answers_without_one():
 
 
 def test_calls_are_made_as_likely_as_they_should_be():
-    assert call_bias(NO_TOOLS) == call_bias(Tools(TOOLS.functions, "none")) == {}
-    usual, forced = (call_bias(Tools(TOOLS.functions, c)) for c in ("auto", "required"))
-    assert usual["logit_bias"][0][1] < forced["logit_bias"][0][1]
+    asked = [{"role": "user", "content": "hi"}]
+    told = [{"role": "tool", "tool_call_id": "c", "content": "cold"}]
+    assert call_bias(asked, NO_TOOLS) == call_bias(asked, Tools(TOOLS.functions, "none")) == {}
+    usual, forced = (call_bias(asked, Tools(TOOLS.functions, c)) for c in ("auto", "required"))
+    after = call_bias(told, Tools(TOOLS.functions, "required"))
+    nats = [bias["logit_bias"][0][1] for bias in (after, usual, forced)]
+    assert nats == sorted(nats) and nats[0] < 0
