@@ -23,6 +23,8 @@ class BodyConnection(ServerConnection):
     dialect = None
     path = ""
     _received: bytes | None = b""
+    # Bytes of a body that is too large.
+    _skipped = 0
 
     def data_received(self, data: bytes) -> None:
         """Called by the transport."""
@@ -36,7 +38,12 @@ class BodyConnection(ServerConnection):
         lines = head.split(b"\r\n")
         length = _body_bytes(lines)
         if end and length > self.max_body_bytes:
+            # It is thrown away as it comes: who still sends does not read an answer.
             self.fault = http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            self._skipped += len(rest)
+            self._received = head + end
+            if self._skipped < length:
+                return
         elif end and any(line.lower().startswith(b"transfer-encoding:") for line in lines):
             self.fault = http.HTTPStatus.LENGTH_REQUIRED
         elif end and len(rest) < length:

@@ -119,12 +119,13 @@ def test_methods_and_slashes(request_line, status, word):
 
 
 @pytest.mark.parametrize(
-    ("headers", "status"),
-    [({"Content-Length": "300000"}, 413), ({"Transfer-Encoding": "chunked"}, 411)],
+    ("headers", "body", "status"),
+    [({}, b"x" * 300_000, 413), ({"Transfer-Encoding": "chunked"}, b"", 411)],
 )
-def test_body_that_is_not_read_is_answered_too(headers, status):
+def test_body_that_is_not_read_is_answered_too(headers, body, status):
     async def test(url, engine):
-        found, text = await ask(url, "POST /v1/realtime/client_secrets HTTP/1.1", headers)
+        where = "POST /v1/realtime/client_secrets HTTP/1.1"
+        found, text = await ask(url, where, headers, body)
         assert found == status and "Content-Length" in text
 
     drive_server(test, TinyAgent(1))
