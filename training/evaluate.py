@@ -115,6 +115,13 @@ def add_hearing_options(parser: argparse.ArgumentParser) -> None:
         help='measure only rows of this name, or like it ("questions*"); repeatable',
     )
     parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help='measure only columns of this name, or like it ("second*"); repeatable',
+    )
+    parser.add_argument(
         "--second-pass",
         default="tiny",
         help="which Whisper reads turns again: tiny, base or a folder (default %(default)s)",

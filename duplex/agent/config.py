@@ -40,6 +40,8 @@ class SecondPassConfig:
     min_mean_log_prob: float = -1.5  # nats a token
     min_opening_log_prob: float = -1.0  # the same of words by which a turn begins
     opening_confidence: float = 0.9  # of such words
+    max_retracted_words: int = 2  # that a sound without words takes back, or more
+    max_retracted_confidence: float = 0.9  # if they are no surer
     min_user_share: float = (
         0.5  # of words, not the agent's, where its own voice may be in the sound
     )

@@ -25,7 +25,7 @@ from duplex.agent import pending_words, turn_sound
 from duplex.agent.config import SecondPassConfig
 from duplex.agent.rescoring import Rescoring
 from duplex.agent.rolling_text import take_reading
-from duplex.agent.session import Session, Submission
+from duplex.agent.session import Session, Submission, UserTurn
 from duplex.audio import MEL_RATE, TICK_S
 from duplex.events import Event
 from duplex.model import beam_search
@@ -33,7 +33,7 @@ from duplex.model.biasing import FavouredWords, favour
 from duplex.model.features import BANDS
 from duplex.model.lexicon import surface_forms
 from duplex.model.spoken_form import spoken_form
-from duplex.model.tokens import USER
+from duplex.model.tokens import ASIDE, USER
 from duplex.model.whisper import Reading, Whisper
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,9 @@ class TurnReading:
     # Whether the text is believed, and even where the LM has heard nobody.
     is_believed: bool = False
     is_sure: bool = False
-    # If it is not: log-likelihoods of the first pass's readings, by their text.
+    # Whether it is of a sound that is no word.
+    is_wordless: bool = False
+    # If it is not believed: log-likelihoods of the first pass's readings, by their text.
     scores: dict[str, float] = field(default_factory=dict)
 
 
@@ -171,6 +173,8 @@ class SecondPass:
             return
         if not reading.is_believed:
             turn.scores = reading.scores
+            if reading.is_wordless and self._is_doubtful(session.user):
+                self._retract(slot, session, events)
             return
         words = written(reading, self.forms)
         tokens = [t for word in words for t in self.rescoring.recognition.spell(word)]
@@ -181,6 +185,20 @@ class SecondPass:
         self.rescoring.read_again(slot, session, before + tokens, text, events)
         if len(turn.sound) >= self.config.part_ticks:
             turn_sound.finish_part(session.user)
+
+    def _is_doubtful(self, user: UserTurn) -> bool:
+        """Whether the first pass may have taken a noise for the words of the turn."""
+        confidence = user.pending.max_confidence or 0.0
+        is_short = user.word_count <= self.config.max_retracted_words
+        is_unsure = is_short or confidence < self.config.max_retracted_confidence
+        return is_unsure and not user.second.final_tokens
+
+    def _retract(self, slot: int, session: Session, events: list[Event]) -> None:
+        """Take back the turn's words: they were a noise."""
+        self.rescoring.read_again(slot, session, [], "", events)
+        session.user.second.is_read = True
+        if session.client.request is None:
+            session.client.request = ASIDE
 
     def _open_turn(self, session: Session, submission: Submission, reading: TurnReading) -> None:
         """Have the LM hear a lone word that the first pass was so unsure of that it heard none.
@@ -266,7 +284,11 @@ def read(whisper: Whisper, task: Task, config: SecondPassConfig) -> TurnReading:
         return TurnReading(text, words, reading.tokens, True, is_sure)
     hypotheses = task.hypotheses
     scores = whisper.score(h, hypotheses) if len(hypotheses) > 1 else []
-    return TurnReading(text, words, scores=dict(zip(hypotheses, scores, strict=False)))
+    is_silence = reading.no_speech >= config.max_no_speech
+    is_wordless = not words or is_silence and reading.mean_log_prob < config.min_opening_log_prob
+    return TurnReading(
+        text, words, is_wordless=is_wordless, scores=dict(zip(hypotheses, scores, strict=False))
+    )
 
 
 def in_window(sound: list[torch.Tensor], config: SecondPassConfig) -> torch.Tensor:

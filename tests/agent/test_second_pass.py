@@ -225,7 +225,7 @@ def test_the_reading_stands_in_place_of_the_words():
 def test_the_best_first_reading_is_chosen_where_none_is_believed():
     """By sound, sense and what Whisper thinks of each."""
     agent, script = listening_agent(
-        Reader(reading("", no_speech=0.9), scores=[-9.0, -2.0]), [USER, *text(" hi")]
+        Reader(reading("You.", no_speech=0.9), scores=[-9.0, -2.0]), [USER, *text(" hi")]
     )
     assert [words for _, words in corrections(run(agent, script, 9))] == [" high"]
 
@@ -262,6 +262,35 @@ def has_opened(session) -> bool:
 @pytest.mark.parametrize(("ticks", "frames"), [(5, 500), (62, 62 * 8 + 50)])
 def test_a_short_turn_is_read_in_a_window_of_some_length(ticks, frames):
     assert len(in_window([torch.zeros(8, BANDS)] * ticks, CONFIG)) == frames
+
+
+@pytest.mark.parametrize(
+    ("found", "words", "confidence", "is_retracted"),
+    [
+        (reading("(coughs)"), " hi", 0.3, True),
+        (reading("(coughs)"), " hi", 0.99, True),
+        (reading("(coughs)"), " h i h", 0.3, True),
+        (reading("(coughs)"), " h i h", 0.95, False),
+        (reading("Thank you.", no_speech=0.7, log_prob=-1.1), " hi", 0.3, True),
+        (reading("Thank you.", no_speech=0.7, log_prob=-0.9), " hi", 0.3, False),
+    ],
+)
+def test_a_noise_takes_back_the_words_that_the_first_pass_took_it_for(
+    found, words, confidence, is_retracted
+):
+    """The turn is over then, and was for nobody."""
+    agent, script = listening_agent(Reader(found), [USER, *text(words)], symbols_per_tick=9)
+    agent.rescoring.hypotheses = lambda beam: []
+    session = agent.sessions[0]
+    turns = ended_turns(agent)
+    events = run(agent, script, 3)
+    session.user.pending.max_confidence = confidence
+    events += run(agent, script, 9)
+    ended = [event.to for event in events if event.kind == "user_ended"]
+    assert ended == ["other"] * is_retracted
+    assert transcribe(events).user_text == ("" if is_retracted else words)
+    assert not session.answer_due
+    assert turns == [[]] * is_retracted
 
 
 def test_a_failure_of_the_second_pass_ends_nothing():

@@ -272,11 +272,17 @@ def open_columns(
 
     if args.encoder:
         alone = {"first pass": lambda: clip_listener(partial(transcribe, recognizer))}
-        return alone | {TINY: tiny}
+        columns = alone | {TINY: tiny}
+    else:
+        columns = {
+            "first pass": partial(agent, second_pass="off"),
+            f"second pass ({args.second_pass})": partial(agent, second_pass=args.second_pass),
+            TINY: tiny,
+        }
     return {
-        "first pass": partial(agent, second_pass="off"),
-        f"second pass ({args.second_pass})": partial(agent, second_pass=args.second_pass),
-        TINY: tiny,
+        name: found
+        for name, found in columns.items()
+        if not args.column or any(fnmatch(name, like) for like in args.column)
     }
 
 
