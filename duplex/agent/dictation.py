@@ -227,6 +227,9 @@ class Dictation:
         """Have the thinker know this beginning before it is asked, if it has nothing else to do."""
         if not self.thinker.is_ready:
             return
+        if session.mind.reading is not None:
+            # What it had to read before is not wanted any more, or is the beginning of this.
+            session.mind.reading.cancel()
         session.mind.reading = self.thinker.read(wanted, self._tools(session))
         self.counts.readings += 1
 

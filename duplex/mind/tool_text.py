@@ -54,7 +54,14 @@ def call_bias(messages: list[Message], tools: Tools) -> dict:
     nats = CALL_NATS if tools.choice == "auto" else MUST_CALL_NATS
     if messages[-1]["role"] == "tool":
         nats = TOLD_NATS
-    return {"logit_bias": [['{"', nats], ["{", nats], ["```", min(nats, 0.0)]]}
+    return {
+        "logit_bias": [
+            ['{"', nats],
+            ["{", nats],
+            ["```", min(nats, 0.0)],
+            ["<tool_call>", min(nats, 0.0)],
+        ]
+    }
 
 
 def examples(tools: Tools) -> list[Message]:

@@ -312,6 +312,14 @@ def test_it_reads_while_the_user_speaks():
     assert len(set(read)) == len(read) and not mind.thoughts
 
 
+def test_what_is_read_makes_way_for_what_is_to_be_read_now():
+    mind = Mind("Yes.")
+    agent = minded_agent(mind)
+    agent.instruct(0, "Rhyme.")
+    agent.set_tools(0, [{"name": "now"}])
+    assert [reading.is_cancelled for reading in mind.readings] == [True, False]
+
+
 def test_what_was_said_is_read_when_the_answer_is_complete():
     mind = Mind("It is noon.")
     agent = minded_agent(mind)
