@@ -34,9 +34,9 @@ class PlaybackConfig:
     share_in_time: float = 0.95
     # A difference that is not worth a correction: 20 ms.
     tolerance: int = BLOCK_SAMPLES
-    # What a gap adds to the target, and after how long without a gap it is taken back: 10 s.
+    # What a gap adds to the target, and after how long without a gap it is taken back: 30 s.
     gap_step: int = TICK_SAMPLES
-    gap_rest: int = 10 * SAMPLE_RATE
+    gap_rest: int = 30 * SAMPLE_RATE
     # Lateness that jumps by more is a pause of the sender's or of the card's: one second.
     jump: int = SAMPLE_RATE
     # How long a voice that breaks off fades out, and then in: 5 ms.

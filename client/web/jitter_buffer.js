@@ -5,7 +5,7 @@ const MIN_TARGET = TICK, MAX_TARGET = 4 * TICK; // what is to be there before an
 const MAX_WAITING = 8 * TICK; // beyond 640 ms the oldest is dropped
 const WINDOW = 125, IN_TIME = 0.95; // pieces whose lateness is remembered, 10 s; the share that shall come in time
 const TOLERANCE = 480; // 20 ms are not worth a correction
-const GAP_STEP = TICK, GAP_REST = 10 * 24000; // what a gap adds to the target, and until it is taken back
+const GAP_STEP = TICK, GAP_REST = 30 * 24000; // what a gap adds to the target, and until it is taken back
 const JUMP = 24000; // lateness that jumps by more is a pause of the sender's or of the card's
 const FADE = 120; // 5 ms
 const INAUDIBLE = 1e-3;
