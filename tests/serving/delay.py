@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 
-from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
+from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.bench.dialects import MoshiClient, RealtimeClient
 from duplex.serving import audio_forms, g711, native, twilio
 from duplex.serving.commands import Start
@@ -36,7 +36,7 @@ FRAME = SAMPLE_RATE // 50
 # Ticks of a tone that a client says, and of silence around it, until the answer is over.
 LOUD_TICKS = 3
 QUIET_TICKS = 12
-# A peak above which a message has the answer in it.
+# A sample above this has the answer in it.
 LOUD = 0.03
 
 
@@ -49,6 +49,8 @@ class Side:
     first: list
     encode: Callable[[np.ndarray], bytes | str]
     decode: Callable[[bytes | str], np.ndarray]
+    # Samples a second that it decodes.
+    rate: int = SAMPLE_RATE
     # Milliseconds of the clock when each answer began.
     heard_ms: list[float] = field(default_factory=list)
 
@@ -96,7 +98,8 @@ def json_side(name: str, path: str, first: list[dict], law: str | None, audio: s
         data = base64.b64decode(fields.get("delta") or fields["media"]["payload"])
         return g711.expand(data, law) if law else native.decode_audio(data)
 
-    return Side(name, path, [json.dumps(message) for message in first], encode, decode)
+    rate = g711.TELEPHONE_RATE if law else SAMPLE_RATE
+    return Side(name, path, [json.dumps(message) for message in first], encode, decode, rate)
 
 
 def sides() -> list[Side]:
@@ -151,14 +154,15 @@ async def say(connections: list[ClientConnection], clients: list[Side], answers:
 
 
 async def listen(connection: ClientConnection, client: Side, pause_ms: float = 400.0) -> None:
-    """Note when each answer begins: the first loud message after a pause."""
+    """Note when each answer begins, after a pause: where in a message it does, if that is played
+    as it comes."""
     loud_ms = 0.0
     async for message in connection:
         now_ms = time.monotonic() * 1000
-        samples = client.decode(message)
-        if len(samples) and np.abs(samples).max() > LOUD:
+        loud = np.flatnonzero(np.abs(client.decode(message)) > LOUD)
+        if len(loud):
             if now_ms - loud_ms > pause_ms:
-                client.heard_ms.append(now_ms)
+                client.heard_ms.append(now_ms + 1000 * loud[0] / client.rate)
             loud_ms = now_ms
 
 
@@ -182,13 +186,14 @@ async def measure(url: str, clients: list[Side], answers: int) -> None:
 def report(clients: list[Side]) -> None:
     """Print a row for each dialect: milliseconds after the native answer of the same tick."""
     reference = np.array(clients[0].heard_ms)
-    print("| dialect | answers | median ms | p95 ms |\n|---|---|---|---|")
+    print("| dialect | answers | a tick later | median ms | p95 ms |\n|---|---|---|---|---|")
     for client in clients[1:]:
         heard = np.array(client.heard_ms)
         nearest = np.abs(heard[:, None] - reference[None, :]).argmin(axis=1)
         late = heard - reference[nearest]
         median, p95 = np.percentile(late, [50, 95])
-        print(f"| {client.name} | {len(late)} | {median:.1f} | {p95:.1f} |")
+        ticks = (late > TICK_MS / 2).sum()
+        print(f"| {client.name} | {len(late)} | {ticks} | {median:.1f} | {p95:.1f} |")
 
 
 async def serve_and_measure(clients: list[Side], answers: int) -> None:
