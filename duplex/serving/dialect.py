@@ -61,7 +61,10 @@ DIALECTS: dict[str, Callable[[dict[str, str], Engine], Dialect]] = {
         engine.agent.takes_tools,
     ),
     gpt_live.PATH: lambda query, engine: gpt_live.GPTLive(
-        engine.agent.count_tokens, engine.agent.max_instruction_tokens, engine.limits.max_session_s
+        engine.agent.count_tokens,
+        engine.agent.max_instruction_tokens,
+        engine.limits.max_session_s,
+        engine.agent.takes_tools,
     ),
     moshi.PATH: lambda query, engine: moshi.Moshi(query),
     twilio.PATH: lambda query, engine: twilio.Twilio(),

@@ -35,7 +35,10 @@ LIVE = {
     "model": "m",
     "instructions": "x",
     "audio": {"format": {"type": "audio/pcm", "rate": 24000}, "output": {"voice": "marin"}},
-    "delegation": {"type": "client"},
+    "delegation": {
+        "type": "responses",
+        "responses": {"tools": [{"type": "function", "name": "f"}], "tool_choice": "auto"},
+    },
     "input": [{"role": "user", "content": [{"type": "input_text", "text": "x"}]}],
 }
 CALL = {"streamSid": "MZ", "callSid": "CA", "mediaFormat": {"encoding": "audio/x-mulaw"}}
@@ -66,6 +69,11 @@ MESSAGES = {
         {"type": "session.commentary.append", "delegation_id": None, "content": "x"},
         {"type": "session.thinking.append", "delegation_id": None, "content": "x"},
         {"type": "session.input_audio.mute"},
+        {
+            "type": "response.item.create",
+            "item": {"type": "function_call_output", "call_id": "c", "output": "x"},
+        },
+        {"type": "response.create"},
     ],
     moshi.PATH: [],
     twilio.PATH: [

@@ -52,7 +52,6 @@ def read(session: dict, count_tokens: Callable[[str], int], max_instruction_toke
         if tokens > max_instruction_tokens:
             text = f"{tokens} pieces of words; {max_instruction_tokens} can be kept in mind"
             raise Refused("invalid_value", f"instructions are {text}", "session.instructions")
-    read_delegation(session)
     audio = object_at(session, "audio")
     only(audio, "format output", "session.audio")
     only(object_at(audio, "output"), "voice", "session.audio.output")
@@ -72,20 +71,6 @@ def read(session: dict, count_tokens: Callable[[str], int], max_instruction_toke
         history=tuple(_message(item, number) for number, item in enumerate(items)),
         items=tuple(items),
     )
-
-
-def read_delegation(session: dict) -> None:
-    """Look whether a delegation is one. Raises Refused; nothing is ever delegated."""
-    delegation = object_at(session, "delegation")
-    if delegation and delegation.get("type") not in ("client", "responses", "decisions"):
-        text = "delegation.type is client, responses or decisions"
-        raise Refused("invalid_value", text, "session.delegation.type")
-
-
-def wants_delegation(session: dict) -> bool:
-    """Whether a client counts on a backend of the server, or on tools."""
-    delegation = session.get("delegation") or {}
-    return delegation.get("type") in ("responses", "decisions") or bool(session.get("triggers"))
 
 
 def only(fields: dict, names: str, where: str) -> None:
@@ -137,7 +122,5 @@ def report(config: Config, session_id: str, expires_at: int) -> dict:
             "format": {"type": config.audio_format, "rate": config.rate},
             "output": {"voice": config.voice},
         },
-        # The agent answers everything by itself.
-        "delegation": None,
         "store": False,
     }

@@ -13,10 +13,11 @@ import numpy as np
 
 from duplex.audio import TICK_MS
 from duplex.errors import ProtocolError
-from duplex.events import Error, Event
+from duplex.events import Error, Event, ToolCall
 from duplex.serving.commands import Audio, End, Start, Write
 from duplex.serving.gpt_live import config as live_config
 from duplex.serving.gpt_live.commentary import Commentary
+from duplex.serving.gpt_live.delegation import Delegation
 from duplex.serving.gpt_live.transcripts import Transcripts
 from duplex.serving.native import json_object
 from duplex.serving.openai.audio import Decoder, Encoder
@@ -47,8 +48,12 @@ class GPTLive:
         count_tokens: Callable[[str], int] = lambda text: len(text.split()),
         max_instruction_tokens: int = 1_000,
         max_session_s: float = 0.0,
+        takes_tools: bool = False,
     ):
-        """What the agent knows of its texts, and how long a session may last; 0 is for ever."""
+        """What the agent knows of its texts, and whether it can have functions called.
+
+        max_session_s: how long a session may last; 0 is for ever.
+        """
         self._count_tokens = count_tokens
         self._max_instruction_tokens = max_instruction_tokens
         self._max_session_s = max_session_s
@@ -56,8 +61,9 @@ class GPTLive:
         self._config: live_config.Config | None = None
         self._session_id = ""
         self._is_muted = False
+        self._delegation = Delegation(takes_tools)
         # Whether the client counts on a delegation that there is not.
-        self._wants_delegation = False
+        self._misses_delegation = False
         self._decoder = self._encoder = None
         self._transcripts = Transcripts()
         self._ticks = 0
@@ -90,6 +96,8 @@ class GPTLive:
             "session.instructions.append": self._append_text,
             "session.thinking.append": self._append_text,
             "session.commentary.append": self._append_text,
+            "response.item.create": self._queue_result,
+            "response.create": self._go_on,
             "session.close": self._close,
         }
         kind = fields.get("type")
@@ -101,9 +109,9 @@ class GPTLive:
 
     def _check(self, kind, handlers: dict) -> None:
         """Whether there is such an event and it may come now. Raises Refused."""
-        elsewhere = ("response.", "decision.", "session.output_audio.", "transport.")
+        elsewhere = ("decision.", "session.output_audio.", "transport.")
         if isinstance(kind, str) and kind.startswith(elsewhere):
-            raise Refused("unsupported", f"{kind!r:.80} is not offered here: {UNTOLD}", "type")
+            raise Refused("unsupported", f"{kind!r:.80} is not offered here", "type")
         if not isinstance(kind, str) or kind not in handlers:
             text = f"there is no client event of the type {kind!r:.80}"
             raise Refused("unknown_event", text, "type")
@@ -118,13 +126,15 @@ class GPTLive:
 
     def _begin(self, fields: dict) -> tuple[list, list]:
         session = _session(fields)
-        self._config = live_config.read(session, self._count_tokens, self._max_instruction_tokens)
+        config = live_config.read(session, self._count_tokens, self._max_instruction_tokens)
+        tools = self._delegation.read(session)
+        self._config = config
         self._start_id = self._event_id
-        self._wants_delegation = live_config.wants_delegation(session)
+        self._misses_delegation = self._delegation.is_missed(session)
         self._decoder = Decoder(self._config.audio_format, self._config.rate)
         self._encoder = Encoder(self._config.audio_format, self._config.rate)
         start = Start(instructions=self._config.instructions, voice=self._config.voice)
-        return [start, *self._config.history], []
+        return [start, *self._config.history, *([tools] if tools else [])], []
 
     def _update(self, fields: dict) -> tuple[list, list]:
         session = _session(fields)
@@ -133,11 +143,11 @@ class GPTLive:
             text = f"{fixed[0]} cannot change once the session has started"
             raise Refused("immutable_parameter", text, f"session.{fixed[0]}")
         live_config.only(session, "delegation triggers", "session")
-        live_config.read_delegation(session)
+        tools = self._delegation.read(session)
         messages = [self._event("session.updated", session=self._report())]
-        if live_config.wants_delegation(session):
+        if self._delegation.is_missed(session):
             messages.append(self._untold())
-        return [], messages
+        return [tools] if tools else [], messages
 
     def _append_audio(self, fields: dict) -> tuple[list, list]:
         samples = self._decoder.decode(fields.get("audio"), "audio")
@@ -167,6 +177,13 @@ class GPTLive:
         self._commentary.append(content)
         return self._commentary.take_due(), [told]
 
+    def _queue_result(self, fields: dict) -> tuple[list, list]:
+        self._delegation.queue(fields)
+        return [], []
+
+    def _go_on(self, fields: dict) -> tuple[list, list]:
+        return self._delegation.go_on()
+
     def _close(self, fields: dict) -> tuple[list, list]:
         self._close_id = self._event_id
         return [End()], []
@@ -180,7 +197,7 @@ class GPTLive:
         self._expires_at = int(time.time() + (self._max_session_s or year_s))
         self._event_id = self._start_id
         messages = [self._event("session.started", session=self._report())]
-        return messages + ([self._untold()] if self._wants_delegation else [])
+        return messages + ([self._untold()] if self._misses_delegation else [])
 
     def tick(self, audio: np.ndarray, events: list) -> list:
         """The tick's audio, silence included, then what was heard and said in it."""
@@ -193,6 +210,8 @@ class GPTLive:
                 self._ticks = max(self._ticks, told.tick)
                 self._commentary.read(told)
             messages += self._tell(told)
+        calls = [told for told in events if isinstance(told, ToolCall)]
+        messages += self._delegation.called(calls)
         if len(audio):
             self._ticks += 1
             self._commentary.tick()
@@ -233,7 +252,8 @@ class GPTLive:
         return [*messages, self._event("session.closed", reason=reason, **closed)]
 
     def _report(self) -> dict:
-        return live_config.report(self._config, self._session_id, self._expires_at)
+        report = live_config.report(self._config, self._session_id, self._expires_at)
+        return report | {"delegation": self._delegation.report()}
 
     def _usage(self) -> dict:
         return {"seconds": self._ticks * TICK_MS / 1000}
