@@ -98,9 +98,7 @@ class Dictation:
         """Something has happened: the agent speaks of it when nobody speaks."""
         key = None if name is None else ("text", name)
         session.mind.conversation.add("system", f"{EVENT}{text}", key)
-        session.answer_due = True
-        if not (session.grammar.agent_open or session.grammar.user_open):
-            self.prepare(session)
+        session.mind.has_event = True
 
     def end_user_turn(self, session: Session, is_for_agent: bool) -> None:
         """The user's turn is over."""
@@ -118,7 +116,7 @@ class Dictation:
     def begin_answer(self, session: Session) -> None:
         """The agent begins to speak: with the thinker's words, unless that was given up."""
         mind = session.mind
-        if not mind.has_given_up:
+        if not mind.has_given_up and (mind.thought is None or mind.is_guess):
             self.prepare(session)
         mind.is_dictating = not mind.has_given_up
         mind.has_given_up = False
@@ -161,6 +159,9 @@ class Dictation:
         if thought := tool_calls.notice(session, self.config):
             mind.thought = thought
             mind.is_notice = True
+            session.answer_due = True
+        is_free = not (session.grammar.agent_open or session.grammar.user_open)
+        if mind.has_event and is_free and not (session.answer_due or mind.calls):
             session.answer_due = True
         if session.grammar.agent_open:
             if mind.is_dictating and not mind.tokens and not mind.is_complete:
@@ -236,6 +237,7 @@ class Dictation:
     def _ask(self, session: Session, wanted: list[Message]) -> None:
         self.drop(session)
         session.mind.thought = self.thinker.think(wanted, self._tools(session))
+        session.mind.has_event = False
         session.mind.asked_tick = session.tick
         self.counts.thoughts += 1
 

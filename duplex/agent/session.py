@@ -245,6 +245,8 @@ class MindState:
     grown_tick: int = 0
     # Whether the duplex model is to answer by itself.
     has_given_up: bool = False
+    # Whether something has happened of which nothing was thought yet.
+    has_event: bool = False
     # Functions that may be called, and what is said when one of them takes long.
     tools: Tools = NO_TOOLS
     notice: str = ""

@@ -413,13 +413,23 @@ def test_events_wait_until_nobody_speaks():
     assert [role for role, _ in mind.asked()[-1]] == ["user", "assistant", "system"]
 
 
+def test_an_event_puts_off_no_answer():
+    mind = Mind(is_complete=False)
+    agent = minded_agent(mind, real_time=True)
+    ask(agent)
+    run(agent, MIND.max_wait_ticks - 3)
+    agent.write(0, "event", "Goal for Norway.")
+    agent.script.symbols = [*text("Oh."), END]
+    assert said(run(agent, 8)).startswith("Oh.") and agent.dictation.counts.given_up == 1
+
+
 def test_user_is_answered_before_an_event():
     mind = Mind("Hello.", "Hello, a goal.")
     agent = minded_agent(mind)
     hear(agent, " hi")
     agent.write(0, "event", "Goal for Norway.")
     agent.script.symbols = [USER_END]
-    assert said(run(agent, 60)) == " Hello, a goal."
+    assert said(run(agent, 60)) == " Hello, a goal." and len(mind.thoughts) == 2
     assert {role for role, _ in mind.asked()[-1]} == {"user", "system"}
 
 
