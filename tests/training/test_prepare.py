@@ -11,7 +11,10 @@ import pytest
 import soundfile
 
 from duplex.audio import SAMPLE_RATE
+from duplex.training.conversations.conversation import Conversation, Listener, check_heard
+from duplex.training.conversations.labels import Unusable
 from duplex.training.conversations.preparing import rows_of
+from duplex.training.conversations.timing import Side
 from duplex.training.data.pool import Pool
 from tests.training.helpers import AGENT_WORDS, USER_WORDS, alignments, prepare, record
 
@@ -272,3 +275,26 @@ def test_text_that_does_not_fit_is_left_out(parts, tmp_path, capsys):
     assert prepare(parts, tmp_path, [line], "--min-fit=-1") == 2
     (said,) = left_out(capsys.readouterr().err)
     assert "the agent's words do not fit what is said in the left channel" in said
+
+
+def side(fit: float, is_heard: bool = False) -> Side:
+    return Side([["hi", 0.5, 0.9]], fit, is_heard=is_heard)
+
+
+HEARD = {
+    "English": (side(-0.8, is_heard=True), None),
+    "German": (side(-1.6, is_heard=True), "of the user does not fit its sound"),
+    "told, so it may be an accent": (side(-1.6), None),
+}
+
+
+@pytest.mark.parametrize("case", HEARD)
+def test_what_the_ears_hear_must_fit_better_than_what_is_told(case):
+    user, sentence = HEARD[case]
+    found = Conversation(np.zeros((9, 2), np.int16), user, None)
+    listener = Listener(encoder=None, ears=None)
+    if sentence is None:
+        check_heard(found, listener)
+        return
+    with pytest.raises(Unusable, match=sentence):
+        check_heard(found, listener)

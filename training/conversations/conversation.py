@@ -29,9 +29,12 @@ class Listener:
 
     encoder: Encoder
     ears: Ears
-    # Nats a phone below which a text is not what is said: right ones have -0.1 to -0.9, those of
-    # another recording, language or channel -4 to -7 (synthetic voices, 8 channels).
-    min_fit: float = -2.5
+    # Nats a phone below which a text is not what is said. English sentences of four sources have
+    # -0.1 to -1.4, one of 43 -2.0; German ones with their own text -2.5 to -3.2 (14), said by
+    # espeak-ng -2.2; another text, or the other channel, -4.3 to -6.9.
+    min_fit: float = -1.8
+    # How much better what the ears hear must fit: English -0.3 to -0.9, German -1.6.
+    heard_margin: float = 0.6
     # The agent's label, if it is none of AGENT_LABELS.
     agent_label: str | None = None
 
@@ -68,6 +71,7 @@ def read_conversation(path: Path, listener: Listener, scratch: Path) -> Conversa
     except Unusable as error:
         check_swapped(told, items, (agent, user), listener.min_fit)
         raise Unusable(f"{told.name}: {error}") from None
+    check_heard(conversation, listener)
     check_fit(told, conversation, (agent, user), listener.min_fit)
     for side in (conversation.user, conversation.agent):
         conversation.notes += side.notes if side else []
@@ -146,6 +150,17 @@ def fit_of(items: list[Item], channel: Channel) -> float:
     except Unusable:
         found = None
     return -float("inf") if found is None else found
+
+
+def check_heard(found: Conversation, listener: Listener) -> None:
+    """Raise Unusable where what the ears hear does not sound as it is written."""
+    for name, side in (("agent", found.agent), ("user", found.user)):
+        least = listener.min_fit + listener.heard_margin
+        if side and side.is_heard and side.fit is not None and side.fit < least:
+            raise Unusable(
+                f"what the agent's ears hear of the {name} does not fit its sound ({side.fit:.1f} "
+                f"nats a phone, {least:.1f} at least): is it English?"
+            )
 
 
 def check_fit(told: Told, found: Conversation, channels: tuple, min_fit: float) -> None:

@@ -31,7 +31,7 @@ def heard_side(ears: Ears, channel: Channel) -> Side:
     """All words that are heard in a channel. Raises Unusable where most are not understood."""
     by_tick = decode_words(ears.lexicon, channel.log_probs)
     found = [(tick, word) for tick, words in enumerate(by_tick) for word, _ in words]
-    side = Side()
+    side = Side(is_heard=True)
     doubted = 0
     turns = heard_turns(found)
     before = 0.0

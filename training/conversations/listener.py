@@ -16,4 +16,4 @@ def load_listener(args: argparse.Namespace) -> Listener:
     encoder.load_state_dict(load_tensors(args.encoder))
     whisper = load_second_pass(LoadOptions(second_pass=args.second_pass))
     ears = Ears(load_lexicon(args.lexicon), whisper)
-    return Listener(encoder, ears, args.min_fit, args.agent_label)
+    return Listener(encoder, ears, args.min_fit, agent_label=args.agent_label)

@@ -29,7 +29,7 @@ def add_listening(parser) -> None:
     parser.add_argument(
         "--min-fit",
         type=float,
-        default=-2.5,
+        default=-1.8,
         metavar="NATS",
         help="a phone, by which a text must fit its channel (default %(default)s)",
     )

@@ -38,7 +38,7 @@ def recordings_section(folder: Path, most: int = 40) -> list[str]:
     minutes = sum(row["seconds"] for row in taken) / 60
     parts = [
         f"<h2>Recordings</h2><p>{len(taken)} taken, {minutes:.1f} minutes; {len(left_out)} left "
-        "out. Fit: nats a phone by which words fit their sound; right ones have -0.1 to -0.9.</p>"
+        "out. Fit: nats a phone by which words fit their sound; right ones have -0.1 to -1.4.</p>"
     ]
     if left_out:
         rows = [[row["place"], row["why"]] for row in left_out[:most]]

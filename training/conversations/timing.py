@@ -22,6 +22,8 @@ class Side:
     # Nats a phone by which the words fit their channel; None: nothing is said.
     fit: float | None = None
     notes: list[str] = field(default_factory=list)
+    # Whether the words are those that the agent's ears hear: nobody has told them.
+    is_heard: bool = False
 
 
 def timed_side(items: list[Item], channel: Channel, hear=None) -> Side:
