@@ -164,8 +164,10 @@ function hold(held) {
   find("hold").classList.toggle("held", held);
 }
 
-function fresh() { // throws the conversation away
-  if (call) call.finish();
+function fresh() { // throws the conversation away; a call goes on with a new one
+  const goesOn = Boolean(call);
+  call?.close();
+  if (goesOn) end("", false, "");
   turns.length = 0;
   tracks = new Tracks();
   view.clear();
@@ -173,7 +175,8 @@ function fresh() { // throws the conversation away
   store("turns", turns);
   find("hint").hidden = false;
   find("keep").hidden = find("timeline").hidden = true;
-  show();
+  if (goesOn) start();
+  else show();
 }
 
 function key(event) {

@@ -136,6 +136,29 @@ def test_words_latency_and_what_is_kept(page):
     assert page.locator("#turns li").count() == 0
 
 
+def test_new_in_a_call_begins_another_one(page):
+    talking(page)
+    page.wait_for_selector("li.agent")
+    page.click("#fresh")
+    wait(page, "listening", "you", "agent")
+    page.wait_for_selector("li.you:has-text('0:0')")
+    starts = [message for message in page.evaluate("held.sent") if "session.start" in message]
+    assert len(starts) == 2
+
+
+@pytest.mark.parametrize("size", [(320, 640), (390, 844), (844, 390), (1280, 800)])
+def test_nothing_is_cut_off_on_any_screen(browser, proxy, size):
+    """No sideways scrolling, and the button is there without any."""
+    with browser.new_context(viewport={"width": size[0], "height": size[1]}) as context:
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{proxy.port}/")
+        page.evaluate("document.getElementById('settings').open = true")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.evaluate("document.getElementById('settings').open = false")
+        box = page.locator("#talk").bounding_box()
+        assert box["y"] + box["height"] <= size[1] and box["height"] >= 44
+
+
 def test_devices_at_any_rate_keep_the_pitch(page):
     """The context takes what the device has, and the server hears and speaks 24 kHz."""
     for rate in (16_000, 44_100, 48_000):
