@@ -1,5 +1,7 @@
 """Recorded questions: reading them, and when each is asked."""
 
+import asyncio
+import io
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,10 +11,13 @@ import pytest
 import soundfile
 
 from duplex.audio import SAMPLE_RATE, TICK_S
+from duplex.client.display import Display
+from duplex.client.local import LockstepSession
 from duplex.client.sound_file import Question, read_wave
-from duplex.client.wav import Pauses, Script
+from duplex.client.wav import Lockstep, Pauses, Script, converse
 from duplex.errors import ClientError
 from tests.helpers import tone, write_wave
+from tests.tiny_agent import TinyAgent
 
 PAUSES = Pauses()
 
@@ -112,3 +117,24 @@ def test_script_with_a_gap_talks_into_the_answer():
     script.notice({"type": "agent_started"}, 0.5)
     begins = [number for number, step in enumerate(say(script, 40)) if step[1] is not None]
     assert begins[1] - begins[0] == 5 + 5
+
+
+def test_a_conversation_that_is_stopped_keeps_what_there_is():
+    """Ctrl-C in the middle of a question."""
+
+    async def run():
+        stop = asyncio.Event()
+        heard = []
+
+        def on_played(samples: np.ndarray) -> None:
+            heard.append(samples)
+            if len(heard) == 20:
+                stop.set()
+
+        script = Script([Question("a", tone(40))])
+        session = LockstepSession(TinyAgent(1))
+        display = Display(io.StringIO())
+        return await converse(session, script, Lockstep(), display, stop, on_played)
+
+    recording = asyncio.run(run())
+    assert len(recording.user) == 20 and recording.transcript().turns()[0].text.startswith(" word0")
