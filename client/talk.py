@@ -2,15 +2,13 @@
 
 import asyncio
 import contextlib
-import os
-import signal
 import statistics
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from duplex.client import keep, keys, sound_card, terminal, wav
+from duplex.client import console, keep, keys, sound_card, terminal, wav
 from duplex.client.assisted import AssistedSession
 from duplex.client.display import Display
 from duplex.client.event_file import load_events
@@ -24,7 +22,6 @@ from duplex.client.tools import load_tools
 from duplex.echo import EchoCanceller
 from duplex.errors import ClientError, EchoUnavailable
 from duplex.events import AgentInterface
-from duplex.serving import native
 from duplex.serving.commands import Enroll, Start
 
 # The questions that come with the project.
@@ -121,15 +118,15 @@ async def talk_recorded(config: TalkConfig, load: Callable[[], AgentInterface]) 
     """Ask recorded questions, tell how soon each was answered, and keep the conversation."""
     questions = [read_wave(path) for path in config.questions]
     files = _files(config)
-    session = await open_session(config, _with_clock(load))
+    session = await open_session(config, console.with_clock(load))
     stop = asyncio.Event()
-    _stop_by_ctrl_c(stop)
+    console.stop_by_ctrl_c(stop)
     pace = wav.Lockstep() if config.fast else wav.RealTime()
     is_piped = config.output == PIPE
     display = Display(sys.stderr if is_piped else sys.stdout, voice_print=config.voice_print)
     await _enroll(config, session)
     script = wav.Script(questions, config.gap_s)
-    sink = _write_raw if is_piped else None
+    sink = console.write_raw if is_piped else None
     recording = await wav.converse(session, script, pace, display, stop, sink)
     display.finish()
     for name, seconds in recording.response_times():
@@ -146,17 +143,17 @@ async def talk_live(config: TalkConfig, load: Callable[[], AgentInterface]) -> N
     """Talk through the sound card until Ctrl-C; keep the conversation."""
     files = _files(config)
     is_piped = PIPE in (config.output, *config.questions)
-    with _without_chatter(not config.verbose and not is_piped):
+    with console.without_chatter(not config.verbose and not is_piped):
         stop = asyncio.Event()
         card = _card(config, stop)
         agents: list[AgentInterface] = []
 
         def load_once() -> AgentInterface:
-            agents[:] = agents or [_with_clock(load)()]
+            agents[:] = agents or [console.with_clock(load)()]
             return agents[0]
 
         session = await open_session(config, load_once)
-        _stop_by_ctrl_c(stop)
+        console.stop_by_ctrl_c(stop)
         echo = make_echo_canceller() if config.cancel_echo and not is_piped else None
         live = terminal.Live(Recording(), stop, echo=echo)
         await _enroll(config, session)
@@ -212,57 +209,6 @@ def _view(is_piped: bool, voice_print: Path | None) -> Iterator:
     yield display
 
 
-def _stop_by_ctrl_c(stop: asyncio.Event) -> None:
-    """Have the first Ctrl-C set `stop`; the second ends the program at once."""
-    loop = asyncio.get_running_loop()
-
-    def interrupt(*_) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        loop.call_soon_threadsafe(stop.set)
-
-    # loop.add_signal_handler would use the pipe through which the sound card's thread wakes the
-    # loop.
-    signal.signal(signal.SIGINT, interrupt)
-
-
-@contextlib.contextmanager
-def _without_chatter(is_hidden: bool) -> Iterator[None]:
-    """What PortAudio and ALSA write to stderr tears the screen; our own notes stay."""
-    if not is_hidden:
-        yield
-        return
-    kept = os.dup(2)
-    before = sys.stderr
-    with open(os.devnull, "w") as nowhere, os.fdopen(os.dup(kept), "w", buffering=1) as ours:
-        os.dup2(nowhere.fileno(), 2)
-        sys.stderr = ours
-        try:
-            yield
-        finally:
-            sys.stderr = before
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
-def _with_clock(load: Callable[[], AgentInterface]) -> Callable[[], AgentInterface]:
-    """The same, and a terminal shows how long it takes."""
-
-    def loading() -> AgentInterface:
-        from rich.console import Console
-        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-        columns = SpinnerColumn(), TextColumn("the agent is being loaded"), TimeElapsedColumn()
-        console = Console(stderr=True)
-        if not console.is_terminal:
-            return load()
-        with Progress(*columns, console=console, transient=True) as progress:
-            progress.add_task("", total=None)
-            return load()
-
-    return loading
-
-
 def make_echo_canceller() -> EchoCanceller | None:
     """The canceller; None, and a note says why, where it is not to be had."""
     try:
@@ -292,11 +238,6 @@ def _keep(recording: Recording, files: keep.Files | None) -> None:
         _note(f"wrote {files.wave} and {files.transcript}.txt; there is no picture")
         return
     _note(f"wrote {files}")
-
-
-def _write_raw(played) -> None:
-    sys.stdout.buffer.write(native.encode_audio(played))
-    sys.stdout.buffer.flush()
 
 
 def _summary(live: terminal.Live) -> str:
