@@ -48,6 +48,7 @@ from duplex.serving.commands import (
     Configure,
     Heed,
     Hint,
+    SetTools,
     SetVoice,
     Start,
     TakeTurns,
@@ -387,6 +388,8 @@ class Engine:
             session.hint = command
         elif isinstance(command, Heed):
             session.heed = command
+        elif isinstance(command, SetTools):
+            session.tools = command
         elif isinstance(command, Write):
             session.has_begun = True
 
@@ -403,9 +406,8 @@ class Engine:
             self._open_slot(slot, session, gradually)
             raise
         finally:
-            for chosen in (session.voice, session.turns, session.hint, session.heed):
-                if chosen:
-                    apply(chosen, self.agent, slot)
+            for chosen in session.chosen:
+                apply(chosen, self.agent, slot)
 
     def _fail_all(self, error: Exception) -> None:
         """A step is one computation for all slots: when it breaks, no state can be trusted."""

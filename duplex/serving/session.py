@@ -19,6 +19,7 @@ from duplex.serving.commands import (
     Heed,
     Hint,
     Mark,
+    SetTools,
     SetVoice,
     Start,
     Stop,
@@ -58,11 +59,12 @@ class ClientSession:
         self.has_begun = False
         # Why the session ends with the turn that is going on.
         self.draining: str | None = None
-        # The voice in use, how turns are taken, and likely words, if the client chose.
+        # The voice in use, how turns are taken, likely words and so on, if the client chose.
         self.voice: SetVoice | None = None
         self.turns: TakeTurns | None = None
         self.hint: Hint | None = None
         self.heed: Heed | None = None
+        self.tools: SetTools | None = None
         self.closing = False
         self.ticks = 0
         self.late_ticks = 0
@@ -88,6 +90,12 @@ class ClientSession:
             self.enqueue_command(Hint(start.hints))
         if heed := start.heed():
             self.enqueue_command(heed)
+
+    @property
+    def chosen(self) -> list:
+        """The commands by which the client has chosen how the agent is to be."""
+        found = (self.voice, self.turns, self.hint, self.heed, self.tools)
+        return [command for command in found if command is not None]
 
     # For the owner.
 

@@ -270,6 +270,23 @@ def test_a_call_with_an_agent_here_or_on_a_server(is_remote):
     assert [call[0] for call in agent.calls] == ["hint", "write"]
 
 
+def test_functions_of_a_program_are_offered_in_a_call():
+    def now() -> str:
+        """The time."""
+        return "noon"
+
+    async def talk(agent) -> None:
+        async with connect(agent, tools=[now]) as call:
+            async for event in call:
+                if isinstance(event, Voice) and agent.calls:
+                    break
+
+    agent = TinyAgent(1)
+    asyncio.run(talk(agent))
+    [offered] = [call for call in agent.calls if call[0] == "set_tools"]
+    assert offered[2][0]["name"] == "now" and offered[3] == "auto"
+
+
 @pytest.mark.slow
 def test_a_call_goes_on_after_a_cut():
     async def test(url, engine):

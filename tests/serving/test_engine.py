@@ -17,6 +17,7 @@ from duplex.serving.commands import (
     Hint,
     NameSpeaker,
     SetPlaybackPosition,
+    SetTools,
     Start,
     Stop,
     Write,
@@ -130,6 +131,21 @@ def test_likely_words_outlive_new_instructions(clock):
     drive_engine(test, agent, clock)
     hints = [call[1:] for call in agent.calls if call[0] == "hint"]
     assert hints == [(0, ["Zorblax"]), (0, ["Zorblax"]), (0, ["Ann", "Rex"])]
+
+
+def test_functions_outlive_new_instructions(clock):
+    async def test(engine):
+        session = await engine.open()
+        await beat(clock, session)
+        session.enqueue_command(SetTools(({"name": "now"},)))
+        await beat(clock, session)
+        session.enqueue_command(Configure("be kind"))
+        await beat(clock, session)
+
+    agent = TinyAgent(1)
+    drive_engine(test, agent, clock)
+    tools = [call[1:] for call in agent.calls if call[0] == "set_tools"]
+    assert tools == [(0, [{"name": "now"}], "auto", "")] * 2
 
 
 def test_whom_to_heed_outlives_new_instructions(clock):
