@@ -65,6 +65,16 @@ class AssistedSession:
             task.cancel()
         await self._session.close()
 
+    @property
+    def is_cut(self) -> bool:
+        """As of the session."""
+        return getattr(self._session, "is_cut", False)
+
+    @property
+    def lost_ms(self) -> int:
+        """As of the session."""
+        return getattr(self._session, "lost_ms", 0)
+
     def drop(self) -> None:
         """As of the session."""
         self._session.drop()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
+from duplex.client import console
 from duplex.client.jitter_buffer import Playback
 from duplex.client.resample import Resampler
 from duplex.errors import ClientError
@@ -82,7 +83,9 @@ def has_sound() -> bool:
 
 def _sounddevice():
     try:
-        import sounddevice
+        # PortAudio looks for all sound systems and tells stderr which are not there.
+        with console.without_chatter(True):
+            import sounddevice
     except OSError as error:
         raise ClientError(
             "no PortAudio library; on Debian: apt-get install libportaudio2"
