@@ -6,6 +6,7 @@
 |----------|------------------------------------------------------|-------------------------|
 | agent    | recorded questions in, what it heard and said out    | conversation.py         |
 | hearing  | words heard, by source, beside Whisper tiny.en       | hearing.py              |
+| screen   | what is shown a second after each word               | screen.py               |
 | voice    | codec and talker, by a recogniser and by DNSMOS      | voice.py                |
 | align    | how speech and text meet in the LM                   | align.py                |
 | facts    | what is answered right by voice, and in text         | facts.py                |
@@ -30,6 +31,7 @@ from duplex.training.evaluation.hearing import evaluate_hearing
 from duplex.training.evaluation.learning_curve import plot_training
 from duplex.training.evaluation.minds import SETS
 from duplex.training.evaluation.minds_table import evaluate_minds
+from duplex.training.evaluation.screen import evaluate_screen
 from duplex.training.evaluation.speakers import evaluate_speakers
 from duplex.training.evaluation.turns import evaluate_turns
 from duplex.training.evaluation.voice import evaluate_voice
@@ -198,6 +200,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add_hearing_options(
         add("hearing", "words heard, by source, beside Whisper tiny.en", aliases=("ears",))
     )
+    screen = add("screen", "what is shown a second after each word")
+    screen.add_argument("--data", type=Path, required=True, help="data folder with audio.jsonl")
+    screen.add_argument("--clips", type=int, default=20, help="(default %(default)s)")
     add_sounds(add("voice", "codec and talker, by a recogniser and by DNSMOS"))
     add_align_options(add("align", "how speech and text meet in the LM"))
     facts = add("facts", "what is answered right by voice, and in text")
@@ -225,6 +230,7 @@ def chosen(args: argparse.Namespace) -> tuple[str, Callable[[argparse.Namespace]
     """The name of the result, and the function that measures."""
     others = {
         "agent": evaluate_agent,
+        "screen": evaluate_screen,
         "voice": evaluate_voice,
         "align": evaluate_align,
         "facts": evaluate_facts,

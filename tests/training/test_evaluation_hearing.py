@@ -8,6 +8,7 @@ import pytest
 
 from duplex.audio import TICK_SAMPLES
 from duplex.events import Event
+from duplex.model.whisper import Reading
 from duplex.training.evaluation.hearing import (
     Entry,
     Results,
@@ -15,6 +16,7 @@ from duplex.training.evaluation.hearing import (
     known_sources,
     markdown,
     measures_of,
+    open_columns,
     rows_of,
 )
 from duplex.training.evaluation.learning_curve import plot_training
@@ -23,6 +25,7 @@ from duplex.training.evaluation.listeners import (
     Remembered,
     agent_transcripts,
     clip_listener,
+    read_clip,
 )
 
 
@@ -172,3 +175,32 @@ def test_learning_curve_has_a_line_for_each_pool(tmp_path):
     args = Namespace(plot=tmp_path / "log.jsonl", result=tmp_path / "training.json")
     assert plot_training(args) == {"a": [10, 0.5], "b": [5, 0.8]}
     assert (tmp_path / "training.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ([], ["first pass", "second pass (tiny)", "whole clips (tiny)", "tiny.en"]),
+        (["second*", "tiny.en"], ["second pass (tiny)", "tiny.en"]),
+    ],
+)
+def test_columns_are_chosen_by_name(wanted, found):
+    args = Namespace(agent=None, encoder=None, column=wanted, second_pass="tiny")
+    assert [*open_columns(args, recognizer=None)] == found
+
+
+def test_a_whole_clip_is_read_as_one_turn():
+    """All of it is heard, in whole ticks, and what is not believed is not there."""
+
+    class Reader:
+        def encode(self, power):
+            self.frames = len(power)
+            return power
+
+        def decode(self, h, max_tokens, draft, favoured, beams):
+            return Reading("Hi.", [1], [self.log_prob], 0.0)
+
+    reader = Reader()
+    for reader.log_prob, text in ((-0.1, "Hi."), (-9.0, "")):
+        assert read_clip(reader, np.zeros(TICK_SAMPLES * 90 + 5, np.float32)) == text
+    assert reader.frames == 91 * 8 + 50

@@ -15,6 +15,7 @@ Columns are whole systems on the same sound:
 - `first pass`: what the agent's LM has read at the end of the turn, without a second pass; with
   --encoder the best hypothesis of recogniser and lexicon, since the LM knows one encoder only,
 - `second pass (NAME)`: the same agent when Whisper NAME reads turns again (--second-pass),
+- `whole clips (NAME)`: what the second pass by itself reads of the whole clip,
 - `tiny.en`: Whisper tiny.en, offline, of the whole clip; what it heard stays in OUT/tiny.en.jsonl.
 
 All that is compared goes through duplex.training.evaluation.normal_form. In brackets is what 95 %
@@ -33,6 +34,7 @@ from pathlib import Path
 
 from duplex import weights
 from duplex.agent import load_agent
+from duplex.agent.loader import LoadOptions, load_second_pass
 from duplex.bench.recognizer import Whisper
 from duplex.training.data.normalize import word_errors
 from duplex.training.data.provenance import trained_on
@@ -44,6 +46,7 @@ from duplex.training.evaluation.listeners import (
     Remembered,
     agent_listener,
     clip_listener,
+    read_clip,
     transcribe,
 )
 from duplex.training.evaluation.normal_form import characters, normal_form, recalled
@@ -270,6 +273,10 @@ def open_columns(
         whisper = Whisper(weights.whisper_tiny(), args.threads)
         return clip_listener(Remembered(args.out / f"{TINY}.jsonl", whisper.text).transcribe)
 
+    def whole_clips() -> Listener:
+        whisper = load_second_pass(LoadOptions(second_pass=args.second_pass))
+        return clip_listener(partial(read_clip, whisper))
+
     if args.encoder:
         alone = {"first pass": lambda: clip_listener(partial(transcribe, recognizer))}
         columns = alone | {TINY: tiny}
@@ -277,6 +284,7 @@ def open_columns(
         columns = {
             "first pass": partial(agent, second_pass="off"),
             f"second pass ({args.second_pass})": partial(agent, second_pass=args.second_pass),
+            f"whole clips ({args.second_pass})": whole_clips,
             TINY: tiny,
         }
     return {

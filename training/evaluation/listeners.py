@@ -14,10 +14,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from duplex.audio import ENCODER_FRAMES_PER_TICK, TICK_SAMPLES
+from duplex.agent.config import SecondPassConfig
+from duplex.agent.second_pass import Task, read
+from duplex.audio import ENCODER_FRAMES_PER_TICK, MEL_FRAMES_PER_TICK, TICK_SAMPLES
 from duplex.events import Transcript
 from duplex.model import features
 from duplex.model.beam_search import BeamState, decode, n_best
+from duplex.model.whisper import Whisper
 from duplex.training.evaluation.play import Script, Tick, in_ticks, play, tick_at
 from duplex.training.scenes.recognition import SpeechRecognizer
 
@@ -84,6 +87,14 @@ def agent_transcripts(agent, waves: list[np.ndarray], lead_ticks: int = 6) -> li
     scripts: list[Script] = [lambda slot, i=i: listen(waves[i], lead_ticks) for i in order]
     found = dict(zip(order, play(agent, scripts), strict=True))
     return [found[i] for i in range(len(waves))]
+
+
+@torch.inference_mode()
+def read_clip(whisper: Whisper, wave: np.ndarray) -> str:
+    """What the second pass reads of a clip, float32 [N], as one turn; "" where it believes none."""
+    _, power = features.log_mel_and_power(with_silence(wave, 0), features.initial_state(1))[0]
+    found = read(whisper, Task([*power[0].split(MEL_FRAMES_PER_TICK)]), SecondPassConfig())
+    return found.text if found.is_believed else ""
 
 
 class Remembered:
