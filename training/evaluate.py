@@ -171,10 +171,21 @@ def add_speakers_options(parser: argparse.ArgumentParser) -> None:
         help="without CAM++ and resemblyzer beside it, which are fetched once",
     )
     parser.add_argument(
+        "--source",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a source of DATA, or a part of its name; repeatable (default: LibriSpeech and "
+        "speechocean762)",
+    )
+    parser.add_argument(
+        "--clips", type=int, default=20, help="of a speaker at most (default %(default)s)"
+    )
+    parser.add_argument(
         "--conversations",
         type=int,
         default=50,
-        help="of two people, and of four (default %(default)s)",
+        help="of one, two and four people (default %(default)s)",
     )
 
 

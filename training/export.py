@@ -39,6 +39,13 @@ def export_lexicon(run: Path, folder: Path) -> None:
     write_compressed(read(run / "model.safetensors"), folder / "model.safetensors")
 
 
+def export_speaker(run: Path, folder: Path) -> None:
+    """Write a speaker head in float16: 8 bits cost it half a point of equal error."""
+    config = json.loads((run / "config.json").read_text())
+    tensors = {name: value.half() for name, value in read(run / "model.safetensors").items()}
+    write_part(tensors, config, folder)
+
+
 def export_tokenizer(folder: Path, out: Path) -> None:
     """Write the tokenizer.json of a folder, byte for byte, compressed."""
     out.mkdir(parents=True, exist_ok=True)
@@ -51,7 +58,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for part in ("encoder", "lexicon", "lm", "draft", "talker", "codec"):
+    for part in ("encoder", "lexicon", "lm", "draft", "talker", "codec", "speaker"):
         parser.add_argument(
             f"--{part}", type=folder_of(part), metavar="FOLDER", help=f"run folder of the {part}"
         )
@@ -112,6 +119,8 @@ def export(args: argparse.Namespace) -> None:
         export_part(args.draft, out / "draft")
     if args.talker:
         export_part(args.talker, out / "talker")
+    if args.speaker:
+        export_speaker(args.speaker, out / "speaker")
     if args.lexicon:
         export_lexicon(args.lexicon, out / "lexicon")
     if args.codec:

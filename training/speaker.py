@@ -1,162 +1,90 @@
-"""Train the speaker head: the encoder's early frames in, a vector a tick that tells voices apart.
+"""Fit the speaker head: the encoder's early frames in, a vector a tick that tells voices apart.
 
-    python -m duplex.training.speaker --noise DATA --pool pools/real_apart=0.5 \\
-        --pool pools/many_voices=0.3 --pool pools/kokoro_voices=0.2 --out runs/speaker
+    python -m duplex.training.speaker --noise DATA --pool pools/real_apart=0.6 \\
+        --pool pools/many_voices=0.33 --pool pools/kokoro_voices=0.07 --out runs/speaker
 
-The pools hold several utterances of each voice (duplex.training.speech --each). First --streams
-streams are made and heard by the encoder, once, in the run's folder; then the head learns from
-segments of them by an angular margin over all voices. The encoder stays as it is.
+The pools hold several utterances of each voice (duplex.training.speech --each). --streams streams,
+in which one to three of them speak, are disturbed as the world would and heard by the encoder. A
+linear discriminant analysis of what it makes of their segments is the head: the directions in which
+voices differ most, in units of how much one voice differs from itself. There is no gradient and no
+teacher; it takes minutes on one core. The encoder stays as it is.
 """
 
 import argparse
-import itertools
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from duplex import checkpoint
-from duplex.audio import TICK_SAMPLES
 from duplex.model.encoder import Encoder, EncoderConfig
-from duplex.model.features import initial_state, log_mel
 from duplex.model.speaker import SpeakerConfig, SpeakerHead
-from duplex.training.common import schedule
-from duplex.training.common.options import add_length, add_noise, add_part, add_run, pool_share
-from duplex.training.common.run_log import describe_run, log
-from duplex.training.common.run_state import RunClock, resume_run, save_run
+from duplex.training.common.options import add_noise, add_part, pool_share
+from duplex.training.common.run_log import describe_run
 from duplex.training.data.augment import load_noise
-from duplex.training.data.voices import (
-    Streams,
-    StreamWriter,
-    Voice,
-    read_voices,
-    sample_segments,
-    teach,
-)
-from duplex.training.evaluation.verification import equal_error_rate
-from duplex.training.objectives.voices import (
-    TEACHER_VECTOR,
-    AngularMargin,
-    SpeakerTeacher,
-    likeness_loss,
-)
+from duplex.training.data.voices import Voice, hear, mix, read_voices, sample_segments
 
-# Ticks of the shortest segment that is learned from.
-MIN_TICKS = 6
-# Ticks of a clip that the log's equal error rate is of: 3 s.
-CLIP_TICKS = 37
-LOSS_WEIGHTS = {"margin": 0.1, "copy": 1.0, "likeness": 4.0}
-
-
-class Learner(nn.Module):
-    """The head, and what only its training needs."""
-
-    def __init__(self, config: SpeakerConfig, voices: int):
-        super().__init__()
-        self.head = SpeakerHead(config)
-        self.margin = AngularMargin(config.vector, voices)
-        self.as_teacher = nn.Linear(config.vector, TEACHER_VECTOR, bias=False)
-
-    def losses(
-        self,
-        early: Tensor,
-        segments: np.ndarray,
-        taught: np.ndarray | None,
-        rng: np.random.Generator,
-    ) -> dict[str, Tensor]:
-        """The losses of a batch, see Streams.batch. Half of the segments are learned from in part,
-        since a label is wanted early. taught: the teacher's vectors of all voices."""
-        with torch.autocast("cpu", torch.bfloat16):
-            vectors = self.head(early).float()
-        sums = vectors.new_zeros(vectors.shape[0], vectors.shape[1] + 1, vectors.shape[2])
-        sums[:, 1:] = vectors.cumsum(1)
-        long_enough = segments[:, 3] - segments[:, 2] >= MIN_TICKS
-        rows, voices, starts, ends = segments[long_enough].T
-        lengths = rng.integers(MIN_TICKS, ends - starts + 1)
-        is_part = rng.random(len(starts)) < 0.5
-        ends = np.where(is_part, starts + lengths, ends)
-        found = F.normalize(sums[rows, ends] - sums[rows, starts], dim=-1)
-        losses = {"margin": self.margin(found, torch.from_numpy(voices))}
-        if taught is None:
-            return losses
-        teacher = torch.from_numpy(taught[voices])
-        copied = F.cosine_similarity(self.as_teacher(found), teacher, dim=-1)
-        likeness = likeness_loss(found, teacher)
-        return {**losses, "copy": (1 - copied).mean(), "likeness": likeness}
-
-
-def make_streams(args: argparse.Namespace, voices: list[list[Voice]], encoder: Encoder) -> Path:
-    """The folder of the run's streams, which are made where they are not there."""
-    folder = args.streams_folder or args.out / "streams"
-    if (folder / "READY").exists():
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    if args.teacher:
-        everybody = [voice for pool in voices for voice in pool]
-        np.save(folder / "taught.npy", teach(everybody, SpeakerTeacher()))
-    writer = StreamWriter(folder, encoder, load_noise(args.noise) if args.noise else [])
-    shares = [share for _, share in args.pool]
-    for number in range(args.streams):
-        rng = np.random.default_rng([args.seed, number])
-        writer.append(sample_segments(voices, shares, rng), rng)
-        if number % 500 == 0:
-            print(f"{number} streams", flush=True)
-    writer.close()
-    (folder / "READY").touch()
-    return folder
+# Ticks of the shortest segment that is learned from, and of the part that is learned from beside
+# each whole one: 1.5 s, after which a label is wanted.
+MIN_TICKS = 8
+PART_TICKS = 19
 
 
 @torch.inference_mode()
-def validate(head: SpeakerHead, encoder: Encoder, voices: list[Voice], each: int = 6) -> float:
-    """Equal error rate on clips of 3 s of the recorded speakers that were set aside."""
-    found = []
+def read_segments(
+    args: argparse.Namespace, voices: list[list[Voice]], encoder: Encoder, head: SpeakerHead
+) -> tuple[np.ndarray, np.ndarray]:
+    """The head's mean statistics of segments [N, 4C], whole ones and their beginnings, and the
+    number of the voice of each [N]."""
+    noises = load_noise(args.noise) if args.noise else []
+    shares = [share for _, share in args.pool]
+    rows = []
     names = []
-    for voice in voices:
-        waves = (voice.pool.wave(i)[: CLIP_TICKS * TICK_SAMPLES] for i in voice.utterances)
-        enough = (wave for wave in waves if len(wave) == CLIP_TICKS * TICK_SAMPLES)
-        for wave in itertools.islice(enough, each):
-            mel, _ = log_mel(torch.from_numpy(wave)[None], initial_state(1))
-            found.append(head(encoder.early_clip(mel))[0].sum(0))
-            names.append(voice.name)
-    return equal_error_rate(torch.stack(found).numpy(), names) if found else float("nan")
+    for number in range(args.streams):
+        rng = np.random.default_rng([args.seed, number])
+        segments = sample_segments(voices, shares, rng)
+        ticks = head.statistics(hear(encoder, mix(segments, noises, rng)))[0].numpy()
+        for segment in segments:
+            start, end = segment.ticks(len(ticks))
+            if end - start >= MIN_TICKS:
+                for part in {end, min(end, start + PART_TICKS)}:
+                    rows.append(ticks[start:part].mean(0))
+                    names.append(segment.voice)
+        if number % 500 == 0:
+            print(f"{number} streams", flush=True)
+    return np.stack(rows), np.array(names)
 
 
-def train(args: argparse.Namespace, learner: Learner, streams: Streams, check) -> None:
-    """Learn until the time is over; a line in the log every hundred steps."""
-    groups = [{"params": list(learner.parameters()), "peak": args.lr}]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.02)
-    progress = resume_run(args.out, learner, optimizer, {"step": 0, "minutes": 0.0})
-    clock = RunClock(60 * progress["minutes"])
-    recent: list[dict] = []
-    while True:
-        done = schedule.share_done(
-            args.steps, args.minutes, progress["step"], 60 * progress["minutes"]
-        )
-        if done >= 1:
-            break
-        rng = np.random.default_rng([args.seed, 1, progress["step"]])
-        chosen = rng.choice(len(streams.lines), args.batch, replace=False)
-        losses = learner.losses(*streams.batch(np.sort(chosen)), streams.taught, rng)
-        progress["step"] += 1
-        factor = schedule.warm_up(progress["step"], 200) * schedule.cosine(done)
-        schedule.set_learning_rate(optimizer, factor)
-        optimizer.zero_grad(set_to_none=True)
-        sum(LOSS_WEIGHTS[name] * loss for name, loss in losses.items()).backward()
-        nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
-        optimizer.step()
-        progress["minutes"] = clock.seconds() / 60
-        recent.append({name: float(value.detach()) for name, value in losses.items()})
-        if len(recent) == 100:
-            means = {key: float(np.mean([row[key] for row in recent])) for key in recent[0]}
-            found = check() if progress["step"] % 500 == 0 else {}
-            log(args.out, {**progress, **means, **found})
-            recent = []
-        if clock.minutes_unsaved() > args.save_minutes:
-            save_run(args.out, learner.state_dict(), learner.head.config, optimizer, progress)
-            clock.mark_saved()
-    save_run(args.out, learner.state_dict(), learner.head.config, optimizer, progress)
+def discriminant(
+    x: np.ndarray, names: np.ndarray, size: int, shrinkage: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Linear discriminant analysis: the mean of rows x [N, X], and a matrix [X, size] that takes a
+    row less that mean to where voices differ.
+
+    names [N]: the voice of each row; those with fewer than four rows say nothing. shrinkage: share
+    of the covariance within a voice that is taken to be the same in all directions.
+    """
+    mean = x.mean(0)
+    deviation = x.std(0) + 1e-6
+    x = (x - mean) / deviation
+    groups = [x[names == name] for name in np.unique(names)]
+    groups = [rows for rows in groups if len(rows) >= 4]
+    centres = np.stack([rows.mean(0) for rows in groups])
+    apart = np.concatenate([rows - rows.mean(0) for rows in groups])
+    within = apart.T @ apart / (len(apart) - len(groups))
+    even = np.trace(within) / len(within) * np.eye(len(within), dtype=within.dtype)
+    within = within * (1 - shrinkage) + shrinkage * even
+    whitened = np.linalg.inv(np.linalg.cholesky(within)).T
+    _, _, directions = np.linalg.svd((centres - centres.mean(0)) @ whitened, full_matrices=False)
+    return mean, whitened @ directions[:size].T / deviation[:, None]
+
+
+def fit(head: SpeakerHead, mean: np.ndarray, matrix: np.ndarray) -> None:
+    """Put a discriminant analysis into the head; only directions matter, so numbers are near 1."""
+    scaled = matrix / np.linalg.norm(matrix, axis=0).mean()
+    with torch.no_grad():
+        head.project.weight.copy_(torch.from_numpy(scaled.T))
+        head.project.bias.copy_(torch.from_numpy(-mean @ scaled))
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -171,50 +99,34 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="FOLDER[=SHARE]",
         help="speech pool with several utterances of each voice, and its share; repeatable",
     )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the head")
     parser.add_argument(
-        "--streams", type=int, default=6000, help="that are made, about 7 s each (default 6000)"
+        "--streams", type=int, default=1500, help="that are heard, 5 s each (default %(default)s)"
     )
     parser.add_argument(
-        "--streams-folder",
-        type=Path,
-        metavar="FOLDER",
-        help="of streams that another run made, with the same pools (default: the run's own)",
+        "--vector", type=int, default=128, help="numbers of a vector (default %(default)s)"
     )
-    parser.add_argument("--batch", type=int, default=48, help="streams in a step (default 48)")
-    parser.add_argument(
-        "--teacher",
-        action="store_true",
-        help="also learn to find two voices as alike as CAM++ does (fetched once)",
-    )
+    parser.add_argument("--shrinkage", type=float, default=0.3, help="(default %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="(default %(default)s)")
     add_part(parser, "encoder")
     add_noise(parser)
-    add_length(parser, steps=4000)
-    add_run(parser, lr=2e-3)
     return parser.parse_args(arguments)
 
 
 def main() -> None:
     args = parse_arguments()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
+    torch.set_num_threads(1)
     describe_run(args, "duplex.training.speaker")
     encoder = Encoder(checkpoint.load_config(EncoderConfig, args.encoder))
     encoder.load_state_dict(checkpoint.load_tensors(args.encoder))
     voices = [read_voices(folder) for folder, _ in args.pool]
-    apart = [v for folder, _ in args.pool for v in read_voices(folder, "valid") if v.speed == 1.0]
-    apart = [voice for voice in apart if voice.name.startswith("real:")]
-    count = sum(map(len, voices))
-    print(f"{count} voices, {len(apart)} recorded speakers set aside", flush=True)
-    config = SpeakerConfig(encoder_width=encoder.config.width)
-    learner = Learner(config, count)
-    streams = Streams(make_streams(args, voices, encoder), 2 * encoder.config.width)
-    train(
-        args,
-        learner,
-        streams,
-        lambda: {"equal_error": validate(learner.head.eval(), encoder, apart)},
-    )
-    checkpoint.save(learner.head.state_dict(), config, args.out / "head")
+    print(f"{sum(map(len, voices))} voices", flush=True)
+    width = encoder.config.width
+    x, names = read_segments(args, voices, encoder, SpeakerHead(SpeakerConfig(width)))
+    mean, matrix = discriminant(x, names, args.vector, args.shrinkage)
+    head = SpeakerHead(SpeakerConfig(width, matrix.shape[1]))
+    fit(head, mean.astype(np.float32), matrix.astype(np.float32))
+    checkpoint.save(head.state_dict(), head.config, args.out)
 
 
 if __name__ == "__main__":

@@ -39,8 +39,6 @@ class Recognition:
         self.policy = policy
         self.speaker_head = parts.speaker
         self.speaker_policy = speaker_policy or SpeakerPolicy()
-        if self.speaker_head is not None:
-            self.speaker_state = self.speaker_head.initial_state(slots)
         self.feature_state = features.initial_state(slots)
         self.encoder_state = self.encoder.initial_state(slots)
 
@@ -48,8 +46,6 @@ class Recognition:
         """The slot has heard nothing."""
         self.feature_state.reset([slot])
         self.encoder_state.reset([slot])
-        if self.speaker_head is not None:
-            self.speaker_state.reset([slot])
 
     def cancel_echo(
         self, audio: np.ndarray, sessions: dict[int, Session], active: list[int]
@@ -114,8 +110,7 @@ class Recognition:
     def hear_voices(self) -> np.ndarray:
         """The speaker head's vectors of the tick that the encoder has just heard [B, V]."""
         early = self.encoder_state.early.float().cpu()
-        vectors, self.speaker_state = self.speaker_head.step(early, self.speaker_state)
-        return vectors[:, 0].numpy()
+        return self.speaker_head(early)[:, 0].numpy()
 
     def know_speaker(self, session: Session, voice: np.ndarray) -> None:
         """Take in a tick of whoever speaks: voice [V].

@@ -21,7 +21,7 @@ class SpeakerPolicy:
     max_people: int = 4
     label_ticks: int = 6
     new_ticks: int = 14
-    same_cosine: float = 0.35
+    same_cosine: float = 0.32
     join_cosine: float = 0.6
     segment_gap_ticks: int = 4
     change_ticks: int = 10

@@ -10,7 +10,6 @@ from duplex.agent.pending_words import PendingToken
 from duplex.agent.people import People
 from duplex.agent.speakers import SpeakerPolicy
 from duplex.events import Event
-from duplex.model.speaker import SpeakerState
 from duplex.model.tokens import USER, USER_END
 from tests.tiny_speech_agent import Script, scripted_agent, text, tick_of
 
@@ -169,19 +168,14 @@ class Voices:
     def __init__(self):
         self.voice = ANNA
 
-    def initial_state(self, slots: int) -> SpeakerState:
-        return SpeakerState(torch.zeros(slots, 2, 1), torch.zeros(1, slots, 3))
-
-    def step(self, early: torch.Tensor, state: SpeakerState):
-        vectors = torch.from_numpy(np.tile(self.voice, (len(early), 1, 1)))
-        return vectors, state
+    def __call__(self, early: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(np.tile(self.voice, (len(early), 1, 1)))
 
 
 def converse(agent, script: Script, voices: list, heeds: str) -> list[Event]:
     """Each says "hi" for 1.6 s, and the LM always wants the turn to be for the agent."""
     head = Voices()
     agent.recognition.speaker_head = head
-    agent.recognition.speaker_state = head.initial_state(agent.slots)
     agent.open(0)
     people.heed(agent.sessions[0].people, heeds, None, POLICY)
     agent.step(tick_of(), [0])  # so quiet is the room

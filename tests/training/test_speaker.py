@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from duplex.audio import SAMPLE_RATE
-from duplex.checkpoint import load_config, load_tensors
+from duplex.audio import ENCODER_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
+from duplex.checkpoint import load_config
 from duplex.model.encoder import Encoder, EncoderConfig
 from duplex.model.speaker import load_speaker_head
 from duplex.training import speaker
 from duplex.training.data.pool import PoolWriter
 from duplex.training.data.synthesizers import synthetic_utterances
-from duplex.training.data.voices import Streams, StreamWriter, read_voices, sample_segments, trim
+from duplex.training.data.voices import hear, mix, read_voices, sample_segments, trim
 from duplex.training.evaluation.verification import equal_error_rate
-from duplex.training.objectives.voices import AngularMargin
 
 
 @pytest.fixture(scope="module")
@@ -50,24 +49,18 @@ def test_silence_around_speech_is_cut_off():
     assert np.array_equal(trim(wave), np.ones(4800))
 
 
-def test_a_stream_tells_who_speaks_when(voice_pool, parts, tmp_path):
+def test_a_stream_tells_who_speaks_when(voice_pool, parts):
     encoder = Encoder(load_config(EncoderConfig, parts / "encoder"))
-    encoder.load_state_dict(load_tensors(parts / "encoder"))
-    voices = [read_voices(voice_pool)]
     rng = np.random.default_rng(1)
-    writer = StreamWriter(tmp_path, encoder, [])
-    made = [sample_segments(voices, [1.0], rng) for _ in range(4)]
-    for segments in made:
-        writer.append(segments, rng)
-    writer.close()
-    streams = Streams(tmp_path, 2 * encoder.config.width)
-    early, found = streams.batch(np.arange(4))
-    wanted = [(row, s.voice) for row, segments in enumerate(made) for s in segments]
-    assert [(row, voice) for row, voice, _, _ in found.tolist()] == wanted
-    for row, _, start, end in found.tolist():
-        assert 0 <= start < end <= streams.lines[row]["ticks"]
-    assert early.shape[::2] == (4, 2 * encoder.config.width)
-    assert early.isfinite().all()
+    for _ in range(4):
+        segments = sample_segments([read_voices(voice_pool)], [1.0], rng)
+        stream = mix(segments, [], rng)
+        early = hear(encoder, stream)
+        ticks = len(stream) // TICK_SAMPLES
+        assert early.shape == (1, ticks * ENCODER_FRAMES_PER_TICK, 2 * encoder.config.width)
+        places = [segment.ticks(ticks) for segment in segments]
+        assert all(0 <= start < end <= ticks for start, end in places)
+        assert places == sorted(places)
 
 
 def test_so_many_utterances_in_a_row_are_by_one_voice():
@@ -91,21 +84,26 @@ def test_equal_error_rate(angles, rate):
     assert found == pytest.approx(rate)
 
 
-def test_the_margin_asks_for_more_than_the_right_voice():
-    plain = AngularMargin(4, 3, margin=0.0)
-    strict = AngularMargin(4, 3, margin=0.3)
-    strict.directions = plain.directions
-    vectors = torch.nn.functional.normalize(torch.randn(5, 4), dim=1)
-    voices = torch.tensor([0, 1, 2, 0, 1])
-    assert strict(vectors, voices) > plain(vectors, voices)
+def test_discriminant_analysis_finds_where_voices_differ():
+    """Of three directions one tells the two voices apart; another varies far more."""
+    rng = np.random.default_rng(0)
+    names = np.repeat([0, 1], 50)
+    x = rng.normal(size=(100, 3)) * [0.1, 10.0, 1.0]
+    x[names == 1, 0] += 1.0
+    mean, matrix = speaker.discriminant(x, names, 1, shrinkage=0.0)
+    np.testing.assert_allclose(mean, x.mean(0))
+    found = (x - mean) @ matrix
+    assert abs(found[names == 0].mean() - found[names == 1].mean()) > 5 * found[names == 0].std()
 
 
 def test_the_program_leaves_a_head(voice_pool, parts, tmp_path, monkeypatch):
     out = tmp_path / "run"
     arguments = ["--pool", voice_pool, "--encoder", parts / "encoder", "--out", out]
-    length = ["--streams", 6, "--batch", 3, "--steps", 2]
+    length = ["--streams", 20, "--vector", 3]
     monkeypatch.setattr(sys, "argv", ["speaker", *map(str, [*arguments, *length])])
     speaker.main()
-    head = load_speaker_head(out / "head")
+    head = load_speaker_head(out)
     width = load_config(EncoderConfig, parts / "encoder").width
-    assert head(torch.zeros(1, 8, 2 * width)).shape == (1, 2, head.config.vector)
+    vectors = head(torch.randn(1, 8, 2 * width))
+    assert vectors.shape == (1, 2, 3)
+    assert vectors.isfinite().all()

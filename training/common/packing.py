@@ -42,8 +42,14 @@ def export_part(
 
 
 def fill_up(out: Path) -> None:
-    """Copy what an agent needs and `out` lacks from the shipped agent."""
-    for name in ("encoder", "lexicon", "lm", "talker", "codec"):
+    """Copy what an agent needs and `out` lacks from the shipped agent.
+
+    A speaker head knows one encoder only: the shipped one goes with the shipped encoder.
+    """
+    names = ["encoder", "lexicon", "lm", "talker", "codec"]
+    if not (out / "encoder" / "model.safetensors").exists():
+        names.append("speaker")
+    for name in names:
         if not (out / name / "model.safetensors").exists():
             shutil.copytree(DEFAULT_AGENT / name, out / name, dirs_exist_ok=True)
     if not (out / COMPRESSED_TOKENIZER).exists():

@@ -1,13 +1,8 @@
-"""What the speaker head learns from: streams in which one to three voices speak in turn.
-
-A stream is disturbed as the world would, and kept as what the encoder makes of it. A cache's folder
-has `early.f16` [4 ticks, 2C] of all streams end to end, `streams.jsonl` with the first tick of each
-stream, its ticks, and its segments as [voice, first tick, end] within it, and, where there is a
-teacher, `taught.npy` with its vector of each voice [voices, 192].
+"""What the speaker head learns from: streams in which one to three voices speak in turn, disturbed
+as the world would.
 """
 
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +11,11 @@ import soundfile
 import soxr
 import torch
 
-from duplex.audio import ENCODER_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
+from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.model.encoder import Encoder
 from duplex.model.features import initial_state, log_mel
 from duplex.training.data.augment import active_power, apply_room, augment, change_speed
 from duplex.training.data.pool import Pool
-from duplex.training.objectives.voices import SpeakerTeacher
 
 # A recorded speaker is three people: as they are, and larger and smaller.
 SIZES = (0.88, 1.0, 1.13)
@@ -46,6 +40,11 @@ class Segment:
     voice: int
     start: int
     wave: np.ndarray  # float32 [N]
+
+    def ticks(self, most: int) -> tuple[int, int]:
+        """Its first tick, and the one after its last, of a stream of so many."""
+        end = -(-(self.start + len(self.wave)) // TICK_SAMPLES)
+        return self.start // TICK_SAMPLES, min(most, end)
 
 
 def read_voices(folder: Path, split: str | None = "train") -> list[Voice]:
@@ -85,16 +84,6 @@ def cut_segment(voice: Voice, rng: np.random.Generator) -> np.ndarray:
     wave = wave[start : start + length]
     level = np.sqrt(1e-2 / active_power(wave)) * 10 ** (rng.uniform(-6, 6) / 20)
     return (wave * level).astype(np.float32)
-
-
-def teach(voices: list[Voice], teacher: SpeakerTeacher, clips: int = 2) -> np.ndarray:
-    """The teacher's vector of each voice [voices, 192], of length 1: the mean of a few clips."""
-    found = []
-    for number, voice in enumerate(voices):
-        rng = np.random.default_rng(number)
-        heard = [teacher.embed(torch.from_numpy(cut_segment(voice, rng))) for _ in range(clips)]
-        found.append(torch.nn.functional.normalize(torch.stack(heard).mean(0), dim=0).numpy())
-    return np.stack(found)
 
 
 def sample_segments(voices: list[list[Voice]], shares: list[float], rng) -> list[Segment]:
@@ -150,57 +139,8 @@ def mix(segments: list[Segment], noises: list[np.ndarray], rng: np.random.Genera
     return through_codec(stream, rng) if rng.random() < 0.25 else stream
 
 
-class StreamWriter:
-    """Makes streams and appends them to a cache's folder."""
-
-    def __init__(self, out: Path, encoder: Encoder, noises: list[np.ndarray]):
-        self.encoder = encoder
-        self.noises = noises
-        self.early = open(out / "early.f16", "wb")
-        self.index = open(out / "streams.jsonl", "w", encoding="utf-8")
-        self.ticks = 0
-
-    @torch.inference_mode()
-    def append(self, segments: list[Segment], rng: np.random.Generator) -> None:
-        """Disturb a stream, hear it, and write it down."""
-        stream = torch.from_numpy(mix(segments, self.noises, rng))[None]
-        mel, _ = log_mel(stream, initial_state(1))
-        early = self.encoder.early_clip(mel)[0]
-        self.early.write(early.half().numpy().tobytes())
-        ticks = len(early) // ENCODER_FRAMES_PER_TICK
-        places = []
-        for segment in segments:
-            end = -(-(segment.start + len(segment.wave)) // TICK_SAMPLES)
-            places.append([segment.voice, segment.start // TICK_SAMPLES, min(ticks, end)])
-        line = {"first": self.ticks, "ticks": ticks, "segments": places}
-        self.index.write(json.dumps(line) + "\n")
-        self.ticks += ticks
-
-    def close(self) -> None:
-        """All is written."""
-        self.early.close()
-        self.index.close()
-
-
-class Streams:
-    """A cache that is read: streams by number."""
-
-    def __init__(self, folder: Path, width: int):
-        """width: numbers of a frame."""
-        with open(folder / "streams.jsonl", encoding="utf-8") as lines:
-            self.lines = [json.loads(line) for line in lines]
-        shape = (-1, ENCODER_FRAMES_PER_TICK, width)
-        self.early = np.memmap(folder / "early.f16", np.float16, "r").reshape(shape)
-        taught = folder / "taught.npy"
-        self.taught = np.load(taught) if taught.exists() else None
-
-    def batch(self, chosen: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
-        """Early frames [B, 4n, width], padded; and of all segments their row, voice, first tick and
-        end [segments, 4]."""
-        lines = [self.lines[i] for i in chosen]
-        longest = max(line["ticks"] for line in lines)
-        early = np.zeros((len(lines), longest, *self.early.shape[1:]), np.float32)
-        for row, line in enumerate(lines):
-            early[row, : line["ticks"]] = self.early[line["first"] :][: line["ticks"]]
-        segments = [(row, *seg) for row, line in enumerate(lines) for seg in line["segments"]]
-        return torch.from_numpy(early).flatten(1, 2), np.array(segments)
+@torch.inference_mode()
+def hear(encoder: Encoder, stream: np.ndarray) -> torch.Tensor:
+    """A stream [N], whole ticks -> what the encoder makes of it early on [1, 4n, 2C]."""
+    mel, _ = log_mel(torch.from_numpy(stream)[None], initial_state(1))
+    return encoder.early_clip(mel)

@@ -1,7 +1,6 @@
-"""CAM++, a packaged speaker encoder, as teacher; and the losses that tell voices apart."""
+"""Packaged speaker encoders, which the speaker head is held against: a wave in, a vector out."""
 
 import importlib.util
-import math
 from pathlib import Path
 
 import numpy as np
@@ -48,12 +47,12 @@ RESEMBLYZER = Weights(
     {"resemblyzer.pt": ((0, "resemblyzer/pretrained.pt"),)},
 )
 # Numbers of CAM++'s vector.
-TEACHER_VECTOR = 192
-# The rate that CAM++ hears at.
-TEACHER_RATE = 16_000
+VECTOR = 192
+# The rate that both hear at.
+RATE = 16_000
 
 
-class SpeakerTeacher:
+class CamPlusPlus:
     """CAM++: a wave in, a vector of length 1 out."""
 
     def __init__(self, folder: Path | None = None):
@@ -62,17 +61,15 @@ class SpeakerTeacher:
         spec = importlib.util.spec_from_file_location("campplus", folder / "campplus.py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        network = module.CAMPPlus(feat_dim=80, embedding_size=TEACHER_VECTOR)
+        network = module.CAMPPlus(feat_dim=80, embedding_size=VECTOR)
         network.load_state_dict(torch.load(folder / "campplus.pt", weights_only=True))
         self.network = network.eval()
 
     @torch.inference_mode()
     def embed(self, wave: Tensor) -> Tensor:
         """wave [N] at SAMPLE_RATE, at least a tenth of a second -> [192]."""
-        wave = torchaudio.functional.resample(wave, SAMPLE_RATE, TEACHER_RATE)[None]
-        bands = torchaudio.compliance.kaldi.fbank(
-            wave, num_mel_bins=80, sample_frequency=TEACHER_RATE
-        )
+        wave = torchaudio.functional.resample(wave, SAMPLE_RATE, RATE)[None]
+        bands = torchaudio.compliance.kaldi.fbank(wave, num_mel_bins=80, sample_frequency=RATE)
         return F.normalize(self.network((bands - bands.mean(0))[None])[0], dim=0)
 
 
@@ -81,7 +78,9 @@ class Resemblyzer:
 
     def __init__(self):
         folder = weights.folder(RESEMBLYZER)
-        stored = torch.load(folder / "resemblyzer.pt", weights_only=True)["model_state"]
+        stored = torch.load(folder / "resemblyzer.pt", map_location="cpu", weights_only=True)[
+            "model_state"
+        ]
         self.lstm = nn.LSTM(40, 256, 3, batch_first=True)
         self.linear = nn.Linear(256, 256)
         for name, module in (("lstm", self.lstm), ("linear", self.linear)):
@@ -93,40 +92,13 @@ class Resemblyzer:
         """wave [N] at SAMPLE_RATE -> [256]: the mean over windows of 1.6 s, as published."""
         import librosa
 
-        wave = torchaudio.functional.resample(wave, SAMPLE_RATE, TEACHER_RATE).numpy()
+        wave = torchaudio.functional.resample(wave, SAMPLE_RATE, RATE).numpy()
         wave = wave * max(1.0, 10 ** (-30 / 20) / np.sqrt(np.square(wave).mean()))
         bands = librosa.feature.melspectrogram(
-            y=wave, sr=TEACHER_RATE, n_fft=400, hop_length=160, n_mels=40
+            y=wave, sr=RATE, n_fft=400, hop_length=160, n_mels=40
         )
         frames = torch.from_numpy(bands.astype(np.float32).T)
         starts = range(0, max(1, len(frames) - window + 1), hop)
         parts = torch.stack([frames[start : start + window] for start in starts])
         _, (hidden, _) = self.lstm(parts)
         return F.normalize(F.normalize(self.linear(hidden[-1]).relu(), dim=1).mean(0), dim=0)
-
-
-class AngularMargin(nn.Module):
-    """Additive angular margin (ArcFace): each voice has a direction, and its own vectors must be
-    nearer to it than to any other by `margin` radians."""
-
-    def __init__(self, vector: int, voices: int, margin: float = 0.2, scale: float = 30.0):
-        super().__init__()
-        self.directions = nn.Parameter(torch.randn(voices, vector) * vector**-0.5)
-        self.margin = margin
-        self.scale = scale
-
-    def forward(self, vectors: Tensor, voices: Tensor) -> Tensor:
-        """vectors [N, V] of length 1 of the voices [N] -> the mean loss."""
-        cosine = vectors @ F.normalize(self.directions, dim=1).T
-        own = cosine.gather(1, voices[:, None]).clamp(-1 + 1e-6, 1 - 1e-6)
-        moved = (own.acos() + self.margin).clamp(max=math.pi).cos()
-        return F.cross_entropy(self.scale * cosine.scatter(1, voices[:, None], moved), voices)
-
-
-def likeness_loss(vectors: Tensor, taught: Tensor) -> Tensor:
-    """How far the likeness of two voices, as a cosine, is from the teacher's, over all pairs.
-
-    vectors [N, V] and the teacher's [N, X], all of length 1.
-    """
-    apart = ~torch.eye(len(vectors), dtype=torch.bool)
-    return (vectors @ vectors.T - taught @ taught.T)[apart].square().mean()
