@@ -27,6 +27,7 @@ from duplex.agent.response import Response
 from duplex.agent.second_pass import SecondPass, names_in, words_in
 from duplex.agent.session import LMInput, Session, UserTurn
 from duplex.agent.speculation import Speculation, SpeculationCounts
+from duplex.agent.texts import TextInput
 from duplex.agent.turn_policy import TurnPolicy, symbol_budget
 from duplex.audio import TICK_SAMPLES
 from duplex.events import Event, TurnTaking
@@ -36,13 +37,8 @@ from duplex.model.parts import Parts
 from duplex.model.tokens import (
     AGENT,
     ASIDE,
-    CHAT_END,
-    CHAT_START,
-    END,
     STOP,
-    USER,
     USER_END,
-    advance,
 )
 
 INSTRUCTIONS = "You are Duplex, a friendly voice assistant. Answer in one short sentence."
@@ -65,8 +61,6 @@ class Agent:
         self.config = config or AgentConfig()
         self.policy = policy or TurnPolicy()
         self.tokenizer = parts.tokenizer
-        # Marks in a client's text are text: only what the agent adds itself is a control symbol.
-        self.tokenizer.encode_special_tokens = True
         self.sessions: dict[int, Session] = {}
         self.ticks = 0
         self.context = LMContext(parts.lm, slots, self.config.prompt_cells)
@@ -84,6 +78,9 @@ class Agent:
         if thinker is not None:
             forms = None if self.second_pass is None else self.second_pass.forms
             self.dictation = Dictation(thinker, self.tokenizer, self.config.mind, forms)
+        has_mind = self.dictation is not None
+        most = self.config.max_minded_tokens if has_mind else self.config.max_text_tokens
+        self.texts = TextInput(self.tokenizer, self.config, most)
         self.decoder = Decoder(
             self.context,
             self.recognition,
@@ -320,8 +317,8 @@ class Agent:
         is_free = 0 <= slot < self.slots and slot not in self.sessions
         assert is_free, f"slot {slot} of {self.slots} is taken or not there"
         own = None if instructions else self.config.instructions
-        usual = self._lines_that_fit(own) if own else INSTRUCTIONS
-        prompt = self._encode_prompt(instructions or usual)
+        usual = self.texts.lines_that_fit(own) if own else INSTRUCTIONS
+        prompt = self.texts.prompt(instructions or usual)
         self.close(slot)
         generator = torch.Generator().manual_seed(seed)
         session = Session(generator, self.policy, seed, temperature, is_real_time=real_time)
@@ -391,42 +388,9 @@ class Agent:
             # The LM has learned of no events; it hears what is said of them.
             self.dictation.tell_event(session, text, name)
             return
-        if role in ("system", "event"):
-            self._queue_note(session, self._kept(text), name)
-            if self.dictation is not None:
-                self.dictation.write(session, role, text, name)
-            return
-        is_user = role == "user"
-        before = USER if is_user else AGENT
-        after = USER_END if is_user else END
-        self._queue_text(session, [before, *self._kept(" " + text.strip()), after], name)
-        session.grammar = advance(advance(session.grammar, before), after)
-        session.answer_due = is_user and (is_answered or session.answer_due)
+        self.texts.write(session, role, text, is_answered, name)
         if self.dictation is not None:
             self.dictation.write(session, role, text, name)
-
-    def _kept(self, text: str) -> list[int]:
-        """The tokens of a text that the LM reads: of a long one the beginning and the end."""
-        config = self.config
-        most = config.max_text_tokens if self.dictation is None else config.max_minded_tokens
-        tokens = self._encode(text)
-        if len(tokens) <= most:
-            return tokens
-        gap = self._encode(" … ")
-        first = (most - len(gap)) // 2
-        return [*tokens[:first], *gap, *tokens[first + len(gap) - most :]]
-
-    def _queue_note(self, session: Session, tokens: list[int], name: str | None) -> None:
-        """A note of the system, in parts: between them the LM can turn to the user."""
-        step = self.config.note_tokens
-        for begin in range(0, len(tokens), step):
-            part = tokens[begin : begin + step]
-            around = [CHAT_START, *self._encode("system\n")], [CHAT_END, *self._encode("\n")]
-            self._queue_text(session, [*around[0], *part, *around[1]], name)
-
-    def _queue_text(self, session: Session, tokens: list[int], name: str | None) -> None:
-        session.inputs.text += tokens
-        session.inputs.text_names += [name] * len(tokens)
 
     @torch.inference_mode()
     def instruct(self, slot: int, instructions: str, is_for_turn: bool = False) -> None:
@@ -435,7 +399,7 @@ class Agent:
         is_for_turn: for the agent's next turn alone. Raises ValueError where they are too long.
         """
         session = self.sessions[slot]
-        tokens = self._encode_prompt(instructions)
+        tokens = self.texts.prompt(instructions)
         if not is_for_turn:
             session.names = names_in(instructions)
         session.instructions = new_instructions.begin(
@@ -454,16 +418,6 @@ class Agent:
         elif state.is_turn_over:
             self.sessions[slot].instructions = new_instructions.restore(self.context, slot, state)
 
-    def _encode_prompt(self, instructions: str) -> list[int]:
-        """Tokens of instructions. Raises ValueError where they are too long."""
-        prompt = self._system_turn(instructions)
-        if len(prompt) > self.config.prompt_cells:
-            raise ValueError(
-                f"the instructions are {len(prompt)} word pieces long; "
-                f"{self.config.prompt_cells} can be kept in mind"
-            )
-        return prompt
-
     @torch.inference_mode()
     def forget(self, slot: int, kind: str, key: int | str) -> None:
         """Forget a turn of the "user" or the "agent", by its number, or a "text", by its name.
@@ -472,21 +426,14 @@ class Agent:
         """
         forgetting.forget(self.context, slot, self.sessions[slot], (kind, key))
 
-    def _lines_that_fit(self, text: str) -> str:
-        """The first lines of instructions, as many as the LM has room for."""
-        lines = text.strip().splitlines()
-        while len(lines) > 1 and self.count_tokens("\n".join(lines)) > self.max_instruction_tokens:
-            lines.pop()
-        return "\n".join(lines)
-
     def count_tokens(self, text: str) -> int:
         """Pieces of words in a text; any thread may ask."""
-        return len(self._encode(text))
+        return len(self.texts.encode(text))
 
     @property
     def max_instruction_tokens(self) -> int:
         """Pieces of words that instructions may have, beside the marks around them."""
-        return self.config.prompt_cells - len(self._system_turn(""))
+        return self.texts.max_prompt_tokens
 
     @property
     def takes_tools(self) -> bool:
@@ -591,13 +538,6 @@ class Agent:
             self.dictation.truncate(session, self.response.first_unheard(session, heard_ms))
         unheard = self.response.truncate(session, heard_ms)
         kv_cache.drop(self.context.cache, slot, unheard)
-
-    def _encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
-
-    def _system_turn(self, text: str) -> list[int]:
-        """Instructions or a note, as the LM reads them."""
-        return [CHAT_START, *self._encode(f"system\n{text}"), CHAT_END, *self._encode("\n")]
 
     # For the server.
 

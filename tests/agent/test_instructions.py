@@ -35,7 +35,7 @@ def test_new_instructions_stand_where_the_old_ones_stood(words):
     run(agent, 8)
     positions = agent.context.cache.next_position.copy()
     agent.instruct(0, words)
-    ticks = -(-len(agent._encode_prompt(words)) // AgentConfig().prefill_tokens_alone)
+    ticks = -(-len(agent.texts.prompt(words)) // AgentConfig().prefill_tokens_alone)
     before = prompt(agent)
     run(agent, ticks - 1)
     assert is_same(prompt(agent), before)
