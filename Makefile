@@ -34,6 +34,8 @@ $(STAMP)-test: | $(VENV)/done-venv
 
 $(STAMP)-clients: $(STAMP)-test
 	$(PIP) install --disable-pip-version-check -e '.[test,test-clients]'
+	@# moshi wants an older torch for its models; its client wants none
+	$(PIP) install --disable-pip-version-check --no-deps 'moshi>=0.2.13'
 	@touch $@
 
 $(VENV)/done-venv:

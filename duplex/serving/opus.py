@@ -1,5 +1,6 @@
 """Opus, 24 kHz mono, as it streams: Ogg's pages or single packets to samples and back, by sphn."""
 
+import re
 import struct
 from functools import cache
 
@@ -13,19 +14,50 @@ from duplex.errors import ProtocolError
 MAX_BYTES = 1 << 14
 
 
+# The first page of a stream: its flags, and the header that is alone in it.
+BEGINNING = re.compile(rb"OggS\x00\x02.{20}\x01.OpusHead", re.DOTALL)
+# Bytes of that page up to the header's name.
+BEGINNING_BYTES = 36
+
+
 class Decoder:
-    """Pages to samples. (Moshi's own server uses the same library.)"""
+    """Pages to samples. (Moshi's own server uses the same library.)
+
+    What comes before the first page of a stream is skipped: pages of an old stream mean nothing
+    without it.
+    """
 
     def __init__(self):
-        self._reader = sphn.OpusStreamReader(SAMPLE_RATE)
+        self._reader: sphn.OpusStreamReader | None = None
+        # While there is no stream: the end of what was skipped, and its length so far.
+        self._skipped = b""
+        self._skipped_bytes = 0
 
     def decode(self, pages: bytes) -> np.ndarray:
         """The samples float32 [N] that any piece of an Ogg stream completes.
 
-        Raises ProtocolError where the stream is broken; a new one may follow.
+        Raises ProtocolError where the stream is broken, and once where there is none; a new one may
+        follow.
         """
         if len(pages) > MAX_BYTES:
             raise ProtocolError(f"an Opus message has at most {MAX_BYTES} bytes, not {len(pages)}")
+        found = [np.zeros(0, np.float32)]
+        beginning = BEGINNING.search(self._skipped + pages)
+        if beginning:
+            pages = self._skipped + pages
+            if self._reader:
+                found.append(self._read(pages[: beginning.start()]))
+            self._reader = sphn.OpusStreamReader(SAMPLE_RATE)
+            self._skipped = b""
+            self._skipped_bytes = 0
+            pages = pages[beginning.start() :]
+        if self._reader:
+            found.append(self._read(pages))
+        else:
+            self._skip(pages)
+        return np.concatenate(found)
+
+    def _read(self, pages: bytes) -> np.ndarray:
         if not pages:
             return np.zeros(0, np.float32)
         try:
@@ -34,8 +66,17 @@ class Decoder:
             # A panic of the library's Rust code is no Exception.
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
-            self._reader = sphn.OpusStreamReader(SAMPLE_RATE)
+            self._reader = None
             raise ProtocolError(f"this is no Ogg-Opus stream ({error})"[:120]) from None
+
+    def _skip(self, pages: bytes) -> None:
+        """Pass over what belongs to no stream; that is told once."""
+        was_told = self._skipped_bytes >= BEGINNING_BYTES
+        self._skipped = (self._skipped + pages)[-BEGINNING_BYTES:]
+        self._skipped_bytes += len(pages)
+        if not was_told and self._skipped_bytes >= BEGINNING_BYTES:
+            text = "an Ogg-Opus stream begins with its header pages; all before them is skipped"
+            raise ProtocolError(text)
 
 
 class Encoder:
