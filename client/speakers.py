@@ -24,7 +24,7 @@ class Speakers:
         if kind in ("user_started", "user_ended"):
             self._speaker = None
             self._is_split = False
-        elif kind == "corrected" and self._is_split:
+        elif kind in ("partial", "corrected") and self._is_split:
             # It is the text of all of them.
             return []
         elif kind == "heard" and event.get("speaker") not in (None, self._speaker):

@@ -228,6 +228,7 @@ class Transcript:
             case "user_ended" | "agent_ended" | "agent_stopped":
                 if turn := self._open.pop(who, None):
                     turn.end_s = time_s if end_s is None else end_s
+                    turn.partial = ""  # What was read in the end stands in its text.
                     turn.unsaid = text if kind == "agent_stopped" else ""
 
     def turns(self, who: str | None = None) -> list[Turn]:

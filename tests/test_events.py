@@ -34,6 +34,22 @@ def test_transcript_has_the_users_words_as_they_are_now(events, user):
 
 
 @pytest.mark.parametrize(
+    ("events", "partial"),
+    [
+        ((), ""),
+        ((Event("partial", 4, " hello you"),), " hello you"),
+        ((Event("partial", 4, " hello you"), Event("heard", 5, " ewe")), " hello you"),
+        ((Event("partial", 4, " hello you"), Event("corrected", 5, " hello")), ""),
+        ((Event("partial", 4, " hello you"), Event("user_ended", 5)), ""),
+    ],
+)
+def test_what_is_shown_of_a_turn_while_it_goes_on(events, partial):
+    [turn] = transcribe((*HELLO, *events)).turns("user")
+    assert turn.partial == partial
+    assert transcribe([Event("partial", 4, " nobody speaks")]).turns() == []
+
+
+@pytest.mark.parametrize(
     ("ending", "spoken", "decided"),
     [
         ((), " Good day.", " Good day."),

@@ -63,7 +63,7 @@ function late(turns, now) { // a word that comes just after its turn was over st
 }
 
 function guess(turn, text) { // the turn so far, better heard than its pieces, which are not shown until it is corrected
-  return turn ? Object.assign(correct(turn, text), { guessed: true }) : null;
+  return turn && !turn.follows ? Object.assign(correct(turn, text), { guessed: true }) : null;
 }
 
 function append(turn, text, now, speaker) {
