@@ -77,7 +77,7 @@ def answer(source: Source, messages: list[Message], tools: Tools = NO_TOOLS) -> 
 
 def ask(source: Source, instructions: str, turns: list[str]) -> str:
     """The answer to the last of some turns of the user."""
-    messages: list[Message] = [{"role": "system", "content": f"{SPOKEN} {instructions}"}]
+    messages: list[Message] = [{"role": "system", "content": instructions}]
     for turn in turns:
         messages.append({"role": "user", "content": heard(turn)})
         said, _ = answer(source, messages)
@@ -111,14 +111,17 @@ def _is_same(found, wanted) -> bool:
         return False
 
 
-def measure(source: Source, name: str, rows: list[dict]) -> list[dict]:
-    """The rows of a set with what the mind said, and whether it is right."""
+def measure(source: Source, name: str, rows: list[dict], rules: str = SPOKEN) -> list[dict]:
+    """The rows of a set with what the mind said, and whether it is right.
+
+    rules: before the instructions; the small mind has none.
+    """
     found = []
     for row in rows:
         calls: list[Call] = []
         if name == "calls":
             told = [
-                {"role": "system", "content": f"{SPOKEN} {INSTRUCTIONS}"},
+                {"role": "system", "content": f"{rules} {INSTRUCTIONS}"},
                 {"role": "user", "content": heard(row["text"])},
             ]
             said, calls = answer(source, told, Tools(FUNCTIONS))
@@ -126,7 +129,7 @@ def measure(source: Source, name: str, rows: list[dict]) -> list[dict]:
         else:
             instructions = row.get("instructions", INSTRUCTIONS)
             turns = [row[key] for key in ("first", "then", "question") if key in row]
-            said = ask(source, instructions, turns)
+            said = ask(source, f"{rules} {instructions}".strip(), turns)
             right = judge_words(row, said)
         calls_told = [[call.name, call.arguments] for call in calls]
         found.append(row | {"set": name, "said": said, "calls": calls_told, "right": right})

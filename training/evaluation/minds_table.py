@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from duplex import weights
+from duplex.agent.wording import SPOKEN
 from duplex.mind.chat_url import ChatURL
 from duplex.mind.llama import Llama
 from duplex.mind.load import MINDS
@@ -79,7 +80,8 @@ def _asker(args, mind: str, find) -> Callable[[str, list[dict]], list[dict]]:
     """What asks a mind the rows of a set, in text or by voice."""
     if args.questions_audio is None:
         source = find(mind)
-        return lambda name, rows: measure(source, name, rows)
+        rules = "" if mind == "small" else SPOKEN
+        return lambda name, rows: measure(source, name, rows, rules)
     spoken = SpokenTexts(args.questions_audio)
     agent = load_minded(mind, args.slots, args.agent)
 
