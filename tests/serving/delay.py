@@ -21,7 +21,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.bench.dialects import MoshiClient, RealtimeClient
-from duplex.serving import audio_forms, g711, native, twilio
+from duplex.serving import g711, native, twilio
 from duplex.serving.commands import Start
 from duplex.serving.engine import Engine
 from duplex.serving.gpt_live import live
@@ -55,17 +55,22 @@ class Side:
     heard_ms: list[float] = field(default_factory=list)
 
 
-def native_side(name: str, start: Start) -> Side:
-    """The native dialect in one of its forms of audio."""
-    form = audio_forms.make(start.audio, start.rate)
+def at_rate(samples: np.ndarray, rate: int) -> np.ndarray:
+    """A client's own samples: it records at its rate, so nothing is resampled and late."""
+    places = np.arange(len(samples) * rate // SAMPLE_RATE) * SAMPLE_RATE / rate
+    return np.interp(places, np.arange(len(samples)), samples)
+
+
+def native_side(name: str, rate: int) -> Side:
+    """The native dialect with PCM16 at a rate."""
 
     def decode(message):
-        is_event = isinstance(message, str)
-        return np.zeros(0) if is_event else form.decode(message)
+        return np.zeros(0) if isinstance(message, str) else native.decode_audio(message)
 
-    first = [native.encode_start(start)]
-    # Ours are the same both ways.
-    return Side(name, native.PATH, first, lambda samples: form.encode(samples)[0], decode)
+    def encode(samples):
+        return native.encode_audio(at_rate(samples, rate))
+
+    return Side(name, native.PATH, [native.encode_start(Start(rate=rate))], encode, decode, rate)
 
 
 def bench_side(name: str, client: RealtimeClient | MoshiClient, first: list) -> Side:
@@ -80,10 +85,11 @@ def bench_side(name: str, client: RealtimeClient | MoshiClient, first: list) -> 
 
 def json_side(name: str, path: str, first: list[dict], law: str | None, audio: str) -> Side:
     """A dialect of JSON objects. audio: the name of the events that carry the agent's voice."""
-    encoder = g711.Encoder(law) if law else None
+    rate = g711.TELEPHONE_RATE if law else SAMPLE_RATE
 
     def encode(samples):
-        data = encoder.encode(samples) if law else native.encode_audio(samples)
+        samples = at_rate(samples, rate)
+        data = g711.compress(samples, law) if law else native.encode_audio(samples)
         text = base64.b64encode(data).decode()
         if path == twilio.PATH:
             return json.dumps({"event": "media", "streamSid": "MZ", "media": {"payload": text}})
@@ -98,7 +104,6 @@ def json_side(name: str, path: str, first: list[dict], law: str | None, audio: s
         data = base64.b64decode(fields.get("delta") or fields["media"]["payload"])
         return g711.expand(data, law) if law else native.decode_audio(data)
 
-    rate = g711.TELEPHONE_RATE if law else SAMPLE_RATE
     return Side(name, path, [json.dumps(message) for message in first], encode, decode, rate)
 
 
@@ -111,9 +116,9 @@ def sides() -> list[Side]:
     call = {"event": "start", "streamSid": "MZ", "start": {}}
     realtime = RealtimeClient()
     return [
-        native_side("native", Start()),
-        native_side("native, 8 kHz", Start(rate=8_000)),
-        native_side("native, 16 kHz", Start(rate=16_000)),
+        native_side("native", SAMPLE_RATE),
+        native_side("native, 8 kHz", 8_000),
+        native_side("native, 16 kHz", 16_000),
         bench_side("realtime", realtime, realtime.first()),
         json_side(
             "realtime, mu-law", realtime.path, [update], "audio/pcmu", "response.output_audio.delta"
@@ -121,7 +126,7 @@ def sides() -> list[Side]:
         json_side("GPT-Live", live.PATH, [begin], None, live.AUDIO),
         json_side("Twilio", twilio.PATH, [call], "audio/pcmu", "media"),
         bench_side("Moshi", MoshiClient(), []),
-        native_side("native again", Start()),
+        native_side("native again", SAMPLE_RATE),
     ]
 
 
