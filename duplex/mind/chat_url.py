@@ -37,8 +37,8 @@ class ChatURL:
         """What leaves this machine, for whoever starts the agent."""
         how = "encrypted" if self.is_secure else "not encrypted"
         return (
-            f"the mind is at {self.host}: the instructions and the words of both sides are sent "
-            f"there, {how}, no sound"
+            f"the mind is at {self.host}: the instructions, the words of both sides and what "
+            f"functions give are sent there, {how}, no sound"
         )
 
     def read(self, messages: list[Message], tools: Tools, is_cancelled: Callable[[], bool]) -> None:
