@@ -70,6 +70,8 @@ class Playback:
         self._lock = threading.Lock()
         self._waiting = np.zeros(0, np.float32)
         self._flows = False
+        # Whether the sound card is gone: nobody misses what is not played then.
+        self._is_paused = False
         # When pieces came, in samples pulled, less their place in the agent's sound.
         self._lateness: deque[int] = deque(maxlen=self.config.window)
         self._spread = 0
@@ -98,7 +100,8 @@ class Playback:
                 self._skip(surplus)
                 self._lateness.clear()
                 self._measure(self._pulled - self._pushed + len(samples))
-            self.dropped_ms += surplus * TICK_MS // TICK_SAMPLES
+            if not self._is_paused:
+                self.dropped_ms += surplus * TICK_MS // TICK_SAMPLES
             delay = 0 if self._flows else max(0, -self._excess())
             return (self._pulled + max(0, ahead - surplus) + delay) * TICK_MS / TICK_SAMPLES
 
@@ -106,6 +109,7 @@ class Playback:
         """Samples [count] to play now."""
         with self._lock:
             out = np.zeros(count, np.float32)
+            self._is_paused = False
             if not self._flows and len(self._waiting) and self._excess() >= 0:
                 self._flows = True
             if self._flows and not self._adapt(count):
@@ -124,6 +128,7 @@ class Playback:
         with self._lock:
             self._pulled += count
             self._flows = False
+            self._is_paused = True
 
     @property
     def pushed_ms(self) -> int:

@@ -104,6 +104,15 @@ def test_placements_tell_when_each_sample_was_played():
         assert sound[round(at)] == pytest.approx(ramp[place], abs=1e-6)
 
 
+def test_what_comes_while_the_card_is_gone_is_not_counted_as_dropped():
+    playback = Playback()
+    for piece in tone(20).reshape(20, -1):
+        playback.push(piece)
+        playback.pause(TICK_SAMPLES)
+    assert playback.dropped_ms == 0 and playback.waiting_ms == 8 * TICK_MS
+    assert playback.pull(TICK_SAMPLES).any()
+
+
 def test_a_voice_on_time_is_played_as_it_is():
     playback = Playback()
     voice = tone(20)
