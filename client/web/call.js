@@ -22,15 +22,20 @@ export class Call {
 
   async open() {
     try {
-      await this.sound.open();
+      await this.sound.openMicrophone();
+      if (this.closed) return;
+      this.#connect(); // while the loudspeaker is opened
+      await this.sound.openLoudspeaker();
     } catch (error) {
       if (this.closed) return;
       const problem = whyNot(error), answers = problem !== "broken" || await fetch("/healthz").then(() => true, () => false);
       if (answers) this.problem = problem;
       return this.#end(answers ? "" : NO_SERVER);
     }
-    if (this.closed) return;
-    this.#hear();
+    if (!this.closed) this.#hear();
+  }
+
+  #connect() {
     this.connection = new Connection({
       url: location.origin.replace(/^http/, "ws") + "/v1/duplex", key: this.settings.key, start: this.settings.start,
       context: () => soFar(this.turns, CONTEXT),

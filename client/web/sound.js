@@ -1,5 +1,5 @@
 // Microphone and loudspeaker of a call: opened at the device's own rate, watched, and mended where they fail. `state` is
-// one of: on, suspended, stalled, unplugged, silenced; `open` throws what `whyNot` names.
+// one of: on, suspended, stalled, unplugged, silenced; Opening throws what `whyNot` names.
 const STALLED_MS = 500, LOOK_MS = 250;
 
 export function whyNot(error) { // the name of a state, see state.js
@@ -26,9 +26,12 @@ export class Sound {
     return track.muted ? "silenced" : "on";
   }
 
-  async open() {
+  async openMicrophone() {
     if (!navigator.mediaDevices) throw new Error("insecure");
     this.#listen(await this.#ask());
+  }
+
+  async openLoudspeaker() { // and the way from the microphone; what is pushed before is lost
     await this.#play();
   }
 
@@ -100,7 +103,6 @@ export class Sound {
     this.context?.close();
     const context = this.context = new AudioContext({ latencyHint: "interactive" });
     this.node = null;
-    [this.before_ms, this.gapsBefore] = [this.pushed_ms, this.gaps ?? 0];
     this.heardAt = performance.now() + 2000; // opening may take a while
     context.onstatechange = () => {
       if (context !== this.context || this.closed) return;
@@ -109,7 +111,8 @@ export class Sound {
     };
     await context.audioWorklet.addModule("/worklet.js");
     if (this.output) await context.setSinkId?.(this.output).catch(() => {});
-    if (this.closed || context !== this.context) return void context.close();
+    if (this.closed || context !== this.context) return context.state === "closed" ? undefined : context.close();
+    [this.before_ms, this.gapsBefore] = [this.pushed_ms, this.gaps ?? 0];
     const node = this.node = new AudioWorkletNode(context, "duplex", { outputChannelCount: [1] });
     node.port.onmessage = ({ data }) => {
       if (node !== this.node || this.closed) return;
