@@ -47,12 +47,12 @@ def with_tools(messages: list[Message], tools: Tools) -> list[Message]:
 def call_bias(messages: list[Message], tools: Tools) -> dict:
     """What llama.cpp must be asked for, that calls come as often as they should.
 
-    A result is to be told, not asked for again.
+    A result is to be told, not asked for again; so is what has happened.
     """
     if not tools.functions or tools.choice == "none":
         return {}
     nats = CALL_NATS if tools.choice == "auto" else MUST_CALL_NATS
-    if messages[-1]["role"] == "tool":
+    if messages[-1]["role"] != "user":
         nats = TOLD_NATS
     return {
         "logit_bias": [

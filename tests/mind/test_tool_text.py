@@ -90,3 +90,5 @@ def test_calls_are_made_as_likely_as_they_should_be():
     after = call_bias(told, Tools(TOOLS.functions, "required"))
     nats = [bias["logit_bias"][0][1] for bias in (after, usual, forced)]
     assert nats == sorted(nats) and nats[0] < 0
+    note = [{"role": "system", "content": "The result, asked for before: cold"}]
+    assert call_bias(note, TOOLS) == after
