@@ -34,6 +34,12 @@ class People:
     heeds: str = "anyone"
     # Ticks of speech by person since the user's last turn ended, but those of the open segment.
     spoken: dict[int | None, int] = field(default_factory=dict)
+    # The sum of what was said since then [V], ticks of it, and of silence since.
+    said: np.ndarray | float = 0.0
+    said_ticks: int = 0
+    silence_ticks: int = 0
+    # Whether that is the one who is heeded, if that can be told.
+    is_heeded: bool | None = None
     # Whose each turn of the user was, as far as was told; None: it was not.
     turns: list[int | None] = field(default_factory=list)
     is_turn_open: bool = False
@@ -52,9 +58,34 @@ def hear(
     ended = speakers.hear(people.speakers, vector, is_speech, has_words, policy)
     if ended is not None:
         people.spoken[ended.person] = people.spoken.get(ended.person, 0) + ended.ticks
+    people.silence_ticks = 0 if is_speech else people.silence_ticks + 1
+    if people.silence_ticks > policy.forget_voice_ticks and not people.is_turn_open:
+        forget_voice(people)
+    if is_speech:
+        people.said = people.said + vector
+        people.said_ticks += 1
+        people.is_heeded = recognise(people, policy)
     if people.enrolling is not None and is_speech:
         people.enrolling = people.enrolling + vector
         people.enrolling_ticks += 1
+
+
+def forget_voice(people: People) -> None:
+    """What is said from now on belongs to another turn."""
+    people.said = 0.0
+    people.said_ticks = 0
+    people.is_heeded = None
+
+
+def recognise(people: People, policy: SpeakerPolicy) -> bool | None:
+    """Whether this turn's voice is that of the one who is heeded; None: too early to tell.
+
+    Of who is heeded because he speaks first there is nothing to hold his first words against.
+    """
+    person = speakers.find(people.speakers, heeded(people))
+    if person is None or not person.ticks or people.said_ticks < policy.heed_ticks:
+        return None
+    return speakers.cosine(person.voice, people.said) >= policy.heed_cosine
 
 
 def now_speaking(people: People) -> int | None:
@@ -94,6 +125,7 @@ def mark(people: People, events: list[Event], tick: int, policy: SpeakerPolicy) 
             events += correct(people, tick)
             people.is_turn_open = False
             people.spoken = {}
+            forget_voice(people)
             if people.speakers.segment.silence_ticks:  # it was of this turn, all of it
                 speakers.end_segment(people.speakers, policy)
     events += correct(people, tick)
@@ -183,10 +215,10 @@ def heeded(people: People) -> int | None:
 
 def awaits_speaker(people: People) -> bool:
     """Whether it matters who speaks now, and is not known yet."""
-    return heeded(people) is not None and now_speaking(people) is None
+    person = speakers.find(people.speakers, heeded(people))
+    return person is not None and person.ticks > 0 and people.is_heeded is None
 
 
 def is_unheeded(people: People) -> bool:
     """Whether who speaks is somebody whom the agent does not heed."""
-    chosen = heeded(people)
-    return chosen is not None and now_speaking(people) not in (None, chosen)
+    return people.is_heeded is False

@@ -21,13 +21,16 @@ class SpeakerPolicy:
     max_people: int = 4
     label_ticks: int = 6
     new_ticks: int = 14
-    same_cosine: float = 0.32
+    same_cosine: float = 0.35
     join_cosine: float = 0.6
-    segment_gap_ticks: int = 4
+    segment_gap_ticks: int = 3
     change_ticks: int = 10
     change_cosine: float = 0.0
     max_segment_ticks: int = 50
     enroll_ticks: int = 62
+    heed_cosine: float = 0.42
+    heed_ticks: int = 10
+    forget_voice_ticks: int = 12
 
 
 @dataclass

@@ -35,6 +35,7 @@ from duplex.audio import (
     TICK_S,
     TICK_SAMPLES,
 )
+from duplex.events import Event
 from duplex.model.encoder import Encoder, EncoderConfig
 from duplex.model.features import initial_state, log_mel
 from duplex.model.speaker import SpeakerHead, load_speaker_head
@@ -179,7 +180,8 @@ class TurnLabels:
     # Ticks of speech until there was a label, and all of them.
     delay: int | None = None
     spoken: int = 0
-    # Whether at some time it was taken for the turn of the one who is heeded.
+    # Whether it was taken for the turn of the one who is heeded: at its end, and at some time.
+    is_heeded: bool | None = None
     was_heeded: bool = False
 
 
@@ -191,18 +193,24 @@ def label_turns(
     rules = TurnPolicy()
     levels = speech_activity.levels(torch.from_numpy(conversation.wave).view(-1, TICK_SAMPLES))
     found = [TurnLabels() for _ in conversation.turns]
+    number = 0
     for tick, (vector, level_db) in enumerate(zip(vectors, levels, strict=True)):
+        turn = found[number]
+        _, start, end = conversation.turns[number]
         speech_activity.update_levels(activity, level_db, rules)
         is_speech = activity.silence_ticks == 0
         agent_people.hear(people, vector, is_speech, True, policy)
-        label = people.speakers.segment.person
-        for turn, (_, start, end) in zip(found, conversation.turns, strict=True):
-            if start <= tick < end and is_speech:
-                turn.spoken += 1
-                turn.early = label if turn.spoken <= LABEL_TICKS else turn.early
-                turn.late = turn.late if label is None else label
-                turn.delay = turn.delay or (turn.spoken if label is not None else None)
-                turn.was_heeded |= label is not None and label == agent_people.heeded(people)
+        if start <= tick < end and is_speech:
+            turn.spoken += 1
+            turn.late = agent_people.now_speaking(people)
+            turn.early = turn.late if turn.spoken <= LABEL_TICKS else turn.early
+            turn.delay = turn.delay or (turn.spoken if turn.late is not None else None)
+            turn.is_heeded = people.is_heeded
+            turn.was_heeded |= people.is_heeded is True
+        # As the agent ends it: after a silence.
+        if tick == end + rules.end_silence_ticks - 1 and number + 1 < len(found):
+            agent_people.mark(people, [Event("user_ended", tick)], tick, policy)
+            number += 1
     for turn in found:
         turn.late = speakers.current_id(people.speakers, turn.late)
     return found
@@ -258,11 +266,12 @@ def measure_heeding(
 ) -> dict:
     """Conversations of two, one of whom has enrolled with 5 s: whose turns are heeded.
 
-    Another's turn counts against it if at any time it was taken for the enrolled one's; one of the
-    enrolled one if at its end it was not, or was too short to tell.
+    What counts is for whose a turn is taken at its end: an answer hangs on that. While the agent
+    speaks, one that is taken for the enrolled one's for a while may stop it.
     """
     names = list(voices)
     wrongly = []
+    ever = []
     missed = []
     samples = policy.enroll_ticks * TICK_SAMPLES
     for number in range(count):
@@ -276,13 +285,17 @@ def measure_heeding(
         agent_people.heed(people, "enrolled", voice, policy)
         talk = converse([clips[half:], voices[other]], 10, rng)
         found = label_turns(talk, hearer.vectors(talk.wave), people, policy)
-        chosen = agent_people.heeded(people)
         for turn, (speaker, _, _) in zip(found, talk.turns, strict=True):
             if speaker == 0:
-                missed.append((turn.late != chosen, 1))
+                missed.append((turn.is_heeded is not True, 1))
             else:
-                wrongly.append((turn.was_heeded, 1))
-    return {"others_heeded_%": shown(wrongly), "enrolled_missed_%": shown(missed)}
+                wrongly.append((turn.is_heeded is True, 1))
+                ever.append((turn.was_heeded, 1))
+    return {
+        "others_heeded_%": shown(wrongly),
+        "others_heeded_for_a_while_%": shown(ever),
+        "enrolled_missed_%": shown(missed),
+    }
 
 
 def shown(scores: list[tuple[int, int]]) -> list[float]:
