@@ -7,7 +7,6 @@ import pytest
 from duplex.agent import Agent, TurnPolicy
 from duplex.agent.config import MindConfig
 from duplex.agent.conversation import CUT, Conversation, messages
-from duplex.agent.dictation import Dictation
 from duplex.agent.wording import complete_words, heard_words, speakable
 from duplex.events import Event, TurnTaking
 from duplex.mind.thinker import Thought, Tools
@@ -57,8 +56,7 @@ def minded_agent(mind: Mind, real_time: bool = False, **rules) -> Agent:
     """An agent with a session; it wants nothing by itself, and says this mind's words."""
     rules = {"symbols_per_tick": 2, "end_timeout_ticks": 99, **rules}
     agent, script = scripted_agent([], **rules)
-    agent.dictation = Dictation(mind, agent.tokenizer, MIND)
-    agent.decoder.dictation = agent.dictation
+    agent = agent.with_thinker(mind)
     agent.open(0, instructions="Be kind.", real_time=real_time)
     agent.script = script
     return agent
