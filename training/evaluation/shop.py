@@ -3,26 +3,35 @@
     python -m duplex.training.evaluation.shop make --out shop
     duplex tune shop/data.jsonl --facts shop/facts.txt --out my-agent
     python -m duplex.training.evaluation.shop ask --shop shop --agent my-agent
+    python -m duplex.training.evaluation.shop read --lm my-agent/tuning/run
 
-texts/shop.json has 15 facts, ten dialogues that tell each of them four times, and 15 questions in
-other words. `make` has the agent's side said by the shipped voice and the user's by flite and
-espeak-ng; half of the dialogues name the agent's words alone, as annotate.py of moshi-finetune
-does, the other half the turns of both without times. `ask` asks the questions by a voice that is
-not in the dialogues. A fact is right where an accepted word is in the answer; the manner is shown
-where the words of `manner` are.
+texts/shop.json has 15 facts, ten dialogues that tell each of them three to five times, and 15
+questions in other words. `make` has the agent's side said by the shipped voice and the user's by
+flite and espeak-ng; half of the dialogues name the agent's words alone, as annotate.py of
+moshi-finetune does, the other half the turns of both without times. `ask` asks the questions by a
+voice that is not in the dialogues; `read` gives them to the LM as text. A fact is right where an
+accepted word is in the answer; the manner is shown where the words of `manner` are.
 """
 
 import argparse
 import json
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
+import torch
 
 from duplex.audio import SAMPLE_RATE
+from duplex.model.spoken_form import spoken_form
+from duplex.model.tokens import AGENT, FIRST_TEXT_ID, USER, USER_END, Grammar, advance
+from duplex.training.common.greedy import greedy
 from duplex.training.data.synthesizers import heart_speaker, say_program
 from duplex.training.evaluation.facts import answers_spoken, comparable, is_right
+from duplex.training.scenes.example import Tokenizer
+from duplex.training.scenes.scene import INSTRUCTIONS
+from duplex.training.scenes.setup import add_model_arguments, build_lm
 from duplex.training.text.templates import TEXTS
 
 # Programs that say the user's side of dialogue n, one after another; the text is put in.
@@ -106,12 +115,46 @@ def ask(args: argparse.Namespace) -> dict:
     files = [args.shop / f"question{n:02}.wav" for n in range(len(shop["questions"]))]
     waves = [np.concatenate([silence, soundfile.read(file, dtype="float32")[0]]) for file in files]
     agent = load_agent(args.agent, slots=args.slots, mind=args.mind)
+    answers = answers_spoken(agent, waves, seed=0)
+    return summed(
+        [verdict(shop, row, found) for row, found in zip(shop["questions"], answers, strict=True)]
+    )
+
+
+@torch.no_grad()
+def read(args: argparse.Namespace) -> dict:
+    """The questions as text to an LM, which answers greedily: what it learned, without hearing."""
+    shop = read_shop()
+    parser = argparse.ArgumentParser()
+    add_model_arguments(parser)
+    settings = parser.parse_args(["--start", str(args.lm)] if args.lm else [])
+    settings.compute = "cpu"
+    lm = build_lm(settings)
+    tokenizer = Tokenizer(settings.tokenizer)
     rows = []
-    for row, found in zip(shop["questions"], answers_spoken(agent, waves, seed=0), strict=True):
-        right = is_right(row["answers"], found["said"])
-        manner = comparable(shop["manner"]) in comparable(found["said"])
-        rows.append({**row, **found, "right": right, "manner": manner})
-        print(json.dumps(rows[-1]), flush=True)
+    for row in shop["questions"]:
+        words = spoken_form(row["question"]).split()
+        said = [token for word in words for token in tokenizer.spell(word)]
+        asked = [USER, *said, USER_END, AGENT]
+        grammar = reduce(advance, asked, Grammar())
+        begun = [*tokenizer.prompt(INSTRUCTIONS[0]), *asked]
+        [found] = greedy(lm, [lm.embed(torch.tensor(begun))], [], grammar, 30)
+        text = tokenizer.lm.decode([token for token in found if token >= FIRST_TEXT_ID]).strip()
+        rows.append(verdict(shop, row, {"said": text}))
+    return summed(rows)
+
+
+def verdict(shop: dict, row: dict, found: dict) -> dict:
+    """A question with what was said, and whether that is right and in the manner; it is printed."""
+    right = is_right(row["answers"], found["said"])
+    manner = comparable(shop["manner"]) in comparable(found["said"])
+    told = {**row, **found, "right": right, "manner": manner}
+    print(json.dumps(told), flush=True)
+    return told
+
+
+def summed(rows: list[dict]) -> dict:
+    """How many are right, and in the manner; it is printed."""
     counts = {name: sum(row[name] for row in rows) for name in ("right", "manner")}
     print(f"right {counts['right']} of {len(rows)}, in the manner {counts['manner']}", flush=True)
     return {**counts, "of": len(rows), "rows": rows}
@@ -126,12 +169,16 @@ def main() -> None:
     asking.add_argument("--agent", type=Path, help="folder of the agent (default: the shipped one)")
     asking.add_argument("--mind", default="small")
     asking.add_argument("--slots", type=int, default=3)
-    asking.add_argument("--result", type=Path, help="file for what was said")
+    reading = commands.add_parser("read")
+    reading.add_argument("--lm", type=Path, help="run of an LM (default: the shipped one)")
+    for parts in (asking, reading):
+        parts.add_argument("--result", type=Path, help="file for what was said")
     args = parser.parse_args()
     if args.command == "make":
         make(args.out)
         return
-    result = ask(args)
+    torch.set_num_threads(1)
+    result = ask(args) if args.command == "ask" else read(args)
     if args.result:
         args.result.write_text(json.dumps(result, indent=1) + "\n")
 
