@@ -280,12 +280,12 @@ def read(whisper: Whisper, task: Task, config: SecondPassConfig) -> TurnReading:
     text = " ".join(re.sub(sounds, " ", reading.text).split())
     words = spoken_form(text).split()
     if words and believes(reading, config):
-        is_sure = reading.mean_log_prob > config.min_opening_log_prob
+        is_unlikely = reading.mean_log_prob < config.min_opening_log_prob
+        is_sure = not is_unlikely and reading.no_speech < config.max_no_speech
         return TurnReading(text, words, reading.tokens, True, is_sure)
     hypotheses = task.hypotheses
     scores = whisper.score(h, hypotheses) if len(hypotheses) > 1 else []
-    is_silence = reading.no_speech >= config.max_no_speech
-    is_wordless = not words or is_silence and reading.mean_log_prob < config.min_opening_log_prob
+    is_wordless = not words or is_silence(reading, config)
     return TurnReading(
         text, words, is_wordless=is_wordless, scores=dict(zip(hypotheses, scores, strict=False))
     )
@@ -314,10 +314,16 @@ def likely_words(whisper: Whisper, task: Task, config: SecondPassConfig) -> Favo
 def believes(reading: Reading, config: SecondPassConfig) -> bool:
     """Whether Whisper is sure that this was said."""
     return (
-        reading.no_speech < config.max_no_speech
+        not is_silence(reading, config)
         and reading.mean_log_prob > config.min_mean_log_prob
         and not reading.is_cut
     )
+
+
+def is_silence(reading: Reading, config: SecondPassConfig) -> bool:
+    """Whether nobody speaks, by Whisper's own rule: where it is sure of words, somebody does."""
+    is_unlikely = reading.mean_log_prob < config.min_opening_log_prob
+    return is_unlikely and reading.no_speech >= config.max_no_speech
 
 
 def _result(job: Future) -> TurnReading:

@@ -93,7 +93,8 @@ SOUND = [torch.full((8, BANDS), SILENCE)] * 5
         (reading("(coughs) Hi. [BLANK_AUDIO]"), "hi"),
         (reading("Hi, hi.", loops=True), "hi hi"),
         (reading("Hi.", is_cut=True), None),
-        (reading("Hi.", no_speech=0.61), None),
+        (reading("Hi.", no_speech=0.61), "hi"),
+        (reading("Hi.", no_speech=0.61, log_prob=-1.01), None),
         (reading("Hi.", log_prob=-1.51), None),
         (reading("[music]"), None),
         (reading(""), None),
@@ -225,7 +226,7 @@ def test_the_reading_stands_in_place_of_the_words():
 def test_the_best_first_reading_is_chosen_where_none_is_believed():
     """By sound, sense and what Whisper thinks of each."""
     agent, script = listening_agent(
-        Reader(reading("You.", no_speech=0.9), scores=[-9.0, -2.0]), [USER, *text(" hi")]
+        Reader(reading("You.", log_prob=-1.6), scores=[-9.0, -2.0]), [USER, *text(" hi")]
     )
     assert [words for _, words in corrections(run(agent, script, 9))] == [" high"]
 
@@ -272,7 +273,7 @@ def test_a_short_turn_is_read_in_a_window_of_some_length(ticks, frames):
         (reading("(coughs)"), " h i h", 0.3, True),
         (reading("(coughs)"), " h i h", 0.95, False),
         (reading("Thank you.", no_speech=0.7, log_prob=-1.1), " hi", 0.3, True),
-        (reading("Thank you.", no_speech=0.7, log_prob=-0.9), " hi", 0.3, False),
+        (reading("Thank you.", log_prob=-1.6), " hi", 0.3, False),
     ],
 )
 def test_a_noise_takes_back_the_words_that_the_first_pass_took_it_for(
