@@ -14,11 +14,11 @@ from duplex.serving import native
 
 
 def stop_by_ctrl_c(stop: asyncio.Event) -> None:
-    """Have the first Ctrl-C set `stop`; the second ends the program at once."""
+    """Have the first Ctrl-C set `stop`; the second, or one after the talk, ends the program."""
     loop = asyncio.get_running_loop()
 
     def interrupt(*_) -> None:
-        if stop.is_set():
+        if stop.is_set() or loop.is_closed():
             raise KeyboardInterrupt
         loop.call_soon_threadsafe(stop.set)
 

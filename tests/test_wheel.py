@@ -67,13 +67,15 @@ def test_wheel_has_one_top_level_package(wheel):
 
 
 def test_wheel_has_all_code_and_data_of_the_tree(wheel):
-    """Documents beside the code stay out, but for the agent's card, which goes with its weights."""
+    """Documents beside the code stay out, with their pictures, but for the agent's card."""
     in_wheel = set(zipfile.ZipFile(wheel).namelist())
     expected = {
         f"{package}/{path.relative_to(ROOT / folder).as_posix()}"
         for folder, package in FOLDERS.items()
         for path in (ROOT / folder).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".md"
+        if path.is_file()
+        and not {"__pycache__", "pictures"} & {*path.parts}
+        and path.suffix != ".md"
     }
     assert not expected - in_wheel
     for data in DATA:
