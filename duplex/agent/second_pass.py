@@ -173,7 +173,9 @@ class SecondPass:
             return
         if not reading.is_believed:
             turn.scores = reading.scores
-            if reading.is_wordless and self._is_doubtful(session.user):
+            # What the agent has begun to say is not read anew without them.
+            is_alone = not session.grammar.agent_open
+            if is_alone and reading.is_wordless and self._is_doubtful(session.user):
                 self._retract(slot, session, events)
             return
         words = written(reading, self.forms)

@@ -273,8 +273,10 @@ def max_tokens(seen: Observation, policy: TurnPolicy) -> int:
 
 def is_idle_turn(seen: Observation, policy: TurnPolicy) -> bool:
     """Whether the agent's open turn has neither grown nor sounded for too long."""
-    is_silent = seen.stream == AGENT and seen.queued_s == 0 and not seen.awaits_thought
-    return is_silent and seen.ticks_since_agent_token >= policy.max_idle_turn_ticks
+    # The last word is not said before it is known to be whole, so it may be queued for ever.
+    is_silent = seen.queued_s == 0 or seen.ticks_since_agent_word >= policy.max_idle_turn_ticks
+    may_end = seen.stream == AGENT and not seen.awaits_thought
+    return may_end and is_silent and seen.ticks_since_agent_token >= policy.max_idle_turn_ticks
 
 
 def begins_now(seen: Observation, policy: TurnPolicy) -> bool:

@@ -105,6 +105,15 @@ LATE = replace(LISTENING, silence_ticks=TIMEOUT + 1, ticks_since_user_token=TIME
         (replace(LISTENING, awaits_speaker=True), {NEXT, *ENDS}),
         # There is nobody to yield to, and no end that could be found otherwise.
         (SPEAKING, {NEXT, END}),
+        (replace(SPEAKING, ticks_since_agent_token=POLICY.max_idle_turn_ticks), {END}),
+        (
+            replace(
+                SPEAKING,
+                ticks_since_agent_token=POLICY.max_idle_turn_ticks,
+                ticks_since_agent_word=POLICY.max_idle_turn_ticks - 1,
+            ),
+            {NEXT, END},
+        ),
         (replace(SPEAKING, agent_tokens=POLICY.max_turn_tokens), {END}),
         (replace(SPEAKING, agent_tokens=POLICY.max_turn_tokens, queued_s=1.3), {NEXT}),
         # Beside the agent's voice the end of a turn for the agent is an interruption.
