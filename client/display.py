@@ -34,8 +34,7 @@ class Display:
         """One event, an object of the native dialect."""
         if sentence := self._speakers.read(event):
             self.note(sentence)
-        for part in self._speakers.split(event):
-            self._transcript.read({"time_s": 0.0, **part})
+        self._transcript.read({"time_s": 0.0, **event})
         match event["type"]:
             case "user_ended":
                 if event.get("to") == "other" and (turns := self._transcript.turns("user")):
@@ -73,8 +72,10 @@ class Display:
 
     def _write_turns(self, is_over: bool = False) -> None:
         """The turns that are over and were not written yet, by the time at which they began."""
-        waiting = [turn for turn in self._transcript.turns() if turn not in self._written]
-        for turn in waiting:
+        written = {id(turn) for turn in self._written}
+        for turn in self._transcript.turns():
+            if id(turn) in written:
+                continue
             is_open = self._transcript.is_open(turn.who) and turn is self._last(turn.who)
             if is_open and not is_over:
                 continue

@@ -71,8 +71,7 @@ class Screen:
         now_s = self._status.seconds if self._status else 0.0
         if sentence := self._speakers.read(event):
             self.note(sentence)
-        for part in self._speakers.split(event):
-            self._transcript.read({"time_s": now_s, **part})
+        self._transcript.read({"time_s": now_s, **event})
         for turn in self._transcript.turns():
             if id(turn) not in self._seen:
                 self._seen.add(id(turn))

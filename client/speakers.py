@@ -10,30 +10,10 @@ class Speakers:
         """voice_print: the file that the voice print is written to, if one comes."""
         self._voice_print = voice_print
         self._names: dict[int, str] = {}
-        # Who speaks in the user's turn that is open, and whether somebody else did before in it.
-        self._speaker: int | None = None
-        self._is_split = False
 
     def name(self, speaker: int | None) -> str:
         """A person as a transcript names him."""
         return self._names.get(speaker) or ("you" if speaker in (None, 1) else f"person {speaker}")
-
-    def split(self, event: dict) -> list[dict]:
-        """An event as it is shown: where another one speaks in the same turn, a turn begins."""
-        kind = event["type"]
-        if kind in ("user_started", "user_ended"):
-            self._speaker = None
-            self._is_split = False
-        elif kind in ("partial", "corrected") and self._is_split:
-            # It is the text of all of them.
-            return []
-        elif kind == "heard" and event.get("speaker") not in (None, self._speaker):
-            is_other = event["speaker"] != (self._speaker or 1)
-            self._speaker = event["speaker"]
-            if is_other:
-                self._is_split = True
-                return [{"type": "user_ended"}, {"type": "user_started"}, event]
-        return [event]
 
     def read(self, event: dict) -> str | None:
         """Take an event; a sentence, where it has one for the user."""

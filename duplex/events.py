@@ -208,6 +208,9 @@ class Transcript:
             if kind in ("heard", "partial", "corrected") or kind.startswith("user_")
             else "agent"
         )
+        # A voice is known late: a turn's last label is the best one.
+        if who == "user" and _speaker(event) and (turn := self._open.get(who)):
+            turn.speaker = _speaker(event)
         match kind:
             case "user_started" | "agent_started":
                 self._begin(who, time_s if start_s is None else start_s, time_s)

@@ -24,7 +24,7 @@ export function read(turns, event, now, times = {}) {
       return turn("agent");
     }
     case "partial": return guess(last(turns, "you", true), text);
-    case "heard": return append(whose(turns, event.speaker, now) ?? late(turns, now) ?? turn("you"), text, now, event.speaker);
+    case "heard": return append(last(turns, "you", true) ?? late(turns, now) ?? turn("you"), text, now, event.speaker);
     case "corrected": return correct(last(turns, "you") ?? turn("you"), text);
     case "speaker_named": return name(turns, event.speaker, text);
     case "said": {
@@ -37,13 +37,6 @@ export function read(turns, event, now, times = {}) {
     case "agent_stopped": return stop(last(turns, "agent", true), text, now);
   }
   return null;
-}
-
-function whose(turns, speaker, now) { // the open turn; where another one speaks in it, a turn of his
-  const open = last(turns, "you", true);
-  if (!open?.now.trim() || !speaker || speaker === (open.speaker ?? 1)) return open;
-  Object.assign(open, { open: false, end: now });
-  return Object.assign(begin(turns, "you", now), { follows: true });
 }
 
 function name(turns, speaker, text) {
@@ -63,7 +56,7 @@ function late(turns, now) { // a word that comes just after its turn was over st
 }
 
 function guess(turn, text) { // the turn so far, better heard than its pieces, which are not shown until it is corrected
-  return turn && !turn.follows ? Object.assign(correct(turn, text), { guessed: true }) : null;
+  return turn ? Object.assign(correct(turn, text), { guessed: true }) : null;
 }
 
 function append(turn, text, now, speaker) {
@@ -77,7 +70,6 @@ function append(turn, text, now, speaker) {
 }
 
 function correct(turn, text) { // other words in place of those so far, each at the time of the one it replaces
-  if (turn.follows) return turn; // it is the text of all who spoke in it
   const times = turn.words.map(({ at }) => at);
   turn.now = text;
   turn.guessed = false;

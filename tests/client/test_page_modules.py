@@ -64,15 +64,18 @@ def test_people_are_told_apart():
     found = read(
         ("user_started", ""),
         ("heard", " hi", {"speaker": 1}),
-        ("heard", " I'm Ben", {"speaker": 2}),
+        ("user_ended", ""),
+        ("user_started", ""),
+        ("heard", " I'm"),
+        ("heard", " Ben", {"speaker": 2}),
         ("speaker_named", "Ben", {"speaker": 2}),
-        ("corrected", " Hi I'm Ben."),
+        ("corrected", " I'm Ben."),
         ("user_ended", ""),
         ("user_started", ""),
         ("heard", " and I", {"speaker": 3}),
     )
     assert found["names"] == ["You", "Ben", "Person 3"]
-    assert [turn["now"] for turn in found["turns"]] == [" hi", " I'm Ben", " and I"]
+    assert [turn["now"] for turn in found["turns"]] == [" hi", " I'm Ben.", " and I"]
 
 
 HELD = {"token": "t", "begun": True, "sinceMs": 0}

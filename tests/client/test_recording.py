@@ -139,18 +139,22 @@ def test_display_tells_people_apart(tmp_path):
     out, errors = io.StringIO(), io.StringIO()
     display = Display(out, errors, voice_print=tmp_path / "anna.txt")
     for event in (
+        {"type": "user_started"},
         {"type": "heard", "text": " hello"},
-        {"type": "heard", "text": " I'm Ben", "speaker": 2},
+        {"type": "user_ended"},
+        {"type": "user_started"},
+        {"type": "heard", "text": " I'm"},
+        {"type": "heard", "text": " Ben", "speaker": 2},
         {"type": "speaker_named", "text": "Ben", "speaker": 2},
         {"type": "user_ended"},
         {"type": "user_started"},
-        {"type": "heard", "text": " hi", "speaker": 1},
-        {"type": "heard", "text": " Anna", "speaker": 2},
+        {"type": "heard", "text": " hello"},
+        {"type": "user_ended", "speaker": 1},
         {"type": "speaker_corrected", "turn": 2, "speaker": 2},
         {"type": "speaker_enrolled", "text": "fwA/gQ==", "speaker": 1},
     ):
         display.show(event)
     display.finish()
-    assert out.getvalue() == "you>  Hello\nBen>  I'm Ben\nyou>  Hi\nBen>  Anna\n"
+    assert out.getvalue() == "you>  Hello\nBen>  I'm Ben\nyou>  Hello\n"
     assert "turn 3 was said by Ben" in errors.getvalue()
     assert (tmp_path / "anna.txt").read_text() == "fwA/gQ==\n"
