@@ -12,8 +12,8 @@ import numpy as np
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.client import console
 from duplex.client.jitter_buffer import Playback
-from duplex.client.resample import Resampler
 from duplex.errors import ClientError
+from duplex.resampling import Resampler
 from duplex.serving.sample_queue import SampleQueue
 
 

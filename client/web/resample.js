@@ -1,4 +1,4 @@
-// From one sample rate to another, piece by piece, half a millisecond late: client/resample.py once more.
+// From one sample rate to another, piece by piece, half a millisecond late: duplex/resampling.py once more.
 const CROSSINGS = 16;
 
 function divisor(a, b) {

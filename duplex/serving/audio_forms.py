@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 
 from duplex.audio import SAMPLE_RATE
+from duplex.resampling import Resampler
 from duplex.serving import opus
 from duplex.serving.native import decode_audio, encode_audio
-from duplex.serving.resampling import Resampler
 
 
 class AudioForm(Protocol):
@@ -38,19 +38,19 @@ class Pcm:
 
     def __init__(self, rate: int):
         self._half = b""
-        self._heard = Resampler(rate, SAMPLE_RATE)
-        self._spoken = Resampler(SAMPLE_RATE, rate)
+        self._heard = Resampler(rate, SAMPLE_RATE, is_even=True)
+        self._spoken = Resampler(SAMPLE_RATE, rate, is_even=True)
 
     def decode(self, message: bytes) -> np.ndarray:
         """See AudioForm."""
         message = self._half + message
         whole = len(message) // 2 * 2
         self._half = message[whole:]
-        return self._heard.resample(decode_audio(message[:whole]))
+        return self._heard.process(decode_audio(message[:whole]))
 
     def encode(self, samples: np.ndarray) -> list[bytes]:
         """See AudioForm."""
-        return [encode_audio(self._spoken.resample(samples))]
+        return [encode_audio(self._spoken.process(samples))]
 
 
 class OggOpus:

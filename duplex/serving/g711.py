@@ -3,7 +3,7 @@
 import numpy as np
 
 from duplex.audio import SAMPLE_RATE
-from duplex.serving.resampling import Resampler
+from duplex.resampling import Resampler
 
 # Samples a second of a telephone.
 TELEPHONE_RATE = 8_000
@@ -50,11 +50,11 @@ class Decoder:
 
     def __init__(self, law: str):
         self._law = law
-        self._resampler = Resampler(TELEPHONE_RATE, SAMPLE_RATE)
+        self._resampler = Resampler(TELEPHONE_RATE, SAMPLE_RATE, is_even=True)
 
     def decode(self, codes: bytes) -> np.ndarray:
         """The samples float32 [M] that one more piece completes."""
-        return self._resampler.resample(expand(codes, self._law))
+        return self._resampler.process(expand(codes, self._law))
 
 
 class Encoder:
@@ -62,8 +62,8 @@ class Encoder:
 
     def __init__(self, law: str):
         self._law = law
-        self._resampler = Resampler(SAMPLE_RATE, TELEPHONE_RATE)
+        self._resampler = Resampler(SAMPLE_RATE, TELEPHONE_RATE, is_even=True)
 
     def encode(self, samples: np.ndarray) -> bytes:
         """The bytes that one more piece, float [N], completes."""
-        return compress(self._resampler.resample(samples), self._law)
+        return compress(self._resampler.process(samples), self._law)

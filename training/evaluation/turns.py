@@ -39,6 +39,7 @@ from duplex.training.text.templates import read_lines
 INTO_KINDS = {
     "back_channel": "back-channels that stop it",
     "interruption": "interruptions it yields to",
+    "assent": "assent in other words that stops it",
 }
 
 
@@ -172,14 +173,15 @@ def said_into(
 ) -> dict:
     """How often the agent stops for what is said into its answers.
 
-    seconds: for each of INTO_KINDS the sounds, said `delays_s` after the voice began.
+    seconds: of kinds of INTO_KINDS the sounds, said `delays_s` after the voice began.
     """
     scenes = bench_scenes.load()
     rng = np.random.default_rng(seed)
     questions = pieces(scenes, ("turn", *INTO_KINDS), "question")
     result = {}
-    for kind, row in INTO_KINDS.items():
-        choices = list(itertools.product(questions, seconds[kind], delays_s))
+    for kind, sounds in seconds.items():
+        row = INTO_KINDS[kind]
+        choices = list(itertools.product(questions, sounds, delays_s))
         talks = []
         for i in rng.permutation(len(choices))[:count]:
             question, second, after_s = choices[i]
@@ -198,7 +200,7 @@ def said_into(
 def scene_sounds() -> dict[str, list[np.ndarray]]:
     """What is said into answers in the bench's scenes."""
     scenes = bench_scenes.load()
-    return {kind: pieces(scenes, (kind,), kind) for kind in INTO_KINDS}
+    return {kind: pieces(scenes, (kind,), kind) for kind in ("back_channel", "interruption")}
 
 
 def spoken_sounds(folder: Path, vectors: Path) -> dict[str, list[np.ndarray]]:
@@ -207,7 +209,11 @@ def spoken_sounds(folder: Path, vectors: Path) -> dict[str, list[np.ndarray]]:
     folder: where the sounds are kept; vectors: Kokoro's voices.
     """
     spoken = SpokenTexts(folder, lambda: open_held_out(vectors))
-    texts = {"back_channel": BACKCHANNELS, "interruption": read_lines("interruptions")}
+    texts = {
+        "back_channel": BACKCHANNELS,
+        "interruption": read_lines("interruptions"),
+        "assent": read_lines("assent"),
+    }
     return {
         kind: [
             say(spoken, f"{kind}-{voice}", number + 2 * voice, text).wave

@@ -9,10 +9,10 @@ import binascii
 import numpy as np
 
 from duplex.audio import SAMPLE_RATE
+from duplex.resampling import Resampler
 from duplex.serving import g711
 from duplex.serving.native import decode_audio, encode_audio
 from duplex.serving.openai.events import Refused
-from duplex.serving.resampling import Resampler
 
 PCM = "audio/pcm"
 KINDS = (PCM, *g711.LEVELS)
@@ -40,7 +40,7 @@ class Decoder:
         """rate: samples a second of PCM."""
         self._kind = kind
         self._telephone = g711.Decoder(kind) if kind in g711.LEVELS else None
-        self._resampler = Resampler(rate, SAMPLE_RATE)
+        self._resampler = Resampler(rate, SAMPLE_RATE, is_even=True)
         # The first byte of a sample whose second one is still to come.
         self._half = b""
 
@@ -52,7 +52,7 @@ class Decoder:
         data = self._half + data
         whole = len(data) // 2 * 2
         self._half = data[whole:]
-        return self._resampler.resample(decode_audio(data[:whole]))
+        return self._resampler.process(decode_audio(data[:whole]))
 
 
 def decode_whole(text, kind: str, param: str) -> np.ndarray:
@@ -66,12 +66,12 @@ class Encoder:
     def __init__(self, kind: str, rate: int = SAMPLE_RATE):
         """rate: samples a second of PCM."""
         self._telephone = g711.Encoder(kind) if kind in g711.LEVELS else None
-        self._resampler = Resampler(SAMPLE_RATE, rate)
+        self._resampler = Resampler(SAMPLE_RATE, rate, is_even=True)
 
     def encode(self, samples: np.ndarray) -> str:
         """Base64 of the bytes that one more piece, float [N], completes."""
         if self._telephone:
             data = self._telephone.encode(samples)
         else:
-            data = encode_audio(self._resampler.resample(samples))
+            data = encode_audio(self._resampler.process(samples))
         return base64.b64encode(data).decode()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from duplex.client.resample import Resampler
+from duplex.resampling import Resampler
 from tests.client import node
 
 RATES = [(48000, 24000), (44100, 24000), (16000, 24000), (24000, 44100), (24000, 48000)]
