@@ -21,6 +21,7 @@ import argparse
 import json
 import random
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from duplex.agent.backchannels import BACKCHANNELS
@@ -29,48 +30,40 @@ from duplex.training.text.context import context_exchange, read_matters
 from duplex.training.text.exchanges import Exchange, Writer, split_of
 
 
+def draw_different(make: Callable[[int], Exchange | None], count: int) -> list[Exchange]:
+    """About `count` different dialogues of make(number), which may be None."""
+    found: dict[tuple, Exchange] = {}
+    for number in range(20 * count):
+        dialogue = make(number)
+        if dialogue is not None:
+            found.setdefault((dialogue.note, *dialogue.turns), dialogue)
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
 def write_dialogues(writer: Writer, count: int) -> list[Exchange]:
     """About `count` different dialogues.
 
     No user text of the validation split is in training as a whole dialogue.
     """
-    found: dict[tuple, Exchange] = {}
-    for number in range(20 * count):
-        dialogue = writer.dialogue(number)
-        if dialogue is not None:
-            found.setdefault(dialogue.turns, dialogue)
-        if len(found) == count:
-            break
-    train_first = {dialogue.turns[0][0] for dialogue in found.values() if dialogue.split == "train"}
-    return [d for d in found.values() if d.split == "train" or d.turns[0][0] not in train_first]
+    found = draw_different(writer.dialogue, count)
+    train_first = {dialogue.turns[0][0] for dialogue in found if dialogue.split == "train"}
+    return [d for d in found if d.split == "train" or d.turns[0][0] not in train_first]
 
 
 def write_context(count: int, seed: int) -> list[Exchange]:
     """`count` different dialogues about what was told before; held out are values of a matter."""
     matters = read_matters()
-    found: dict[tuple, Exchange] = {}
-    for number in range(20 * count):
+
+    def make(number: int) -> Exchange | None:
         told, _, note, turns = context_exchange(matters, random.Random(f"{seed} context {number}"))
         splits = {split_of(one.matter.note.replace("$v", one.value)) for one in told}
-        if len(splits) < 2:
-            split = "".join(splits) or "train"
-            exchange = Exchange(tuple(turns), "context", split, note=note)
-            found.setdefault((note, *turns), exchange)
-        if len(found) == count:
-            break
-    return list(found.values())
+        if len(splits) > 1:
+            return None
+        return Exchange(tuple(turns), "context", "".join(splits) or "train", note=note)
 
-
-def write_company(writer: Writer, count: int) -> list[Exchange]:
-    """`count` different dialogues with several people."""
-    found: dict[tuple, Exchange] = {}
-    for number in range(20 * count):
-        dialogue = writer.company(number)
-        if dialogue is not None:
-            found.setdefault(dialogue.turns, dialogue)
-        if len(found) == count:
-            break
-    return list(found.values())
+    return draw_different(make, count)
 
 
 def as_json(dialogue: Exchange) -> str:
@@ -127,7 +120,7 @@ def main() -> None:
     writer = Writer(args.data, args.out / "answers.jsonl", args.seed)
     dialogues = write_dialogues(writer, args.count)
     dialogues += write_context(round(0.1 * args.count), args.seed)
-    dialogues += write_company(writer, round(0.15 * args.count))
+    dialogues += draw_different(writer.company, round(0.15 * args.count))
     pairs = [pair for dialogue in dialogues for pair in dialogue.turns]
     texts = {
         "dialogues.jsonl": [as_json(dialogue) for dialogue in dialogues],

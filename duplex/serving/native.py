@@ -237,9 +237,10 @@ def decode_server(message: bytes | str) -> np.ndarray | dict:
     return json_object(message)
 
 
-def json_object(message: str) -> dict:
-    """The object in a text message. Raises ProtocolError."""
+def json_object(message: bytes | str) -> dict:
+    """The object in a message, as text or in UTF-8. Raises ProtocolError."""
     try:
+        message = message if isinstance(message, str) else message.decode()
         fields = json.loads(message, parse_constant=_not_a_number)
         if "\\ud" in message.lower():
             # The half of a character cannot be told again: a question mark stands for it.

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from duplex.training.corpus import as_json, write_company, write_dialogues
+from duplex.training.corpus import as_json, draw_different, write_dialogues
 from duplex.training.text.company import TELEVISION, read_chats
 from duplex.training.text.exchanges import SHARES, Writer
 from duplex.training.text.numbers import number_exchange, number_words
@@ -150,7 +150,7 @@ def test_only_what_can_be_said_is_taken_of_typed_chats(data):
 
 def test_people_who_talk_to_each_other_are_not_answered(data):
     """With several people every line has a speaker; what is not for the agent has no answer."""
-    found = write_company(Writer(data, data / "answers.jsonl", 1), 60)
+    found = draw_different(Writer(data, data / "answers.jsonl", 1).company, 60)
     lines = [turn for d in found for turn in json.loads(as_json(d))["turns"]]
     users = [turn for turn in lines if turn["role"] == "user"]
     assert {turn.get("speaker", 1) for turn in users} >= {1, 2, TELEVISION}

@@ -12,7 +12,6 @@ from collections.abc import Callable
 import numpy as np
 
 from duplex.audio import TICK_MS
-from duplex.errors import ProtocolError
 from duplex.events import Error, Event, ToolCall
 from duplex.serving.commands import Audio, End, Start, Write
 from duplex.serving.gpt_live import config as live_config
@@ -81,10 +80,7 @@ class GPTLive:
         What cannot be done is answered with an error event. Raises ProtocolError.
         """
         self._event_id = None
-        try:
-            fields = json_object(message if isinstance(message, str) else message.decode())
-        except UnicodeDecodeError:
-            raise ProtocolError("messages are JSON; this one is no text") from None
+        fields = json_object(message)
         event_id = fields.pop("event_id", None)
         self._event_id = event_id if isinstance(event_id, str) else None
         handlers = {

@@ -12,7 +12,6 @@ from collections.abc import Callable
 import numpy as np
 
 from duplex.audio import TICK_MS, TICK_SAMPLES
-from duplex.errors import ProtocolError
 from duplex.events import Error, Event, ToolCall
 from duplex.serving.commands import Start
 from duplex.serving.native import json_object
@@ -70,10 +69,7 @@ class OpenAIRealtime:
         What cannot be done is answered with an error event. Raises ProtocolError.
         """
         self._event_id = None
-        try:
-            fields = json_object(message if isinstance(message, str) else message.decode())
-        except UnicodeDecodeError:
-            raise ProtocolError("messages are JSON; this one is no text") from None
+        fields = json_object(message)
         event_id = fields.get("event_id")
         self._event_id = event_id if isinstance(event_id, str) else None
         kind = fields.get("type")
