@@ -15,6 +15,7 @@ from duplex.serving.gpt_live import live
 from duplex.serving.limits import EngineLimits, ServerLimits
 from tests.helpers import drive_server, rest_raw, tone
 from tests.serving.openai_client import base64_of
+from tests.serving.pipecat_bot import pipecat_bot
 from tests.tiny_agent import TinyAgent
 
 QUESTION = np.concatenate([tone(5), np.zeros(8 * TICK_SAMPLES, np.float32)])
@@ -201,41 +202,19 @@ def test_pipecat_talks_live():
         TTSTextFrame,
     )
     from pipecat.frames.frames import SpeechOutputAudioRawFrame as Speech
-    from pipecat.pipeline.pipeline import Pipeline
-    from pipecat.pipeline.worker import PipelineWorker
     from pipecat.processors.aggregators.llm_context import LLMContext
-    from pipecat.processors.frame_processor import FrameProcessor
     from pipecat.services.openai.live.llm import OpenAILiveLLMService
-    from pipecat.workers.runner import WorkerRunner
-
-    frames = []
-
-    class Sink(FrameProcessor):
-        """Keeps the frames that pass."""
-
-        async def process_frame(self, frame, direction):
-            await super().process_frame(frame, direction)
-            frames.append(frame)
-            await self.push_frame(frame, direction)
-
-    def found(kind) -> list:
-        return [frame for frame in frames if isinstance(frame, kind)]
 
     async def run(url, engine):
         service = OpenAILiveLLMService(api_key="x", base_url=url.replace(native.PATH, live.PATH))
-        worker = PipelineWorker(Pipeline([Sink(), service, Sink()]))
-        runner = WorkerRunner(handle_sigint=False)
-        await runner.add_workers(worker)
-        running = asyncio.create_task(runner.run())
-        context = LLMContext([{"role": "system", "content": "hello"}])
-        await worker.queue_frame(LLMContextFrame(context))
-        await until(lambda: found(Speech))
-        for tick in QUESTION.reshape(-1, TICK_SAMPLES):
-            pcm = native.encode_audio(tick)
-            await worker.queue_frame(InputAudioRawFrame(pcm, 24_000, 1))
-        await until(lambda: found(TranscriptionFrame) and len(found(TTSTextFrame)) == 2)
-        await worker.cancel()
-        await running
+        async with pipecat_bot(service) as (put, found):
+            context = LLMContext([{"role": "system", "content": "hello"}])
+            await put(LLMContextFrame(context))
+            await until(lambda: found(Speech))
+            for tick in QUESTION.reshape(-1, TICK_SAMPLES):
+                pcm = native.encode_audio(tick)
+                await put(InputAudioRawFrame(pcm, 24_000, 1))
+            await until(lambda: found(TranscriptionFrame) and len(found(TTSTextFrame)) == 2)
         assert "".join(frame.text for frame in found(TTSTextFrame)) == " echo0 echo1"
         assert found(TranscriptionFrame)[0].text == " word0 word1"
 

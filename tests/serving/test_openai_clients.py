@@ -10,6 +10,7 @@ from duplex.audio import TICK_SAMPLES
 from duplex.serving import native
 from duplex.serving.openai import realtime
 from tests.helpers import drive_server, tone
+from tests.serving.pipecat_bot import pipecat_bot
 from tests.tiny_agent import TinyAgent
 
 pytestmark = pytest.mark.clients
@@ -61,26 +62,9 @@ def test_agents_of_openai():
 
 def test_pipecat():
     from pipecat.frames import frames as pipecat_frames
-    from pipecat.pipeline.pipeline import Pipeline
-    from pipecat.pipeline.worker import PipelineWorker
     from pipecat.processors.aggregators.llm_context import LLMContext
-    from pipecat.processors.frame_processor import FrameProcessor
     from pipecat.services.openai.realtime import events as openai_events
     from pipecat.services.openai.realtime.llm import OpenAIRealtimeLLMService
-    from pipecat.workers.runner import WorkerRunner
-
-    frames = []
-
-    class Sink(FrameProcessor):
-        """Keeps the frames that pass."""
-
-        async def process_frame(self, frame, direction):
-            await super().process_frame(frame, direction)
-            frames.append(frame)
-            await self.push_frame(frame, direction)
-
-    def found(kind) -> list:
-        return [frame for frame in frames if isinstance(frame, kind)]
 
     async def run(url, engine):
         tool = {"type": "function", "name": "f", "description": "d", "parameters": {}}
@@ -90,18 +74,13 @@ def test_pipecat():
             base_url=url.replace(native.PATH, realtime.PATH),
             settings=OpenAIRealtimeLLMService.Settings(session_properties=session),
         )
-        worker = PipelineWorker(Pipeline([Sink(), service, Sink()]))
-        runner = WorkerRunner(handle_sigint=False)
-        await runner.add_workers(worker)
-        running = asyncio.create_task(runner.run())
-        context = LLMContext([{"role": "user", "content": "Say hello!"}])
-        await worker.queue_frame(pipecat_frames.LLMContextFrame(context))
-        await until(lambda: found(pipecat_frames.TTSStoppedFrame))
-        for tick in TICKS:
-            await worker.queue_frame(pipecat_frames.InputAudioRawFrame(tick, 24_000, 1))
-        await until(lambda: len(found(pipecat_frames.TTSStoppedFrame)) >= 2)
-        await worker.cancel()
-        await running
+        async with pipecat_bot(service) as (put, found):
+            context = LLMContext([{"role": "user", "content": "Say hello!"}])
+            await put(pipecat_frames.LLMContextFrame(context))
+            await until(lambda: found(pipecat_frames.TTSStoppedFrame))
+            for tick in TICKS:
+                await put(pipecat_frames.InputAudioRawFrame(tick, 24_000, 1))
+            await until(lambda: len(found(pipecat_frames.TTSStoppedFrame)) >= 2)
         assert not found(pipecat_frames.ErrorFrame)
         assert found(pipecat_frames.TranscriptionFrame)[-1].text == "word0 word1"
 
