@@ -5,8 +5,8 @@ from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener, getproxies, proxy_bypass
 
 from duplex.errors import ClientError
-from duplex.serving import native
-from duplex.serving.auth import is_loopback
+from duplex.serving.http.auth import is_loopback
+from duplex.serving.native import messages as native
 
 
 def server_url(typed: str, usual_port: int = 8765) -> str:

@@ -6,7 +6,7 @@
             ...
 
 Events come in the order in which they happened: `Voice`, a tick of what the agent says, and the
-records of duplex.events, whose kinds the table in duplex/serving/native.py explains.
+records of duplex.events, whose kinds the table in duplex/serving/native/messages.py explains.
 """
 
 import asyncio
@@ -21,10 +21,9 @@ from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
 from duplex.client.assisted import AssistedSession
 from duplex.client.local import LocalSession
 from duplex.client.remote import RemoteSession
-from duplex.client.samples import Wave, to_samples
+from duplex.client.sound.samples import Wave, to_samples
 from duplex.errors import ClientError
 from duplex.events import AgentInterface, Ended, Ending, Error, Event, Lag, ToolCall
-from duplex.serving import native, native_commands
 from duplex.serving.commands import (
     AgentCommand,
     Answer,
@@ -33,7 +32,9 @@ from duplex.serving.commands import (
     Stop,
     Write,
 )
-from duplex.serving.sample_queue import SampleQueue
+from duplex.serving.native import commands as native_commands
+from duplex.serving.native import messages as native
+from duplex.serving.sound.sample_queue import SampleQueue
 
 
 @dataclass(frozen=True)

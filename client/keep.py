@@ -9,8 +9,8 @@ import soundfile
 
 from duplex.audio import SAMPLE_RATE
 from duplex.client import sounding
-from duplex.client.display import turn_text
 from duplex.client.recording import Recording
+from duplex.client.terminal.display import turn_text
 from duplex.client.timeline import draw
 from duplex.errors import ClientError
 

@@ -7,9 +7,10 @@ import numpy as np
 from duplex.audio import TICK_SAMPLES
 from duplex.errors import ClientError
 from duplex.events import AgentInterface
-from duplex.serving import native, native_commands
 from duplex.serving.commands import AgentCommand, Hint, SetPlaybackPosition, Start, apply
 from duplex.serving.engine import Engine
+from duplex.serving.native import commands as native_commands
+from duplex.serving.native import messages as native
 from duplex.serving.session import ClientSession
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_MS
-from duplex.client.jitter_buffer import BLOCK_MS, BLOCK_SAMPLES
+from duplex.client.sound.jitter_buffer import BLOCK_MS, BLOCK_SAMPLES
 from duplex.events import Transcript, transcribe
 
 

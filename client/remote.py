@@ -9,8 +9,9 @@ from websockets.exceptions import ConnectionClosed, ProxyError, WebSocketExcepti
 from duplex.audio import TICK_MS
 from duplex.client import address
 from duplex.errors import ClientError, ProtocolError
-from duplex.serving import native, native_commands
 from duplex.serving.commands import AgentCommand, SetPlaybackPosition, Start
+from duplex.serving.native import commands as native_commands
+from duplex.serving.native import messages as native
 
 
 class RemoteSession:

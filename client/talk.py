@@ -8,16 +8,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from duplex.client import console, keep, keys, sound_card, terminal, wav
+from duplex.client import keep
+from duplex.client import recorded as wav
 from duplex.client.assisted import AssistedSession
-from duplex.client.display import Display
 from duplex.client.event_file import load_events
 from duplex.client.local import LocalSession, LockstepSession
-from duplex.client.pipe_card import PipeCard
 from duplex.client.recording import Recording
 from duplex.client.remote import RemoteSession
-from duplex.client.sound_card import SoundCard, SoundDevices
-from duplex.client.sound_file import read_wave
+from duplex.client.sound import sound_card
+from duplex.client.sound.pipe_card import PipeCard
+from duplex.client.sound.sound_card import SoundCard, SoundDevices
+from duplex.client.sound.sound_file import read_wave
+from duplex.client.terminal import console, keys
+from duplex.client.terminal import live as terminal
+from duplex.client.terminal.display import Display
 from duplex.client.tools import load_tools
 from duplex.echo import EchoCanceller
 from duplex.errors import ClientError, EchoUnavailable
@@ -199,7 +203,7 @@ def _card(config: TalkConfig, stop: asyncio.Event) -> SoundCard | PipeCard:
 def _view(is_piped: bool, voice_print: Path | None) -> Iterator:
     """A screen where there is one, else plain lines."""
     if not is_piped and sys.stdin.isatty() and sys.stdout.isatty():
-        from duplex.client.screen import Screen
+        from duplex.client.terminal.screen import Screen
 
         with Screen(voice_print=voice_print) as screen:
             yield screen

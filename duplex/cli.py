@@ -285,7 +285,7 @@ def load_agent(args: argparse.Namespace, slots: int, cancel_echo: bool = True):
 
 
 def _serve(args: argparse.Namespace, load: Callable) -> None:
-    from duplex.serving.auth import Access
+    from duplex.serving.http.auth import Access
     from duplex.serving.run import ServerConfig, run
 
     if args.max_sessions is not None and args.max_sessions < 1:
@@ -310,7 +310,7 @@ def _serve(args: argparse.Namespace, load: Callable) -> None:
 
 def _recorder(args: argparse.Namespace):
     """What keeps the sessions, where it is asked for."""
-    from duplex.serving.recorder import Recorder
+    from duplex.serving.sound.recorder import Recorder
 
     if args.record is None:
         return None
@@ -321,7 +321,8 @@ def _recorder(args: argparse.Namespace):
 
 
 def _talk(args: argparse.Namespace, load: Callable) -> None:
-    from duplex.client import sound_card, talk
+    from duplex.client import talk
+    from duplex.client.sound import sound_card
     from duplex.serving.commands import Start
 
     if args.list_devices:

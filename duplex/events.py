@@ -18,7 +18,7 @@ class Event:
 
     Kinds: user_started, heard, partial, corrected, user_ended, speaker_corrected, speaker_named,
     speaker_enrolled, agent_started, said, spoken, agent_ended, agent_stopped; the table in
-    duplex/serving/native.py says what each of them carries.
+    duplex/serving/native/messages.py says what each of them carries.
     """
 
     kind: str

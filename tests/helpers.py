@@ -13,11 +13,11 @@ import soundfile
 from websockets.exceptions import ConnectionClosed
 
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
-from duplex.serving import native
-from duplex.serving.auth import Access
 from duplex.serving.engine import Engine
+from duplex.serving.http.auth import Access
+from duplex.serving.http.listener import bind
 from duplex.serving.limits import EngineLimits, ServerLimits
-from duplex.serving.listener import bind
+from duplex.serving.native import messages as native
 from duplex.serving.server import Serving, address
 from tests.tiny_agent import TinyAgent
 

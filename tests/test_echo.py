@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
-from duplex.client.display import Display
-from duplex.client.jitter_buffer import Playback
 from duplex.client.local import LockstepSession
 from duplex.client.recording import Recording
-from duplex.client.sound_file import read_wave
+from duplex.client.sound.jitter_buffer import Playback
+from duplex.client.sound.sound_file import read_wave
 from duplex.client.talk import make_echo_canceller, recorded_questions
-from duplex.client.terminal import Live, live
+from duplex.client.terminal.display import Display
+from duplex.client.terminal.live import Live, live
 from duplex.echo import FRAME_SAMPLES, LAG_SAMPLES, EchoCanceller
 from duplex.errors import EchoUnavailable
 from tests.tiny_agent import TinyAgent

@@ -84,7 +84,7 @@ def test_wheel_has_all_code_and_data_of_the_tree(wheel):
 
 def test_wheel_is_imported_from_another_folder(site, tmp_path):
     program = (
-        "import duplex.client.wav, duplex.training.prepare;"
+        "import duplex.client.recorded, duplex.training.prepare;"
         "from duplex.weights import DEFAULT_AGENT;"
         "print(duplex.__file__, DEFAULT_AGENT.is_dir())"
     )
@@ -98,7 +98,7 @@ def test_a_users_own_modules_hide_nothing(site, tmp_path):
     for name in ("client", "training"):
         (tmp_path / f"{name}.py").write_text("MINE = True\n")
     program = (
-        "import client, training, duplex.client.wav, duplex.training.prepare;"
+        "import client, training, duplex.client.recorded, duplex.training.prepare;"
         "assert client.MINE and training.MINE"
     )
     run(site, tmp_path, "-c", program)

@@ -24,15 +24,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from duplex.training.evaluation.align import evaluate_align
-from duplex.training.evaluation.context import evaluate_context
 from duplex.training.evaluation.conversation import evaluate_agent
-from duplex.training.evaluation.facts import evaluate_facts
-from duplex.training.evaluation.hearing import evaluate_hearing
+from duplex.training.evaluation.hearing.by_source import evaluate_hearing
+from duplex.training.evaluation.hearing.screen import evaluate_screen
 from duplex.training.evaluation.learning_curve import plot_training
-from duplex.training.evaluation.minds import SETS
-from duplex.training.evaluation.minds_table import evaluate_minds
-from duplex.training.evaluation.screen import evaluate_screen
-from duplex.training.evaluation.speakers import evaluate_speakers
+from duplex.training.evaluation.minds.context import evaluate_context
+from duplex.training.evaluation.minds.facts import evaluate_facts
+from duplex.training.evaluation.minds.questions import SETS
+from duplex.training.evaluation.minds.table import evaluate_minds
+from duplex.training.evaluation.speakers.labels import evaluate_speakers
 from duplex.training.evaluation.turns import evaluate_turns
 from duplex.training.evaluation.voice import evaluate_voice
 

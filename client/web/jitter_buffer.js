@@ -1,5 +1,5 @@
 // Between the network, which brings audio when it can, and a loudspeaker, which wants it now: the buffer of
-// client/jitter_buffer.py once more, at 24 kHz. tests/client/jitter_buffer.json holds both to the same behaviour.
+// client/sound/jitter_buffer.py once more, at 24 kHz. tests/client/jitter_buffer.json holds both to the same behaviour.
 export const TICK = 1920;
 const MIN_TARGET = TICK, MAX_TARGET = 4 * TICK; // what is to be there before anything is played: 80 to 320 ms
 const MAX_WAITING = 8 * TICK; // beyond 640 ms the oldest is dropped

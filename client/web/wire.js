@@ -1,4 +1,4 @@
-// Sound as it goes over the wire, PCM16 little endian: see duplex/serving/native.py.
+// Sound as it goes over the wire, PCM16 little endian: see duplex/serving/native/messages.py.
 export const RATE = 24000, TICK_MS = 80;
 
 export function toPcm16(samples) { // Float32Array -> ArrayBuffer

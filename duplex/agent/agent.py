@@ -13,21 +13,23 @@ import numpy as np
 import torch
 
 from duplex import voice_print
-from duplex.agent import forgetting, memory, people, turn_sound
 from duplex.agent import instructions as new_instructions
+from duplex.agent import memory
 from duplex.agent.client_policy import for_client
 from duplex.agent.config import AgentConfig
 from duplex.agent.decoding import Decoder
-from duplex.agent.dictation import Dictation
 from duplex.agent.faults import isolate_fault
+from duplex.agent.hearing import people, turn_sound
+from duplex.agent.hearing.recognition import Recognition, open_canceller
+from duplex.agent.hearing.rescoring import Rescoring
+from duplex.agent.hearing.second_pass import SecondPass, names_in, words_in
 from duplex.agent.lm_context import LMContext, LMCounts, take_deferred, unheld_tokens
-from duplex.agent.recognition import Recognition, open_canceller
-from duplex.agent.rescoring import Rescoring
 from duplex.agent.response import Response
-from duplex.agent.second_pass import SecondPass, names_in, words_in
 from duplex.agent.session import LMInput, Session, UserTurn
 from duplex.agent.speculation import Speculation, SpeculationCounts
 from duplex.agent.texts import TextInput
+from duplex.agent.thinking import forgetting
+from duplex.agent.thinking.dictation import Dictation
 from duplex.agent.turn_policy import TurnPolicy, symbol_budget
 from duplex.audio import TICK_SAMPLES
 from duplex.events import Event, TurnTaking

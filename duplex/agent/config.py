@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from duplex.agent.speakers import SpeakerPolicy
+from duplex.agent.hearing.speakers import SpeakerPolicy
 
 
 @dataclass(frozen=True)

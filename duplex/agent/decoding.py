@@ -5,15 +5,16 @@ from functools import cache
 
 import torch
 
-from duplex.agent import memory, pending_words, people
+from duplex.agent import memory
 from duplex.agent.config import AgentConfig
-from duplex.agent.dictation import Dictation
 from duplex.agent.faults import isolate_fault
+from duplex.agent.hearing import pending_words, people
+from duplex.agent.hearing.recognition import Recognition
 from duplex.agent.lm_context import LMContext
-from duplex.agent.recognition import Recognition
 from duplex.agent.response import Response
 from duplex.agent.session import MindState, Session, observe
 from duplex.agent.speculation import SpeculationCounts
+from duplex.agent.thinking.dictation import Dictation
 from duplex.agent.turn_policy import (
     PENDING_TEXT,
     Allowed,

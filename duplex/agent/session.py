@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import torch
 
 from duplex import voices
-from duplex.agent import pending_words, people, speech_activity
-from duplex.agent.conversation import Conversation
+from duplex.agent.hearing import pending_words, people, speech_activity
+from duplex.agent.hearing.pending_words import PendingWords
+from duplex.agent.hearing.people import People
+from duplex.agent.hearing.speech_activity import SpeechActivity
 from duplex.agent.memory import Memory
-from duplex.agent.pending_words import PendingWords
-from duplex.agent.people import People
-from duplex.agent.speech_activity import SpeechActivity
+from duplex.agent.thinking.conversation import Conversation
 from duplex.agent.turn_policy import LONG_AGO, NOBODY, Observation, TurnPolicy
 from duplex.echo import EchoCanceller
 from duplex.mind.thinker import NO_TOOLS, Thought, Tools

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from duplex.agent import pending_words
 from duplex.agent.config import AgentConfig
+from duplex.agent.hearing import pending_words
 from duplex.agent.lm_context import LMContext
 from duplex.agent.response import Response
 from duplex.agent.session import LMInput, Session

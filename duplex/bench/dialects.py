@@ -10,8 +10,10 @@ import json
 import numpy as np
 
 from duplex.audio import SAMPLE_RATE
-from duplex.serving import moshi, native, opus
+from duplex.serving import moshi
+from duplex.serving.native import messages as native
 from duplex.serving.openai import realtime as openai_realtime
+from duplex.serving.sound import opus
 
 # An event by our names, or audio, float32 [N].
 Item = dict | np.ndarray

@@ -21,7 +21,7 @@ from duplex.bench.remote import address
 from duplex.bench.scenes import Scene
 from duplex.bench.score import ScoredScene, is_over_anyway, speaking, turn_latency
 from duplex.client.local import LocalSession
-from duplex.client.wav import RealTime
+from duplex.client.recorded import RealTime
 from duplex.serving.commands import Start
 
 

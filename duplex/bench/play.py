@@ -14,10 +14,10 @@ from duplex.bench.recognizer import Heard
 from duplex.bench.remote import open_session
 from duplex.bench.scenes import Annotation, Player, Scene
 from duplex.bench.score import ScoredScene
-from duplex.client.display import Display
 from duplex.client.local import LockstepSession
+from duplex.client.recorded import Lockstep, RealTime, converse
 from duplex.client.recording import Recording
-from duplex.client.wav import Lockstep, RealTime, converse
+from duplex.client.terminal.display import Display
 from duplex.errors import ClientError
 from duplex.serving.commands import Start
 

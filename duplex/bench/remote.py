@@ -24,8 +24,8 @@ from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
 from duplex.bench.dialects import Item, MoshiClient, RealtimeClient, sentence
 from duplex.client.remote import RemoteSession
 from duplex.errors import ClientError
-from duplex.serving import native
 from duplex.serving.commands import Start
+from duplex.serving.native import messages as native
 
 # Seconds that a server may take to open a session: Moshi's answers when the one before has left.
 OPEN_S = 20

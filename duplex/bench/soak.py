@@ -28,10 +28,10 @@ from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.bench.play import push_line
 from duplex.client.remote import RemoteSession
 from duplex.errors import ClientError
-from duplex.serving import native
 from duplex.serving.commands import Start
 from duplex.serving.engine import Engine
 from duplex.serving.limits import ServerLimits
+from duplex.serving.native import messages as native
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ async def soak_here(
     agent, minutes: float, questions: list[np.ndarray], seed: int, config: SoakConfig
 ) -> dict:
     """The same with a server in this process, whose memory, threads and tasks the users share."""
-    from duplex.serving.listener import bind
+    from duplex.serving.http.listener import bind
     from duplex.serving.server import Serving, address
 
     engine = Engine(agent, config.places)

@@ -7,12 +7,12 @@ from websockets.exceptions import ConnectionClosed
 
 from duplex.errors import ProtocolError
 from duplex.events import Error
-from duplex.serving import native
-from duplex.serving.auth import TokenBucket
 from duplex.serving.commands import Audio
 from duplex.serving.dialect import Dialect
 from duplex.serving.engine import STOPPED
+from duplex.serving.http.auth import TokenBucket
 from duplex.serving.limits import ServerLimits
+from duplex.serving.native import messages as native
 from duplex.serving.session import ClientSession
 
 SHUTTING_DOWN = "the server is shutting down"

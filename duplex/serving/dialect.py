@@ -11,10 +11,12 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from duplex.events import Error
-from duplex.serving import moshi, native, native_dialect, twilio
+from duplex.serving import moshi, twilio
 from duplex.serving.commands import Start
 from duplex.serving.engine import Engine
 from duplex.serving.gpt_live import live as gpt_live
+from duplex.serving.native import dialect as native_dialect
+from duplex.serving.native import messages as native
 from duplex.serving.openai import realtime as openai_realtime
 
 

@@ -56,8 +56,8 @@ from duplex.serving.commands import (
     apply,
 )
 from duplex.serving.limits import EngineLimits
-from duplex.serving.recorder import Recorder
 from duplex.serving.session import ClientSession
+from duplex.serving.sound.recorder import Recorder
 from duplex.serving.stats import EngineStats
 
 log = logging.getLogger(__name__)

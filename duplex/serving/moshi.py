@@ -32,10 +32,10 @@ import numpy as np
 from duplex import voices
 from duplex.errors import ProtocolError
 from duplex.events import Error
-from duplex.serving import opus
 from duplex.serving.commands import Audio, Start, Write
-from duplex.serving.native import MAX_MESSAGE_BYTES
-from duplex.serving.native_commands import MAX_TEXT
+from duplex.serving.native.commands import MAX_TEXT
+from duplex.serving.native.messages import MAX_MESSAGE_BYTES
+from duplex.serving.sound import opus
 
 PATH = "/api/chat"
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 from duplex.events import AgentInterface
 from duplex.serving import capacity
-from duplex.serving.auth import Access, is_loopback
 from duplex.serving.connection import SHUTTING_DOWN
 from duplex.serving.engine import Engine
+from duplex.serving.http.auth import Access, is_loopback
+from duplex.serving.http.listener import bind, web_url, websocket_url
 from duplex.serving.limits import EngineLimits, ServerLimits
-from duplex.serving.listener import bind, web_url, websocket_url
-from duplex.serving.recorder import Recorder
 from duplex.serving.server import Serving
+from duplex.serving.sound.recorder import Recorder
 
 log = logging.getLogger(__name__)
 

@@ -20,16 +20,18 @@ from websockets.exceptions import ConnectionClosed
 
 from duplex.errors import EngineFull, EngineStopped
 from duplex.events import Error
-from duplex.serving import dialect, native, native_dialect
-from duplex.serving.auth import Access
+from duplex.serving import dialect
 from duplex.serving.commands import End, Resume, Start
 from duplex.serving.connection import SHUTTING_DOWN, first_commands, hear, refuse, speak
 from duplex.serving.dialect import Dialect
 from duplex.serving.engine import Engine
-from duplex.serving.handshake import Gate
-from duplex.serving.http_body import BodyConnection
+from duplex.serving.http.auth import Access
+from duplex.serving.http.handshake import Gate
+from duplex.serving.http.http_body import BodyConnection
+from duplex.serving.http.listener import web_url, websocket_url
 from duplex.serving.limits import ServerLimits
-from duplex.serving.listener import web_url, websocket_url
+from duplex.serving.native import dialect as native_dialect
+from duplex.serving.native import messages as native
 from duplex.serving.openai.http import ClientSecrets
 from duplex.serving.session import ClientSession
 

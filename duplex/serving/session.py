@@ -25,8 +25,8 @@ from duplex.serving.commands import (
     Stop,
     TakeTurns,
 )
-from duplex.serving.input_buffer import InputBuffer
 from duplex.serving.limits import EngineLimits
+from duplex.serving.sound.input_buffer import InputBuffer
 
 
 class ClientSession:

@@ -32,7 +32,6 @@ import numpy as np
 from duplex.audio import INAUDIBLE, TICK_MS
 from duplex.errors import ProtocolError
 from duplex.events import Error
-from duplex.serving import g711, native, native_commands
 from duplex.serving.commands import (
     Audio,
     Configure,
@@ -42,6 +41,9 @@ from duplex.serving.commands import (
     Start,
     Write,
 )
+from duplex.serving.native import commands as native_commands
+from duplex.serving.native import messages as native
+from duplex.serving.sound import g711
 
 log = logging.getLogger(__name__)
 

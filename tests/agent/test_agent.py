@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from duplex.agent import Agent, AgentConfig, TurnPolicy
-from duplex.agent.pending_words import PendingToken
+from duplex.agent.hearing.pending_words import PendingToken
 from duplex.agent.turn_policy import LONG_AGO
 from duplex.audio import TICK_MS, TICK_SAMPLES
 from duplex.events import Event

@@ -7,7 +7,7 @@ import pytest
 
 from duplex.agent import TurnPolicy
 from duplex.agent.client_policy import for_client
-from duplex.agent.pending_words import PendingToken
+from duplex.agent.hearing.pending_words import PendingToken
 from duplex.agent.turn_policy import Observation, allowed, hears_out, next_for_request, pause_voice
 from duplex.events import TurnTaking
 from duplex.model.tokens import AGENT, ASIDE, END, STOP, USER, USER_END

@@ -16,7 +16,7 @@ from duplex.bench.recognizer import Whisper
 from duplex.model.spoken_form import spoken_form
 from duplex.training.evaluation.conversation import conversation as questions_in_turn
 from duplex.training.evaluation.conversation import read_questions
-from duplex.training.evaluation.error_rate import error_rate
+from duplex.training.evaluation.hearing.error_rate import error_rate
 from duplex.training.evaluation.play import play
 
 QUESTIONS = Path(client.__file__).parent / "questions"

@@ -6,8 +6,8 @@ import pytest
 
 from duplex.agent import Agent, TurnPolicy
 from duplex.agent.config import MindConfig
-from duplex.agent.conversation import CUT, Conversation, messages
-from duplex.agent.wording import complete_words, heard_words, speakable
+from duplex.agent.thinking.conversation import CUT, Conversation, messages
+from duplex.agent.thinking.wording import complete_words, heard_words, speakable
 from duplex.events import Event, TurnTaking
 from duplex.mind.thinker import Thought, Tools
 from duplex.model.tokens import AGENT, END, STOP, USER, USER_END

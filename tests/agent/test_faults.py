@@ -21,10 +21,11 @@ from duplex.agent import AgentConfig, TurnPolicy
 from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.client.remote import RemoteSession
 from duplex.errors import ProtocolError
-from duplex.serving import native, opus
 from duplex.serving.commands import Start
 from duplex.serving.dialect import DIALECTS
 from duplex.serving.limits import ServerLimits
+from duplex.serving.native import messages as native
+from duplex.serving.sound import opus
 from tests.helpers import PATIENCE_S, HandClock, beat, drive_engine, next_event, rest, tone
 from tests.helpers import drive_server as drive
 from tests.tiny_agent import TinyAgent

@@ -2,7 +2,7 @@
 
 import pytest
 
-from duplex.agent.pending_words import (
+from duplex.agent.hearing.pending_words import (
     PendingWords,
     certain_confidence,
     certain_tokens,

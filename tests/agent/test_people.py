@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from duplex import voice_print
-from duplex.agent import people
-from duplex.agent.pending_words import PendingToken
-from duplex.agent.people import People
-from duplex.agent.speakers import SpeakerPolicy
+from duplex.agent.hearing import people
+from duplex.agent.hearing.pending_words import PendingToken
+from duplex.agent.hearing.people import People
+from duplex.agent.hearing.speakers import SpeakerPolicy
 from duplex.events import Event
 from duplex.model.tokens import USER, USER_END
 from tests.tiny_speech_agent import Script, scripted_agent, text, tick_of

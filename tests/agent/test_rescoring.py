@@ -6,7 +6,7 @@ import torch
 
 from duplex.agent import TurnPolicy
 from duplex.agent.config import RescoringConfig
-from duplex.agent.pending_words import PendingToken
+from duplex.agent.hearing.pending_words import PendingToken
 from duplex.events import transcribe
 from duplex.model.kv_cache import TEXT
 from duplex.model.tokens import CHAT_END, CHAT_START, FIRST_TEXT_ID, USER

@@ -10,10 +10,9 @@ import torch
 
 from duplex.agent import AgentConfig, TurnPolicy
 from duplex.agent.config import RescoringConfig, SecondPassConfig
-from duplex.agent.loader import LoadOptions, load_second_pass
-from duplex.agent.pending_words import PendingToken
-from duplex.agent.rolling_text import take_reading
-from duplex.agent.second_pass import (
+from duplex.agent.hearing.pending_words import PendingToken
+from duplex.agent.hearing.rolling_text import take_reading
+from duplex.agent.hearing.second_pass import (
     SILENCE,
     SecondPass,
     Task,
@@ -24,6 +23,7 @@ from duplex.agent.second_pass import (
     read,
     written,
 )
+from duplex.agent.loader import LoadOptions, load_second_pass
 from duplex.agent.session import SecondPassState
 from duplex.audio import TICK_SAMPLES
 from duplex.errors import WeightsError

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from duplex.agent import speakers
-from duplex.agent.speakers import SpeakerPolicy, Speakers
+from duplex.agent.hearing import speakers
+from duplex.agent.hearing.speakers import SpeakerPolicy, Speakers
 
 POLICY = SpeakerPolicy()
 ANNA = np.eye(8)[0]

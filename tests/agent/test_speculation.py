@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from duplex.agent import Agent, AgentConfig, TurnPolicy
-from duplex.agent.pending_words import PendingToken
+from duplex.agent.hearing.pending_words import PendingToken
 from duplex.agent.session import Session
 from duplex.model.encoder import BLANK
 from duplex.model.tokens import AGENT, FIRST_TEXT_ID, NEXT, USER, USER_END, Grammar

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from duplex.agent.speech_activity import (
+from duplex.agent.hearing.speech_activity import (
     SILENT_DB,
     SpeechActivity,
     end_turn,

@@ -2,8 +2,8 @@
 
 from duplex.agent import Agent
 from duplex.agent.config import MindConfig
-from duplex.agent.conversation import PENDING
-from duplex.agent.tool_calls import CUT, LATE
+from duplex.agent.thinking.conversation import PENDING
+from duplex.agent.thinking.tool_calls import CUT, LATE
 from duplex.events import Event, ToolCall
 from duplex.mind.thinker import Call
 from duplex.model.tokens import STOP, USER

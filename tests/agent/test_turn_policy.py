@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from duplex.agent.config import AgentConfig, MindConfig, RescoringConfig, SecondPassConfig
-from duplex.agent.speakers import SpeakerPolicy
+from duplex.agent.hearing.speakers import SpeakerPolicy
 from duplex.agent.turn_policy import (
     LONG_AGO,
     NOBODY,

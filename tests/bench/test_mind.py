@@ -4,7 +4,7 @@ import numpy as np
 
 from duplex.audio import TICK_SAMPLES
 from duplex.bench.mind import QUESTIONS, measure, measure_spoken
-from duplex.client.sound_file import Question
+from duplex.client.sound.sound_file import Question
 from duplex.model.tokens import USER, USER_END
 from tests.agent.test_dictation import Mind, minded_agent
 from tests.tiny_speech_agent import text

@@ -16,7 +16,7 @@ from duplex.bench.play import play_remote
 from duplex.bench.remote import PacedSession, address, open_session
 from duplex.bench.scenes import Piece, Scene
 from duplex.errors import ClientError
-from duplex.serving import native
+from duplex.serving.native import messages as native
 from tests.helpers import rest_raw, tone
 
 CREATED = json.dumps({"type": "session.created", "session": {"id": "sess_1"}})

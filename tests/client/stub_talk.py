@@ -6,7 +6,7 @@ import numpy as np
 
 from duplex import cli
 from duplex.audio import SAMPLE_RATE
-from duplex.client import sound_card
+from duplex.client.sound import sound_card
 from tests.client.port_audio import PortAudio
 from tests.helpers import tone
 

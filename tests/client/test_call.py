@@ -11,7 +11,7 @@ import torch
 from duplex.audio import TICK_SAMPLES
 from duplex.client import connect
 from duplex.client.call import Call, Voice
-from duplex.client.samples import to_samples
+from duplex.client.sound.samples import to_samples
 from duplex.errors import ClientError, ProtocolError
 from duplex.events import Ended, Error, Event
 from duplex.serving.commands import (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from duplex.audio import TICK_MS, TICK_SAMPLES
-from duplex.client.jitter_buffer import BLOCK_SAMPLES, Playback
+from duplex.client.sound.jitter_buffer import BLOCK_SAMPLES, Playback
 from tests.client import node
 from tests.helpers import tone
 

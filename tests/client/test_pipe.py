@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from duplex.serving import native
+from duplex.serving.native import messages as native
 from tests.helpers import tone
 
 ROOT = Path(__file__).parents[2]

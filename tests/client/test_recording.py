@@ -6,8 +6,8 @@ import pytest
 
 from duplex.audio import TICK_S
 from duplex.client import sounding
-from duplex.client.display import Display
 from duplex.client.recording import Recording
+from duplex.client.terminal.display import Display
 from duplex.client.timeline import draw, overlaps, scene_of, words
 from tests.helpers import tone
 

@@ -8,14 +8,14 @@ import pytest
 from websockets.asyncio.server import serve
 
 from duplex.audio import TICK_MS, TICK_SAMPLES
-from duplex.client.display import Display
-from duplex.client.remote import RemoteSession
-from duplex.client.sound_file import Question
-from duplex.client.wav import (
+from duplex.client.recorded import (
     RealTime,
     Script,
     converse,
 )
+from duplex.client.remote import RemoteSession
+from duplex.client.sound.sound_file import Question
+from duplex.client.terminal.display import Display
 from duplex.errors import ClientError
 from tests.helpers import drive_server, tone
 from tests.tiny_agent import TinyAgent

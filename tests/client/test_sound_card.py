@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
-from duplex.client.sound_card import CardConfig, SoundCard, SoundDevices
+from duplex.client.sound.sound_card import CardConfig, SoundCard, SoundDevices
 from duplex.errors import ClientError
 from tests.client.port_audio import PortAudio
 from tests.helpers import MS, tone, until

@@ -11,10 +11,10 @@ import soundfile
 
 from duplex import cli
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
-from duplex.client.talk import questions_without_sound
-from duplex.client.wav import (
+from duplex.client.recorded import (
     Pauses,
 )
+from duplex.client.talk import questions_without_sound
 from tests.helpers import tone, write_wave
 from tests.tiny_agent import TinyAgent
 

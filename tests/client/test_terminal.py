@@ -9,16 +9,17 @@ import pytest
 from rich.console import Console
 
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
-from duplex.client import sounding, terminal
+from duplex.client import sounding
 from duplex.client.call_state import CallFacts
-from duplex.client.display import Display
-from duplex.client.jitter_buffer import Playback
-from duplex.client.keys import Typing
 from duplex.client.local import LockstepSession
 from duplex.client.recording import Recording
-from duplex.client.screen import Screen
-from duplex.client.status import Status
-from duplex.client.terminal import Live, live
+from duplex.client.sound.jitter_buffer import Playback
+from duplex.client.terminal import live as terminal
+from duplex.client.terminal.display import Display
+from duplex.client.terminal.keys import Typing
+from duplex.client.terminal.live import Live, live
+from duplex.client.terminal.screen import Screen
+from duplex.client.terminal.status import Status
 from duplex.serving.commands import Stop, Write
 from tests.helpers import MS, tone, until
 from tests.tiny_agent import TinyAgent

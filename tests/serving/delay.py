@@ -21,13 +21,15 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.bench.dialects import MoshiClient, RealtimeClient
-from duplex.serving import g711, native, twilio
+from duplex.serving import twilio
 from duplex.serving.commands import Start
 from duplex.serving.engine import Engine
 from duplex.serving.gpt_live import live
+from duplex.serving.http.listener import bind
 from duplex.serving.limits import ServerLimits
-from duplex.serving.listener import bind
+from duplex.serving.native import messages as native
 from duplex.serving.server import Serving, address
+from duplex.serving.sound import g711
 from tests.helpers import tone
 from tests.tiny_agent import TinyAgent
 

@@ -3,9 +3,11 @@
 import json
 from random import Random
 
-from duplex.serving import moshi, native, opus, twilio
+from duplex.serving import moshi, twilio
 from duplex.serving.gpt_live import live
+from duplex.serving.native import messages as native
 from duplex.serving.openai import realtime
+from duplex.serving.sound import opus
 from tests.helpers import tone
 
 PCM = "AAABAAIAAwAEAAUA"

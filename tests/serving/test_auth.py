@@ -16,9 +16,9 @@ from duplex import cli
 from duplex.audio import TICK_SAMPLES
 from duplex.client.remote import RemoteSession
 from duplex.errors import ClientError, ServerError
-from duplex.serving import native
-from duplex.serving.auth import Access, TokenBucket, is_loopback, offered_keys
 from duplex.serving.dialect import DIALECTS
+from duplex.serving.http.auth import Access, TokenBucket, is_loopback, offered_keys
+from duplex.serving.native import messages as native
 from tests.helpers import drive_server, next_event
 from tests.tiny_agent import TinyAgent
 

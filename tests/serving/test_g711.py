@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
-from duplex.serving import g711
+from duplex.serving.sound import g711
 
 GOLDEN = json.loads((Path(__file__).parent / "g711.json").read_text())
 

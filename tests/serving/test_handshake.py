@@ -8,8 +8,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from duplex.serving import native, twilio
-from duplex.serving.auth import Access
+from duplex.serving import twilio
+from duplex.serving.http.auth import Access
+from duplex.serving.native import messages as native
 from tests.helpers import drive_server, next_event
 from tests.tiny_agent import TinyAgent
 

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from duplex.errors import ServerError
-from duplex.serving.listener import bind, web_url, websocket_url
+from duplex.serving.http.listener import bind, web_url, websocket_url
 
 
 def close(listeners: list[socket.socket]) -> None:

@@ -17,8 +17,9 @@ from websockets.exceptions import ConnectionClosed
 from duplex.audio import TICK_SAMPLES
 from duplex.errors import ProtocolError
 from duplex.events import Error, Event
-from duplex.serving import dialect, native
+from duplex.serving import dialect
 from duplex.serving.limits import EngineLimits, ServerLimits
+from duplex.serving.native import messages as native
 from tests.helpers import drive_server, next_event, tone
 from tests.serving import malformed
 from tests.tiny_agent import TinyAgent

@@ -9,8 +9,10 @@ from websockets.asyncio.client import connect
 from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.errors import ProtocolError
 from duplex.events import Error, Event
-from duplex.serving import moshi, native, opus
+from duplex.serving import moshi
 from duplex.serving.commands import Write
+from duplex.serving.native import messages as native
+from duplex.serving.sound import opus
 from tests.helpers import drive_server, rest_raw, tone
 from tests.tiny_agent import TinyAgent
 

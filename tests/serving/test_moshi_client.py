@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from duplex.audio import TICK_S, TICK_SAMPLES
-from duplex.serving import native
+from duplex.serving.native import messages as native
 from tests.helpers import drive_server, tone
 from tests.tiny_agent import TinyAgent
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from duplex.audio import TICK_SAMPLES
 from duplex.errors import ProtocolError
 from duplex.events import Ended, Ending, Error, Event, Lag
-from duplex.serving import native, native_commands, native_dialect
 from duplex.serving.commands import (
     Answer,
     Configure,
@@ -26,6 +25,9 @@ from duplex.serving.commands import (
     Stop,
     Write,
 )
+from duplex.serving.native import commands as native_commands
+from duplex.serving.native import dialect as native_dialect
+from duplex.serving.native import messages as native
 from tests.helpers import tone
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "wire.json").read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ import soundfile
 
 from duplex.audio import SAMPLE_RATE
 from duplex.errors import ProtocolError
-from duplex.serving import audio_forms, opus
+from duplex.serving.sound import audio_forms, opus
 from tests.helpers import tone
 
 FORMATS = soundfile.available_subtypes("OGG")

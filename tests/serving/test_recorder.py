@@ -8,7 +8,7 @@ import soundfile
 
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.events import Event
-from duplex.serving.recorder import Recorder
+from duplex.serving.sound.recorder import Recorder
 from tests.helpers import HandClock, drive_engine, speak, tone
 from tests.tiny_agent import TinyAgent
 

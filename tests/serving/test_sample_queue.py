@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duplex.serving.sample_queue import SampleQueue
+from duplex.serving.sound.sample_queue import SampleQueue
 
 calls = st.lists(
     st.tuples(st.sampled_from(["push", "take", "put_back", "truncate"]), st.integers(0, 9))

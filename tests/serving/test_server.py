@@ -17,13 +17,14 @@ from websockets.asyncio.server import serve
 from websockets.exceptions import InvalidStatus
 
 from duplex.audio import TICK_S, TICK_SAMPLES
-from duplex.serving import native, native_dialect
 from duplex.serving.commands import Start
 from duplex.serving.connection import first_commands
 from duplex.serving.engine import Engine
+from duplex.serving.http.listener import bind
+from duplex.serving.http.operation import STATS
 from duplex.serving.limits import ServerLimits
-from duplex.serving.listener import bind
-from duplex.serving.operation import STATS
+from duplex.serving.native import dialect as native_dialect
+from duplex.serving.native import messages as native
 from duplex.serving.server import Serving, address
 from tests.helpers import PATIENCE_S, Failing, drive_server, next_event, rest, tone
 from tests.tiny_agent import TinyAgent

@@ -6,11 +6,12 @@ import pytest
 
 from duplex.errors import ProtocolError
 from duplex.events import Event, ToolCall
-from duplex.serving import native, native_commands
 from duplex.serving.commands import AfterInput, Answer, GiveResult, SetTools, Write
+from duplex.serving.native import commands as native_commands
+from duplex.serving.native import messages as native
 from duplex.serving.openai import realtime
 from duplex.serving.tools import MAX_TOOLS, read_choice, read_tools
-from tests.serving.openai_client import Client, only, types
+from tests.serving.openai.client import Client, only, types
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = {"name": "get_weather", "description": "the weather", "parameters": CITY}

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from duplex.audio import TICK_SAMPLES
 from duplex.errors import ProtocolError
 from duplex.events import Error, Event
-from duplex.serving import g711, native, twilio
+from duplex.serving import twilio
 from duplex.serving.commands import (
     Configure,
     End,
@@ -23,6 +23,8 @@ from duplex.serving.commands import (
     SetVoice,
     Write,
 )
+from duplex.serving.native import messages as native
+from duplex.serving.sound import g711
 from tests.helpers import QUIET, drive_server, tone
 from tests.tiny_agent import TinyAgent
 

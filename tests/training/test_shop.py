@@ -3,7 +3,7 @@
 import numpy as np
 
 from duplex.audio import SAMPLE_RATE
-from duplex.training.evaluation import shop
+from duplex.training.evaluation.minds import shop
 
 
 def test_every_fact_is_told_and_no_question_is_the_datas():

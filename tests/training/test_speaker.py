@@ -15,7 +15,7 @@ from duplex.training import speaker
 from duplex.training.data.pool import PoolWriter
 from duplex.training.data.synthesizers import synthetic_utterances
 from duplex.training.data.voices import hear, mix, read_voices, sample_segments, trim
-from duplex.training.evaluation.verification import equal_error_rate
+from duplex.training.evaluation.speakers.verification import equal_error_rate
 
 
 @pytest.fixture(scope="module")

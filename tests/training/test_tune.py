@@ -8,8 +8,8 @@ import pytest
 
 from duplex import cli
 from duplex.agent import Agent, AgentConfig
+from duplex.agent.hearing.second_pass import words_in
 from duplex.agent.loader import with_instructions
-from duplex.agent.second_pass import words_in
 from duplex.checkpoint import load_tensors
 from duplex.training import tune
 from duplex.training.evaluation.own import measure, set_aside_questions

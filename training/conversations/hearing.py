@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from duplex.agent.config import SecondPassConfig
-from duplex.agent.second_pass import Task, read
+from duplex.agent.hearing.second_pass import Task, read
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
 from duplex.model import features
 from duplex.model.lexicon import Lexicon

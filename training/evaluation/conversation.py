@@ -22,9 +22,9 @@ from duplex.agent import load_agent
 from duplex.audio import SAMPLE_RATE, TICK_MS
 from duplex.bench.recognizer import Whisper
 from duplex.training.data.pool import Pool
-from duplex.training.evaluation.error_rate import error_rate
+from duplex.training.evaluation.hearing.error_rate import error_rate
+from duplex.training.evaluation.hearing.stream import resident_megabytes
 from duplex.training.evaluation.play import Answer, Tick, ask, play
-from duplex.training.evaluation.stream import resident_megabytes
 
 
 def read_questions(folder: Path) -> tuple[dict[str, str], list[np.ndarray]]:

@@ -17,7 +17,7 @@ from duplex.audio import SAMPLE_RATE, SPEECH_LEVEL
 from duplex.model.spoken_form import spoken_form
 from duplex.training.data.pool import Pool
 from duplex.training.evaluation.conversation import conversation, read_questions
-from duplex.training.evaluation.error_rate import error_rate
+from duplex.training.evaluation.hearing.error_rate import error_rate
 from duplex.training.evaluation.play import LEAD_IN_SAMPLES, Answer, end_of_sound, play
 from duplex.training.scenes.recordings import parse_conversation
 

@@ -29,10 +29,10 @@ from duplex.bench import scenes as bench_scenes
 from duplex.events import Event, Transcript
 from duplex.training.data.augment import load_noise
 from duplex.training.data.pool import Pool
-from duplex.training.evaluation.disturbances import wordless, words_per_minute
+from duplex.training.evaluation.hearing.disturbances import wordless, words_per_minute
+from duplex.training.evaluation.hearing.spoken_items import open_held_out, say
 from duplex.training.evaluation.play import LEAD_IN_SAMPLES, Tick, in_ticks, play
 from duplex.training.evaluation.spoken import SpokenTexts
-from duplex.training.evaluation.spoken_items import open_held_out, say
 from duplex.training.text.templates import read_lines
 
 # Kinds of scenes whose pieces are said into an answer, and what is counted of each.

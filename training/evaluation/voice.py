@@ -26,7 +26,7 @@ from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.bench.recognizer import RECOGNIZER_RATE, Whisper
 from duplex.training.data.pool import Pool
 from duplex.training.data.synthesizers import HibariVoice
-from duplex.training.evaluation.error_rate import (
+from duplex.training.evaluation.hearing.error_rate import (
     MIN_LOST_WORDS,
     error_rate,
     has_lost_words,

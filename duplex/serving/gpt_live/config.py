@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from duplex import voices
 from duplex.audio import SAMPLE_RATE
-from duplex.serving import g711
 from duplex.serving.commands import Write
 from duplex.serving.openai import audio as openai_audio
 from duplex.serving.openai import config as openai_config
 from duplex.serving.openai.events import Refused, is_text, object_at
+from duplex.serving.sound import g711
 
 # Texts of a conversation before this one.
 MAX_HISTORY = 128

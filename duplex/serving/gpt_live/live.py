@@ -18,7 +18,7 @@ from duplex.serving.gpt_live import config as live_config
 from duplex.serving.gpt_live.commentary import Commentary
 from duplex.serving.gpt_live.delegation import Delegation
 from duplex.serving.gpt_live.transcripts import Transcripts
-from duplex.serving.native import json_object
+from duplex.serving.native.messages import json_object
 from duplex.serving.openai.audio import Decoder, Encoder
 from duplex.serving.openai.events import Refused, event, is_text
 from duplex.serving.openai.realtime import MAX_MESSAGE_BYTES

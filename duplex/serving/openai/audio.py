@@ -10,9 +10,9 @@ import numpy as np
 
 from duplex.audio import SAMPLE_RATE
 from duplex.resampling import Resampler
-from duplex.serving import g711
-from duplex.serving.native import decode_audio, encode_audio
+from duplex.serving.native.messages import decode_audio, encode_audio
 from duplex.serving.openai.events import Refused
+from duplex.serving.sound import g711
 
 PCM = "audio/pcm"
 KINDS = (PCM, *g711.LEVELS)

@@ -6,7 +6,7 @@ Clients that were written for it ask with a header, a subprotocol, or the fields
 import json
 from collections.abc import Iterable
 
-from duplex.serving.native import encode_object
+from duplex.serving.native.messages import encode_object
 
 SUBPROTOCOL = "openai-beta.realtime-v1"
 # Beginnings of the types of events, and what they were.

@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from duplex.serving.input_buffer import milliseconds
+from duplex.serving.sound.input_buffer import milliseconds
 
 
 class InputClock:

@@ -2,7 +2,7 @@
 
 import secrets
 
-from duplex.serving.native import encode_object
+from duplex.serving.native.messages import encode_object
 
 
 class Refused(Exception):

@@ -14,7 +14,7 @@ import numpy as np
 from duplex.audio import TICK_MS, TICK_SAMPLES
 from duplex.events import Error, Event, ToolCall
 from duplex.serving.commands import Start
-from duplex.serving.native import json_object
+from duplex.serving.native.messages import json_object
 from duplex.serving.openai import beta, client_events
 from duplex.serving.openai import events as openai_events
 from duplex.serving.openai import state as openai_state

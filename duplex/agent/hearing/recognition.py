@@ -1,0 +1,160 @@
+"""From sound to what the LM is told of it: features of the tick, and the words recognised in it."""
+
+import logging
+
+import numpy as np
+import torch
+
+from duplex.agent.backchannels import is_backchannel
+from duplex.agent.faults import isolate_fault
+from duplex.agent.hearing import pending_words, people, speech_activity, turn_sound
+from duplex.agent.hearing.speakers import SpeakerPolicy
+from duplex.agent.session import Session, UserTurn, audible_words
+from duplex.agent.turn_policy import TurnPolicy
+from duplex.echo import EchoCanceller
+from duplex.errors import EchoUnavailable
+from duplex.events import Event
+from duplex.model import beam_search, features
+from duplex.model.beam_search import BeamState
+from duplex.model.parts import Parts
+
+log = logging.getLogger(__name__)
+
+Pieces = list[tuple[int, float]]  # tokens of committed words, each with its confidence
+
+
+class Recognition:
+    """Echo canceller, log-mel features, encoder, beam search and speaker head of all slots."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        slots: int,
+        policy: TurnPolicy,
+        speaker_policy: SpeakerPolicy | None = None,
+    ):
+        self.encoder = parts.encoder
+        self.lexicon = parts.lexicon
+        self.tokenizer = parts.tokenizer
+        self.policy = policy
+        self.speaker_head = parts.speaker
+        self.speaker_policy = speaker_policy or SpeakerPolicy()
+        self.feature_state = features.initial_state(slots)
+        self.encoder_state = self.encoder.initial_state(slots)
+
+    def reset(self, slot: int) -> None:
+        """The slot has heard nothing."""
+        self.feature_state.reset([slot])
+        self.encoder_state.reset([slot])
+
+    def cancel_echo(
+        self, audio: np.ndarray, sessions: dict[int, Session], active: list[int]
+    ) -> np.ndarray:
+        """audio [B, N] with what each session's agent said before taken out of it, as a copy."""
+        audio = np.array(audio, np.float32)
+        for slot in active:
+            echo = sessions[slot].client.echo
+            if echo:
+                audio[slot] = echo.heard(audio[slot])
+        return audio
+
+    def step(
+        self, audio: np.ndarray, sessions: dict[int, Session], events: list[list[Event]]
+    ) -> tuple[torch.Tensor, list[Pieces], torch.Tensor]:
+        """One tick of all slots.
+
+        audio: [B, N]. Returns the encoder's vectors [B, W], the pieces recognised in each slot,
+        whose words are pending in their sessions from now on, and the log10 power [B, 8, 80].
+        """
+        sound = torch.from_numpy(audio)
+        mel, power = self.features(sound)
+        (vectors, phones), self.encoder_state = self.encoder.step(mel, self.encoder_state)
+        log_probs = phones.float().cpu().numpy()
+        levels_db = speech_activity.levels(sound)
+        recognised: list[Pieces] = [[] for _ in audio]
+        for slot, session in sessions.items():
+            inputs = session, log_probs[slot], levels_db[slot]
+            recognised[slot] = isolate_fault(events[slot], self.recognise, *inputs) or []
+        if self.speaker_head is not None:
+            voices = self.hear_voices()
+            for slot, session in sessions.items():
+                isolate_fault(events[slot], self.know_speaker, session, voices[slot])
+        return vectors[:, 0], recognised, power
+
+    def features(self, sound: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-mel frames of a tick and their log10 power [B, 8, 80] each; sound: [B, N]."""
+        found, self.feature_state = features.log_mel_and_power(sound, self.feature_state)
+        return found
+
+    def recognise(self, session: Session, log_probs: np.ndarray, level_db: float) -> Pieces:
+        """Advance one session's beam by a tick's frames [4, 1 + phones]; take in its level.
+
+        Returns the pieces of the user's words that were committed; the agent's own are left out.
+        """
+        user = session.user
+        agent_words = audible_words(session, self.policy)
+        if not session.grammar.user_open and not user.pending.tokens:
+            beam_search.forget_committed_words(user.beam)
+            user.is_user_only = True
+        pieces: Pieces = []
+        for word, confidence in self.decode(user.beam, log_probs):
+            user.is_rescored = False
+            if pending_words.is_agent_echo(word, agent_words, self.policy):
+                user.is_user_only = False
+            else:
+                pieces += [(token, confidence) for token in self.spell(word)]
+        pending_words.push_words(user.pending, session.tick, pieces, self.policy)
+        speech_activity.update_levels(user.activity, level_db, self.policy)
+        return pieces
+
+    def hear_voices(self) -> np.ndarray:
+        """The speaker head's vectors of the tick that the encoder has just heard [B, V]."""
+        early = self.encoder_state.early.float().cpu()
+        return self.speaker_head(early)[:, 0].numpy()
+
+    def know_speaker(self, session: Session, voice: np.ndarray) -> None:
+        """Take in a tick of whoever speaks: voice [V].
+
+        While the agent can be heard, its voice may come back: then only who is near is somebody,
+        or who says words that are not the agent's.
+        """
+        activity = session.user.activity
+        has_words = session.grammar.user_open or bool(session.user.pending.tokens)
+        may_be_echo = bool(audible_words(session, self.policy)) and not has_words
+        is_speech = activity.silence_ticks == 0 and (activity.near_ticks > 0 or not may_be_echo)
+        people.hear(session.people, voice, is_speech, has_words, self.speaker_policy)
+
+    def decode(self, beam: BeamState, log_probs: np.ndarray) -> list[tuple[str, float]]:
+        """Words that are committed by a tick's frames [4, 1 + phones], each with its confidence."""
+        return beam_search.decode(self.lexicon, beam, log_probs)
+
+    def end_turn(self, user: UserTurn, is_for_agent: bool) -> None:
+        """The user's turn is over: what was said in it is forgotten, how loud it was is kept."""
+        user.transcribed = []
+        user.shown_text = ""
+        user.word_count = 0
+        user.is_backchannel = False
+        user.is_user_only = not user.pending.tokens  # what still waits will stand in the next turn
+        turn_sound.end_turn(user)
+        beam_search.forget_committed_words(user.beam)
+        user.pending.max_confidence = None
+        speech_activity.end_turn(user.activity, is_for_agent, self.policy)
+
+    def count_words(self, user: UserTurn) -> None:
+        """Note how many words the turn has, and whether they are nothing but assent."""
+        words = self.tokenizer.decode([token for _, token in user.transcribed]).split()
+        user.word_count = len(words)
+        user.is_backchannel = is_backchannel(words)
+
+    def spell(self, word: str) -> list[int]:
+        """The tokens of a recognised word."""
+        return self.tokenizer.encode(" " + word, add_special_tokens=False).ids
+
+
+def open_canceller() -> EchoCanceller | None:
+    """A session's echo canceller; None where the library is missing, which is logged."""
+    try:
+        return EchoCanceller()
+    except EchoUnavailable as error:
+        log.warning("%s", error)
+        return None

@@ -1,0 +1,124 @@
+"""Other people's clients of the Realtime API, unmodified, on a real server."""
+
+import asyncio
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from duplex.audio import TICK_SAMPLES
+from duplex.serving.native import messages as native
+from duplex.serving.openai import realtime
+from tests.helpers import drive_server, tone
+from tests.serving.openai.pipecat_bot import pipecat_bot
+from tests.tiny_agent import TinyAgent
+
+pytestmark = pytest.mark.clients
+QUESTION = np.concatenate([tone(5), np.zeros(8 * TICK_SAMPLES, np.float32)])
+TICKS = [native.encode_audio(tick) for tick in QUESTION.reshape(-1, TICK_SAMPLES)]
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    for _ in range(1_000):
+        if is_so():
+            return
+        await asyncio.sleep(0.02)
+    raise TimeoutError
+
+
+def test_agents_of_openai():
+    from agents import function_tool
+    from agents.realtime import RealtimeAgent, RealtimeRunner
+
+    @function_tool
+    def weather(city: str) -> str:
+        """The weather of a city."""
+        return "sunny"
+
+    async def run(url, engine):
+        place = url.replace(native.PATH, realtime.PATH) + "?model=duplex"
+        runner = RealtimeRunner(RealtimeAgent("A", instructions="hello", tools=[weather]))
+        session = await runner.run(model_config={"url": place, "api_key": "x"})
+        kinds = []
+        async with session:
+            for tick in TICKS:
+                await session.send_audio(tick)
+            async for event in session:
+                kinds.append(event.type)
+                if event.type in ("agent_end", "error"):
+                    break
+            await session.send_message("Hello.")
+            async for event in session:
+                if event.type in ("agent_end", "error"):
+                    break
+        assert "audio" in kinds and "error" not in kinds and event.type == "agent_end"
+
+    agent = TinyAgent(1)
+    drive_server(run, agent)
+    assert agent.opened[-1][2] == "hello"
+    assert ("write", 0, "user", "Hello.") in agent.calls
+
+
+def test_pipecat():
+    from pipecat.frames import frames as pipecat_frames
+    from pipecat.processors.aggregators.llm_context import LLMContext
+    from pipecat.services.openai.realtime import events as openai_events
+    from pipecat.services.openai.realtime.llm import OpenAIRealtimeLLMService
+
+    async def run(url, engine):
+        tool = {"type": "function", "name": "f", "description": "d", "parameters": {}}
+        session = openai_events.SessionProperties(instructions="hello", tools=[tool])
+        service = OpenAIRealtimeLLMService(
+            api_key="x",
+            base_url=url.replace(native.PATH, realtime.PATH),
+            settings=OpenAIRealtimeLLMService.Settings(session_properties=session),
+        )
+        async with pipecat_bot(service) as (put, found):
+            context = LLMContext([{"role": "user", "content": "Say hello!"}])
+            await put(pipecat_frames.LLMContextFrame(context))
+            await until(lambda: found(pipecat_frames.TTSStoppedFrame))
+            for tick in TICKS:
+                await put(pipecat_frames.InputAudioRawFrame(tick, 24_000, 1))
+            await until(lambda: len(found(pipecat_frames.TTSStoppedFrame)) >= 2)
+        assert not found(pipecat_frames.ErrorFrame)
+        assert found(pipecat_frames.TranscriptionFrame)[-1].text == "word0 word1"
+
+    agent = TinyAgent(1)
+    drive_server(run, agent)
+    assert agent.opened[-1][2] == "hello"
+    assert ("write", 0, "user", "Say hello!") in agent.calls
+
+
+def test_livekit():
+    import aiohttp
+    from livekit import rtc
+    from livekit.plugins.openai.realtime import RealtimeModel
+
+    async def run(url, engine):
+        base = url.replace("ws://", "http://").replace(native.PATH, "/v1")
+        async with aiohttp.ClientSession() as http:
+            model = RealtimeModel(base_url=base, api_key="x", http_session=http)
+            session = model.session()
+            events = []
+            for kind in ("error", "input_audio_transcription_completed", "generation_created"):
+                session.on(kind, lambda event, kind=kind: events.append((kind, event)))
+            await session.update_instructions("hello")
+            await session.generate_reply(instructions="Greet the user.")
+            for tick in TICKS:
+                session.push_audio(rtc.AudioFrame(tick, 24_000, 1, TICK_SAMPLES))
+
+            def transcripts() -> list[str]:
+                kind = "input_audio_transcription_completed"
+                return [event.transcript for found, event in events if found == kind]
+
+            await until(lambda: "word0 word1" in transcripts() and len(events) >= 3)
+            session.interrupt()
+            await session.aclose()
+        kinds = [kind for kind, _ in events]
+        assert "error" not in kinds and kinds.count("generation_created") == 2
+
+    agent = TinyAgent(1)
+    drive_server(run, agent)
+    assert agent.opened[-1][2] == "hello"
+    assert any(call[0] == "instruct" and "Greet the user." in call[2] for call in agent.calls)

@@ -1,0 +1,125 @@
+"""Minds side by side: what is right, and what was called."""
+
+import argparse
+import json
+
+import pytest
+
+from duplex.events import Event, ToolCall
+from duplex.mind.thinker import Call
+from duplex.training.evaluation.minds import by_voice as minds_spoken
+from duplex.training.evaluation.minds import questions as minds
+from duplex.training.evaluation.minds import table as minds_table
+from duplex.training.evaluation.play import Tick
+
+
+class Source:
+    """Answers every question alike; keeps what it was asked."""
+
+    def __init__(self, *pieces):
+        self.pieces = pieces
+        self.asked = []
+
+    def stream(self, messages, tools, is_cancelled):
+        self.asked.append([(message["role"], message["content"]) for message in messages])
+        yield from self.pieces
+
+
+def test_sets_are_whole_and_every_row_can_be_judged():
+    for name in minds.SETS:
+        rows = minds.read_set(name)
+        assert len(rows) == 100
+        assert all("tool" in row or row["answers"] or row["words"] for row in rows)
+    assert sum(row["tool"] is None for row in minds.read_set("calls")) == 30
+    names = [function["name"] for function in minds.FUNCTIONS]
+    assert {row["tool"] for row in minds.read_set("calls")} == {None, *names}
+
+
+def test_second_turn_is_asked_after_the_answer_to_the_first():
+    source = Source("Six", " legs.")
+    row = {"first": "How many legs, please?", "then": "And 2 more?", "answers": ["6"], "id": "x"}
+    [found] = minds.measure(source, "followups", [row])
+    assert found["right"] and found["said"] == "Six legs."
+    assert [text for _, text in source.asked[-1][1:]] == [
+        "How many legs please",
+        "Six legs.",
+        "And 2 more",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "said", "right"),
+    [
+        ({"answers": ["24"]}, "Twenty-four hours.", True),
+        ({"answers": ["no"]}, "I know nothing.", False),
+        ({"answers": [], "words": 1}, "Paris.", True),
+        ({"answers": [], "words": 1}, "It is Paris.", False),
+    ],
+)
+def test_judge_of_words(row, said, right):
+    assert minds.judge_words(row, said) is right
+
+
+TIMER = {"tool": "set_timer", "arguments": {"minutes": 10}}
+
+
+@pytest.mark.parametrize(
+    ("row", "calls", "right"),
+    [
+        (TIMER, [("set_timer", '{"minutes": 10}')], True),
+        (TIMER, [("set_timer", '{"minutes": "10"}')], True),
+        (TIMER, [("set_timer", '{"minutes": 600}')], False),
+        (TIMER, [("set_timer", "{}")], False),
+        (TIMER, [], False),
+        (TIMER, [("set_timer", '{"minutes": 10}')] * 2, False),
+        (
+            {"tool": "get_weather", "arguments": {"city": "oslo"}},
+            [("get_weather", '{"city": "Oslo, Norway"}')],
+            True,
+        ),
+        ({"tool": None, "arguments": {}}, [], True),
+        ({"tool": None, "arguments": {}}, [("get_time", "{}")], False),
+    ],
+)
+def test_judge_of_calls(row, calls, right):
+    assert minds.judge_calls(row, [Call("c", *call) for call in calls]) is right
+
+
+def test_table_and_answers_are_kept(tmp_path, capsys):
+    args = argparse.Namespace(out=tmp_path, mind=["a"], sets=["everyday", "calls"], count=2)
+    args.questions_audio = None
+    source = Source("Wednesday.", Call("c", "get_time", "{}"))
+    found = minds_table.evaluate_minds(args, lambda name: source)
+    assert found["a"]["everyday"]["right"] == 1 and found["a"]["everyday"]["of"] == 2
+    assert found["a"]["calls"]["due_right"] == 2
+    rows = [json.loads(line) for line in (tmp_path / "minds.jsonl").read_text().splitlines()]
+    assert len(rows) == 4 and rows[0]["mind"] == "a"
+    assert "WRONG everyday001" in capsys.readouterr().out
+
+
+def test_a_spoken_question_is_over_with_a_call():
+    def talk():
+        for _ in range(3):
+            yield "sound"
+        return {"heard": "hi", "said": "Hello."}
+
+    def play(*ticks) -> dict:
+        asked = minds_spoken._until_called(talk())
+        assert next(asked) == "sound"
+        try:
+            for events in ticks:
+                asked.send(Tick(None, events, 0.0))
+        except StopIteration as ended:
+            return ended.value
+        raise AssertionError("it is not over")
+
+    call = ToolCall(2, "c", "get_time", "{}")
+    heard = Event("corrected", 1, " What time is it?")
+    assert play([heard], [call]) == {"heard": "What time is it?", "said": "", "calls": [call]}
+    assert play([], [], [])["said"] == "Hello."
+
+
+def test_what_the_user_says_has_names():
+    row = {"first": "a", "then": "b", "id": "followup003"}
+    assert minds_spoken.turns_of(row, 3) == [("followup003-0", "a"), ("followup003-1", "b")]
+    assert minds_spoken.turns_of({"text": "a"}, 7) == [("calls007-0", "a")]

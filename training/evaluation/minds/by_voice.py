@@ -1,0 +1,88 @@
+"""The sets of minds.py by voice: spoken by voices that no training has heard, answered aloud.
+
+Each row has a session of its own, without a clock: what is thought is waited for, so it is measured
+what is right, not how soon it comes (that is `python -m duplex.bench.mind`).
+"""
+
+from collections.abc import Generator
+from pathlib import Path
+
+import numpy as np
+
+from duplex.agent import load_agent
+from duplex.agent.agent import Agent
+from duplex.mind.thinker import Call
+from duplex.training.evaluation.minds.facts import ask, with_count
+from duplex.training.evaluation.minds.questions import FUNCTIONS, judge_calls, judge_words
+from duplex.training.evaluation.play import Script, Tick, play
+from duplex.training.evaluation.spoken import SpokenTexts
+
+
+def load_minded(mind: str, slots: int, folder: Path | None = None) -> Agent:
+    """The agent with a mind, ready to think; a large one reads for one session at a time."""
+    agent = load_agent(folder, 1 if mind != "small" else slots, mind=mind)
+    if agent.thinker is not None:
+        agent.thinker.wait()
+    return agent
+
+
+def turns_of(row: dict, number: int) -> list[tuple[str, str]]:
+    """(name of the sound, text) of what the user says in a row of a set."""
+    name = row.get("id", f"calls{number:03}")
+    texts = [row[key] for key in ("first", "then", "question", "text") if key in row]
+    return [(f"{name}-{place}", text) for place, text in enumerate(texts)]
+
+
+def speak(rows: list[dict], spoken: SpokenTexts) -> None:
+    """Make the sounds that are not there yet; row n is spoken by voice n."""
+    for number, row in enumerate(rows):
+        for name, text in turns_of(row, number):
+            spoken.speak(name, text, number)
+
+
+def measure_spoken(
+    agent: Agent, name: str, rows: list[dict], spoken: SpokenTexts, seed: int = 0
+) -> list[dict]:
+    """The rows of a set with what was heard and said, and whether it is right."""
+    scripts = with_count([_script(agent, row, n, spoken, seed) for n, row in enumerate(rows)])
+    found = []
+    for row, got in zip(rows, play(agent, scripts), strict=True):
+        calls = [Call(event.call_id, event.name, event.arguments) for event in got["calls"]]
+        right = judge_calls(row, calls) if name == "calls" else judge_words(row, got["said"])
+        told = [[call.name, call.arguments] for call in calls]
+        found.append(
+            row
+            | {"set": f"{name} by voice", "heard": got["heard"], "said": got["said"]}
+            | {"calls": told, "right": right}
+        )
+    return found
+
+
+def _script(agent: Agent, row: dict, number: int, spoken: SpokenTexts, seed: int) -> Script:
+    def run(slot: int) -> Generator[np.ndarray, Tick, dict]:
+        if "instructions" in row:
+            agent.close(slot)
+            agent.open(slot, seed=seed, instructions=row["instructions"])
+        if "tool" in row:
+            agent.set_tools(slot, list(FUNCTIONS))
+        for name, _ in turns_of(row, number):
+            result = yield from _until_called(ask(spoken.read(name)))
+        return result
+
+    return run
+
+
+def _until_called(talk: Generator[np.ndarray, Tick, dict]) -> Generator[np.ndarray, Tick, dict]:
+    """A question and its answer, which is over with the functions that are called."""
+    heard = ""
+    sound = next(talk)
+    while True:
+        tick = yield sound
+        for event in tick.events:
+            heard = event.text if event.kind == "corrected" else heard
+        if calls := [event for event in tick.events if event.kind == "tool"]:
+            return {"heard": heard.strip(), "said": "", "calls": calls}
+        try:
+            sound = talk.send(tick)
+        except StopIteration as ended:
+            return ended.value | {"calls": []}

@@ -1,0 +1,136 @@
+"""Questions for minds: four sets, what is asked in text, and what is right.
+
+Four sets of a hundred, in training/texts, with the answers that are accepted:
+
+- `everyday`: days, colours, opposites, sums, animals,
+- `followups`: what is asked second hangs on what was said first,
+- `personas`: 20 instructions with five questions each that show whether they are obeyed,
+- `calls`: 70 utterances that want one of four functions with certain arguments, 30 that want none.
+
+A mind reads what the agent would have heard: words without signs, after the agent's own
+instructions. `small` is the base LM of the agent, SmolLM2-135M-Instruct; it calls no functions. An
+answer is right if one of the accepted ones is in it, word for word. OUT receives minds.json and,
+with every answer, minds.jsonl.
+"""
+
+import json
+import re
+
+from duplex.agent.agent import INSTRUCTIONS
+from duplex.agent.thinking.wording import SPOKEN, heard_words
+from duplex.mind.thinker import NO_TOOLS, Call, Message, Source, Tools
+from duplex.training.evaluation.minds.facts import is_right
+from duplex.training.text.templates import TEXTS
+
+SETS = ("everyday", "followups", "personas", "calls")
+NO_ARGUMENTS = {"type": "object", "properties": {}}
+# The functions of the set `calls`.
+FUNCTIONS = (
+    {
+        "name": "get_time",
+        "description": "the time of day and the date",
+        "parameters": NO_ARGUMENTS,
+    },
+    {
+        "name": "set_timer",
+        "description": "start a timer",
+        "parameters": {
+            "type": "object",
+            "properties": {"minutes": {"type": "number"}},
+            "required": ["minutes"],
+        },
+    },
+    {
+        "name": "get_weather",
+        "description": "the weather in a city now",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+    },
+    {
+        "name": "get_song",
+        "description": "title, artist, album and year of the song that is playing",
+        "parameters": NO_ARGUMENTS,
+    },
+)
+
+
+def read_set(name: str) -> list[dict]:
+    """The rows of a set, without its remarks."""
+    lines = (TEXTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if not line.startswith("#")]
+
+
+def heard(text: str) -> str:
+    """A text as a mind reads it when it was spoken: "Now, take two." -> "Now take two"."""
+    return heard_words(re.sub(r"[^\w' -]", "", text))
+
+
+def answer(source: Source, messages: list[Message], tools: Tools = NO_TOOLS) -> tuple[str, list]:
+    """What a mind says, and the calls that it wants."""
+    pieces = list(source.stream(messages, tools, lambda: False))
+    said = "".join(piece for piece in pieces if isinstance(piece, str))
+    return " ".join(said.split()), [piece for piece in pieces if isinstance(piece, Call)]
+
+
+def ask(source: Source, instructions: str, turns: list[str]) -> str:
+    """The answer to the last of some turns of the user."""
+    messages: list[Message] = [{"role": "system", "content": instructions}]
+    for turn in turns:
+        messages.append({"role": "user", "content": heard(turn)})
+        said, _ = answer(source, messages)
+        messages.append({"role": "assistant", "content": said})
+    return said
+
+
+def judge_words(row: dict, said: str) -> bool:
+    """Whether an answer is right: one of the accepted ones is in it, or it has so many words."""
+    if "words" in row:
+        return len(said.split()) == row["words"]
+    return is_right(row["answers"], said)
+
+
+def judge_calls(row: dict, calls: list[Call]) -> bool:
+    """Whether the right function was called with the right arguments, or none where none is due."""
+    if row["tool"] is None:
+        return not calls
+    if len(calls) != 1 or calls[0].name != row["tool"]:
+        return False
+    found = json.loads(calls[0].arguments)
+    return all(_is_same(found.get(name), value) for name, value in row["arguments"].items())
+
+
+def _is_same(found, wanted) -> bool:
+    if isinstance(wanted, str):
+        return wanted in str(found).lower()
+    try:
+        return float(found) == wanted
+    except (TypeError, ValueError):
+        return False
+
+
+def measure(source: Source, name: str, rows: list[dict], rules: str = SPOKEN) -> list[dict]:
+    """The rows of a set with what the mind said, and whether it is right.
+
+    rules: before the instructions; the small mind has none.
+    """
+    found = []
+    for row in rows:
+        calls: list[Call] = []
+        if name == "calls":
+            told = [
+                {"role": "system", "content": f"{rules} {INSTRUCTIONS}"},
+                {"role": "user", "content": heard(row["text"])},
+            ]
+            said, calls = answer(source, told, Tools(FUNCTIONS))
+            right = judge_calls(row, calls)
+        else:
+            instructions = row.get("instructions", INSTRUCTIONS)
+            turns = [row[key] for key in ("first", "then", "question") if key in row]
+            said = ask(source, f"{rules} {instructions}".strip(), turns)
+            right = judge_words(row, said)
+        calls_told = [[call.name, call.arguments] for call in calls]
+        found.append(row | {"set": name, "said": said, "calls": calls_told, "right": right})
+    return found
