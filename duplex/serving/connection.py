@@ -86,7 +86,7 @@ async def hear(
             is_too_fast = not may_send_bytes.take(len(message), now())
             is_too_fast |= not may_send.take(1, now())
             if is_too_fast and not dialect.may_be_idle:
-                session.close("too much was sent")
+                session.close("too much was sent", "abuse")
                 await connection.close(
                     native.CloseCode.ABUSE, "too much is sent in too short a time"
                 )
@@ -100,7 +100,7 @@ async def hear(
             if is_too_fast:
                 # Until then its connection is not read, and what it sends waits on its side.
                 await asyncio.sleep(max(may_send_bytes.wait_s(), may_send.wait_s()))
-        session.close("too many bad messages")
+        session.close("too many bad messages", "abuse")
         await connection.close(native.CloseCode.ABUSE, "too many bad messages")
         return False
     except ConnectionClosed:

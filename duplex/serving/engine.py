@@ -98,6 +98,8 @@ class Engine:
         self._drain_text: str | None = None
         # Whether each of the last ticks was late.
         self._late: deque[bool] = deque(maxlen=self.limits.overload_window_ticks)
+        # When the model thread last came round: with sessions there, each tick.
+        self._moved_at = self.clock.now()
         # Seconds behind the clock when the last tick began.
         self._behind_s = 0.0
         self._catching_up = False
@@ -129,16 +131,37 @@ class Engine:
         """Whether new sessions may come, if there is a free slot."""
         return self._thread.is_alive() and self._drain_text is None and not self._stopping.is_set()
 
+    def state(self) -> str:
+        """In a word: ready, full, busy, draining, stopping or stopped."""
+        if not self.is_accepting:
+            return "stopping" if self._drain_text and self._thread.is_alive() else "stopped"
+        if not self.admits:
+            return "draining"
+        if len(self._sessions) >= self.slots:
+            return "full"
+        if self._sessions and sum(self._late) > self.limits.overload_late_ticks:
+            return "busy"
+        return "ready"
+
     def unready(self) -> str:
         """Why a new session would be refused now; empty where it would not."""
-        if not self.is_accepting:
-            return self._drain_text or STOPPED
-        if not self.admits:
-            return "no new sessions are taken: the server is drained"
-        if len(self._sessions) >= self.slots:
-            return f"all {self.slots} places are taken"
-        if self._sessions and sum(self._late) > self.limits.overload_late_ticks:
-            return "the machine is too busy for another session"
+        sentences = {
+            "ready": "",
+            "full": f"all {self.slots} places are taken",
+            "busy": "the machine is too busy for another session",
+            "draining": "the server is draining: nobody comes in, those there go on till they end",
+            "stopping": f"{self._drain_text}: nobody comes in, those there end with their turn",
+            "stopped": STOPPED,
+        }
+        return sentences[self.state()]
+
+    def ailing(self) -> str:
+        """Why the process is of no use any more; empty where it is well."""
+        if not self._thread.is_alive():
+            return STOPPED
+        still_s = self.clock.now() - self._moved_at
+        if self._sessions and still_s > self.limits.hung_s:
+            return f"the model has not made a step for {still_s:.0f} s"
         return ""
 
     async def open(
@@ -171,7 +194,7 @@ class Engine:
     def close_all(self, text: str) -> None:
         """End every session, each being told why; new ones may still come."""
         for session in list(self._sessions.values()):
-            session.close(text)
+            session.close(text, "stopped")
 
     def drain(self, text: str, within_s: float) -> None:
         """Take no new sessions; tell those that run, which end with their turn.
@@ -193,6 +216,8 @@ class Engine:
                 stats[name] += counts[name]
         stats["sessions"] = len(sessions)
         stats["slots"] = self.slots
+        stats["free"] = max(0, self.slots - len(sessions))
+        stats["state"] = self.state()
         stats["behind_ms"] = round(1000 * self._behind_s)
         stats["waiting_ms"] = sum(session.input.waiting_ms for session in sessions)
         stats["agent"] = self.agent.metrics()
@@ -204,6 +229,7 @@ class Engine:
         due = self.clock.now() + TICK_S
         while not self._stopping.is_set():
             self._wake.clear()
+            self._moved_at = self.clock.now()
             self._end_sessions()
             self._release()
             self._admit()
@@ -233,11 +259,11 @@ class Engine:
         longest_s = self.limits.max_session_s
         for session in self._sessions.values():
             if session.draining and not session.mid_turn:
-                session.close(session.draining)
+                session.close(session.draining, "stopped")
             elif longest_s and now - session.opened_at > longest_s:
-                session.close(f"a session lasts at most {longest_s:g} s")
+                session.close(f"a session lasts at most {longest_s:g} s", "longest")
             elif idle_s and not session.may_be_idle and now - session.touched_at > idle_s:
-                session.close(f"nothing came from the client for {idle_s:g} s")
+                session.close(f"nothing came from the client for {idle_s:g} s", "idle")
 
     def _release(self) -> None:
         """Free the slots of those who leave."""
@@ -249,6 +275,7 @@ class Engine:
         del self._sessions[slot]
         counts = session.counts()
         self._stats.count(**{name: counts[name] for name in SESSION_COUNTS})
+        self._stats.count_end(session.end)
         try:
             self.agent.close(slot)
         except Exception:

@@ -29,6 +29,8 @@ class EngineLimits:
     overload_window_ticks: int = 25
     # It takes no new session while more of them than this were late.
     overload_late_ticks: int = 10
+    # Seconds without a step, while somebody talks, from which on the process counts as dead.
+    hung_s: float = 30.0
     # Seconds without anything from the client that end a session; 0 is for ever.
     idle_s: float = 0.0
     # Seconds that a session may last; 0 is for ever.

@@ -41,6 +41,7 @@ SERVER = {
     ),
     "sessions": (GaugeMetricFamily, "duplex_sessions", "Sessions now"),
     "slots": (GaugeMetricFamily, "duplex_slots", "Places for sessions"),
+    "free": (GaugeMetricFamily, "duplex_places_free", "Places that nobody has taken"),
     "behind_ms": (
         GaugeMetricFamily,
         "duplex_behind_milliseconds",
@@ -108,6 +109,10 @@ AGENT = {
 }
 
 
+# Engine.state() that a server may be in.
+STATES = ("ready", "full", "busy", "draining", "stopping", "stopped")
+
+
 class StatsCollector:
     """What prometheus_client collects from: one reading of Serving.stats()."""
 
@@ -124,6 +129,14 @@ class StatsCollector:
             self._stats["tick_ms"],
         )
         yield seconds("duplex_step_seconds", "The model's part of it", self._stats["step_ms"])
+        ended = CounterMetricFamily(
+            "duplex_sessions_ended", "Sessions that have left, by how they ended", labels=["end"]
+        )
+        yield labelled(ended, self._stats["ends"])
+        state = GaugeMetricFamily(
+            "duplex_state", "1 for the state that the server is in", labels=["state"]
+        )
+        yield labelled(state, {name: int(name == self._stats["state"]) for name in STATES})
         # With a figure for each dialect's path.
         opened = CounterMetricFamily(
             "duplex_dialect_sessions", "Sessions opened on a path", labels=["path"]

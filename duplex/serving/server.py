@@ -178,7 +178,7 @@ class Serving:
             answer = lost.dialect.resumed(lost.session.id, command.received)
         if not answer:
             if lost:
-                lost.session.close(LOST)
+                lost.session.close(LOST, "lost")
             gone = Error("gone", "there is no such session to go on with")
             await refuse(connection, spoken, gone)
             return
@@ -219,6 +219,7 @@ class Serving:
             speak(connection, spoken, session, answer), name=f"speak {session.id}"
         )
         is_waiting = False
+        is_lost = True
         try:
             is_lost = await hear(connection, spoken, session, self.limits)
             is_over = speaking.done() or session.closing
@@ -231,7 +232,7 @@ class Serving:
                 del self._live[spoken.token]
             speaking.cancel()
             if not is_waiting:
-                session.close(LOST)
+                session.close(LOST, "lost" if is_lost else "client")
             with contextlib.suppress(asyncio.CancelledError, ConnectionClosed):
                 await speaking
 
@@ -240,7 +241,7 @@ class Serving:
 
         def give_up() -> None:
             del self._lost[spoken.token]
-            session.close(LOST)
+            session.close(LOST, "lost")
 
         timer = asyncio.get_running_loop().call_later(self.limits.resume_s, give_up)
         self._lost[spoken.token] = LostSession(session, spoken, timer)

@@ -66,6 +66,8 @@ class ClientSession:
         self.heed: Heed | None = None
         self.tools: SetTools | None = None
         self.closing = False
+        # How it ended, in a word of stats.ENDS.
+        self.end = "client"
         self.ticks = 0
         self.late_ticks = 0
         self.unread_ticks = 0
@@ -154,10 +156,14 @@ class ClientSession:
                     return None
             await self._news.wait()
 
-    def close(self, text: str = "closed by the client") -> None:
-        """Leave at the next gap between ticks; what is ready can be fetched, `Ended` comes last."""
+    def close(self, text: str = "closed by the client", end: str = "client") -> None:
+        """Leave at the next gap between ticks; what is ready can be fetched, `Ended` comes last.
+
+        end: the same as `text` in a word of stats.ENDS.
+        """
         if not self.closing:
             self._reason = text
+            self.end = end
             self.closing = True
             self._engine_wake.set()
 
@@ -210,7 +216,7 @@ class ClientSession:
     def fail(self, error: Error) -> None:
         """End the session with an error."""
         self.tell(error)
-        self.close(error.text)
+        self.close(error.text, "error")
 
     def finish(self) -> None:
         """The last call: nothing comes after the `Ended` event."""

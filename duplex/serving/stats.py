@@ -5,6 +5,10 @@ from collections import deque
 
 import numpy as np
 
+# How a session may end: its client left, or was lost; it was silent, lasted or sent too much; the
+# model failed; the server stopped.
+ENDS = ("client", "lost", "idle", "longest", "abuse", "error", "stopped")
+
 
 class EngineStats:
     """Counts by name, and for each of the last ticks how long it took."""
@@ -16,6 +20,7 @@ class EngineStats:
         counts = ("ticks", "late_ticks", "skipped_ticks", "model_errors", "sessions_opened")
         counts += ("refused", "silence_ms", "dropped_ms", "unread_ticks")
         self._counts = dict.fromkeys(counts, 0)
+        self._ends = dict.fromkeys(ENDS, 0)
         # Seconds from the time a tick was due to its answer, and seconds of the step alone.
         self._times: deque[tuple[float, float]] = deque(maxlen=timed_ticks)
 
@@ -25,15 +30,20 @@ class EngineStats:
             for name, number in numbers.items():
                 self._counts[name] += number
 
+    def count_end(self, end: str) -> None:
+        """Count a session that has left, by how it ended."""
+        with self._lock:
+            self._ends[end] += 1
+
     def time(self, since_due_s: float, step_s: float) -> None:
         """Keep the times of one tick."""
         with self._lock:
             self._times.append((since_due_s, step_s))
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, int | dict[str, int]]:
         """The counts now."""
         with self._lock:
-            return dict(self._counts)
+            return {**self._counts, "ends": dict(self._ends)}
 
     def percentiles(self) -> dict[str, dict[str, float]]:
         """Milliseconds to the last ticks' answers and of their steps: p50, p90, p99 and max."""

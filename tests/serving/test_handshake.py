@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from urllib.parse import urlsplit
 
 import pytest
@@ -9,9 +10,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from duplex.serving import twilio
+from duplex.serving.commands import Start
 from duplex.serving.http.auth import Access
+from duplex.serving.limits import EngineLimits
 from duplex.serving.native import messages as native
-from tests.helpers import drive_server, next_event
+from tests.helpers import drive_server, next_event, until
 from tests.tiny_agent import TinyAgent
 
 WEBSOCKET = {
@@ -155,11 +158,11 @@ def test_drained_server_takes_nobody_and_sends_nobody_away():
             status, text = await ask(url, "POST /drain HTTP/1.1", key, b"{}")
             assert status == 200 and json.loads(text) == {"draining": True, "sessions": 1}
             status, text = await ask(url, "GET /readyz HTTP/1.1")
-            assert status == 503 and "drained" in text
+            assert status == 503 and "draining" in text and "go on" in text
             async with connect(url, additional_headers=key) as late:
                 await late.send(native.encode_start())
                 error = await next_event(late, "error")
-                assert error["code"] == "full" and "drained" in error["text"]
+                assert error["code"] == "full" and "draining" in error["text"]
             # The one that is there goes on, and comes back after a cut.
             await connection.send(native.encode_audio([0.1] * 1920))
             await next_event(connection, "user_started")
@@ -167,6 +170,63 @@ def test_drained_server_takes_nobody_and_sends_nobody_away():
         assert engine.admits
 
     drive_server(test, TinyAgent(2), Access(api_key="the-key"))
+
+
+def test_stopping_and_draining_are_told_apart():
+    """SIGTERM ends sessions with their turn, /drain does not; an autoscaler must know which."""
+
+    async def test(url, engine):
+        assert json.loads((await ask(url, "POST /drain HTTP/1.1"))[1])["draining"]
+        assert json.loads((await ask(url, "GET /v1/stats HTTP/1.1"))[1])["state"] == "draining"
+        engine.drain("the server is shutting down", 5)
+        status, text = await ask(url, "GET /readyz HTTP/1.1")
+        assert status == 503 and "shutting down" in text and "end with their turn" in text
+        assert json.loads((await ask(url, "GET /v1/stats HTTP/1.1"))[1])["state"] == "stopping"
+
+    drive_server(test, TinyAgent(1))
+
+
+def test_places_and_how_sessions_ended_are_figures():
+    async def test(url, engine):
+        async with connect(url) as connection:
+            await connection.send(native.encode_start())
+            await next_event(connection, "session.created")
+            _, text = await ask(url, "GET /metrics HTTP/1.1")
+            assert "duplex_places_free 1.0" in text and 'duplex_state{state="ready"} 1.0' in text
+            await connection.send(native.encode_end())
+            await next_event(connection, "session.ended")
+        async with connect(url) as connection:
+            await connection.send(native.encode_start())
+            await next_event(connection, "session.created")
+            engine.close_all("over")
+            await next_event(connection, "session.ended")
+        _, text = await ask(url, "GET /metrics HTTP/1.1")
+        for end, number in (("client", 1), ("stopped", 1), ("lost", 0)):
+            assert f'duplex_sessions_ended_total{{end="{end}"}} {number}.0' in text
+
+    drive_server(test, TinyAgent(2))
+
+
+def test_health_is_that_of_the_models_thread():
+    class Stuck(TinyAgent):
+        release = threading.Event()
+
+        def step(self, audio, active, voice=True):
+            if self.opened[-1][2] == "stuck":
+                self.release.wait(20)
+            return super().step(audio, active, voice)
+
+    async def test(url, engine):
+        async with connect(url) as connection:
+            await connection.send(native.encode_start(Start("stuck")))
+            await next_event(connection, "session.created")
+            await until(engine.ailing)
+            status, text = await ask(url, "GET /healthz HTTP/1.1")
+            assert status == 503 and "has not made a step" in text
+            engine.agent.release.set()
+        assert engine.state() != "stopped"
+
+    drive_server(test, Stuck(1), engine_limits=EngineLimits(hung_s=0.3))
 
 
 @pytest.mark.parametrize(

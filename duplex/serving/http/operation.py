@@ -1,8 +1,9 @@
 """What the server answers to those who operate it, over plain HTTP. No sockets here.
 
-GET    /healthz   whether it lives
-GET    /readyz    200 when a new session would be taken, 503 and why when it is full or drained
-POST   /drain     takes no new session from now on; those there go on as long as they like
+GET    /healthz   200 while it lives, 503 and why when its model stands still
+GET    /readyz    200 when a new session would be taken, 503 and why when it is full, draining (by
+                  POST /drain: sessions go on) or stopping (by SIGTERM: they end with their turn)
+POST   /drain     takes no new session from now on; those there go on till they end
 DELETE /drain     takes them again
 GET    /metrics   figures for Prometheus
 GET    /v1/stats  the same as JSON
@@ -38,12 +39,11 @@ def methods(path: str) -> tuple[str, ...]:
 def answer(method: str, path: str, engine: Engine, stats: Callable[[], dict]) -> Answer:
     """Status, content type and body of one of PATHS."""
     ok = http.HTTPStatus.OK
-    if path == HEALTH:
-        return ok, "text/plain", b"ok\n"
-    if path == READY:
-        reason = engine.unready()
+    if path in (HEALTH, READY):
+        reason = engine.ailing() if path == HEALTH else engine.unready()
         status = http.HTTPStatus.SERVICE_UNAVAILABLE if reason else ok
-        return status, "text/plain", f"{reason or 'ready'}\n".encode()
+        well = "ok" if path == HEALTH else "ready"
+        return status, "text/plain", f"{reason or well}\n".encode()
     if path == DRAIN:
         engine.admits = method == "DELETE"
         told = {"draining": not engine.admits, "sessions": stats()["sessions"]}
