@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from duplex.agent.backchannels import BACKCHANNELS
+from duplex.training.scenes.scene import ASSENT
 from duplex.training.text.company import TELEVISION
 from duplex.training.text.context import context_exchange, read_matters
 from duplex.training.text.exchanges import Exchange, Writer, split_of
@@ -124,7 +124,7 @@ def main() -> None:
     pairs = [pair for dialogue in dialogues for pair in dialogue.turns]
     texts = {
         "dialogues.jsonl": [as_json(dialogue) for dialogue in dialogues],
-        "user_texts.txt": dict.fromkeys([*BACKCHANNELS, *(user for user, _ in pairs)]),
+        "user_texts.txt": dict.fromkeys([*ASSENT, *(user for user, _ in pairs)]),
         "agent_texts.txt": dict.fromkeys(agent for _, agent in pairs if agent),
     }
     for name, lines in texts.items():

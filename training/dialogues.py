@@ -11,7 +11,7 @@ room with noise) with a .json of [word, [start, end], speaker] and of what happe
 Times: answers begin about 0.5 s after the last word, as early as an agent can that must be sure of
 the end; people leave 0.2 s (Stivers et al. 2009, doi 10.1073/pnas.0903616106; Heldner and Edlund
 2010, doi 10.1016/j.wocn.2010.08.002), and take 0.2 to 1.6 s here before they go on. Hesitations
-last 0.4 to 1.5 s, two in five answers are interrupted, one in five long ones gets a backchannel.
+last 0.4 to 1.5 s, two in five answers are interrupted, one in three long ones gets a backchannel.
 """
 
 import argparse

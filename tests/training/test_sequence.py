@@ -22,6 +22,7 @@ from duplex.training.scenes.sequence import (
     build_sequence,
     build_text_sequence,
     time_agent_turns,
+    time_to_yield,
     user_symbols,
 )
 from tests.training.helpers import encode, spell
@@ -127,6 +128,23 @@ def test_a_backchannel_has_no_answer():
     sequence = build_sequence(scene, symbols, [], encode, 1)
     controls = [token for token in sequence.token if 0 <= token < tokens.FIRST_TEXT_ID]
     assert controls == [tokens.USER, tokens.ASIDE]
+
+
+@pytest.mark.parametrize(
+    ("said", "count"),
+    [
+        ("what is that", 1),
+        ("yeah but why", 2),
+        ("that's good but why", 3),
+        ("that's not what i meant", 2),
+        ("yeah that's right", 3),
+    ],
+)
+def test_agent_yields_when_it_is_no_longer_assent(said, count):
+    words = [Word(text, i, i + 1) for i, text in enumerate(said.split())]
+    ticks = list(range(100, 100 + sum(len(spell(word.text)) for word in words)))
+    heard = sum(len(spell(word.text)) for word in words[:count])
+    assert time_to_yield(UserTurn(words), ticks, spell) == ticks[heard - 1] * TICK_S
 
 
 def test_text_alone_teaches_what_the_agent_says():

@@ -11,15 +11,23 @@ from pathlib import Path
 
 import numpy as np
 
-from duplex.agent.backchannels import BACKCHANNELS
+from duplex.agent.backchannels import BACKCHANNEL_WORDS, BACKCHANNELS
 from duplex.agent.turn_policy import TurnPolicy
 from duplex.audio import TICK_S
 from duplex.model.spoken_form import spoken_form
+from duplex.training.text.templates import read_lines
 
 # The rules of the runtime, by which scenes are laid out.
 POLICY = TurnPolicy()
 # Seconds from <agent> to the first sound.
 VOICE_DELAY_S = 0.15
+# What is said to let the agent go on.
+ASSENT = (*BACKCHANNELS, *read_lines("appreciation"))
+ASSENT_BEGUN = {
+    " ".join(words[:count])
+    for words in (spoken_form(phrase).split() for phrase in ASSENT)
+    for count in range(1, len(words) + 1)
+}
 INSTRUCTIONS = [
     "You are Duplex, a friendly voice assistant. Answer in one short sentence.",
     "You are a friendly voice assistant. Keep it short.",
@@ -103,6 +111,11 @@ def end_of_turn(turn: UserTurn) -> float:
     return turn.words[-1].end + 0.37 + TICK_S * (turn.end_ticks - POLICY.end_silence_ticks)
 
 
+def may_be_assent(words: list[str]) -> bool:
+    """Whether words in spoken form are nothing but backchannels, or the beginning of assent."""
+    return " ".join(words) in ASSENT_BEGUN or BACKCHANNEL_WORDS.issuperset(words)
+
+
 def shift_words(words: list[Word], seconds: float) -> list[Word]:
     """The words, so much later."""
     return [replace(word, start=word.start + seconds, end=word.end + seconds) for word in words]
@@ -114,7 +127,7 @@ def scene_from_turns(
     """Lay a dialogue's turns on a time line.
 
     times(text) returns the words of a user turn, from second 0. Two in five answers are interrupted
-    by the next question, one in five long ones gets a backchannel; every other aside that follows
+    by the next question, one in three long ones gets a backchannel; every other aside that follows
     one is said while the agent speaks, which goes on.
     """
     now = float(rng.uniform(0.2, 1.2) if rng.uniform() > 0.05 else rng.uniform(4, 10))
@@ -147,9 +160,9 @@ def scene_from_turns(
         if chance < 0.5 and is_aside:
             now += VOICE_DELAY_S + float(rng.uniform(0.2, 0.9)) * voice
             continue
-        if chance > 0.8 and voice > 1.5:
+        if chance > 0.65 and voice > 1.5:
             at = now + VOICE_DELAY_S + float(rng.uniform(0.2, 0.7)) * voice
-            words = shift_words(times(str(rng.choice(BACKCHANNELS))), at)
+            words = shift_words(times(str(rng.choice(ASSENT))), at)
             scene.user.append(UserTurn(words, answered=False, speaker=question.speaker))
         now += voice + float(rng.uniform(0.2, 1.6) if rng.uniform() < 0.85 else rng.uniform(2, 6))
     scene.seconds = max(now, voice_end) + 0.4

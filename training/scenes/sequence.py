@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from duplex.agent.backchannels import BACKCHANNEL_WORDS
 from duplex.agent.turn_policy import TurnPolicy, symbol_budget
 from duplex.audio import TICK_S
 from duplex.model import tokens
@@ -22,6 +21,7 @@ from duplex.training.scenes.scene import (
     AgentTurn,
     Scene,
     UserTurn,
+    may_be_assent,
     voice_seconds,
 )
 
@@ -197,7 +197,7 @@ def with_backchannels(said: list[tuple[int, int]], seconds: list[float]) -> list
 def time_agent_turns(scene: Scene, due: list[list[int]], spell: Spell) -> None:
     """Move the agent's turns to what is recognised; `due` as in `user_symbols`.
 
-    One begins with </user>, and yields after the first word that is no backchannel.
+    One begins with </user>, and yields once the words can no longer be assent.
     """
     ticks = {id(turn): found for turn, found in zip(scene.user, due, strict=True)}
     for speech in scene.agent:
@@ -207,10 +207,11 @@ def time_agent_turns(scene: Scene, due: list[list[int]], spell: Spell) -> None:
 
 
 def time_to_yield(turn: UserTurn, ticks: list[int], spell: Spell) -> float:
-    """The second in which an interruption's first word that is no backchannel is recognised.
+    """The second in which an interruption's words can no longer be assent alone.
 
     ticks: those of its tokens.
     """
-    words = [word.text for word in turn.words for _ in spell(word.text)]
-    first = next((word for word in words if word not in BACKCHANNEL_WORDS), words[-1])
-    return ticks[words.index(first) + len(spell(first)) - 1] * TICK_S
+    words = [word.text for word in turn.words]
+    count = next((n for n in range(1, len(words) + 1) if not may_be_assent(words[:n])), len(words))
+    tokens_until = sum(len(spell(word)) for word in words[:count])
+    return ticks[tokens_until - 1] * TICK_S
