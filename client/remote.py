@@ -1,13 +1,14 @@
 """A session on a server, over a websocket; a lost connection is taken up again."""
 
 import asyncio
+from http import HTTPStatus
 
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, ProxyError, WebSocketException
 
 from duplex.audio import TICK_MS
-from duplex.client import address
+from duplex.client import address, directed
 from duplex.errors import ClientError, ProtocolError
 from duplex.serving.commands import AgentCommand, SetPlaybackPosition, Start
 from duplex.serving.native import commands as native_commands
@@ -17,12 +18,21 @@ from duplex.serving.native import messages as native
 class RemoteSession:
     """Push audio, get audio and events, close."""
 
-    def __init__(self, connection: ClientConnection, url: str, headers: dict, token: str | None):
+    def __init__(
+        self,
+        connection: ClientConnection,
+        url: str,
+        headers: dict,
+        token: str | None,
+        placed: directed.Placed | None = None,
+    ):
+        """placed: by whom, where the server is a director's choice."""
         self._connection = connection
         self._url = url
         self._headers = headers
         # With it the session can be taken up again.
         self._token = token
+        self._placed = placed
         # Events since the session was created.
         self._received = 0
         # Ticks of audio that came, and that were lost on the way.
@@ -43,11 +53,19 @@ class RemoteSession:
     ) -> "RemoteSession":
         """Connect, start a session and wait until it is open. Raises ClientError.
 
-        url: the server, as `address.server_url` takes it. patience_s: seconds until it must be.
+        url: the server, or a director of several, as `address.server_url` takes it. patience_s:
+        seconds until the server must have opened it.
         """
         url = address.server_url(url)
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        placed = None
         connection = await _connect_first(url, headers)
+        if connection is None:
+            placed = await directed.place(url, headers)
+            url = placed.url
+            connection = await _connect_first(url, headers)
+        if connection is None:
+            raise ClientError(f"the director names another director, {url}; give it servers")
         try:
             await connection.send(native.encode_start(start))
             async with asyncio.timeout(patience_s):
@@ -66,7 +84,7 @@ class RemoteSession:
             is_event = isinstance(answer, dict)
             reason = answer.get("text", answer) if is_event else "it sent audio first"
             raise ClientError(f"the server at {url} did not open a session: {reason}")
-        return cls(connection, url, headers, answer.get("resume"))
+        return cls(connection, url, headers, answer.get("resume"), placed)
 
     async def push(self, samples: np.ndarray) -> None:
         """User audio, float32 [N]; dropped when the connection has closed: `get` tells."""
@@ -140,6 +158,8 @@ class RemoteSession:
                 await connection.send(native.encode_resume(self._token, self._received))
                 answer = native.decode_server(await connection.recv())
             except (OSError, WebSocketException, ProtocolError):
+                if self._placed and await directed.is_gone(self._placed, self._headers):
+                    return False
                 await asyncio.sleep(wait_s)
                 continue
             self._connection = connection
@@ -148,13 +168,18 @@ class RemoteSession:
         return False
 
 
-async def _connect_first(url: str, headers: dict) -> ClientConnection:
-    """Connect, and say what is wrong where that cannot be. Raises ClientError."""
+async def _connect_first(url: str, headers: dict) -> ClientConnection | None:
+    """Connect, and say what is wrong where that cannot be; None: a director is there.
+
+    Raises ClientError.
+    """
     try:
         return await _connect(url, headers)
     except (OSError, WebSocketException, ImportError, ValueError) as error:
         # A server has answered, or what stands before it.
         response = getattr(error, "response", None)
+        if response is not None and response.status_code == HTTPStatus.MISDIRECTED_REQUEST:
+            return None
         proxy = address.proxy_to(url)
         if proxy and (response is None or isinstance(error, ProxyError)):
             sentence = f"cannot reach {url} ({_reason(error)}); {address.proxy_advice(proxy)}"

@@ -3,6 +3,7 @@
 duplex talk                                    microphone and loudspeaker, or recorded questions
 duplex talk --input question.wav --output answer.wav
 duplex serve --port 8765                       then: duplex talk --server ws://localhost:8765
+duplex direct --replicas gpu1:8765,gpu2:8765   one address for several servers
 duplex tune talks/data.jsonl --out my-agent    teach it your own conversations
 duplex bench all                               does it converse, how fast, with how many at once
 """
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from duplex import __version__, voices
 from duplex.errors import DuplexError, UsageError
-from duplex.serving.limits import EngineLimits, ServerLimits
+from duplex.serving import options as serving
 from duplex.weights import DEFAULT_AGENT
 
 # The environment variable with a server's key.
@@ -50,8 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"duplex {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="serve the agent over websockets")
-    _add_serve_arguments(serve)
-    serve.set_defaults(run=_serve)
+    serving.add_serve_arguments(serve, KEY_VARIABLE)
+    serve.set_defaults(run=serving.serve)
+    direct = commands.add_parser("direct", help="send clients to one of several servers")
+    serving.add_direct_arguments(direct, KEY_VARIABLE)
+    direct.set_defaults(run=serving.direct)
     talk = commands.add_parser("talk", help="talk with the agent")
     _add_talk_arguments(talk)
     _add_voice_arguments(talk)
@@ -71,44 +75,6 @@ def _parser() -> argparse.ArgumentParser:
     for command in (serve, talk, bench):
         _add_agent_arguments(command)
     return parser
-
-
-def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add(
-        "--host",
-        default="localhost",
-        help="address to listen on (default %(default)s: this machine)",
-    )
-    add("--port", type=int, default=8765, help="port to listen on (default %(default)s)")
-    add("--max-sessions", type=int, help="(default: what a test at the start finds)")
-    add(
-        "--api-key",
-        default=os.environ.get(KEY_VARIABLE),
-        help=f"clients must know it (default: ${KEY_VARIABLE})",
-    )
-    add("--open", action="store_true", help="serve others than this machine without a key")
-    add(
-        "--origin",
-        action="append",
-        default=[],
-        metavar="URL",
-        help="web pages from elsewhere that may connect",
-    )
-    add("--tls-cert", metavar="PEM", help="certificate, for wss:// and https://")
-    add("--tls-key", metavar="PEM", help="its private key, if it is in another file")
-    seconds = partial(add, type=float, metavar="S")
-    seconds("--idle", default=60, help="end sessions silent so long (default %(default)s)")
-    seconds("--longest", default=3600, help="end sessions after this (default %(default)s)")
-    seconds("--grace", default=10, help="to finish turns at the end (default %(default)s)")
-    add("--record", type=Path, metavar="FOLDER", help="keep sound and words of all sessions there")
-    add(
-        "--record-limit",
-        type=float,
-        default=1000,
-        metavar="MB",
-        help="then the oldest go (default %(default)s)",
-    )
 
 
 def _add_talk_arguments(parser: argparse.ArgumentParser) -> None:
@@ -282,42 +248,6 @@ def load_agent(args: argparse.Namespace, slots: int, cancel_echo: bool = True):
         raise UsageError(
             f"the agent in {args.agent} is not complete: {error.filename or error} is missing"
         ) from error
-
-
-def _serve(args: argparse.Namespace, load: Callable) -> None:
-    from duplex.serving.http.auth import Access
-    from duplex.serving.run import ServerConfig, run
-
-    if args.max_sessions is not None and args.max_sessions < 1:
-        raise UsageError(
-            f"--max-sessions {args.max_sessions} leaves no place for anybody; give at least 1"
-        )
-    if args.tls_key and not args.tls_cert:
-        raise UsageError("--tls-key needs the certificate too; give --tls-cert")
-    access = Access(args.api_key, tuple(args.origin), args.tls_cert, args.tls_key, args.open)
-    access.check(args.host)
-    config = ServerConfig(
-        args.host,
-        args.port,
-        args.max_sessions,
-        access,
-        EngineLimits(idle_s=args.idle, max_session_s=args.longest),
-        ServerLimits(grace_s=args.grace),
-        _recorder(args),
-    )
-    run(load, config)
-
-
-def _recorder(args: argparse.Namespace):
-    """What keeps the sessions, where it is asked for."""
-    from duplex.serving.sound.recorder import Recorder
-
-    if args.record is None:
-        return None
-    try:
-        return Recorder(args.record, round(args.record_limit * 1e6))
-    except OSError as error:
-        raise UsageError(f"cannot record in {args.record} ({error.strerror or error})") from error
 
 
 def _talk(args: argparse.Namespace, load: Callable) -> None:

@@ -24,7 +24,7 @@ function show() { // the state, as a function of what is known
   const state = name(facts), [tone, text, way] = SAYS[state];
   const sentence = state === "failed" ? ended.why : text;
   put("state", sentence);
-  put("way", state === "ready" ? summary() : way);
+  put("way", state === "ready" ? summary() : state === "full" && facts.line || way);
   find("state").dataset.tone = tone;
   find("state").dataset.name = state;
   if (tone === "bad") put("alert", `${sentence}. ${way}`);

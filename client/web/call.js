@@ -37,7 +37,7 @@ export class Call {
 
   #connect() {
     this.connection = new Connection({
-      url: location.origin.replace(/^http/, "ws") + "/v1/duplex", key: this.settings.key, start: this.settings.start,
+      key: this.settings.key, start: this.settings.start,
       context: () => soFar(this.turns, CONTEXT),
       on: {
         audio: (samples) => this.sound.push(samples), event: (event) => this.#read(event), change: () => this.on.change(),
@@ -57,7 +57,7 @@ export class Call {
     const { sound, connection, ears } = this;
     return {
       sound: this.problem || sound.state, socket: connection?.state ?? "connecting", ending: this.ending, muted: this.muted,
-      waitsForKey: this.push && !this.held, you: ears.you?.voice, agent: ears.agent?.voice,
+      waitsForKey: this.push && !this.held, line: connection?.line, you: ears.you?.voice, agent: ears.agent?.voice,
       agentTurn: this.turns.some((turn) => turn.open && turn.who === "agent"),
     };
   }

@@ -1,5 +1,6 @@
 // The socket of one conversation at /v1/duplex: it takes a cut session up again, begins a new one where that is gone,
-// waits where the server is full, and says why where nothing helps.
+// waits where the server is full, or in the line of a director, and says why where nothing helps.
+import { inLine, place } from "./place.js";
 import { fromPcm16, toPcm16 } from "./wire.js";
 
 const CUT = [1001, 1006, 1012]; // how a connection closes that may come back: broken, or a server or proxy restarts
@@ -21,9 +22,9 @@ export function afterClose({ code, error, ending, token, begun, over, sinceMs })
 
 export class Connection {
   // start(): fields of session.start; context(): words for a session that follows a lost one; on: {audio, event, change, end}
-  constructor({ url, key, start, context, on }) {
-    Object.assign(this, { url, key, start, context, on });
-    Object.assign(this, { socketState: "connecting", token: null, begun: false, ending: false, tries: 0, cutAt: 0, lostTicks: 0 });
+  constructor({ key, start, context, on }) {
+    Object.assign(this, { key, start, context, on });
+    Object.assign(this, { socketState: "connecting", token: null, begun: false, ending: false, tries: 0, cutAt: 0, lostTicks: 0, line: "" });
     this.online = () => this.timer && this.#connect();
     addEventListener("online", this.online);
     this.#connect();
@@ -59,6 +60,31 @@ export class Connection {
   #connect() {
     clearTimeout(this.timer);
     this.timer = this.error = null;
+    if (this.token) this.#open();
+    else this.#place();
+  }
+
+  async #place() { // a new session: where?
+    const found = await place(this.key, this.ticket ? { ticket: this.ticket } : {});
+    if (this.closed) return;
+    if (found.error) return this.#change("failed"), this.on.end(found.error);
+    this.ticket = found.ticket;
+    this.line = found.ticket ? inLine(found) : "";
+    if (found.ticket) return this.timer = setTimeout(() => this.#connect(), 1000 * found.retry_s), this.#change("full");
+    [this.url, this.placed] = [found.url, found.token];
+    this.#open();
+  }
+
+  async #again() { // after a cut
+    this.timer = null;
+    if (this.token && this.placed && (await place(this.key, { token: this.placed })).gone) {
+      this.token = null; // its server is gone: another one goes on
+      this.#change("restarting");
+    }
+    if (!this.closed) this.#connect();
+  }
+
+  #open() {
     let socket;
     try {
       socket = this.socket = new WebSocket(this.url, this.key ? ["duplex", `bearer.${this.key}`] : ["duplex"]);
@@ -115,7 +141,7 @@ export class Connection {
     if (next === "full") this.cutAt = 0;
     this.#change({ resume: "cut", restart: "restarting", full: "full" }[next]);
     const wait = next === "full" ? FULL_MS : RETRY_MS[Math.min(this.tries++, RETRY_MS.length - 1)];
-    this.timer = setTimeout(() => this.#connect(), wait);
+    this.timer = setTimeout(() => this.#again(), wait);
   }
 
   async #explain(code) { // a browser does not tell what a refused handshake said, so ask in plain HTTP

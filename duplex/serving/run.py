@@ -54,7 +54,7 @@ def run(load: Callable[[int], AgentInterface], config: ServerConfig) -> None:
     serving = Serving(engine, listeners, config.access, config.server)
     web = web_url(listeners[0], config.host, bool(config.access.certificate))
     try:
-        asyncio.run(_until_signal(serving, _greeting(web, slots, config)))
+        asyncio.run(_serve(serving, _greeting(web, slots, config)))
     finally:
         engine.stop()
         log.info("stopped; %s", json.dumps(engine.stats()))
@@ -71,15 +71,21 @@ def _greeting(web: str, slots: int, config: ServerConfig) -> str:
     return greeting
 
 
-async def _until_signal(serving: Serving, greeting: str) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        _on_signal(loop, number, stop)
+async def _serve(serving: Serving, greeting: str) -> None:
+    stop = on_signal()
     async with serving:
         print(greeting, file=sys.stderr, flush=True)
         await stop.wait()
         log.info(SHUTTING_DOWN)
+
+
+def on_signal() -> asyncio.Event:
+    """What is set once SIGINT or SIGTERM comes to this process."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        _on_signal(loop, number, stop)
+    return stop
 
 
 def _on_signal(loop: asyncio.AbstractEventLoop, number: int, stop: asyncio.Event) -> None:

@@ -16,6 +16,7 @@ import soundfile
 from duplex.audio import SAMPLE_RATE
 from tests.client.proxy import Proxy
 from tests.helpers import running_server, tone
+from tests.serving.scale.processes import director, servers
 from tests.tiny_agent import TinyAgent
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -303,3 +304,32 @@ def test_keys_text_and_settings_in_a_call(page):
     types = [json.loads(message)["type"] for message in page.evaluate("held.sent")]
     for kind in ("text", "agent.stop", "agent.voice", "agent.instruct"):
         assert kind in types
+
+
+def test_page_of_a_director_waits_in_line_and_goes_on_elsewhere(browser):
+    """Two servers of one place each: one dies under a page, and the other takes it."""
+    with servers(1, 2, "--origin", "*") as replicas, director(replicas) as front:
+        pages = []
+        for _ in range(2):
+            context = browser.new_context(permissions=["microphone"])
+            page = context.new_page()
+            page.set_default_timeout(SOON)
+            page.goto(front.url)
+            pages.append(page)
+        first, second = pages
+        talking(first)
+        [here] = [r for r in replicas if r.ask("GET", "/v1/stats")[1]["sessions"]]
+        talking(second)
+        third = browser.new_context(permissions=["microphone"]).new_page()
+        third.goto(front.url)
+        third.click("#talk")
+        wait(third, "full")
+        assert "Number 1 in the line" in third.inner_text("#way")
+        third.context.close()
+        second.click("#talk")
+        wait(second, "ready")
+        here.kill()
+        first.wait_for_selector("li.rule:has-text('started again')")
+        wait(first, "listening", "you", "agent")
+        for page in pages:
+            page.context.close()

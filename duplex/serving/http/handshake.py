@@ -47,7 +47,7 @@ class Gate:
         """The answer; None lets the websocket open, in `connection.dialect`."""
         if connection.fault:
             sentence = f"a body has a Content-Length, {connection.max_body_bytes} bytes at most"
-            return _text(connection.fault, sentence)
+            return text_response(connection.fault, sentence)
         full_path, _, query = request.path.partition("?")
         path, path_key = dialect.split_key(full_path)
         spoken = dialect.find(path, query, self.engine)
@@ -75,16 +75,16 @@ class Gate:
         secret = self.secrets.find(offered)
         is_secret = secret is not None and isinstance(spoken, OpenAIRealtime)
         if not (is_secret or self.access.is_valid(offered)):
-            return _text(http.HTTPStatus.UNAUTHORIZED, NO_KEY)
+            return text_response(http.HTTPStatus.UNAUTHORIZED, NO_KEY)
         if is_secret:
             spoken.preset(secret.session)
         if isinstance(spoken, OpenAIRealtime):
             wanted = request.headers.get("OpenAI-Beta", "")
             spoken.is_beta = beta.is_asked_for(wanted, subprotocols)
         if sentence := self._foreign(request):
-            return _text(http.HTTPStatus.FORBIDDEN, sentence)
+            return text_response(http.HTTPStatus.FORBIDDEN, sentence)
         if self.connections() >= self.limits.max_connections:
-            return _text(http.HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
+            return text_response(http.HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
         return None
 
     def _foreign(self, request: Request) -> str:
@@ -114,48 +114,52 @@ class Gate:
             log.warning("%s", sentence)
         if foreign := self._foreign(request):
             sentence = f"{foreign}; {sentence}" if is_stripped else foreign
-            return _text(http.HTTPStatus.FORBIDDEN, sentence)
-        return _text(http.HTTPStatus.UPGRADE_REQUIRED, sentence)
+            return text_response(http.HTTPStatus.FORBIDDEN, sentence)
+        return text_response(http.HTTPStatus.UPGRADE_REQUIRED, sentence)
 
     def _page(self, path: str, connection: BodyConnection, request: Request) -> Response:
         has_key = self.access.is_valid(offered_keys(request.headers, []))
         plain = path.rstrip("/")
         if openai_http.is_api(path):
             if not has_key:
-                return _text(http.HTTPStatus.UNAUTHORIZED, NO_KEY)
+                return text_response(http.HTTPStatus.UNAUTHORIZED, NO_KEY)
             api = openai_http.answer(request.method, plain, connection.body, self.secrets)
             if api is not None:
                 status, fields = api
-                return _response(status, "application/json", json.dumps(fields).encode())
+                return whole_response(status, "application/json", json.dumps(fields).encode())
         if plain in operation.PATHS:
             return self._operate(plain, connection, request, has_key)
         if request.method not in ("GET", "HEAD"):
-            return _text(http.HTTPStatus.METHOD_NOT_ALLOWED, "pages are read with GET or HEAD")
+            return text_response(
+                http.HTTPStatus.METHOD_NOT_ALLOWED, "pages are read with GET or HEAD"
+            )
         found = pages.answer(path)
         if found is None:
             known = ", ".join(sorted(dialect.DIALECTS))
-            return _text(http.HTTPStatus.NOT_FOUND, f"nothing is here; the agent is at {known}")
-        return _response(*found)
+            return text_response(
+                http.HTTPStatus.NOT_FOUND, f"nothing is here; the agent is at {known}"
+            )
+        return whole_response(*found)
 
     def _operate(
         self, path: str, connection: BodyConnection, request: Request, has_key: bool
     ) -> Response:
         if operation.needs_key(path) and not has_key:
-            return _text(http.HTTPStatus.UNAUTHORIZED, NO_KEY)
+            return text_response(http.HTTPStatus.UNAUTHORIZED, NO_KEY)
         allowed = operation.methods(path)
         if request.method not in allowed:
             sentence = f"{path} takes {' or '.join(allowed)}"
-            return _text(http.HTTPStatus.METHOD_NOT_ALLOWED, sentence)
+            return text_response(http.HTTPStatus.METHOD_NOT_ALLOWED, sentence)
         if path == operation.DRAIN:
             if sentence := self._foreign(request):
-                return _text(http.HTTPStatus.FORBIDDEN, sentence)
+                return text_response(http.HTTPStatus.FORBIDDEN, sentence)
             peer = (connection.remote_address or ("",))[0]
             is_program = "Origin" not in request.headers and not _came_by_proxy(request)
             is_here = is_loopback(peer) and is_program
             if not (self.access.api_key or is_here):
                 sentence = "without a key the server is drained from its own machine alone"
-                return _text(http.HTTPStatus.FORBIDDEN, sentence)
-        return _response(*operation.answer(request.method, path, self.engine, self.stats))
+                return text_response(http.HTTPStatus.FORBIDDEN, sentence)
+        return whole_response(*operation.answer(request.method, path, self.engine, self.stats))
 
 
 def _is_websocket(request: Request) -> bool:
@@ -176,11 +180,13 @@ def _came_by_proxy(request: Request) -> bool:
     return any(name in request.headers for name in names)
 
 
-def _text(status: http.HTTPStatus, sentence: str) -> Response:
-    return _response(status, "text/plain; charset=utf-8", f"{sentence}\n".encode())
+def text_response(status: http.HTTPStatus, sentence: str) -> Response:
+    """An answer of one sentence."""
+    return whole_response(status, "text/plain; charset=utf-8", f"{sentence}\n".encode())
 
 
-def _response(status: http.HTTPStatus, kind: str, body: bytes) -> Response:
+def whole_response(status: http.HTTPStatus, kind: str, body: bytes) -> Response:
+    """An answer of a content type, with the headers that all have."""
     headers = {
         "Content-Type": kind,
         "Content-Length": str(len(body)),

@@ -7,6 +7,7 @@ POST   /drain     takes no new session from now on; those there go on till they 
 DELETE /drain     takes them again
 GET    /metrics   figures for Prometheus
 GET    /v1/stats  the same as JSON
+POST   /v1/sessions  where a new session opens: here; a director names another server
 """
 
 import http
@@ -15,13 +16,16 @@ from collections.abc import Callable
 
 from duplex.serving import metrics
 from duplex.serving.engine import Engine
+from duplex.serving.native import messages as native
 
 HEALTH = "/healthz"
 READY = "/readyz"
 DRAIN = "/drain"
 METRICS = "/metrics"
 STATS = "/v1/stats"
-PATHS = (HEALTH, READY, DRAIN, METRICS, STATS)
+SESSIONS = "/v1/sessions"
+PATHS = (HEALTH, READY, DRAIN, METRICS, STATS, SESSIONS)
+METRICS_KIND = "text/plain; version=0.0.4; charset=utf-8"
 
 Answer = tuple[http.HTTPStatus, str, bytes]
 
@@ -33,7 +37,8 @@ def needs_key(path: str) -> bool:
 
 def methods(path: str) -> tuple[str, ...]:
     """With which methods a path may be asked for."""
-    return ("POST", "DELETE") if path == DRAIN else ("GET", "HEAD")
+    special = {DRAIN: ("POST", "DELETE"), SESSIONS: ("POST",)}
+    return special.get(path, ("GET", "HEAD"))
 
 
 def answer(method: str, path: str, engine: Engine, stats: Callable[[], dict]) -> Answer:
@@ -49,5 +54,9 @@ def answer(method: str, path: str, engine: Engine, stats: Callable[[], dict]) ->
         told = {"draining": not engine.admits, "sessions": stats()["sessions"]}
         return ok, "application/json", (json.dumps(told) + "\n").encode()
     if path == METRICS:
-        return ok, "text/plain; version=0.0.4; charset=utf-8", metrics.exposition(stats())
+        return ok, METRICS_KIND, metrics.exposition(stats())
+    if path == SESSIONS:
+        # Relative to the address that was asked, as proxies may have changed it.
+        where = {"url": native.PATH, "token": ""}
+        return ok, "application/json", (json.dumps(where) + "\n").encode()
     return ok, "application/json", (json.dumps(stats()) + "\n").encode()
