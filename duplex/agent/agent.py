@@ -322,8 +322,7 @@ class Agent:
         usual = self.texts.lines_that_fit(own) if own else INSTRUCTIONS
         prompt = self.texts.prompt(instructions or usual)
         self.close(slot)
-        generator = torch.Generator().manual_seed(seed)
-        session = Session(generator, self.policy, seed, temperature, is_real_time=real_time)
+        session = Session(self.policy, seed, temperature, is_real_time=real_time)
         session.names = words_in(own) if own else names_in(instructions or INSTRUCTIONS)
         session.inputs.prompt = prompt
         self.sessions[slot] = session

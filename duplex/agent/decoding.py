@@ -30,7 +30,7 @@ from duplex.agent.turn_policy import (
 )
 from duplex.events import Event
 from duplex.model import kv_cache, tokens
-from duplex.model.sampling import sample
+from duplex.model.sampling import draw, sample
 from duplex.model.tokens import (
     AGENT,
     ASIDE,
@@ -187,7 +187,10 @@ class Decoder:
             scores[FIRST_TEXT_ID:] = float("-inf")
         own = session.temperature
         temperature = self.config.temperature if own is None else own
-        symbol = sample(scores, temperature, self.config.top_k, session.generator)
+        uniform = 0.0
+        if temperature > 0:
+            uniform = draw(session.seed, session.tick, session.budget.drawn)
+        symbol = sample(scores, temperature, self.config.top_k, uniform)
         if session.mind.is_dictating and choice.text == Text.ANY:
             return dictated(symbol, session.mind)
         return symbol

@@ -275,9 +275,9 @@ class MindState:
 class Session:
     """One conversation, in one slot."""
 
-    generator: torch.Generator
     # How turns are taken: the agent's policy, unless the client wants it otherwise.
     policy: TurnPolicy = field(default_factory=TurnPolicy)
+    # Of all its draws.
     seed: int = 0
     # Of its own, instead of the agent's.
     temperature: float | None = None
