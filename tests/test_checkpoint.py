@@ -23,7 +23,7 @@ from duplex.cpu import kernels
 from duplex.model.codec import Codec, CodecConfig, load_codec, save_codec
 from duplex.model.lexicon import load_lexicon, unpack
 from duplex.model.lm import LMConfig
-from duplex.model.tokens import load_tokenizer
+from duplex.model.vocabulary import load_tokenizer
 from duplex.training.export import export_codec, export_lexicon, export_part, export_tokenizer
 from tests.tiny_speech_agent import tiny_tokenizer, tiny_words
 

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from duplex.model.spoken_form import spoken_form
-from duplex.model.tokens import load_tokenizer
+from duplex.model.vocabulary import load_tokenizer
 from duplex.training.common.options import add_tokenizer, existing_file
 from duplex.training.text.sources import read_sentences
 from duplex.training.text.templates import expand

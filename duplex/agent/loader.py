@@ -23,7 +23,7 @@ from duplex.model.lm import LM, LMConfig
 from duplex.model.parts import Parts
 from duplex.model.speaker import SpeakerHead, load_speaker_head
 from duplex.model.talker import Talker, TalkerConfig
-from duplex.model.tokens import load_tokenizer
+from duplex.model.vocabulary import load_tokenizer
 from duplex.model.whisper import Whisper, load_whisper
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import torch
 
 from duplex import weights
 from duplex.model.backbone import read_gguf
-from duplex.model.tokens import load_tokenizer
+from duplex.model.vocabulary import load_tokenizer
 
 
 def prompt(messages: Sequence[tuple[str, str]]) -> str:

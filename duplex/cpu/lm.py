@@ -44,6 +44,7 @@ class PackedWeights(NamedTuple):
     mlp_norm: np.ndarray  # [layers, D]
     norm: np.ndarray  # [D]
     qkv: Int8Weights
+    qkv_bias: np.ndarray  # [layers, (H + twice kv_heads) W]
     out: Int8Weights
     gate_up: Int8Weights
     down: Int8Weights
@@ -80,7 +81,9 @@ def forward(x, cosines, sines, cache, weights):
         keys, values = cache.keys[i], cache.values[i]
         rms_norm(x, weights.attention_norm[i], epsilon, normed)
         int8_matmul_into(normed, layer(weights.qkv, i), qkv_space)
-        qkv = qkv_space.y.reshape(rows, heads + 2 * kv_heads, width)
+        biased = qkv_space.y
+        biased += weights.qkv_bias[i]
+        qkv = biased.reshape(rows, heads + 2 * kv_heads, width)
         for n in range(rows):
             slot = cache.slots[n]
             rotate(qkv[n, : heads + kv_heads], cosines[n], sines[n])
@@ -124,7 +127,7 @@ class CompiledLM:
         self.embed = lm.embed
         self.project = lm.project
         self.control_out = lm.control_out
-        self.text_out = Int8Linear(lm.embedding)
+        self.text_out = Int8Linear(lm.embedding if lm.output is None else lm.output)
         self.weights = pack_lm(lm)
         half = self.config.head_width // 2
         self.angles = self.config.rope_theta ** (-np.arange(half, dtype=np.float32) / half)
@@ -154,11 +157,15 @@ def pack_lm(lm: LM) -> PackedWeights:
         found = [getattr(block, name).data for block in lm.blocks]
         return torch.stack(found).float().numpy()
 
+    biases = [block.qkv.bias for block in lm.blocks]
+    if not lm.config.qkv_bias:
+        biases = [torch.zeros(len(block.qkv.weight)) for block in lm.blocks]
     return PackedWeights(
         attention_norm=norms("attention_norm"),
         mlp_norm=norms("mlp_norm"),
         norm=lm.norm.detach().float().numpy(),
         qkv=products("qkv"),
+        qkv_bias=torch.stack(biases).float().numpy(),
         out=products("out"),
         gate_up=products("gate_up"),
         down=products("down"),

@@ -1,11 +1,10 @@
-"""Weights of a Llama-family decoder, from a GGUF file or a folder of `transformers`, into our LM.
+"""Weights of a Llama or Qwen2 decoder, from a GGUF file or a folder of `transformers`.
 
-Any size will do, if the output layer is the embedding and positions 3 to 16 of the vocabulary hold
-no text: they become the control tokens. The SmolLM2 models are such.
+Any size will do. Positions 3 to 16 of the vocabulary become the control tokens: those of the
+SmolLM2 models hold no text, others' texts move to spare places, see vocabulary.py.
 """
 
 import json
-import re
 from pathlib import Path
 
 import torch
@@ -14,8 +13,9 @@ from safetensors.torch import load_file
 from duplex.errors import BackboneError
 from duplex.model import tokens
 from duplex.model.lm import LM
+from duplex.model.vocabulary import exchanged
 
-# Field of LMConfig -> metadata of a Llama GGUF file, key of a `transformers` config.json.
+# Field of LMConfig -> metadata of a GGUF file, key of a `transformers` config.json.
 SIZES = {
     "width": ("embedding_length", "hidden_size"),
     "layers": ("block_count", "num_hidden_layers"),
@@ -26,6 +26,8 @@ SIZES = {
     "rope_theta": ("rope.freq_base", "rope_theta"),
     "norm_eps": ("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
 }
+# Architectures, by the names of both.
+KINDS = ("llama", "qwen2")
 
 
 def read_backbone(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
@@ -37,15 +39,18 @@ def read_backbone(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     try:
         return read_folder(path) if path.is_dir() else read_gguf(path)
     except (OSError, KeyError) as error:
-        what = "no Llama-family GGUF file and no folder with config.json and safetensors"
+        what = "no GGUF file of a Llama or Qwen2, and no folder with config.json and safetensors"
         raise BackboneError(f"{path} is {what}: {error!r}") from error
 
 
 def read_folder(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     """See `read_backbone`."""
     config = json.loads((path / "config.json").read_text())
-    if config.get("model_type") != "llama":
-        raise BackboneError(f"{path} holds a {config.get('model_type')!r} model, not a Llama")
+    kind = config.get("model_type")
+    if kind not in KINDS:
+        raise BackboneError(f"{path} holds a {kind!r} model, not a Llama or Qwen2")
+    if kind == "qwen2" and config.get("use_sliding_window"):
+        raise BackboneError(f"{path} has sliding windows of its own; they are not supported")
     rope = {**config, **(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
     if rope.get("rope_type", "default") != "default":
         raise BackboneError(
@@ -61,7 +66,7 @@ def read_folder(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
         for name, value in load_file(file).items():
             tensors[name.removeprefix("model.")] = value
     head_width = config.get("head_dim", sizes["width"] // sizes["heads"])
-    return sizes, checked(path, tensors, head_width, sizes)
+    return checked(path, tensors, head_width, sizes)
 
 
 def transformers_name(gguf_name: str) -> str:
@@ -81,7 +86,7 @@ def transformers_name(gguf_name: str) -> str:
     parts = gguf_name.split(".")
     if parts[0] != "blk":
         return f"{outer[parts[0]]}.weight"
-    return f"layers.{parts[1]}.{inner[parts[2]]}.weight"
+    return f"layers.{parts[1]}.{inner[parts[2]]}.{parts[3]}"
 
 
 def read_gguf(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
@@ -90,27 +95,32 @@ def read_gguf(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     from gguf.quants import dequantize
 
     reader = GGUFReader(path)  # It takes five seconds.
-    sizes = gguf_sizes(path, reader.fields)
+    kind, sizes = gguf_sizes(path, reader.fields)
     head_width = sizes["width"] // sizes["heads"]
     tensors = {}
     for item in reader.tensors:
         value = torch.from_numpy(dequantize(item.data, item.tensor_type).copy())
-        if ".attn_q." in item.name or ".attn_k." in item.name:
+        if kind == "llama" and (".attn_q." in item.name or ".attn_k." in item.name):
             # llama.cpp interleaves the two halves of each head's rotary pairs.
             pairs = value.view(value.shape[0] // head_width, head_width // 2, 2, -1)
             value = pairs.transpose(1, 2).reshape(value.shape)
         tensors[transformers_name(item.name)] = value
-    return sizes, checked(path, tensors, head_width, sizes)
+    return checked(path, tensors, head_width, sizes)
 
 
-def gguf_sizes(path: Path, fields: dict) -> dict:
-    """What the metadata of a Llama GGUF file says about its size, as fields of LMConfig."""
+def gguf_sizes(path: Path, fields: dict) -> tuple[str, dict]:
+    """The architecture of a GGUF file, and what it says about its size, as fields of LMConfig."""
     kind = fields["general.architecture"].contents()
-    if kind != "llama":
-        raise BackboneError(f"{path} holds a {kind!r} model, not a Llama")
-    sizes = {field: fields[f"llama.{name}"].contents() for field, (name, _) in SIZES.items()}
+    if kind not in KINDS:
+        raise BackboneError(f"{path} holds a {kind!r} model, not a Llama or Qwen2")
+    found = {field: fields.get(f"{kind}.{name}") for field, (name, _) in SIZES.items()}
+    # Some files leave the size of the vocabulary to its list.
+    found["vocabulary"] = found["vocabulary"] or fields["tokenizer.ggml.tokens"]
+    sizes = {field: value.contents() for field, value in found.items()}
+    if isinstance(sizes["vocabulary"], list):
+        sizes["vocabulary"] = len(sizes["vocabulary"])
     # Numbers are stored in 32 bits: six digits of them are meant.
-    return {
+    return kind, {
         field: float(f"{size:.6g}") if isinstance(size, float) else size
         for field, size in sizes.items()
     }
@@ -118,33 +128,38 @@ def gguf_sizes(path: Path, fields: dict) -> dict:
 
 def checked(
     path: Path, tensors: dict[str, torch.Tensor], head_width: int, sizes: dict
-) -> dict[str, torch.Tensor]:
-    """The tensors without an output layer of their own. Raises BackboneError where our LM has no
-    place for them."""
+) -> tuple[dict, dict[str, torch.Tensor]]:
+    """All sizes as fields of LMConfig, and the tensors without an output layer that is the
+    embedding once more. Raises BackboneError where our LM has no place for them."""
     if head_width * sizes["heads"] != sizes["width"]:
         raise BackboneError(
             f"{path} has heads of {head_width}, not its width divided by their number"
         )
-    output = tensors.pop("lm_head.weight", None)
-    if output is not None and not torch.equal(output, tensors["embed_tokens.weight"]):
-        raise BackboneError(
-            f"the output layer of {path} is not its embedding; only tied ones are supported"
-        )
-    return tensors
+    output = tensors.get("lm_head.weight")
+    tied = output is None or torch.equal(output, tensors["embed_tokens.weight"])
+    if tied:
+        tensors.pop("lm_head.weight", None)
+    has_bias = "layers.0.self_attn.q_proj.bias" in tensors
+    return {**sizes, "qkv_bias": has_bias, "tied": tied}, tensors
 
 
 @torch.no_grad()
 def fill_lm(lm: LM, tensors: dict[str, torch.Tensor]) -> LM:
     """Copy a backbone's tensors into `lm`, fusing q, k, v and gate, up."""
-    lm.embedding.copy_(tensors["embed_tokens.weight"])
+    lm.embedding.copy_(exchanged(tensors["embed_tokens.weight"], lm.config.moved))
+    if lm.output is not None:
+        lm.output.copy_(exchanged(tensors["lm_head.weight"], lm.config.moved))
     lm.norm.copy_(tensors["norm.weight"])
     for i, block in enumerate(lm.blocks):
 
-        def part(name: str, i: int = i) -> torch.Tensor:
-            return tensors[f"layers.{i}.{name}.weight"]
+        def part(name: str, i: int = i, kind: str = "weight") -> torch.Tensor:
+            return tensors[f"layers.{i}.{name}.{kind}"]
 
         block.attention_norm.copy_(part("input_layernorm"))
         block.qkv.weight.copy_(torch.cat([part(f"self_attn.{n}_proj") for n in "qkv"]))
+        if block.qkv.bias is not None:
+            biases = [part(f"self_attn.{n}_proj", kind="bias") for n in "qkv"]
+            block.qkv.bias.copy_(torch.cat(biases))
         block.out.weight.copy_(part("self_attn.o_proj"))
         block.mlp_norm.copy_(part("post_attention_layernorm"))
         block.gate_up.weight.copy_(torch.cat([part("mlp.gate_proj"), part("mlp.up_proj")]))
@@ -152,28 +167,17 @@ def fill_lm(lm: LM, tensors: dict[str, torch.Tensor]) -> LM:
     return lm
 
 
-def check_tokenizer(tokenizer) -> None:
-    """Raises BackboneError where a control token would take the place of text."""
-    places = range(tokens.NEXT, tokens.FIRST_TEXT_ID)
-    names = [tokenizer.id_to_token(place) or "<none>" for place in places]
-    taken = [name for name in names if not re.fullmatch(r"<.+>", name)]
-    if taken:
-        raise BackboneError(
-            f"positions {places[0]} to {places[-1]} of the vocabulary hold text "
-            f"({' '.join(taken)}); they are to become the control tokens"
-        )
-
-
 @torch.no_grad()
 def start_controls(lm: LM, tokenizer) -> None:
     """First rows of the control tokens: chat marks and words nearest to their meaning."""
     table = lm.embedding
+    output = table if lm.output is None else lm.output
 
-    def mean(text: str) -> torch.Tensor:
+    def mean(text: str, table: torch.Tensor = table) -> torch.Tensor:
         return table[tokenizer.encode(text, add_special_tokens=False).ids].mean(0)
 
     lm.control_in.copy_(table[: tokens.FIRST_TEXT_ID])
-    lm.control_out.copy_(table[: tokens.FIRST_TEXT_ID])
+    lm.control_out.copy_(output[: tokens.FIRST_TEXT_ID])
     meaning = {
         tokens.USER: "<|im_start|>user",
         tokens.USER_END: "<|im_end|>",
@@ -186,7 +190,7 @@ def start_controls(lm: LM, tokenizer) -> None:
     }
     for control, text in meaning.items():
         lm.control_in[control] = mean(text)
-        lm.control_out[control] = mean(text)
+        lm.control_out[control] = mean(text, output)
     lm.blank.copy_(mean(" ...") * 0.5)
 
 

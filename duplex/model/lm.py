@@ -19,7 +19,7 @@ from duplex.model.tokens import FIRST_TEXT_ID
 
 @dataclass(frozen=True)
 class LMConfig:
-    """A Llama-family backbone, its low-rank adapters, and the projector of encoder features."""
+    """A Llama or Qwen2 backbone, its low-rank adapters, and the projector of encoder features."""
 
     width: int = 576
     layers: int = 30
@@ -29,6 +29,12 @@ class LMConfig:
     vocabulary: int = 49_152
     rope_theta: float = 100_000.0
     norm_eps: float = 1e-5
+    # Whether q, k and v have biases, as in Qwen2.
+    qkv_bias: bool = False
+    # Whether the output layer is the embedding.
+    tied: bool = True
+    # Ids that change places in the vocabulary, so that its first ones are free for control tokens.
+    moved: tuple[tuple[int, int], ...] = ()
     lora_rank: int = 16
     lora_scale: float = 2.0
     # Width of the encoder's vector of a tick.
@@ -47,19 +53,20 @@ class LMConfig:
 
 
 class AdaptedLinear(nn.Module):
-    """y = x W' + scale (x A') B', W frozen (LoRA, Hu et al., 2021)."""
+    """y = x W' + b + scale (x A') B', W and b frozen (LoRA, Hu et al., 2021)."""
 
-    def __init__(self, inputs: int, outputs: int, rank: int, scale: float):
+    def __init__(self, inputs: int, outputs: int, rank: int, scale: float, bias: bool = False):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs), requires_grad=False)
         nn.init.normal_(self.weight, std=inputs**-0.5)
+        self.bias = nn.Parameter(torch.zeros(outputs), requires_grad=False) if bias else None
         self.scale = scale
         self.lora_a = nn.Parameter(torch.randn(rank, inputs) / math.sqrt(inputs)) if rank else None
         self.lora_b = nn.Parameter(torch.zeros(outputs, rank)) if rank else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [..., inputs] -> [..., outputs]."""
-        y = F.linear(x, self.weight)
+        y = F.linear(x, self.weight, self.bias)
         if self.lora_a is None:
             return y
         return y + F.linear(F.linear(x, self.lora_a), self.lora_b) * self.scale
@@ -110,7 +117,8 @@ class Block(nn.Module):
         rank, scale, c = config.lora_rank, config.lora_scale, config
         self.config = config
         self.attention_norm = nn.Parameter(torch.ones(c.width), requires_grad=False)
-        self.qkv = AdaptedLinear(c.width, (c.heads + 2 * c.kv_heads) * c.head_width, rank, scale)
+        heads = c.heads + 2 * c.kv_heads
+        self.qkv = AdaptedLinear(c.width, heads * c.head_width, rank, scale, c.qkv_bias)
         self.out = AdaptedLinear(c.heads * c.head_width, c.width, rank, scale)
         self.mlp_norm = nn.Parameter(torch.ones(c.width), requires_grad=False)
         self.gate_up = AdaptedLinear(c.width, 2 * c.hidden, rank, scale)
@@ -158,13 +166,17 @@ class Block(nn.Module):
 
 
 class LM(nn.Module):
-    """The decoder with its tied embedding, rows of its own for control tokens, and a projector."""
+    """The decoder with its embedding, rows of its own for control tokens, and a projector."""
 
     def __init__(self, config: LMConfig):
         super().__init__()
         self.config = config
         self.embedding = nn.Parameter(
             torch.randn(config.vocabulary, config.width) * 0.02, requires_grad=False
+        )
+        # The output layer, where that is not the embedding.
+        self.output = (
+            None if config.tied else nn.Parameter(self.embedding.clone(), requires_grad=False)
         )
         self.control_in = nn.Parameter(torch.randn(FIRST_TEXT_ID, config.width) * 0.02)
         self.control_out = nn.Parameter(torch.randn(FIRST_TEXT_ID, config.width) * 0.02)
@@ -265,7 +277,8 @@ class LM(nn.Module):
         Without `text` only those of the control tokens, [..., FIRST_TEXT_ID].
         """
         controls = F.linear(hidden, self.control_out.to(hidden.dtype))
-        return join_logits(controls, F.linear(hidden, self.embedding) if text else None)
+        table = self.embedding if self.output is None else self.output
+        return join_logits(controls, F.linear(hidden, table) if text else None)
 
     def merge(self) -> "LM":
         """Fold the adapters into the backbone, for inference."""

@@ -16,9 +16,7 @@ In a long turn of the user the agent may say "mhm", which opens no stream:
 What is not for the agent is written down as well, and ends with <aside> instead of </user>.
 """
 
-import gzip
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -47,17 +45,6 @@ FIRST_TEXT_ID = 17
 
 # In an agent's folder, where the tokenizer is compressed.
 COMPRESSED_TOKENIZER = "tokenizer.json.gz"
-
-
-def load_tokenizer(folder: Path):
-    """The LM's tokenizer (`tokenizers.Tokenizer`), from tokenizer.json or its .gz in a folder."""
-    from tokenizers import Tokenizer
-
-    plain = folder / "tokenizer.json"
-    if plain.exists():
-        return Tokenizer.from_file(str(plain))
-    compressed = (folder / COMPRESSED_TOKENIZER).read_bytes()
-    return Tokenizer.from_str(gzip.decompress(compressed).decode())
 
 
 @dataclass

@@ -4,7 +4,8 @@ import pytest
 
 from duplex import weights
 from duplex.agent import Agent, AgentConfig
-from duplex.model.tokens import CHAT_END, CHAT_START, FIRST_TEXT_ID, USER, USER_END, load_tokenizer
+from duplex.model.tokens import CHAT_END, CHAT_START, FIRST_TEXT_ID, USER, USER_END
+from duplex.model.vocabulary import load_tokenizer
 from tests.agent.test_client_policy import kinds, run
 from tests.tiny_speech_agent import scripted_agent, text, tiny_parts
 

@@ -1,6 +1,7 @@
 """The compiled LM and draft do what the networks do with weights rounded to 8 bits."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -46,11 +47,23 @@ def run(lm: LM, dtype: torch.dtype) -> torch.Tensor:
     return torch.cat(found)
 
 
-@pytest.mark.parametrize(("dtype", "share"), [(torch.float32, 1e-3), (torch.bfloat16, 2e-2)])
-def test_compiled_lm_is_the_rounded_one(dtype, share):
+@pytest.mark.parametrize(
+    ("dtype", "share", "more"),
+    [
+        (torch.float32, 1e-3, {}),
+        (torch.float32, 1e-3, {"qkv_bias": True, "tied": False}),
+        (torch.bfloat16, 2e-2, {}),
+    ],
+)
+def test_compiled_lm_is_the_rounded_one(dtype, share, more):
     torch.manual_seed(0)
-    lm = LM(CONFIG).merge().eval()
-    plain = rounded(lm, ("qkv", ".out.", "gate_up", "down", "embedding"))
+    lm = LM(replace(CONFIG, **more)).merge().eval()
+    for block in lm.blocks:
+        if block.qkv.bias is not None:
+            torch.nn.init.normal_(block.qkv.bias)
+    if lm.output is not None:
+        torch.nn.init.normal_(lm.output, std=0.02)
+    plain = rounded(lm, ("qkv.weight", ".out.", "gate_up", "down", "embedding", "output"))
     compiled = CompiledLM(copy.deepcopy(lm))
     expected = run(plain, torch.float32)
     hidden = run(compiled, dtype)

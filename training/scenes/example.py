@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from duplex.model.lexicon import surface_forms
-from duplex.model.tokens import load_tokenizer
+from duplex.model.vocabulary import load_tokenizer
 from duplex.training.scenes.people import label_speakers
 from duplex.training.scenes.recognition import (
     SpeechRecognizer,

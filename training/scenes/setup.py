@@ -11,7 +11,7 @@ from duplex.errors import BackboneError
 from duplex.model import backbone
 from duplex.model.backbone import fill_lm, start_controls
 from duplex.model.lm import LM, LMConfig
-from duplex.model.tokens import load_tokenizer
+from duplex.model.vocabulary import check_room, load_tokenizer, moves, read_tokenizer
 from duplex.training.common.options import (
     add_backbone,
     add_noise,
@@ -56,15 +56,16 @@ def build_lm(args: argparse.Namespace) -> LM:
 
     SystemExit where parts do not fit together.
     """
-    tokenizer = load_tokenizer(args.tokenizer)
     path = backbone_path(args.backbone)
     try:
+        moved = moves(read_tokenizer(args.tokenizer))
+        tokenizer = load_tokenizer(args.tokenizer)
         sizes, tensors = backbone.read_backbone(path)
-        backbone.check_tokenizer(tokenizer)
+        check_room(moved, sizes["vocabulary"])
     except BackboneError as error:
         raise SystemExit(f"{error}.") from error
     if args.scratch:
-        config = LMConfig(lora_rank=args.rank, speakers=args.speakers, **sizes)
+        config = LMConfig(lora_rank=args.rank, speakers=args.speakers, moved=moved, **sizes)
     else:
         config = start_config(args.start)
         config = replace(config, speakers=max(config.speakers, args.speakers))
