@@ -420,8 +420,11 @@ class AgentInterface(Protocol):
     def set_playback_position(self, slot: int, heard_ms: int) -> None:
         """Tell how much of the agent's voice the user has heard, on the session's clock."""
 
-    def truncate(self, slot: int, heard_ms: int) -> None:
-        """Forget the words of the agent's last turn that sound after this time."""
+    def truncate(self, slot: int, heard_ms: int, turn: int | None = None) -> None:
+        """Forget the words of a turn of the agent, by its number, that sound after this time.
+
+        Numbers count from 0; None is the last turn.
+        """
 
     def with_slots(self, slots: int) -> "AgentInterface":
         """Make another agent of the same parts, with so many slots and no session."""

@@ -148,8 +148,8 @@ class TinyAgent:
     def set_playback_position(self, slot: int, heard_ms: int) -> None:
         self.calls.append(("set_playback_position", slot, heard_ms))
 
-    def truncate(self, slot: int, heard_ms: int) -> None:
-        self.calls.append(("truncate", slot, heard_ms))
+    def truncate(self, slot: int, heard_ms: int, turn: int | None = None) -> None:
+        self.calls.append(("truncate", slot, heard_ms, turn))
 
     def with_slots(self, slots: int) -> "TinyAgent":
         return type(self)(slots)

@@ -532,12 +532,20 @@ class Agent:
         """The user has heard the agent's voice up to this time of the session's clock."""
         self.sessions[slot].client.playback_ms = playback_ms
 
-    def truncate(self, slot: int, heard_ms: int) -> None:
-        """The LM forgets the words of the agent's last turn whose voice ended after this time."""
+    @torch.inference_mode()
+    def truncate(self, slot: int, heard_ms: int, turn: int | None = None) -> None:
+        """The agent forgets the words of a turn of its own whose voice ended after this time.
+
+        turn: its number; None is the last one.
+        """
         session = self.sessions[slot]
+        key = memory.last(session.memory, "agent") if turn is None else ("agent", turn)
+        first, unheard = self.response.truncate(session, key[1], heard_ms)
+        if first is None:
+            return
         if self.dictation is not None:
-            self.dictation.truncate(session, self.response.first_unheard(session, heard_ms))
-        unheard = self.response.truncate(session, heard_ms)
+            session.mind.conversation.cut(key, first)
+        self.context.flush(slot, session.inputs)
         kv_cache.drop(self.context.cache, slot, unheard)
 
     # For the server.

@@ -222,6 +222,7 @@ class Decoder:
         elif symbol == AGENT:
             if not before.agent_open:
                 session.answer_due = False
+                self.response.keep_turn(session)
                 memory.begin(session.memory, "agent")
                 if session.reply.is_text_complete:
                     # The voice of the turn before still sounds: that turn ends here.

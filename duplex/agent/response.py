@@ -70,10 +70,19 @@ class Response:
             grown_tick=session.tick,
         )
 
+    def keep_turn(self, session: Session, max_turns: int = 64) -> None:
+        """Another turn is about to begin: of the one before, words may still be forgotten."""
+        past = session.past_replies
+        if turns := session.memory.begun["agent"]:
+            past[turns - 1] = session.reply
+        if len(past) > max_turns:
+            del past[next(iter(past))]
+
     def push_text(self, slot: int, session: Session, position: int, piece: str) -> None:
         """The next piece of the turn's text, decided at a position of the LM."""
         reply = session.reply
-        reply.tokens.append((position, len(reply.text)))
+        # A piece begins with a space, a word with its first letter.
+        reply.tokens.append((position, len(reply.text) + len(piece) - len(piece.lstrip())))
         reply.text += piece
         reply.grown_tick = session.tick
         if not session.client.speaks:
@@ -116,7 +125,8 @@ class Response:
         if session.client.playback_ms is not None:
             unheard = [begin for begin, end in reply.spoken if end > session.client.playback_ms]
             kept = min([kept, *unheard])
-        events.append(Event("agent_stopped", session.tick, reply.text[kept:]))
+        said = reply.text[:kept].rstrip()
+        events.append(Event("agent_stopped", session.tick, reply.text[len(said) :]))
         reply.queued_words.clear()
         self.begin_turn(session)
         # A later `truncate` may take more of this turn away.
@@ -124,23 +134,21 @@ class Response:
         session.reply.spoken = [word for word in reply.spoken if word[0] < kept]
         return [position for position, begin in reply.tokens if begin >= kept]
 
-    def truncate(self, session: Session, heard_ms: int) -> list[int]:
-        """The user has not heard the words of the last turn whose voice ended after this time.
+    def truncate(self, session: Session, turn: int, heard_ms: int) -> tuple[int | None, list[int]]:
+        """The user has not heard the words of a turn whose voice ended after this time.
 
-        Returns the LM's positions of those words.
+        Returns the first character of those words, None where there are none, and the LM's
+        positions of them.
         """
-        reply = session.reply
-        first = self.first_unheard(session, heard_ms)
+        is_last = turn == session.memory.begun["agent"] - 1
+        reply = session.reply if is_last else session.past_replies.get(turn, AgentTurn())
+        first = min((begin for begin, end in reply.spoken if end > heard_ms), default=None)
         if first is None:
-            return []
+            return None, []
         unheard = [position for position, begin in reply.tokens if begin >= first]
         reply.tokens = [token for token in reply.tokens if token[1] < first]
         reply.spoken = [word for word in reply.spoken if word[0] < first]
-        return unheard
-
-    def first_unheard(self, session: Session, heard_ms: int) -> int | None:
-        """The first character of the last turn whose voice ended after this time, if any did."""
-        return min((begin for begin, end in session.reply.spoken if end > heard_ms), default=None)
+        return first, unheard
 
     def update_pause(self, slot: int, session: Session) -> None:
         """Pause the voice while somebody near talks over it, or let it go on: see `pause_voice`."""

@@ -147,7 +147,7 @@ class AgentTurn:
 
     g2p: G2PState = field(default_factory=G2PState)
     text: str = ""
-    # (LM position, first character) of each token.
+    # (LM position, first character that is no space) of each token.
     tokens: list[tuple[int, int]] = field(default_factory=list)
     # Characters of the text that have become words.
     queued_chars: int = 0
@@ -293,6 +293,8 @@ class Session:
     user: UserTurn = field(default_factory=UserTurn)
     people: People = field(default_factory=People)
     reply: AgentTurn = field(default_factory=AgentTurn)
+    # The turns before by their numbers: the user may not have heard all of them.
+    past_replies: dict[int, AgentTurn] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
     instructions: Instructions = field(default_factory=Instructions)
     budget: TickBudget = field(default_factory=TickBudget)

@@ -180,9 +180,11 @@ class SetPlaybackPosition:
 
 @dataclass(frozen=True)
 class Truncate:
-    """Of the agent's last turn nothing after this time was heard; the model forgets it."""
+    """Of a turn of the agent nothing after this time was heard; the model forgets it."""
 
     ms: int
+    # Its number; None is the last one.
+    turn: int | None = None
 
 
 @dataclass(frozen=True)
@@ -274,7 +276,7 @@ def apply(command: AgentCommand, agent: AgentInterface, slot: int) -> None:
             agent.abandon_turn(slot)
         case SetPlaybackPosition(ms):
             agent.set_playback_position(slot, ms)
-        case Truncate(ms):
-            agent.truncate(slot, ms)
+        case Truncate(ms, turn):
+            agent.truncate(slot, ms, turn)
         case _:
             raise TypeError(f"{command!r} is no command for an agent")

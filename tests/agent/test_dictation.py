@@ -95,7 +95,7 @@ def test_its_words_are_said_and_heard_whatever_the_duplex_model_would_say():
     assert [event.text for event in events if event.kind == "spoken"] == said(events).split()
     assert kinds(events)[-1] == "agent_ended"
     assert mind.asked() == [[("user", "Hi")]]
-    assert agent.sessions[0].mind.conversation.answer() == " It is noon, my friend."
+    assert agent.sessions[0].mind.conversation.utterances[-1].text == " It is noon, my friend."
 
 
 def test_the_duplex_model_reads_what_was_said():
@@ -170,7 +170,7 @@ def test_what_was_not_said_is_forgotten_by_both():
     assert "spoken" in kinds(events)
     agent.stop(0)
     [stopped] = [event for event in run(agent, 1) if event.kind == "agent_stopped"]
-    kept = agent.sessions[0].mind.conversation.answer()
+    kept = agent.sessions[0].mind.conversation.utterances[-1].text
     assert kept == said(events).removesuffix(stopped.text).rstrip() + CUT
     assert len(kept) < len(LONG)
     agent.write(0, "user", "go on")
@@ -193,7 +193,20 @@ def test_what_the_user_did_not_hear_is_forgotten():
     events = run(agent, 100)
     first = next(event for event in events if event.kind == "spoken")
     agent.truncate(0, first.end_ms)
-    assert agent.sessions[0].mind.conversation.answer().split() == ["One", "…"]
+    assert agent.sessions[0].mind.conversation.utterances[-1].text.split() == ["One", "…"]
+
+
+def test_what_the_user_did_not_hear_of_an_older_answer_is_forgotten():
+    mind = Mind("One two three.", "Four.")
+    agent = minded_agent(mind)
+    ask(agent)
+    first = next(event for event in run(agent, 100) if event.kind == "spoken")
+    ask(agent, " and")
+    assert "agent_ended" in kinds(run(agent, 100))
+    agent.truncate(0, first.end_ms, turn=0)
+    agent.write(0, "user", "go on")
+    wanted = ["Hi", "One …", "And", "Four.", "go on"]
+    assert [text.strip() for _, text in mind.asked()[-1]] == wanted
 
 
 def test_it_thinks_in_the_pause_and_drops_it_if_the_user_goes_on():

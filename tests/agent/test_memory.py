@@ -83,6 +83,27 @@ def test_turns_are_forgotten_by_their_numbers():
         agent.forget(0, kind, 0)
 
 
+def test_words_of_an_older_answer_that_nobody_heard_are_forgotten():
+    symbols = [AGENT, *text("One two."), END]
+    agent, script = scripted_agent(symbols, symbols_per_tick=2)
+    agent.open(0)
+    agent.answer(0)
+    events = run(agent, 60)
+    first = next(event for event in events if event.kind == "spoken")
+    script.symbols = [AGENT, *text("Three."), END]
+    agent.answer(0)
+    assert "agent_started" in kinds(run(agent, 60))
+    entries = agent.sessions[0].memory.entries
+    agent.context.flush(0, agent.sessions[0].inputs)
+    agent.truncate(0, first.end_ms, turn=0)
+    heard = len(text("One"))
+    left = np.isin(entries["agent", 0], positions(agent))
+    assert left[:heard].all() and not left[heard:].any()
+    assert np.isin(entries["agent", 1], positions(agent)).all()
+    # A turn that is not known any more is nothing to forget.
+    agent.truncate(0, 0, turn=99)
+
+
 def test_what_is_not_complete_is_not_forgotten():
     agent, _ = scripted_agent([USER, *text(" hi")], symbols_per_tick=2)
     agent.open(0)

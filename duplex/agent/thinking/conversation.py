@@ -63,13 +63,19 @@ class Conversation:
         """What the agent has really said in its last turn; is_cut: before it was interrupted."""
         for said in reversed(self.utterances):
             if said.role == "assistant" and said.call is None:
-                said.text = text.rstrip() + (CUT if is_cut and text.strip() else "")
+                said.text = _cut(text) if is_cut else text.rstrip()
                 return
 
-    def answer(self) -> str:
-        """What the agent said in its last turn, as far as it is known."""
-        said = (u.text for u in reversed(self.utterances) if u.role == "assistant" and not u.call)
-        return next(said, "")
+    def cut(self, key: Key, end: int) -> None:
+        """Of what was said under this key the user has heard only so many characters."""
+        for said in self.utterances:
+            if said.key == key:
+                said.text = _cut(said.text[:end])
+
+
+def _cut(text: str) -> str:
+    """A text that was interrupted."""
+    return text.rstrip() + (CUT if text.strip() else "")
 
 
 def messages(conversation: Conversation, max_chars: int, open_turn: str = "") -> list[Message]:

@@ -141,13 +141,6 @@ class Dictation:
         session.mind.conversation.set_answer(said, is_cut=True)
         self._end_turn(session)
 
-    def truncate(self, session: Session, first: int | None) -> None:
-        """The user has not heard the last turn from this character on; None: all was heard."""
-        if first is None:
-            return
-        said = session.mind.conversation.answer()[:first]
-        session.mind.conversation.set_answer(said, is_cut=True)
-
     # What is thought.
 
     def step(self, session: Session, events: list[Event]) -> None:

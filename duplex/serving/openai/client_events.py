@@ -18,11 +18,9 @@ from duplex.serving.commands import (
     GiveResult,
     Hint,
     Mark,
-    SetPlaybackPosition,
     SetVoice,
     Stop,
     TakeTurns,
-    Truncate,
     Write,
 )
 from duplex.serving.openai import config as openai_config
@@ -152,12 +150,7 @@ def delete(state: State, fields: dict) -> Answered:
 
 def truncate(state: State, fields: dict) -> Answered:
     """conversation.item.truncate"""
-    heard_ms, is_going_on, messages = state.responses.truncate(fields)
-    if is_going_on:
-        # It still speaks: it yields, and keeps what was heard.
-        where = [] if heard_ms is None else [SetPlaybackPosition(heard_ms)]
-        return [*where, Stop()], messages
-    return [] if heard_ms is None else [Truncate(heard_ms)], messages
+    return state.responses.truncate(fields)
 
 
 def create_response(state: State, fields: dict) -> Answered:

@@ -53,6 +53,11 @@ class Conversation:
         """The agent knows this turn or text as the item, or as a part of it."""
         self._known_as.setdefault(item["id"], []).append(Forget(kind, key))
 
+    def agent_turns(self, item: dict) -> list[int]:
+        """The numbers of the agent's turns that an item has."""
+        known = self._known_as.get(item["id"], [])
+        return [forget.key for forget in known if forget.kind == "agent"]
+
     def delete(self, item: dict) -> list[Forget]:
         """An item is deleted: what the agent is to forget."""
         forgotten = self._known_as.get(item["id"], [])

@@ -5,6 +5,7 @@ agent begins by itself is created then.
 """
 
 from duplex.events import Event, ToolCall
+from duplex.serving.commands import SetPlaybackPosition, Stop, Truncate
 from duplex.serving.openai import items as openai_items
 from duplex.serving.openai.audio import Encoder
 from duplex.serving.openai.events import Refused, event, is_whole, new_id
@@ -25,8 +26,6 @@ class Responses:
         self._request: Request | None = None
         self._item: dict | None = None
         self._cancelled_by = "turn_detected"
-        # The last item of the agent in the conversation, and the sounds of these items.
-        self._last_item: dict | None = None
         self._sounds = Sounds()
         # The calls in the response.
         self._calls: list[dict] = []
@@ -98,7 +97,6 @@ class Responses:
         shown = {**self._item, "content": []}
         added = []
         if not self._is_out_of_band:
-            self._last_item = self._item
             self._conversation.know(self._item, "agent", self._begun)
             added = self._conversation.add(self._item, done=False, shown=shown)
         self._begun += 1
@@ -167,12 +165,11 @@ class Responses:
             raise Refused("response_cancel_not_active", text)
         self._cancelled_by = "client_cancelled"
 
-    def truncate(self, fields: dict) -> tuple[int | None, bool, list[str]]:
+    def truncate(self, fields: dict) -> tuple[list, list[str]]:
         """The client's user has not heard all of an answer: its transcript ends there.
 
-        Returns the time on the session's clock from which on the agent is to forget its last turn
-        (None: nothing of that turn was cut), and whether that answer is still going on. Raises
-        Refused.
+        Returns the commands that have the agent forget the rest, and what the client is told.
+        Raises Refused.
         """
         item = self._conversation.find(fields, "item_truncate_invalid_item_id")
         end_ms = fields.get("audio_end_ms")
@@ -185,14 +182,16 @@ class Responses:
             raise Refused("invalid_value", text, "audio_end_ms")
         fields = {"item_id": item["id"], "content_index": 0, "audio_end_ms": int(end_ms)}
         told = [event("conversation.item.truncated", **fields)]
-        is_going_on = self._item is item
         sound = self._sounds.find(item)
+        heard_ms = sound and min(sound.first_ms + int(end_ms), sound.last_ms)
+        if item is self._item:
+            # It still speaks: it yields, and keeps what was heard.
+            where = [] if sound is None else [SetPlaybackPosition(heard_ms)]
+            return [*where, Stop()], told
         if sound is None:
-            return None, is_going_on, told
-        heard_ms = min(sound.first_ms + int(end_ms), sound.last_ms)
-        if not is_going_on:
-            self._sounds.cut(item, heard_ms)
-        return heard_ms if item is self._last_item else None, is_going_on, told
+            return [], told
+        self._sounds.cut(item, heard_ms)
+        return [Truncate(heard_ms, turn) for turn in self._conversation.agent_turns(item)], told
 
     def end(self, told: Event | None) -> list[str]:
         """The agent has ended or stopped; None: the response was cancelled before it spoke."""

@@ -156,7 +156,7 @@ def test_item_is_truncated():
     assert commands == [SetPlaybackPosition(240 + 100), Stop()]
     assert without_id(truncated) == {"type": "conversation.item.truncated", **cut}
     client.tick(Event("agent_ended", 5))
-    assert client.send("conversation.item.truncate", **cut)[0] == [Truncate(340)]
+    assert client.send("conversation.item.truncate", **cut)[0] == [Truncate(340, turn=0)]
     for field, value, code in (
         ("audio_end_ms", -1, "invalid_value"),
         ("audio_end_ms", "100", "invalid_value"),
@@ -176,7 +176,7 @@ def test_answer_before_the_last_one_is_truncated_as_clients_do_late():
     cut = {"item_id": first, "content_index": 0, "audio_end_ms": 100.0}
     # The agent goes on: it was the answer before.
     commands, [truncated] = client.send("conversation.item.truncate", **cut)
-    assert not commands and truncated["audio_end_ms"] == 100
+    assert commands == [Truncate(100, turn=0)] and truncated["audio_end_ms"] == 100
     _, [retrieved] = client.send("conversation.item.retrieve", item_id=first)
     assert retrieved["item"]["content"][0]["transcript"] == "One"
 
@@ -190,7 +190,7 @@ def test_more_than_was_played_and_nothing_at_all_may_be_cut():
     client.tick()
     client.tick(Event("agent_ended", 2))
     commands, _ = client.send("conversation.item.truncate", **cut, audio_end_ms=9_000)
-    assert commands == [Truncate(160)]
+    assert commands == [Truncate(160, turn=0)]
 
 
 def test_failing_model_and_full_server_are_told():
