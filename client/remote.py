@@ -11,6 +11,7 @@ from duplex.audio import TICK_MS
 from duplex.client import address, directed
 from duplex.errors import ClientError, ProtocolError
 from duplex.serving.commands import AgentCommand, SetPlaybackPosition, Start
+from duplex.serving.limits import ClientTerms
 from duplex.serving.native import commands as native_commands
 from duplex.serving.native import messages as native
 
@@ -202,7 +203,7 @@ async def _connect(url: str, headers: dict, open_s: float = 10) -> ClientConnect
         url,
         additional_headers=headers,
         open_timeout=open_s,
-        max_size=native.MAX_MESSAGE_BYTES,
+        max_size=ClientTerms.max_message_bytes,
         compression=None,
         proxy=address.proxy_to(url),
     )

@@ -45,7 +45,7 @@ async def first_commands(
 
     Returns none, and has told why and closed the connection, where no such message came.
     """
-    wait_s = limits.late_start_s if dialect.may_be_idle else limits.first_message_s
+    wait_s = limits.late_start_s if dialect.terms.may_be_idle else limits.first_message_s
     try:
         async with asyncio.timeout(wait_s):
             for _ in range(limits.max_bad_messages):
@@ -85,7 +85,7 @@ async def hear(
             message = await connection.recv()
             is_too_fast = not may_send_bytes.take(len(message), now())
             is_too_fast |= not may_send.take(1, now())
-            if is_too_fast and not dialect.may_be_idle:
+            if is_too_fast and not dialect.terms.may_be_idle:
                 session.close("too much was sent", "abuse")
                 await connection.close(
                     native.CloseCode.ABUSE, "too much is sent in too short a time"

@@ -15,6 +15,7 @@ from duplex.serving import moshi, twilio
 from duplex.serving.commands import Start
 from duplex.serving.engine import Engine
 from duplex.serving.gpt_live import live as gpt_live
+from duplex.serving.limits import ClientTerms
 from duplex.serving.native import dialect as native_dialect
 from duplex.serving.native import messages as native
 from duplex.serving.openai import realtime as openai_realtime
@@ -23,19 +24,10 @@ from duplex.serving.openai import realtime as openai_realtime
 class Dialect(Protocol):
     """One client of a dialect: messages to commands, the session's ticks to messages. No I/O."""
 
-    # Whether the session opens with the connection, as `start` says, or with the commands of a
-    # first message; one without any is refused.
-    opens_at_once: bool
-    start: Start
-    # Ticks of audio that may wait to be heard; None: what the engine usually lets wait.
-    early_ticks: int | None
-    # Whether a client whose connection was lost may come back; then it has all of Native.
-    is_resumable: bool
-    # Whether a client may send nothing for as long as its connection answers pings, and whether one
-    # that sends faster than it may is read more slowly, not sent away.
-    may_be_idle: bool
-    # Bytes of one message.
-    max_message_bytes: int
+    # How the session opens with the connection; None: with the commands of a first message, and
+    # one without any is refused.
+    start: Start | None
+    terms: ClientTerms
 
     def receive(self, message: bytes | str) -> tuple[list, list]:
         """The commands in a message, and messages to answer it with. Raises ProtocolError."""

@@ -38,6 +38,21 @@ class EngineLimits:
 
 
 @dataclass(frozen=True)
+class ClientTerms:
+    """What a dialect grants its clients."""
+
+    # Ticks of audio that may wait to be heard; None: what the engine usually lets wait.
+    early_ticks: int | None = None
+    # Whether a client whose connection was lost may come back; then its dialect has all of Native.
+    is_resumable: bool = False
+    # Whether a client may send nothing for as long as its connection answers pings, and whether one
+    # that sends faster than it may is read more slowly, not sent away.
+    may_be_idle: bool = False
+    # Bytes of one message: 21 s of audio, far more than one needs.
+    max_message_bytes: int = 1 << 20
+
+
+@dataclass(frozen=True)
 class ServerLimits:
     """Bounds of the server and of each connection to it."""
 

@@ -33,8 +33,8 @@ from duplex import voices
 from duplex.errors import ProtocolError
 from duplex.events import Error
 from duplex.serving.commands import Audio, Start, Write
+from duplex.serving.limits import ClientTerms
 from duplex.serving.native.commands import MAX_TEXT
-from duplex.serving.native.messages import MAX_MESSAGE_BYTES
 from duplex.serving.sound import opus
 
 PATH = "/api/chat"
@@ -52,11 +52,7 @@ class Kind(bytes, Enum):
 class Moshi:
     """One client of this dialect; see dialect.Dialect."""
 
-    opens_at_once = True
-    early_ticks = None
-    is_resumable = False
-    may_be_idle = False
-    max_message_bytes = MAX_MESSAGE_BYTES
+    terms = ClientTerms()
 
     def __init__(self, query: dict[str, str]):
         """query: the fields of the client's URL."""

@@ -29,7 +29,7 @@ from duplex.serving.http.auth import Access
 from duplex.serving.http.handshake import Gate
 from duplex.serving.http.http_body import BodyConnection
 from duplex.serving.http.listener import web_url, websocket_url
-from duplex.serving.limits import ServerLimits
+from duplex.serving.limits import ClientTerms, ServerLimits
 from duplex.serving.native import dialect as native_dialect
 from duplex.serving.native import messages as native
 from duplex.serving.openai.http import ClientSecrets
@@ -98,7 +98,7 @@ class Serving:
             process_request=self.gate.answer,
             create_connection=BodyConnection,
             select_subprotocol=lambda _, offered: dialect.subprotocol(offered),
-            max_size=native.MAX_MESSAGE_BYTES,
+            max_size=ClientTerms.max_message_bytes,
             max_queue=32,
             ping_interval=self.limits.ping_s,
             ping_timeout=self.limits.ping_s,
@@ -142,7 +142,7 @@ class Serving:
             self._tasks.discard(task)
 
     async def _talk(self, connection: BodyConnection, spoken: Dialect) -> None:
-        if spoken.opens_at_once:
+        if spoken.start:
             commands = [spoken.start]
         else:
             commands = await first_commands(connection, spoken, self.limits)
@@ -188,10 +188,12 @@ class Serving:
         self, connection: BodyConnection, spoken: Dialect, start: Start
     ) -> ClientSession | None:
         """A new session; None, and the client has been told why, where there cannot be one."""
-        if spoken.is_resumable:
+        if spoken.terms.is_resumable:
             spoken.token = secrets.token_urlsafe(24)
         try:
-            session = await self.engine.open(start, spoken.early_ticks, spoken.may_be_idle)
+            session = await self.engine.open(
+                start, spoken.terms.early_ticks, spoken.terms.may_be_idle
+            )
         except EngineFull as error:
             refusal = Error("full", f"{error}; try again later")
         except EngineStopped:
@@ -212,7 +214,7 @@ class Serving:
     ) -> None:
         """Both directions until the session ends; a lost connection may leave it waiting."""
         path = connection.path
-        if spoken.is_resumable:
+        if spoken.terms.is_resumable:
             self._live[spoken.token] = connection, asyncio.current_task()
         self._talking[path] += 1
         speaking = asyncio.create_task(
@@ -223,12 +225,12 @@ class Serving:
         try:
             is_lost = await hear(connection, spoken, session, self.limits)
             is_over = speaking.done() or session.closing
-            if is_lost and spoken.is_resumable and not is_over and self.engine.is_accepting:
+            if is_lost and spoken.terms.is_resumable and not is_over and self.engine.is_accepting:
                 self._wait_for(session, spoken)
                 is_waiting = True
         finally:
             self._talking[path] -= 1
-            if spoken.is_resumable:
+            if spoken.terms.is_resumable:
                 del self._live[spoken.token]
             speaking.cancel()
             if not is_waiting:

@@ -41,6 +41,7 @@ from duplex.serving.commands import (
     Start,
     Write,
 )
+from duplex.serving.limits import ClientTerms
 from duplex.serving.native import commands as native_commands
 from duplex.serving.native import messages as native
 from duplex.serving.sound import g711
@@ -53,12 +54,8 @@ PATH = "/v1/twilio"
 class Twilio:
     """One call in this dialect; see dialect.Dialect."""
 
-    opens_at_once = True
     start = Start()
-    early_ticks = None
-    is_resumable = False
-    may_be_idle = False
-    max_message_bytes = native.MAX_MESSAGE_BYTES
+    terms = ClientTerms()
 
     def __init__(self, key_pause_ticks: int = 25):
         """key_pause_ticks: so long after a key the keys pressed are complete."""

@@ -22,7 +22,7 @@ from duplex.serving.connection import first_commands
 from duplex.serving.engine import Engine
 from duplex.serving.http.listener import bind
 from duplex.serving.http.operation import STATS
-from duplex.serving.limits import ServerLimits
+from duplex.serving.limits import ClientTerms, ServerLimits
 from duplex.serving.native import dialect as native_dialect
 from duplex.serving.native import messages as native
 from duplex.serving.server import Serving, address
@@ -180,7 +180,7 @@ def test_abuse_closes_its_connection():
                 await rest(connection)
                 assert connection.close_code == native.CloseCode.ABUSE
         async with connect(url) as connection:
-            await connection.send(bytes(native.MAX_MESSAGE_BYTES + 2))
+            await connection.send(bytes(ClientTerms.max_message_bytes + 2))
             await rest(connection)
             assert connection.close_code == 1009
         async with connect(url) as connection:  # nobody is left behind

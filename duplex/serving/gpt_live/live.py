@@ -21,7 +21,7 @@ from duplex.serving.gpt_live.transcripts import Transcripts
 from duplex.serving.native.messages import json_object
 from duplex.serving.openai.audio import Decoder, Encoder
 from duplex.serving.openai.events import Refused, event, is_text
-from duplex.serving.openai.realtime import MAX_MESSAGE_BYTES
+from duplex.serving.openai.realtime import TERMS
 
 PATH = "/v1/live/sessions"
 # Ticks from one report of the usage to the next: ten seconds.
@@ -34,13 +34,9 @@ UNTOLD = "this agent answers by itself: nothing is delegated, and no tools are c
 class GPTLive:
     """One client of this dialect; see dialect.Dialect."""
 
-    opens_at_once = False
-    start = Start()
+    start = None
     # As in the Realtime dialect: what is too much is refused, and nothing is lost unheard.
-    early_ticks = 4_500
-    is_resumable = False
-    may_be_idle = True
-    max_message_bytes = MAX_MESSAGE_BYTES
+    terms = TERMS
 
     def __init__(
         self,

@@ -59,7 +59,7 @@ class Gate:
             found = self._refusal(spoken, request, path_key)
             connection.dialect = spoken
             connection.path = path.rstrip("/")
-            connection.protocol.max_message_size = spoken.max_message_bytes
+            connection.protocol.max_message_size = spoken.terms.max_message_bytes
         if found and request.method == "HEAD":
             found.body = b""
         return found

@@ -7,6 +7,7 @@ import numpy as np
 from duplex.errors import ProtocolError
 from duplex.events import Error
 from duplex.serving.commands import Audio, Resume, Start
+from duplex.serving.limits import ClientTerms
 from duplex.serving.native import commands as native_commands
 from duplex.serving.native import messages as native
 from duplex.serving.sound import audio_forms
@@ -15,12 +16,8 @@ from duplex.serving.sound import audio_forms
 class Native:
     """One client of this dialect; see dialect.Dialect."""
 
-    opens_at_once = False
-    start = Start()
-    early_ticks = None
-    is_resumable = True
-    may_be_idle = False
-    max_message_bytes = native.MAX_MESSAGE_BYTES
+    start = None
+    terms = ClientTerms(is_resumable=True)
 
     def __init__(self, max_missed_events: int = 2_000):
         """max_missed_events: so many of the last ones are kept for a client that comes back."""

@@ -122,8 +122,6 @@ from duplex.serving.commands import Start
 
 PATH = "/v1/duplex"
 SUBPROTOCOL = "duplex"
-# Bytes of a message: 21 s of audio, far more than one message needs.
-MAX_MESSAGE_BYTES = 1 << 20
 
 
 class CloseCode(IntEnum):

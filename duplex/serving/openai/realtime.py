@@ -14,6 +14,7 @@ import numpy as np
 from duplex.audio import TICK_MS, TICK_SAMPLES
 from duplex.events import Error, Event, ToolCall
 from duplex.serving.commands import Start
+from duplex.serving.limits import ClientTerms
 from duplex.serving.native.messages import json_object
 from duplex.serving.openai import beta, client_events
 from duplex.serving.openai import events as openai_events
@@ -23,20 +24,16 @@ from duplex.serving.openai.responses import Responses
 
 PATH = "/v1/realtime"
 SUBPROTOCOL = "realtime"
-# Bytes of one message: base64 of 15 MiB of audio, as the API allows, and what is around it.
-MAX_MESSAGE_BYTES = 21 << 20
+# Six minutes of audio may be appended ahead, more than one event may carry. A message is base64 of
+# 15 MiB of audio, as the API allows, and what is around it.
+TERMS = ClientTerms(early_ticks=4_500, may_be_idle=True, max_message_bytes=21 << 20)
 
 
 class OpenAIRealtime:
     """One client of this dialect; see dialect.Dialect."""
 
-    opens_at_once = True
     start = Start()
-    # Of audio that may be appended ahead: six minutes, more than one event may carry.
-    early_ticks = 4_500
-    is_resumable = False
-    may_be_idle = True
-    max_message_bytes = MAX_MESSAGE_BYTES
+    terms = TERMS
 
     def __init__(
         self,

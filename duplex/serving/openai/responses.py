@@ -4,15 +4,45 @@ A response that a client asked for is created at once and begins when the agent 
 agent begins by itself is created then.
 """
 
+from dataclasses import dataclass
+
 from duplex.events import Event, ToolCall
 from duplex.serving.commands import SetPlaybackPosition, Stop, Truncate
 from duplex.serving.openai import items as openai_items
 from duplex.serving.openai.audio import Encoder
+from duplex.serving.openai.clocks import Sounds
 from duplex.serving.openai.events import Refused, event, is_whole, new_id
 from duplex.serving.openai.items import Conversation, message
 from duplex.serving.openai.requests import Request
-from duplex.serving.openai.sounds import Sounds
-from duplex.serving.openai.usage import Usage
+
+
+@dataclass
+class Usage:
+    """What was read and said; a piece of a word, or a tick of sound (80 ms), is a token."""
+
+    input_text: int = 0
+    input_audio: int = 0
+    output_text: int = 0
+    output_audio: int = 0
+
+    def report(self) -> dict:
+        """As the API writes it."""
+        read = self.input_text + self.input_audio
+        said = self.output_text + self.output_audio
+        return {
+            "total_tokens": read + said,
+            "input_tokens": read,
+            "output_tokens": said,
+            "input_token_details": {
+                "text_tokens": self.input_text,
+                "audio_tokens": self.input_audio,
+                "cached_tokens": 0,
+            },
+            "output_token_details": {
+                "text_tokens": self.output_text,
+                "audio_tokens": self.output_audio,
+            },
+        }
 
 
 class Responses:

@@ -10,8 +10,7 @@ from duplex.serving.openai.audio import Decoder, Encoder
 from duplex.serving.openai.config import Config
 from duplex.serving.openai.events import Refused
 from duplex.serving.openai.items import Conversation
-from duplex.serving.openai.out_of_band import OutOfBand
-from duplex.serving.openai.requests import Request
+from duplex.serving.openai.requests import OutOfBand, Request
 from duplex.serving.openai.responses import Responses
 from duplex.serving.openai.turns import UserTurns
 

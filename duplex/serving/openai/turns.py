@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from duplex.audio import TICK_MS
 from duplex.events import Event
-from duplex.serving.openai.clock import InputClock
+from duplex.serving.openai.clocks import InputClock
 from duplex.serving.openai.events import event, new_id
 from duplex.serving.openai.items import Conversation, message
 

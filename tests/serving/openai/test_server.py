@@ -122,7 +122,7 @@ def test_burst_is_kept_and_what_is_too_much_is_refused_at_the_append():
         pause = np.zeros(20 * TICK_SAMPLES, np.float32)
         question = np.concatenate([tone(4), pause])
         # Most of what may wait: a message of more than 20 MB.
-        ticks = openai_realtime.OpenAIRealtime.early_ticks - 400
+        ticks = openai_realtime.TERMS.early_ticks - 400
         whole = np.concatenate([question, tone(ticks - len(question) // TICK_SAMPLES)])
         await talk.send("input_audio_buffer.append", audio=base64_of(whole))
         more = base64_of(tone(700))
