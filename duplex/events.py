@@ -17,8 +17,8 @@ class Event:
     """Something the agent heard, decided or did.
 
     Kinds: user_started, heard, partial, corrected, user_ended, speaker_corrected, speaker_named,
-    speaker_enrolled, agent_started, said, spoken, agent_ended, agent_stopped; the table in
-    duplex/serving/native/messages.py says what each of them carries.
+    speaker_enrolled, backchannel, agent_started, said, spoken, agent_ended, agent_stopped; the
+    table in duplex/serving/native/messages.py says what each of them carries.
     """
 
     kind: str
@@ -113,6 +113,8 @@ class TurnTaking:
     answers: bool = True
     # Whether what the user says to it makes it stop.
     yields: bool = True
+    # Whether it may say "mhm" while the user has the floor: sound that belongs to no answer.
+    backchannels: bool = True
     # How long it waits for who pauses: "low" (longer), "auto" or "high" (less).
     eagerness: str = "auto"
     # Milliseconds of silence before the user's turn may end; less than the agent's own has no

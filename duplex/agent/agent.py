@@ -124,7 +124,8 @@ class Agent:
         # 1. Recognise: features of the tick and words, then perhaps the whole turn once more.
         clean = self.recognition.cancel_echo(audio, self.sessions, active)
         features, recognised, power = self.recognition.step(clean, self.sessions, events)
-        vectors = self.context.project(features, recognised)
+        speakers = self.recognition.speaker_labels(self.sessions)
+        vectors = self.context.project(features, recognised, speakers)
         prefilling = [slot for slot in active if self.is_prefilling(slot)]
         active = [slot for slot in active if slot not in prefilling]
         self._read_again(active, power, events)
@@ -227,7 +228,7 @@ class Agent:
             budget = session.budget
             budget.drawn = 0
             budget.proposals = self.speculation.propose_certain(session)
-            is_speaking = self.response.is_speaking(slot)
+            is_speaking = self.response.is_speaking(slot, session)
             limit = symbol_budget(session.grammar.agent_open, is_speaking, session.policy)
             budget.limit = max(limit, 1 + len(budget.proposals))
 

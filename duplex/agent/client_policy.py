@@ -21,6 +21,7 @@ def for_client(policy: TurnPolicy, wanted: TurnTaking) -> TurnPolicy:
         ends_turns=wanted.ends_turns,
         answers_unasked=wanted.answers,
         yields=wanted.yields,
+        gives_backchannels=policy.gives_backchannels and wanted.backchannels,
         end_silence_ticks=silence_ticks,
         early_end_ticks=round(policy.early_end_ticks * factor),
         early_end_penalty=policy.early_end_penalty * factor,

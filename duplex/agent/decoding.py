@@ -34,6 +34,7 @@ from duplex.model.sampling import draw, sample
 from duplex.model.tokens import (
     AGENT,
     ASIDE,
+    BACK,
     END,
     FIRST_TEXT_ID,
     NEXT,
@@ -65,7 +66,7 @@ class Decoder:
 
     def observe(self, slot: int, session: Session) -> Observation:
         """What the rules may know of a session now."""
-        return observe(session, self.response.queued_s(slot), session.policy)
+        return observe(session, self.response.queued_s(slot, session), session.policy)
 
     def can_only_wait(self, slot: int, session: Session) -> bool:
         """Whether the session draws <next> now, and what the LM says does not matter."""
@@ -231,6 +232,8 @@ class Decoder:
                 if self.dictation is not None:
                     self.dictation.begin_answer(session)
                 events.append(Event("agent_started", session.tick))
+        elif symbol == BACK:
+            self.response.give_backchannel(slot, session, events)
         elif symbol == END:
             self.response.finish_text(slot, session)
             if self.dictation is not None:

@@ -48,10 +48,16 @@ class LMContext:
         return LMInput(vectors, [] if tick is None else [len(tokens)])
 
     def project(
-        self, features: torch.Tensor, recognised: list[list[tuple[int, float]]]
+        self,
+        features: torch.Tensor,
+        recognised: list[list[tuple[int, float]]],
+        speakers: list[int],
     ) -> torch.Tensor:
-        """A tick's vectors [B, D] of the encoder's features [B, W] and each slot's pieces."""
-        return self.lm.project(features.to(self.device), recognised)
+        """A tick's vectors [B, D] of the encoder's features [B, W], each slot's pieces, and who
+        speaks in it, counted from 1; 0: nobody, or it is not known."""
+        most = self.lm.config.speakers
+        known = torch.tensor([speaker if speaker <= most else 0 for speaker in speakers])
+        return self.lm.project(features.to(self.device), recognised, known)
 
     def prefill(self, slot: int, prompt: list[int]) -> None:
         """Feed a session's instructions at once, never to be evicted. The list is emptied."""

@@ -18,6 +18,9 @@ from duplex.model.synthesis import StreamingSynthesizer
 class Response:
     """Grapheme-to-phoneme rules, synthesiser and codec of all slots."""
 
+    # What the agent says to let the user go on.
+    backchannel = "Mm-hmm."
+
     def __init__(self, parts: Parts, slots: int, policy: TurnPolicy, codec_idle_ticks: int):
         self.g2p = parts.g2p
         self.synthesizer = StreamingSynthesizer(parts.talker)
@@ -51,13 +54,16 @@ class Response:
         session.client.speed = speed
         self.synthesis_state.slots[slot].rate = speed
 
-    def queued_s(self, slot: int) -> float:
-        """Seconds of decided text that are still to be heard."""
+    def queued_s(self, slot: int, session: Session) -> float:
+        """Seconds of decided text that are still to be heard; a backchannel is no text."""
+        if only_backchannels(session.reply):
+            return 0.0
         return self.synthesizer.queued_seconds(self.synthesis_state, slot)
 
-    def is_speaking(self, slot: int) -> bool:
-        """Whether the slot's voice sounded in the last tick."""
-        return self.synthesizer.is_speaking(self.synthesis_state, slot)
+    def is_speaking(self, slot: int, session: Session) -> bool:
+        """Whether the slot's voice sounded in the last tick, but for a backchannel."""
+        is_heard = self.synthesizer.is_speaking(self.synthesis_state, slot)
+        return is_heard and not only_backchannels(session.reply)
 
     def begin_turn(self, session: Session) -> None:
         """The agent's turn begins: nothing of the one before is left but words that may echo."""
@@ -112,6 +118,20 @@ class Response:
             self.synthesizer.push(self.synthesis_state, slot, reply.next_word_id, phones)
             reply.next_word_id += 1
 
+    def give_backchannel(self, slot: int, session: Session, events: list[Event]) -> None:
+        """Say "mhm" at once; the turn is the user's, and stays so."""
+        session.backchannel_tick = session.tick
+        events.append(Event("backchannel", session.tick, self.backchannel))
+        if not session.client.speaks:
+            return
+        reply = session.reply
+        words, state = self.g2p.push(self.backchannel, self.g2p.initial_state())
+        for text, phones in [*words, *self.g2p.finish(state)[0]]:
+            reply.queued_words[reply.next_word_id] = QueuedWord(text, 0, is_backchannel=True)
+            self.synthesizer.push(self.synthesis_state, slot, reply.next_word_id, phones)
+            reply.next_word_id += 1
+        self.synthesizer.finish(self.synthesis_state, slot)
+
     def yield_turn(self, slot: int, session: Session, events: list[Event]) -> list[int]:
         """Fall silent within this tick.
 
@@ -160,7 +180,7 @@ class Response:
             observe(session, 0.0, session.policy),
             is_paused=is_paused,
             paused_ticks=reply.paused_ticks,
-            is_speaking=self.is_speaking(slot),
+            is_speaking=self.is_speaking(slot, session),
             has_uncommitted=asks_recogniser
             and beam_search.has_uncommitted_words(session.user.beam),
         )
@@ -209,14 +229,16 @@ class Response:
             word = reply.queued_words.pop(word_id, None)
             if word is None:
                 continue
-            start_ms = self.voice_ms(first)
-            end_ms = self.voice_ms(end)
-            reply.spoken.append((word.begin, end_ms))
             oldest = session.tick - self.policy.echo_word_ticks
             recent = [entry for entry in reply.recent_words if entry[1] > oldest]
             reply.recent_words = [*recent, (word.text, session.tick)]
+            if word.is_backchannel:
+                continue
+            start_ms = self.voice_ms(first)
+            end_ms = self.voice_ms(end)
+            reply.spoken.append((word.begin, end_ms))
             events.append(Event("spoken", session.tick, word.text, start_ms, end_ms))
-        if reply.is_text_complete and self.queued_s(slot) == 0:
+        if reply.is_text_complete and self.queued_s(slot, session) == 0:
             reply.is_text_complete = False
             events.append(Event("agent_ended", session.tick))
 
@@ -224,3 +246,9 @@ class Response:
         """When a codec frame of a session is heard, ms of its clock."""
         delay_s = self.codec.decoder_delay_samples / SAMPLE_RATE
         return round(1000 * (frame / CODEC_FRAME_RATE + delay_s))
+
+
+def only_backchannels(reply: AgentTurn) -> bool:
+    """Whether all that waits for its voice are backchannels."""
+    words = reply.queued_words.values()
+    return bool(words) and all(word.is_backchannel for word in words)

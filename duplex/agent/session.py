@@ -139,6 +139,8 @@ class QueuedWord:
     text: str
     # Its first character in the turn's text.
     begin: int
+    # Whether it is a backchannel, said while the user has the floor, and of no turn.
+    is_backchannel: bool = False
 
 
 @dataclass
@@ -289,6 +291,8 @@ class Session:
     grammar: Grammar = field(default_factory=Grammar)
     # The user said something to the agent that it has not answered.
     answer_due: bool = False
+    # When the agent last said "mhm".
+    backchannel_tick: int = -LONG_AGO
     inputs: InputQueue = field(default_factory=InputQueue)
     user: UserTurn = field(default_factory=UserTurn)
     people: People = field(default_factory=People)
@@ -316,6 +320,7 @@ def observe(session: Session, queued_s: float, policy: TurnPolicy) -> Observatio
         agent_tokens=len(session.reply.tokens),
         ticks_since_agent_token=session.tick - session.reply.grown_tick,
         ticks_since_agent_word=session.tick - last_word[0][1] if last_word else LONG_AGO,
+        ticks_since_own_backchannel=session.tick - session.backchannel_tick,
         silence_ticks=activity.silence_ticks,
         segment_ticks=activity.segment_ticks,
         near_ticks=activity.near_ticks,

@@ -114,7 +114,7 @@ class Speculation:
 
     def draft_input(self, slot: int, session: Session, given: LMInput) -> DraftInput:
         """What the draft network must know of a session."""
-        queued_s = self.response.queued_s(slot)
+        queued_s = self.response.queued_s(slot, session)
         return DraftInput(
             self.context.hidden[slot],
             given.vectors,

@@ -97,8 +97,12 @@ class TurnPolicy:
     max_dictated_tokens: int = 800
     max_idle_turn_ticks: int = 25
 
-    # Whether it says "mhm" itself; the agent that ships has not learned when.
+    # Saying "mhm" itself, in the pauses of a long turn.
     gives_backchannels: bool = False
+    backchannel_bonus: float = 0.0
+    backchannel_pause_ticks: int = 2
+    backchannel_gap_ticks: int = 37
+    min_words_for_backchannel: int = 4
 
     # What one client may want otherwise, see client_policy.py.
     ends_turns: bool = True
@@ -124,6 +128,7 @@ class Observation:
     agent_tokens: int = 0  # of the open turn
     ticks_since_agent_token: int = 0  # of the open turn, or since it began
     ticks_since_agent_word: int = LONG_AGO
+    ticks_since_own_backchannel: int = LONG_AGO
     is_speaking: bool = False  # its voice sounded in the last tick
     is_paused: bool = False
     paused_ticks: int = 0  # of this turn
@@ -202,7 +207,7 @@ def grammatical(seen: Observation, policy: TurnPolicy) -> Allowed:
         controls &= ~bits(USER)
     if not (seen.agent_open or seen.answer_due):
         controls &= ~bits(AGENT)
-    if not policy.gives_backchannels:
+    if not may_give_backchannel(seen, policy):
         controls &= ~bits(BACK)
     text = Text.ANY if has_text else Text.NONE
     if has_text and seen.stream == USER:
@@ -258,6 +263,18 @@ def allowed(seen: Observation, policy: TurnPolicy) -> Allowed:
     if end_stops:
         controls = controls & ~bits(USER_END) | bits(STOP)
     return Allowed(controls, text, end_stops, ends_aside)
+
+
+def may_give_backchannel(seen: Observation, policy: TurnPolicy) -> bool:
+    """Whether the user has said much, pauses, and has had no "mhm" for a while.
+
+    The LM is asked in pauses alone: elsewhere its ticks may wait, see Agent.
+    """
+    is_in_turn = seen.user_open and seen.transcribed_words >= policy.min_words_for_backchannel
+    is_due = seen.ticks_since_own_backchannel >= policy.backchannel_gap_ticks
+    is_pause = seen.silence_ticks >= policy.backchannel_pause_ticks and not seen.has_pending
+    is_wanted = policy.gives_backchannels and not (seen.is_unheeded or seen.answer_due)
+    return is_wanted and is_in_turn and is_due and is_pause and seen.queued_s == 0
 
 
 def is_passed_over(seen: Observation, policy: TurnPolicy) -> bool:
@@ -325,6 +342,7 @@ def bias(seen: Observation, policy: TurnPolicy) -> list[float]:
     added[NEXT] -= policy.wait_penalty
     if seen.transcribed_words <= policy.max_backchannel_words:
         added[STOP] -= policy.backchannel_stop_penalty
+    added[BACK] += policy.backchannel_bonus
     if seen.is_far:
         added[STOP] -= policy.far_penalty
         added[USER_END] -= policy.far_penalty

@@ -14,6 +14,7 @@ from duplex.events import Event
 from duplex.model.tokens import (
     AGENT,
     ASIDE,
+    BACK,
     END,
     FIRST_TEXT_ID,
     NEXT,
@@ -217,6 +218,34 @@ def test_a_turn_that_begins_while_the_one_before_sounds_ends_that():
     assert bounds == ["agent_started", "agent_ended"] * 2
 
 
+def test_a_backchannel_is_heard_and_is_no_turn():
+    told = text(" so yesterday we went there")
+    symbols = [USER, *told, NEXT, BACK, *text(" home"), *[NEXT] * QUIET, USER_END]
+    policy = {"gives_backchannels": True, "min_words_for_backchannel": 2, "end_silence_ticks": 3}
+    agent, script = scripted_agent(symbols, symbols_per_tick=2, **policy)
+    agent.open(0)
+    session = agent.sessions[0]
+    events = []
+    voice = []
+    for tick in range(60):
+        is_word = script.symbols[:1] != [BACK]
+        if is_word:
+            wanted = script.symbols[:4]
+            session.user.pending.tokens += [PendingToken(tick, symbol, 0.3) for symbol in wanted]
+        else:
+            session.user.pending.tokens.clear()
+        sound, told = agent.step(tick_of(), [0])
+        voice.append(sound[0])
+        events += told[0]
+    assert of_kind(events, "backchannel") == [agent.response.backchannel]
+    assert "".join(of_kind(events, "heard")) == " so yesterday we went there home"
+    assert not {"agent_started", "spoken", "agent_ended", "agent_stopped"} & {
+        e.kind for e in events
+    }
+    given = next(e.tick for e in events if e.kind == "backchannel")
+    assert np.abs(np.concatenate(voice[given:])).max() > 1e-4
+
+
 def test_nothing_is_said_where_nothing_was_asked():
     agent, script = scripted_agent([AGENT] * 40, symbols_per_tick=2, wait_penalty=0.0)
     assert not listen(agent, script, 20)
@@ -235,7 +264,7 @@ def test_yielding_falls_silent_and_forgets_the_unsaid():
     cache = agent.context.cache
     used = cache.position[0][cache.position[0] >= 0]
     assert len(used) < int(cache.next_position[0])  # positions were given up
-    assert agent.response.queued_s(0) == 0
+    assert agent.response.queued_s(0, agent.sessions[0]) == 0
 
 
 def test_it_yields_only_to_somebody():
@@ -321,7 +350,7 @@ def test_the_voice_waits_once_while_somebody_near_talks_over_it(gain, longest, w
     silent = []
     for tick in range(30):
         agent.step(gain * noise * (tick >= 5), [0])
-        silent.append(not agent.response.is_speaking(0))
+        silent.append(not agent.response.is_speaking(0, agent.sessions[0]))
     first = 5 + POLICY.near_onset_ticks - 1
     waited = [tick for tick, is_silent in enumerate(silent) if is_silent and tick > 1]
     assert waited == list(range(first, first + waits))

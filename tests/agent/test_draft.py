@@ -113,7 +113,7 @@ def pair_probabilities(agent: Agent) -> dict[tuple[int, int], float]:
         return dict(zip(symbols.tolist(), values.softmax(-1).tolist(), strict=True))
 
     features, recognised, _ = recognition.step(tick_of(), {}, [[]])
-    tick = context.embed([], context.project(features, recognised)[0])
+    tick = context.embed([], context.project(features, recognised, [0])[0])
     pairs = {}
     for one, p in likeliest(context.forward({0: tick})[0][-1].clone()).items():
         after = context.forward({0: context.embed([one])})[0][-1].clone()

@@ -26,7 +26,7 @@ from duplex.agent.turn_policy import (
     pause_voice,
     symbol_budget,
 )
-from duplex.model.tokens import AGENT, ASIDE, END, NEXT, STOP, USER, USER_END
+from duplex.model.tokens import AGENT, ASIDE, BACK, END, NEXT, STOP, USER, USER_END
 
 ROOT = Path(__file__).parents[2]
 POLICY = TurnPolicy()
@@ -65,6 +65,33 @@ OVERLAP = replace(LISTENING, agent_open=True, queued_s=0.5)
 )
 def test_grammatical_symbols(seen, controls, text):
     assert grammatical(seen, POLICY) == Allowed(bits(*controls), text)
+
+
+TELLING = replace(
+    LISTENING, transcribed_words=POLICY.min_words_for_backchannel, silence_ticks=QUIET - 1
+)
+
+
+@pytest.mark.parametrize(
+    ("seen", "may"),
+    [
+        (TELLING, True),
+        (replace(TELLING, transcribed_words=1), False),
+        (replace(TELLING, silence_ticks=POLICY.backchannel_pause_ticks - 1), False),
+        (replace(TELLING, ticks_since_own_backchannel=POLICY.backchannel_gap_ticks - 1), False),
+        (replace(TELLING, has_pending=True), False),
+        (replace(TELLING, queued_s=0.1), False),
+        (replace(TELLING, answer_due=True), False),
+        (replace(TELLING, is_unheeded=True), False),
+        (replace(TELLING, user_open=False, stream=NOBODY), False),
+        (replace(TELLING, agent_open=True, queued_s=0.0), False),
+    ],
+)
+def test_backchannels_are_given_in_pauses_of_long_turns(seen, may):
+    willing = replace(POLICY, gives_backchannels=True, backchannel_bonus=2.0)
+    assert grammatical(seen, willing).has(BACK) == may
+    assert not grammatical(seen, POLICY).has(BACK)
+    assert bias(seen, willing)[BACK] == 2.0
 
 
 ENDS = {USER_END, ASIDE}

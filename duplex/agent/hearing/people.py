@@ -88,6 +88,13 @@ def recognise(people: People, policy: SpeakerPolicy) -> bool | None:
     return speakers.cosine(person.voice, people.said) >= policy.heed_cosine
 
 
+def speaking(people: People) -> int | None:
+    """Who speaks in this tick; None in silence, and where it is not known."""
+    segment = people.speakers.segment
+    is_silent = segment.silence_ticks or not segment.ticks
+    return None if is_silent else speakers.current_id(people.speakers, segment.person)
+
+
 def now_speaking(people: People) -> int | None:
     """Who speaks, or spoke last in this turn; None where that is not known."""
     person = people.speakers.segment.person

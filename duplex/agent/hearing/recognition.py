@@ -34,6 +34,7 @@ class Recognition:
         speaker_policy: SpeakerPolicy | None = None,
     ):
         self.encoder = parts.encoder
+        self.slots = slots
         self.lexicon = parts.lexicon
         self.tokenizer = parts.tokenizer
         self.policy = policy
@@ -111,6 +112,11 @@ class Recognition:
         """The speaker head's vectors of the tick that the encoder has just heard [B, V]."""
         early = self.encoder_state.early.float().cpu()
         return self.speaker_head(early)[:, 0].numpy()
+
+    def speaker_labels(self, sessions: dict[int, Session]) -> list[int]:
+        """For each slot who speaks in this tick, as far as is known, counted from 1; else 0."""
+        found = {slot: people.speaking(session.people) for slot, session in sessions.items()}
+        return [found.get(slot) or 0 for slot in range(self.slots)]
 
     def know_speaker(self, session: Session, voice: np.ndarray) -> None:
         """Take in a tick of whoever speaks: voice [V].

@@ -57,6 +57,8 @@ object in a text message; `tick`, `start_ms`, `end_ms` are on the session's cloc
 | server | speaker_named   | tick, speaker, text       | a speaker said what his name is           |
 | server | speaker_        | tick, speaker, text       | text is the voice print that was wanted   |
 |        | enrolled        |                           |                                           |
+| server | backchannel     | tick, text                | the agent says "mhm" while the user goes  |
+|        |                 |                           | on; it is part of no turn                 |
 | server | agent_started   | tick                      | the agent begins a turn                   |
 | server | said            | tick, text                | a piece of the agent's words, when        |
 |        |                 |                           | decided                                   |

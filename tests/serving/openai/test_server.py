@@ -154,7 +154,7 @@ def test_transcription_session_is_never_answered():
         assert "response.created" not in talk.kinds()
 
     agent = talk(test, query="?intent=transcription")
-    assert ("take_turns", 0, TurnTaking(answers=False)) in agent.calls
+    assert ("take_turns", 0, TurnTaking(answers=False, backchannels=False)) in agent.calls
 
 
 def test_new_instructions_keep_how_turns_are_taken():
