@@ -17,13 +17,14 @@ from typing import TypedDict, Unpack
 
 import numpy as np
 
+from duplex.agent_interface import AgentInterface
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
 from duplex.client.assisted import AssistedSession
 from duplex.client.local import LocalSession
 from duplex.client.remote import RemoteSession
 from duplex.client.sound.samples import Wave, to_samples
 from duplex.errors import ClientError
-from duplex.events import AgentInterface, Ended, Ending, Error, Event, Lag, ToolCall
+from duplex.events import Ended, Ending, Error, Event, Lag, ToolCall
 from duplex.serving.commands import (
     AgentCommand,
     Answer,

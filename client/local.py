@@ -4,9 +4,9 @@ import asyncio
 
 import numpy as np
 
+from duplex.agent_interface import AgentInterface
 from duplex.audio import TICK_SAMPLES
 from duplex.errors import ClientError
-from duplex.events import AgentInterface
 from duplex.serving.commands import AgentCommand, Hint, SetPlaybackPosition, Start, apply
 from duplex.serving.engine import Engine
 from duplex.serving.native import commands as native_commands

@@ -7,7 +7,7 @@ import numpy as np
 
 from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_MS
 from duplex.client.sound.jitter_buffer import BLOCK_MS, BLOCK_SAMPLES
-from duplex.events import Transcript, transcribe
+from duplex.transcript import Transcript, transcribe
 
 
 def _first_block() -> list[np.ndarray]:

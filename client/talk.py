@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from duplex.agent_interface import AgentInterface
 from duplex.client import keep
 from duplex.client import recorded as wav
 from duplex.client.assisted import AssistedSession
@@ -25,7 +26,6 @@ from duplex.client.terminal.display import Display
 from duplex.client.tools import load_tools
 from duplex.echo import EchoCanceller
 from duplex.errors import ClientError, EchoUnavailable
-from duplex.events import AgentInterface
 from duplex.serving.commands import Enroll, Start
 
 # The questions that come with the project.

@@ -10,7 +10,7 @@ from duplex.audio import SAMPLE_RATE
 from duplex.client import sounding
 from duplex.client.recording import Recording
 from duplex.client.sounding import Stretch
-from duplex.events import Transcript
+from duplex.transcript import Transcript
 
 
 @dataclass(frozen=True)

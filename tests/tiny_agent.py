@@ -44,7 +44,7 @@ class SlotState:
 class TinyAgent:
     """Speech is loudness; the answer is the user's own voice, a little softer.
 
-    It has all of duplex.events.AgentInterface, and keeps the calls that are made to it.
+    It has all of duplex.agent_interface.AgentInterface, and keeps the calls that are made to it.
     """
 
     # Ticks that instructions take when they are read gradually.

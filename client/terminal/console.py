@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from duplex.events import AgentInterface
+from duplex.agent_interface import AgentInterface
 from duplex.serving.native import messages as native
 
 

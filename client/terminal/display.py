@@ -6,7 +6,7 @@ from typing import TextIO
 
 from duplex.client.speakers import Speakers
 from duplex.client.terminal.status import Status
-from duplex.events import Transcript, Turn
+from duplex.transcript import Transcript, Turn
 
 
 class Display:

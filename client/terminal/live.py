@@ -13,8 +13,8 @@ from duplex.client.sound.jitter_buffer import BLOCK_SAMPLES
 from duplex.client.terminal.keys import Typing
 from duplex.client.terminal.status import Status
 from duplex.echo import EchoCanceller
-from duplex.events import Transcript
 from duplex.serving.commands import Stop, Write
+from duplex.transcript import Transcript
 
 SILENCE = np.zeros(TICK_SAMPLES, np.float32)
 

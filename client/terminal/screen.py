@@ -15,7 +15,7 @@ from rich.text import Text
 from duplex.client.speakers import Speakers
 from duplex.client.terminal.display import is_late, turn_text
 from duplex.client.terminal.status import Status
-from duplex.events import Transcript, Turn
+from duplex.transcript import Transcript, Turn
 
 COLORS = {"user": "blue", "agent": "dark_orange3"}
 TONES = {"idle": "dim", "live": "green", "wait": "yellow", "bad": "bold red"}

@@ -99,7 +99,7 @@ class CascadeSession:
 
 
 class Cascade:
-    """An agent of four parts; see duplex.events.AgentInterface."""
+    """An agent of four parts; see duplex.agent_interface.AgentInterface."""
 
     def __init__(
         self,

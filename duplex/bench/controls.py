@@ -7,7 +7,7 @@ from duplex.events import Event
 
 
 class Silent:
-    """Never says anything; see duplex.events.AgentInterface."""
+    """Never says anything; see duplex.agent_interface.AgentInterface."""
 
     def __init__(self, slots: int):
         self.slots = slots

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from duplex.agent_interface import AgentInterface
 from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_S, TICK_SAMPLES
 from duplex.bench.latency import sounding
 from duplex.client.sound.sound_file import Question, read_wave
 from duplex.client.talk import recorded_questions
-from duplex.events import AgentInterface
 
 # A question, and the words of which an answer has one.
 QUESTIONS = (

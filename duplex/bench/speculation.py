@@ -25,10 +25,10 @@ from duplex.agent import Agent
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
 from duplex.bench import large_lm
 from duplex.bench.play import EngineUser, push_line
-from duplex.events import Transcript
 from duplex.serving.clock import WallClock
 from duplex.serving.commands import Start
 from duplex.serving.engine import Engine
+from duplex.transcript import Transcript
 
 
 @dataclass

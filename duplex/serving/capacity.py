@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from duplex.agent_interface import AgentInterface
 from duplex.audio import TICK_S, TICK_SAMPLES, VOICE_RMS
-from duplex.events import AgentInterface
 
 
 def step_seconds(

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from duplex import voices
+from duplex.agent_interface import AgentInterface
 from duplex.audio import SAMPLE_RATE
-from duplex.events import AgentInterface, TurnTaking
+from duplex.events import TurnTaking
 
 
 @dataclass(frozen=True)

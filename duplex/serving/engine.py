@@ -39,9 +39,10 @@ from collections import deque
 
 import numpy as np
 
+from duplex.agent_interface import AgentInterface
 from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.errors import EngineFull, EngineStopped, SessionError
-from duplex.events import AgentInterface, Ending, Error
+from duplex.events import Ending, Error
 from duplex.serving.clock import Beat, WallClock
 from duplex.serving.commands import (
     AgentCommand,

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from duplex.events import AgentInterface
+from duplex.agent_interface import AgentInterface
 from duplex.serving import capacity
 from duplex.serving.connection import SHUTTING_DOWN
 from duplex.serving.engine import Engine

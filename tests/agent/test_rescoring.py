@@ -7,9 +7,9 @@ import torch
 from duplex.agent import TurnPolicy
 from duplex.agent.config import RescoringConfig
 from duplex.agent.hearing.pending_words import PendingToken
-from duplex.events import transcribe
 from duplex.model.kv_cache import TEXT
 from duplex.model.tokens import CHAT_END, CHAT_START, FIRST_TEXT_ID, USER
+from duplex.transcript import transcribe
 from tests.tiny_speech_agent import LETTERS, scripted_agent, text, tick_of, tiny_agent
 
 NEWLINE = FIRST_TEXT_ID + LETTERS.index("\u010a")

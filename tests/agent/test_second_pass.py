@@ -27,12 +27,12 @@ from duplex.agent.loader import LoadOptions, load_second_pass
 from duplex.agent.session import SecondPassState
 from duplex.audio import TICK_SAMPLES
 from duplex.errors import WeightsError
-from duplex.events import transcribe
 from duplex.model.biasing import FavouredWords
 from duplex.model.features import BANDS
 from duplex.model.kv_cache import TEXT
 from duplex.model.tokens import FIRST_TEXT_ID, USER, USER_END
 from duplex.model.whisper import Reading
+from duplex.transcript import transcribe
 from tests.tiny_speech_agent import scripted_agent, text, tick_of
 from tests.tiny_whisper import tiny_whisper
 

@@ -16,6 +16,7 @@ import pytest
 
 from duplex import cli
 from duplex.agent import Agent
+from duplex.agent_interface import AgentInterface
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.bench import behaviour, published
 from duplex.bench import run as bench
@@ -29,7 +30,7 @@ from duplex.bench.play import play_fast
 from duplex.bench.recognizer import Heard
 from duplex.bench.scenes import KINDS, Piece, Scene, Word
 from duplex.errors import BenchError
-from duplex.events import AgentInterface, Event
+from duplex.events import Event
 from tests.tiny_agent import TinyAgent
 
 COSTS = Costs(recogniser=0.1, prompt=0.0, token=0.01, voice=0.0)

@@ -19,7 +19,8 @@ from typing import TypeVar
 import numpy as np
 
 from duplex.audio import SAMPLE_RATE, SPEECH_LEVEL, TICK_SAMPLES
-from duplex.events import Event, transcribe
+from duplex.events import Event
+from duplex.transcript import transcribe
 
 # Silence before a question, as in any room.
 LEAD_IN_SAMPLES = SAMPLE_RATE // 2

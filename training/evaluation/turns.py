@@ -26,7 +26,7 @@ from duplex.agent import load_agent
 from duplex.agent.backchannels import BACKCHANNELS
 from duplex.audio import SAMPLE_RATE, SPEECH_LEVEL, TICK_SAMPLES
 from duplex.bench import scenes as bench_scenes
-from duplex.events import Event, Transcript
+from duplex.events import Event
 from duplex.training.data.augment import load_noise
 from duplex.training.data.pool import Pool
 from duplex.training.evaluation.hearing.disturbances import wordless, words_per_minute
@@ -34,6 +34,7 @@ from duplex.training.evaluation.hearing.spoken_items import open_held_out, say
 from duplex.training.evaluation.play import LEAD_IN_SAMPLES, Tick, in_ticks, play
 from duplex.training.evaluation.spoken import SpokenTexts
 from duplex.training.text.templates import read_lines
+from duplex.transcript import Transcript
 
 # Kinds of scenes whose pieces are said into an answer, and what is counted of each.
 INTO_KINDS = {

@@ -124,7 +124,7 @@ class CallingAgent(TinyAgent):
     """Wants the weather known when somebody has spoken of it."""
 
     def step(self, audio, active, voice=True):
-        """See events.AgentInterface."""
+        """See AgentInterface."""
         played, events = super().step(audio, active, voice)
         for told in events:
             if any(event.kind == "user_ended" for event in told):

@@ -19,7 +19,6 @@ import numpy as np
 from duplex import weights
 from duplex.agent import load_agent
 from duplex.audio import TICK_S, TICK_SAMPLES
-from duplex.events import Transcript
 from duplex.training.data.forced_alignment import forced_align
 from duplex.training.data.normalize import word_errors
 from duplex.training.evaluation.hearing import clip_sets
@@ -28,6 +27,7 @@ from duplex.training.evaluation.hearing.normal_form import normal_form
 from duplex.training.evaluation.intervals import Score, interval, rate
 from duplex.training.evaluation.play import Tick, in_ticks, play, tick_at
 from duplex.training.scenes.recognition import load_recognizer
+from duplex.transcript import Transcript
 
 COLUMNS = ("first pass", "shown", "agreed")
 

@@ -34,7 +34,6 @@ import torch
 from duplex import weights
 from duplex.agent import TurnPolicy, load_agent
 from duplex.agent.agent import INSTRUCTIONS
-from duplex.events import Transcript
 from duplex.model import lexicon
 from duplex.model.spoken_form import spoken_form
 from duplex.training.answers import batches, chat, load
@@ -49,6 +48,7 @@ from duplex.training.evaluation.play import (
 )
 from duplex.training.evaluation.spoken import SpokenTexts
 from duplex.training.text.templates import TEXTS
+from duplex.transcript import Transcript
 
 # The ways of asking, each a column of the result.
 WAYS = ("text", "typed", "voice")

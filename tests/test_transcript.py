@@ -3,7 +3,8 @@
 import pytest
 
 from duplex.audio import TICK_S
-from duplex.events import Error, Event, transcribe
+from duplex.events import Error, Event
+from duplex.transcript import transcribe
 
 HELLO = (Event("user_started", 1), Event("heard", 2, " hel"), Event("heard", 3, "lo"))
 ANSWER = (Event("agent_started", 8), Event("said", 8, " Good"), Event("said", 9, " day."))
