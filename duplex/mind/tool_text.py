@@ -10,6 +10,7 @@ import re
 import secrets
 from collections.abc import Iterator
 
+from duplex.mind.arguments import repaired
 from duplex.mind.thinker import Call, Message, Tools
 
 # Where a call may begin in an answer.
@@ -172,10 +173,10 @@ def read_calls(pieces: Iterator[str], tools: Tools) -> Iterator[str | Call]:
 
 
 def find_calls(text: str, tools: Tools) -> list[Call]:
-    """The calls of known functions in a text."""
-    names = [function["name"] for function in tools.functions]
+    """The calls of known functions in a text, each once, their arguments as the functions want."""
+    known = {function["name"]: function for function in tools.functions}
     text = text.replace("{{", "{")
-    calls = []
+    calls: dict[tuple[str, str], Call] = {}
     place = text.find("{")
     while place >= 0:
         try:
@@ -183,8 +184,12 @@ def find_calls(text: str, tools: Tools) -> list[Call]:
         except ValueError:
             length = 1
             found = None
-        if isinstance(found, dict) and found.get("name") in names:
+        if isinstance(found, dict) and found.get("name") in known:
+            name = found["name"]
             arguments = found.get("arguments", found.get("parameters")) or {}
-            calls.append(Call(f"call_{secrets.token_hex(8)}", found["name"], json.dumps(arguments)))
+            if isinstance(arguments, dict):
+                arguments = repaired(known[name], arguments)
+            told = json.dumps(arguments)
+            calls.setdefault((name, told), Call(f"call_{secrets.token_hex(8)}", name, told))
         place = text.find("{", place + length)
-    return calls
+    return list(calls.values())

@@ -391,6 +391,22 @@ def test_numbers_are_read_in_figures():
     assert heard_words(" which one") == "Which one" and heard_words("") == ""
 
 
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        ("set a timer for half an hour", "Set a timer for 30 minutes"),
+        ("in a quarter of an hour", "In 15 minutes"),
+        ("three quarters of an hour", "45 minutes"),
+        ("an hour and a half", "90 minutes"),
+        ("two and a half hours", "150 minutes"),
+        ("one hour and a quarter", "75 minutes"),
+        ("half of the hour is over", "Half of the hour is over"),
+    ],
+)
+def test_fractions_of_an_hour_are_read_in_minutes(said, read):
+    assert heard_words(said) == read
+
+
 def test_a_word_is_complete_at_the_space_behind_it():
     assert [complete_words(part) for part in ("", "Par", "Par is", "Paris ")] == [0, 0, 4, 6]
 

@@ -13,6 +13,8 @@ SPOKEN = (
 )
 # Before what has happened.
 EVENT = "This has happened just now; say something about it: "
+# What stands for a sound that is heard.
+SOUND = "[sound: {}]"
 # Signs that stand alone, as they are said.
 SIGNS = {
     "+": "plus",
@@ -29,10 +31,33 @@ SIGNS = {
 def heard_words(said: str) -> str:
     """Words that the user said, as a text model counts with them.
 
-    " what is seven plus five" -> "What is 7 plus 5"
+    " what is seven plus five" -> "What is 7 plus 5", "half an hour" -> "30 minutes"
     """
-    words = alpha2digit(said.strip(), "en")
+    words = in_minutes(alpha2digit(said.strip(), "en"))
     return words[:1].upper() + words[1:]
+
+
+def in_minutes(words: str) -> str:
+    """Fractions of an hour in minutes: "an hour and a half" -> "90 minutes"."""
+    numbers = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3}
+    count = rf"(?P<count>\d+|{'|'.join(numbers)}) "
+    rules = (
+        (rf"\b{count}hours? and a half\b", 60, 30),
+        (rf"\b{count}and a half hours\b", 60, 30),
+        (rf"\b{count}hours? and a quarter\b", 60, 15),
+        (r"\b(?:a )?half (?:an|1|one) hour\b", 0, 30),
+        (r"\ba half hour\b", 0, 30),
+        (r"\b(?:a|1|one) quarter of an hour\b|\ba quarter hour\b", 0, 15),
+        (r"\b(?:3|three) quarters of an hour\b", 0, 45),
+    )
+    for pattern, each, more in rules:
+
+        def minutes(found: re.Match, each: int = each, more: int = more) -> str:
+            number = (found.groupdict().get("count") or "0").lower()
+            return f"{(numbers.get(number) or int(number)) * each + more} minutes"
+
+        words = re.sub(pattern, minutes, words, flags=re.IGNORECASE)
+    return words
 
 
 def complete_words(text: str) -> int:
