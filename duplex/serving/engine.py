@@ -10,7 +10,8 @@ told to the session as a `Lag` event:
 - Audio that comes early waits, at most max_buffered_ticks; beyond, the oldest is dropped: the agent
   lives in the present.
 - Audio that always comes long before its tick is due: the clock's beat moves towards it, so that no
-  answer waits for nothing.
+  answer waits for nothing. Whole ticks of one session that always wait are skipped in a pause; so
+  is the silence that came while its instructions were read beside other sessions.
 - A step that takes too long: the next ticks follow without a pause until the clock is caught up;
   what the user said meanwhile is heard, none of it is lost. Once more than max_buffered_ticks
   behind, the agent's voice waits until then: no client keeps what would come at once, and time goes

@@ -15,6 +15,11 @@ class EngineLimits:
     stalled_ticks: int = 30
     # Ticks of a pause (1.2 s) that are heard in a recording that was sent at once: turns end there.
     kept_pause_ticks: int = 15
+    # In so many ticks (two seconds) it shows whether audio waits for nothing, which then goes.
+    surplus_window_ticks: int = 25
+    # How many times as loud as the quietest of them a pause may be, and how loud at most (-30 dB).
+    quiet_factor: float = 1.5
+    max_quiet: float = 0.03
     # Ticks of output that wait for a client which does not fetch them: two seconds.
     max_unread_ticks: int = 25
     # Seconds that a session's first audio waits: a beat that wavers by less is never late.

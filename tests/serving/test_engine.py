@@ -258,6 +258,48 @@ def test_beat_does_not_move_for_a_recording_sent_at_once(clock):
     drive_engine(test, TinyAgent(1), clock)
 
 
+def test_a_session_that_joins_others_hears_in_time(clock):
+    """Its instructions are read in six ticks; the silence of these does not delay what follows."""
+
+    class Reads(TinyAgent):
+        reading_ticks = 6
+
+    async def test(engine):
+        first, second = await engine.open(), await engine.open()
+        sound = np.concatenate([np.zeros((10, TICK_SAMPLES), np.float32), tone(8).reshape(8, -1)])
+        for tick in sound:
+            first.push(tick)
+            second.push(tick)
+            clock.advance(TICK_S)
+            await first.get()
+        assert second.input.waiting_ms <= first.input.waiting_ms + TICK_MS
+        assert second.input.dropped_ms == second.input.silence_ms == 0
+        loud_ticks = (engine.agent.memory.max(2) > 0.1).sum(1)
+        assert loud_ticks[0] - 1 <= loud_ticks[1] <= loud_ticks[0] == 8
+
+    drive_engine(test, Reads(2), clock)
+
+
+@pytest.mark.parametrize(("noise", "left_ms"), [(0.0, 0), (0.015, 0), (0.1, 3 * TICK_MS)])
+def test_ticks_that_wait_for_nothing_go_in_a_pause(clock, noise, left_ms):
+    """Three came too many in a burst; speech is never dropped, nor is a loud noise."""
+
+    async def test(engine):
+        session = await engine.open()
+        session.push(tone(3))
+        for _ in range(LIMITS.surplus_window_ticks):
+            session.push(tone(1))
+            await beat(clock, session)
+        assert session.input.waiting_ms == 3 * TICK_MS and session.input.dropped_ms == 0
+        for _ in range(LIMITS.surplus_window_ticks + LIMITS.kept_pause_ticks):
+            session.push(np.full(TICK_SAMPLES, noise, np.float32))
+            await beat(clock, session)
+        assert session.input.waiting_ms == left_ms
+        assert session.input.dropped_ms + left_ms == 3 * TICK_MS
+
+    drive_engine(test, TinyAgent(1), clock)
+
+
 def test_early_audio_waits_and_the_oldest_of_too_much_is_dropped(clock):
     async def test(engine):
         session = await engine.open()

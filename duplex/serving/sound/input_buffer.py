@@ -17,6 +17,10 @@ class InputBuffer:
     not live in the present, so that is for clients that send a recording at once: they ask whether
     it `fits`. Ticks without speech are then skipped until the rest is heard in time. What waits
     because the engine is behind its clock comes on top: nothing that was sent in time is lost.
+
+    Whole ticks that wait for nothing would delay every answer: those that came before the session's
+    first tick, while its instructions were read, or in a burst after a stall of the network. They
+    go in the next pause, of the first ones what is silent at once.
     """
 
     def __init__(self, limits: EngineLimits, early_ticks: int):
@@ -33,6 +37,9 @@ class InputBuffer:
         self._waiting = SampleQueue()
         # Ticks without speech that were heard last.
         self._pause_ticks = 0
+        # Of each of the last ticks: whole ticks that were left behind it, and its loudest sample.
+        self._left: deque[int] = deque(maxlen=limits.surplus_window_ticks)
+        self._peaks: deque[float] = deque(maxlen=limits.surplus_window_ticks)
         # Samples that came so far, that went so far (heard or thrown away), and those that came
         # before the client's last commit.
         self._came = 0
@@ -93,8 +100,11 @@ class InputBuffer:
         A tick that is not complete stays and is heard later, in one piece.
         """
         with self._lock:
+            if self._due is None:
+                self._skip_first_silence()
             self._due = due
             self._skip_silence(now)
+            self._skip_surplus()
             begun = False
             if self._first_audio_at is not None:
                 begun = now >= self._first_audio_at + self._limits.cushion_s
@@ -104,6 +114,8 @@ class InputBuffer:
                     self.waited_s = due - self._complete_at[0]
                 tick = self._drop(TICK_SAMPLES)
                 self._pause_ticks = self._pause_ticks + 1 if _is_silent(tick) else 0
+                self._peaks.append(float(np.abs(tick).max()))
+                self._left.append(len(self._waiting) // TICK_SAMPLES)
                 return tick
             self._pause_ticks += 1
             if begun:
@@ -117,14 +129,43 @@ class InputBuffer:
         """
         ticks = self._limits.max_buffered_ticks + self._overdue_ticks(now)
         while len(self._waiting) > ticks * TICK_SAMPLES:
-            tick = self._waiting.take(TICK_SAMPLES)
-            self._waiting.put_back(tick)
+            tick = self._next_tick()
             is_recording = len(self._waiting) > self._limits.stalled_ticks * TICK_SAMPLES
             is_pause = is_recording and self._pause_ticks < self._limits.kept_pause_ticks
             if is_pause or not _is_silent(tick):
                 return
             self._drop(TICK_SAMPLES)
             self.dropped_ms += TICK_MS
+
+    def _skip_first_silence(self) -> None:
+        """Drop silent ticks that came before the session's first one; it has heard nothing yet."""
+        if len(self._waiting) > self._limits.max_buffered_ticks * TICK_SAMPLES:
+            return  # A recording: its times are kept.
+        while len(self._waiting) >= 2 * TICK_SAMPLES and _is_silent(self._next_tick()):
+            self._drop(TICK_SAMPLES)
+
+    def _skip_surplus(self) -> None:
+        """Drop quiet ticks in a long pause, as many as were always left in the last window.
+
+        Quiet is what is no louder than the quietest of the window, give or take: rooms are noisy.
+        """
+        if len(self._left) < self._limits.surplus_window_ticks:
+            return
+        quiet = max(SPEECH_LEVEL, self._limits.quiet_factor * min(self._peaks))
+        quiet = min(quiet, self._limits.max_quiet)
+        is_pause = max([*self._peaks][-self._limits.kept_pause_ticks :]) < quiet
+        for _ in range(min(self._left) if is_pause else 0):
+            if len(self._waiting) < TICK_SAMPLES or np.abs(self._next_tick()).max() >= quiet:
+                return
+            self._drop(TICK_SAMPLES)
+            self._left.clear()
+            self.dropped_ms += TICK_MS
+
+    def _next_tick(self) -> np.ndarray:
+        """The oldest samples that wait, which go on waiting."""
+        tick = self._waiting.take(TICK_SAMPLES)
+        self._waiting.put_back(tick)
+        return tick
 
     def _room(self, now: float) -> int:
         """Samples that may wait."""
