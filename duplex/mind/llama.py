@@ -24,6 +24,9 @@ READ_TOKENS = 8
 # Tokens that must be the same, at another place, to be moved there instead of read again: so the
 # rest of a conversation whose oldest turns are dropped costs nothing.
 MOVED_TOKENS = 16
+# Nats for Yes. Of 31 questions about who it is and of general kind, Qwen2.5-Coder-1.5B finds Yes
+# likelier than No by 2.7 to 4.8 nats where that is right, and by up to 2.5 where it is not.
+YES_NATS = -2.5
 # Steps of politeness below the ticks, as the second pass of recognition has. With 10, beside a
 # training on both cores, all of six spoken questions were answered only when the wait was over.
 NICENESS = 5
@@ -78,7 +81,8 @@ class Llama:
     ) -> Iterator[str | Call]:
         """Pieces of the answer as they come, and calls. Raises MindError."""
         self._load()
-        wanted = request(with_tools(messages, tools), MAX_TOKENS, call_bias(messages, tools))
+        bias = {"logit_bias": [["Yes", YES_NATS], *call_bias(messages, tools)]}
+        wanted = request(with_tools(messages, tools), MAX_TOKENS, bias)
         yield from read_calls(self._pieces(wanted, is_cancelled), tools)
 
     def _pieces(self, wanted: dict, is_cancelled: Callable[[], bool]) -> Iterator[str]:

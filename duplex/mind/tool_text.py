@@ -45,24 +45,22 @@ def with_tools(messages: list[Message], tools: Tools) -> list[Message]:
     return [{"role": "system", "content": told}, *examples(tools), *plain]
 
 
-def call_bias(messages: list[Message], tools: Tools) -> dict:
-    """What llama.cpp must be asked for, that calls come as often as they should.
+def call_bias(messages: list[Message], tools: Tools) -> list[list]:
+    """Texts with the nats that llama.cpp adds to them, that calls come as often as they should.
 
     A result is to be told, not asked for again; so is what has happened.
     """
     if not tools.functions or tools.choice == "none":
-        return {}
+        return []
     nats = CALL_NATS if tools.choice == "auto" else MUST_CALL_NATS
     if messages[-1]["role"] != "user":
         nats = TOLD_NATS
-    return {
-        "logit_bias": [
-            ['{"', nats],
-            ["{", nats],
-            ["```", min(nats, 0.0)],
-            ["<tool_call>", min(nats, 0.0)],
-        ]
-    }
+    return [
+        ['{"', nats],
+        ["{", nats],
+        ["```", min(nats, 0.0)],
+        ["<tool_call>", min(nats, 0.0)],
+    ]
 
 
 def examples(tools: Tools) -> list[Message]:

@@ -107,3 +107,10 @@ def test_what_is_wrong_is_told():
     assert thought.wait(PATIENCE_S) and "too long" in thought.error
     with pytest.raises(MindError):
         list(llama_of(Broken).stream(MESSAGES, NO_TOOLS, lambda: False))
+
+
+def test_yes_is_made_as_likely_as_it_is_right():
+    source = llama_of(Server)
+    list(source.stream(MESSAGES, NO_TOOLS, never))
+    [[text, nats]] = source.server.asked[-1]["logit_bias"]
+    assert text == "Yes" and nats < 0

@@ -85,10 +85,10 @@ def test_examples_show_calls_and_answers_without_one():
 def test_calls_are_made_as_likely_as_they_should_be():
     asked = [{"role": "user", "content": "hi"}]
     told = [{"role": "tool", "tool_call_id": "c", "content": "cold"}]
-    assert call_bias(asked, NO_TOOLS) == call_bias(asked, Tools(TOOLS.functions, "none")) == {}
+    assert call_bias(asked, NO_TOOLS) == call_bias(asked, Tools(TOOLS.functions, "none")) == []
     usual, forced = (call_bias(asked, Tools(TOOLS.functions, c)) for c in ("auto", "required"))
     after = call_bias(told, Tools(TOOLS.functions, "required"))
-    nats = [bias["logit_bias"][0][1] for bias in (after, usual, forced)]
+    nats = [bias[0][1] for bias in (after, usual, forced)]
     assert nats == sorted(nats) and nats[0] < 0
     note = [{"role": "system", "content": "The result, asked for before: cold"}]
     assert call_bias(note, TOOLS) == after
