@@ -12,8 +12,8 @@ class Event:
     """Something the agent heard, decided or did.
 
     Kinds: user_started, heard, partial, corrected, user_ended, speaker_corrected, speaker_named,
-    speaker_enrolled, backchannel, agent_started, said, spoken, agent_ended, agent_stopped; the
-    table in duplex/serving/native/messages.py says what each of them carries.
+    speaker_enrolled, sound, backchannel, agent_started, said, spoken, agent_ended, agent_stopped;
+    the table in duplex/serving/native/messages.py says what each of them carries.
     """
 
     kind: str

@@ -14,6 +14,7 @@
 | minds    | what minds say to the same questions                 | minds_table.py          |
 | turns    | when it speaks: pauses, interruptions, noise         | turns.py                |
 | speakers | voices told apart, beside CAM++ and resemblyzer      | speakers.py             |
+| sounds   | sounds named, and labels where there is none         | sounds.py               |
 
 Results are printed and left in OUT/NAME.json.
 """
@@ -32,6 +33,7 @@ from duplex.training.evaluation.minds.context import evaluate_context
 from duplex.training.evaluation.minds.facts import evaluate_facts
 from duplex.training.evaluation.minds.questions import SETS
 from duplex.training.evaluation.minds.table import evaluate_minds
+from duplex.training.evaluation.sounds import evaluate_sounds
 from duplex.training.evaluation.speakers.labels import evaluate_speakers
 from duplex.training.evaluation.turns import evaluate_turns
 from duplex.training.evaluation.voice import evaluate_voice
@@ -233,7 +235,20 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--questions-audio", type=Path, help="ask by voice; folder of the sounds, made if missing"
     )
     add_slots(minds)
+    minds.add_argument(
+        "--noise",
+        type=Path,
+        help="data folder with audio.jsonl; the set `noises` by voice needs it",
+    )
     add_speakers_options(add("speakers", "voices told apart"))
+    named = add("sounds", "sounds named, and labels where there is none")
+    named.add_argument("--data", type=Path, required=True, help="data folder with audio.jsonl")
+    named.add_argument(
+        "--held", type=int, default=4, help="fifth that was held out (default %(default)s)"
+    )
+    named.add_argument(
+        "--minutes", type=float, default=10.0, help="of speech, of noise (default %(default)s)"
+    )
     return parser.parse_args(arguments)
 
 
@@ -249,6 +264,7 @@ def chosen(args: argparse.Namespace) -> tuple[str, Callable[[argparse.Namespace]
         "turns": evaluate_turns,
         "minds": evaluate_minds,
         "speakers": evaluate_speakers,
+        "sounds": evaluate_sounds,
     }
     if args.what in others:
         return args.what, others[args.what]

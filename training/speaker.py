@@ -18,7 +18,7 @@ import torch
 
 from duplex import checkpoint
 from duplex.model.encoder import Encoder, EncoderConfig
-from duplex.model.speaker import SpeakerConfig, SpeakerHead
+from duplex.model.speaker import SpeakerConfig, SpeakerHead, tick_statistics
 from duplex.training.common.options import add_noise, add_part, pool_share
 from duplex.training.common.run_log import describe_run
 from duplex.training.data.augment import load_noise
@@ -32,7 +32,7 @@ PART_TICKS = 19
 
 @torch.inference_mode()
 def read_segments(
-    args: argparse.Namespace, voices: list[list[Voice]], encoder: Encoder, head: SpeakerHead
+    args: argparse.Namespace, voices: list[list[Voice]], encoder: Encoder
 ) -> tuple[np.ndarray, np.ndarray]:
     """The head's mean statistics of segments [N, 4C], whole ones and their beginnings, and the
     number of the voice of each [N]."""
@@ -43,7 +43,7 @@ def read_segments(
     for number in range(args.streams):
         rng = np.random.default_rng([args.seed, number])
         segments = sample_segments(voices, shares, rng)
-        ticks = head.statistics(hear(encoder, mix(segments, noises, rng)))[0].numpy()
+        ticks = tick_statistics(hear(encoder, mix(segments, noises, rng)))[0].numpy()
         for segment in segments:
             start, end = segment.ticks(len(ticks))
             if end - start >= MIN_TICKS:
@@ -122,7 +122,7 @@ def main() -> None:
     voices = [read_voices(folder) for folder, _ in args.pool]
     print(f"{sum(map(len, voices))} voices", flush=True)
     width = encoder.config.width
-    x, names = read_segments(args, voices, encoder, SpeakerHead(SpeakerConfig(width)))
+    x, names = read_segments(args, voices, encoder)
     mean, matrix = discriminant(x, names, args.vector, args.shrinkage)
     head = SpeakerHead(SpeakerConfig(width, matrix.shape[1]))
     fit(head, mean.astype(np.float32), matrix.astype(np.float32))

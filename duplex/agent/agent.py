@@ -66,7 +66,8 @@ class Agent:
         self.sessions: dict[int, Session] = {}
         self.ticks = 0
         self.context = LMContext(parts.lm, slots, self.config.prompt_cells)
-        self.recognition = Recognition(parts, slots, self.policy, self.config.speakers)
+        policies = self.policy, self.config.speakers, self.config.sounds
+        self.recognition = Recognition(parts, slots, *policies)
         self.response = Response(parts, slots, self.policy, self.config.codec_idle_ticks)
         self.rescoring = Rescoring(self.context, self.recognition, self.config.rescoring)
         self.second_pass = None

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from duplex.agent.hearing.sounds import SoundPolicy
 from duplex.agent.hearing.speakers import SpeakerPolicy
 
 
@@ -102,6 +103,7 @@ class AgentConfig:
     )
     max_call_positions: int = 40  # that a slot is fed in one call; a longer turn takes several
     speakers: SpeakerPolicy = field(default_factory=SpeakerPolicy)
+    sounds: SoundPolicy = field(default_factory=SoundPolicy)
     rescoring: RescoringConfig = field(default_factory=RescoringConfig)
     second_pass: SecondPassConfig = field(default_factory=SecondPassConfig)
     mind: MindConfig = field(default_factory=MindConfig)

@@ -21,7 +21,8 @@ from duplex.model.g2p import G2P
 from duplex.model.lexicon import load_lexicon
 from duplex.model.lm import LM, LMConfig
 from duplex.model.parts import Parts
-from duplex.model.speaker import SpeakerHead, load_speaker_head
+from duplex.model.sound import load_sound_head
+from duplex.model.speaker import load_speaker_head
 from duplex.model.talker import Talker, TalkerConfig
 from duplex.model.vocabulary import load_tokenizer
 from duplex.model.whisper import Whisper, load_whisper
@@ -100,7 +101,8 @@ def load_parts(folder: Path | None = None, options: LoadOptions | None = None) -
         codec=load_codec(folder / "codec"),
         draft=_load_draft(folder / "draft", options),
         whisper=load_second_pass(options),
-        speaker=_load_speaker_head(folder / "speaker"),
+        speaker=load_speaker_head(folder / "speaker") if (folder / "speaker").is_dir() else None,
+        sound=load_sound_head(folder / "sounds") if (folder / "sounds").is_dir() else None,
     )
     return compiled(parts, options.threads) if options.format == "int8" else parts
 
@@ -156,11 +158,6 @@ def _load(network, config, folder: Path) -> torch.nn.Module:
     module = network(load_config(config, folder))
     module.load_state_dict(load_tensors(folder))
     return module.eval()
-
-
-def _load_speaker_head(folder: Path) -> SpeakerHead | None:
-    """The speaker head; None where there is none."""
-    return load_speaker_head(folder) if folder.is_dir() else None
 
 
 def _load_draft(folder: Path, options: LoadOptions) -> Draft | None:

@@ -9,6 +9,7 @@ from duplex import voices
 from duplex.agent.hearing import pending_words, people, speech_activity
 from duplex.agent.hearing.pending_words import PendingWords
 from duplex.agent.hearing.people import People
+from duplex.agent.hearing.sounds import Sounds
 from duplex.agent.hearing.speech_activity import SpeechActivity
 from duplex.agent.memory import Memory
 from duplex.agent.thinking.conversation import Conversation
@@ -296,6 +297,7 @@ class Session:
     inputs: InputQueue = field(default_factory=InputQueue)
     user: UserTurn = field(default_factory=UserTurn)
     people: People = field(default_factory=People)
+    sounds: Sounds = field(default_factory=Sounds)
     reply: AgentTurn = field(default_factory=AgentTurn)
     # The turns before by their numbers: the user may not have heard all of them.
     past_replies: dict[int, AgentTurn] = field(default_factory=dict)

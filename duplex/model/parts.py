@@ -11,6 +11,7 @@ from duplex.model.g2p import G2P
 from duplex.model.lexicon import Lexicon
 from duplex.model.lm import LM
 from duplex.model.seanet import SeanetCodec
+from duplex.model.sound import SoundHead
 from duplex.model.speaker import SpeakerHead
 from duplex.model.talker import Talker
 from duplex.model.whisper import Whisper
@@ -39,5 +40,7 @@ class Parts:
     whisper: Whisper | None = None
     # Tells voices apart; an agent works without.
     speaker: SpeakerHead | None = None
+    # Names sounds; an agent works without.
+    sound: SoundHead | None = None
     # Lends the second thread for the time of a step, where the networks are compiled.
     helper_thread: Callable[[], AbstractContextManager] = nullcontext

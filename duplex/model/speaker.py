@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from duplex.audio import ENCODER_FRAMES_PER_TICK
 from duplex.checkpoint import load_config, load_tensors
@@ -34,18 +35,19 @@ class SpeakerHead(nn.Module):
     def __init__(self, config: SpeakerConfig):
         super().__init__()
         self.config = config
-        self.norm = nn.LayerNorm(config.width, elementwise_affine=False)
         self.project = nn.Linear(4 * config.width, config.vector)
 
     def forward(self, early: torch.Tensor) -> torch.Tensor:
         """early [B, 4n, 2C] -> vectors [B, n, V]."""
-        return self.project(self.statistics(early))
+        return self.project(tick_statistics(early))
 
-    def statistics(self, early: torch.Tensor) -> torch.Tensor:
-        """early [B, 4n, 2C] -> mean and mean square of each tick's frames [B, n, 4C]."""
-        frames = self.norm(early.unflatten(-1, (2, -1))).flatten(-2)
-        ticks = frames.unflatten(1, (-1, ENCODER_FRAMES_PER_TICK))
-        return torch.cat([ticks.mean(2), ticks.square().mean(2)], -1)
+
+def tick_statistics(early: torch.Tensor) -> torch.Tensor:
+    """early [B, 4n, 2C] -> mean and mean square of each tick's frames [B, n, 4C]."""
+    halves = early.unflatten(-1, (2, -1))
+    frames = F.layer_norm(halves, halves.shape[-1:]).flatten(-2)
+    ticks = frames.unflatten(1, (-1, ENCODER_FRAMES_PER_TICK))
+    return torch.cat([ticks.mean(2), ticks.square().mean(2)], -1)
 
 
 def load_speaker_head(folder: Path) -> SpeakerHead:

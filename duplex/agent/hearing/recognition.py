@@ -7,7 +7,8 @@ import torch
 
 from duplex.agent.backchannels import is_backchannel
 from duplex.agent.faults import isolate_fault
-from duplex.agent.hearing import pending_words, people, speech_activity, turn_sound
+from duplex.agent.hearing import pending_words, people, sounds, speech_activity, turn_sound
+from duplex.agent.hearing.sounds import SoundPolicy
 from duplex.agent.hearing.speakers import SpeakerPolicy
 from duplex.agent.session import Session, UserTurn, audible_words
 from duplex.agent.turn_policy import TurnPolicy
@@ -24,7 +25,7 @@ Pieces = list[tuple[int, float]]  # tokens of committed words, each with its con
 
 
 class Recognition:
-    """Echo canceller, log-mel features, encoder, beam search and speaker head of all slots."""
+    """Echo canceller, log-mel features, encoder, beam search and heads of all slots."""
 
     def __init__(
         self,
@@ -32,6 +33,7 @@ class Recognition:
         slots: int,
         policy: TurnPolicy,
         speaker_policy: SpeakerPolicy | None = None,
+        sound_policy: SoundPolicy | None = None,
     ):
         self.encoder = parts.encoder
         self.slots = slots
@@ -40,6 +42,8 @@ class Recognition:
         self.policy = policy
         self.speaker_head = parts.speaker
         self.speaker_policy = speaker_policy or SpeakerPolicy()
+        self.sound_head = parts.sound
+        self.sound_policy = sound_policy or SoundPolicy()
         self.feature_state = features.initial_state(slots)
         self.encoder_state = self.encoder.initial_state(slots)
 
@@ -76,10 +80,15 @@ class Recognition:
         for slot, session in sessions.items():
             inputs = session, log_probs[slot], levels_db[slot]
             recognised[slot] = isolate_fault(events[slot], self.recognise, *inputs) or []
+        early = self.encoder_state.early.float().cpu()
         if self.speaker_head is not None:
-            voices = self.hear_voices()
+            voices = self.speaker_head(early)[:, 0].numpy()
             for slot, session in sessions.items():
                 isolate_fault(events[slot], self.know_speaker, session, voices[slot])
+        if self.sound_head is not None:
+            scores = self.sound_head(early)[:, 0].numpy()
+            for slot, session in sessions.items():
+                isolate_fault(events[slot], self.name_sound, session, scores[slot], events[slot])
         return vectors[:, 0], recognised, power
 
     def features(self, sound: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -108,11 +117,6 @@ class Recognition:
         speech_activity.update_levels(user.activity, level_db, self.policy)
         return pieces
 
-    def hear_voices(self) -> np.ndarray:
-        """The speaker head's vectors of the tick that the encoder has just heard [B, V]."""
-        early = self.encoder_state.early.float().cpu()
-        return self.speaker_head(early)[:, 0].numpy()
-
     def speaker_labels(self, sessions: dict[int, Session]) -> list[int]:
         """For each slot who speaks in this tick, as far as is known, counted from 1; else 0."""
         found = {slot: people.speaking(session.people) for slot, session in sessions.items()}
@@ -129,6 +133,13 @@ class Recognition:
         may_be_echo = bool(audible_words(session, self.policy)) and not has_words
         is_speech = activity.silence_ticks == 0 and (activity.near_ticks > 0 or not may_be_echo)
         people.hear(session.people, voice, is_speech, has_words, self.speaker_policy)
+
+    def name_sound(self, session: Session, scores: np.ndarray, events: list[Event]) -> None:
+        """Take in a tick's scores [K], and tell the sound that is heard by now."""
+        names = self.sound_head.config.names
+        kind = sounds.hear(session.sounds, scores, len(names), self.sound_policy)
+        if kind is not None and not session.inputs.prompt:
+            events.append(Event("sound", session.tick, names[kind]))
 
     def decode(self, beam: BeamState, log_probs: np.ndarray) -> list[tuple[str, float]]:
         """Words that are committed by a tick's frames [4, 1 + phones], each with its confidence."""

@@ -21,7 +21,7 @@ from duplex.agent.session import Session
 from duplex.agent.thinking import tool_calls
 from duplex.agent.thinking.conversation import messages
 from duplex.agent.thinking.mind_counts import MindCounts
-from duplex.agent.thinking.wording import EVENT, SPOKEN, complete_words, speakable
+from duplex.agent.thinking.wording import EVENT, SOUND, SPOKEN, complete_words, speakable
 from duplex.events import Event
 from duplex.mind.thinker import Message, Thinker, Tools
 from duplex.model import beam_search
@@ -102,6 +102,13 @@ class Dictation:
         session.mind.conversation.add("system", f"{EVENT}{text}", key)
         session.mind.has_event = True
 
+    def note_sound(self, session: Session, name: str) -> None:
+        """A sound is heard; what sounds again and again is noted once."""
+        conversation = session.mind.conversation
+        note = SOUND.format(name)
+        if conversation.utterances[-1].text != note:
+            conversation.add("system", note)
+
     def end_user_turn(self, session: Session, is_for_agent: bool) -> None:
         """The user's turn is over."""
         session.mind.call_rounds = 0
@@ -146,6 +153,9 @@ class Dictation:
     def step(self, session: Session, events: list[Event]) -> None:
         """Before each tick's decisions: guess, take words that have come, call, or give up."""
         mind = session.mind
+        for event in events:
+            if event.kind == "sound":
+                self.note_sound(session, event.text)
         self._take_words(session)
         if tool_calls.call(session, events):
             self.drop(session)

@@ -59,6 +59,7 @@ object in a text message; `tick`, `start_ms`, `end_ms` are on the session's cloc
 |        | enrolled        |                           |                                           |
 | server | backchannel     | tick, text                | the agent says "mhm" while the user goes  |
 |        |                 |                           | on; it is part of no turn                 |
+| server | sound           | tick, text                | a sound is heard, by its name, see below  |
 | server | agent_started   | tick                      | the agent begins a turn                   |
 | server | said            | tick, text                | a piece of the agent's words, when        |
 |        |                 |                           | decided                                   |
@@ -86,6 +87,10 @@ was heard; so a session with one person is as it always was. A turn without it w
 its speaker is not known yet; `heard` tells who speaks these words, the others whose turn it mostly
 is. At most four are told apart. A voice print is all that is kept of a voice, and the client alone
 keeps it; heeding the enrolled one without a voice_print means who enrolled last in this session.
+
+Sounds: the agent knows a dog, rain, sea waves, a crying baby, a ticking clock, a sneeze, a
+helicopter, a chainsaw, a rooster and a crackling fire, and tells each about a second after it has
+begun; again only after it was gone for 3 s. A large mind can be asked for them.
 
 Tools: each has `name`, `description` and `parameters`, a JSON schema; choice is auto, none,
 required, or a name. A large mind is needed, otherwise the answer is `refused`. While a call runs

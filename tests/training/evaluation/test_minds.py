@@ -28,7 +28,7 @@ class Source:
 def test_sets_are_whole_and_every_row_can_be_judged():
     for name in minds.SETS:
         rows = minds.read_set(name)
-        assert len(rows) == 100
+        assert len(rows) == (50 if name == "noises" else 100)
         assert all("tool" in row or row["answers"] or row["words"] for row in rows)
     assert sum(row["tool"] is None for row in minds.read_set("calls")) == 30
     names = [function["name"] for function in minds.FUNCTIONS]
@@ -44,6 +44,17 @@ def test_second_turn_is_asked_after_the_answer_to_the_first():
         "How many legs please",
         "Six legs.",
         "And 2 more",
+    ]
+
+
+def test_a_sound_is_read_as_a_label_behind_its_note():
+    source = Source("Rex.")
+    row = {"sound": "dog", "note": "The dog is Rex.", "question": "Who was it?", "answers": ["rex"]}
+    [found] = minds.measure(source, "noises", [row])
+    assert found["right"]
+    assert source.asked[0][1:] == [
+        ("system", "The dog is Rex. [sound: dog]"),
+        ("user", "Who was it"),
     ]
 
 
@@ -88,6 +99,7 @@ def test_judge_of_calls(row, calls, right):
 def test_table_and_answers_are_kept(tmp_path, capsys):
     args = argparse.Namespace(out=tmp_path, mind=["a"], sets=["everyday", "calls"], count=2)
     args.questions_audio = None
+    args.noise = None
     source = Source("Wednesday.", Call("c", "get_time", "{}"))
     found = minds_table.evaluate_minds(args, lambda name: source)
     assert found["a"]["everyday"]["right"] == 1 and found["a"]["everyday"]["of"] == 2

@@ -5,16 +5,18 @@ what is right, not how soon it comes (that is `python -m duplex.bench.mind`).
 """
 
 from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from duplex.agent import load_agent
 from duplex.agent.agent import Agent
+from duplex.audio import SAMPLE_RATE
 from duplex.mind.thinker import Call
 from duplex.training.evaluation.minds.facts import ask, with_count
 from duplex.training.evaluation.minds.questions import FUNCTIONS, judge_calls, judge_words
-from duplex.training.evaluation.play import Script, Tick, play
+from duplex.training.evaluation.play import Script, Tick, in_ticks, play
 from duplex.training.evaluation.spoken import SpokenTexts
 
 
@@ -41,10 +43,23 @@ def speak(rows: list[dict], spoken: SpokenTexts) -> None:
 
 
 def measure_spoken(
-    agent: Agent, name: str, rows: list[dict], spoken: SpokenTexts, seed: int = 0
+    agent: Agent,
+    name: str,
+    rows: list[dict],
+    spoken: SpokenTexts,
+    seed: int = 0,
+    noises: dict[str, list[np.ndarray]] | None = None,
 ) -> list[dict]:
-    """The rows of a set with what was heard and said, and whether it is right."""
-    scripts = with_count([_script(agent, row, n, spoken, seed) for n, row in enumerate(rows)])
+    """The rows of a set with what was heard and said, and whether it is right.
+
+    noises: recordings float32 [N] of each sound by its name, for the set `noises`.
+    """
+    scripts = []
+    for n, row in enumerate(rows):
+        clips = (noises or {}).get(row.get("sound"), [])
+        noise = clips[n % len(clips)] if clips else None
+        scripts.append(_script(agent, row, n, spoken, Before(seed, noise)))
+    scripts = with_count(scripts)
     found = []
     for row, got in zip(rows, play(agent, scripts), strict=True):
         calls = [Call(event.call_id, event.name, event.arguments) for event in got["calls"]]
@@ -53,21 +68,38 @@ def measure_spoken(
         found.append(
             row
             | {"set": f"{name} by voice", "heard": got["heard"], "said": got["said"]}
-            | {"calls": told, "right": right}
+            | {"calls": told, "labels": got["labels"], "right": right}
         )
     return found
 
 
-def _script(agent: Agent, row: dict, number: int, spoken: SpokenTexts, seed: int) -> Script:
+@dataclass(frozen=True)
+class Before:
+    """What a session begins with, before anybody speaks."""
+
+    seed: int
+    # float32 [N]; None: there is none.
+    noise: np.ndarray | None
+
+
+def _script(agent: Agent, row: dict, number: int, spoken: SpokenTexts, before: Before) -> Script:
     def run(slot: int) -> Generator[np.ndarray, Tick, dict]:
         if "instructions" in row:
             agent.close(slot)
-            agent.open(slot, seed=seed, instructions=row["instructions"])
+            agent.open(slot, seed=before.seed, instructions=row["instructions"])
+        labels: list[str] = []
+        if "note" in row:
+            agent.write(slot, "system", row["note"])
+        if before.noise is not None:
+            silence = np.zeros(SAMPLE_RATE, np.float32)
+            for sound in in_ticks(np.concatenate([silence, before.noise, silence])):
+                tick = yield sound
+                labels.extend(event.text for event in tick.events if event.kind == "sound")
         if "tool" in row:
             agent.set_tools(slot, list(FUNCTIONS))
         for name, _ in turns_of(row, number):
             result = yield from _until_called(ask(spoken.read(name)))
-        return result
+        return {**result, "labels": labels}
 
     return run
 

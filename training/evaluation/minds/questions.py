@@ -1,11 +1,12 @@
-"""Questions for minds: four sets, what is asked in text, and what is right.
+"""Questions for minds: five sets, what is asked in text, and what is right.
 
-Four sets of a hundred, in training/texts, with the answers that are accepted:
+Sets of a hundred, in training/texts, with the answers that are accepted:
 
 - `everyday`: days, colours, opposites, sums, animals,
 - `followups`: what is asked second hangs on what was said first,
 - `personas`: 20 instructions with five questions each that show whether they are obeyed,
-- `calls`: 70 utterances that want one of four functions with certain arguments, 30 that want none.
+- `calls`: 70 utterances that want one of four functions with certain arguments, 30 that want none,
+- `noises`: 50 notes and sounds, which in text are labels; what is asked needs both.
 
 A mind reads what the agent would have heard: words without signs, after the agent's own
 instructions. `small` is the base LM of the agent, SmolLM2-135M-Instruct; it calls no functions. An
@@ -17,12 +18,12 @@ import json
 import re
 
 from duplex.agent.agent import INSTRUCTIONS
-from duplex.agent.thinking.wording import SPOKEN, heard_words
+from duplex.agent.thinking.wording import SOUND, SPOKEN, heard_words
 from duplex.mind.thinker import NO_TOOLS, Call, Message, Source, Tools
 from duplex.training.evaluation.minds.facts import is_right
 from duplex.training.text.templates import TEXTS
 
-SETS = ("everyday", "followups", "personas", "calls")
+SETS = ("everyday", "followups", "personas", "calls", "noises")
 NO_ARGUMENTS = {"type": "object", "properties": {}}
 # The functions of the set `calls`.
 FUNCTIONS = (
@@ -75,9 +76,9 @@ def answer(source: Source, messages: list[Message], tools: Tools = NO_TOOLS) -> 
     return " ".join(said.split()), [piece for piece in pieces if isinstance(piece, Call)]
 
 
-def ask(source: Source, instructions: str, turns: list[str]) -> str:
-    """The answer to the last of some turns of the user."""
-    messages: list[Message] = [{"role": "system", "content": instructions}]
+def ask(source: Source, told: list[str], turns: list[str]) -> str:
+    """The answer to the last of some turns of the user; told: instructions, and notes."""
+    messages: list[Message] = [{"role": "system", "content": text} for text in told]
     for turn in turns:
         messages.append({"role": "user", "content": heard(turn)})
         said, _ = answer(source, messages)
@@ -129,7 +130,10 @@ def measure(source: Source, name: str, rows: list[dict], rules: str = SPOKEN) ->
         else:
             instructions = row.get("instructions", INSTRUCTIONS)
             turns = [row[key] for key in ("first", "then", "question") if key in row]
-            said = ask(source, f"{rules} {instructions}".strip(), turns)
+            told = [f"{rules} {instructions}".strip()]
+            if "sound" in row:
+                told.append(f"{row['note']} {SOUND.format(row['sound'])}")
+            said = ask(source, told, turns)
             right = judge_words(row, said)
         calls_told = [[call.name, call.arguments] for call in calls]
         found.append(row | {"set": name, "said": said, "calls": calls_told, "right": right})

@@ -20,6 +20,7 @@ from duplex.mind.thinker import Source
 from duplex.training.evaluation.intervals import interval
 from duplex.training.evaluation.minds.by_voice import load_minded, measure_spoken, speak
 from duplex.training.evaluation.minds.questions import measure, read_set
+from duplex.training.evaluation.sounds import held_sounds
 from duplex.training.evaluation.spoken import SpokenTexts
 
 
@@ -84,9 +85,12 @@ def _asker(args, mind: str, find) -> Callable[[str, list[dict]], list[dict]]:
         return lambda name, rows: measure(source, name, rows, rules)
     spoken = SpokenTexts(args.questions_audio)
     agent = load_minded(mind, args.slots, args.agent)
+    noises = held_sounds(args.noise) if args.noise else {}
 
     def ask(name: str, rows: list[dict]) -> list[dict]:
         speak(rows, spoken)
-        return measure_spoken(agent, name, rows, spoken, args.seed)
+        if name == "noises" and not noises:
+            raise SystemExit("The set noises by voice needs its recordings: give --noise DATA.")
+        return measure_spoken(agent, name, rows, spoken, args.seed, noises)
 
     return ask

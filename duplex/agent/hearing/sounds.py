@@ -1,0 +1,61 @@
+"""Which sounds are heard: the sound head's scores of one session, over the last two seconds.
+
+A sound is told once, when it has sounded for some ticks; again only after it was gone for a while.
+Functions of a state and a policy; nothing here knows of turns or words.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class SoundPolicy:
+    """Every constant of naming sounds; TURN_TAKING.md says where each was measured."""
+
+    window_ticks: int = 25
+    least_ticks: int = 8
+    margin: float = 3.0
+    hold_ticks: int = 5
+    forget_ticks: int = 38
+
+
+@dataclass
+class Sounds:
+    """What one session has heard last."""
+
+    # Of the last ticks [K].
+    scores: list[np.ndarray] = field(default_factory=list)
+    # The kind that it seems to be now, and for how many ticks.
+    kind: int | None = None
+    ticks: int = 0
+    # Kinds that were told, and the ticks since they were heard.
+    told: dict[int, int] = field(default_factory=dict)
+
+
+def hear(state: Sounds, scores: np.ndarray, names: int, policy: SoundPolicy) -> int | None:
+    """Take in a tick's scores [K], of which the first `names` have names.
+
+    Returns the sound that is to be told now, if there is one.
+    """
+    state.scores = [*state.scores, scores][-policy.window_ticks :]
+    kind = loudest(state, names, policy)
+    state.ticks = state.ticks + 1 if kind == state.kind else 1
+    state.kind = kind
+    state.told = {k: n + 1 for k, n in state.told.items() if n < policy.forget_ticks}
+    if kind is None or state.ticks < policy.hold_ticks:
+        return None
+    is_new = kind not in state.told
+    state.told[kind] = 0
+    return kind if is_new else None
+
+
+def loudest(state: Sounds, names: int, policy: SoundPolicy) -> int | None:
+    """The named sound that stands out from all others in the last ticks; None: there is none."""
+    if len(state.scores) < policy.least_ticks:
+        return None
+    mean = np.mean(state.scores, 0)
+    second, first = np.argsort(mean)[-2:]
+    if first >= names or mean[first] - mean[second] < policy.margin:
+        return None
+    return int(first)
