@@ -26,8 +26,9 @@ def read_tools(value) -> tuple[dict, ...]:
 
 def read_choice(value, tools: tuple[dict, ...]) -> str:
     """ "auto", "none", "required", or the name of a function. Raises ValueError."""
-    if isinstance(value, dict):
-        value = (value.get("function") or value).get("name")
+    while isinstance(value, dict):
+        # As the Realtime API has it, or as the chat completions do, one level deeper.
+        value = value.get("name", value.get("function"))
     names = [tool["name"] for tool in tools]
     if not isinstance(value, str) or value not in (*CHOICES, *names):
         raise ValueError(f"tool_choice is one of {', '.join(CHOICES)}, or names one of the tools")
@@ -44,7 +45,7 @@ def _read(tool: dict) -> dict:
         raise ValueError("a tool's name has 1 to 64 letters, digits, _ and -")
     if not isinstance(description, str):
         raise ValueError(f"the description of {name} is a text")
-    properties = parameters.get("properties", {}) if isinstance(parameters, dict) else None
+    properties = parameters.get("properties") or {} if isinstance(parameters, dict) else None
     if not isinstance(properties, dict) or not all(
         isinstance(p, dict) for p in properties.values()
     ):

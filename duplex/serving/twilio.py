@@ -25,6 +25,7 @@ Errors are told in the server's log, for Twilio ends a call at a message that it
 
 import base64
 import binascii
+import contextlib
 import logging
 
 import numpy as np
@@ -208,13 +209,19 @@ def _settings(parameters) -> list:
     names = ("instructions", "voice", "speed", "hints")
     wanted = {name: parameters[name] for name in names if name in parameters}
     if "speed" in wanted:
-        try:
+        with contextlib.suppress(TypeError, ValueError):
             wanted["speed"] = float(wanted["speed"])
-        except (TypeError, ValueError):
-            raise ProtocolError("speed is a number") from None
     if isinstance(wanted.get("hints"), str):
         wanted["hints"] = [word.strip() for word in wanted["hints"].split(",") if word.strip()]
-    start = native_commands.to_start(wanted)
+    known = {}
+    for name, value in wanted.items():
+        try:
+            native_commands.to_start({name: value})
+            known[name] = value
+        except ProtocolError as error:
+            # The rest of the call is as it was asked for.
+            log.warning("a telephone call: its parameter %s is passed over: %s", name, error)
+    start = native_commands.to_start(known)
     commands: list = [Configure(start.instructions)] if start.instructions is not None else []
     if voice := start.set_voice():
         commands.append(voice)

@@ -66,6 +66,18 @@ def test_tools_that_cannot_be_are_refused(tools):
         native_commands.decode_client(json.dumps({"type": "agent.tools", "tools": tools}))
 
 
+@pytest.mark.parametrize("choice", [{"function": "x"}, {"function": {"name": ["x"]}}, {}, 3, None])
+def test_choice_that_names_none_is_refused(choice):
+    with pytest.raises(ValueError, match="names one of the tools"):
+        read_choice(choice, ())
+
+
+def test_function_without_parameters_may_say_so():
+    parameters = {"type": "object", "properties": None}
+    [tool] = read_tools([{"type": "function", "name": "a", "parameters": parameters}])
+    assert tool["name"] == "a"
+
+
 def test_choice_names_a_tool():
     tools = read_tools([TOOL])
     assert read_choice({"type": "function", "name": "get_weather"}, tools) == "get_weather"

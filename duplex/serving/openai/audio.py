@@ -25,11 +25,13 @@ def form(kind: str) -> dict:
 
 def from_base64(text, kind: str, param: str) -> bytes:
     """The bytes of a client's audio; line ends in it mean nothing. Raises Refused."""
+    if not isinstance(text, str):
+        raise Refused("invalid_value", f"{param} is a text: base64 of {kind}", param)
     try:
         return base64.b64decode("".join(text.split()), validate=True)
-    except (AttributeError, ValueError, binascii.Error) as error:
+    except (ValueError, binascii.Error) as error:
         raise Refused(
-            "invalid_value", f"audio is base64 of {kind} ({error})"[:200], param
+            "invalid_value", f"{param} is base64 of {kind} ({error})"[:200], param
         ) from None
 
 

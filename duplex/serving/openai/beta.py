@@ -55,7 +55,7 @@ def _renamed(message: str) -> str | None:
     if holder is None:
         return message
     fields = json.loads(message)
-    change = {"item": _item, "response": _response, "session": _session}[holder]
+    change = {"item": _item, "response": _response, "session": session}[holder]
     fields[holder] = change(fields[holder])
     return encode_object(fields)
 
@@ -76,27 +76,27 @@ def _response(response: dict) -> dict:
     return response
 
 
-def _session(session: dict) -> dict:
+def session(found: dict) -> dict:
     """A session without its levels."""
-    hearing = session["audio"]["input"]
+    hearing = found["audio"]["input"]
     result = {
-        "id": session["id"],
-        "object": session["object"],
+        "id": found["id"],
+        "object": found["object"],
         "input_audio_format": FORMATS[hearing["format"]["type"]],
         "input_audio_transcription": hearing["transcription"],
         "turn_detection": hearing["turn_detection"],
     }
-    if "output" not in session["audio"]:
+    if "output" not in found["audio"]:
         return result
-    voice = session["audio"]["output"]
+    voice = found["audio"]["output"]
     names = "model instructions tools tool_choice tracing".split()
     return result | {
-        **{name: session[name] for name in names},
-        "modalities": _modalities(session["output_modalities"]),
+        **{name: found[name] for name in names},
+        "modalities": _modalities(found["output_modalities"]),
         "voice": voice["voice"],
         "speed": voice["speed"],
         "output_audio_format": FORMATS[voice["format"]["type"]],
-        "max_response_output_tokens": session["max_output_tokens"],
+        "max_response_output_tokens": found["max_output_tokens"],
     }
 
 

@@ -63,6 +63,15 @@ def update(state: State, fields: dict) -> Answered:
     return commands, [event("session.updated", session=openai_state.report(state))]
 
 
+def update_transcription(state: State, fields: dict) -> Answered:
+    """transcription_session.update, as the beta had it"""
+    session = fields.get("session")
+    if isinstance(session, dict):
+        fields = {**fields, "session": {**session, "type": "transcription"}}
+    commands, _ = update(state, fields)
+    return commands, [event("transcription_session.updated", session=openai_state.report(state))]
+
+
 def _of_use(state: State, wanted: dict) -> dict:
     """The fields of a session without those that an agent without tools passes over."""
     names = () if state.takes_tools else ("tools", "tool_choice")
@@ -111,7 +120,8 @@ def create_item(state: State, fields: dict) -> Answered:
         raise Refused("invalid_value", "item is an object", "item")
     item_id = state.conversation.new_id(fields["item"].get("id"))
     item, wanted = openai_items.read(fields["item"], item_id, state.config.input_format)
-    messages = state.conversation.add(item, done=True)
+    place = state.conversation.place(fields.get("previous_item_id"))
+    messages = state.conversation.add(item, done=True, place=place)
     if item["type"] == "function_call_output" and item["call_id"] in state.calls:
         state.calls.discard(item["call_id"])
         state.responses.usage.input_text += state.count_tokens(item["output"])
@@ -184,6 +194,7 @@ def cancel(state: State, fields: dict) -> Answered:
 
 HANDLERS: dict[str, Callable[[State, dict], Answered]] = {
     "session.update": update,
+    "transcription_session.update": update_transcription,
     "input_audio_buffer.append": append,
     "input_audio_buffer.commit": commit,
     "input_audio_buffer.clear": clear,

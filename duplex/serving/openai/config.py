@@ -76,7 +76,7 @@ def turn_taking(config: Config) -> TurnTaking:
 
 def updated(config: Config, session: dict) -> Config:
     """The configuration after a session.update. Raises Refused, and then nothing has changed."""
-    session = _modern(session)
+    session = modern(session, "session")
     kind = session.get("type", config.kind)
     if kind not in ("realtime", "transcription"):
         raise Refused("invalid_value", "type is realtime or transcription", "session.type")
@@ -214,34 +214,30 @@ def _format(side: dict, usual: str, name: str) -> str:
     return kind
 
 
-def _modern(session: dict) -> dict:
-    """A session with the beta's fields in the places that they have now. Raises Refused."""
-    audio = object_at(session, "audio")
+def modern(fields: dict, where: str) -> dict:
+    """A session or a response with the beta's fields where and as they are now. Raises Refused."""
+    audio = object_at(fields, "audio")
     hearing = dict(object_at(audio, "input"))
     voice = dict(object_at(audio, "output"))
-    result = dict(session)
+    result = dict(fields)
     names = {"pcm16": openai_audio.PCM, "g711_ulaw": "audio/pcmu", "g711_alaw": "audio/pcma"}
     for old, side in (("input_audio_format", hearing), ("output_audio_format", voice)):
         if result.get(old) is not None:
             if result[old] not in tuple(names):
                 text = f"{old} is one of {', '.join(names)}"
-                raise Refused("invalid_value", text, f"session.{old}")
+                raise Refused("invalid_value", text, f"{where}.{old}")
             side.setdefault("format", {"type": names[result[old]]})
     for old, side in (("turn_detection", hearing), ("voice", voice), ("speed", voice)):
         if old in result:
             side.setdefault(old, result[old])
-    return modern_names(result) | {"audio": {"input": hearing, "output": voice}}
-
-
-def modern_names(fields: dict) -> dict:
-    """A session or a response with what the beta called otherwise by its names of now."""
-    result = dict(fields)
+    if "input_audio_transcription" in result:
+        hearing.setdefault("transcription", result["input_audio_transcription"])
     if isinstance(result.get("modalities"), list):
         wanted = ["audio"] if "audio" in result["modalities"] else result["modalities"]
         result.setdefault("output_modalities", wanted)
     if "max_response_output_tokens" in result:
         result.setdefault("max_output_tokens", result["max_response_output_tokens"])
-    return result
+    return result | {"audio": {"input": hearing, "output": voice}}
 
 
 def _reported_choice(choice: str) -> str | dict:

@@ -2,6 +2,7 @@
 
 GET  /v1/models                    the one model
 POST /v1/realtime/client_secrets   a key for one session's configuration, for a browser
+POST /v1/realtime/sessions, /v1/realtime/transcription_sessions   the same, as the beta had it
 """
 
 import http
@@ -10,11 +11,17 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from duplex.serving.openai import beta
 from duplex.serving.openai import config as openai_config
 from duplex.serving.openai.events import Refused, is_whole, object_at
 
 MODELS = "/v1/models"
 CLIENT_SECRETS = "/v1/realtime/client_secrets"
+# Of the beta: where its keys were made, and for which kind of session.
+BETA_SECRETS = {
+    "/v1/realtime/sessions": "realtime",
+    "/v1/realtime/transcription_sessions": "transcription",
+}
 MODEL = {"id": "duplex", "object": "model", "created": 0, "owned_by": "duplex"}
 # Seconds that a client's key is valid: at least and at most.
 SHORTEST_S = 10
@@ -82,10 +89,12 @@ def is_api(path: str) -> bool:
 
 def answer(method: str, path: str, body: bytes, client_secrets: ClientSecrets) -> Answer | None:
     """Status and object of a path; None where it is not of this API."""
-    if path == CLIENT_SECRETS:
+    if path in (CLIENT_SECRETS, *BETA_SECRETS):
         if method != "POST":
             return http.HTTPStatus.METHOD_NOT_ALLOWED, error("method", "a key is made by POST")
-        return client_secrets.create(body)
+        if path == CLIENT_SECRETS:
+            return client_secrets.create(body)
+        return _create_as_in_beta(body, BETA_SECRETS[path], client_secrets)
     if path == MODELS:
         return http.HTTPStatus.OK, {"object": "list", "data": [MODEL]}
     if path.startswith(f"{MODELS}/"):
@@ -95,6 +104,19 @@ def answer(method: str, path: str, body: bytes, client_secrets: ClientSecrets) -
             text = f"this is not offered: sessions are websockets at {sessions}"
             return http.HTTPStatus.NOT_FOUND, error("unsupported", text)
     return None
+
+
+def _create_as_in_beta(body: bytes, kind: str, client_secrets: ClientSecrets) -> Answer:
+    """A new key, where the body is the session and the answer is the session with the key."""
+    try:
+        session = _object(body) | {"type": kind}
+    except Refused as refused:
+        return http.HTTPStatus.BAD_REQUEST, error(refused.code, str(refused))
+    status, told = client_secrets.create(json.dumps({"session": session}).encode())
+    if status != http.HTTPStatus.OK:
+        return status, told
+    secret = {"value": told["value"], "expires_at": told["expires_at"]}
+    return status, beta.session(told["session"]) | {"client_secret": secret}
 
 
 def error(code: str, text: str, param: str | None = None) -> dict:

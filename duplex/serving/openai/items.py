@@ -16,19 +16,32 @@ class Conversation:
     def __init__(self, max_items: int = 1_000):
         self._max_items = max_items
         self._items: dict[str, dict] = {}
-        # By id: the item before it when it was added.
-        self._previous: dict[str, str | None] = {}
-        self._last: str | None = None
+        self._order: list[str] = []
         # By id: what the agent is to forget with it, see commands.Forget.
         self._known_as: dict[str, list[Forget]] = {}
 
-    def add(self, item: dict, done: bool, shown: dict | None = None) -> list[str]:
-        """An item enters at the end; shown: how it looks, if not as it is."""
-        self._previous[item["id"]] = self._last
-        self._last = item["id"]
+    def place(self, previous_item_id) -> int | None:
+        """Where an item enters that a client wants behind another; None: at the end.
+
+        Raises Refused.
+        """
+        if previous_item_id is None:
+            return None
+        if previous_item_id == "root":
+            return 0
+        if previous_item_id not in self._order:
+            text = f"there is no item {previous_item_id!r:.80}"
+            raise Refused("item_create_invalid_previous_item_id", text, "previous_item_id")
+        return self._order.index(previous_item_id) + 1
+
+    def add(
+        self, item: dict, done: bool, shown: dict | None = None, place: int | None = None
+    ) -> list[str]:
+        """An item enters; shown: how it looks, if not as it is. place: as `place` gives it."""
+        self._order.insert(len(self._order) if place is None else place, item["id"])
         self._items[item["id"]] = item
         if len(self._items) > self._max_items:
-            self.remove(next(iter(self._items)))
+            self.remove(self._order[0])
         kinds = ["conversation.item.added"] + ["conversation.item.done"] * done
         before = self.previous(item)
         return [event(kind, previous_item_id=before, item=shown or item) for kind in kinds]
@@ -39,7 +52,10 @@ class Conversation:
 
     def previous(self, item: dict) -> str | None:
         """The id of the item before, also of one that would enter now."""
-        return self._previous.get(item["id"], self._last)
+        place = len(self._order)
+        if item["id"] in self._order:
+            place = self._order.index(item["id"])
+        return self._order[place - 1] if place else None
 
     def find(self, fields: dict, code: str) -> dict:
         """The item that an event names. Raises Refused with this code."""
@@ -67,9 +83,8 @@ class Conversation:
     def remove(self, item_id: str) -> None:
         """An item is part of the conversation no more."""
         del self._items[item_id]
+        self._order.remove(item_id)
         self._known_as.pop(item_id, None)
-        if self._last == item_id:
-            self._last = next(reversed(self._items), None)
 
     def new_id(self, wanted) -> str:
         """The id that a client wants for a new item, or one of ours. Raises Refused."""
@@ -110,11 +125,15 @@ def call(call_id: str, name: str, arguments: str) -> dict:
 
 def read(item: dict, item_id: str, audio_kind: str) -> tuple[dict, list[Write | Audio]]:
     """A client's item as it is kept, and what it means to the agent. Raises Refused."""
-    kind = item.get("type")
+    kind = item.get("type", "message")
     if kind in ("function_call", "function_call_output"):
         return _read_call(item, item_id, kind)
-    role = item.get("role")
+    role = "system" if item.get("role") == "developer" else item.get("role")
     content = item.get("content")
+    if isinstance(content, str):
+        content = [
+            {"type": "output_text" if role == "assistant" else "input_text", "text": content}
+        ]
     if kind != "message" or role not in ("user", "system", "assistant"):
         text = "items are messages of the roles user, system or assistant, and function calls"
         raise Refused("unsupported", text, "item.type")
@@ -149,7 +168,8 @@ def _part(role: str, part, param: str, audio_kind: str, item_id: str) -> Write |
             "unsupported", "this agent takes text, audio and notice of images", f"{param}.type"
         )
     if not is_text(text, 0, MAX_TEXT):
-        raise Refused("invalid_value", f"text has at most {MAX_TEXT} characters", f"{param}.text")
+        text = f"text is a text of at most {MAX_TEXT} characters"
+        raise Refused("invalid_value", text, f"{param}.text")
     return Write(role, text, is_answered=False, name=item_id) if text.strip() else None
 
 
@@ -157,8 +177,9 @@ def _read_call(item: dict, item_id: str, kind: str) -> tuple[dict, list[Write]]:
     """What was called before the session, or elsewhere: the agent may know what it gave."""
     kept = {"id": item_id, "object": "realtime.item", "type": kind, "status": "completed"}
     names = ("call_id", "name", "arguments") if kind == "function_call" else ("call_id", "output")
+    usual = {"arguments": "", "call_id": new_id("call") if kind == "function_call" else None}
     for name in names:
-        value = item.get(name, "" if name == "arguments" else None)
+        value = usual.get(name) if item.get(name) is None else item[name]
         if not is_text(value, 0, MAX_TEXT):
             raise Refused("invalid_value", f"{name} is a text", f"item.{name}")
         kept[name] = value

@@ -75,6 +75,7 @@ class OpenAIRealtime:
                 text = f"there is no client event of the type {kind!r:.80}"
                 raise Refused("unknown_event", text, "type")
             commands, messages = client_events.HANDLERS[kind](self._state, fields)
+            self.is_beta |= kind == "transcription_session.update"
             self.is_beta |= kind == "session.update" and beta.is_session(fields["session"])
             return commands, self._named(messages)
         except Refused as error:
@@ -120,15 +121,19 @@ class OpenAIRealtime:
         if self._state.responses.is_only_calls:
             done = Event("agent_ended", self._state.heard_ms // TICK_MS)
             messages += openai_state.end_response(self._state, done)
-        commands, begun = openai_state.begin_out_of_band(self._state)
-        self._state.due += commands
-        return self._named(messages + begun)
+        for begin in (openai_state.begin_out_of_band, openai_state.break_silence):
+            commands, begun = begin(self._state)
+            self._state.due += commands
+            messages += begun
+        return self._named(messages)
 
     def _note(self, told: Event) -> None:
         """What an event says of the time, and of whose turn it is."""
         state = self._state
         # Ticks without a voice are heard as well.
         state.heard_ms = told.tick * TICK_MS
+        if told.kind == "user_started":
+            state.quiet_since_ms = None
         state.out_of_band.floor.read(told, state.taking.answers)
 
     def _tell(self, told) -> list:

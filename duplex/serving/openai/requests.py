@@ -71,7 +71,7 @@ class OutOfBand:
 
 def read_request(fields: dict, config: Config) -> Request:
     """What a response.create asks for. Raises Refused."""
-    wanted = openai_config.modern_names(object_at(fields, "response"))
+    wanted = openai_config.modern(object_at(fields, "response"), "response")
     conversation = wanted.get("conversation")
     if conversation not in (None, "auto", "none"):
         raise Refused("invalid_value", "conversation is auto or none", "response.conversation")
@@ -107,8 +107,7 @@ def _voice(wanted: dict, config: Config) -> str | None:
     if form != config.output_format:
         text = f"all of a session's sound has one format; this one has {config.output_format}"
         raise Refused("unsupported", text, "response.audio.output.format")
-    names = {"voice": output.get("voice", wanted.get("voice"))}
-    voice = openai_config.voice(names, config.voice, "response.audio.output.voice")
+    voice = openai_config.voice(output, config.voice, "response.audio.output.voice")
     return None if voice == config.voice else voice
 
 

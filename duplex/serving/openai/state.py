@@ -38,6 +38,8 @@ class State:
     # Milliseconds on the session's clock: of what was heard, and of the voice.
     heard_ms: int = 0
     now_ms: int = 0
+    # When the last response ended, while nobody has spoken since.
+    quiet_since_ms: int | None = None
     # How turns are taken now, which a response may want otherwise for as long as it lasts.
     taking: TurnTaking = field(default_factory=TurnTaking)
     # Commands that ticks have brought about, and those that wait for the end of the response.
@@ -120,6 +122,21 @@ def begin_out_of_band(state: State) -> tuple[list, list]:
     return ([], []) if request is None else begin_response(state, request)
 
 
+def break_silence(state: State) -> tuple[list, list]:
+    """The agent speaks again where nobody has for as long as the client waits behind an answer."""
+    wait_ms = (state.config.turn_detection or {}).get("idle_timeout_ms")
+    begin_ms = state.quiet_since_ms
+    if not wait_ms or begin_ms is None or state.heard_ms - begin_ms < wait_ms:
+        return [], []
+    state.quiet_since_ms = None
+    if state.responses.is_active or not state.taking.answers:
+        return [], []
+    told = state.turns.silence(begin_ms, state.heard_ms)
+    request = Request(state.config.modality, state.config.max_output_tokens)
+    commands, created = begin_response(state, request)
+    return commands, told + created
+
+
 def end_response(state: State, told) -> list:
     """The response is done; what waited for that comes now. told: None if it never began."""
     aside = state.responses.out_of_band_turn
@@ -129,6 +146,7 @@ def end_response(state: State, told) -> list:
     if is_aside:
         later += state.out_of_band.end(aside)
     state.after_response = []
+    state.quiet_since_ms = state.heard_ms
     state.due += map(AfterInput, later)
     return messages + state.turns.release()
 

@@ -7,6 +7,9 @@ from duplex.serving.openai.events import Refused, is_whole
 MAX_SILENCE_MS = 10_000
 # Milliseconds of silence below which the agent does not go.
 MIN_SILENCE_MS = 3 * TICK_MS
+# Milliseconds of silence behind an answer after which a client may have the agent speak again.
+MIN_IDLE_MS = 1_000
+MAX_IDLE_MS = 600_000
 EAGERNESS = ("low", "medium", "high", "auto")
 SEMANTIC = {
     "type": "semantic_vad",
@@ -28,7 +31,8 @@ def read(hearing: dict, usual: dict | None) -> dict | None:
         return usual
     where = "session.audio.input.turn_detection"
     wanted = hearing["turn_detection"]
-    if wanted is None or wanted is False:
+    # "none" is how Azure's clients write it.
+    if wanted in (None, False, {"type": "none"}):
         return None
     if not isinstance(wanted, dict):
         raise Refused("invalid_value", "turn_detection is an object or null", where)
@@ -48,6 +52,11 @@ def read(hearing: dict, usual: dict | None) -> dict | None:
             text = f"eagerness is one of {', '.join(EAGERNESS)}"
             raise Refused("invalid_value", text, f"{where}.eagerness")
         return found
+    if wanted.get("idle_timeout_ms") is not None:
+        if not is_whole(wanted["idle_timeout_ms"], MIN_IDLE_MS, MAX_IDLE_MS):
+            text = f"idle_timeout_ms is a whole number from {MIN_IDLE_MS} to {MAX_IDLE_MS}"
+            raise Refused("invalid_value", text, f"{where}.idle_timeout_ms")
+        found["idle_timeout_ms"] = int(wanted["idle_timeout_ms"])
     silence = wanted.get("silence_duration_ms")
     if silence is not None:
         if not is_whole(silence, 0, MAX_SILENCE_MS):

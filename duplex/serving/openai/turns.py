@@ -149,6 +149,16 @@ class UserTurns:
         self._committed.append(turn)
         return turn.commit
 
+    def silence(self, begin_ms: int, end_ms: int) -> list[str]:
+        """Nobody has spoken for as long as the client waits: an item without words."""
+        turn = _new_turn()
+        turn.transcript = ""
+        begin_ms = self.clock.audio_ms(begin_ms)
+        end_ms = self.clock.audio_ms(end_ms)
+        about = {"audio_start_ms": begin_ms, "audio_end_ms": end_ms, "item_id": turn.item["id"]}
+        triggered = event("input_audio_buffer.timeout_triggered", **about)
+        return [triggered, self._committed_event(turn), *self._enter(turn)]
+
     def marked(self, number: int) -> None:
         """The audio of a commit was heard."""
         for turn in self._committed:

@@ -23,6 +23,7 @@ GA_SERVER_EVENTS = """
     conversation.item.input_audio_transcription.delta
     conversation.item.input_audio_transcription.completed
     conversation.item.input_audio_transcription.segment
+    transcription_session.updated input_audio_buffer.timeout_triggered
     input_audio_buffer.committed input_audio_buffer.cleared
     input_audio_buffer.speech_started input_audio_buffer.speech_stopped
     response.created response.done response.output_item.added response.output_item.done

@@ -141,6 +141,12 @@ def test_turns_are_taken_as_reported(wanted, reported, taking):
     assert commands == [TakeTurns(taking)]
 
 
+def test_kind_none_is_push_to_talk():
+    client = Client()
+    _, session = client.update(turn_detection={"type": "none"})
+    assert session["audio"]["input"]["turn_detection"] is None
+
+
 def test_silence_is_never_shorter_than_the_agents_own():
     _, session = Client().update(**detection(type="server_vad", silence_duration_ms=0))
     assert session["audio"]["input"]["turn_detection"]["silence_duration_ms"] == 240
@@ -209,6 +215,19 @@ def test_transcription_session_only_listens(way):
     assert session["type"] == "transcription" and "output" not in session["audio"]
     assert session["audio"]["input"]["transcription"] == {"model": "duplex", "language": "en"}
     assert client.refused("response.create")[0] == "unsupported"
+
+
+def test_transcription_session_of_the_beta():
+    client = Client()
+    session = {
+        "input_audio_format": "g711_ulaw",
+        "input_audio_transcription": {"model": "whisper-1", "prompt": "Zorro"},
+    }
+    commands, [told] = client.send("transcription_session.update", session=session)
+    assert told["type"] == "transcription_session.updated"
+    assert told["session"]["input_audio_format"] == "g711_ulaw"
+    assert told["session"]["input_audio_transcription"]["prompt"] == "Zorro"
+    assert Hint(("Zorro",)) in commands and client.dialect.is_beta
 
 
 def test_every_row_of_the_table_has_its_test():

@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 from duplex.serving.http.auth import Access
 from duplex.serving.native import messages as native
 from duplex.serving.openai import realtime as openai_realtime
-from duplex.serving.openai.http import CLIENT_SECRETS, ClientSecrets
+from duplex.serving.openai.http import CLIENT_SECRETS, ClientSecrets, answer
 from tests.helpers import drive_server
 from tests.tiny_agent import TinyAgent
 
@@ -39,6 +39,21 @@ def test_secret_expires_and_the_oldest_go():
     assert secrets.find(["none", values[2]]).expires_at == 160.0
     now[0] = 161.0
     assert secrets.find(values) is None
+
+
+@pytest.mark.parametrize("kind", ["sessions", "transcription_sessions"])
+def test_secret_of_the_beta(kind):
+    secrets = ClientSecrets(lambda: 100.0)
+    path = f"/v1/realtime/{kind}"
+    status, told = answer("POST", path, b'{"model":"m","voice":"ash"}', secrets)
+    assert status == http.HTTPStatus.OK and told["client_secret"]["expires_at"] == 700
+    session = secrets.find([told["client_secret"]["value"]]).session
+    assert session["type"] == ("realtime" if kind == "sessions" else "transcription")
+    assert told.get("voice") == ("oak" if kind == "sessions" else None)
+    status, told = answer("POST", path, b'{"instructions":3}', secrets)
+    assert status == http.HTTPStatus.BAD_REQUEST and "instructions" in told["error"]["message"]
+    assert answer("POST", path, b"[]", secrets)[0] == http.HTTPStatus.BAD_REQUEST
+    assert answer("GET", path, b"", secrets)[0] == http.HTTPStatus.METHOD_NOT_ALLOWED
 
 
 def fetch(url: str, method: str = "GET", body: bytes | None = None, key: str = "the-key"):

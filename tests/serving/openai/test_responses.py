@@ -192,6 +192,44 @@ def test_history_is_taken_in_without_an_answer():
         assert events[0]["previous_item_id"] == (f"i{number - 1}" if number else None)
 
 
+def test_item_enters_where_the_client_wants_it():
+    client = Client()
+
+    def enter(item_id: str, after: str | None) -> str | None:
+        item = {**MESSAGE, "id": item_id}
+        _, told = client.send("conversation.item.create", item=item, previous_item_id=after)
+        assert types(told) == ["conversation.item.added", "conversation.item.done"]
+        assert told[0]["previous_item_id"] == told[1]["previous_item_id"]
+        return told[0]["previous_item_id"]
+
+    assert [enter("b", None), enter("a", "root"), enter("c", "a"), enter("d", None)] == [
+        None,
+        None,
+        "a",
+        "b",
+    ]
+    client.send("conversation.item.delete", item_id="d")
+    assert enter("e", None) == "b"
+    wanted = {"item": {**MESSAGE, "id": "f"}, "previous_item_id": "d"}
+    code = "item_create_invalid_previous_item_id"
+    assert client.refused("conversation.item.create", **wanted) == (code, "previous_item_id")
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"role": "user", "content": "hi"},
+        {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "hi"}]},
+        {"type": "message", "role": "assistant", "content": "hi"},
+    ],
+)
+def test_item_may_be_written_as_in_other_apis(item):
+    commands, [added, _] = Client().send("conversation.item.create", item=item)
+    write = commands[0].command
+    assert write.text == "hi" and added["item"]["content"][0]["text"] == "hi"
+    assert write.role == added["item"]["role"] != "developer"
+
+
 def test_words_of_the_agent_wait_until_it_has_finished():
     client = Client()
     client.answer("Hi.")

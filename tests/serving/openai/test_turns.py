@@ -139,6 +139,33 @@ def test_commit_is_of_something():
     assert client.refused("input_audio_buffer.commit") == empty
 
 
+def test_silence_behind_an_answer_is_broken_as_the_client_wants_it():
+    client = Client(
+        audio={"input": {"turn_detection": {"type": "server_vad", "idle_timeout_ms": 1_000}}}
+    )
+    client.append(tone(90))
+    assert not [event for _ in range(20) for event in client.tick()]
+    client.answer("Yes.", tick=20)
+    client.tick(Event("agent_ended", 21))
+    told = [event for _ in range(12) for event in client.tick()]
+    assert not told
+    told = client.tick()
+    assert types(told)[:2] == [
+        "input_audio_buffer.timeout_triggered",
+        "input_audio_buffer.committed",
+    ]
+    assert told[0]["audio_end_ms"] - told[0]["audio_start_ms"] == pytest.approx(1_000, abs=80)
+    assert told[0]["item_id"] == told[1]["item_id"] and types(told)[-1] == "response.created"
+    assert AfterInput(Answer(hears_out=True)) in client.dialect.take_due()
+    # Once, until another answer is over; and not where the user has spoken.
+    assert not [event for _ in range(30) for event in client.tick()]
+    client.tick(Event("agent_started", 70))
+    client.tick(Event("agent_ended", 71))
+    client.tick(Event("user_started", 72))
+    told = [event for _ in range(30) for event in client.tick()]
+    assert "response.created" not in types(told)
+
+
 def test_what_is_cleared_in_mid_speech_is_no_item():
     client = Client(**PUSH_TO_TALK)
     client.append(tone(2))
