@@ -17,16 +17,16 @@ from duplex.serving.commands import Audio, End, Start, Write
 from duplex.serving.gpt_live import config as live_config
 from duplex.serving.gpt_live.commentary import Commentary
 from duplex.serving.gpt_live.delegation import Delegation
-from duplex.serving.gpt_live.transcripts import Transcripts
+from duplex.serving.gpt_live.transcripts import Pieces, Transcripts
 from duplex.serving.native.messages import json_object
 from duplex.serving.openai.audio import Decoder, Encoder
 from duplex.serving.openai.events import Refused, event, is_text
 from duplex.serving.openai.realtime import TERMS
 
 PATH = "/v1/live/sessions"
-# Ticks from one report of the usage to the next: ten seconds.
 # What most messages are: a tick of audio.
 AUDIO = "session.output_audio.delta"
+# Ticks from one report of the usage to the next: ten seconds.
 USAGE_TICKS = 125
 UNTOLD = "this agent answers by itself: nothing is delegated, and no tools are called"
 
@@ -218,8 +218,9 @@ class GPTLive:
                 self._event_id = None
                 return self.refused(told)
             case "session.ended":
-                return self._ended(told)
-        return [event(kind, **fields) for kind, fields in self._transcripts.read(told)]
+                rest = self._transcripts.end_turn(self._ticks * TICK_MS)
+                return [*_transcribed(rest), *self._ended(told)]
+        return _transcribed(self._transcripts.read(told))
 
     def refused(self, error: Error) -> list:
         """An error event, about the message that was received last."""
@@ -268,6 +269,10 @@ class GPTLive:
             "client_event_id": self._event_id,
         }
         return self._event("error", error=error)
+
+
+def _transcribed(pieces: Pieces) -> list:
+    return [event(kind, **fields) for kind, fields in pieces]
 
 
 def _session(fields: dict) -> dict:

@@ -190,31 +190,55 @@ def test_muted_microphone_is_silence():
         assert len(heard.samples) == TICK_SAMPLES and (not heard.samples.any()) == is_silent
 
 
+def transcribed(told: list[dict]) -> list[tuple]:
+    """Whose words, which, and when, of transcripts."""
+    return [
+        (event["type"].split("_")[0], event["delta"], event["start_ms"], event["end_ms"])
+        for event in told
+        if "transcript" in event["type"]
+    ]
+
+
 def test_words_of_both_sides_have_times():
-    client = Client()
-    told = client.tick(
+    told = Client().tick(
         Event("user_started", 3),
-        Event("heard", 4, " what"),
-        Event("heard", 4, " is"),
-        Event("corrected", 6, " What is?"),
-        Event("corrected", 7, " What is it?"),
+        Event("heard", 4, " wha"),
+        Event("heard", 4, "t is"),
+        Event("user_ended", 6),
         Event("agent_started", 8),
         Event("said", 8, "It is."),
         Event("spoken", 12, "It", 700, 900),
         Event("spoken", 14, "is.", 900, 1100),
     )
-    words = [
-        (event["type"].split("_")[0], event["delta"], event["start_ms"], event["end_ms"])
-        for event in told[1:]
-    ]
-    assert words == [
-        ("session.input", " what", 320, 400),
-        ("session.input", " is", 400, 400),
-        ("session.input", "?", 480, 560),
+    assert transcribed(told) == [
+        ("session.input", " what is", 240, 560),
         ("session.output", " It", 700, 900),
         ("session.output", " is.", 900, 1100),
     ]
-    assert all("client_event_id" not in event for event in told)
+
+
+def test_words_of_the_user_are_told_as_they_are_in_the_end():
+    client = Client()
+    turn = [Event("user_started", 3), Event("heard", 4, " wart"), Event("partial", 5, " What")]
+    assert not transcribed(client.tick(*turn))
+    assert not transcribed(client.tick(Event("corrected", 6, " What is it?")))
+    told = transcribed(client.tick(Event("user_ended", 9, end_ms=500)))
+    assert told == [("session.input", " What is it?", 240, 500)]
+    # A noise was taken for a word.
+    noise = [Event("user_started", 10), Event("heard", 11, " a"), Event("corrected", 12, "")]
+    assert not transcribed(client.tick(*noise, Event("user_ended", 13)))
+
+
+def test_words_of_a_long_turn_are_told_once_two_readings_agree():
+    client = Client()
+    client.tick(Event("user_started", 0), Event("partial", 60, " one two"))
+    assert not transcribed(client.tick(Event("partial", 70, " one two free")))
+    told = transcribed(client.tick(Event("partial", 110, " One, two three")))
+    assert told == [("session.input", " One, two", 0, 8880)]
+    told = transcribed(client.tick(Event("user_ended", 120), Event("user_started", 130)))
+    assert not told
+    told = client.tick(Event("heard", 131, " four"), ended("closed by the client"))
+    assert transcribed(told)[0][1] == " four" and told[-1]["type"] == "session.closed"
 
 
 def test_what_an_interruption_leaves_unsaid_is_in_no_transcript():
