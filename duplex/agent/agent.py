@@ -589,4 +589,7 @@ class Agent:
             "guesses": proposed,
             "guesses_right": accepted,
         }
+        if self.second_pass is not None:
+            readings = self.second_pass.thread.counts
+            found |= {"readings": readings["read"], "readings_refused": readings["refused"]}
         return found | (self.dictation.metrics() if self.dictation is not None else {})

@@ -68,6 +68,16 @@ AGENT = {
         "duplex_talker_calls",
         "Calls of the talker's transformer, each for all sessions",
     ),
+    "readings": (
+        CounterMetricFamily,
+        "duplex_readings",
+        "Turns that might be over and were given to the second pass",
+    ),
+    "readings_refused": (
+        CounterMetricFamily,
+        "duplex_readings_refused",
+        "Those heard by the first pass alone, since a reading would have come too late",
+    ),
     "guesses": (
         CounterMetricFamily,
         "duplex_draft_guesses",

@@ -11,6 +11,7 @@ import torch
 from duplex.agent import AgentConfig, TurnPolicy
 from duplex.agent.config import RescoringConfig, SecondPassConfig
 from duplex.agent.hearing.pending_words import PendingToken
+from duplex.agent.hearing.reading_thread import ReadingThread
 from duplex.agent.hearing.rolling_text import take_reading
 from duplex.agent.hearing.second_pass import (
     SILENCE,
@@ -357,14 +358,50 @@ def test_nobody_waits_for_a_thread_that_has_too_much_to_do(real_time):
     agent, script = listening_agent(
         Reader(reading("Hi, you!"), gate=gate), [USER, *text(" hi")], real_time=real_time
     )
-    busy = [agent.second_pass.worker.submit(gate.wait, 30) for _ in range(CONFIG.max_jobs)]
-    agent.second_pass.jobs = list(busy)
+    busy = [agent.second_pass.thread.worker.submit(gate.wait, 30) for _ in range(CONFIG.max_jobs)]
+    agent.second_pass.thread.jobs = list(busy)
     events = run(agent, script, 3)
     assert (agent.sessions[0].user.second.submission is None) == real_time
     gate.set()
     events += run(agent, script, 9)
     expected = [] if real_time else [" Hi, you!"]
     assert [words for _, words in corrections(events)] == expected
+
+
+def test_a_reading_that_would_come_too_late_is_not_waited_for():
+    """The turn ends as the first pass heard it, and no later; without a clock all are read."""
+    ends = {}
+    for reading_s in (0.1, 2.0):
+        agent, script = listening_agent(
+            Reader(reading("Hi, you!")), [USER, *text(" hi"), *ENDS], real_time=True
+        )
+        agent.second_pass.thread.reading_s = reading_s
+        events = run(agent, script, 3)
+        assert (agent.sessions[0].user.second.submission is None) == (reading_s == 2.0)
+        events += run(agent, script, 12)
+        ends[reading_s] = [event.tick for event in events if event.kind == "user_ended"]
+        assert bool(corrections(events)) == (reading_s == 0.1)
+    assert ends[2.0][0] <= ends[0.1][0]
+
+
+def test_a_slow_reading_does_not_end_them_all():
+    thread = ReadingThread(3)
+    thread.reading_s = 2.0
+    found = [thread.submit(lambda: "read", True, within_s=0.56) for _ in range(10)]
+    first = next(place for place, job in enumerate(found) if job is not None)
+    assert first > 0 and found[first].result(timeout=30) == "read"
+    assert thread.counts["refused"] + thread.counts["read"] == 10
+
+
+def test_a_reading_that_nobody_awaits_gives_way():
+    """After the encoder; what was read before is kept as the next one's draft."""
+    reader = Reader(reading("Hi!"))
+    urgent = threading.Event()
+    task = Task(SOUND, [7], gives_way=urgent)
+    assert read(reader, task, CONFIG).words == ["hi"]
+    urgent.set()
+    found = read(reader, task, CONFIG)
+    assert not found.is_believed and found.tokens == [7]
 
 
 @pytest.mark.parametrize(
@@ -472,7 +509,7 @@ def test_a_turn_that_goes_on_is_read_so_far_and_shown():
 def test_a_busy_thread_reads_no_turn_that_goes_on():
     gate = threading.Event()
     agent, script = listening_agent(Reader(reading("Hi.")), [], real_time=True)
-    agent.second_pass.jobs = [agent.second_pass.worker.submit(gate.wait, 30)]
+    agent.second_pass.thread.jobs = [agent.second_pass.thread.worker.submit(gate.wait, 30)]
     run(agent, script, 5)
     script.symbols = [USER, *text(" hi")]
     for _ in range(2 * CONFIG.reread_ticks):

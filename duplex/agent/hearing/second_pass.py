@@ -12,17 +12,17 @@ is there, but no sooner. So the same sound gives the same conversation where the
 """
 
 import logging
-import os
 import re
-import sys
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
 from duplex.agent.config import SecondPassConfig
 from duplex.agent.hearing import pending_words, turn_sound
+from duplex.agent.hearing.reading_thread import ReadingThread
 from duplex.agent.hearing.rescoring import Rescoring
 from duplex.agent.hearing.rolling_text import take_reading
 from duplex.agent.session import Session, Submission, UserTurn
@@ -55,6 +55,8 @@ class Task:
     # Words that are likely: those that the client gave, and names that were read or said.
     hints: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    # Set where somebody waits for the thread, and this reading, which nobody awaits, is to end.
+    gives_way: threading.Event | None = None
 
 
 @dataclass
@@ -84,15 +86,13 @@ class SecondPass:
         self.rescoring = rescoring
         self.config = config
         self.forms = surface_forms(rescoring.recognition.lexicon)
-        # What was submitted and is perhaps not read yet.
-        self.jobs: list[Future] = []
-        self.worker = ThreadPoolExecutor(1, "second-pass", initializer=_begin_thread)
+        self.thread = ReadingThread(config.max_jobs)
 
     def warm_up(self) -> None:
         """Read something once: the thread is there and its memory allocated."""
         sound = [torch.full((8, BANDS), SILENCE)]
         task = Task(sound, [], ["yes", "no"], ["Duplex"], [])
-        self.worker.submit(read, self.whisper, task, self.config).result()
+        self.thread.worker.submit(read, self.whisper, task, self.config).result()
 
     def listen(self, session: Session, power: torch.Tensor) -> None:
         """Keep a tick's frames, log10 power [8, 80], and submit the turn where it may be over."""
@@ -120,7 +120,7 @@ class SecondPass:
         """
         if session.user.second.ticks_unread < self.config.reread_ticks:
             return False
-        return not session.is_real_time or all(job.done() for job in self.jobs)
+        return not session.is_real_time or self.thread.is_free
 
     def _submit(self, session: Session, is_awaited: bool) -> None:
         """A job for the thread; one of the same session that it has not begun is dropped.
@@ -131,20 +131,23 @@ class SecondPass:
         turn_sound.withdraw(turn)
         turn.is_submitted = is_awaited
         turn.ticks_unread = 0
-        self.jobs = [job for job in self.jobs if not job.done()]
-        if session.is_real_time and len(self.jobs) >= self.config.max_jobs:
-            return
         texts = []
         if not turn.final_tokens:
             found = self.rescoring.hypotheses(session.user.beam)
             texts = [" ".join(words) for words, _ in found if words]
         names = [*session.names, *names_in(session.reply.text)]
         task = Task([*turn.sound], turn.draft, texts, session.client.hints, names)
-        job = self.worker.submit(read, self.whisper, task, self.config)
+        within_s = None
+        if session.is_real_time:
+            within_s = session.policy.max_second_pass_ticks * TICK_S
+            task.gives_way = None if is_awaited else self.thread.is_urgent
+        work = partial(read, self.whisper, task, self.config)
+        job = self.thread.submit(work, is_awaited, within_s)
+        if job is None:
+            return
         frame = session.user.beam.frame
         turn.submission = Submission(job, session.tick, frame, is_awaited)
         turn.submitted_frame = frame
-        self.jobs.append(job)
 
     def read_turn(self, slot: int, session: Session, events: list[Event]) -> None:
         """Take the reading that has come, if the turn can be read again now."""
@@ -274,6 +277,8 @@ def words_in(text: str) -> list[str]:
 def read(whisper: Whisper, task: Task, config: SecondPassConfig) -> TurnReading:
     """Read a turn."""
     h = whisper.encode(in_window(task.sound, config))
+    if task.gives_way is not None and task.gives_way.is_set():
+        return TurnReading(tokens=[*task.draft])
     max_tokens = round(config.tokens_per_s * len(task.sound) * TICK_S) + config.more_tokens
     favoured = likely_words(whisper, task, config)
     reading = whisper.decode(h, max_tokens, task.draft, favoured, config.beams)
@@ -335,11 +340,3 @@ def _result(job: Future) -> TurnReading:
     except Exception:
         log.exception("a turn could not be read a second time")
         return TurnReading()
-
-
-def _begin_thread() -> None:
-    """Let the ticks go first, and share no product: that is slower where the cores are busy."""
-    torch.set_num_threads(1)
-    if sys.platform == "linux":  # Where a thread has a priority of its own.
-        thread = os.PRIO_PROCESS, threading.get_native_id()
-        os.setpriority(*thread, os.getpriority(*thread) + 5)
