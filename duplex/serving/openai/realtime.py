@@ -107,7 +107,7 @@ class OpenAIRealtime:
                 self._note(told)
             if told.kind in ("agent_ended", "agent_stopped"):
                 if told.kind == "agent_stopped":
-                    messages += self._state.turns.release()
+                    messages += self._state.turns.release(is_interrupted=True)
                 endings.append(told)
                 continue
             if told.kind == "agent_started" and endings:

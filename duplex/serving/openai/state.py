@@ -148,7 +148,7 @@ def end_response(state: State, told) -> list:
     state.after_response = []
     state.quiet_since_ms = state.heard_ms
     state.due += map(AfterInput, later)
-    return messages + state.turns.release()
+    return messages + state.turns.release(told is None or told.kind == "agent_stopped")
 
 
 def report(state: State) -> dict:

@@ -18,6 +18,8 @@ from duplex.serving.openai.items import Conversation, message
 
 # Ticks after the last audio of a commit in which its words must come: the agent waits 15 at most.
 MAX_WORDS_LATE_TICKS = 18
+# Ticks after the end of an answer in which clients may still play it: half a second.
+MAX_PLAYED_LATE_TICKS = 6
 
 
 @dataclass
@@ -32,6 +34,8 @@ class UserTurn:
     # Whether the client was told that somebody speaks, or shall be when the agent yields.
     is_announced: bool = False
     is_held: bool = False
+    # Ticks since the answer was over for which that was held back; None: it is not.
+    ticks_since_answer: int | None = None
     # The number of the client's commit, and ticks since its audio was heard; None: not yet.
     commit: int | None = None
     ticks_since_heard: int | None = None
@@ -87,12 +91,18 @@ class UserTurns:
         turn.is_held = is_held
         return [] if is_held else [_announce(turn)]
 
-    def release(self) -> list[str]:
-        """The agent has yielded, or its answer is over: who speaks is told now."""
+    def release(self, is_interrupted: bool) -> list[str]:
+        """The agent has yielded: who speaks is told now. Or its answer is over: a little later.
+
+        Clients still play the end of an answer then, and would cut it at a word of assent.
+        """
         turn = self._speaking
         if turn is None or not turn.is_held or turn.commit is not None:
             return []
-        return [_announce(turn)]
+        if is_interrupted:
+            return [_announce(turn)]
+        turn.ticks_since_answer = 0
+        return []
 
     def heard(self, told: Event) -> list[str]:
         """A piece of words."""
@@ -125,8 +135,10 @@ class UserTurns:
             return segment
         self._open = None
         messages = []
+        if turn.ticks_since_answer is not None and told.to != "other":
+            messages = [_announce(turn)]
         if turn.is_announced:
-            messages = [*_stopped(turn), self._committed_event(turn)]
+            messages += [*_stopped(turn), self._committed_event(turn)]
         return [*messages, *self._enter(turn), *segment, _completed(turn)]
 
     def commit(self) -> tuple[int, list[str]]:
@@ -167,7 +179,7 @@ class UserTurns:
 
     def tick(self, is_answered: bool = False) -> list[str]:
         """A tick has passed, or an answer begins: what can be complete is so."""
-        messages = []
+        messages = self._count_held(is_answered)
         while self._committed and self._committed[0].ticks_since_heard is not None:
             turn = self._committed[0]
             turn.ticks_since_heard += not is_answered
@@ -176,6 +188,16 @@ class UserTurns:
                 break
             messages += self._complete_commit(turn)
         return messages
+
+    def _count_held(self, is_answered: bool) -> list[str]:
+        """Somebody goes on speaking where an answer was over: that is told now."""
+        turn = self._speaking
+        if turn is None or turn.ticks_since_answer is None:
+            return []
+        turn.ticks_since_answer = None if is_answered else turn.ticks_since_answer + 1
+        if is_answered or turn.ticks_since_answer <= MAX_PLAYED_LATE_TICKS:
+            return []
+        return [_announce(turn)]
 
     def clear(self) -> bool:
         """Forget what was not committed; returns whether the agent is to forget it too."""
@@ -205,6 +227,7 @@ def _new_turn() -> UserTurn:
 
 def _announce(turn: UserTurn) -> str:
     turn.is_held = False
+    turn.ticks_since_answer = None
     turn.is_announced = True
     kind = "input_audio_buffer.speech_started"
     return event(kind, audio_start_ms=turn.start_ms, item_id=turn.item["id"])

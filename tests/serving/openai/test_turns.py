@@ -71,13 +71,33 @@ def test_of_several_people_a_segment_says_who():
     assert SEGMENT not in types(events + client.tick(Event("user_ended", 9, to="agent")))
 
 
-def test_who_still_speaks_when_the_answer_is_over_is_told_then():
+def end_answer_over_which_somebody_speaks() -> Client:
+    """A client to which an answer was told whole; clients still play its end."""
     client = Client()
     client.answer("Hi.")
     client.tick(Event("user_started", 1))
-    ended = client.tick(Event("agent_ended", 2))
-    assert types(ended)[-2:] == ["response.done", STARTED]
-    assert types(client.tick(Event("user_ended", 4)))[:2] == [STOPPED, COMMITTED]
+    assert types(client.tick(Event("agent_ended", 2)))[-1] == "response.done"
+    return client
+
+
+def test_who_still_speaks_when_the_answer_is_over_is_told_a_little_later():
+    client = end_answer_over_which_somebody_speaks()
+    told = [types(client.tick()) for _ in range(8)]
+    assert told.count([STARTED]) == 1 and told.index([STARTED]) == 6
+    assert types(client.tick(Event("user_ended", 14)))[:2] == [STOPPED, COMMITTED]
+
+
+def test_assent_at_the_end_of_an_answer_has_no_speech_events():
+    client = end_answer_over_which_somebody_speaks()
+    told = types(client.tick(Event("heard", 3, " yeah"), Event("user_ended", 4, to="other")))
+    assert COMPLETED in told and STARTED not in told and STOPPED not in told
+    # What was for the agent is told whole.
+    client = end_answer_over_which_somebody_speaks()
+    assert types(client.tick(Event("user_ended", 4)))[:3] == [STARTED, STOPPED, COMMITTED]
+    # And the next answer is not cut either.
+    client = end_answer_over_which_somebody_speaks()
+    client.tick(Event("agent_started", 4))
+    assert not [event for _ in range(9) for event in client.tick() if event["type"] == STARTED]
 
 
 def test_push_to_talk_answers_what_was_committed_once_it_is_heard():
