@@ -41,6 +41,15 @@ def main(arguments: list[str] | None = None, load: Callable | None = None) -> No
         sys.exit(130)
 
 
+def server_config(options: list[str], load: Callable | None = None) -> tuple:
+    """What the options of `duplex serve` ask for, and load(slots): for other programs that serve.
+
+    Raises UsageError, ServerError; SystemExit where there is no such option.
+    """
+    args = _parser().parse_args(["serve", *options])
+    return serving.server_config(args), partial(load or load_agent, args)
+
+
 def _parser() -> argparse.ArgumentParser:
     from duplex.bench.run import add_arguments as add_bench_arguments
     from duplex.training.tuning import options as tuning

@@ -84,14 +84,21 @@ def _add_access_arguments(
 
 def serve(args: argparse.Namespace, load: Callable) -> None:
     """Run `duplex serve`. Raises UsageError, ServerError."""
-    from duplex.serving.run import ServerConfig, run
+    from duplex.serving.run import run
+
+    run(load, server_config(args))
+
+
+def server_config(args: argparse.Namespace):
+    """What the options of `duplex serve` ask for. Raises UsageError, ServerError."""
+    from duplex.serving.run import ServerConfig
 
     if args.max_sessions is not None and args.max_sessions < 1:
         raise UsageError(
             f"--max-sessions {args.max_sessions} leaves no place for anybody; give at least 1"
         )
     access = _access(args, tuple(args.origin))
-    config = ServerConfig(
+    return ServerConfig(
         args.host,
         args.port,
         args.max_sessions,
@@ -100,7 +107,6 @@ def serve(args: argparse.Namespace, load: Callable) -> None:
         ServerLimits(grace_s=args.grace),
         _recorder(args),
     )
-    run(load, config)
 
 
 def direct(args: argparse.Namespace, load: Callable) -> None:

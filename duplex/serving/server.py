@@ -67,6 +67,7 @@ class Serving:
     ):
         self.engine = engine
         self.listeners = listeners
+        self.servers: list[Server] = []
         self.access = access or Access()
         self.limits = limits or ServerLimits()
         # By path: sessions so far, and clients that talk now.
@@ -92,7 +93,7 @@ class Serving:
 
     async def _serve(self, listener: socket.socket) -> Server:
         return await serve(
-            self._handle,
+            self.handle,
             sock=listener,
             ssl=self.access.tls(),
             process_request=self.gate.answer,
@@ -108,6 +109,10 @@ class Serving:
         )
 
     async def __aexit__(self, *_) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End all sessions as on the way out."""
         self.engine.drain(SHUTTING_DOWN, self.limits.grace_s)
         if self._tasks and self.limits.grace_s:
             await asyncio.wait(self._tasks, timeout=self.limits.grace_s)
@@ -130,8 +135,8 @@ class Serving:
             "tasks": len(asyncio.all_tasks()),
         }
 
-    async def _handle(self, connection: BodyConnection) -> None:
-        """One connection from its beginning to its end."""
+    async def handle(self, connection: BodyConnection) -> None:
+        """One connection from its beginning to its end, once the gate has let it in."""
         task = asyncio.current_task()
         self._tasks.add(task)
         try:

@@ -17,6 +17,7 @@ import numpy as np
 from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.client.remote import RemoteSession
 from tests.helpers import PATIENCE_S, QUIET, tone
+from tests.tiny_agent import TinyAgent
 
 ROOT = Path(__file__).parents[3]
 
@@ -143,8 +144,12 @@ async def until_true(is_so, within_s: float = 20.0) -> float:
     return time.monotonic() - began
 
 
+def load_tiny(args, slots: int, cancel_echo: bool = True) -> TinyAgent:
+    """In place of cli.load_agent."""
+    return TinyAgent(slots)
+
+
 if __name__ == "__main__":
     from duplex import cli
-    from tests.tiny_agent import TinyAgent
 
-    cli.main(sys.argv[1:], load=lambda args, slots, cancel_echo=True: TinyAgent(slots))
+    cli.main(sys.argv[1:], load=load_tiny)
