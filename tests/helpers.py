@@ -137,7 +137,7 @@ def drive_server(
 
 
 @contextlib.contextmanager
-def running_server(agent) -> Iterator[str]:
+def running_server(agent, access: Access | None = None) -> Iterator[str]:
     """The address of a server on a loopback socket, in real time, in a thread of its own."""
     started = threading.Event()
     served = []
@@ -148,7 +148,7 @@ def running_server(agent) -> Iterator[str]:
         started.set()
         await ended.wait()
 
-    thread = threading.Thread(target=drive_server, args=(test, agent), name="server")
+    thread = threading.Thread(target=drive_server, args=(test, agent, access), name="server")
     thread.start()
     assert started.wait(20)
     url, loop, ended = served

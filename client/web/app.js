@@ -1,8 +1,10 @@
 // The page: what is pressed and typed goes into the call, what the call says is shown.
 import { Call } from "./call.js";
+import { leave } from "./connection.js";
 import { asText, clock } from "./conversation.js";
 import { download, restore, stamp, store, Tracks } from "./keep.js";
 import { chosen, devicesChosen, setUp, showDevices, wantsPush } from "./settings.js";
+import { SoundStore } from "./sound_store.js";
 import { name, SAYS } from "./state.js";
 import { Timeline } from "./timeline.js";
 import { View } from "./view.js";
@@ -12,10 +14,12 @@ const find = (id) => document.getElementById(id);
 
 const turns = restore("turns") ?? [];
 for (const turn of turns) turn.open = false;
-const view = new View(find("turns"), find("scroll"), find("announce"));
+const view = new View(find("turns"), find("scroll"), find("announce"), play);
 const timeline = new Timeline(find("timeline"));
 const raw = [];
+const began = restore("began") ?? Date.now(), sounds = new SoundStore(began); // the tab's conversation
 let tracks = new Tracks(), call = null, ended = { problem: "", why: "" }, carries = turns.length > 0;
+store("began", began);
 
 // What is to be seen
 
@@ -63,7 +67,7 @@ function tick(heard, played) {
   timeline.add(tracks.seconds, Math.max(0, loudness(heard)), Math.max(0, loudness(played)));
   const { answer_s, waiting_ms, target_ms, gaps } = call.figures;
   put("clock", clock(tracks.seconds - call.from));
-  put("figures", [answer_s !== undefined && `answer ${answer_s.toFixed(2)} s`, `buffer ${Math.round(waiting_ms)} of ${Math.round(target_ms)} ms`,
+  put("figures", [answer_s !== undefined && `answer ${answer_s.toFixed(2)} s`, `buffer ${Math.round(waiting_ms)}/${Math.round(target_ms)} ms`,
     `${gaps} ${gaps === 1 ? "gap" : "gaps"}`, late()].filter(Boolean).join(" · "));
   show();
 }
@@ -110,7 +114,7 @@ function start() {
   if (turns.length && !carries) turns.push({ who: "rule", start: tracks.seconds, now: new Date().toLocaleString(), ahead: "", unsaid: "", words: [] });
   call = new Call({
     turns, tracks, carries, settings: { start: chosen, devices: devicesChosen(), key: find("key").value },
-    on: { turn: showTurn, change: () => call && show(), event, tick, end },
+    on: { turn: showTurn, change: () => call && show(), event, heard: (both) => sounds.add(...both), tick, end },
   });
   if (turns.at(-1)?.who === "rule") showTurn(turns.at(-1));
   carries = false;
@@ -127,6 +131,7 @@ function end(why, wrongKey, problem) {
   call = null;
   ended = { problem, why };
   store("turns", turns);
+  sounds.flush();
   for (const id of ["you", "agent"]) level(id, 0);
   put("note", "");
   find("hush").disabled = true;
@@ -164,12 +169,29 @@ function hold(held) {
   find("hold").classList.toggle("held", held);
 }
 
+const playing = new Audio();
+
+function play(turn, button) { // what was said and heard in a turn; in a call the agent would hear it, too
+  const again = button.classList.contains("on") && !playing.paused;
+  document.querySelector(".play.on")?.classList.remove("on");
+  URL.revokeObjectURL(playing.src);
+  playing.pause();
+  if (call) return note("A turn is played once the call is over.");
+  if (again || !tracks.ticks) return;
+  button.classList.add("on");
+  playing.src = URL.createObjectURL(tracks.wav(turn.start, Math.max(turn.end, turn.start + 1)));
+  playing.onended = () => button.classList.remove("on");
+  playing.play().catch(() => note("The sound cannot be played here."));
+}
+
 function fresh() { // throws the conversation away; a call goes on with a new one
   const goesOn = Boolean(call);
   call?.close();
   if (goesOn) end("", false, "");
   turns.length = 0;
   tracks = new Tracks();
+  sounds.clear();
+  playing.pause();
   view.clear();
   carries = false;
   store("turns", turns);
@@ -207,6 +229,13 @@ setUp({
   },
 });
 turns.forEach(showTurn);
+const left = restore("left");
+if (left) leave(left);
+store("left", null);
+const loaded = sounds.load().then((ticks) => {
+  for (const [you, agent] of ticks) tracks.append(you, agent);
+  show();
+});
 show();
 
 find("form").addEventListener("submit", (submitted) => submitted.preventDefault());
@@ -216,14 +245,14 @@ find("say").addEventListener("keydown", ({ key: pressed, isComposing }) => {
   call.say(text);
   find("say").value = "";
 });
-find("key").addEventListener("keydown", ({ key: pressed }) => pressed === "Enter" && start());
-find("talk").addEventListener("click", () => (call ? call.finish() : start()));
+find("key").addEventListener("keydown", ({ key: pressed }) => pressed === "Enter" && loaded.then(start));
+find("talk").addEventListener("click", () => (call ? call.finish() : loaded.then(start)));
 find("mute").addEventListener("click", mute);
 find("hush").addEventListener("click", () => call?.hush());
 find("hold").addEventListener("pointerdown", () => hold(true));
 for (const over of ["pointerup", "pointercancel", "pointerleave"]) find("hold").addEventListener(over, () => hold(false));
 find("sound").addEventListener("click", () => (tracks.ticks ? download(tracks.wav(), `duplex-${stamp()}.wav`)
-  : note("A reload keeps the words alone; the sound is gone.")));
+  : note("This browser keeps no sound over a reload.")));
 find("text").addEventListener("click", () => download(new Blob([asText(turns)], { type: "text/plain" }), `duplex-${stamp()}.txt`));
 find("fresh").addEventListener("click", fresh);
 find("copy").addEventListener("click", () => navigator.clipboard?.writeText(raw.join("\n")).then(() => note("Copied.")));
@@ -238,6 +267,8 @@ document.addEventListener("visibilitychange", () => {
 });
 navigator.mediaDevices?.addEventListener("devicechange", () => ended.problem === "absent" && !call && start());
 addEventListener("pagehide", () => {
+  store("left", call?.connection?.left ?? null);
   store("turns", turns);
+  sounds.flush();
   call?.close();
 });

@@ -11,7 +11,7 @@ const MENDABLE = ["suspended", "stalled", "unplugged", "silenced"];
 const CONTEXT = 900; // characters of the words so far that a new session is told
 
 export class Call {
-  // turns, tracks: what is kept; settings: {start(), devices, key}; on: {turn(turn), change(), note(text), event(event), end(why, wrongKey)}
+  // turns, tracks: what is kept; settings: {start(), devices, key}; on: {turn(turn), change(), note(text), event(event), heard(tick), end(why, wrongKey)}
   constructor({ turns, tracks, settings, carries, on }) {
     Object.assign(this, { turns, tracks, settings, carries, on });
     Object.assign(this, { ears: {}, began: {}, youEnd: null, due: [], base_ms: 0, muted: false, push: false, held: false });
@@ -40,7 +40,7 @@ export class Call {
       key: this.settings.key, start: this.settings.start,
       context: () => soFar(this.turns, CONTEXT),
       on: {
-        audio: (samples) => this.sound.push(samples), event: (event) => this.#read(event), change: () => this.on.change(),
+        audio: (samples) => this.sound.push(samples), event: (event) => this.#read(event), sent: (sent) => this.on.event({ sent }), change: () => this.on.change(),
         begin: (again) => this.#begin(again), end: (why, wrongKey) => this.#end(why, wrongKey),
       },
     });
@@ -130,7 +130,7 @@ export class Call {
 
   #beat({ heard, played, playedLevel, heardLevel, passed_ms, waiting_ms, target_ms, gaps }) { // every tick of the sound card
     if (this.closed) return;
-    this.tracks.add(heard, played);
+    this.on.heard(this.tracks.add(heard, played));
     this.ears = { you: listen(heardLevel, this.ears.you), agent: listen(playedLevel, this.ears.agent) };
     this.#noteVoices(heard, played);
     const lost_ms = (this.connection?.lostTicks ?? 0) * TICK_MS;

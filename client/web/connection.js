@@ -11,6 +11,15 @@ const QUIET_MS = 2000; // so long nothing from the server is worth telling
 
 export const NO_SERVER = "No server answers; start it with: duplex serve";
 
+// Ends a session whose page was left without a word, as Firefox leaves it; else its place stays taken for half a minute.
+export function leave({ url, token, received }) {
+  const socket = new WebSocket(url, ["duplex"]);
+  socket.onopen = () => socket.send(JSON.stringify({ type: "session.resume", token, received }));
+  socket.onmessage = ({ data }) => {
+    if (typeof data === "string" && JSON.parse(data).type === "session.resumed") socket.send(JSON.stringify({ type: "session.end" }));
+  };
+}
+
 // What to do when the connection has closed: end, explain, full, resume or restart.
 export function afterClose({ code, error, ending, token, begun, over, sinceMs }) {
   if (ending) return "end";
@@ -21,7 +30,7 @@ export function afterClose({ code, error, ending, token, begun, over, sinceMs })
 }
 
 export class Connection {
-  // start(): fields of session.start; context(): words for a session that follows a lost one; on: {audio, event, change, end}
+  // start(): fields of session.start; context(): words for a session that follows a lost one; on: {audio, event, sent, change, begin, end}
   constructor({ key, start, context, on }) {
     Object.assign(this, { key, start, context, on });
     Object.assign(this, { socketState: "connecting", token: null, begun: false, ending: false, tries: 0, cutAt: 0, lostTicks: 0, line: "" });
@@ -35,8 +44,14 @@ export class Connection {
     return quiet ? "quiet" : this.socketState;
   }
 
+  get left() { // what `leave` takes
+    return this.token && !this.over ? { url: this.url, token: this.token, received: this.received } : null;
+  }
+
   send(message) {
-    if (this.socketState === "open" && this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+    if (this.socketState !== "open" || this.socket.readyState !== WebSocket.OPEN) return;
+    this.socket.send(JSON.stringify(message));
+    if (message.type !== "playback") this.on.sent(message);
   }
 
   sendAudio(samples) {

@@ -9,9 +9,15 @@ export class Tracks { // both voices in step, on the sound card's clock
     this.ticks = 0; // that came, also those that are gone
   }
 
-  add(heard, played) {
-    this.you.push(toPcm16(heard));
-    this.agent.push(toPcm16(played));
+  add(heard, played) { // Float32Arrays; returns them as they are kept
+    const tick = [toPcm16(heard), toPcm16(played)];
+    this.append(...tick);
+    return tick;
+  }
+
+  append(you, agent) {
+    this.you.push(you);
+    this.agent.push(agent);
     if (++this.ticks > MOST_TICKS) [this.you, this.agent].forEach((track) => track.shift());
   }
 
@@ -19,8 +25,9 @@ export class Tracks { // both voices in step, on the sound card's clock
     return this.ticks * 0.08;
   }
 
-  wav() { // Blob: stereo, you left, the agent right
-    const [left, right] = [this.you, this.agent].map(joined), frames = left.length;
+  wav(from = 0, to = this.seconds) { // Blob: stereo, you left, the agent right; of these seconds of the call
+    const gone = this.ticks - this.you.length, at = (seconds) => Math.max(0, Math.round(seconds / 0.08) - gone);
+    const [left, right] = [this.you, this.agent].map((track) => joined(track.slice(at(from), at(to)))), frames = left.length;
     const data = new Int16Array(2 * frames);
     for (let i = 0; i < frames; i++) [data[2 * i], data[2 * i + 1]] = [left[i], right[i] ?? 0];
     return new Blob([header(data.byteLength), data], { type: "audio/wav" });

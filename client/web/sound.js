@@ -1,6 +1,9 @@
 // Microphone and loudspeaker of a call: opened at the device's own rate, watched, and mended where they fail. `state` is
-// one of: on, suspended, stalled, unplugged, silenced; Opening throws what `whyNot` names.
+// one of: asking, opening, on, suspended, stalled, unplugged, silenced; Opening throws what `whyNot` names.
 const STALLED_MS = 500, LOOK_MS = 250;
+// Firefox on Linux hangs for ever where it is asked in a call: it locks its graph to ask the sound server, which waits for
+// the graph. tests/client/test_page.py found it.
+const ASKS_LATENCY = !navigator.userAgent.includes("Firefox"), USUAL_LATENCY_MS = 40;
 
 export function whyNot(error) { // the name of a state, see state.js
   const names = { NotAllowedError: "refused", NotFoundError: "absent", NotReadableError: "busy", OverconstrainedError: "absent" };
@@ -20,6 +23,7 @@ export class Sound {
   get state() {
     const { context, track } = this;
     if (!context) return "asking";
+    if (performance.now() < this.heardAt) return "opening";
     if (context.state !== "running") return "suspended"; // suspended, or interrupted by a phone call
     if (!track || track.readyState === "ended") return "unplugged";
     if (performance.now() - this.heardAt > STALLED_MS) return "stalled";
@@ -66,7 +70,7 @@ export class Sound {
   }
 
   get outputLatency_ms() {
-    return 1000 * (this.context?.outputLatency || 0);
+    return ASKS_LATENCY ? 1000 * (this.context?.outputLatency || 0) : USUAL_LATENCY_MS;
   }
 
   close() {
@@ -103,7 +107,7 @@ export class Sound {
     this.context?.close();
     const context = this.context = new AudioContext({ latencyHint: "interactive" });
     this.node = null;
-    this.heardAt = performance.now() + 2000; // opening may take a while
+    this.heardAt = performance.now() + 2000; // until then it is opening, and not stalled
     context.onstatechange = () => {
       if (context !== this.context || this.closed) return;
       if (context.state !== "running" && context.state !== "closed") context.resume().catch(() => {});

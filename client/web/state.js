@@ -1,7 +1,7 @@
 // What the page says of a call, as a pure function of sound, socket, levels and events. client/call_state.py has the same
 // function for the terminal; tests/client/call_states.json holds both to the same names.
 //
-// facts: sound    off, asking, refused, absent, busy, insecure, broken, suspended, stalled, unplugged, silenced, lost, on
+// facts: sound    off, asking, opening, refused, absent, busy, insecure, broken, suspended, stalled, unplugged, silenced, lost, on
 //        socket   off, connecting, open, quiet, cut, restarting, full, failed
 //        ending, muted, waitsForKey (push to talk, not held)
 //        you, agent: who can be heard now, by level; agentTurn: whether the agent's turn is open
@@ -25,6 +25,7 @@ export const SAYS = {
   ready: ["idle", "Ready", ""],
   ending: ["wait", "Ending", ""],
   asking: ["wait", "Asking for the microphone", "Allow it in the browser's question."],
+  opening: ["wait", "Opening the sound", ""],
   refused: ["bad", "The browser may not use the microphone", "Allow it beside the address, then start again."],
   absent: ["bad", "There is no microphone", "Plug one in: the call begins by itself."],
   busy: ["bad", "Another program holds the microphone", "Close that program, then start again."],

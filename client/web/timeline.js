@@ -1,4 +1,6 @@
 // Who speaks when, the last twelve seconds: your voice above the line, the agent's below, words at their sound.
+import { clock } from "./conversation.js";
+
 const SECONDS = 12, AHEAD = 1.5; // seconds to be seen; how much of them is still to come
 const LANES = 2;
 
@@ -41,7 +43,12 @@ export class Timeline {
     context.fillStyle = color("line");
     context.fillRect(0, middle, x(now), 1);
     for (let at = Math.max(0, Math.ceil(now - seconds)); at <= now; at++) context.fillRect(x(at), middle - 3, 1, 7);
-    for (let at = Math.ceil((now - seconds) / 5) * 5; at <= now; at += 5) if (at >= 0) context.fillRect(x(at), 8, 1, height - 16);
+    for (let at = Math.max(0, Math.ceil((now - seconds) / 5) * 5); at <= now; at += 5) {
+      context.fillStyle = color("line");
+      context.fillRect(x(at), 8, 1, height - 16);
+      context.fillStyle = color("soft");
+      context.fillText(clock(at), x(at) + 4, height - 4);
+    }
   }
 
   #voices(context, { x, now, seconds, middle, tall, step }, color) {
@@ -63,7 +70,7 @@ export class Timeline {
     const free = { you: Array(LANES).fill(-1e9), agent: Array(LANES).fill(-1e9) };
     for (const turn of turns.slice(-8)) {
       if (!free[turn.who]) continue;
-      context.fillStyle = color(turn.who);
+      context.fillStyle = color(turn.speaker > 2 ? "third" : turn.speaker === 2 ? "other" : turn.who);
       for (const { at, text } of turn.words) {
         if (at < now - seconds - 1) continue;
         const wide = context.measureText(text).width;

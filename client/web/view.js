@@ -13,8 +13,8 @@ function set(node, text) { // only where it differs: nothing flickers
 }
 
 export class View {
-  constructor(list, scroll, announce) {
-    Object.assign(this, { list, scroll, announce, items: new Map() });
+  constructor(list, scroll, announce, play) { // play(turn, button): its time was pressed
+    Object.assign(this, { list, scroll, announce, play, items: new Map() });
   }
 
   clear() {
@@ -36,6 +36,7 @@ export class View {
     const parts = this.items.get(turn) ?? this.#add(turn);
     parts.item.className = `${turn.who}${turn.open ? " open" : ""}`;
     set(parts.time, clock(turn.start));
+    parts.time.setAttribute("aria-label", `Play from ${clock(turn.start)}`);
     set(parts.who, called(turn));
     if (turn.speaker > 1) parts.item.dataset.speaker = turn.speaker;
     set(parts.now, written(turn.now.trimStart()));
@@ -53,8 +54,10 @@ export class View {
 
   #add(turn) {
     const item = document.createElement("li"), text = document.createElement("p"), margin = element("div", "margin");
-    const parts = { item, who: element("b", "", called(turn)), time: element("time", ""), now: element("span", ""), ahead: element("span", "ahead") };
+    const parts = { item, who: element("b", "", called(turn)), time: element("button", "play"), now: element("span", ""), ahead: element("span", "ahead") };
     Object.assign(parts, { unsaid: element("s", ""), small: element("small", "") });
+    parts.time.addEventListener("click", () => this.play(turn, parts.time));
+    parts.time.type = "button";
     margin.append(parts.who, parts.time);
     text.append(parts.now, parts.ahead, parts.unsaid, " ", parts.small);
     item.append(margin, text);

@@ -10,7 +10,9 @@ from tests.client import node
 
 TABLE = json.loads((Path(__file__).parent / "call_states.json").read_text(encoding="utf-8"))
 # Ways to be without sound that only a browser knows.
-PAGE_ONLY = "refused absent busy insecure broken suspended stalled unplugged silenced".split()
+PAGE_ONLY = (
+    "opening refused absent busy insecure broken suspended stalled unplugged silenced".split()
+)
 
 
 def test_terminal_follows_the_table():

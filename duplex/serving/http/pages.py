@@ -7,7 +7,7 @@ from importlib.resources import files
 # Headers of every answer.
 SAFE = {
     "Content-Security-Policy": (
-        "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'"
+        "default-src 'self'; connect-src 'self' ws: wss:; media-src blob:; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
