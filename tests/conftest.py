@@ -29,11 +29,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what --clients does not ask for; `pytest_terminal_summary` tells it."""
     wanted = config.getoption("--clients")
-    others = [item for item in items if ("clients" in item.keywords) != wanted]
+    others = [item for item in items if _is_of_clients(item) != wanted]
     if others:
         config.hook.pytest_deselected(items=others)
-        items[:] = [item for item in items if ("clients" in item.keywords) == wanted]
+        items[:] = [item for item in items if _is_of_clients(item) == wanted]
     config.stash[LEFT_OUT] = 0 if wanted else len(others)
+
+
+def _is_of_clients(item: pytest.Item) -> bool:
+    """Its keywords would not do: they have the names of folders, too."""
+    return item.get_closest_marker("clients") is not None
 
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
