@@ -19,6 +19,8 @@ from duplex.client.remote import RemoteSession
 from tests.helpers import PATIENCE_S, QUIET, tone
 from tests.tiny_agent import TinyAgent
 
+# DUPLEX_TALK_S=300 has users talk on for five minutes at each step.
+TALK_S = float(os.environ.get("DUPLEX_TALK_S", "1"))
 ROOT = Path(__file__).parents[3]
 
 
@@ -133,6 +135,14 @@ class Talker:
             if any(event.get("code") == "lost" for event in found[1]):
                 self.ended_at = now
         self.ended_at = self.ended_at or time.monotonic()
+
+
+async def talk_on(talkers: list[Talker], seconds: float = TALK_S) -> None:
+    """They talk so long, none is cut, and each is answered."""
+    before = [talker.answers for talker in talkers]
+    await asyncio.sleep(seconds)
+    await until_true(lambda: all(t.answers > n for t, n in zip(talkers, before, strict=True)))
+    assert all(talker.ended_at is None for talker in talkers)
 
 
 async def until_true(is_so, within_s: float = 20.0) -> float:
