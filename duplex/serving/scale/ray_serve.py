@@ -26,8 +26,8 @@ from dataclasses import dataclass, fields
 from ray import serve
 
 from duplex import cli
+from duplex.agent_interface import AgentInterface
 from duplex.errors import UsageError
-from duplex.events import AgentInterface
 from duplex.serving.engine import Engine
 from duplex.serving.scale.asgi import application
 from duplex.serving.server import Serving
