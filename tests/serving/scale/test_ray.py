@@ -21,6 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from duplex.client.remote import RemoteSession
 from duplex.errors import ClientError, UsageError
 from duplex.serving.dialect import DIALECTS
+from duplex.serving.limits import ClientTerms
 from duplex.serving.native import messages as native
 from tests.helpers import next_event
 from tests.serving.scale.processes import Talker, load_tiny, talk_on, until_true
@@ -109,7 +110,7 @@ def test_pages_figures_and_every_dialect(two):
             assert (await next_event(connection, "error"))["code"] == "bad_message"
             await connection.send(native.encode_start())
             await next_event(connection, "session.created")
-            await connection.send(b"\0" * (native.MAX_MESSAGE_BYTES + 2))
+            await connection.send(b"\0" * (ClientTerms.max_message_bytes + 2))
             with pytest.raises(ConnectionClosed):
                 while True:
                     await connection.recv()
