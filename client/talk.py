@@ -171,7 +171,7 @@ async def talk_live(config: TalkConfig, load: Callable[[], AgentInterface]) -> N
 async def _hold(config: TalkConfig, load, session: Session, card, view, live) -> None:
     """One session after the other, until the user has enough."""
     while True:
-        with keys.pressed(_keyboard(session, view, live)):
+        with keys.pressed(_keyboard(session, card, view, live)):
             await terminal.live(session, card, view, live)
         if not live.wants_restart:
             return
@@ -181,12 +181,14 @@ async def _hold(config: TalkConfig, load, session: Session, card, view, live) ->
         session = await open_session(config, load)
 
 
-def _keyboard(session: Session, view, live: terminal.Live) -> Callable[[str], None]:
+def _keyboard(session: Session, card, view, live: terminal.Live) -> Callable[[str], None]:
     """What each key does; the tasks are held here, for the loop holds them weakly."""
     tasks: set[asyncio.Task] = set()
 
     def on_key(key: str) -> None:
-        task = asyncio.get_running_loop().create_task(terminal.press(session, view, live, key))
+        task = asyncio.get_running_loop().create_task(
+            terminal.press(session, card, view, live, key)
+        )
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 

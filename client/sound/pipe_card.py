@@ -94,6 +94,10 @@ class PipeCard:
     async def mend(self) -> None:
         """Nothing breaks here."""
 
+    def listed(self) -> tuple[tuple, tuple]:
+        """There are no devices."""
+        return (), ()
+
     def _write(self, played: np.ndarray) -> None:
         if self._sink is None:
             return

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import queue
+import threading
 import time
 from dataclasses import dataclass
 
@@ -124,6 +125,8 @@ class SoundCard:
         self._loop = asyncio.get_running_loop()
         self._library = library or _sounddevice()
         self._stream = None
+        # Held while it is opened: by `mend` and by `choose`.
+        self._opening = threading.Lock()
         self._alive_at = time.monotonic()
         self._open()
 
@@ -164,11 +167,36 @@ class SoundCard:
         """Look after the device for ever: open it again where it was lost."""
         while True:
             await asyncio.sleep(self.config.retry_s)
-            if self.is_lost:
+            if self.is_lost and not self._opening.locked():
                 with contextlib.suppress(ClientError, self._library.PortAudioError):
                     await asyncio.to_thread(self._open_again)
 
+    def listed(self) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
+        """(what SoundDevices takes, name) of each microphone, and of each loudspeaker."""
+        found = list(enumerate(self._library.query_devices()))
+        sides = [
+            tuple((str(n), it["name"]) for n, it in found if it[f"max_{side}_channels"])
+            for side in ("input", "output")
+        ]
+        return sides[0], sides[1]
+
+    async def choose(self, chosen: SoundDevices) -> None:
+        """Use other devices from now on. Raises ClientError, and the ones before go on."""
+        before = self.chosen
+        self.chosen = chosen
+        try:
+            await asyncio.to_thread(self._open_again)
+        except (ClientError, self._library.PortAudioError) as error:
+            self.chosen = before
+            with contextlib.suppress(ClientError, self._library.PortAudioError):
+                await asyncio.to_thread(self._open_again)
+            raise ClientError(str(error)) from error
+
     def _open_again(self) -> None:
+        with self._opening:
+            self._close_and_open()
+
+    def _close_and_open(self) -> None:
         with contextlib.suppress(self._library.PortAudioError):
             self._stream.close()
         # PortAudio lists devices once, when it begins.

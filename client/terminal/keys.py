@@ -15,6 +15,7 @@ KEYS = {
     "\r": "type",
     "\n": "type",
     "\x1b": "interrupt",
+    "d": "devices",
     "r": "restart",
     "q": "quit",
     "\x04": "quit",

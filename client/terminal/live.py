@@ -10,6 +10,7 @@ from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_MS, TICK_S, TICK_SAMPLES
 from duplex.client.call_state import CallFacts, Ear
 from duplex.client.recording import Recording
 from duplex.client.sound.jitter_buffer import BLOCK_SAMPLES
+from duplex.client.terminal.device_menu import DeviceMenu, opened, use
 from duplex.client.terminal.keys import Typing
 from duplex.client.terminal.status import Status
 from duplex.echo import EchoCanceller
@@ -48,6 +49,7 @@ class Live:
     held: bool = False
     wants_restart: bool = False
     typing: Typing = Typing()
+    menu: DeviceMenu | None = None
     # What can be heard, and what was last.
     you: Ear = Ear()
     agent: Ear = Ear()
@@ -100,8 +102,13 @@ async def live(session, card, view, live: Live) -> None:
     live.recording.dropped_ms = card.dropped_ms + live.unsent_ticks * TICK_MS
 
 
-async def press(session, view, live: Live, key: str) -> None:
+async def press(session, card, view, live: Live, key: str) -> None:
     """A key of the user's."""
+    if live.menu is not None:
+        live.menu, chosen = live.menu.press(key)
+        if chosen is not None:
+            await use(card, view, chosen)
+        return
     live.typing, wanted = live.typing.press(key)
     match wanted:
         case ("interrupt", _):
@@ -109,6 +116,8 @@ async def press(session, view, live: Live, key: str) -> None:
         case ("write", text):
             await session.send(Write("user", text))
             _note_typed(view, live, text)
+        case ("devices", _):
+            live.menu = opened(card, view)
         case (command, _):
             live.do(command)
 
@@ -226,6 +235,7 @@ def _status(session, card, live: Live, heard: np.ndarray, played: np.ndarray) ->
         card.playback.target_ms,
         card.playback.gaps,
         typed=live.typing.line,
+        menu=tuple(live.menu.lines()) if live.menu else (),
         devices=card.name,
         place=live.place,
     )

@@ -18,9 +18,11 @@ from duplex.client.terminal.status import Status
 from duplex.transcript import Transcript, Turn
 
 COLORS = {"user": "blue", "agent": "dark_orange3"}
+# Other people by their number; who comes later has the last one's.
+OTHERS = {2: "green4", 3: "medium_purple3"}
 TONES = {"idle": "dim", "live": "green", "wait": "yellow", "bad": "bold red"}
 BLOCKS = " ▁▂▃▄▅▆▇█"
-HELP = "m mute · space talk · ⏎ type · esc interrupt · r restart · q end"
+HELP = "m mute · space talk · ⏎ type · esc interrupt · d devices · r restart · q end"
 
 
 @dataclass
@@ -119,8 +121,11 @@ class Screen:
         status = self._status
         width = self.console.width
         rule = Text("─" * width, "dim")
-        help_line = Text(HELP, "dim", no_wrap=True, overflow="ellipsis")
-        return Group(*lines, rule, *self._meters(status, width), self._bottom(status), help_line)
+        below = [
+            Text(text, "" if status.menu else "dim", no_wrap=True, overflow="ellipsis")
+            for text in status.menu or (HELP,)
+        ]
+        return Group(*lines, rule, *self._meters(status, width), self._bottom(status), *below)
 
     def _line(self, line: Line) -> Text:
         """Time, who, words; the answer's time behind them."""
@@ -128,7 +133,8 @@ class Screen:
         who = self._speakers.name(turn.speaker) if turn.who == "user" else "agent"
         text = Text()
         text.append(f"{clock(turn.start_s)}  ", "dim")
-        text.append(f"{who:<5}  ", COLORS[turn.who])
+        color = OTHERS.get(min(turn.speaker or 1, max(OTHERS)), COLORS[turn.who])
+        text.append(f"{who:<5}  ", color if turn.who == "user" else COLORS["agent"])
         text.append(turn_text(turn))
         if turn.unsaid.strip():
             text.append(" ")

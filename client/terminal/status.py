@@ -25,6 +25,8 @@ class Status:
     is_late: bool = False
     # The line that is being typed; None: none is.
     typed: str | None = None
+    # Lines of the choice that is being made.
+    menu: tuple[str, ...] = ()
     # Devices, and where the agent is.
     devices: str = ""
     place: str = ""

@@ -30,6 +30,8 @@ class PortAudio:
     sound: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     # Whether it gives blocks, and whether it can be opened.
     is_there: bool = True
+    # Devices that cannot be opened.
+    broken: tuple = ()
     # Runs so many times faster than real time.
     speed: float = 1.0
     opened: list[dict] = field(default_factory=list)
@@ -37,8 +39,8 @@ class PortAudio:
     PortAudioError = PortAudioError
 
     def query_devices(self, device=None, kind=None):
-        """One device, whatever it is called."""
-        return {
+        """One device, whatever it is called; without a name the list of all."""
+        found = {
             "index": 0,
             "name": "stub",
             "default_samplerate": float(self.default_rate),
@@ -46,6 +48,7 @@ class PortAudio:
             "max_output_channels": self.most[1],
             "hostapi": 0,
         }
+        return [found] if device is None and kind is None else found
 
     def query_hostapis(self, number):
         return {"name": "ALSA"}
@@ -58,6 +61,8 @@ class PortAudio:
     def Stream(self, **options):  # noqa: N802
         """Opens it where rate and channels are right."""
         if not self.is_there:
+            raise PortAudioError("Device unavailable [PaErrorCode -9985]")
+        if set(options["device"]) & set(self.broken):
             raise PortAudioError("Device unavailable [PaErrorCode -9985]")
         if options["samplerate"] != self.rate:
             raise PortAudioError("Invalid sample rate [PaErrorCode -9997]")

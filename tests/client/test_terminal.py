@@ -14,13 +14,16 @@ from duplex.client.call_state import CallFacts
 from duplex.client.local import LockstepSession
 from duplex.client.recording import Recording
 from duplex.client.sound.jitter_buffer import Playback
+from duplex.client.sound.sound_card import SoundCard, SoundDevices
 from duplex.client.terminal import live as terminal
+from duplex.client.terminal.device_menu import DeviceMenu
 from duplex.client.terminal.display import Display
 from duplex.client.terminal.keys import Typing
 from duplex.client.terminal.live import Live, live
 from duplex.client.terminal.screen import Screen
 from duplex.client.terminal.status import Status
 from duplex.serving.commands import Stop, Write
+from tests.client.port_audio import PortAudio
 from tests.helpers import MS, tone, until
 from tests.tiny_agent import TinyAgent
 
@@ -220,8 +223,9 @@ def press_all(keys: str) -> tuple[Live, list]:
     async def run():
         session = Slow()
         state = Live(Recording(), asyncio.Event())
+        room = Room(tone(1), state.stop)
         for key in keys:
-            await terminal.press(session, Watched(), state, key)
+            await terminal.press(session, room, Watched(), state, key)
         return state, session.sent
 
     return asyncio.run(run())
@@ -242,6 +246,49 @@ def test_keys():
     assert state.stop.is_set() and state.wants_restart
     state, _ = press_all("q")
     assert state.stop.is_set() and not state.wants_restart
+
+
+DEVICES = (("0", "Built-in"), ("3", "USB headset")), (("1", "Speakers"), ("3", "USB headset"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "chosen"),
+    [
+        ("22", SoundDevices("3", "3")),
+        ("1\r", SoundDevices("0", "1")),
+        ("\r2", SoundDevices("0", "3")),
+        ("9x21", SoundDevices("3", "1")),
+        ("2\x1b", None),
+        ("d", None),
+    ],
+)
+def test_devices_are_chosen_by_a_key_each(keys, chosen):
+    menu = DeviceMenu(*DEVICES, SoundDevices("0", "1"))
+    assert "* 1  Built-in" in menu.lines() and "  2  USB headset" in menu.lines()
+    for key in keys:
+        menu, found = menu.press(key)
+    assert menu is None and found == chosen
+
+
+def test_devices_are_changed_while_the_conversation_goes_on():
+    """And those before go on where the new ones cannot be used."""
+    library = PortAudio(broken=(3,))
+
+    async def run():
+        with SoundCard(library=library) as card:
+            view = Watched()
+            state = Live(Recording(), asyncio.Event())
+            for key in "d11":
+                await terminal.press(Slow(), card, view, state, key)
+            assert card.chosen == SoundDevices("0", "0") and not card.is_lost
+            card.listed = lambda: DEVICES
+            for key in "d22":
+                await terminal.press(Slow(), card, view, state, key)
+            assert card.chosen == SoundDevices("0", "0") and not card.is_lost
+            return view._errors.getvalue()
+
+    notes = asyncio.run(run())
+    assert "now: stub / stub, 48000 Hz" in notes and "the devices before go on" in notes
 
 
 def test_typing_can_be_given_up():
