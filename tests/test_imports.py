@@ -7,17 +7,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LAYERS = ("agent", "bench", "client", "cpu", "mind", "model", "serving", "training")
+LAYERS = ("agent", "bench", "client", "cpu", "device", "mind", "model", "serving", "training")
 NEVER = {
     "root": {*LAYERS},
-    "model": {"agent", "bench", "client", "cpu", "mind", "serving", "training"},
-    "mind": {"agent", "bench", "client", "cpu", "model", "serving", "training"},
-    "cpu": {"agent", "bench", "client", "mind", "serving", "training"},
-    "agent": {"bench", "client", "serving", "training"},
-    "serving": {"agent", "bench", "client", "cpu", "mind", "model", "training"},
-    "client": {"agent", "bench", "cpu", "mind", "model", "training"},
+    "model": {"agent", "bench", "client", "cpu", "device", "mind", "serving", "training"},
+    "mind": {"agent", "bench", "client", "cpu", "device", "model", "serving", "training"},
+    "cpu": {"agent", "bench", "client", "device", "mind", "serving", "training"},
+    "device": {"bench", "client", "cpu", "serving", "training"},
+    "agent": {"bench", "client", "device", "serving", "training"},
+    "serving": {"agent", "bench", "client", "cpu", "device", "mind", "model", "training"},
+    "client": {"agent", "bench", "cpu", "device", "mind", "model", "training"},
     "bench": {"training"},
-    "training": {"serving"},
+    "training": {"device", "serving"},
 }
 FREE = ("duplex/cli.py",)  # the command line brings the layers together, each inside a function
 ONLY = {"cpu": {"duplex/agent/loader.py"}}  # a layer that one module alone may import

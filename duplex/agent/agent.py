@@ -8,6 +8,7 @@ and no sockets here.
 """
 
 import time
+from functools import partial
 
 import numpy as np
 import torch
@@ -58,7 +59,8 @@ class Agent:
         thinker: Thinker | None = None,
     ):
         """thinker: a large mind, whose words the agent says; without one it says its own."""
-        self.parts = parts
+        self.shared_parts = parts
+        self.parts = parts = parts.on(slots)
         self.slots = slots
         self.config = config or AgentConfig()
         self.policy = policy or TurnPolicy()
@@ -92,14 +94,17 @@ class Agent:
             self.speculation.counts,
             self.dictation,
         )
+        self.draws = self.decoder.draws
+        if parts.draws is not None:
+            self.draws = partial(parts.draws, self.decoder)
 
     def with_slots(self, slots: int) -> "Agent":
         """Another agent of the same parts, and no session."""
-        return Agent(self.parts, slots, self.config, self.policy, self.thinker)
+        return Agent(self.shared_parts, slots, self.config, self.policy, self.thinker)
 
     def with_thinker(self, thinker: Thinker) -> "Agent":
         """Another agent of the same parts, which says this large mind's words."""
-        return Agent(self.parts, self.slots, self.config, self.policy, thinker)
+        return Agent(self.shared_parts, self.slots, self.config, self.policy, thinker)
 
     # The order of a tick.
 
@@ -143,8 +148,12 @@ class Agent:
         deciding = {slot for slot, queue in queues.items() if not queue.text or queue.is_text_held}
         self._begin_budgets(deciding)
         batch = self._flush_deferred(inputs, deciding, events)
-        while batch:
+        calls = 0
+        while batch and calls < self.config.max_calls:
+            calls += 1
             batch = self._decide(batch, deciding, vectors, deadline, events)
+        for slot, given in batch.items():  # what there was no call for is fed with the next tick
+            self.sessions[slot].inputs.deferred.insert(0, given)
 
         # 3. Speak.
         for slot in active:
@@ -266,10 +275,10 @@ class Agent:
         proposals = self.speculation.propose(wanted, sessions)
         hidden = self.context.forward(batch, proposals)
         hidden = {slot: found for slot, found in hidden.items() if slot in deciding}
-        scores = self.decoder.score(hidden, sessions, events)
+        draws = self.draws(hidden, sessions, proposals, events)
         going_on = {}
-        for slot in scores:
-            step = slot, sessions[slot], hidden[slot], scores[slot], proposals[slot], events[slot]
+        for slot in draws:
+            step = slot, sessions[slot], hidden[slot], draws[slot], proposals[slot], events[slot]
             if isolate_fault(events[slot], self.decoder.verify, *step):
                 going_on[slot] = (sessions[slot].inputs.pending,)
         following = self._embed(going_on, events)
@@ -277,7 +286,7 @@ class Agent:
             sessions[slot].inputs.pending = []
 
         # A turn was expected to end and did not: draft the response for the tick in which it will.
-        for slot in scores:
+        for slot in draws:
             if sessions[slot].mind.thought is not None:
                 continue
             if proposals[slot][:1] == [USER_END] and not sessions[slot].budget.drawn:

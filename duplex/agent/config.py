@@ -101,6 +101,7 @@ class AgentConfig:
     codec_idle_ticks: int = (
         10  # of silence, after which the codec's decoder gives silence: it rests
     )
+    max_calls: int = 64  # of the LM in a tick; symbols that would take more come in the next one
     max_call_positions: int = 40  # that a slot is fed in one call; a longer turn takes several
     speakers: SpeakerPolicy = field(default_factory=SpeakerPolicy)
     sounds: SoundPolicy = field(default_factory=SoundPolicy)

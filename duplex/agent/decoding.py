@@ -1,7 +1,9 @@
 """From the LM's states to symbols: score, sample, verify proposals, and act on each symbol."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
+from typing import NamedTuple
 
 import torch
 
@@ -42,6 +44,17 @@ from duplex.model.tokens import (
     USER,
     USER_END,
 )
+
+
+class Question(NamedTuple):
+    """What is to be decided in one session: one symbol."""
+
+    # What is said whatever the LM wants; None: one of what these rules allow.
+    symbol: int | None
+    seen: Observation
+    policy: TurnPolicy
+    # Whether the end of the turn is decided and must wait for the second pass.
+    is_held: bool
 
 
 class Decoder:
@@ -106,15 +119,15 @@ class Decoder:
         slot: int,
         session: Session,
         hidden: torch.Tensor,
-        scores: torch.Tensor,
+        drawn: Callable[[int], int | None],
         proposals: list[int],
         events: list[Event],
     ) -> bool:
         """Draw symbols as long as they are the ones already fed, and act on each.
 
-        hidden: [1 + proposals, D], after the tick and after each proposal; scores: of the first
-        symbol. The proposals from the first wrong one on are undone. Returns whether the LM is to
-        be asked again in this tick.
+        hidden: [1 + proposals, D], after the tick and after each proposal. drawn: gives the symbol
+        after so many of them, or None where that is not known yet. The proposals from the first
+        wrong one on are undone. Returns whether the LM is to be asked again in this tick.
         """
         budget = session.budget
         draft = "network" if budget.drawn > 0 or not budget.proposals else "certain"
@@ -122,9 +135,11 @@ class Decoder:
         for place, state in enumerate(hidden):
             if budget.drawn == budget.limit:
                 return False
-            if place == 1:  # one pass over the vocabulary for all states that follow
-                later = self.context.lm.logits(hidden[1:]).cpu()
-            symbol = self.sample(slot, session, later[place - 1] if place else scores)
+            symbol = drawn(place)
+            if symbol is None:  # the last one that holds is fed once more
+                self.context.undo(slot, len(proposals) - place + 1, state)
+                session.inputs.pending = [proposals[place - 1]]
+                return True
 
             is_accepted = place < len(proposals) and symbol == proposals[place]
             if place < len(proposals):
@@ -144,8 +159,43 @@ class Decoder:
             self.counts.calls_saved += draft == "network"
         raise AssertionError("the last state has no proposal to be accepted")
 
+    def draws(
+        self,
+        hidden: dict[int, torch.Tensor],
+        sessions: dict[int, Session],
+        proposals: dict[int, list[int]],
+        events: list[list[Event]],
+    ) -> dict[int, Callable[[int], int | None]]:
+        """For each slot what `verify` draws its symbols with."""
+        scores = self.score(hidden, sessions, events)
+        return {
+            slot: partial(self._draw, slot, sessions[slot], hidden[slot], [scores[slot]])
+            for slot in scores
+        }
+
+    def _draw(
+        self,
+        slot: int,
+        session: Session,
+        hidden: torch.Tensor,
+        scores: list[torch.Tensor],
+        place: int,
+    ) -> int:
+        """The symbol after so many proposals; scores: [V] of the places so far, to be extended."""
+        if place == 1:  # one pass over the vocabulary for all states that follow
+            scores += self.context.lm.logits(hidden[1:]).cpu()
+        return self.sample(slot, session, scores[place])
+
     def sample(self, slot: int, session: Session, scores: torch.Tensor) -> int:
         """The next symbol of a session; scores [V], or of the controls alone, are changed."""
+        question = self.ask(slot, session)
+        if question.symbol is not None:
+            return question.symbol
+        chosen = self._choose(session, scores, question.seen, question.policy)
+        return self.settle(session, question, chosen)
+
+    def ask(self, slot: int, session: Session) -> Question:
+        """What is to be decided now; a client's request that is met is taken as met."""
         seen = self.observe(slot, session)
         client = session.client
         is_asked = client.request == AGENT
@@ -154,16 +204,21 @@ class Decoder:
         if not is_waiting:
             symbol, client.request = next_for_request(client.request, seen, session.policy)
             if symbol is not None:
-                return symbol
+                return Question(symbol, seen, session.policy, False)
         policy = session.policy
         if client.request == AGENT and not seen.agent_open:
             # The answer is asked for and waits; it does not begin by itself meanwhile.
             policy = replace(policy, answers_unasked=False)
-        if not awaits_reading(seen, policy):
-            return self._choose(session, scores, seen, policy)
+        is_held = awaits_reading(seen, policy)
+        return Question(None, _unheld(seen) if is_held else seen, policy, is_held)
+
+    def settle(self, session: Session, question: Question, symbol: int) -> int:
+        """What becomes of the symbol that was chosen."""
+        is_dictating = session.mind.is_dictating
+        if is_dictating and allowed(question.seen, question.policy).text == Text.ANY:
+            return dictated(symbol, session.mind)
         # The turn's end waits for the second pass, but that the LM wants it now is kept in mind.
-        symbol = self._choose(session, scores, _unheld(seen), policy)
-        if symbol not in (USER_END, ASIDE):
+        if not question.is_held or symbol not in (USER_END, ASIDE):
             return symbol
         turn = session.user.second
         turn.held_tick = session.tick if turn.held_tick is None else turn.held_tick
@@ -191,10 +246,7 @@ class Decoder:
         uniform = 0.0
         if temperature > 0:
             uniform = draw(session.seed, session.tick, session.budget.drawn)
-        symbol = sample(scores, temperature, self.config.top_k, uniform)
-        if session.mind.is_dictating and choice.text == Text.ANY:
-            return dictated(symbol, session.mind)
-        return symbol
+        return sample(scores, temperature, self.config.top_k, uniform)
 
     def apply_symbol(
         self, slot: int, session: Session, symbol: int, position: int, events: list[Event]

@@ -26,12 +26,12 @@ class LMContext:
     def __init__(self, lm, slots: int, prompt_cells: int):
         self.lm = lm
         self.slots = slots
-        self.width = lm.config.width
+        self.width = lm.input_width
         self.dtype = lm.dtype
         self.device = lm.device
         # Where every session's prompt ends, and its conversation begins.
         self.prompt_end = prompt_cells
-        cache = {"device": self.device, "dtype": lm.cache_dtype}
+        cache = {"device": lm.cache_device, "dtype": lm.cache_dtype, "spare": lm.spare}
         # A new prompt is read while the old one is in force.
         self.cache = kv_cache.initial_state(lm.config, slots, 2 * prompt_cells, **cache)
         self.hidden = torch.zeros(slots, self.width, dtype=self.dtype, device=self.device)

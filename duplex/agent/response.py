@@ -28,21 +28,31 @@ class Response:
         self.slots = slots
         self.policy = policy
         self.codec_idle_ticks = codec_idle_ticks
-        self.synthesis_state = self.synthesizer.initial_state(slots)
-        self.codec_state = self.codec.initial_decode_state(slots)
+        self.voice = parts.voice
+        if self.voice is None:
+            self.synthesis_state = self.synthesizer.initial_state(slots)
+            self.codec_state = self.codec.initial_decode_state(slots)
+        else:
+            self.synthesis_state = self.voice.synthesis_state
+            self.codec_state = self.voice.codec_state
         self.silent_ticks = [0] * slots  # for which the codec has been given silence
 
     def reset(self, slot: int, seed: int = 0) -> None:
         """The slot has nothing to say; a new session's draws are those of its seed."""
         self.synthesis_state.reset([slot], seed)
-        self.codec_state.reset([slot])
-        self.silent_ticks[slot] = 0
+        self._rest(slot)
 
     def close(self, slot: int) -> None:
         """The slot is silent from now on."""
         self.synthesizer.stop(self.synthesis_state, slot)
+        self._rest(slot)
+
+    def _rest(self, slot: int) -> None:
+        """The slot's codec has decoded nothing."""
         self.codec_state.reset([slot])
         self.silent_ticks[slot] = 0
+        if self.voice is not None:
+            self.voice.reset(slot)
 
     def set_voice(self, slot: int, session: Session, voice: str, speed: float) -> None:
         """Another voice and speaking rate, from the next tick and word on.
@@ -196,11 +206,14 @@ class Response:
         self, sessions: dict[int, Session], active: list[int], events: list[list[Event]]
     ) -> np.ndarray:
         """One tick of voice for every slot, [B, TICK_SAMPLES]; tells the words that ended in it."""
-        (codes, spoken), self.synthesis_state = self.synthesizer.step(self.synthesis_state)
+        plan = self.synthesizer.plan_tick(self.synthesis_state)
         for slot in active:
             session = sessions[slot]
-            report = slot, session, spoken[slot], events[slot]
+            report = slot, session, plan.spoken[slot], events[slot]
             isolate_fault(events[slot], self.report_spoken_words, *report)
+        if self.voice is not None:
+            return self.voice.speak(self.synthesizer, plan)
+        codes, self.synthesis_state = self.synthesizer.sample(self.synthesis_state, plan)
 
         # A codec that has been given silence for long gives silence: only the others are decoded.
         silence = self.synthesizer.talker.silence_codes[: codes.shape[1], None]

@@ -109,9 +109,9 @@ def masked(
     bonus = torch.where(is_certain, added[:, PENDING_TEXT, None], 0.0).to(scores.dtype)
     text = torch.cat([biased, scores[:, FIRST_TEXT_ID:]], 1).scatter_add(1, asked.pending, bonus)
     # Control 0 stands for "none" among the pending tokens; it is decided by `may_come`.
-    written = is_pending & (choice.text == Text.PENDING)[:, None]
+    written = is_pending & (choice.text == int(Text.PENDING))[:, None]
     some = torch.zeros_like(scores, dtype=torch.bool).scatter(1, asked.pending, written)
-    free = some[:, FIRST_TEXT_ID:] | (choice.text == Text.ANY)[:, None]
+    free = some[:, FIRST_TEXT_ID:] | (choice.text == int(Text.ANY))[:, None]
     return text.masked_fill(~torch.cat([may_come, free], 1), float("-inf"))
 
 
@@ -128,7 +128,7 @@ def grammatical(seen: Observation, policy: TurnPolicy) -> tuple[Tensor, Tensor]:
     controls = controls | _only((seen.queued_s > 0) | seen.agent_open, STOP) | bits(NEXT)
     controls = _without(controls, ~seen.has_pending, USER)
     controls = _without(controls, ~(seen.agent_open | seen.answer_due), AGENT)
-    controls = _without(controls, ~policy.gives_backchannels, BACK)
+    controls = _without(controls, ~may_give_backchannel(seen, policy), BACK)
     text = torch.where(hears & seen.has_pending, int(Text.PENDING), int(Text.NONE))
     return controls, torch.where(speaks & can_speak, int(Text.ANY), text)
 
@@ -186,11 +186,21 @@ def bias(seen: Observation, policy: TurnPolicy) -> Tensor:
     added[USER_END] = zero - far - early
     added[ASIDE] = zero - early
     heard = policy.pending_bonus * seen.certain_confidence
+    added[BACK] = zero + policy.backchannel_bonus
     added[NEXT] = zero - policy.wait_penalty - heard
     is_transcribed = seen.stream == USER
     added[PENDING_TEXT] = torch.where(is_transcribed, heard, zero)
     added[USER] = torch.where(is_transcribed, zero, heard)
     return torch.stack(added, -1)
+
+
+def may_give_backchannel(seen: Observation, policy: TurnPolicy) -> Tensor:
+    """turn_policy.may_give_backchannel of all slots."""
+    is_in_turn = seen.user_open & (seen.transcribed_words >= policy.min_words_for_backchannel)
+    is_due = seen.ticks_since_own_backchannel >= policy.backchannel_gap_ticks
+    is_pause = (seen.silence_ticks >= policy.backchannel_pause_ticks) & ~seen.has_pending
+    is_wanted = policy.gives_backchannels & ~(seen.is_unheeded | seen.answer_due)
+    return is_wanted & is_in_turn & is_due & is_pause & (seen.queued_s == 0)
 
 
 def is_full(seen: Observation, policy: TurnPolicy) -> Tensor:

@@ -23,7 +23,7 @@ from duplex.model import beam_search
 from duplex.model import draft as draft_network
 from duplex.model.beam_search import BeamState
 from duplex.model.draft import DraftInput
-from duplex.model.tokens import AGENT, FIRST_TEXT_ID, USER, USER_END
+from duplex.model.tokens import AGENT, USER, USER_END
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +190,6 @@ class Speculation:
 
         hidden: [1 + tokens, D], before the draft and after each of its tokens.
         """
-        text_scores = self.context.lm.logits(hidden)[:, FIRST_TEXT_ID:]
-        best = (FIRST_TEXT_ID + text_scores.argmax(1)).tolist()
+        best = self.context.lm.likeliest_text(hidden)
         agreed = len(os.path.commonprefix([draft, best]))
         return best[: agreed + 1][: self.config.draft_response_tokens]

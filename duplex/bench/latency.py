@@ -78,7 +78,8 @@ def stages(agent) -> list[tuple[object, str, str]]:
         (agent.context, "forward", "LM"),
         (parts.lm, "project", "LM"),
         (parts.lm, "logits", "LM"),
-        (agent.response.synthesizer, "step", "talker"),
+        (agent.response.synthesizer, "plan_tick", "talker"),
+        (agent.response.synthesizer, "sample", "talker"),
         (parts.codec, "decode_step", "codec"),
     ]
 

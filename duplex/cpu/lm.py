@@ -6,6 +6,7 @@ of the weights.
 Letters in shapes: N positions in use, D width of the LM, W width of a head, C cells.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -117,15 +118,19 @@ class CompiledLM:
     """Stands in for a merged LM: its call with a cache and its output layer are compiled."""
 
     cache_dtype = torch.bfloat16
+    spare = 0
 
     def __init__(self, lm: LM):
         """Takes the LM over: its blocks are freed, what else it has is shared."""
         self.config = lm.config
         self.dtype = lm.dtype
         self.device = lm.device
+        self.cache_device = lm.device
+        self.input_width = lm.config.width
         self.embedding = lm.embedding
         self.embed = lm.embed
         self.project = lm.project
+        self.likeliest_text = partial(LM.likeliest_text, self)
         self.control_out = lm.control_out
         self.text_out = Int8Linear(lm.embedding if lm.output is None else lm.output)
         self.weights = pack_lm(lm)

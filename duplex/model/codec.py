@@ -195,7 +195,10 @@ class Codec(nn.Module):
         assert codes.shape[1] <= self.config.codebooks, (
             f"{codes.shape[1]} codebooks, have {self.config.codebooks}"
         )
-        return self.quantizer.decode(codes.transpose(0, 1)).transpose(1, 2)
+        # The package's own way makes a number on the device in each call.
+        layers = self.quantizer.vq.layers[: codes.shape[1]]
+        entries = [F.embedding(codes[:, k], layer.codebook) for k, layer in enumerate(layers)]
+        return torch.stack(entries).sum(0)
 
     @torch.no_grad()
     def encode(self, wave: Tensor, codebooks: int | None = None) -> Tensor:

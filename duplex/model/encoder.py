@@ -73,7 +73,9 @@ class EncoderState:
     keys: torch.Tensor  # [layers, B, heads, ring, head width]
     values: torch.Tensor  # like keys
     filled: torch.Tensor  # [B] frames so far, at most `window`
-    cursor: int  # place in the ring of the next frame, the same for all slots
+    # Place in the ring of the next frame, the same for all slots; a tensor where the shapes of a
+    # tick are to be fixed.
+    cursor: int | torch.Tensor
     # [B, 4, 2C] of the last tick: the frames after the convolutions, and after the first block.
     # They still know whose voice it is.
     early: torch.Tensor
@@ -211,7 +213,7 @@ class Encoder(nn.Module):
         Tails, keys, values and `early` of the state change; `advance` moves it on.
         """
         config, device = self.config, mel.device
-        cursor = torch.tensor(state.cursor, device=device)
+        cursor = torch.as_tensor(state.cursor, device=device)
         x, state.mel_tail, state.conv_tail = self._convolve(state.mel_tail, mel, state.conv_tail)
         row = torch.arange(x.shape[1], device=device)
         places = torch.arange(config.ring, device=device)

@@ -37,6 +37,8 @@ class FeatureState:
 
     tail: torch.Tensor  # [B, 360] the last samples
     peak: torch.Tensor  # [B] the running peak, log10 of power
+    # Hann window [600] and mel filters [201, 80].
+    tables: tuple[torch.Tensor, torch.Tensor]
 
     def reset(self, slots: list[int]) -> None:
         """Put these slots back to the beginning."""
@@ -47,7 +49,8 @@ class FeatureState:
 def initial_state(batch: int, device: torch.device | str = "cpu") -> FeatureState:
     """A state before the first sound."""
     peak = torch.full((batch,), MIN_PEAK, device=device)
-    return FeatureState(torch.zeros(batch, TAIL_SAMPLES, device=device), peak)
+    tables = _window_and_filters(torch.device(device))
+    return FeatureState(torch.zeros(batch, TAIL_SAMPLES, device=device), peak, tables)
 
 
 def log_mel(wave: torch.Tensor, state: FeatureState) -> tuple[torch.Tensor, FeatureState]:
@@ -64,15 +67,18 @@ def log_mel_and_power(
         f"wave must be [B, N*240], got {list(wave.shape)}"
     )
     joined = torch.cat([state.tail, wave.float()], 1)
-    power = log_power(joined)
+    power = log_power(joined, state.tables)
     peak = running_peak(power.amax(-1), state.peak)
-    state = FeatureState(joined[:, -TAIL_SAMPLES:].clone(), peak[:, -1].clone())
+    tail = joined[:, -TAIL_SAMPLES:].clone()
+    state = FeatureState(tail, peak[:, -1].clone(), state.tables)
     return (normalise(power, peak), power), state
 
 
-def log_power(wave: torch.Tensor) -> torch.Tensor:
+def log_power(
+    wave: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor] | None = None
+) -> torch.Tensor:
     """wave [B, 360 + 240 N] -> log10 of the power in the mel bands [B, N, 80]."""
-    window, filters = _window_and_filters(wave.device)
+    window, filters = tables or _window_and_filters(wave.device)
     frames = wave.unfold(-1, MEL_WINDOW_SAMPLES, MEL_HOP_SAMPLES)  # [B, N, 600]
     spectrum = torch.fft.rfft(frames * window)[..., :BINS]
     power = spectrum.real.square() + spectrum.imag.square()

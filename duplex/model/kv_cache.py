@@ -57,11 +57,21 @@ class LMState:
 
 
 def initial_state(
-    config: LMConfig, slots: int, prompt_cells: int = 128, device="cpu", dtype=torch.float32
+    config: LMConfig,
+    slots: int,
+    prompt_cells: int = 128,
+    device="cpu",
+    dtype=torch.float32,
+    spare: int = 0,
 ) -> LMState:
-    """An empty cache with room for the windows of ticks and text, a prompt and a call."""
+    """An empty cache with room for the windows of ticks and text, a prompt and a call.
+
+    spare: slots and cells of each slot that no session has; a call of fixed shape writes there what
+    is not in use.
+    """
     cells = config.tick_window + config.text_window + prompt_cells + CALL_CELLS
-    shape = (config.layers, slots, config.kv_heads, cells, config.head_width)
+    room = (slots + spare, config.kv_heads, cells + spare)
+    shape = (config.layers, *room, config.head_width)
     return LMState(
         keys=torch.zeros(shape, device=device, dtype=dtype),
         values=torch.zeros(shape, device=device, dtype=dtype),

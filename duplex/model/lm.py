@@ -90,6 +90,8 @@ class CacheCells(NamedTuple):
     slots: torch.Tensor  # [N] the slot of each position
     cells: torch.Tensor  # [N] the cell to write its key and value to
     place: torch.Tensor  # [N] which of the B L queries it is
+    # [B] whose cells the queries of a row look at; None: all slots in their order.
+    rows: torch.Tensor | None = None
 
 
 def rope_table(config: LMConfig, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -153,8 +155,12 @@ class Block(nn.Module):
             written = cache.slots, cache.cells
             cache.keys.transpose(1, 2).index_put_(written, k)
             cache.values.transpose(1, 2).index_put_(written, v)
-            k = cache.keys[:, :, : mask.shape[-1]]
-            v = cache.values[:, :, : mask.shape[-1]]
+            k, v = cache.keys, cache.values
+            if cache.rows is not None:
+                k = k[cache.rows]
+                v = v[cache.rows]
+            k = k[:, :, : mask.shape[-1]]
+            v = v[:, :, : mask.shape[-1]]
             queries = batch * mask.shape[2] * c.kv_heads // c.heads  # B L
             q = q.new_zeros(queries, c.heads, c.head_width).index_copy_(0, cache.place, q)
             q = q.view(batch, -1, c.heads, c.head_width)
@@ -201,6 +207,19 @@ class LM(nn.Module):
         return self.norm.device
 
     @property
+    def input_width(self) -> int:
+        """Numbers of an input."""
+        return self.config.width
+
+    # Slots and cells of its cache beside those of sessions.
+    spare = 0
+
+    @property
+    def cache_device(self) -> torch.device:
+        """Where its keys and values are kept."""
+        return self.norm.device
+
+    @property
     def cache_dtype(self) -> torch.dtype:
         """The type in which its keys and values are kept."""
         return self.norm.dtype
@@ -229,25 +248,32 @@ class LM(nn.Module):
 
         Returns [N, D].
         """
-        found = [
-            (tick, token, confidence / len(tokens))
-            for tick, tokens in enumerate(recognised)
-            for token, confidence in tokens
-        ]
-        mixed = self.blank.to(self.embedding.dtype).expand(len(recognised), -1)
-        if found:
-            ticks, tokens, shares = (
-                torch.tensor(column, device=mixed.device) for column in zip(*found, strict=True)
-            )
-            towards = self.embedding[tokens] - mixed[:1]
-            mixed = mixed.index_add(0, ticks, shares[:, None].to(mixed.dtype) * towards)
-        if speakers is not None and self.config.speakers:
-            voices = F.pad(self.speaker, (0, 0, 1, 0))[speakers.to(mixed.device)]
-            mixed = mixed + voices.to(mixed.dtype)
-        if features is None:
+        tokens, shares = padded_pieces(recognised, max(map(len, recognised), default=0))
+        mixed = self.mix(tokens.to(self.device), shares.to(self.device))
+        if speakers is not None:
+            mixed = self.with_speakers(mixed, speakers.to(mixed.device))
+        return mixed if features is None else self.with_features(mixed, features)
+
+    def with_speakers(self, mixed: torch.Tensor, speakers: torch.Tensor) -> torch.Tensor:
+        """What `mix` gives [N, D] with who speaks, int [N]."""
+        if not self.config.speakers:
             return mixed
+        voices = F.pad(self.speaker, (0, 0, 1, 0))[speakers]
+        return mixed + voices.to(mixed.dtype)
+
+    def with_features(self, mixed: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """What `mix` gives [N, D] with the residual of features [N, feature_width]."""
         residual = self.residual(features.to(self.residual.weight.dtype))
         return mixed + residual.to(mixed.dtype)
+
+    def mix(self, tokens: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        """The blank, drawn towards the words that were recognised: int64 and float [N, P] ->
+        [N, D], see `padded_pieces`."""
+        blank = self.blank.to(self.embedding.dtype).expand(len(tokens), -1)
+        if not tokens.shape[1]:
+            return blank
+        towards = self.embedding[tokens] - blank[:, None]
+        return blank + (shares[..., None].to(blank.dtype) * towards).sum(1)
 
     def forward(self, x, positions, visible, cache: CacheCells | None = None) -> torch.Tensor:
         """Inputs x [B, L, D] -> hidden states [B, L, D] after the last norm.
@@ -280,12 +306,31 @@ class LM(nn.Module):
         table = self.embedding if self.output is None else self.output
         return join_logits(controls, F.linear(hidden, table) if text else None)
 
+    def likeliest_text(self, hidden: torch.Tensor) -> list[int]:
+        """Hidden states [N, D] -> the text token that each of them wants most."""
+        return (FIRST_TEXT_ID + self.logits(hidden)[:, FIRST_TEXT_ID:].argmax(1)).tolist()
+
     def merge(self) -> "LM":
         """Fold the adapters into the backbone, for inference."""
         for block in self.blocks:
             for linear in (block.qkv, block.out, block.gate_up, block.down):
                 linear.merge()
         return self
+
+
+def padded_pieces(
+    recognised: list[list[tuple[int, float]]], pieces: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each tick's tokens with their confidence as int64 tokens and float32 shares [N, pieces]; a
+    share is 0 where there is no token. Of more tokens than `pieces` the first ones count."""
+    tokens = []
+    shares = []
+    for found in recognised:
+        none = pieces - len(found[:pieces])
+        tokens.append([token for token, _ in found[:pieces]] + [0] * none)
+        shares.append([confidence / len(found) for _, confidence in found[:pieces]] + [0.0] * none)
+    shape = len(recognised), pieces
+    return torch.tensor(tokens, dtype=torch.int64).view(shape), torch.tensor(shares).view(shape)
 
 
 def join_logits(controls: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:

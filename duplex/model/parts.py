@@ -42,5 +42,15 @@ class Parts:
     speaker: SpeakerHead | None = None
     # Names sounds; an agent works without.
     sound: SoundHead | None = None
+    # Those that run for all slots of an agent in fixed shapes, and what makes them for so many
+    # slots, given these parts; see duplex.device.
+    ears: object = None
+    voice: object = None
+    draws: Callable | None = None
+    place: Callable[["Parts", int], "Parts"] | None = None
     # Lends the second thread for the time of a step, where the networks are compiled.
     helper_thread: Callable[[], AbstractContextManager] = nullcontext
+
+    def on(self, slots: int) -> "Parts":
+        """The parts of one agent with so many slots."""
+        return self if self.place is None else self.place(self, slots)

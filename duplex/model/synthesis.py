@@ -86,7 +86,8 @@ class TalkerState:
     visible: Tensor  # [B, 1, ring] bool: what each slot may see
     sums: Tensor  # [B, p * C] of the codes' embeddings of the last patch
     slots: list[Utterance]
-    position: int = 0  # patches since the beginning, the same for all slots
+    # Patches since the beginning, the same for all slots; a tensor where shapes are to be fixed.
+    position: int | Tensor = 0
 
     def reset(self, slots: list[int], seed: int = 0, rate: float = 1.0) -> None:
         """New sessions in these slots: nothing queued, clock 0, the random numbers of `seed`."""
@@ -100,6 +101,23 @@ class FramePlan:
 
     phone: Tensor  # [C] the encoded phone
     position: tuple[float, ...]  # where in it the frame is, see talker.position_features
+
+
+@dataclass
+class TickPlan:
+    """What all slots say in a tick, before it has sound."""
+
+    # Of each slot its 6 frames; None: silence.
+    frames: list[list[FramePlan | None]]
+    # Of each slot the words that end: id, first frame and end frame of its clock.
+    spoken: list[list[tuple[int, int, int]]]
+    # Slots whose voice begins with this tick.
+    begins: list[int]
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nobody says anything."""
+        return not any(frame for frames in self.frames for frame in frames)
 
 
 class StreamingSynthesizer:
@@ -128,7 +146,7 @@ class StreamingSynthesizer:
         return TalkerState(
             keys=like.new_zeros(shape, dtype=self.talker.cache_dtype),
             values=like.new_zeros(shape, dtype=self.talker.cache_dtype),
-            visible=torch.zeros(slots, 1, self.ring, dtype=torch.bool),
+            visible=like.new_zeros(slots, 1, self.ring, dtype=torch.bool),
             sums=like.repeat(slots, 1),
             slots=[Utterance(np.random.default_rng(slot)) for slot in range(slots)],
         )
@@ -262,17 +280,35 @@ class StreamingSynthesizer:
         Returns (codes [B, K, 6], for each slot the words spoken to their end in it: id, first frame
         and end frame of the slot's clock) and the state, which is changed in place.
         """
+        plan = self.plan_tick(state)
+        codes, state = self.sample(state, plan)
+        return (codes, plan.spoken), state
+
+    def plan_tick(self, state: TalkerState) -> TickPlan:
+        """Advance all slots by a tick."""
         was_speaking = [u.is_speaking for u in state.slots]
         plans, spoken = zip(*(self.plan(u) for u in state.slots), strict=True)
-        if not any(frame for plan in plans for frame in plan):
+        # A voice begins with a tick.
+        begins = [slot for slot, plan in enumerate(plans) if plan[0] and not was_speaking[slot]]
+        return TickPlan(list(plans), list(spoken), begins)
+
+    @torch.inference_mode()
+    def sample(self, state: TalkerState, plan: TickPlan) -> tuple[Tensor, TalkerState]:
+        """Codes [B, K, 6] of a tick, and the state, which is changed in place."""
+        if plan.is_silent:
             silence = self.talker.silence_codes[: self.config.drawn, None]
-            codes = silence.expand(len(plans), -1, CODEC_FRAMES_PER_TICK)
-            return (codes, list(spoken)), state
-        for slot, plan in enumerate(plans):
-            if plan[0] and not was_speaking[slot]:  # A voice begins with a tick.
-                state.visible[slot] = False
-                state.sums[slot] = self.silence_sums
-        phones, positions, uniform, forced = self._gather(state, plans)
+            return silence.expand(len(plan.frames), -1, CODEC_FRAMES_PER_TICK), state
+        for slot in plan.begins:
+            state.visible[slot] = False
+            state.sums[slot] = self.silence_sums
+        self.calls += self.patches
+        codes = self.sample_patches(state, *self.gather(state, plan.frames))
+        return codes.transpose(1, 2), state
+
+    def sample_patches(
+        self, state: TalkerState, phones: Tensor, positions: Tensor, uniform: Tensor, forced: Tensor
+    ) -> Tensor:
+        """Codes [B, 6, K] of what `gather` gives; the state is changed, its shapes are not."""
         conditions = self.talker.condition(phones, positions)
         # [B, 6, ...] each becomes [B, patches, p, ...].
         inputs = [
@@ -283,10 +319,10 @@ class StreamingSynthesizer:
             self._sample_patch(state, *(part[:, patch] for part in inputs))
             for patch in range(self.patches)
         ]
-        return (torch.cat(codes, 1).transpose(1, 2), list(spoken)), state
+        return torch.cat(codes, 1)
 
-    def _gather(
-        self, state: TalkerState, plans: tuple[list[FramePlan | None], ...]
+    def gather(
+        self, state: TalkerState, plans: list[list[FramePlan | None]]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Plans of all slots -> phones [B, 6, C], positions [B, 6, 4], random numbers [B, 6, K],
         forced silence [B, 6]."""
@@ -314,9 +350,9 @@ class StreamingSynthesizer:
             uniform: [B, p, K] random numbers.
             forced: [B, p] bool, forced silence.
         """
-        state.visible[..., (state.position - self.config.window) % self.ring] = False
-        state.visible[..., state.position % self.ring] = True
-        position = torch.tensor([state.position])
+        position = torch.as_tensor(state.position, device=state.visible.device).view(1)
+        state.visible.index_fill_(2, (position - self.config.window) % self.ring, False)
+        state.visible.index_fill_(2, position % self.ring, True)
         cache = PatchCache(
             state.keys,
             state.values,
@@ -327,7 +363,6 @@ class StreamingSynthesizer:
         hidden = self.talker.patch_state(state.sums, conditions, forced, cache)
         codes, state.sums = self.talker.sample_patch(hidden, conditions, uniform, forced)
         state.position += 1
-        self.calls += 1
         return codes
 
 

@@ -108,6 +108,8 @@ class FrameDecoder(nn.Module):
         noise = F.normalize(torch.randn(NOISE_FRAMES, BINS, 2, generator=generator), dim=-1)
         self.register_buffer("noise", noise, persistent=False)
         self.register_buffer("window", torch.hann_window(WINDOW_SAMPLES), persistent=False)
+        # Whether each step does the same, whatever voice it is: nothing is read back then.
+        self.always_warps = False
         self.history_shapes = [(kernel - 1, inputs)] + [(kernel - 1, width)] * blocks
 
     def initial_state(self, batch: int) -> DecodeState:
@@ -133,7 +135,8 @@ class FrameDecoder(nn.Module):
     ) -> tuple[Tensor, DecodeState]:
         """What `network` gives -> wave [B, T * CODEC_FRAME_SAMPLES], state."""
         spectrum, log_hz = self.to_controls(x, spectrum)
-        spectrum = warp(spectrum, state.log_tract)
+        if self.always_warps or state.log_tract.any():
+            spectrum = warp(spectrum, state.log_tract)
         wave, state = self.sound(spectrum, log_hz + state.log_pitch[:, None], state)
         state.histories = histories
         return wave, state
@@ -203,8 +206,6 @@ class FrameDecoder(nn.Module):
 def warp(spectrum: Tensor, log_tract: Tensor) -> Tensor:
     """Spectra [B, T, PARTS * BINS] with all resonances exp(log_tract) [B] times as high; 0 changes
     nothing."""
-    if not log_tract.any():
-        return spectrum
     bins = torch.arange(BINS, device=spectrum.device)
     place = (bins / log_tract.exp()[:, None]).clamp(max=BINS - 1)
     below = place.floor().clamp(max=BINS - 2)

@@ -22,7 +22,7 @@ PENDING = 4
 # Where a rule's bound lies, and around it.
 TICKS = (0, 1, 2, 3, 4, 7, 8, 14, 20, 21, 25, 26, 41, 64, 130, LONG_AGO)
 SHARES = (0.0, 0.2, 0.5, 0.9, 0.985, 1.0)
-SECONDS = (0.0, 0.3, 1.2, 1.3)
+SECONDS = (0.0, 0.0, 0.3, 1.2, 1.3)
 
 
 def random_seen(rng: np.random.Generator) -> Observation:

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from duplex.audio import ENCODER_FRAMES_PER_TICK
+from duplex.model import features
 from duplex.model.encoder import BLANK, Encoder
-from duplex.model.features import MIN_PEAK, TAIL_SAMPLES, FeatureState, log_mel
+from duplex.model.features import MIN_PEAK, log_mel
 from duplex.training.common.precision import mixed
 from duplex.training.data.clips import Batch
 from duplex.training.objectives.teacher import Teacher
@@ -27,7 +28,8 @@ def student_mel(wave: Tensor, rng: np.random.Generator) -> Tensor:
     In most of them a few bands and moments are hidden (SpecAugment, Park et al., 2019).
     """
     peak = torch.from_numpy(rng.uniform(MIN_PEAK - 1.0, 2.0, len(wave))).float()
-    state = FeatureState(torch.zeros(len(wave), TAIL_SAMPLES), peak.clamp(min=MIN_PEAK))
+    state = features.initial_state(len(wave))
+    state.peak = peak.clamp(min=MIN_PEAK)
     mel, _ = log_mel(wave, state)
     for row in mel:
         if rng.random() < 0.7:

@@ -1,6 +1,7 @@
 """From sound to what the LM is told of it: features of the tick, and the words recognised in it."""
 
 import logging
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,18 @@ log = logging.getLogger(__name__)
 Pieces = list[tuple[int, float]]  # tokens of committed words, each with its confidence
 
 
+class Heard(NamedTuple):
+    """What the networks make of a tick's sound, in all slots; all but the first two are in this
+    machine's memory."""
+
+    vectors: torch.Tensor  # [B, W] the encoder's
+    power: torch.Tensor | None  # [B, 8, 80] log10 of it, for the second pass
+    log_probs: np.ndarray  # [B, 4, 1 + phones]
+    levels_db: list[float]  # [B]
+    voices: np.ndarray | None  # [B, V] the speaker head's vectors, if there is one
+    sounds: np.ndarray | None  # [B, K] the sound head's scores, if there is one
+
+
 class Recognition:
     """Echo canceller, log-mel features, encoder, beam search and heads of all slots."""
 
@@ -44,11 +57,17 @@ class Recognition:
         self.speaker_policy = speaker_policy or SpeakerPolicy()
         self.sound_head = parts.sound
         self.sound_policy = sound_policy or SoundPolicy()
+        self.ears = parts.ears
+        if self.ears is not None:
+            return
         self.feature_state = features.initial_state(slots)
         self.encoder_state = self.encoder.initial_state(slots)
 
     def reset(self, slot: int) -> None:
         """The slot has heard nothing."""
+        if self.ears is not None:
+            self.ears.reset(slot)
+            return
         self.feature_state.reset([slot])
         self.encoder_state.reset([slot])
 
@@ -71,25 +90,33 @@ class Recognition:
         audio: [B, N]. Returns the encoder's vectors [B, W], the pieces recognised in each slot,
         whose words are pending in their sessions from now on, and the log10 power [B, 8, 80].
         """
+        heard = self.hear(audio)
+        recognised: list[Pieces] = [[] for _ in audio]
+        for slot, session in sessions.items():
+            inputs = session, heard.log_probs[slot], heard.levels_db[slot]
+            recognised[slot] = isolate_fault(events[slot], self.recognise, *inputs) or []
+        if self.speaker_head is not None:
+            for slot, session in sessions.items():
+                isolate_fault(events[slot], self.know_speaker, session, heard.voices[slot])
+        if self.sound_head is not None:
+            for slot, session in sessions.items():
+                scores = heard.sounds[slot]
+                isolate_fault(events[slot], self.name_sound, session, scores, events[slot])
+        return heard.vectors, recognised, heard.power
+
+    def hear(self, audio: np.ndarray) -> Heard:
+        """The networks' part of a tick, for all slots: audio [B, N]."""
+        if self.ears is not None:
+            return self.ears.hear(audio)
         sound = torch.from_numpy(audio)
         mel, power = self.features(sound)
         (vectors, phones), self.encoder_state = self.encoder.step(mel, self.encoder_state)
-        log_probs = phones.float().cpu().numpy()
-        levels_db = speech_activity.levels(sound)
-        recognised: list[Pieces] = [[] for _ in audio]
-        for slot, session in sessions.items():
-            inputs = session, log_probs[slot], levels_db[slot]
-            recognised[slot] = isolate_fault(events[slot], self.recognise, *inputs) or []
         early = self.encoder_state.early.float().cpu()
-        if self.speaker_head is not None:
-            voices = self.speaker_head(early)[:, 0].numpy()
-            for slot, session in sessions.items():
-                isolate_fault(events[slot], self.know_speaker, session, voices[slot])
-        if self.sound_head is not None:
-            scores = self.sound_head(early)[:, 0].numpy()
-            for slot, session in sessions.items():
-                isolate_fault(events[slot], self.name_sound, session, scores[slot], events[slot])
-        return vectors[:, 0], recognised, power
+        heads = [
+            head and head(early)[:, 0].numpy() for head in (self.speaker_head, self.sound_head)
+        ]
+        log_probs = phones.float().cpu().numpy()
+        return Heard(vectors[:, 0], power, log_probs, speech_activity.levels(sound), *heads)
 
     def features(self, sound: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-mel frames of a tick and their log10 power [B, 8, 80] each; sound: [B, N]."""

@@ -29,8 +29,13 @@ class SpeechActivity:
 
 def levels(audio: torch.Tensor) -> list[float]:
     """Level of each slot, dB of full scale. audio: [B, N]."""
+    return level_db(audio).tolist()
+
+
+def level_db(audio: torch.Tensor) -> torch.Tensor:
+    """The same as a tensor [B]."""
     power = audio.square().mean(1).clamp(min=1e-9)
-    return (10 * power.log10()).clamp(min=SILENT_DB).tolist()
+    return (10 * power.log10()).clamp(min=SILENT_DB)
 
 
 def update_levels(activity: SpeechActivity, level_db: float, policy: TurnPolicy) -> None:
