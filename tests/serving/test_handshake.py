@@ -7,11 +7,13 @@ from urllib.parse import urlsplit
 
 import pytest
 from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import InvalidStatus
 
 from duplex.serving import twilio
 from duplex.serving.commands import Start
 from duplex.serving.http.auth import Access
+from duplex.serving.http.http_body import BodyConnection
 from duplex.serving.limits import EngineLimits
 from duplex.serving.native import messages as native
 from tests.helpers import drive_server, next_event, until
@@ -261,3 +263,14 @@ def test_key_may_be_the_end_of_a_telephones_path():
         assert "the-key" not in stats and twilio.PATH in json.loads(stats)["paths"]["opened"]
 
     drive_server(test, TinyAgent(1), Access(api_key="the-key"))
+
+
+def test_library_is_given_a_get_without_a_body(monkeypatch):
+    """The SDKs of OpenAI want a version of it that takes nothing else."""
+    given = []
+    monkeypatch.setattr(ServerConnection, "data_received", lambda self, data: given.append(data))
+    connection = BodyConnection.__new__(BodyConnection)
+    connection.data_received(b"POST /x HTTP/1.0\r\nHost: a\r\nContent-")
+    connection.data_received(b"Length: 2\r\n\r\nhi")
+    assert given == [b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"]
+    assert (connection.method, connection.body) == ("POST", b"hi")

@@ -53,14 +53,14 @@ class Gate:
         spoken = dialect.find(path, query, self.engine)
         if spoken is None:
             found = self._page(path, connection, request)
-        elif not _is_websocket(request):
+        elif connection.method != "GET" or not _is_websocket(request):
             found = self._explain(path, request)
         else:
             found = self._refusal(spoken, request, path_key)
             connection.dialect = spoken
             connection.path = path.rstrip("/")
-            connection.protocol.max_message_size = spoken.terms.max_message_bytes
-        if found and request.method == "HEAD":
+            connection.allow_messages(spoken.terms.max_message_bytes)
+        if found and connection.method == "HEAD":
             found.body = b""
         return found
 
@@ -123,13 +123,13 @@ class Gate:
         if openai_http.is_api(path):
             if not has_key:
                 return text_response(http.HTTPStatus.UNAUTHORIZED, NO_KEY)
-            api = openai_http.answer(request.method, plain, connection.body, self.secrets)
+            api = openai_http.answer(connection.method, plain, connection.body, self.secrets)
             if api is not None:
                 status, fields = api
                 return whole_response(status, "application/json", json.dumps(fields).encode())
         if plain in operation.PATHS:
             return self._operate(plain, connection, request, has_key)
-        if request.method not in ("GET", "HEAD"):
+        if connection.method not in ("GET", "HEAD"):
             return text_response(
                 http.HTTPStatus.METHOD_NOT_ALLOWED, "pages are read with GET or HEAD"
             )
@@ -147,7 +147,7 @@ class Gate:
         if operation.needs_key(path) and not has_key:
             return text_response(http.HTTPStatus.UNAUTHORIZED, NO_KEY)
         allowed = operation.methods(path)
-        if request.method not in allowed:
+        if connection.method not in allowed:
             sentence = f"{path} takes {' or '.join(allowed)}"
             return text_response(http.HTTPStatus.METHOD_NOT_ALLOWED, sentence)
         if path == operation.DRAIN:
@@ -159,7 +159,7 @@ class Gate:
             if not (self.access.api_key or is_here):
                 sentence = "without a key the server is drained from its own machine alone"
                 return text_response(http.HTTPStatus.FORBIDDEN, sentence)
-        return whole_response(*operation.answer(request.method, path, self.engine, self.stats))
+        return whole_response(*operation.answer(connection.method, path, self.engine, self.stats))
 
 
 def _is_websocket(request: Request) -> bool:

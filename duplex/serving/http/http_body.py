@@ -1,8 +1,9 @@
 """A websocket server's connection that also takes other HTTP requests.
 
-The library knows only requests of HTTP/1.1 without a body. Here a body is kept aside, a proxy that
-speaks HTTP/1.0 is taken for a later one, and the library is given the rest, so that one place
-answers every request.
+The library knows only requests of HTTP/1.1 without a body, and before its version 17 only GET. Here
+method and body are kept aside, a proxy that speaks HTTP/1.0 is taken for a later one, and the
+library is given the rest as a GET, so that one place answers every request. SDKs of OpenAI want
+version 15 or 16 beside them.
 """
 
 import http
@@ -11,11 +12,12 @@ from websockets.asyncio.server import ServerConnection
 
 
 class BodyConnection(ServerConnection):
-    """See above; `body` is complete when the request is processed."""
+    """See above; `method` and `body` are complete when the request is processed."""
 
     # Bytes of a request's head that are waited for, and of a body.
     max_head_bytes = 1 << 15
     max_body_bytes = 1 << 17
+    method = "GET"
     body = b""
     # Why its body is not read.
     fault: http.HTTPStatus | None = None
@@ -25,6 +27,11 @@ class BodyConnection(ServerConnection):
     _received: bytes | None = b""
     # Bytes of a body that is too large.
     _skipped = 0
+
+    def allow_messages(self, size: int) -> None:
+        """Messages may have so many bytes."""
+        is_old = hasattr(self.protocol, "max_size")  # Before version 16 of the library.
+        setattr(self.protocol, "max_size" if is_old else "max_message_size", size)
 
     def data_received(self, data: bytes) -> None:
         """Called by the transport."""
@@ -48,7 +55,7 @@ class BodyConnection(ServerConnection):
             self.fault = http.HTTPStatus.LENGTH_REQUIRED
         elif end and len(rest) < length:
             return
-        if end and (length or self.fault):
+        if end:
             self.body = b"" if self.fault else rest[:length]
             rest = b"" if self.fault else rest[length:]
             head = b"\r\n".join(line for line in lines if not _tells_of_body(line))
@@ -56,6 +63,9 @@ class BodyConnection(ServerConnection):
         line, more, fields = head.partition(b"\r\n")
         if line.endswith(b" HTTP/1.0"):
             line = line.removesuffix(b"0") + b"1"
+        method, space, where = line.partition(b" ")
+        self.method = method.decode(errors="replace")
+        line = b"GET" + space + where if space else line
         super().data_received(line + more + fields + end + rest)
 
 

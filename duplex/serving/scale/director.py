@@ -100,7 +100,7 @@ class Director:
                 return _json(http.HTTPStatus.OK, self.stats())
             return whole_response(http.HTTPStatus.OK, operation.METRICS_KIND, self.figures())
         found = pages.answer(path)
-        if found is None or request.method not in ("GET", "HEAD"):
+        if found is None or connection.method not in ("GET", "HEAD"):
             sentence = f"this is a director: POST {SESSIONS}, or GET / for the page"
             return text_response(http.HTTPStatus.NOT_FOUND, sentence)
         return whole_response(*found)
@@ -109,7 +109,7 @@ class Director:
         return self.config.access.is_valid(offered_keys(request.headers, []))
 
     async def _sessions(self, connection: BodyConnection, request: Request) -> Response:
-        if request.method != "POST":
+        if connection.method != "POST":
             return text_response(http.HTTPStatus.METHOD_NOT_ALLOWED, f"{SESSIONS} takes POST")
         if not self._has_key(request):
             return text_response(http.HTTPStatus.UNAUTHORIZED, NO_KEY)
