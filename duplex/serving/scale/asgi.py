@@ -41,13 +41,17 @@ class AsgiConnection:
         self.close_code: int | None = None
         # The library keeps these elsewhere.
         self.transport = self
-        self.protocol = self
         self.max_message_size = 0
+        self.method = scope.get("method", "GET")
         self.request = _request(scope)
         self._receive = receive
         self._send = send
         self._messages: asyncio.Queue[bytes | str | None] = asyncio.Queue(max_queue)
         self._closed = asyncio.Event()
+
+    def allow_messages(self, size: int) -> None:
+        """Messages may have so many bytes."""
+        self.max_message_size = size
 
     async def read_body(self) -> None:
         """A request's body, if it is not too large."""
@@ -126,7 +130,7 @@ def _request(scope: dict) -> Request:
         headers["Connection"] = "Upgrade"
     path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
     query = scope.get("query_string", b"").decode("latin-1")
-    return Request(f"{path}?{query}" if query else path, headers, scope.get("method", "GET"))
+    return Request(f"{path}?{query}" if query else path, headers)
 
 
 def application(serving: Serving) -> Callable[[dict, Receive, Send], Awaitable[None]]:
