@@ -2,6 +2,7 @@
 
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 from duplex.bench import published
 from duplex.bench.figures import FIGURES
@@ -14,6 +15,7 @@ from duplex.bench.report import (
     spread_rows,
     title,
 )
+from duplex.bench.tiles import failures, strip, tiles
 
 
 def html(report: dict) -> str:
@@ -25,6 +27,7 @@ def html(report: dict) -> str:
         _head(report),
     ]
     if report.get("behaviour"):
+        parts += [tiles(report["behaviour"]), _speed(report["behaviour"])]
         parts += [_behaviour(report["behaviour"]), _published(report["behaviour"])]
     if report.get("latency"):
         parts.append(_latency(report["latency"]))
@@ -94,6 +97,13 @@ def _behaviour(behaviour: dict) -> str:
     return "".join(parts) + _note(note)
 
 
+def _speed(behaviour: dict) -> str:
+    """The strip of response times."""
+    picture = strip(behaviour)
+    note = "A dot for each question; the published ones are means of other data and machines."
+    return picture and "<h2>How soon it answers</h2>" + _note(note) + picture
+
+
 def _published(behaviour: dict) -> str:
     """Our figures beside published ones."""
 
@@ -156,23 +166,40 @@ def _load(load: dict) -> str:
 
 
 def _scenes(behaviour: dict) -> str:
-    """The time line of every scene, of all agents one below the other."""
+    """The time line of every scene, of all agents one below the other; failed ones first."""
     note = (
-        "The user above, the agent below; grey: voice as silero-vad finds it; words as "
-        "Whisper heard them; small marks: when the agent says that it or the user began or "
-        "ended (point at one to read it)."
+        "Those that an agent failed come first, the others open with a click. The user above, the "
+        "agent below; grey: voice as silero-vad finds it; words as Whisper heard them; small "
+        "marks: when the agent says that it or the user began or ended (point at one to read it). "
+        "The sound plays where the folder recordings is beside this page: user left, agent right."
     )
     parts = ["<h2>Scenes</h2>" + _note(note)]
-    rows = [(agent, row) for agent, found in behaviour.items() for row in found["scenes"]]
-    for name in dict.fromkeys(row["name"] for _, row in rows):
-        parts.append(f"<details open><summary><b>{escape(name)}</b></summary>")
-        for agent, row in rows:
-            if row["name"] == name:
-                figures = " · ".join(
-                    f"{FIGURES[key].title}: {number(value)}"
-                    for key, value in row["figures"].items()
-                )
-                head = f"<h3>{escape(agent)} <small>{escape(figures)}</small></h3>"
-                parts.append(f"{head}<div class=wide>{time_line(row)}</div>")
-        parts.append("</details>")
+    scenes: dict[str, list[tuple[str, dict]]] = {}
+    for agent, found in behaviour.items():
+        for row in found["scenes"]:
+            scenes.setdefault(row["name"], []).append((agent, row))
+    for name, rows in sorted(scenes.items(), key=lambda scene: not _has_failed(scene[1])):
+        parts.append(_scene(name, rows))
     return "".join(parts)
+
+
+def _has_failed(rows: list[tuple[str, dict]]) -> bool:
+    return any(failures(row) for _, row in rows)
+
+
+def _scene(name: str, rows: list[tuple[str, dict]]) -> str:
+    """One scene, with what each agent made of it."""
+    has_failed = _has_failed(rows)
+    state = " open class=failed" if has_failed else ""
+    mark = " <em>failed</em>" if has_failed else ""
+    parts = [f"<details{state}><summary><b>{escape(name)}</b>{mark}</summary>"]
+    for agent, row in rows:
+        texts = [f"{FIGURES[key].title}: {number(value)}" for key, value in row["figures"].items()]
+        figures = escape(" · ".join(texts))
+        parts.append(f"<h3>{escape(agent)} <small>{figures}</small></h3>")
+        if wrong := failures(row):
+            parts.append(f"<p class=wrong>failed: {escape(', '.join(wrong))}</p>")
+        sound = quote(f"recordings/{agent}/{name}.flac")
+        parts.append(f"<audio controls preload=none src='{sound}'></audio>")
+        parts.append(f"<div class=wide>{time_line(row)}</div>")
+    return "".join([*parts, "</details>"])

@@ -25,7 +25,7 @@ def time_line(row: dict) -> str:
         outline = _outline(row["waves"][channel], middle)
         parts.append(f"<text x=4 y={middle + 4} class={channel}>{channel}</text>")
         parts.append(f"<path d='{outline}' class={channel} />")
-    parts += _words(row["words"], scale)
+    parts += _words(row["words"], row["voice"], scale)
     parts += _events(row["events"], scale)
     return "".join(parts) + "</svg>"
 
@@ -40,7 +40,8 @@ def _beats(seconds: float, scale: float) -> list[str]:
     parts = []
     for second in range(int(seconds) + 1):
         parts.append(f"<path d='M{_x(second, scale)} 16V172' class=beat />")
-        parts.append(f"<text x={_x(second, scale)} y=186 class=pale>{second} s</text>")
+        if second * scale < WIDTH - LEFT - 3 * LETTER:
+            parts.append(f"<text x={_x(second, scale)} y=186 class=pale>{second} s</text>")
     return parts
 
 
@@ -69,11 +70,17 @@ def _voice(voice: list, scale: float) -> list[str]:
     return parts
 
 
-def _words(words: list, scale: float) -> list[str]:
-    """The agent's words where they begin, in three lines so that none covers the next."""
+def _words(words: list, voice: list, scale: float, early_s: float = 0.5) -> list[str]:
+    """The agent's words where they begin, in three lines so that none covers the next.
+
+    A recogniser may place a word up to early_s before the voice that says it.
+    """
     parts = []
     free_s = [0.0] * 3
-    for text, start_s, _ in words:
+    for text, heard_s, _ in words:
+        begins = [begin_s for begin_s, _ in voice if heard_s < begin_s < heard_s + early_s]
+        is_inside = any(begin_s <= heard_s < end_s for begin_s, end_s in voice)
+        start_s = begins[0] if begins and not is_inside else heard_s
         free = [line for line, end_s in enumerate(free_s) if end_s <= start_s]
         line = free[0] if free else free_s.index(min(free_s))
         free_s[line] = start_s + LETTER * (len(text) + 1) / scale

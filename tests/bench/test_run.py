@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import inspect
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from duplex.bench.page import html
 from duplex.bench.play import play_fast
 from duplex.bench.recognizer import Heard
 from duplex.bench.scenes import KINDS, Piece, Scene, Word
+from duplex.bench.tiles import failures
 from duplex.errors import BenchError
 from duplex.events import Event
 from tests.tiny_agent import TinyAgent
@@ -233,8 +235,11 @@ def test_same_seed_gives_the_same_report():
 
 def test_page_needs_nothing_else():
     page = html(report(1))
-    assert page.count("<svg") == page.count("</svg>") == 2 * len(SCENES)
-    for outside in ("http", "src=", "href=", "<script", "url(", "@import"):
+    strips = page.count("How soon it answers")
+    assert page.count("<svg") == page.count("</svg>") == 2 * len(SCENES) + strips
+    # The recordings beside it can be heard, and their absence harms nothing.
+    assert page.count("src=") == page.count("src='recordings/") == 2 * len(SCENES)
+    for outside in ("http", "href=", "<script", "url(", "@import"):
         assert outside not in page
     assert "<babbler>" not in page and "&lt;babbler&gt;" in page
     for model in ("Moshi", "PersonaPlex", "Freeze-Omni", "Gemini Live 2.0", "GPT-Realtime"):
@@ -243,6 +248,31 @@ def test_page_needs_nothing_else():
             in page
         )
     assert page.count("<td class=l>measured here</td>") == 2
+
+
+def test_page_begins_with_what_failed():
+    page = html(report(1))
+    assert page.index("class=tile>") < page.index("<h2>Behaviour</h2>")
+    names = re.findall(r"<details( open class=failed)?><summary><b>([^<]*)", page)
+    assert [bool(failed) for failed, _ in names] == sorted(
+        (bool(failed) for failed, _ in names), reverse=True
+    )
+    assert names[0][0] and page.count("failed: ") >= page.count("<em>failed</em>") > 0
+
+
+@pytest.mark.parametrize(
+    ("found", "wrong"),
+    [
+        ({"cut_in": 0.0, "handled": 1.0}, []),
+        ({"take_over": None}, []),
+        ({"cut_in": 1.0, "handled": 0.0}, ["spoke into the user's sentence"]),
+        ({"yielded": 0.0, "handled": 0.0}, ["not: yield rate, when it was speaking"]),
+        ({"latency_s": None, "cut_in": 0.0, "handled": 0.0}, ["no answer"]),
+        ({"latency_s": 3.5, "handled": 0.0}, ["handled otherwise than it should be"]),
+    ],
+)
+def test_what_a_scene_failed_by(found, wrong):
+    assert failures({"figures": found}) == wrong
 
 
 def test_every_published_number_has_its_column():
