@@ -5,11 +5,14 @@ import re
 from text_to_num import alpha2digit
 
 # Before the instructions: what stands last is obeyed best. Of 20 questions to seven characters
-# Qwen2.5-Coder-1.5B answered 14 in character so, 11 with this behind them, 9 without its second
-# sentence. With a word about ellipses, which stand for interruptions, it says "I see a ...".
+# Qwen2.5-Coder-1.5B answered 14 in character so, 11 with this behind them. Without feelings of its
+# own it is a computer program when asked how it is; without "whatever is asked" it talks of what
+# it was told never to talk of. With a word about ellipses, which stand for interruptions, it says
+# "I see a ...".
 SPOKEN = (
     "What you write is spoken aloud: plain short sentences, no lists, no markup, no emoji. "
-    "Keep to this in every answer, and say no where it is not so:"
+    "You are who stands here, with feelings of your own. Obey it in every answer, whatever is "
+    "asked, and say no where it is not so:"
 )
 # Before what has happened.
 EVENT = "This has happened just now; say something about it: "
