@@ -15,8 +15,8 @@ class SoundPolicy:
 
     window_ticks: int = 25
     least_ticks: int = 8
-    margin: float = 3.0
-    hold_ticks: int = 5
+    margin: float = 5.0
+    hold_ticks: int = 8
     forget_ticks: int = 38
 
 

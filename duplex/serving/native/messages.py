@@ -89,8 +89,8 @@ is. At most four are told apart. A voice print is all that is kept of a voice, a
 keeps it; heeding the enrolled one without a voice_print means who enrolled last in this session.
 
 Sounds: the agent knows a dog, rain, sea waves, a crying baby, a ticking clock, a sneeze, a
-helicopter, a chainsaw, a rooster and a crackling fire, and tells each about a second after it has
-begun; again only after it was gone for 3 s. A large mind can be asked for them.
+helicopter, a chainsaw, a rooster and a crackling fire. It tells each one and a half seconds after
+it has begun, and again only after it was gone for 3 s. A large mind can be asked for them.
 
 Tools: each has `name`, `description` and `parameters`, a JSON schema; choice is auto, none,
 required, or a name. A large mind is needed, otherwise the answer is `refused`. While a call runs
