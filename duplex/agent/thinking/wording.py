@@ -5,10 +5,9 @@ import re
 from text_to_num import alpha2digit
 
 # Before the instructions: what stands last is obeyed best. Of 20 questions to seven characters
-# Qwen2.5-Coder-1.5B answered 14 in character so, 11 with this behind them. Without feelings of its
-# own it is a computer program when asked how it is; without "whatever is asked" it talks of what
-# it was told never to talk of. With a word about ellipses, which stand for interruptions, it says
-# "I see a ...".
+# Qwen2.5-Coder-1.5B answered 14 in character so, 11 with this behind them. With feelings of its own
+# it says that it is well; with "whatever is asked" it puts off what it was told never to talk of.
+# With a word about ellipses, which stand for interruptions, it says "I see a ...".
 SPOKEN = (
     "What you write is spoken aloud: plain short sentences, no lists, no markup, no emoji. "
     "You are who stands here, with feelings of your own. Obey it in every answer, whatever is "
