@@ -1,10 +1,10 @@
-"""Who is who, where several people talk with the agent: names, and the voice print of one."""
+"""Who is heard beside the words: people by their names, the voice print of one, and sounds."""
 
 from pathlib import Path
 
 
 class Speakers:
-    """Reads the events of people; `name` says how each is to be called."""
+    """Reads the events of people and sounds; `name` says how each person is to be called."""
 
     def __init__(self, voice_print: Path | None = None):
         """voice_print: the file that the voice print is written to, if one comes."""
@@ -21,6 +21,8 @@ class Speakers:
         match event["type"]:
             case "speaker_named":
                 self._names[event["speaker"]] = text
+            case "sound":
+                return f"a sound: {text}"
             case "speaker_corrected":
                 return f"turn {event['turn'] + 1} was said by {self.name(event['speaker'])}"
             case "speaker_enrolled" if self._voice_print is not None:

@@ -152,9 +152,11 @@ def test_display_tells_people_apart(tmp_path):
         {"type": "user_ended", "speaker": 1},
         {"type": "speaker_corrected", "turn": 2, "speaker": 2},
         {"type": "speaker_enrolled", "text": "fwA/gQ==", "speaker": 1},
+        {"type": "sound", "text": "dog"},
     ):
         display.show(event)
     display.finish()
     assert out.getvalue() == "you>  Hello\nBen>  I'm Ben\nyou>  Hello\n"
     assert "turn 3 was said by Ben" in errors.getvalue()
+    assert "a sound: dog" in errors.getvalue()
     assert (tmp_path / "anna.txt").read_text() == "fwA/gQ==\n"
