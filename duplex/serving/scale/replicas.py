@@ -6,16 +6,23 @@ Each is asked for GET /v1/stats, twice a second, and once more before a session 
 import asyncio
 import hashlib
 import json
+import logging
 import socket
 import urllib.request
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from urllib.parse import urlsplit
 
 from duplex.errors import UsageError
 from duplex.serving.http import operation
 from duplex.serving.http.auth import is_loopback
+
+log = logging.getLogger(__name__)
+
+# What is read of a server's stats.
+READ = {"state", "slots", "free", "sessions_opened", "ends"}
 
 
 @dataclass
@@ -127,18 +134,13 @@ class Replicas:
         """Look how one is."""
         try:
             stats = await asyncio.to_thread(self._stats, replica.url)
-        except (OSError, ValueError, KeyError):
+        except (OSError, HTTPException, ValueError) as error:
+            if replica.down_since is None:
+                log.warning("%s does not answer (%s)", replica.url, error)
+                replica.down_since = self._now()
             replica.state = "down"
-            replica.down_since = replica.down_since or self._now()
             return
-        for _ in range(min(len(replica.promised), stats["sessions_opened"] - replica.opened)):
-            replica.promised.popleft()
-        replica.state = stats["state"]
-        replica.places = stats["slots"]
-        replica.free = stats["free"]
-        replica.opened = stats["sessions_opened"]
-        replica.ended = sum(stats["ends"].values())
-        replica.down_since = None
+        _note(replica, stats)
 
     async def take(self) -> Replica | None:
         """A replica that has a place now, which is promised to the caller; None where none has."""
@@ -163,9 +165,25 @@ class Replicas:
         self.all = [known.get(url) or Replica(url) for url in urls]
 
     def _stats(self, url: str) -> dict:
+        """What a server tells of itself. Raises OSError, HTTPException, ValueError."""
         request = urllib.request.Request(url + operation.STATS, headers=self._headers)
         is_here = is_loopback(urlsplit(url).hostname or "")
         proxies = [urllib.request.ProxyHandler({})] if is_here else []
         opener = urllib.request.build_opener(*proxies)
         with opener.open(request, timeout=self._patience_s) as answer:
-            return json.load(answer)
+            stats = json.load(answer)
+        if not isinstance(stats, dict) or not READ <= set(stats):
+            raise ValueError("it is no duplex server, or one of another version")
+        return stats
+
+
+def _note(replica: Replica, stats: dict) -> None:
+    """Keep what it told; who has come has taken a place that was promised."""
+    for _ in range(min(len(replica.promised), stats["sessions_opened"] - replica.opened)):
+        replica.promised.popleft()
+    replica.state = stats["state"]
+    replica.places = stats["slots"]
+    replica.free = stats["free"]
+    replica.opened = stats["sessions_opened"]
+    replica.ended = sum(stats["ends"].values())
+    replica.down_since = None

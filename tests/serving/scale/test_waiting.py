@@ -1,6 +1,12 @@
 """Who gets the next place, and how long it takes: the line without a clock."""
 
-from duplex.serving.scale.replicas import Replica, with_most_room
+import asyncio
+import http.server
+import threading
+
+import pytest
+
+from duplex.serving.scale.replicas import Replica, Replicas, with_most_room
 from duplex.serving.scale.waiting import Line, LineConfig, Waits
 
 
@@ -68,3 +74,27 @@ def test_the_server_with_most_room_is_chosen():
     assert with_most_room(replicas, now=1).url == "http://a:1"
     assert with_most_room(replicas, now=6).url == "http://b:1"
     assert with_most_room(replicas[2:], now=0) is None
+
+
+@pytest.mark.parametrize("answer", [b"", b"nonsense\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n[1]"])
+def test_what_is_no_server_of_ours_is_down_and_told_once(answer, caplog):
+    """Whatever it answers: the watch must go on."""
+
+    class Other(http.server.BaseHTTPRequestHandler):
+        def handle(self):
+            self.rfile.readline()
+            self.wfile.write(answer)
+
+    async def look(url):
+        replicas = Replicas([url], None, lambda: 7.0)
+        for _ in range(2):
+            await replicas.ask_all()
+        [replica] = replicas.all
+        assert (replica.state, replica.down_since) == ("down", 7.0) and not replicas.room()
+        assert await replicas.take() is None
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever).start()
+        asyncio.run(look(f"http://127.0.0.1:{server.server_port}"))
+        server.shutdown()
+    assert caplog.text.count("does not answer") == 1
