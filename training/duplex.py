@@ -47,6 +47,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--positions", type=int, default=1200, help="positions a batch (default %(default)s)"
     )
+    parser.add_argument(
+        "--shard",
+        action="store_true",
+        help="each process keeps its part of the backbone alone: for one that no GPU holds",
+    )
     add_run(parser, lr=6e-4)
     return parser.parse_args(arguments)
 
@@ -54,16 +59,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace, lm: LM, recognizer: SpeechRecognizer | None) -> None:
     """Train as the arguments say. SystemExit where there is nothing to learn from."""
     tokenizer = Tokenizer(args.tokenizer, recognizer)
-    source, valid = (
-        SceneSource(args, split, tokenizer, recognizer) for split in ("train", "valid")
-    )
+    together = join()
+    part = together.process_index, together.num_processes
+    source = SceneSource(args, "train", tokenizer, recognizer, part)
+    valid = SceneSource(args, "valid", tokenizer, recognizer)
     if source.is_empty:
         raise SystemExit(
             "There is nothing to learn from: no window in the recordings, no dialogue in the "
             "corpus."
         )
     describe_run(args, "duplex.training.duplex")
-    together = join()
     if recognizer is not None:
         recognizer.encoder.to(together.device)
     trainer = Trainer(args, lm, source, together)

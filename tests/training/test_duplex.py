@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -16,7 +18,7 @@ from duplex.training.common.distributed import join
 from duplex.training.scenes.example import Tokenizer
 from duplex.training.scenes.recognition import load_recognizer
 from duplex.training.scenes.recordings import Recordings
-from duplex.training.scenes.scene import Scene
+from duplex.training.scenes.scene import Scene, read_dialogues
 from duplex.training.scenes.setup import build, build_recognizer
 from duplex.training.scenes.source import DialogueSource, SceneSource, add_note
 from duplex.training.scenes.trainer import Trainer
@@ -105,6 +107,83 @@ def test_two_processes_train_one_model_and_go_on_where_they_stopped(parts, prepa
     lines = map(json.loads, (out / "log.jsonl").read_text().splitlines())
     assert [line["step"] for line in lines if "train" in line] == [25]
     assert list((out / "tensorboard").glob("events.*"))
+
+
+def tiny_backbone(folder) -> list:
+    """Options to begin from a small Llama that is written there."""
+    config = LlamaConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=48,
+        vocab_size=tiny_tokenizer().get_vocab_size(),
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return ["--backbone", folder, "--scratch", "--rank", 2, "--no-residual"]
+
+
+def launch(told: list[str]) -> subprocess.Popen:
+    """A training of two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    return subprocess.Popen([*command, "-m", "duplex.training.duplex", *told], env=environment)
+
+
+def loss_curve(out) -> dict[int, float]:
+    """The loss of each step as TensorBoard has it; of a step done twice the last."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = {}
+    for path in sorted((out / "tensorboard").glob("events.*"), key=lambda p: p.stat().st_mtime):
+        events = EventAccumulator(str(path))
+        events.Reload()
+        found |= {event.step: event.value for event in events.Scalars("loss")}
+    return found
+
+
+@pytest.mark.slow
+def test_a_process_killed_costs_nothing_but_time(parts, prepared, tmp_path):
+    """One of two dies in the middle; the same command goes on with the same losses and weights.
+
+    Those two share the backbone between them (--shard), the ones compared with hold all of it.
+    """
+    begin = [*tiny_backbone(tmp_path / "backbone"), "--steps", 12, "--save-minutes", 0]
+    whole = tmp_path / "whole"
+    parted = tmp_path / "parted"
+    assert launch(options(parts, prepared, whole, *begin)).wait(600) == 0
+    told = options(parts, prepared, parted, *begin, "--shard")
+    broken = launch(told)
+    until = time.monotonic() + 600
+    while not (parted / "progress.json").exists() or progress(parted)["step"] < 4:
+        assert broken.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
+    victim = psutil.Process(broken.pid).children()[1]
+    victim.kill()
+    assert broken.wait(600) != 0
+    assert 4 <= progress(parted)["step"] < 12
+    assert launch(told).wait(600) == 0
+    curve = loss_curve(parted)
+    assert sorted(curve) == list(range(1, 13))
+    assert curve == pytest.approx(loss_curve(whole), abs=1e-5)
+    after = checkpoint.load_tensors(parted)
+    for name, value in checkpoint.load_tensors(whole).items():
+        torch.testing.assert_close(after[name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_each_process_reads_its_own_files(tmp_path):
+    """Where there are fewer files than processes, all read all."""
+    for name in "abc":
+        line = json.dumps({"turns": [], "kind": name, "split": "train"})
+        (tmp_path / f"{name}.jsonl").write_text(line + "\n")
+
+    def kinds(*part) -> str:
+        return "".join(one["kind"] for one in read_dialogues(tmp_path, "train", part))
+
+    assert (kinds(0, 1), kinds(0, 2), kinds(1, 2), kinds(3, 4)) == ("abc", "ac", "b", "abc")
+    assert read_dialogues(tmp_path / "b.jsonl", "train")[0]["kind"] == "b"
 
 
 @pytest.fixture

@@ -3,13 +3,17 @@
 `accelerate launch -m duplex.training.duplex ...` makes one for each GPU; without GPUs:
 `ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m duplex.training.duplex ...`.
 
-Each process draws its own data and has all of the model. What is learned (adapters, control rows,
-projector) is small, so its gradients are averaged in one piece after every batch. Started alone, a
-process is all there is.
+Each process draws its own data and has all of the model, or with --shard its part of the frozen
+backbone. What is learned (adapters, control rows, projector) is small, so its gradients are
+averaged in one piece after every batch. Started alone, a process is all there is.
+
+When a process dies, those of its node are ended by the launcher and those of others by their time
+limit. The same command, on other nodes if need be, goes on from the last save: `--save-minutes`.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,6 +51,25 @@ def agreed(accelerator: Accelerator, number: float) -> float:
 
     own = torch.tensor([number], dtype=torch.float64, device=accelerator.device)
     return float(broadcast(own)[0])
+
+
+def shard_frozen(accelerator: Accelerator, blocks: torch.nn.ModuleList) -> None:
+    """Leave each process its part of each block's frozen weights (FSDP), whole while it computes.
+
+    What is trained stays whole in all. From then on all must compute together.
+    """
+    from torch.distributed.fsdp import fully_shard
+
+    if accelerator.num_processes == 1:
+        return
+    for block in blocks:
+        trained = {parameter for parameter in block.parameters() if parameter.requires_grad}
+        fully_shard(block, ignored_params=trained)
+
+
+def own_files(files: list[Path], number: int, processes: int) -> list[Path]:
+    """The files that process `number` of so many reads: every one its own, if there are enough."""
+    return files[number::processes] if len(files) >= processes else files
 
 
 def collected(accelerator: Accelerator, value) -> list:

@@ -56,6 +56,12 @@ def existing_file(text: str) -> Path:
     return Path(text)
 
 
+def corpus_path(text: str) -> Path:
+    """A file that is there, or a folder with .jsonl files."""
+    path = Path(text)
+    return path if path.is_dir() and any(path.glob("*.jsonl")) else existing_file(text)
+
+
 def file_share(text: str) -> tuple[Path, float]:
     """FILE=SHARE -> both."""
     path, share = kind_share(text)

@@ -15,6 +15,7 @@ from duplex.agent.backchannels import BACKCHANNEL_WORDS, BACKCHANNELS
 from duplex.agent.turn_policy import TurnPolicy
 from duplex.audio import TICK_S
 from duplex.model.spoken_form import spoken_form
+from duplex.training.common.distributed import own_files
 from duplex.training.text.templates import read_lines
 
 # The rules of the runtime, by which scenes are laid out.
@@ -92,9 +93,13 @@ class Scene:
     instructions: str = INSTRUCTIONS[0]
 
 
-def read_dialogues(path: Path, split: str) -> list[dict]:
-    """The dialogues of a split ("train" or "valid") in a corpus, see duplex.training.corpus."""
-    lines = (json.loads(line) for line in path.read_text().splitlines())
+def read_dialogues(path: Path, split: str, part: tuple[int, int] = (0, 1)) -> list[dict]:
+    """The dialogues of a split ("train" or "valid") in a corpus, see duplex.training.corpus.
+
+    path: a file, or a folder with several .jsonl. part: (i, n) leaves process i of n its own files.
+    """
+    files = own_files(sorted(path.glob("*.jsonl")), *part) if path.is_dir() else [path]
+    lines = (json.loads(line) for file in files for line in file.read_text().splitlines())
     return [dialogue for dialogue in lines if dialogue["split"] == split]
 
 

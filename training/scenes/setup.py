@@ -18,7 +18,7 @@ from duplex.training.common.options import (
     add_part,
     add_tokenizer,
     backbone_path,
-    existing_file,
+    corpus_path,
     file_share,
     folder_of,
     kind_share,
@@ -163,9 +163,10 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     """Corpus, recordings, pools and noises."""
     parser.add_argument(
         "--corpus",
-        type=existing_file,
+        type=corpus_path,
         metavar="FILE",
-        help="dialogues.jsonl of duplex.training.corpus",
+        help="dialogues.jsonl of duplex.training.corpus, or a folder of several: where there are "
+        "enough each process reads its own",
     )
     parser.add_argument(
         "--recordings",

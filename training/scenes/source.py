@@ -154,11 +154,15 @@ class SceneSource:
         split: str,
         tokenizer: Tokenizer,
         recognizer: SpeechRecognizer | None,
+        part: tuple[int, int] = (0, 1),
     ):
-        """args: as setup.add_data_arguments parses them; without a recogniser nothing has sound."""
+        """args: as setup.add_data_arguments parses them; without a recogniser nothing has sound.
+
+        part: (i, n) where process i of n reads its own files of the corpus.
+        """
         noises = load_noise(args.noise) if recognizer and args.noise else []
         maker = ExampleMaker(tokenizer, recognizer, noises, args.residual)
-        dialogues = read_dialogues(args.corpus, split) if args.corpus else []
+        dialogues = read_dialogues(args.corpus, split, part) if args.corpus else []
         index = UtteranceIndex(args.pool if recognizer else [])
         simulated = args.simulated if recognizer else 1.0
         self.dialogues = DialogueSource(dialogues, index, simulated, maker) if dialogues else None

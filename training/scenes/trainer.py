@@ -18,6 +18,7 @@ from duplex.training.common.distributed import (
     average_gradients,
     check_together,
     collected,
+    shard_frozen,
 )
 from duplex.training.common.interruption import finishing_steps
 from duplex.training.common.progress import RunBar
@@ -44,6 +45,10 @@ class Trainer:
     ):
         self.args = args
         self.lm = lm.to(together.device)
+        # Then all processes compute together, validations too.
+        self.is_sharded = getattr(args, "shard", False) and together.num_processes > 1
+        if self.is_sharded:
+            shard_frozen(together, lm.blocks)
         self.source = source
         self.together = together
         residual = list(lm.residual.parameters())
@@ -115,7 +120,8 @@ class Trainer:
 
     def is_validation_due(self) -> bool:
         """Whether twenty times as long has passed since a validation as it took."""
-        return time.monotonic() - self.measured > max(60.0, 20 * self.measuring_s)
+        is_due = time.monotonic() - self.measured > max(60.0, 20 * self.measuring_s)
+        return bool(agreed(self.together, is_due)) if self.is_sharded else is_due
 
     def save(self) -> None:
         """The first process writes the run; all tell what they have drawn and left."""
@@ -141,7 +147,8 @@ def train(trainer: Trainer, valid: SceneSource, patience: int = 0) -> bool:
     # All processes must ask how much is done: they agree on it.
     done = trainer.done()
     bar = RunBar(done) if together.is_main_process else None
-    if bar and "before" not in progress:
+    validates = trainer.is_sharded or together.is_main_process
+    if validates and "before" not in progress:
         progress["before"] = trainer.measure(valid)
         progress["after"] = progress["before"]
     with finishing_steps() as interruption:
@@ -149,7 +156,7 @@ def train(trainer: Trainer, valid: SceneSource, patience: int = 0) -> bool:
             recent.append(trainer.step(done))
             done = trainer.done()
             report(trainer, bar, recent, done)
-            if together.is_main_process and trainer.is_validation_due():
+            if validates and trainer.is_validation_due():
                 check_gain(trainer, valid)
             if patience and agreed(together, progress.get("worse", 0)) >= patience:
                 break
@@ -157,7 +164,7 @@ def train(trainer: Trainer, valid: SceneSource, patience: int = 0) -> bool:
                 trainer.save()
     if bar:
         bar.close()
-    if together.is_main_process and not interruption.is_wanted:
+    if validates and not interruption.is_wanted:
         check_gain(trainer, valid)
     trainer.save()
     return not interruption.is_wanted
@@ -185,14 +192,17 @@ def check_gain(trainer: Trainer, valid: SceneSource) -> None:
         return
     found = trainer.measure(valid)
     progress["validated"] = progress["step"]
-    log(trainer.args.out, {"step": progress["step"], "valid": found})
+    is_first = trainer.together.is_main_process
+    if is_first:
+        log(trainer.args.out, {"step": progress["step"], "valid": found})
     progress["after"] = found
     loss = text_loss(found)
     if loss < progress.get("best", text_loss(progress["before"])):
         progress["best"] = loss
         progress["worse"] = 0
-        out = trainer.args.out / "best"
-        checkpoint.save(trained_tensors(trainer.lm), trainer.lm.config, out)
+        if is_first:
+            out = trainer.args.out / "best"
+            checkpoint.save(trained_tensors(trainer.lm), trainer.lm.config, out)
     else:
         progress["worse"] = progress.get("worse", 0) + 1
 
