@@ -8,6 +8,7 @@ import logging
 from dataclasses import replace
 
 from duplex.cpu import helper_thread
+from duplex.cpu.beam_search import CompiledBeamSearch
 from duplex.cpu.encoder import CompiledEncoder
 from duplex.cpu.kernels import COMPILED
 from duplex.cpu.lm import CompiledDraft, CompiledLM
@@ -38,6 +39,9 @@ def compile(parts: Parts, threads: int | None = None) -> Parts:
     compiled = replace(
         parts,
         encoder=parts.encoder and CompiledEncoder(parts.encoder),
+        search=parts.lexicon and CompiledBeamSearch(parts.lexicon),
+        # The helper thread below looks for work all the time, on a core of its own.
+        search_threads=max(1, usable_cores() - 1),
         lm=parts.lm and CompiledLM(parts.lm),
         talker=parts.talker and CompiledTalker(parts.talker),
         draft=parts.draft and CompiledDraft(parts.draft),

@@ -28,6 +28,9 @@ class Parts:
 
     encoder: Encoder | None = None
     lexicon: Lexicon | None = None
+    # Stands in for beam_search.decode with this lexicon, and how many threads may call it at once.
+    search: Callable | None = None
+    search_threads: int = 1
     lm: LM | None = None
     # A tokenizers.Tokenizer.
     tokenizer: object = None

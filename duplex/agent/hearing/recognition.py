@@ -1,6 +1,8 @@
 """From sound to what the LM is told of it: features of the tick, and the words recognised in it."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +53,10 @@ class Recognition:
         self.encoder = parts.encoder
         self.slots = slots
         self.lexicon = parts.lexicon
+        self.search = parts.search or partial(beam_search.decode, parts.lexicon)
+        # Where there is a core for them: threads that search in the streams of many slots.
+        self.search_threads = parts.search_threads
+        self.pool = ThreadPoolExecutor(parts.search_threads, "beams")
         self.tokenizer = parts.tokenizer
         self.policy = policy
         self.speaker_head = parts.speaker
@@ -92,8 +98,9 @@ class Recognition:
         """
         heard = self.hear(audio)
         recognised: list[Pieces] = [[] for _ in audio]
-        for slot, session in sessions.items():
-            inputs = session, heard.log_probs[slot], heard.levels_db[slot]
+        words = self.decode_all(sessions, heard.log_probs, events)
+        for slot, found in words.items():
+            inputs = sessions[slot], found, heard.levels_db[slot]
             recognised[slot] = isolate_fault(events[slot], self.recognise, *inputs) or []
         if self.speaker_head is not None:
             for slot, session in sessions.items():
@@ -123,18 +130,49 @@ class Recognition:
         found, self.feature_state = features.log_mel_and_power(sound, self.feature_state)
         return found
 
-    def recognise(self, session: Session, log_probs: np.ndarray, level_db: float) -> Pieces:
-        """Advance one session's beam by a tick's frames [4, 1 + phones]; take in its level.
+    def decode_all(
+        self, sessions: dict[int, Session], log_probs: np.ndarray, events: list[list[Event]]
+    ) -> dict[int, list[tuple[str, float]]]:
+        """Advance each session's beam by a tick's frames, log_probs [B, 4, 1 + phones].
 
-        Returns the pieces of the user's words that were committed; the agent's own are left out.
+        Returns the words that are committed, each with its confidence, of the slots without fault.
         """
+
+        def work(slots: list[int]) -> dict[int, list[tuple[str, float]] | None]:
+            """Some slots, one after the other."""
+            return {
+                slot: isolate_fault(events[slot], self.advance, sessions[slot], log_probs[slot])
+                for slot in slots
+            }
+
+        slots = [*sessions]
+        parts = min(self.search_threads, len(slots) // 4)  # Fewer are done sooner by one thread.
+        if parts > 1:
+            found = self.pool.map(work, (slots[part::parts] for part in range(parts)))
+            words = {slot: one for part in found for slot, one in part.items()}
+        else:
+            words = work(slots)
+        return {slot: words[slot] for slot in slots if words[slot] is not None}
+
+    def advance(self, session: Session, log_probs: np.ndarray) -> list[tuple[str, float]]:
+        """One session's part of decode_all, log_probs [4, 1 + phones]."""
         user = session.user
-        agent_words = audible_words(session, self.policy)
         if not session.grammar.user_open and not user.pending.tokens:
             beam_search.forget_committed_words(user.beam)
             user.is_user_only = True
+        return self.decode(user.beam, log_probs)
+
+    def recognise(
+        self, session: Session, words: list[tuple[str, float]], level_db: float
+    ) -> Pieces:
+        """Take in the words that one session's beam has committed, and its level.
+
+        Returns the pieces of the user's words; the agent's own are left out.
+        """
+        user = session.user
+        agent_words = audible_words(session, self.policy)
         pieces: Pieces = []
-        for word, confidence in self.decode(user.beam, log_probs):
+        for word, confidence in words:
             user.is_rescored = False
             if pending_words.is_agent_echo(word, agent_words, self.policy):
                 user.is_user_only = False
@@ -170,7 +208,7 @@ class Recognition:
 
     def decode(self, beam: BeamState, log_probs: np.ndarray) -> list[tuple[str, float]]:
         """Words that are committed by a tick's frames [4, 1 + phones], each with its confidence."""
-        return beam_search.decode(self.lexicon, beam, log_probs)
+        return self.search(beam, log_probs)
 
     def end_turn(self, user: UserTurn, is_for_agent: bool) -> None:
         """The user's turn is over: what was said in it is forgotten, how loud it was is kept."""
