@@ -296,7 +296,7 @@ def test_official_sdk_holds_a_conversation():
         client = openai.AsyncOpenAI(base_url=base, api_key="none", websocket_base_url=socket)
         async with client.realtime.connect(model="duplex") as connection:
             await converse(connection)
-        assert ("truncate", 0) == engine.agent.calls[0][:2]
+        assert ("truncate", 0) in [call[:2] for call in engine.agent.calls]
 
     agent = TinyAgent(1)
     drive_server(test, agent)
