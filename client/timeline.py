@@ -1,7 +1,7 @@
 """The time line of a conversation as a picture: who speaks when, the words, and how soon answers
 come. Overlaps are shaded, a voice that yields ends at a red edge."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,9 @@ from duplex.transcript import Transcript
 class PictureConfig:
     """How it is drawn."""
 
-    # Seconds in one row, and drawn columns of one.
+    # Seconds in one row, at most and at least, and drawn columns of one: rows are equally long.
     row_s: float = 12.0
+    least_row_s: float = 6.0
     bins: int = 1200
     # Beyond so many rows, eight minutes, the rest is left out.
     max_rows: int = 40
@@ -59,6 +60,7 @@ def draw(recording: Recording, path: Path, config: PictureConfig | None = None) 
     config = config or PictureConfig()
     scene = scene_of(recording, config)
     rows = max(1, int(np.ceil(scene.seconds / config.row_s)))
+    config = _with_rows(config, scene.seconds / rows)
     shown = min(rows, config.max_rows)
     figure = Figure(figsize=(16, 0.8 + 2.1 * shown), layout="constrained", dpi=100)
     FigureCanvasAgg(figure)
@@ -69,6 +71,12 @@ def draw(recording: Recording, path: Path, config: PictureConfig | None = None) 
         title += f"; only the first {shown * config.row_s:.0f} s are shown"
     figure.suptitle(title, fontsize=11)
     figure.savefig(path)
+
+
+def _with_rows(config: PictureConfig, seconds: float) -> PictureConfig:
+    """Rows of whole seconds, so that the last one is not nearly empty."""
+    row_s = max(config.least_row_s, float(np.ceil(seconds)))
+    return replace(config, row_s=row_s, letter_s=config.letter_s * row_s / config.row_s)
 
 
 def scene_of(recording: Recording, config: PictureConfig | None = None) -> Scene:
@@ -128,9 +136,12 @@ def _title(scene: Scene) -> str:
     if scene.answers:
         seconds = sorted(it.end_s - it.start_s for it in scene.answers)
         median_s = seconds[len(seconds) // 2]
-        parts.append(f"{len(seconds)} answers, the median after {median_s:.2f} s")
+        noun = "an answer" if len(seconds) == 1 else f"{len(seconds)} answers, the median"
+        parts.append(f"{noun} after {median_s:.2f} s")
     if scene.stops:
         parts.append(f"{len(scene.stops)} interruption{'s' if len(scene.stops) > 1 else ''}")
+    if overlaps(*scene.voices):
+        parts.append("shaded: both speak")
     return " · ".join(parts)
 
 
@@ -157,7 +168,8 @@ def _draw_row(axis, start_s: float, scene: Scene, config: PictureConfig) -> None
     axis.set_xlim(start_s, end_s)
     axis.set_ylim(-2.3, 2.2)
     axis.set_yticks([0.6, -0.6], ["you", "agent"])
-    axis.set_xticks(np.arange(start_s, last_s + 0.01, 1.0))
+    ticks = np.arange(start_s, last_s + 0.01, 1.0)
+    axis.set_xticks(ticks, [f"{int(at) // 60}:{int(at) % 60:02d}" for at in ticks])
     axis.tick_params(length=0)
     axis.grid(axis="x", color=config.grid, linewidth=0.5)
     axis.set_axisbelow(True)
