@@ -34,6 +34,15 @@ def test_wave_of_another_form_is_converted_with_a_notice(tmp_path, capsys):
     np.testing.assert_allclose(question.samples[500:-500], expected[500:-500], atol=1e-3)
 
 
+def test_a_long_file_is_read_in_blocks_without_a_seam(tmp_path):
+    times = np.arange(round(3.3 * 44_100)) / 44_100
+    sound = (0.4 * np.sin(2 * np.pi * 440 * times)).astype(np.float32)
+    found = read_wave(Path(write_wave(tmp_path / "long.wav", sound, 44_100))).samples
+    expected = 0.4 * np.sin(2 * np.pi * 440 * np.arange(len(found)) / SAMPLE_RATE)
+    assert len(found) == round(3.3 * SAMPLE_RATE)
+    np.testing.assert_allclose(found[500:-500], expected[500:-500], atol=1e-3)
+
+
 def sine() -> np.ndarray:
     return (0.4 * np.sin(2 * np.pi * 440 * np.arange(SAMPLE_RATE) / SAMPLE_RATE)).astype(np.float32)
 
