@@ -2,6 +2,7 @@
 
     duplex bench behaviour                                  the scenes, as fast as the agents can
     duplex bench latency --agents default,cascade           in real time
+    duplex bench latency --sessions 1,2,4,8                 with several people at once, by turns
     duplex bench draft                                      speculative decoding, on and off
     duplex bench load --url ws://localhost:8765             simulated users, more and more
     duplex bench load --soak 30                             users come and go for half an hour
@@ -68,6 +69,11 @@ def add_arguments(parser: argparse.ArgumentParser, key_variable: str) -> None:
         type=float,
         metavar="MIN",
         help="with load: users come and go for so long; nothing may grow",
+    )
+    add(
+        "--sessions",
+        metavar="N,N",
+        help="with latency: of so many sessions at once, by turns in one run",
     )
     add(
         "--out",
@@ -155,6 +161,11 @@ def run(args: argparse.Namespace, load: Callable[[int], object]) -> bool:
         from duplex.bench import soak
 
         return soak.run(args, load, scene_files.questions(scenes))
+    if args.sessions is not None:
+        from duplex.bench import sessions
+
+        sessions.run(args, load, scene_files.questions(scenes))
+        return True
     if args.what == "draft":
         from duplex.bench import speculation
 
@@ -168,6 +179,8 @@ def check(args: argparse.Namespace, is_installed: Callable[[str], bool] = is_ins
     """Raise BenchError where the options do not go together or a package is missing."""
     if args.soak is not None and (args.what != "load" or args.soak <= 0):
         raise BenchError("--soak is a number of minutes for duplex bench load")
+    if args.sessions is not None and (args.what != "latency" or args.url):
+        raise BenchError("--sessions is for duplex bench latency of the agent of this process")
     for name in agent_names(args):
         if name not in (REMOTE, *AGENTS):
             raise BenchError(
