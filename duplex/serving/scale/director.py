@@ -131,6 +131,9 @@ class Director:
 
     async def _place(self, ticket: str, path: str) -> Response:
         """A place for a new session, or in the line."""
+        if all(replica.state == "down" for replica in self.replicas.all):
+            sentence = "none of the servers answers; try again later"
+            return _json(http.HTTPStatus.SERVICE_UNAVAILABLE, {"error": sentence})
         found = self.line.ask(ticket, self.replicas.room(), time.monotonic())
         if found is None:
             if replica := await self.replicas.take():

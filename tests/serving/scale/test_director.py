@@ -144,6 +144,15 @@ def test_killed_server_takes_only_its_own_sessions_with_it():
         assert asyncio.run(run(front, replicas)) < 20  # 1 s where the machine is free
 
 
+def test_without_any_server_nobody_waits():
+    with servers(1, 1) as replicas, director(replicas) as front:
+        replicas[0].kill()
+        asyncio.run(until_true(lambda: known(front)[0]["state"] == "down"))
+        status, told = front.ask("POST", "/v1/sessions", {})
+        assert (status, told["error"]) == (503, "none of the servers answers; try again later")
+        assert front.ask("GET", "/readyz")[0] == 503
+
+
 @pytest.mark.parametrize("entry", ["ftp://a:1", "dns:host", "http://"])
 def test_what_is_no_replica_is_told(entry):
     with pytest.raises(UsageError, match="no replica"):
