@@ -240,12 +240,14 @@ def load_agent(args: argparse.Namespace, slots: int, cancel_echo: bool = True):
     is_int8 = args.compute == "cpu" and args.dtype in (None, "int8")
     # The threads of int8 are our own, see duplex/cpu/shared_work.py.
     torch.set_num_threads(1 if is_int8 else args.threads or 1)
+    config = agent.AgentConfig(cancel_echo=cancel_echo)
     try:
+        if args.compute != "cpu":
+            return _load_on_device(args, slots, config)
         return agent.load_agent(
             args.agent,
             slots,
-            agent.AgentConfig(cancel_echo=cancel_echo),
-            device=args.compute,
+            config,
             dtype=args.dtype,
             offline=args.offline,
             backbone=args.backbone,
@@ -257,6 +259,16 @@ def load_agent(args: argparse.Namespace, slots: int, cancel_echo: bool = True):
         raise UsageError(
             f"the agent in {args.agent} is not complete: {error.filename or error} is missing"
         ) from error
+
+
+def _load_on_device(args: argparse.Namespace, slots: int, config):
+    """The agent with all its networks on one device."""
+    from duplex.device import DeviceConfig
+    from duplex.device.load import dtype_of, load_agent
+
+    placement = DeviceConfig(args.compute, dtype_of(args.dtype, args.compute))
+    given = {"offline": args.offline, "backbone": args.backbone, "mind": args.mind}
+    return load_agent(args.agent, slots, config, placement, **given)
 
 
 def _talk(args: argparse.Namespace, load: Callable) -> None:

@@ -4,6 +4,7 @@
     duplex bench latency --agents default,cascade           in real time
     duplex bench latency --sessions 1,2,4,8                 with several people at once, by turns
     duplex bench draft                                      speculative decoding, on and off
+    duplex bench device --slots 1,8 --backbone 0.5B         a tick on one device, by part
     duplex bench load --url ws://localhost:8765             simulated users, more and more
     duplex bench load --soak 30                             users come and go for half an hour
     duplex bench behaviour --url wss://HOST --dialect realtime   a server of OpenAI Realtime, Moshi
@@ -31,6 +32,8 @@ from duplex.errors import BenchError
 
 # The agents of this process that can be measured; the last two are controls.
 AGENTS = ("default", "cascade", "silent", "talking")
+# What is measured.
+PARTS = ("behaviour", "latency", "load", "draft", "device")
 # What the agent behind --url is called in the report.
 REMOTE = "remote"
 
@@ -41,7 +44,21 @@ def add_arguments(parser: argparse.ArgumentParser, key_variable: str) -> None:
     key_variable: name of the environment variable with a server's key.
     """
     add = parser.add_argument
-    add("what", choices=["behaviour", "latency", "load", "draft", "all"], help="what to measure")
+    add("what", choices=[*PARTS, "all"], help="what to measure")
+    add(
+        "--slots",
+        default="1,8",
+        metavar="N,N",
+        help="with device: sessions, one number after the other (default %(default)s); the LM may "
+        "be a random --backbone 135M, 0.5B or 1.5B",
+    )
+    add(
+        "--seconds",
+        type=float,
+        default=20,
+        metavar="S",
+        help="with device: of talk; 0 only counts (default %(default)s)",
+    )
     add(
         "--url",
         metavar="URL",
@@ -166,6 +183,10 @@ def run(args: argparse.Namespace, load: Callable[[int], object]) -> bool:
 
         sessions.run(args, load, scene_files.questions(scenes))
         return True
+    if args.what == "device":
+        from duplex.bench.device import run as device
+
+        return device.run(args, scene_files.questions(scenes))
     if args.what == "draft":
         from duplex.bench import speculation
 

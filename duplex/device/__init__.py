@@ -58,7 +58,7 @@ def place(parts: Parts, config: DeviceConfig, agent: AgentConfig) -> Parts:
     The weights are copied there, those of the LM moved. Raises UsageError where there is no such
     device, or the codec has no form for it.
     """
-    if config.device != "cpu" and not torch.cuda.is_available():
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"there is no {config.device} here; leave --compute out")
     if not isinstance(parts.codec, Codec):
         raise UsageError("this agent's codec runs on a CPU only; leave --compute out")

@@ -82,8 +82,9 @@ class Draws:
         events: list[list[Event]],
     ) -> dict:
         """See Decoder.draws."""
-        given = [part.copy() for part in self.blank]
-        free = iter(range(self.lm.slots, self.rows))
+        count = self.lm.slots + sum(len(proposals[slot]) for slot in hidden)
+        given = [np.concatenate([part] * -(-count // self.rows)) for part in self.blank]
+        free = iter(range(self.lm.slots, count))
         asked: dict[int, list[Place]] = {}
         for slot, states in hidden.items():
             work = decoder, slot, sessions[slot], proposals[slot], states, given, free
@@ -92,7 +93,12 @@ class Draws:
                 asked[slot] = found
         if not asked:
             return {}
-        symbols, likeliest = self.link.fetch(self.graph(*given)).tolist()
+        # All in one call, nearly always.
+        parts = [
+            self.graph(*(part[begin : begin + self.rows] for part in given)).clone()
+            for begin in range(0, count, self.rows)
+        ]
+        symbols, likeliest = self.link.fetch(torch.cat(parts, 1)).tolist()
         self.lm.likeliest = {
             int(hidden[slot][number, 0]): likeliest[place.row]
             for slot, places in asked.items()
@@ -110,9 +116,7 @@ class Draws:
         self._fill(given, places[0], question, session, session.user.pending, states[0])
         foreseen = foresee(session, question.seen, proposals, decoder.tokenizer)
         for number, (later, pending) in enumerate(foreseen, start=1):
-            row = next(free, None)
-            if row is None:
-                break
+            row = next(free)
             place = Place(row, None, ())
             later = Question(None, later, session.policy, False)
             self._fill(given, place, later, session, pending, states[number])
@@ -146,8 +150,6 @@ class Draws:
         if question.symbol is not None:
             return question.symbol
         if number:
-            if number >= len(places):
-                return None
             key = self.key(session, question, session.user.pending, session.budget.drawn)
             if key != places[number].key:
                 return None

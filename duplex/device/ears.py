@@ -89,6 +89,12 @@ class Ears:
             None if sound is None else scores,
         )
 
+    def tensors(self) -> list[Tensor]:
+        """What it remembers."""
+        state = self.state
+        tails = [self.sound.tail, self.sound.peak, state.mel_tail, state.conv_tail, state.early]
+        return [*tails, state.keys, state.values, state.filled, self.vectors]
+
     def reset(self, slot: int) -> None:
         """The slot has heard nothing."""
         self.sound.reset([slot])

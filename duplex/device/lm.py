@@ -74,6 +74,7 @@ class DeviceLM:
         ]
         self.hear = Graph(link, self.heard, inputs)
         self.calls: list[Graph] = []
+        self.spare_cell = 0
         # The text token that each hidden state wants most, of those asked last.
         self.likeliest: dict[int, int] = {}
 
@@ -105,7 +106,7 @@ class DeviceLM:
     def __call__(self, x: Tensor, positions: Tensor, visible: Tensor, cache: CacheCells) -> Tensor:
         """x [N, 1], positions [N], visible [B, L, S] -> places of the hidden states [N, 1]."""
         if not self.calls:
-            self.calls = [self._graph(shape, cache) for shape in self.shapes]
+            self.calls = [self.call_of(shape, cache) for shape in self.shapes]
         slots = cache.slots.numpy()
         at = cache.place.numpy() % visible.shape[1]
         given = x[:, 0].numpy(), positions.numpy(), cache.cells.numpy()
@@ -134,7 +135,7 @@ class DeviceLM:
     ) -> list[np.ndarray]:
         """Codes, positions, cells [R, L] and visible cells [R, L, C + 1] of a call; `where` are
         rows and columns of the positions in use."""
-        spare = self.calls[0].spare_cell
+        spare = self.spare_cell
         found = []
         for values, unused in zip(given, (0, 0, spare), strict=True):
             padded = np.full((shape.rows, shape.positions), unused)
@@ -148,9 +149,9 @@ class DeviceLM:
 
     # What runs on the device.
 
-    def _graph(self, shape: CallShape, cache: CacheCells) -> Graph:
-        """The call of one shape."""
-        spare = cache.keys.shape[3] - 1
+    def call_of(self, shape: CallShape, cache: CacheCells) -> Graph:
+        """The call of one shape with this cache."""
+        self.spare_cell = spare = cache.keys.shape[3] - 1
         both = shape.rows, shape.positions
         rows = np.arange(self.slots) if shape.positions == 1 else np.full(shape.rows, self.slots)
         visible = self.link.buffer(*both, spare + 1, dtype=torch.bool)
@@ -162,9 +163,7 @@ class DeviceLM:
             torch.full(both, spare, device=self.link.device),
             visible,
         ]
-        graph = Graph(self.link, partial(self.feed, cache, shape), inputs)
-        graph.spare_cell = spare
-        return graph
+        return Graph(self.link, partial(self.feed, cache, shape), inputs)
 
     def heard(self, tokens: Tensor, shares: Tensor, speakers: Tensor, place: Tensor) -> None:
         """Words of all slots [B, P], see padded_pieces, and who speaks [B] -> the tick's vectors,

@@ -47,8 +47,9 @@ class Voice:
             link.buffer(slots, dtype=torch.bool),
         ]
         said = self.synthesis_state
-        state = [said.visible, said.sums, said.position, self.silent_ticks]
-        self.graph = Graph(link, self.tick, inputs, state + self.codec_state.tensors())
+        kept = [said.visible, said.sums, said.position, self.silent_ticks]
+        kept += self.codec_state.tensors()
+        self.graph = Graph(link, self.tick, inputs, kept)
 
     def tick(
         self, phones: Tensor, positions: Tensor, uniform: Tensor, forced: Tensor, begins: Tensor
@@ -86,6 +87,11 @@ class Voice:
         planner.calls += planner.patches
         given = planner.gather(self.synthesis_state, plan.frames)
         return self.link.fetch(self.graph(*given, begins))
+
+    def tensors(self) -> list[Tensor]:
+        """What it remembers."""
+        said = self.synthesis_state
+        return [said.keys, said.values, said.visible, said.sums, *self.codec_state.tensors()]
 
     def reset(self, slot: int) -> None:
         """The slot has said nothing."""

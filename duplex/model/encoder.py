@@ -15,6 +15,7 @@ clip at once.
 Letters in shapes: B slots, n ticks, T frames, C width, S keys.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -125,8 +126,9 @@ class Block(nn.Module):
             q, k, v: see `project`; k and v may be those of other frames, S of them.
             bias: [B or 1, heads, T, S]; -inf hides a key.
         """
-        # Autocast would run the softmax, and keep it, in float32.
-        with torch.autocast(x.device.type, enabled=False):
+        # Autocast would run the softmax, and keep it, in float32. Shapes alone have none.
+        is_shape = x.device.type == "meta"
+        with nullcontext() if is_shape else torch.autocast(x.device.type, enabled=False):
             logits = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3) + bias.to(q.dtype)
             # On a CPU this is twice as fast as the fused attention with its gradient.
             mixed = logits.softmax(-1) @ v
