@@ -83,10 +83,11 @@ def place(recording: Recording, config: SoundingConfig | None = None) -> None:
             ended.setdefault("end_s", round(max(start_s, end_s), 3))
             last_end_s = max(start_s, end_s)
         _place_words(inside, start_s, end_s - config.word_s)
-    for started, _, ended in _turns(
-        recording.events, "agent_started", ("agent_ended", "agent_stopped")
-    ):
+    turns = _turns(recording.events, "agent_started", ("agent_ended", "agent_stopped"))
+    nexts_s = [turn[0]["time_s"] for turn in turns[1:]] + [recording.seconds + config.most_after_s]
+    for (started, _, ended), next_s in zip(turns, nexts_s, strict=False):
         until_s = (ended["time_s"] if ended else recording.seconds) + config.most_after_s
+        until_s = min(until_s, next_s)
         sounds = [it for it in agent if started["time_s"] - 0.1 <= it.start_s < until_s]
         if sounds:
             started.setdefault("start_s", round(sounds[0].start_s, 3))

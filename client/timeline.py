@@ -98,7 +98,7 @@ def scene_of(recording: Recording, config: PictureConfig | None = None) -> Scene
         voices,
         (words(transcript, "user"), spoken),
         stops,
-        answers(*voices, config.longest_answer_s),
+        answers(transcript, *voices, config.longest_answer_s),
     )
 
 
@@ -107,15 +107,20 @@ def words(transcript: Transcript, who: str) -> list[tuple[float, str]]:
     return [word for turn in transcript.turns(who) for word in turn.words()]
 
 
-def answers(user: list[Stretch], agent: list[Stretch], longest_s: float) -> list[Stretch]:
-    """The silences between the user's voice and the agent's that follows it."""
+def answers(
+    transcript: Transcript, user: list[Stretch], agent: list[Stretch], longest_s: float
+) -> list[Stretch]:
+    """The silences between the user's voice and the first sound of each of the agent's turns.
+
+    Where a turn goes on after a pause, that is no answer.
+    """
     found = []
-    for voice in agent:
-        before = [it.end_s for it in user if it.end_s <= voice.start_s]
-        said = [it.end_s for it in agent if it.end_s <= voice.start_s]
-        if before and before[-1] > max(said, default=0.0):
-            if voice.start_s - before[-1] < longest_s:
-                found.append(Stretch(before[-1], voice.start_s))
+    for turn in transcript.turns("agent"):
+        begins = [it.start_s for it in agent if it.start_s >= turn.start_s - 0.1]
+        before = [it.end_s for it in user if begins and it.end_s <= begins[0]]
+        if before and before[-1] > begins[0] - longest_s:
+            if not found or found[-1].end_s < begins[0]:
+                found.append(Stretch(before[-1], begins[0]))
     return found
 
 

@@ -145,6 +145,7 @@ function end(why, wrongKey, problem) {
 }
 
 function buttons() {
+  document.body.classList.toggle("calling", Boolean(call));
   find("talk").querySelector("span").textContent = call ? "End" : "Start talking";
   for (const id of ["mute", "hush", "say", "hold"]) find(id).disabled = !call;
   find("mute").setAttribute("aria-pressed", Boolean(call?.muted));

@@ -30,7 +30,7 @@ export class Timeline {
     context.setTransform(scale, 0, 0, scale, 0, 0);
     context.clearRect(0, 0, width, height);
     const seconds = Math.min(SECONDS, Math.max(5, width / 60)); // fewer on a phone
-    const x = (at) => width - (now + AHEAD - at) * width / seconds, middle = height / 2, tall = height / 2 - 34;
+    const x = (at) => width - (now + AHEAD - at) * width / seconds, middle = height / 2, tall = height / 2 - 40;
     context.font = `12px ${styles.fontFamily}`;
     this.#seconds(context, { x, now, seconds, middle, height }, color);
     this.#voices(context, { x, now, seconds, middle, tall, step: 0.08 * width / seconds }, color);
@@ -40,6 +40,8 @@ export class Timeline {
   }
 
   #seconds(context, { x, now, seconds, middle, height }, color) {
+    const font = context.font;
+    context.font = font.replace("12px", "10px");
     context.fillStyle = color("line");
     context.fillRect(0, middle, x(now), 1);
     for (let at = Math.max(0, Math.ceil(now - seconds)); at <= now; at++) context.fillRect(x(at), middle - 3, 1, 7);
@@ -47,8 +49,9 @@ export class Timeline {
       context.fillStyle = color("line");
       context.fillRect(x(at), 8, 1, height - 16);
       context.fillStyle = color("soft");
-      context.fillText(clock(at), x(at) + 4, height - 4);
+      if (x(at) >= 0) context.fillText(clock(at), x(at) + 4, height - 2);
     }
+    context.font = font;
   }
 
   #voices(context, { x, now, seconds, middle, tall, step }, color) {

@@ -97,6 +97,30 @@ def test_time_line_shows_answers_overlaps_and_where_the_agent_yielded(tmp_path):
     draw(Recording(), tmp_path / "empty.png")
 
 
+def test_a_turn_that_goes_on_is_no_answer_and_ends_before_the_next():
+    recording = Recording()
+    events = {
+        0: {"type": "user_started"},
+        12: {"type": "user_ended", "to": "agent"},
+        15: {"type": "agent_started"},
+        36: {"type": "agent_ended"},
+        40: {"type": "agent_started"},
+        46: {"type": "agent_ended"},
+    }
+    user = [*range(10), *range(18, 24)]
+    agent = [*range(16, 20), *range(27, 35), *range(41, 46)]
+    for tick in range(60):
+        if tick in events:
+            recording.note(tick * TICK_S, events[tick])
+        recording.add_tick(*[tone(1, 300, 0.3 * (tick in side)) for side in (user, agent)])
+    sounding.place(recording)
+    ends = [turn.end_s for turn in recording.transcript().turns("agent")]
+    assert ends == pytest.approx([35 * TICK_S, 46 * TICK_S], abs=0.05)
+    found = [(it.start_s, it.end_s) for it in scene_of(recording).answers]
+    expected = [(10 * TICK_S, 16 * TICK_S), (24 * TICK_S, 41 * TICK_S)]
+    assert found == [pytest.approx(one, abs=0.05) for one in expected]
+
+
 def test_turns_get_the_times_of_their_sound():
     recording = conversation()
     sounding.place(recording)
