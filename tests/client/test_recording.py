@@ -103,8 +103,10 @@ def test_a_turn_that_goes_on_is_no_answer_and_ends_before_the_next():
         0: {"type": "user_started"},
         12: {"type": "user_ended", "to": "agent"},
         15: {"type": "agent_started"},
+        16: {"type": "said", "text": " yes"},
         36: {"type": "agent_ended"},
         40: {"type": "agent_started"},
+        41: {"type": "said", "text": " no"},
         46: {"type": "agent_ended"},
     }
     user = [*range(10), *range(18, 24)]
