@@ -266,6 +266,10 @@ def _load_on_device(args: argparse.Namespace, slots: int, config):
     from duplex.device import DeviceConfig
     from duplex.device.load import dtype_of, load_agent
 
+    if args.second_pass not in (None, "off"):
+        raise UsageError(
+            f"--second-pass {args.second_pass} does not go with --compute; leave one of them out"
+        )
     placement = DeviceConfig(args.compute, dtype_of(args.dtype, args.compute))
     given = {"offline": args.offline, "backbone": args.backbone, "mind": args.mind}
     return load_agent(args.agent, slots, config, placement, **given)

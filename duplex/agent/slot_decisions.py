@@ -2,7 +2,8 @@
 
 The shapes depend on nothing that happens, and nothing is read back, so a device can do this in one
 graph behind the LM. What each rule is for stands in turn_policy.py; the tests hold the two forms
-equal, symbol by symbol.
+equal, symbol by symbol. Where a plain number is chosen it is filled in: torch.where would copy it
+to the device.
 
 Letters in shapes: S slots (or rows: a slot may have several), V vocabulary, P pending tokens.
 """
@@ -74,7 +75,7 @@ def decide(scores: Tensor, asked: Asked, top_k: int) -> Tensor:
     choice = allowed(seen, policy)
     scores = masked(scores, asked, choice, bias(seen, policy), policy)
     # What is heard is written down as it is best; what is said may be drawn.
-    temperature = torch.where(seen.stream == AGENT, asked.temperature, 0.0)
+    temperature = asked.temperature.masked_fill(seen.stream != AGENT, 0.0)
     draws = draw(asked.seed, asked.tick, asked.number)
     return sample_each(scores, temperature, top_k, draws)
 
@@ -106,7 +107,7 @@ def masked(
     may_come = (choice.controls[:, None] >> places & 1) > 0
     is_pending = asked.pending > 0
     is_certain = is_pending & (asked.confidence >= policy.certain_confidence[:, None])
-    bonus = torch.where(is_certain, added[:, PENDING_TEXT, None], 0.0).to(scores.dtype)
+    bonus = (added[:, PENDING_TEXT, None] * is_certain).to(scores.dtype)
     text = torch.cat([biased, scores[:, FIRST_TEXT_ID:]], 1).scatter_add(1, asked.pending, bonus)
     # Control 0 stands for "none" among the pending tokens; it is decided by `may_come`.
     written = is_pending & (choice.text == int(Text.PENDING))[:, None]
@@ -129,8 +130,8 @@ def grammatical(seen: Observation, policy: TurnPolicy) -> tuple[Tensor, Tensor]:
     controls = _without(controls, ~seen.has_pending, USER)
     controls = _without(controls, ~(seen.agent_open | seen.answer_due), AGENT)
     controls = _without(controls, ~may_give_backchannel(seen, policy), BACK)
-    text = torch.where(hears & seen.has_pending, int(Text.PENDING), int(Text.NONE))
-    return controls, torch.where(speaks & can_speak, int(Text.ANY), text)
+    text = (hears & seen.has_pending).long() * int(Text.PENDING)
+    return controls, text.masked_fill(speaks & can_speak, int(Text.ANY))
 
 
 def allowed(seen: Observation, policy: TurnPolicy) -> Choice:
@@ -145,7 +146,7 @@ def allowed(seen: Observation, policy: TurnPolicy) -> Choice:
     controls = _without(controls, waits & ~seen.agent_open, AGENT)
     dictates = waits & seen.is_dictated & (seen.stream == AGENT)
     controls = _without(controls, dictates, END)
-    text = torch.where(dictates, int(Text.NONE), text)
+    text = text.masked_fill(dictates, int(Text.NONE))
     is_quiet = seen.silence_ticks >= policy.end_silence_ticks
     begins = seen.has_thought & seen.answer_due & ~seen.agent_open & is_quiet
     controls = _without(controls, begins & _has(controls, AGENT), NEXT)
@@ -156,8 +157,8 @@ def allowed(seen: Observation, policy: TurnPolicy) -> Choice:
     is_held = is_going_on & ~timed_out | awaits_reading(seen, policy)
     controls = _without(controls, is_held, USER_END, ASIDE)
     is_over = timed_out & seen.user_open & _has(controls, USER_END)
-    controls = torch.where(is_over, bits(USER_END, ASIDE), controls)
-    text = torch.where(is_over, int(Text.NONE), text)
+    controls = controls.masked_fill(is_over, bits(USER_END, ASIDE))
+    text = text.masked_fill(is_over, int(Text.NONE))
     is_weak = seen.max_confidence < min_answer_confidence(seen, policy)
     controls = _without(controls, is_weak, USER_END)
     ends_aside = seen.is_unheeded & _has(controls, USER_END)
@@ -165,11 +166,11 @@ def allowed(seen: Observation, policy: TurnPolicy) -> Choice:
 
     # Assent, or an interruption.
     passed = is_passed_over(seen, policy) & ~ends
-    kept = torch.where(_has(controls, ASIDE), bits(ASIDE), controls & ~bits(STOP))
+    kept = (controls & ~bits(STOP)).masked_fill(_has(controls, ASIDE), bits(ASIDE))
     end_stops = seen.agent_open & policy.yields & _has(controls, USER_END) & ~passed & ~ends
     stopping = torch.where(end_stops, controls & ~bits(USER_END) | bits(STOP), controls)
-    controls = torch.where(ends, bits(END), torch.where(passed, kept, stopping))
-    text = torch.where(ends, int(Text.NONE), text)
+    controls = torch.where(passed, kept, stopping).masked_fill(ends, bits(END))
+    text = text.masked_fill(ends, int(Text.NONE))
     return Choice(controls, text, end_stops, ends_aside & ~passed & ~ends)
 
 
@@ -222,7 +223,7 @@ def is_timed_out(seen: Observation, policy: TurnPolicy) -> Tensor:
     waited = seen.ticks_since_user_token
     has_spoken_since = seen.segment_ticks < waited
     has_spoken_since = has_spoken_since & (seen.silence_ticks <= policy.speech_gap_ticks)
-    factor = torch.where(has_spoken_since, policy.end_timeout_factor_while_speaking, 1.0)
+    factor = policy.end_timeout_factor_while_speaking.masked_fill(~has_spoken_since, 1.0)
     return waited > policy.end_timeout_ticks * factor
 
 
@@ -250,7 +251,7 @@ def min_answer_confidence(seen: Observation, policy: TurnPolicy) -> Tensor:
 
 def _only(condition: Tensor, *symbols: int) -> Tensor:
     """Bits of control symbols where a condition [S] holds, else 0."""
-    return torch.where(condition, bits(*symbols), 0)
+    return condition.long() * bits(*symbols)
 
 
 def _without(controls: Tensor, condition: Tensor, *symbols: int) -> Tensor:

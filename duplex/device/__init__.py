@@ -52,14 +52,19 @@ def agent_config(config: AgentConfig | None = None) -> AgentConfig:
     )
 
 
+def check(device: str) -> None:
+    """Raises UsageError where there is no such device."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"there is no {device} here; leave --compute out")
+
+
 def place(parts: Parts, config: DeviceConfig, agent: AgentConfig) -> Parts:
     """Parts whose networks run on a device, once it is known for how many slots.
 
     The weights are copied there, those of the LM moved. Raises UsageError where there is no such
     device, or the codec has no form for it.
     """
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"there is no {config.device} here; leave --compute out")
+    check(config.device)
     if not isinstance(parts.codec, Codec):
         raise UsageError("this agent's codec runs on a CPU only; leave --compute out")
     device = torch.device(config.device)

@@ -77,8 +77,7 @@ class Graph:
 
     def __call__(self, *given: np.ndarray | Tensor) -> Tensor | None:
         """Run it on these inputs. The output is overwritten by the next call."""
-        if self.link.captures and self.graph is None:
-            self._capture()
+        self.prepare()
         for buffer, one in zip(self.inputs, given, strict=True):
             self.link.upload(buffer, one)
         self.link.launches += 1
@@ -87,7 +86,10 @@ class Graph:
         self.graph.replay()
         return self.output
 
-    def _capture(self, warm_ups: int = 3) -> None:
+    def prepare(self, warm_ups: int = 3) -> None:
+        """Capture it, where that is to be done and is not done yet."""
+        if not self.link.captures or self.graph is not None:
+            return
         kept = [tensor.clone() for tensor in self.state]
         stream = torch.cuda.Stream(self.link.device)
         stream.wait_stream(torch.cuda.current_stream())

@@ -107,6 +107,8 @@ class DeviceLM:
         """x [N, 1], positions [N], visible [B, L, S] -> places of the hidden states [N, 1]."""
         if not self.calls:
             self.calls = [self.call_of(shape, cache) for shape in self.shapes]
+            for call in self.calls:
+                call.prepare()
         slots = cache.slots.numpy()
         at = cache.place.numpy() % visible.shape[1]
         given = x[:, 0].numpy(), positions.numpy(), cache.cells.numpy()

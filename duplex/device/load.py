@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from duplex.agent import Agent, AgentConfig, TurnPolicy, loader
-from duplex.device import DeviceConfig, agent_config, place
+from duplex.device import DeviceConfig, agent_config, check, place
 from duplex.mind import load as mind
 from duplex.weights import DEFAULT_AGENT
 
@@ -31,6 +31,7 @@ def load_agent(
     options: fields of agent.loader.LoadOptions. Raises UsageError where there is no such device,
     and what agent.load_agent raises.
     """
+    check(device.device)
     folder = folder or DEFAULT_AGENT
     given = {"device": "cpu", "dtype": "float32", "second_pass": "off"}
     wanted = loader.LoadOptions(**options | given)

@@ -64,14 +64,14 @@ class Voice:
         said.sums = sums
         silence = self.synthesizer.talker.silence_codes[: codes.shape[2]]
         is_silent = (codes == silence).all(2).all(1)
-        self.silent_ticks.copy_(torch.where(is_silent, self.silent_ticks + 1, 0))
+        self.silent_ticks.copy_((self.silent_ticks + 1).masked_fill(~is_silent, 0))
         sounds = self.silent_ticks < self.idle_ticks
         latent = self.codec.dequantize(codes.transpose(1, 2))
         wave, state = self.codec.decoder.step(latent, self.codec_state)
         for buffer, new in zip(self.codec_state.tensors(), state.tensors(), strict=True):
             kept = sounds.view(-1, *[1] * (buffer.dim() - 1))
             buffer.copy_(torch.where(kept, new, buffer))
-        return torch.where(sounds[:, None], wave.float().clamp(-1, 1), 0.0)
+        return wave.float().clamp(-1, 1).masked_fill(~sounds[:, None], 0.0)
 
     def speak(self, planner: StreamingSynthesizer, plan: TickPlan) -> np.ndarray:
         """The sound of a tick [B, N]: one wait, none where all slots have rested for long.

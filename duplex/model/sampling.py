@@ -65,7 +65,7 @@ def sample_each(
     Returns int64 [S].
     """
     is_drawn = temperature > 0
-    divisor = torch.where(is_drawn, temperature, 1.0).to(scores.dtype)
+    divisor = temperature.masked_fill(~is_drawn, 1.0).to(scores.dtype)
     drawn = _by_inverse(scores, divisor[:, None], top_k, uniform[:, None].to(scores.dtype))
     return torch.where(is_drawn, drawn[:, 0], scores.argmax(-1))
 

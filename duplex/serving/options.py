@@ -105,6 +105,8 @@ def server_config(args: argparse.Namespace):
         access,
         EngineLimits(idle_s=args.idle, max_session_s=args.longest),
         ServerLimits(grace_s=args.grace),
+        # A GPU's functions are captured for these numbers, see duplex.device.load.
+        (8, 4, 3, 2) if args.compute == "cpu" else (512, 256, 128, 32, 8),
         _recorder(args),
     )
 

@@ -34,6 +34,8 @@ class ServerConfig:
     access: Access = field(default_factory=Access)
     engine: EngineLimits = field(default_factory=EngineLimits)
     server: ServerLimits = field(default_factory=ServerLimits)
+    # Numbers of sessions that the test tries, the largest first.
+    candidates: tuple[int, ...] = (8, 4, 3, 2)
     # Keeps all conversations, where there is one.
     recorder: Recorder | None = None
 
@@ -46,7 +48,7 @@ def run(load: Callable[[int], AgentInterface], config: ServerConfig) -> None:
     listeners = bind(config.host, config.port)
     slots = config.max_sessions
     if slots is None:
-        agent, slots = capacity.largest(load)
+        agent, slots = capacity.largest(load, candidates=config.candidates)
     else:
         agent = load(slots)
     engine = Engine(agent, slots, limits=config.engine, recorder=config.recorder)

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
 from duplex import device
 from duplex.agent import Agent, AgentConfig, TurnPolicy
 from duplex.audio import TICK_SAMPLES
+from duplex.errors import UsageError
 from tests.tiny_speech_agent import UNDEMANDING, tick_of, tiny_agent, tiny_parts
 
 CONFIG = device.agent_config(AgentConfig(temperature=1.0, cancel_echo=False))
@@ -59,6 +61,20 @@ def speak(agent: Agent, slot: int) -> None:
     words, _ = response.g2p.push("Good day, my friend. ", response.g2p.initial_state())
     response.queue_new_words(slot, agent.sessions[slot], words)
     response.synthesizer.finish(response.synthesis_state, slot)
+
+
+@pytest.mark.slow
+def test_in_bfloat16_it_talks_too():
+    events, voice = talk(device_agent(2, dtype=torch.bfloat16), 2)
+    kinds = {event.kind for found in events.values() for event in found}
+    assert {"heard", "said", "spoken"} <= kinds and "error" not in kinds
+    assert all(np.isfinite(np.stack(ticks)).all() for ticks in voice.values())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_told():
+    with pytest.raises(UsageError, match="there is no cuda here"):
+        device_agent(1, device="cuda")
 
 
 @pytest.mark.slow

@@ -42,6 +42,8 @@ class Device(TorchDispatchMode):
             assert not any(f"aten.{wait}" in name for wait in WAITS), f"{name} waits"
             by_mask = "aten.index" in name and any(x.dtype == torch.bool for x in given[1:])
             assert not by_mask, f"{name} by a mask has a shape that depends on numbers"
+        if self.is_running and "aten.where" in name:  # torch would copy the number to a GPU
+            assert "Scalar" not in name and all(x.dim() or self.holds(x) for x in given), name
         result = function(*args, **(kwargs or {}))
         if self.is_running:
             self.operations += 1
