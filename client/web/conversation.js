@@ -94,7 +94,7 @@ function stop(turn, text, now) {
   if (!turn) return null;
   const all = turn.now + turn.ahead;
   if (text.trim() && all.endsWith(text)) [turn.now, turn.ahead, turn.unsaid] = [all.slice(0, all.length - text.length), "", text];
-  return close(turn, now, text.trim() ? "" : "stopped");
+  return close(turn, now, turn.unsaid ? "" : "stopped");
 }
 
 export function isEmpty(turn) {

@@ -13,6 +13,9 @@ class Proxy:
         self.port = 0
         # Whether new connections are refused.
         self.is_closed = False
+        # Is set while what comes is passed on.
+        self._flows = asyncio.Event()
+        self._flows.set()
         self._loop = asyncio.new_event_loop()
         self._ways: set[asyncio.StreamWriter] = set()
         self._thread = threading.Thread(target=self._run, name="proxy")
@@ -30,6 +33,14 @@ class Proxy:
     def cut(self) -> None:
         """Break all connections."""
         self._loop.call_soon_threadsafe(lambda: [way.transport.abort() for way in self._ways])
+
+    def stall(self) -> None:
+        """Pass nothing on; all connections stay."""
+        self._loop.call_soon_threadsafe(self._flows.clear)
+
+    def go_on(self) -> None:
+        """Pass on what has come, and what comes."""
+        self._loop.call_soon_threadsafe(self._flows.set)
 
     def _run(self) -> None:
         self._loop.run_until_complete(self._serve())
@@ -52,8 +63,8 @@ class Proxy:
         with contextlib.suppress(OSError):
             await asyncio.wait(
                 [
-                    asyncio.ensure_future(_copy(reader, there[1])),
-                    asyncio.ensure_future(_copy(there[0], writer)),
+                    asyncio.ensure_future(self._copy(reader, there[1])),
+                    asyncio.ensure_future(self._copy(there[0], writer)),
                 ],
                 return_when=asyncio.FIRST_COMPLETED,
             )
@@ -61,9 +72,9 @@ class Proxy:
         writer.close()
         there[1].close()
 
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while piece := await reader.read(65536):
-            writer.write(piece)
-            await writer.drain()
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while piece := await reader.read(65536):
+                await self._flows.wait()
+                writer.write(piece)
+                await writer.drain()

@@ -276,6 +276,29 @@ def test_cut_connection_is_taken_up_again(page, proxy):
     assert count(page, "li.rule") == 0
 
 
+def test_a_server_that_stands_still_is_told(page, proxy):
+    talking(page)
+    proxy.stall()
+    wait(page, "quiet")
+    proxy.go_on()
+    wait(page, "listening", "you", "agent")
+    page.wait_for_selector("li.agent")
+    assert count(page, "li.rule") == 0
+
+
+def test_escape_interrupts_the_agent(page):
+    """Pressed again and again, for an answer is short and a machine may be slow."""
+    talking(page)
+    for _ in range(200):
+        page.keyboard.press("Escape")
+        page.wait_for_timeout(100)
+        if "(stopped)" in page.evaluate("turns.textContent"):
+            break
+    else:
+        raise AssertionError("it was never stopped")
+    wait(page, "listening", "you")
+
+
 def test_restarted_server_gets_a_new_session_and_the_words_so_far(page, proxy):
     """The old session is gone; what was said stays on the page and is told to the agent."""
     talking(page)
