@@ -1,6 +1,6 @@
 // One call: sound and socket brought together tick by tick, and what is known of it at any moment.
 import { Connection, NO_SERVER } from "./connection.js";
-import { read, soFar, speak } from "./conversation.js";
+import { read, soFar, speak, spread } from "./conversation.js";
 import { Sound, whyNot } from "./sound.js";
 import { listen } from "./state.js";
 import { RATE, TICK_MS } from "./wire.js";
@@ -187,6 +187,7 @@ export class Call {
     if (!turn) return;
     if (event.type === "agent_stopped") this.due = this.due.filter((word) => word.turn !== turn);
     if (event.type === "user_ended" && this.youEnd > turn.start) turn.end = this.youEnd;
+    if (turn.who === "you" && !turn.open) spread(turn);
     this.on.turn(turn);
   }
 

@@ -77,6 +77,13 @@ function correct(turn, text) { // other words in place of those so far, each at 
   return turn;
 }
 
+// Words that were heard anew have no times of their own: when each was over, by its letters, in the turn's sound.
+export function spread(turn) {
+  const letters = turn.words.reduce((sum, { text }) => sum + text.length + 1, 0);
+  let at = turn.start;
+  for (const word of turn.words) word.at = at += (turn.end - turn.start) * (word.text.length + 1) / letters;
+}
+
 export function speak(turn, text, at) { // a word of the agent's is heard now
   const found = turn.ahead.indexOf(text);
   turn.words.push({ at, text });

@@ -52,10 +52,15 @@ async function talk(events) { // [time, event] each
   return { turns, seen, names: turns.map(called), text: asText(turns), soFar: soFar(turns, 60) };
 }
 
+async function spread(turn) {
+  (await load("conversation")).spread(turn);
+  return turn.words.map(({ at }) => at);
+}
+
 async function afterClose(cases) {
   const module = await load("connection");
   return cases.map(module.afterClose);
 }
 
-const RUN = { talk, afterClose, playback, resample, states, listen, conversation };
+const RUN = { talk, spread, afterClose, playback, resample, states, listen, conversation };
 process.stdout.write(JSON.stringify(await RUN[what](input)));

@@ -78,6 +78,12 @@ def test_people_are_told_apart():
     assert [turn["now"] for turn in found["turns"]] == [" hi", " I'm Ben.", " and I"]
 
 
+def test_corrected_words_lie_in_the_sound_of_their_turn():
+    words = [{"text": text, "at": 9.0} for text in ("is", "it", "late?")]
+    assert node.run("spread", {"start": 1, "end": 4, "words": words}) == [1.75, 2.5, 4.0]
+    assert node.run("spread", {"start": 1, "end": 4, "words": []}) == []
+
+
 HELD = {"token": "t", "begun": True, "sinceMs": 0}
 
 
