@@ -5,6 +5,7 @@
     duplex bench latency --sessions 1,2,4,8                 with several people at once, by turns
     duplex bench draft                                      speculative decoding, on and off
     duplex bench device --slots 1,8 --backbone 0.5B         a tick on one device, by part
+    duplex bench host                                       the work beside the networks
     duplex bench load --url ws://localhost:8765             simulated users, more and more
     duplex bench load --soak 30                             users come and go for half an hour
     duplex bench behaviour --url wss://HOST --dialect realtime   a server of OpenAI Realtime, Moshi
@@ -187,6 +188,11 @@ def run(args: argparse.Namespace, load: Callable[[int], object]) -> bool:
         from duplex.bench.device import run as device
 
         return device.run(args, scene_files.questions(scenes))
+    if args.what == "host":
+        from duplex.bench import host
+
+        host.run(load, scene_files.questions(scenes), args.out / "host.json")
+        return True
     if args.what == "draft":
         from duplex.bench import speculation
 
