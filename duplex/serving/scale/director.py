@@ -105,6 +105,13 @@ class Director:
             return text_response(http.HTTPStatus.NOT_FOUND, sentence)
         return whole_response(*found)
 
+    def _is_foreign(self, request: Request) -> bool:
+        """Whether a page asks that is not the director's own: it could fill the line."""
+        headers = request.headers
+        hosts = (headers.get("Host", ""), headers.get("X-Forwarded-Host", ""))
+        origin = headers.get("Origin")
+        return not any(self.config.access.is_allowed_origin(origin, host) for host in hosts)
+
     def _has_key(self, request: Request) -> bool:
         return self.config.access.is_valid(offered_keys(request.headers, []))
 
@@ -113,6 +120,9 @@ class Director:
             return text_response(http.HTTPStatus.METHOD_NOT_ALLOWED, f"{SESSIONS} takes POST")
         if not self._has_key(request):
             return text_response(http.HTTPStatus.UNAUTHORIZED, NO_KEY)
+        if self._is_foreign(request):
+            sentence = "pages of other addresses may not ask the director"
+            return _json(http.HTTPStatus.FORBIDDEN, {"error": sentence})
         try:
             asked = json.loads(connection.body or b"{}")
             token, ticket, path = (

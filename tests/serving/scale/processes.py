@@ -50,10 +50,12 @@ class Process:
         self._process.terminate()
         self._process.wait(PATIENCE_S)
 
-    def ask(self, method: str, path: str, fields: dict | None = None) -> tuple[int, dict | str]:
+    def ask(
+        self, method: str, path: str, fields: dict | None = None, headers: dict | None = None
+    ) -> tuple[int, dict | str]:
         """Status and answer of a request."""
         body = None if fields is None else json.dumps(fields).encode()
-        request = urllib.request.Request(self.url + path, body, method=method)
+        request = urllib.request.Request(self.url + path, body, headers or {}, method=method)
         try:
             with urllib.request.urlopen(request, timeout=20) as answer:
                 status, text = answer.status, answer.read().decode()

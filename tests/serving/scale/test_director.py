@@ -39,6 +39,10 @@ def test_sessions_are_spread_and_found_again():
         assert front.ask("POST", "/v1/sessions", {"token": "unknown.x"})[0] == 410
         assert front.ask("POST", "/v1/sessions", {"path": "/elsewhere"})[0] == 400
         assert front.ask("GET", "/v1/duplex")[0] == 421
+        evil = {"Origin": "https://evil.example"}
+        assert front.ask("POST", "/v1/sessions", {}, evil)[0] == 403
+        own = {"Origin": front.url}
+        assert front.ask("POST", "/v1/sessions", {}, own)[0] == 202
         assert front.ask("GET", "/")[0] == 200
         assert "duplex_director_places 4.0" in front.ask("GET", "/metrics")[1]
 
