@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from duplex.audio import TICK_SAMPLES
+from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.serving.native import messages as native
 from duplex.serving.openai import realtime
 from tests.helpers import drive_server, tone
@@ -122,3 +122,47 @@ def test_livekit():
     drive_server(run, agent)
     assert agent.opened[-1][2] == "hello"
     assert any(call[0] == "instruct" and "Greet the user." in call[2] for call in agent.calls)
+
+
+@pytest.mark.parametrize(("options", "commits"), [({}, True), ({"turn_detection": None}, False)])
+def test_transcription_of_pipecat(options, commits):
+    """With turns that its own detector ends, and with those that the agent hears."""
+    from pipecat.frames import frames as pipecat_frames
+    from pipecat.services.openai.stt import OpenAIRealtimeSTTService
+
+    async def run(url, engine):
+        base = url.replace(native.PATH, realtime.PATH)
+        service = OpenAIRealtimeSTTService(api_key="x", base_url=base, **options)
+        async with pipecat_bot(service) as (put, found):
+            for tick in TICKS:
+                await put(pipecat_frames.InputAudioRawFrame(tick, 24_000, 1))
+                await asyncio.sleep(TICK_S)
+            if commits:
+                await put(pipecat_frames.VADUserStoppedSpeakingFrame())
+            await until(lambda: found(pipecat_frames.TranscriptionFrame))
+        assert not found(pipecat_frames.ErrorFrame)
+        assert [f.text for f in found(pipecat_frames.TranscriptionFrame)] == ["word0 word1"]
+
+    drive_server(run, TinyAgent(1))
+
+
+def test_transcription_of_livekit():
+    from livekit import rtc
+    from livekit.agents import utils
+    from livekit.agents.stt import SpeechEventType
+    from livekit.plugins import openai as livekit_openai
+
+    async def run(url, engine):
+        base = url.replace("ws://", "http://").replace(native.PATH, "/v1")
+        async with utils.http_context.open():
+            stream = livekit_openai.STT(base_url=base, api_key="x", use_realtime=True).stream()
+            for tick in TICKS:
+                stream.push_frame(rtc.AudioFrame(tick, 24_000, 1, TICK_SAMPLES))
+            async with asyncio.timeout(20):
+                async for event in stream:
+                    if event.type == SpeechEventType.FINAL_TRANSCRIPT:
+                        break
+            assert event.alternatives[0].text == "word0 word1"
+            await stream.aclose()
+
+    drive_server(run, TinyAgent(1))
