@@ -3,9 +3,10 @@
     python -m tests.serving.delay 200
 
 A scripted agent has a place for one client of each dialect. All say the same sound at once and
-answer together, so that each answer is compared with the native one of the same tick. A second
-native client, the last to send, is the control: on a busy machine some of what is sent at once is
-heard in two ticks.
+answer together, so that each answer is compared with the native one of the same tick. Moshi's
+clients send 80 ms at a time, the others 20 ms: the native client that it is compared with does so
+too. A second native client, the last to send, is the control: on a busy machine some of what is
+sent at once is heard in two ticks.
 """
 
 import asyncio
@@ -53,6 +54,8 @@ class Side:
     decode: Callable[[bytes | str], np.ndarray]
     # Samples a second that it decodes.
     rate: int = SAMPLE_RATE
+    # Frames in a message that it sends.
+    frames: int = 1
     # Milliseconds of the clock when each answer began.
     heard_ms: list[float] = field(default_factory=list)
 
@@ -63,7 +66,7 @@ def at_rate(samples: np.ndarray, rate: int) -> np.ndarray:
     return np.interp(places, np.arange(len(samples)), samples)
 
 
-def native_side(name: str, rate: int) -> Side:
+def native_side(name: str, rate: int = SAMPLE_RATE, frames: int = 1) -> Side:
     """The native dialect with PCM16 at a rate."""
 
     def decode(message):
@@ -72,7 +75,8 @@ def native_side(name: str, rate: int) -> Side:
     def encode(samples):
         return native.encode_audio(at_rate(samples, rate))
 
-    return Side(name, native.PATH, [native.encode_start(Start(rate=rate))], encode, decode, rate)
+    first = [native.encode_start(Start(rate=rate))]
+    return Side(name, native.PATH, first, encode, decode, rate, frames)
 
 
 def bench_side(name: str, client: RealtimeClient | MoshiClient, first: list) -> Side:
@@ -82,7 +86,9 @@ def bench_side(name: str, client: RealtimeClient | MoshiClient, first: list) -> 
         found = [item for item in client.received(message) if not isinstance(item, dict)]
         return np.concatenate([np.zeros(0), *found])
 
-    return Side(name, client.path, first, client.audio, decode)
+    # The pages of Moshi's clients have whole ticks.
+    frames = TICK_SAMPLES // FRAME if client.path == MoshiClient.path else 1
+    return Side(name, client.path, first, client.audio, decode, frames=frames)
 
 
 def json_side(name: str, path: str, first: list[dict], law: str | None, audio: str) -> Side:
@@ -118,7 +124,8 @@ def sides() -> list[Side]:
     call = {"event": "start", "streamSid": "MZ", "start": {}}
     realtime = RealtimeClient()
     return [
-        native_side("native", SAMPLE_RATE),
+        native_side("native"),
+        native_side("native, 80 ms at a time", frames=TICK_SAMPLES // FRAME),
         native_side("native, 8 kHz", 8_000),
         native_side("native, 16 kHz", 16_000),
         bench_side("realtime", realtime, realtime.first()),
@@ -128,7 +135,7 @@ def sides() -> list[Side]:
         json_side("GPT-Live", live.PATH, [begin], None, live.AUDIO),
         json_side("Twilio", twilio.PATH, [call], "audio/pcmu", "media"),
         bench_side("Moshi", MoshiClient(), []),
-        native_side("native again", SAMPLE_RATE),
+        native_side("native again"),
     ]
 
 
@@ -148,16 +155,12 @@ async def say(connections: list[ClientConnection], clients: list[Side], answers:
     began = time.monotonic()
     sound = sound_of(answers)
     for place in range(0, len(sound), FRAME):
-        frame = sound[place : place + FRAME]
         due = began + place / SAMPLE_RATE
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         for connection, client in zip(connections, clients, strict=True):
-            if client.path == MoshiClient.path:
-                # Its pages have whole ticks.
-                if (place // FRAME) % 4 == 3:
-                    await connection.send(client.encode(sound[place - 3 * FRAME : place + FRAME]))
-            else:
-                await connection.send(client.encode(frame))
+            if (place // FRAME + 1) % client.frames == 0:
+                begin = place - (client.frames - 1) * FRAME
+                await connection.send(client.encode(sound[begin : place + FRAME]))
 
 
 async def listen(connection: ClientConnection, client: Side, pause_ms: float = 400.0) -> None:
@@ -191,11 +194,15 @@ async def measure(url: str, clients: list[Side], answers: int) -> None:
 
 
 def report(clients: list[Side]) -> None:
-    """Print a row for each dialect: milliseconds after the native answer of the same tick."""
-    reference = np.array(clients[0].heard_ms)
+    """Print a row for each dialect: milliseconds after the native answer of the same tick.
+
+    That is the one of the first native client whose messages are as long.
+    """
     print("| dialect | answers | a tick later | median ms | p95 ms |\n|---|---|---|---|---|")
     for client in clients[1:]:
         heard = np.array(client.heard_ms)
+        alike = next(other for other in clients if other.frames == client.frames)
+        reference = np.array((clients[0] if client is alike else alike).heard_ms)
         nearest = np.abs(heard[:, None] - reference[None, :]).argmin(axis=1)
         late = heard - reference[nearest]
         median, p95 = np.percentile(late, [50, 95])

@@ -17,6 +17,15 @@ ITEM = {
     "role": "user",
     "content": [{"type": "input_text", "text": "x"}],
 }
+TOOL = {
+    "type": "function",
+    "name": "f",
+    "description": "d",
+    "parameters": {"type": "object", "properties": {"a": {"type": "string"}}},
+}
+# As the chat completions have them, one level deeper.
+DEEP_TOOL = {"type": "function", "function": {"name": "g", "parameters": {"properties": {}}}}
+CHOICE = {"type": "function", "function": {"name": "g"}}
 SESSION = {
     "type": "realtime",
     "instructions": "Be kind.",
@@ -25,25 +34,51 @@ SESSION = {
         "input": {
             "format": {"type": "audio/pcm", "rate": 24000},
             "transcription": {"prompt": "Ada, Bo"},
-            "turn_detection": {"type": "server_vad", "silence_duration_ms": 500},
+            "turn_detection": {
+                "type": "server_vad",
+                "silence_duration_ms": 500,
+                "idle_timeout_ms": 5000,
+                "create_response": True,
+            },
         },
-        "output": {"voice": "marin", "speed": 1.0},
+        "output": {"voice": {"id": "marin"}, "speed": 1.0},
     },
     "max_output_tokens": "inf",
-    "input_audio_format": "pcm16",
+    "tools": [TOOL, DEEP_TOOL],
+    "tool_choice": CHOICE,
 }
-RESPONSE = {"conversation": "none", "input": [ITEM], "metadata": {"a": "b"}, "instructions": "x"}
+BETA = {
+    "input_audio_format": "pcm16",
+    "modalities": ["text", "audio"],
+    "turn_detection": {"type": "semantic_vad", "eagerness": "low"},
+    "input_audio_transcription": {"model": "m", "prompt": "Ada"},
+    "max_response_output_tokens": 9,
+    "voice": "ash",
+}
+RESPONSE = {
+    "conversation": "none",
+    "input": [ITEM, {"type": "item_reference", "id": "a"}],
+    "metadata": {"a": "b"},
+    "instructions": "x",
+    "tools": [TOOL],
+    "tool_choice": {"type": "function", "name": "f"},
+    "audio": {"output": {"voice": "ash", "format": {"type": "audio/pcm"}}},
+}
 LIVE = {
     "model": "m",
     "instructions": "x",
     "audio": {"format": {"type": "audio/pcm", "rate": 24000}, "output": {"voice": "marin"}},
     "delegation": {
         "type": "responses",
-        "responses": {"tools": [{"type": "function", "name": "f"}], "tool_choice": "auto"},
+        "responses": {"tools": [TOOL, DEEP_TOOL], "tool_choice": CHOICE},
     },
     "input": [{"role": "user", "content": [{"type": "input_text", "text": "x"}]}],
 }
-CALL = {"streamSid": "MZ", "callSid": "CA", "mediaFormat": {"encoding": "audio/x-mulaw"}}
+CALL = {
+    "streamSid": "MZ",
+    "mediaFormat": {"encoding": "audio/x-mulaw"},
+    "customParameters": {"instructions": "x", "voice": "oak", "speed": "1.0", "hints": "a, b"},
+}
 # By path: the messages of its clients.
 MESSAGES = {
     native.PATH: [
@@ -52,12 +87,27 @@ MESSAGES = {
         {"type": "text", "text": "x", "role": "user"},
         {"type": "playback", "played_ms": 100},
         {"type": "agent.answer"},
+        {"type": "agent.voice", "voice": "oak", "speed": 1.0},
+        {"type": "agent.tools", "tools": [TOOL, DEEP_TOOL], "choice": CHOICE, "notice": "wait"},
+        {"type": "tool", "call_id": "c", "output": "x"},
+        {"type": "speaker.heed", "heeds": "enrolled", "voice_print": "x"},
+        {"type": "speaker.name", "speaker": 1, "name": "Ada"},
     ],
     realtime.PATH: [
         {"type": "session.update", "session": SESSION},
+        {"type": "session.update", "session": BETA},
+        {"type": "transcription_session.update", "session": BETA},
         {"type": "input_audio_buffer.append", "audio": PCM},
         {"type": "input_audio_buffer.commit"},
-        {"type": "conversation.item.create", "item": ITEM},
+        {"type": "conversation.item.create", "item": ITEM, "previous_item_id": "root"},
+        {
+            "type": "conversation.item.create",
+            "item": {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        },
+        {
+            "type": "conversation.item.create",
+            "item": {"type": "function_call_output", "call_id": "c", "output": "x"},
+        },
         {"type": "conversation.item.retrieve", "item_id": "a"},
         {"type": "conversation.item.delete", "item_id": "a"},
         {"type": "conversation.item.truncate", "item_id": "a", "audio_end_ms": 1},
