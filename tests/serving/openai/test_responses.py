@@ -116,6 +116,8 @@ def test_response_has_a_limit_of_its_own():
         ({"max_output_tokens": "many"}, "response.max_output_tokens"),
         ({"prompt": {"id": "pmpt_1"}}, "response.prompt"),
         ({"audio": {"output": {"voice": 3}}}, "response.audio.output.voice"),
+        ({"output_audio_format": "g711_ulaw"}, "response.audio.output.format"),
+        ({"output_audio_format": "mp3"}, "response.output_audio_format"),
         (
             {"audio": {"output": {"format": {"type": "audio/pcmu"}}}},
             "response.audio.output.format",
