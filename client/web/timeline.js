@@ -2,7 +2,7 @@
 import { clock } from "./conversation.js";
 
 const SECONDS = 12, AHEAD = 1.5; // seconds to be seen; how much of them is still to come
-const LANES = 2;
+const LANES = 2, SHIFT = 40; // pixels by which a word may give way
 
 export class Timeline {
   constructor(canvas) {
@@ -77,9 +77,10 @@ export class Timeline {
       for (const { at, text } of turn.words) {
         if (at < now - seconds - 1) continue;
         const wide = context.measureText(text).width;
-        const left = turn.who === "you" ? x(at) - wide : x(at); // a word heard is written down when it is over
-        const lane = free[turn.who].findIndex((end) => end + 4 <= left);
-        if (lane < 0) continue;
+        const lane = free[turn.who].indexOf(Math.min(...free[turn.who]));
+        const wanted = turn.who === "you" ? x(at) - wide : x(at); // a word heard is written down when it is over
+        const left = Math.max(wanted, free[turn.who][lane] + 4);
+        if (left - wanted > SHIFT) continue;
         free[turn.who][lane] = left + wide;
         context.fillText(text, left, turn.who === "you" ? middle - tall - 6 - 14 * lane : middle + tall + 15 + 14 * lane);
       }
