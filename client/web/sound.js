@@ -2,7 +2,7 @@
 // one of: asking, opening, on, suspended, stalled, unplugged, silenced; Opening throws what `whyNot` names.
 const STALLED_MS = 500, LOOK_MS = 250;
 // Firefox on Linux hangs for ever where it is asked in a call: it locks its graph to ask the sound server, which waits for
-// the graph. tests/client/test_page.py found it.
+// the graph. tests/client/page/test_page.py found it.
 const ASKS_LATENCY = !navigator.userAgent.includes("Firefox"), USUAL_LATENCY_MS = 40;
 
 export function whyNot(error) { // the name of a state, see state.js

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from duplex.client.call_state import SENTENCES, CallFacts, Ear, name
-from tests.client import node
+from tests.client.page import node
 
 TABLE = json.loads((Path(__file__).parent / "call_states.json").read_text(encoding="utf-8"))
 # Ways to be without sound that only a browser knows.

@@ -8,7 +8,7 @@ import pytest
 
 from duplex.audio import TICK_MS, TICK_SAMPLES
 from duplex.client.sound.jitter_buffer import BLOCK_SAMPLES, Playback
-from tests.client import node
+from tests.client.page import node
 from tests.helpers import tone
 
 CASES = json.loads((Path(__file__).parent / "jitter_buffer.json").read_text(encoding="utf-8"))

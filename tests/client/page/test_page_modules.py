@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.client import node
+from tests.client.page import node
 
 pytestmark = node.needs_node
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from duplex.resampling import Resampler
-from tests.client import node
+from tests.client.page import node
 
 RATES = [(48000, 24000), (44100, 24000), (16000, 24000), (24000, 44100), (24000, 48000)]
 

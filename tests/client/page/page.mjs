@@ -1,8 +1,8 @@
-// Runs the page's pure modules under node, for tests/client/test_page_modules.py: JSON in, JSON out.
+// Runs the page's pure modules under node, for tests/client/page/test_page_modules.py: JSON in, JSON out.
 import { readFileSync } from "node:fs";
 
 const { what, input } = JSON.parse(readFileSync(0, "utf8"));
-const load = (name) => import(new URL(`../../client/web/${name}.js`, import.meta.url));
+const load = (name) => import(new URL(`../../../client/web/${name}.js`, import.meta.url));
 
 async function playback(cases) {
   const { JitterBuffer } = await load("jitter_buffer");

@@ -1,6 +1,6 @@
 """Debian's Firefox for tests of the page, headless, over WebDriver BiDi: no driver of its own.
 
-It has the few methods of playwright's browser, context and page that tests/client/test_page.py
+It has the few methods of playwright's browser, context and page that tests/client/page/test_page.py
 uses. Its microphone is Firefox's own fake, a tone of 1 kHz, which MICROPHONE lets through for a
 second of every four and a half. Its loudspeaker is a null sink of a PulseAudio that is started for
 it: without a sound device Firefox runs no AudioContext.

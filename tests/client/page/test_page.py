@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 
 from duplex.audio import SAMPLE_RATE
 from duplex.serving.http.auth import Access
-from tests.client import firefox
+from tests.client.page import firefox
 from tests.client.proxy import Proxy
 from tests.helpers import running_server, tone
 from tests.serving.scale.processes import director, servers
