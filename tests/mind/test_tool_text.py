@@ -5,7 +5,7 @@ import json
 import pytest
 
 from duplex.mind.thinker import NO_TOOLS, Call, Tools
-from duplex.mind.tool_text import call_bias, describe, examples, read_calls, with_tools
+from duplex.mind.tool_text import TALK, call_bias, describe, examples, read_calls, with_tools
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOLS = Tools(({"name": "get_weather", "description": "the weather", "parameters": CITY},))
@@ -76,9 +76,10 @@ def test_examples_show_calls_and_answers_without_one():
         },
     }
     shown = examples(Tools((function, {"name": "get_time"})))
-    assert [message["role"] for message in shown] == ["user", "assistant"] * 5
-    assert shown[2]["content"] == "Turn a lamp on or off, room Madrid, state on"
-    assert json.loads(shown[3]["content"])["arguments"] == {"room": "Madrid", "state": "on"}
+    assert [message["role"] for message in shown] == ["user", "assistant"] * (len(TALK) + 2)
+    texts = [message["content"] for message in shown]
+    place = texts.index("Turn a lamp on or off, room Madrid, state on")
+    assert json.loads(texts[place + 1])["arguments"] == {"room": "Madrid", "state": "on"}
     assert sum("{" in message["content"] for message in shown) == 2
 
 
