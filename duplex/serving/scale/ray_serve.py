@@ -13,6 +13,9 @@ What sockets that live for an hour need, and what is set for it here:
 - Replicas are added when seven of ten places are taken, and go after ten quiet minutes.
 - A replica is ill when the model's thread stands still, not when it is busy.
 
+The key is --api-key among the options, or $DUPLEX_API_KEY of who deploys; without one everybody
+whom Ray's proxy reaches may come in.
+
 A socket that was cut reaches any replica when it comes back, so its session is lost there; with a
 director (see SCALING.md) it is resumed. Do not set RAY_SERVE_ENABLE_HA_PROXY: HAProxy is reloaded
 at each change of replicas, and cuts sockets two minutes later.
@@ -95,6 +98,9 @@ def deployment(
         raise UsageError("Ray must know how many sessions a replica holds: give --max-sessions")
     if not longest_s:
         raise UsageError("Ray waits for sessions, which must end some time: give --longest")
+    if server.access.api_key:
+        # The key may come from this process's environment, which replicas elsewhere do not have.
+        options = [*options, "--api-key", server.access.api_key]
     made = serve.deployment(
         DuplexServer,
         name="duplex",

@@ -193,6 +193,16 @@ def test_killed_replica_takes_only_its_own_sessions_with_it(two):
     asyncio.run(test())
 
 
+def test_what_sockets_that_live_for_an_hour_need_is_set(monkeypatch):
+    monkeypatch.setenv("DUPLEX_API_KEY", "the-key")
+    made = app({"options": "--max-sessions 8", "gpus": "0.5"})._bound_deployment
+    assert made.max_ongoing_requests == 10
+    assert made._deployment_config.graceful_shutdown_timeout_s >= 3600
+    assert made.ray_actor_options == {"num_gpus": 0.5, "num_cpus": 2.0}
+    # The replicas' own environment may lack the key, and nobody would notice.
+    assert made.init_args[0][-2:] == ["--api-key", "the-key"]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
