@@ -5,6 +5,8 @@ Against Kubernetes' own schema: `kubernetes-validate --strict` of the package wi
 
 import http.server
 import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -125,3 +127,13 @@ def test_cost_is_written_to_this_pod(tmp_path, monkeypatch):
             {"metadata": {"annotations": annotations}},
         )
     ]
+
+
+@pytest.mark.slow  # starts another process
+def test_the_process_beside_the_server_ends_when_it_is_told_to():
+    """As a container's first process it would otherwise stay for the whole hour of grace."""
+    command = [sys.executable, "-m", pod.__name__, "cost"]
+    beside = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert "could not be written" in beside.stderr.readline()
+    beside.terminate()
+    assert beside.wait(60) == 0
