@@ -25,7 +25,10 @@ class Files:
     timeline: Path
 
     def __str__(self) -> str:
-        return f"{self.wave}, {self.transcript}.jsonl, {self.transcript}.txt, {self.timeline}"
+        """The folder, and the names in it."""
+        name = self.transcript.name
+        names = f"{self.wave.name}, {name}.jsonl, {name}.txt, {self.timeline.name}"
+        return f"{self.wave.parent}/: {names}"
 
 
 def named(output: Path | None) -> Files:

@@ -259,7 +259,11 @@ find("fresh").addEventListener("click", fresh);
 find("copy").addEventListener("click", () => navigator.clipboard?.writeText(raw.join("\n")).then(() => note("Copied.")));
 find("developer").addEventListener("toggle", () => put("events", raw.slice().reverse().join("\n")));
 document.addEventListener("keydown", key);
-document.addEventListener("keyup", (event) => event.key === " " && hold(false));
+document.addEventListener("keyup", (event) => {
+  if (event.key !== " ") return;
+  if (call && wantsPush() && event.target.matches("button")) event.preventDefault(); // Firefox would press it
+  hold(false);
+});
 document.addEventListener("pointerdown", () => call?.mend(), true);
 document.addEventListener("visibilitychange", () => {
   if (document.visibilityState !== "visible" || !call) return;

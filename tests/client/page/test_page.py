@@ -365,10 +365,14 @@ def test_keys_text_and_settings_in_a_call(page):
     page.check("#push")
     page.evaluate("document.activeElement.blur()")
     wait(page, "key", "key_agent")
+    # The button that ends the call has the focus, and Space does not press it.
+    page.evaluate("document.getElementById('talk').focus()")
     page.keyboard.down(" ")
     wait(page, "listening", "you", "agent", "both", "pauses", "waits")
     page.keyboard.up(" ")
     wait(page, "key", "key_agent")
+    page.wait_for_timeout(200)
+    assert page.inner_text("#talk") == "End"
     types = [json.loads(message)["type"] for message in page.evaluate("held.sent")]
     for kind in ("text", "agent.stop", "agent.voice", "agent.instruct"):
         assert kind in types
