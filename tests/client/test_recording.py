@@ -1,11 +1,13 @@
 """The recording as text, as a picture and on the terminal."""
 
 import io
+from pathlib import Path
 
 import pytest
 
 from duplex.audio import TICK_S
 from duplex.client import sounding
+from duplex.client.keep import named
 from duplex.client.recording import Recording
 from duplex.client.terminal.display import Display
 from duplex.client.timeline import draw, overlaps, scene_of, words
@@ -121,6 +123,11 @@ def test_a_turn_that_goes_on_is_no_answer_and_ends_before_the_next():
     found = [(it.start_s, it.end_s) for it in scene_of(recording).answers]
     expected = [(10 * TICK_S, 16 * TICK_S), (24 * TICK_S, 41 * TICK_S)]
     assert found == [pytest.approx(one, abs=0.05) for one in expected]
+
+
+def test_files_are_named_by_their_folder_once():
+    files = str(named(Path("talks/first.wav")))
+    assert files == "talks/: first.wav, first.jsonl, first.txt, first.png"
 
 
 def test_turns_get_the_times_of_their_sound():
