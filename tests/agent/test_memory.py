@@ -104,6 +104,26 @@ def test_words_of_an_older_answer_that_nobody_heard_are_forgotten():
     agent.truncate(0, 0, turn=99)
 
 
+def test_what_an_interruption_leaves_unsaid_begins_with_its_space():
+    """The LM knows the words that were said, and no space behind them."""
+    words = "One two three four five six seven eight nine ten."
+    agent, _ = scripted_agent([AGENT, *text(words), END], symbols_per_tick=4)
+    agent.open(0)
+    agent.answer(0)
+    events = []
+    while "spoken" not in kinds(events):
+        events += run(agent, 1)
+    agent.stop(0)
+    events += run(agent, 3)
+    said = "".join(event.text for event in events if event.kind == "said")
+    [stopped] = [event for event in events if event.kind == "agent_stopped"]
+    assert stopped.text.startswith(" ") and said.endswith(stopped.text)
+    agent.context.flush(0, agent.sessions[0].inputs)
+    entries = agent.sessions[0].memory.entries["agent", 0]
+    left = np.isin(entries, positions(agent))
+    assert left.sum() == len(text(said.removesuffix(stopped.text)))
+
+
 def test_what_is_not_complete_is_not_forgotten():
     agent, _ = scripted_agent([USER, *text(" hi")], symbols_per_tick=2)
     agent.open(0)
