@@ -139,6 +139,7 @@ class UserTurns:
             messages = [_announce(turn)]
         if turn.is_announced:
             messages += [*_stopped(turn), self._committed_event(turn)]
+        turn.transcript = turn.transcript.strip()
         return [*messages, *self._enter(turn), *segment, _completed(turn)]
 
     def commit(self) -> tuple[int, list[str]]:

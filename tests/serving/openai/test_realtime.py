@@ -71,7 +71,7 @@ def test_user_turn_is_told_as_the_api_does():
         "type": "message",
         "status": "completed",
         "role": "user",
-        "content": [{"type": "input_audio", "transcript": " hello"}],
+        "content": [{"type": "input_audio", "transcript": "hello"}],
     }
 
 

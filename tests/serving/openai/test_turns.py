@@ -256,3 +256,11 @@ def test_line_ends_in_base64_mean_nothing():
 def test_audio_that_is_none_is_refused(audio):
     refused = Client().refused("input_audio_buffer.append", audio=audio)
     assert refused == ("invalid_value", "audio")
+
+
+def test_words_of_an_item_begin_with_no_space():
+    client = Client()
+    client.tick(Event("user_started", 0), Event("heard", 1, " hello"), Event("heard", 1, " you"))
+    told = client.tick(Event("user_ended", 3))
+    items = [event["item"] for event in told if "item" in event]
+    assert [item["content"][0]["transcript"] for item in items] == ["hello you"] * 2
