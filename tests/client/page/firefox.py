@@ -8,7 +8,6 @@ it: without a sound device Firefox runs no AudioContext.
 
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -18,7 +17,9 @@ from typing import Any
 
 from websockets.sync.client import connect
 
-PROGRAMS = ("firefox", "pulseaudio")
+from tests.client.pulse import is_there as pulse_is_there
+from tests.client.pulse import pulse, running
+
 PREFERENCES = {
     "media.navigator.permission.disabled": True,
     "media.navigator.streams.fake": True,
@@ -52,55 +53,23 @@ FIND = """(selector) => selector.split(/,(?![^(]*\\))/).flatMap((one) => {
 
 def is_there() -> bool:
     """Whether this machine has all that it takes."""
-    return all(shutil.which(program) for program in PROGRAMS)
+    return shutil.which("firefox") is not None and pulse_is_there()
 
 
 @contextlib.contextmanager
 def launched(folder: Path) -> Iterator["Firefox"]:
     """Firefox; folder: an empty one for all its files."""
-    with _pulse(folder) as environment, contextlib.ExitStack() as stack:
+    with pulse(folder) as environment, contextlib.ExitStack() as stack:
         profile = folder / "profile"
         profile.mkdir()
         lines = [f"user_pref({json.dumps(n)}, {json.dumps(v)});" for n, v in PREFERENCES.items()]
         (profile / "user.js").write_text("\n".join(lines))
         command = ["firefox", "--headless", "--no-remote", "--profile", str(profile)]
         command += ["--remote-debugging-port", "0"]
-        process = stack.enter_context(_running(command, environment, folder / "firefox.log"))
+        process = stack.enter_context(running(command, environment, folder / "firefox.log"))
         url = _said(folder / "firefox.log", "WebDriver BiDi listening on ", process)
         socket = stack.enter_context(connect(f"{url}/session", max_size=None))
         yield Firefox(socket)
-
-
-@contextlib.contextmanager
-def _pulse(folder: Path) -> Iterator[dict]:
-    """A PulseAudio of its own; gives the environment in which it is the one that is used."""
-    environment = {**os.environ, "HOME": str(folder), "XDG_RUNTIME_DIR": str(folder)}
-    socket = folder / "pulse.sock"
-    modules = [
-        "module-null-sink sink_name=loudspeaker",
-        f"module-native-protocol-unix socket={socket} auth-anonymous=1",
-    ]
-    command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1"]
-    command += [word for module in modules for word in ("-L", module)]
-    with _running(command, environment, folder / "pulse.log") as process:
-        while not socket.exists():
-            assert process.poll() is None, (folder / "pulse.log").read_text()
-            time.sleep(0.05)
-        yield {**environment, "PULSE_SERVER": f"unix:{socket}"}
-
-
-@contextlib.contextmanager
-def _running(command: list[str], environment: dict, log: Path) -> Iterator[subprocess.Popen]:
-    with log.open("w") as out:
-        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
 
 
 def _said(log: Path, words: str, process: subprocess.Popen, patience_s: float = 90) -> str:

@@ -1,0 +1,54 @@
+"""`duplex talk` in tmux through the real PortAudio, on a PulseAudio of null sinks."""
+
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from duplex.audio import SAMPLE_RATE
+from tests.client import pulse
+from tests.client.test_talk_tmux import Terminal
+from tests.helpers import tone
+
+sounddevice = pytest.importorskip("sounddevice", reason="there is no PortAudio")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (pulse.is_there() and shutil.which("tmux")), reason="PulseAudio or tmux is not here"
+    ),
+]
+
+
+def test_a_call_whose_sound_system_goes_and_comes_back(server_url, tmp_path):
+    """It hears and is heard; the loss is told, the same session goes on, and all is kept."""
+    folder = tmp_path / "pulse"
+    folder.mkdir()
+    pieces = [np.zeros(SAMPLE_RATE // 2), tone(10), np.zeros(2 * SAMPLE_RATE)]
+    said = folder / "said.wav"
+    soundfile.write(said, np.tile(np.concatenate(pieces), 60), SAMPLE_RATE)
+    with pulse.pulse(folder) as environment, pulse.sound_in_the_room(environment, said):
+        names = ("HOME", "XDG_RUNTIME_DIR", "PULSE_SERVER")
+        command = ["env", *(f"{name}={environment[name]}" for name in names), sys.executable]
+        command += ["-m", "duplex", "talk", "--server", server_url]
+        terminal = Terminal(tmp_path, command)
+        try:
+            terminal.wait(r"agent  Echo0.*  \d\.\d\d s\n")
+        except BaseException:
+            terminal.close()
+            raise
+    try:
+        terminal.wait("the sound device is gone")
+        with pulse.pulse(folder) as environment, pulse.sound_in_the_room(environment, said):
+            terminal.wait("● (listening|you speak|the agent speaks|the agent is about to speak)")
+            before = terminal.screen().count("Echo0")
+            terminal.wait(lambda text: text.count("Echo0") > before)
+            terminal.keys("C-c")
+            terminal.wait("ended 0")
+        [kept] = (tmp_path / "talk").iterdir()
+        stereo, _ = soundfile.read(kept / "conversation.wav")
+        assert np.abs(stereo).max(axis=0).min() > 0.05
+        assert "Expression" not in terminal.screen()
+    finally:
+        terminal.close()
