@@ -26,7 +26,7 @@ from duplex.agent.hearing.rescoring import Rescoring
 from duplex.agent.hearing.second_pass import SecondPass, names_in, words_in
 from duplex.agent.lm_context import LMContext, LMCounts, take_deferred, unheld_tokens
 from duplex.agent.response import Response
-from duplex.agent.session import LMInput, Session, UserTurn
+from duplex.agent.session import LMInput, Session, UserTurn, keep_text
 from duplex.agent.speculation import Speculation, SpeculationCounts
 from duplex.agent.texts import TextInput
 from duplex.agent.thinking import forgetting
@@ -336,6 +336,7 @@ class Agent:
         session = Session(self.policy, seed, temperature, is_real_time=real_time)
         session.names = words_in(own) if own else names_in(instructions or INSTRUCTIONS)
         session.inputs.prompt = prompt
+        keep_text(session, prompt)
         self.sessions[slot] = session
         if self.dictation is not None:
             told = instructions or own

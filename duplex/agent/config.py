@@ -96,6 +96,8 @@ class AgentConfig:
         3  # of a response that are drafted before the user's turn has ended
     )
     lookahead_budget_s: float = 0.04  # a tick that has taken longer drafts nothing more
+    lookup_tokens: int = 3  # guessed from an earlier place of the text; 0: none
+    min_lookup_share: float = 0.3  # of such guesses that must be right, by the length of the match
     min_draft_probability: float = 0.4  # of a drafted token to be worth a position
     draft_trial_ticks: int = 500  # after which the draft network must have saved time, or is off
     codec_idle_ticks: int = (

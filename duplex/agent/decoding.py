@@ -14,7 +14,7 @@ from duplex.agent.hearing import pending_words, people
 from duplex.agent.hearing.recognition import Recognition
 from duplex.agent.lm_context import LMContext
 from duplex.agent.response import Response
-from duplex.agent.session import MindState, Session, observe
+from duplex.agent.session import MindState, Session, keep_text, observe
 from duplex.agent.speculation import SpeculationCounts
 from duplex.agent.thinking.dictation import Dictation
 from duplex.agent.turn_policy import (
@@ -131,6 +131,7 @@ class Decoder:
         """
         budget = session.budget
         draft = "network" if budget.drawn > 0 or not budget.proposals else "certain"
+        draft = "lookup" if budget.matched else draft
         first = int(self.context.cache.next_position[slot]) - len(proposals)
         for place, state in enumerate(hidden):
             if budget.drawn == budget.limit:
@@ -145,6 +146,9 @@ class Decoder:
             if place < len(proposals):
                 kind = tokens.kind(proposals[place], session.grammar)
                 self.counts.outcomes[draft, kind, place, is_accepted] += 1
+                if budget.matched:
+                    right, asked = self.counts.lookups.get(budget.matched, (0, 0))
+                    self.counts.lookups[budget.matched] = [right + is_accepted, asked + 1]
             if not is_accepted:
                 self.context.undo(slot, len(proposals) - place, state)
             if symbol == NEXT:
@@ -295,6 +299,7 @@ class Decoder:
         else:
             piece = self.tokenizer.decode([symbol])
             memory.add(session.memory, memory.last(session.memory, "agent"), [position])
+            keep_text(session, [symbol])
             events.append(Event("said", session.tick, piece))
             self.response.push_text(slot, session, position, piece)
             if self.dictation is not None:
@@ -302,6 +307,7 @@ class Decoder:
 
     def _end_user_turn(self, session: Session, is_for_agent: bool, events: list[Event]) -> None:
         positions = [position for position, _ in session.user.transcribed]
+        keep_text(session, [token for _, token in session.user.transcribed])
         shown_text = session.user.shown_text
         memory.add(session.memory, memory.last(session.memory, "user"), positions)
         session.answer_due |= is_for_agent

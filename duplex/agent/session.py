@@ -19,7 +19,7 @@ from duplex.mind.thinker import NO_TOOLS, Thought, Tools
 from duplex.model import beam_search
 from duplex.model.beam_search import BeamState
 from duplex.model.g2p import G2PState
-from duplex.model.tokens import Grammar
+from duplex.model.tokens import FIRST_TEXT_ID, Grammar
 
 
 @dataclass
@@ -177,6 +177,8 @@ class TickBudget:
     limit: int = 1
     # The tick's first symbols, all but certain.
     proposals: list[int] = field(default_factory=list)
+    # How much of the text so far stood before what was looked up for this call; 0: nothing was.
+    matched: int = 0
     # How a response would begin if the user's turn were over now.
     draft_response: list[int] = field(default_factory=list)
 
@@ -306,6 +308,14 @@ class Session:
     budget: TickBudget = field(default_factory=TickBudget)
     client: ClientState = field(default_factory=ClientState)
     mind: MindState = field(default_factory=MindState)
+    # Tokens of all texts in their order: instructions, both sides' turns, what the client wrote.
+    text: list[int] = field(default_factory=list)
+
+
+def keep_text(session: Session, tokens: list[int], most: int = 1_024) -> None:
+    """Add to the session's text, without marks; the oldest of it is forgotten."""
+    session.text += [token for token in tokens if token >= FIRST_TEXT_ID]
+    del session.text[:-most]
 
 
 def observe(session: Session, queued_s: float, policy: TurnPolicy) -> Observation:

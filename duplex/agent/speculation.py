@@ -1,8 +1,9 @@
 """Speculative decoding: symbols proposed ahead of the LM, which verifies them in the tick's call.
 
-Three drafts, in this order: what is all but certain costs nothing; a response is drafted while the
-end of the user's turn is awaited; a small network may draft text (duplex.model.draft). The LM draws
-every symbol as it would without them, so proposals save calls and change nothing.
+Four drafts, in this order: what is all but certain costs nothing; a response is drafted while the
+end of the user's turn is awaited; text goes on as it did before (duplex.model.suffix_lookup); a
+small network may draft text (duplex.model.draft). The LM draws every symbol as it would without
+them, so proposals save calls and change nothing.
 """
 
 import logging
@@ -23,6 +24,7 @@ from duplex.model import beam_search
 from duplex.model import draft as draft_network
 from duplex.model.beam_search import BeamState
 from duplex.model.draft import DraftInput
+from duplex.model.suffix_lookup import continuation
 from duplex.model.tokens import AGENT, USER, USER_END
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,8 @@ class SpeculationCounts:
     calls_saved: int = 0  # of the LM, by the network
     draft_seconds: float = 0.0
     is_draft_off: bool = False
+    # Of what was looked up, by the length of the match: guesses that were right, and all.
+    lookups: dict[int, list[int]] = field(default_factory=dict)
 
     def by_kind(self) -> tuple[dict[str, int], dict[str, int]]:
         """How many symbols of each kind were proposed, and accepted."""
@@ -103,6 +107,9 @@ class Speculation:
             budget = sessions[slot].budget
             proposals[slot] = budget.proposals if budget.drawn == 0 else []
             left[slot] = budget.limit - budget.drawn - 1
+            budget.matched = 0
+            if left[slot] > 0 and not proposals[slot]:
+                proposals[slot] = self.look_up(sessions[slot], left[slot])
         if self.network is None or self.counts.is_draft_off:
             return proposals
         wanted = [slot for slot in inputs if left[slot] > 0 and not proposals[slot]]
@@ -111,6 +118,19 @@ class Speculation:
         return proposals | self._draft(
             {slot: self.draft_input(slot, sessions[slot], inputs[slot]) for slot in wanted}, left
         )
+
+    def look_up(self, session: Session, most: int) -> list[int]:
+        """What followed where the session's text last ended so, if such guesses mostly hold."""
+        config = self.config
+        is_own_text = session.grammar.stream == AGENT and not session.mind.is_dictating
+        if not is_own_text or not config.lookup_tokens:
+            return []
+        found, matched = continuation(session.text, min(most, config.lookup_tokens))
+        right, asked = self.counts.lookups.get(matched, (0, 0))
+        if (right + 1) / (asked + 2) < config.min_lookup_share:
+            return []
+        session.budget.matched = matched if found else 0
+        return found
 
     def draft_input(self, slot: int, session: Session, given: LMInput) -> DraftInput:
         """What the draft network must know of a session."""

@@ -1,7 +1,7 @@
 """Texts of clients and instructions as tokens: what the LM is to read, and what it has room for."""
 
 from duplex.agent.config import AgentConfig
-from duplex.agent.session import Session
+from duplex.agent.session import Session, keep_text
 from duplex.model.tokens import AGENT, CHAT_END, CHAT_START, END, USER, USER_END, advance
 
 
@@ -49,6 +49,7 @@ class TextInput:
 
     def _queue(self, session: Session, tokens: list[int], name: str | None) -> None:
         session.inputs.text += tokens
+        keep_text(session, tokens)
         session.inputs.text_names += [name] * len(tokens)
 
     def prompt(self, instructions: str) -> list[int]:

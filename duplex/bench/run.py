@@ -34,7 +34,7 @@ from duplex.errors import BenchError
 # The agents of this process that can be measured; the last two are controls.
 AGENTS = ("default", "cascade", "silent", "talking")
 # What is measured.
-PARTS = ("behaviour", "latency", "load", "draft", "device")
+PARTS = ("behaviour", "latency", "load", "draft", "host", "device")
 # What the agent behind --url is called in the report.
 REMOTE = "remote"
 

@@ -104,7 +104,9 @@ def variants(agent: Agent, slots: int) -> dict[str, Agent]:
     found = {}
     if agent.parts.draft is not None:
         found["drafted"] = Agent(agent.parts, slots, config, agent.policy)
-    found["foreseen"] = Agent(undrafted, slots, config, agent.policy)
+    found["looked up"] = Agent(undrafted, slots, config, agent.policy)
+    certain = replace(config, lookup_tokens=0)
+    found["foreseen"] = Agent(undrafted, slots, certain, agent.policy)
     found["plain"] = Agent(undrafted, slots, replace(config, speculate=False), agent.policy)
     return found
 

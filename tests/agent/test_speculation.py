@@ -8,6 +8,7 @@ import torch
 from duplex.agent import Agent, AgentConfig, TurnPolicy
 from duplex.agent.hearing.pending_words import PendingToken
 from duplex.agent.session import Session
+from duplex.events import TurnTaking
 from duplex.model.encoder import BLANK
 from duplex.model.tokens import AGENT, FIRST_TEXT_ID, NEXT, USER, USER_END, Grammar
 from tests.tiny_speech_agent import text, tick_of, tiny_agent
@@ -109,3 +110,46 @@ def test_what_is_all_but_certain_is_proposed(grammar, pending, silence, proposal
     session.user.activity.silence_ticks = silence
     session.budget.draft_response = [7]
     assert agent.speculation.propose_certain(session) == proposals
+
+
+def written_answer(lookup_tokens: int, turns: int = 4) -> tuple[list, Agent]:
+    """Events of an agent that answers in writing alone, and which repeats itself."""
+    config = replace(CONFIG, lookup_tokens=lookup_tokens)
+    agent = tiny_agent(1, POLICY, config, seed=3)
+    agent.open(0, instructions="hello you, hello you")
+    agent.take_turns(0, TurnTaking(speaks=False))
+    agent.reset_counts()
+    told = []
+    for _ in range(turns):
+        agent.write(0, "user", "hello you, hello")
+        agent.answer(0)
+        for _ in range(40):
+            told += agent.step(tick_of(), [0])[1][0]
+    return told, agent
+
+
+def test_what_is_looked_up_saves_calls_and_changes_nothing():
+    plain, without = written_answer(0)
+    told, looked_up = written_answer(3)
+    assert told == plain and sum(event.kind == "said" for event in told) > 20
+    assert looked_up.context.counts.calls < without.context.counts.calls
+    outcomes = looked_up.speculation.counts.outcomes
+    assert {key[0] for key in outcomes} >= {"lookup"}
+    assert not any(key[0] == "lookup" for key in without.speculation.counts.outcomes)
+
+
+def test_what_is_looked_up_in_vain_is_no_longer_proposed():
+    """By the length of the match: a long one may still hold."""
+    agent = tiny_agent(1, POLICY, CONFIG)
+    agent.open(0)
+    session = agent.sessions[0]
+    session.grammar = Grammar(AGENT, agent_open=True)
+    session.text = text(" hi you hi")
+    assert agent.speculation.look_up(session, 2) == text(" y")
+    matched = session.budget.matched
+    agent.speculation.counts.lookups[matched] = [3, 20]
+    assert agent.speculation.look_up(session, 2) == []
+    agent.speculation.counts.lookups[matched] = [7, 20]
+    assert agent.speculation.look_up(session, 2) == text(" y")
+    session.mind.is_dictating = True
+    assert agent.speculation.look_up(session, 2) == []

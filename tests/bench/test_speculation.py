@@ -45,6 +45,7 @@ def test_bench_compares_the_same_conversation():
         assert not found["guesses right"]["plain"] and found["time with / without"].keys() == {
             "plain",
             "foreseen",
+            "looked up",
             "drafted",
         }
         shares = [

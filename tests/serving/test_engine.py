@@ -294,8 +294,7 @@ def test_ticks_that_wait_for_nothing_go_in_a_pause(clock, noise, left_ms):
         for _ in range(LIMITS.surplus_window_ticks + LIMITS.kept_pause_ticks):
             session.push(np.full(TICK_SAMPLES, noise, np.float32))
             await beat(clock, session)
-        assert session.input.waiting_ms == left_ms
-        assert session.input.dropped_ms + left_ms == 3 * TICK_MS
+        assert session.input.waiting_ms == left_ms and session.input.dropped_ms == 0
 
     drive_engine(test, TinyAgent(1), clock)
 

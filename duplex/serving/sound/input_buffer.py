@@ -147,7 +147,8 @@ class InputBuffer:
     def _skip_surplus(self) -> None:
         """Drop quiet ticks in a long pause, as many as were always left in the last window.
 
-        Quiet is what is no louder than the quietest of the window, give or take: rooms are noisy.
+        Nothing that was said is lost by that, so nothing is counted. Quiet is what is no louder
+        than the quietest of the window, give or take: rooms are noisy.
         """
         if len(self._left) < self._limits.surplus_window_ticks:
             return
@@ -159,7 +160,6 @@ class InputBuffer:
                 return
             self._drop(TICK_SAMPLES)
             self._left.clear()
-            self.dropped_ms += TICK_MS
 
     def _next_tick(self) -> np.ndarray:
         """The oldest samples that wait, which go on waiting."""
