@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import torch
 
 from duplex.agent import memory
+from duplex.agent.choosing import choose
 from duplex.agent.config import AgentConfig
 from duplex.agent.faults import isolate_fault
 from duplex.agent.hearing import pending_words, people
@@ -18,27 +19,22 @@ from duplex.agent.session import MindState, Session, keep_text, observe
 from duplex.agent.speculation import SpeculationCounts
 from duplex.agent.thinking.dictation import Dictation
 from duplex.agent.turn_policy import (
-    PENDING_TEXT,
     Allowed,
     Observation,
     Text,
     TurnPolicy,
     allowed,
     awaits_reading,
-    bias,
-    bits,
     grammatical,
     next_for_request,
 )
 from duplex.events import Event
 from duplex.model import kv_cache, tokens
-from duplex.model.sampling import draw, sample
 from duplex.model.tokens import (
     AGENT,
     ASIDE,
     BACK,
     END,
-    FIRST_TEXT_ID,
     NEXT,
     STOP,
     USER,
@@ -195,7 +191,7 @@ class Decoder:
         question = self.ask(slot, session)
         if question.symbol is not None:
             return question.symbol
-        chosen = self._choose(session, scores, question.seen, question.policy)
+        chosen = choose(session, scores, question.seen, question.policy, self.config)
         return self.settle(session, question, chosen)
 
     def ask(self, slot: int, session: Session) -> Question:
@@ -227,30 +223,6 @@ class Decoder:
         turn = session.user.second
         turn.held_tick = session.tick if turn.held_tick is None else turn.held_tick
         return NEXT
-
-    def _choose(
-        self, session: Session, scores: torch.Tensor, seen: Observation, policy: TurnPolicy
-    ) -> int:
-        """The best symbol, or one that is drawn, of those that are allowed."""
-        choice = allowed(seen, policy)
-        if choice == Allowed(bits(END), Text.NONE):
-            return END
-        pending = pending_words.writable_tokens(session.user.pending, policy)
-        is_speech = session.grammar.stream == AGENT
-        favour(scores, choice, bias(seen, policy), pending, policy)
-        if not is_speech:  # nothing is written but what was recognised, and always the best
-            candidates = [*range(FIRST_TEXT_ID)]
-            if choice.text == Text.PENDING:
-                candidates += sorted(token for token in pending if token < len(scores))
-            return candidates[int(scores[candidates].argmax())]
-        if choice.text == Text.NONE:
-            scores[FIRST_TEXT_ID:] = float("-inf")
-        own = session.temperature
-        temperature = self.config.temperature if own is None else own
-        uniform = 0.0
-        if temperature > 0:
-            uniform = draw(session.seed, session.tick, session.budget.drawn)
-        return sample(scores, temperature, self.config.top_k, uniform)
 
     def apply_symbol(
         self, slot: int, session: Session, symbol: int, position: int, events: list[Event]
@@ -343,33 +315,3 @@ def dictated(symbol: int, mind: MindState) -> int:
     if mind.tokens:
         return mind.tokens[0]
     return END if mind.is_complete else NEXT
-
-
-def favour(
-    scores: torch.Tensor,
-    choice: Allowed,
-    added: list[float],
-    pending: dict[int, float],
-    policy: TurnPolicy,
-) -> None:
-    """Shift the scores [V], or of the controls alone, by what the rules add; mask control symbols.
-
-    The bonus of pending text goes to the token of which the recogniser is certain.
-    """
-    controls = scores[:FIRST_TEXT_ID]
-    if choice.end_stops:
-        controls[STOP] = torch.logaddexp(controls[STOP], controls[USER_END])
-    if choice.ends_aside:
-        controls[ASIDE] = torch.logaddexp(controls[ASIDE], controls[USER_END])
-    controls += torch.tensor(added[:FIRST_TEXT_ID], dtype=scores.dtype)
-    controls.masked_fill_(~controls_mask(choice.controls), float("-inf"))
-    if added[PENDING_TEXT]:
-        for token, confidence in pending.items():
-            if confidence >= policy.certain_confidence and token < len(scores):
-                scores[token] += added[PENDING_TEXT]
-
-
-@cache
-def controls_mask(controls: int) -> torch.Tensor:
-    """bool [FIRST_TEXT_ID] of control symbols given as bits."""
-    return torch.tensor([bool(controls >> symbol & 1) for symbol in range(FIRST_TEXT_ID)])

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from duplex.agent import TurnPolicy, slot_decisions, turn_policy
+from duplex.agent import AgentConfig, TurnPolicy, slot_decisions, turn_policy
+from duplex.agent.choosing import choose
 from duplex.agent.hearing import pending_words
 from duplex.agent.hearing.pending_words import PendingToken
 from duplex.agent.session import Session
@@ -15,7 +16,6 @@ from duplex.agent.slot_decisions import Asked, count_accepted, decide, row, unpa
 from duplex.agent.turn_policy import LONG_AGO, Allowed, Observation, Text
 from duplex.model.sampling import draw
 from duplex.model.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, STOP, USER, USER_END, Grammar
-from tests.tiny_speech_agent import tiny_agent
 
 ROWS = 1500
 PENDING = 4
@@ -101,12 +101,12 @@ def test_the_same_may_come_and_is_favoured(cases):
 def test_the_same_symbols_are_drawn(cases):
     generator = torch.Generator().manual_seed(1)
     scores = 3 * torch.randn(ROWS, FIRST_TEXT_ID + 40, generator=generator)
-    decoder = tiny_agent().decoder
+    config = AgentConfig()
     expected = [
-        decoder._choose(session, one.clone(), seen, session.policy)
+        choose(session, one.clone(), seen, session.policy, config)
         for (session, seen), one in zip(cases, scores, strict=True)
     ]
-    symbols = decide(scores, asked_of(cases), decoder.config.top_k).tolist()
+    symbols = decide(scores, asked_of(cases), config.top_k).tolist()
     assert symbols == expected
     kinds = Counter("text" if symbol >= FIRST_TEXT_ID else symbol for symbol in symbols)
     assert all(kinds[kind] > 3 for kind in ("text", USER, USER_END, AGENT, END, STOP, ASIDE)), kinds

@@ -10,7 +10,7 @@ Letters in shapes: B slots.
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -179,6 +179,7 @@ def lm_config(backbone: str, like: LMConfig) -> LMConfig:
 def count(parts: Parts, config: LMConfig, slots: int, dtype=torch.bfloat16) -> Counted:
     """Count a tick of all slots. parts: whose ears and voice; config: of the LM."""
     nowhere = torch.device("meta")
+    config = replace(config, lora_rank=0)  # merged
     with nowhere:
         lm = LM(config).to(dtype)
     shapes = Parts(

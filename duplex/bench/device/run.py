@@ -7,6 +7,7 @@ as simulated was computed from counts, see counted.py.
 import argparse
 import json
 import sys
+import time
 
 import numpy as np
 import torch
@@ -82,11 +83,15 @@ def measure(
         agent.open(slot, seed=args.seed + slot, instructions="Be brief.")
     waits = []
     launches = []
+    host = []
     with timed(agent, stages(agent)) as spent:
         for tick in range(ticks):
             link.waits = link.launches = 0
+            link.seconds = 0.0
             heard = sound[(tick + 17 * np.arange(slots)) % len(sound)]
+            begun = time.thread_time()
             agent.step(heard, list(range(slots)))
+            host.append(time.thread_time() - begun - link.seconds)
             waits.append(link.waits)
             launches.append(link.launches)
     for slot in range(slots):
@@ -97,6 +102,7 @@ def measure(
         "ms": percentiles(spent[SETTLING:]),
         "waits": [float(np.mean(waits)), max(waits)],
         "functions": float(np.mean(launches)),
+        "host_ms_a_slot": 1000 * float(np.mean(host[SETTLING:])) / slots,
         "kernels": counted.launches(),
         "mb_a_slot": counted.a_slot / 1e6,
         "planned_ms": {
@@ -162,8 +168,8 @@ def held(counts: dict[int, Counted], gpu) -> dict:
 def measured_table(rows: list[dict]) -> str:
     """What was measured here, and the planned tick of each GPU beside it."""
     lines = ["| slots | tick p50 / p99 ms | by part, p50 ms | waits mean, most | functions | "]
-    lines[0] += "kernels | MB a slot | planned tick, simulated, ms |"
-    lines.append("|" + "---|" * 8)
+    lines[0] += "host ms a slot | kernels | MB a slot | planned tick, simulated, ms |"
+    lines.append("|" + "---|" * 9)
     for row in rows:
         ms = row["ms"]
         p50, p99 = ms["tick"]
@@ -172,7 +178,8 @@ def measured_table(rows: list[dict]) -> str:
         mean, most = row["waits"]
         lines.append(
             f"| {row['slots']} | {p50} / {p99} | {by_part} | {mean:.1f}, {most} | "
-            f"{row['functions']:.1f} | {row['kernels']} | {row['mb_a_slot']:.1f} | {planned} |"
+            f"{row['functions']:.1f} | {row['host_ms_a_slot']:.2f} | {row['kernels']} | "
+            f"{row['mb_a_slot']:.1f} | {planned} |"
         )
     return "\n".join(lines)
 
@@ -182,7 +189,8 @@ def simulated_table(found: dict) -> str:
     limit = round(DEVICE_SHARE * TICK_MS)
     lines = [
         f"Simulated from counted kernels and bytes, not measured: sessions whose tick takes the "
-        f"device {limit} ms at most, {BURSTS} bursts in each (in brackets: by memory alone).",
+        f"device {limit} ms at most, {BURSTS} bursts in each (in brackets: by memory alone). What "
+        "the host does for each session is not in it.",
         "",
         "| backbone | " + " | ".join(GPUS) + " |",
         "|" + "---|" * (1 + len(GPUS)),

@@ -1,0 +1,84 @@
+"""One symbol from scores, as the rules allow and favour it: slot by slot, the reference.
+
+slot_decisions.py does the same for all slots at once.
+"""
+
+from functools import cache
+
+import torch
+
+from duplex.agent.config import AgentConfig
+from duplex.agent.hearing import pending_words
+from duplex.agent.session import Session
+from duplex.agent.turn_policy import (
+    PENDING_TEXT,
+    Allowed,
+    Observation,
+    Text,
+    TurnPolicy,
+    allowed,
+    bias,
+    bits,
+)
+from duplex.model.sampling import draw, sample
+from duplex.model.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, STOP, USER_END
+
+
+def choose(
+    session: Session,
+    scores: torch.Tensor,
+    seen: Observation,
+    policy: TurnPolicy,
+    config: AgentConfig,
+) -> int:
+    """The best symbol, or one that is drawn, of those that are allowed; scores [V], or of the
+    controls alone, are changed."""
+    choice = allowed(seen, policy)
+    if choice == Allowed(bits(END), Text.NONE):
+        return END
+    pending = pending_words.writable_tokens(session.user.pending, policy)
+    is_speech = session.grammar.stream == AGENT
+    favour(scores, choice, bias(seen, policy), pending, policy)
+    if not is_speech:  # nothing is written but what was recognised, and always the best
+        candidates = [*range(FIRST_TEXT_ID)]
+        if choice.text == Text.PENDING:
+            candidates += sorted(token for token in pending if token < len(scores))
+        return candidates[int(scores[candidates].argmax())]
+    if choice.text == Text.NONE:
+        scores[FIRST_TEXT_ID:] = float("-inf")
+    own = session.temperature
+    temperature = config.temperature if own is None else own
+    uniform = 0.0
+    if temperature > 0:
+        uniform = draw(session.seed, session.tick, session.budget.drawn)
+    return sample(scores, temperature, config.top_k, uniform)
+
+
+def favour(
+    scores: torch.Tensor,
+    choice: Allowed,
+    added: list[float],
+    pending: dict[int, float],
+    policy: TurnPolicy,
+) -> None:
+    """Shift the scores [V], or of the controls alone, by what the rules add; mask control symbols.
+
+    The bonus of pending text goes to the token of which the recogniser is certain.
+    """
+    controls = scores[:FIRST_TEXT_ID]
+    if choice.end_stops:
+        controls[STOP] = torch.logaddexp(controls[STOP], controls[USER_END])
+    if choice.ends_aside:
+        controls[ASIDE] = torch.logaddexp(controls[ASIDE], controls[USER_END])
+    controls += torch.tensor(added[:FIRST_TEXT_ID], dtype=scores.dtype)
+    controls.masked_fill_(~controls_mask(choice.controls), float("-inf"))
+    if added[PENDING_TEXT]:
+        for token, confidence in pending.items():
+            if confidence >= policy.certain_confidence and token < len(scores):
+                scores[token] += added[PENDING_TEXT]
+
+
+@cache
+def controls_mask(controls: int) -> torch.Tensor:
+    """bool [FIRST_TEXT_ID] of control symbols given as bits."""
+    return torch.tensor([bool(controls >> symbol & 1) for symbol in range(FIRST_TEXT_ID)])
