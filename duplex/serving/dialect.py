@@ -81,7 +81,9 @@ def find(path: str, query: str, engine: Engine) -> Dialect | None:
         fields = dict(parse_qsl(query, max_num_fields=50))
     except ValueError:
         fields = {}
-    return make(fields, engine)
+    # A client that wants to join a telephone call of OpenAI's would wait in an empty session.
+    is_call = make is DIALECTS[openai_realtime.PATH] and "call_id" in fields
+    return None if is_call else make(fields, engine)
 
 
 def subprotocol(offered: list[str]) -> str | None:

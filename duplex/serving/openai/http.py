@@ -84,7 +84,7 @@ class ClientSecrets:
 
 def is_api(path: str) -> bool:
     """Whether a path belongs to the API, apart from its websockets."""
-    return path.startswith((MODELS, *(f"{begin}/" for begin in SESSIONS)))
+    return path in SESSIONS or path.startswith((MODELS, *(f"{begin}/" for begin in SESSIONS)))
 
 
 def answer(method: str, path: str, body: bytes, client_secrets: ClientSecrets) -> Answer | None:
@@ -100,8 +100,8 @@ def answer(method: str, path: str, body: bytes, client_secrets: ClientSecrets) -
     if path.startswith(f"{MODELS}/"):
         return http.HTTPStatus.OK, {**MODEL, "id": path.removeprefix(f"{MODELS}/")}
     for begin, sessions in SESSIONS.items():
-        if path.startswith(f"{begin}/"):
-            text = f"this is not offered: sessions are websockets at {sessions}"
+        if path == begin or path.startswith(f"{begin}/"):
+            text = f"this is not offered: sessions are websockets at {sessions}, of no call"
             return http.HTTPStatus.NOT_FOUND, error("unsupported", text)
     return None
 

@@ -124,6 +124,43 @@ def test_livekit():
     assert any(call[0] == "instruct" and "Greet the user." in call[2] for call in agent.calls)
 
 
+def test_conversation_of_livekit():
+    """Its copy has the server's order after items came in the middle, and after some went."""
+    import aiohttp
+    from livekit.agents import llm
+    from livekit.plugins.openai.realtime import RealtimeModel
+
+    async def run(url, engine):
+        base = url.replace("ws://", "http://").replace(native.PATH, "/v1")
+        async with aiohttp.ClientSession() as http:
+            session = RealtimeModel(base_url=base, api_key="x", http_session=http).session()
+            errors = []
+            session.on("error", errors.append)
+            wanted = llm.ChatContext()
+            for role, text in (("system", "be kind"), ("user", "one"), ("assistant", "two")):
+                wanted.add_message(role=role, content=text)
+            await session.update_chat_ctx(wanted)
+            wanted = wanted.copy()
+            wanted.items.insert(1, llm.ChatMessage(role="user", content=["between"]))
+            wanted.items.insert(0, llm.ChatMessage(role="user", content=["first"]))
+            await session.update_chat_ctx(wanted)
+            found = [item.text_content for item in session.chat_ctx.items]
+            assert found == ["first", "be kind", "between", "one", "two"]
+            wanted = wanted.copy()
+            del wanted.items[1]
+            await session.update_chat_ctx(wanted)
+            assert [item.text_content for item in session.chat_ctx.items] == [
+                "first",
+                "between",
+                "one",
+                "two",
+            ]
+            await session.aclose()
+        assert not errors
+
+    drive_server(run, TinyAgent(1))
+
+
 @pytest.mark.parametrize(("options", "commits"), [({}, True), ({"turn_detection": None}, False)])
 def test_transcription_of_pipecat(options, commits):
     """With turns that its own detector ends, and with those that the agent hears."""

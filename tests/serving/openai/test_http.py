@@ -106,6 +106,10 @@ def test_paths_of_the_api():
         assert status == 404 and b"/v1/live/sessions" in body
         status, body = await get("/v1/realtime/calls", "POST", b"v=0")
         assert status == 404 and json.loads(body)["error"]["code"] == "unsupported"
+        # A telephone call that somebody else has answered is none of ours.
+        status, body = await get("/v1/realtime?call_id=rtc_1")
+        assert status == 404 and b"of no call" in body
+        assert (await get("/v1/realtime"))[0] == 426
         assert await get("/healthz", "HEAD") == (200, b"")
         assert (await get("/healthz", "POST", b"x" * 5_000))[0] == 405
         assert (await get("/healthz"))[0] == 200
