@@ -69,8 +69,9 @@ class Script:
         # Whether the agent's turn is open, and when its last one ended.
         self._answering = False
         self._answer_ended_at: float | None = None
-        # When the agent was last audible.
+        # When the agent was last audible, and how long since the question was over.
         self._sound_at = 0.0
+        self._heard_s = 0.0
 
     def notice(self, event: dict, now_s: float) -> None:
         """See UserScript."""
@@ -85,6 +86,8 @@ class Script:
         """See UserScript."""
         if np.abs(samples).max(initial=0.0) > AUDIBLE:
             self._sound_at = now_s
+            if self._number >= 0 and self._position >= len(self.questions[self._number].samples):
+                self._heard_s += TICK_S
 
     def next_tick(self, now_s: float) -> tuple[np.ndarray, Question | None] | None:
         """See UserScript."""
@@ -95,6 +98,7 @@ class Script:
             self._number += 1
             self._position = 0
             self._asked_at = now_s
+            self._heard_s = 0.0
             self._answering = False
             self._answer_ended_at = None
             begins = self.questions[self._number]
@@ -117,6 +121,9 @@ class Script:
         question_end = self._asked_at + question.sound_s
         if self.gap_s is not None and not is_last:
             return now_s >= question_end + self.gap_s
+        into_s = None if is_last else self.questions[self._number + 1].into_answer_s
+        if into_s is not None and self._heard_s >= into_s:
+            return True
         if now_s >= question_end + self.pauses.longest_answer_s:
             return True
         if self._answer_ended_at is not None and self._answer_ended_at >= question_end:

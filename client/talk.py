@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import json
 import statistics
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from duplex.agent_interface import AgentInterface
@@ -19,7 +20,7 @@ from duplex.client.remote import RemoteSession
 from duplex.client.sound import sound_card
 from duplex.client.sound.pipe_card import PipeCard
 from duplex.client.sound.sound_card import SoundCard, SoundDevices
-from duplex.client.sound.sound_file import read_wave
+from duplex.client.sound.sound_file import Question, read_wave
 from duplex.client.terminal import console, keys
 from duplex.client.terminal import live as terminal
 from duplex.client.terminal.display import Display
@@ -85,7 +86,25 @@ def questions_without_sound(
     if has_sound():
         return ()
     _note("note: no sound card found; playing the recorded questions")
-    return recorded_questions(folder)
+    return demonstration(folder)
+
+
+def demonstration(folder: Path = QUESTIONS) -> tuple[Path, ...]:
+    """The recorded questions, then what shows full duplex: speech into an answer, a pause inside.
+
+    Raises ClientError where there are no questions.
+    """
+    return (*recorded_questions(folder), *sorted((folder / "overlaps").glob("*.ogg")))
+
+
+def _question(path: Path) -> Question:
+    """A recording and, by overlaps.json beside it, when it is said. Raises ClientError."""
+    question = read_wave(path)
+    try:
+        times = json.loads((Path(path).parent / "overlaps.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return question
+    return replace(question, into_answer_s=times.get(question.name))
 
 
 def recorded_questions(folder: Path = QUESTIONS) -> tuple[Path, ...]:
@@ -120,7 +139,8 @@ async def _enroll(config: TalkConfig, session: Session) -> None:
 
 async def talk_recorded(config: TalkConfig, load: Callable[[], AgentInterface]) -> None:
     """Ask recorded questions, tell how soon each was answered, and keep the conversation."""
-    questions = [read_wave(path) for path in config.questions]
+    questions = [_question(path) for path in config.questions]
+    spoken_into = {it.name for it in questions if it.into_answer_s is not None}
     files = _files(config)
     session = await open_session(config, console.with_clock(load))
     stop = asyncio.Event()
@@ -134,7 +154,8 @@ async def talk_recorded(config: TalkConfig, load: Callable[[], AgentInterface]) 
     recording = await wav.converse(session, script, pace, display, stop, sink)
     display.finish()
     for name, seconds in recording.response_times():
-        answered = "no answer" if seconds is None else f"answered after {seconds:.2f} s"
+        unanswered = "said into an answer" if name in spoken_into else "no answer"
+        answered = unanswered if seconds is None else f"answered after {seconds:.2f} s"
         _note(f"{name}: {answered}")
     _keep(recording, files)
     if not (config.server or config.fast):

@@ -291,7 +291,7 @@ def _talk(args: argparse.Namespace, load: Callable) -> None:
     voices.find(args.voice or voices.DEFAULT, 1.0 if args.speed is None else args.speed)
     questions = tuple(args.input or ())
     if not questions and args.recorded:
-        questions = talk.recorded_questions()
+        questions = talk.demonstration()
     devices = sound_card.SoundDevices(
         args.input_device or args.device, args.output_device or args.device
     )

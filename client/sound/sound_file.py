@@ -30,6 +30,8 @@ class Question:
 
     name: str
     samples: np.ndarray
+    # It is said into an answer, once that has been heard for so long; None: after the answer.
+    into_answer_s: float | None = None
 
     @property
     def sound_s(self) -> float:

@@ -121,6 +121,22 @@ def test_script_does_not_take_a_false_start_for_the_answer():
     assert all(step is not None and step[1] is None for step in steps)
 
 
+def test_script_speaks_into_an_answer():
+    """Once the agent has been heard for so long since the question; else as after no answer."""
+    into = Question("yeah", tone(2), into_answer_s=0.4)
+    script = Script([Question("a", tone(5)), into])
+    asked = []
+    for tick in range(60):
+        now_s = tick * TICK_S
+        if step := script.next_tick(now_s):
+            asked += [(tick, step[1].name)] if step[1] else []
+        if tick == 25:
+            script.notice({"type": "agent_started"}, now_s)
+        script.notice_sound(tone(1, level=0.3 * (tick >= 26)), now_s)
+    first, second = asked
+    assert second[1] == "yeah" and 30 <= second[0] <= 32
+
+
 def test_script_with_a_gap_talks_into_the_answer():
     script = Script([Question("a", tone(5)), Question("b", tone(5))], gap_s=0.4)
     script.notice({"type": "agent_started"}, 0.5)
