@@ -82,15 +82,20 @@ class Recording:
         """For each question its name and how soon it was answered.
 
         That is the seconds from the end of its sound to the agent's first audible sample, None
-        where there is none before the next question.
+        where there is none before the next question, or no turn that began after the question did:
+        an answer that goes on is none.
         """
         is_audible = np.abs(np.concatenate(self.agent).astype(np.int32)) > AUDIBLE * 32768
         questions = [event for event in self.events if event["type"] == "question"]
         ends = [question["time_s"] + question["sound_s"] for question in questions]
         limits = [int(question["time_s"] * SAMPLE_RATE) for question in questions[1:]]
         limits.append(len(is_audible))
+        begins = [event["time_s"] for event in self.events if event["type"] == "agent_started"]
         answers = []
         for question, end_s, limit in zip(questions, ends, limits, strict=False):
+            if not any(question["time_s"] <= at < limit / SAMPLE_RATE for at in begins):
+                answers.append((question["name"], None))
+                continue
             sounds = np.flatnonzero(is_audible[int(end_s * SAMPLE_RATE) : limit])
             seconds = round(int(sounds[0]) / SAMPLE_RATE, 3) if len(sounds) else None
             answers.append((question["name"], seconds))

@@ -125,6 +125,13 @@ def test_a_turn_that_goes_on_is_no_answer_and_ends_before_the_next():
     assert found == [pytest.approx(one, abs=0.05) for one in expected]
 
 
+def test_an_answer_that_goes_on_after_a_word_is_no_answer_to_it():
+    recording = conversation()
+    recording.note(9.6, {"type": "question", "name": "yeah", "sound_s": 0.3})
+    [(_, first_s), (name, seconds)] = recording.response_times()
+    assert first_s is not None and (name, seconds) == ("yeah", None)
+
+
 def test_files_are_named_by_their_folder_once():
     files = str(named(Path("talks/first.wav")))
     assert files == "talks/: first.wav, first.jsonl, first.txt, first.png"
