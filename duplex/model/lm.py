@@ -248,8 +248,10 @@ class LM(nn.Module):
 
         Returns [N, D].
         """
-        tokens, shares = padded_pieces(recognised, max(map(len, recognised), default=0))
-        mixed = self.mix(tokens.to(self.device), shares.to(self.device))
+        mixed = self.blank.to(self.embedding.dtype).expand(len(recognised), -1)
+        if any(recognised):
+            tokens, shares = padded_pieces(recognised, max(map(len, recognised)))
+            mixed = self.mix(tokens.to(self.device), shares.to(self.device))
         if speakers is not None:
             mixed = self.with_speakers(mixed, speakers.to(mixed.device))
         return mixed if features is None else self.with_features(mixed, features)
@@ -269,10 +271,8 @@ class LM(nn.Module):
     def mix(self, tokens: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
         """The blank, drawn towards the words that were recognised: int64 and float [N, P] ->
         [N, D], see `padded_pieces`."""
-        blank = self.blank.to(self.embedding.dtype).expand(len(tokens), -1)
-        if not tokens.shape[1]:
-            return blank
-        towards = self.embedding[tokens] - blank[:, None]
+        blank = self.blank.to(self.embedding.dtype)
+        towards = self.embedding[tokens] - blank
         return blank + (shares[..., None].to(blank.dtype) * towards).sum(1)
 
     def forward(self, x, positions, visible, cache: CacheCells | None = None) -> torch.Tensor:

@@ -48,6 +48,8 @@ def sample(scores: torch.Tensor, temperature: float, top_k: int, uniform: float)
         scores: [V] float, -inf where a symbol is not allowed.
         uniform: a random number from 0 to 1, see `draw`.
     """
+    if temperature == 0:
+        return int(scores.argmax())
     share = scores.new_tensor([[uniform]])
     return int(sample_codes(scores[None], temperature, top_k, share))
 
