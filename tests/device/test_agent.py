@@ -42,6 +42,8 @@ def talk(agent: Agent, sessions: int, ticks: int = TICKS, check=None) -> tuple[d
                 agent.stop(slot)
             if age == 9 and slot % 2 == 0 and slot in agent.sessions:
                 speak(agent, slot)
+            if age == 12 and slot in agent.sessions:
+                ask(agent, slot)
         batch = tick_of(slots=agent.slots)
         active = sorted(agent.sessions)
         for slot in active:
@@ -55,12 +57,34 @@ def talk(agent: Agent, sessions: int, ticks: int = TICKS, check=None) -> tuple[d
     return events, voice
 
 
+def ask(agent: Agent, slot: int) -> None:
+    """What a client may ask for."""
+    if slot % 4 == 1:
+        agent.write(slot, "user", "a client wrote this", name="note")
+    elif slot % 4 == 2:
+        agent.instruct(slot, "Say little.", is_for_turn=slot > 4)
+    elif slot % 4 == 3:
+        agent.abandon_turn(slot)
+        agent.truncate(slot, 0)
+
+
 def speak(agent: Agent, slot: int) -> None:
     """Words for the voice, whatever the LM says: it makes none with random weights."""
     response = agent.response
     words, _ = response.g2p.push("Good day, my friend. ", response.g2p.initial_state())
     response.queue_new_words(slot, agent.sessions[slot], words)
     response.synthesizer.finish(response.synthesis_state, slot)
+
+
+@pytest.mark.slow
+def test_it_warms_up_and_is_made_for_other_numbers_of_slots():
+    agent = device_agent(2)
+    agent.warm_up()
+    expected = talk(device_agent(1), 1)[0]
+    assert talk(agent.with_slots(1), 1)[0] == expected
+    assert agent.metrics()["lm_calls"] == 0 and agent.parts.lm.slots == 2
+    events, _ = talk(agent, 1)
+    assert events == expected
 
 
 @pytest.mark.slow
