@@ -23,7 +23,7 @@ import numpy as np
 
 from duplex.agent import Agent
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
-from duplex.bench import large_lm
+from duplex.bench import large_lm, written
 from duplex.bench.play import EngineUser, push_line
 from duplex.serving.clock import WallClock
 from duplex.serving.commands import Start
@@ -45,6 +45,7 @@ def run(load: Callable[[int], Agent], questions: list[np.ndarray], file: Path) -
     """The command: measures each part, prints it, and leaves them all in `file`."""
     questions = questions[:6]
     parts = {f"batch {slots}": partial(measure, load, questions, slots) for slots in (1, 4, 8)}
+    parts["in writing"] = lambda: written.measure(load(1))
     line = user_line(questions[:2]).ravel()
     parts["after a stall of 2 s"] = lambda: asyncio.run(catch_up(load, line, stall_s=2.0))
     parts["a billion"] = large_lm.measure

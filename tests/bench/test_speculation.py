@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from duplex.agent import AgentConfig, TurnPolicy
-from duplex.bench import large_lm, speculation
+from duplex.bench import large_lm, speculation, written
 from duplex.model.lm import LMConfig
 from tests.tiny_speech_agent import drafted_agent, tiny_agent
 
@@ -125,3 +125,11 @@ def test_after_a_stall_all_of_it_is_heard():
     assert found["largest ms behind"] == pytest.approx(720, abs=81)
     assert found["s from the end of the stall until in time"] is not None
     assert found["user audio dropped, ms"] == 0 and found["heard"]
+
+
+def test_in_writing_the_text_is_the_same():
+    found = written.measure_kind(tiny_agent(1, POLICY), "hi you, hi", ["hi you", "you hi"], 30)
+    assert found["the same text"] and found["tokens"] > 10
+    without, looked_up = found["LM calls in ticks with text, without and with"]
+    right, asked = found["guesses right, of all"]
+    assert looked_up <= without and 0 <= right <= asked
