@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 class LoadOptions:
     """Where and in which number format the networks run."""
 
-    device: str = "cpu"  # a torch device
+    device: str = "cpu"  # a torch device for the LM alone; for all networks see duplex.device
     dtype: str | None = None  # "int8" (default on a CPU), "bfloat16" or "float32": the LM's weights
     threads: int | None = None  # with "int8": two share each product where there are two cores
     backbone: Path | None = (

@@ -118,7 +118,7 @@ class CompiledLM:
     """Stands in for a merged LM: its call with a cache and its output layer are compiled."""
 
     cache_dtype = torch.bfloat16
-    spare = 0
+    spare = (0, 0)
 
     def __init__(self, lm: LM):
         """Takes the LM over: its blocks are freed, what else it has is shared."""

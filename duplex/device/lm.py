@@ -38,7 +38,8 @@ class CallShape:
 class DeviceLM:
     """See LM; `lm` itself is on the device, merged."""
 
-    spare = 1
+    # With eight cells more their number is one that attention on a GPU need not pad.
+    spare = (1, 8)
     input_width = 1
     dtype = torch.int64
     device = torch.device("cpu")

@@ -62,7 +62,7 @@ def initial_state(
     prompt_cells: int = 128,
     device="cpu",
     dtype=torch.float32,
-    spare: int = 0,
+    spare: tuple[int, int] = (0, 0),
 ) -> LMState:
     """An empty cache with room for the windows of ticks and text, a prompt and a call.
 
@@ -70,7 +70,7 @@ def initial_state(
     is not in use.
     """
     cells = config.tick_window + config.text_window + prompt_cells + CALL_CELLS
-    room = (slots + spare, config.kv_heads, cells + spare)
+    room = (slots + spare[0], config.kv_heads, cells + spare[1])
     shape = (config.layers, *room, config.head_width)
     return LMState(
         keys=torch.zeros(shape, device=device, dtype=dtype),

@@ -211,8 +211,8 @@ class LM(nn.Module):
         """Numbers of an input."""
         return self.config.width
 
-    # Slots and cells of its cache beside those of sessions.
-    spare = 0
+    # Slots, and cells of each slot, of its cache beside those of sessions.
+    spare = (0, 0)
 
     @property
     def cache_device(self) -> torch.device:
