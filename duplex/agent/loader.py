@@ -104,7 +104,11 @@ def load_parts(folder: Path | None = None, options: LoadOptions | None = None) -
         speaker=load_speaker_head(folder / "speaker") if (folder / "speaker").is_dir() else None,
         sound=load_sound_head(folder / "sounds") if (folder / "sounds").is_dir() else None,
     )
-    return compiled(parts, options.threads) if options.format == "int8" else parts
+    if options.format == "int8":
+        return compiled(parts, options.threads)
+    from duplex import cpu
+
+    return cpu.compile_search(parts)
 
 
 def compiled(parts: Parts, threads: int | None = None) -> Parts:

@@ -37,11 +37,8 @@ def compile(parts: Parts, threads: int | None = None) -> Parts:
     if not any(COMPILED.rglob("*.nbi")):
         log.warning("compiling the model for this processor: about a minute, this once")
     compiled = replace(
-        parts,
+        compile_search(parts),
         encoder=parts.encoder and CompiledEncoder(parts.encoder),
-        search=parts.lexicon and CompiledBeamSearch(parts.lexicon),
-        # The helper thread below looks for work all the time, on a core of its own.
-        search_threads=max(1, usable_cores() - 1),
         lm=parts.lm and CompiledLM(parts.lm),
         talker=parts.talker and CompiledTalker(parts.talker),
         draft=parts.draft and CompiledDraft(parts.draft),
@@ -54,3 +51,12 @@ def compile(parts: Parts, threads: int | None = None) -> Parts:
         helper_thread.worker_loop()
         compiled = replace(compiled, helper_thread=helper_thread.running)
     return compiled
+
+
+def compile_search(parts: Parts) -> Parts:
+    """Parts with their beam search compiled, wherever the networks run."""
+    if parts.lexicon is None:
+        return parts
+    # With two threads at the products, the second looks for work all the time on its own core.
+    threads = max(1, usable_cores() - 1)
+    return replace(parts, search=CompiledBeamSearch(parts.lexicon), search_threads=threads)
