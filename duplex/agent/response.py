@@ -183,6 +183,9 @@ class Response:
     def update_pause(self, slot: int, session: Session) -> None:
         """Pause the voice while somebody near talks over it, or let it go on: see `pause_voice`."""
         is_paused = self.synthesis_state.slots[slot].is_paused
+        is_speaking = self.is_speaking(slot, session)
+        if not (is_paused or is_speaking):
+            return
         activity = session.user.activity
         reply = session.reply
         asks_recogniser = is_paused and activity.far_ticks >= self.policy.near_release_ticks
@@ -190,7 +193,7 @@ class Response:
             observe(session, 0.0, session.policy),
             is_paused=is_paused,
             paused_ticks=reply.paused_ticks,
-            is_speaking=self.is_speaking(slot, session),
+            is_speaking=is_speaking,
             has_uncommitted=asks_recogniser
             and beam_search.has_uncommitted_words(session.user.beam),
         )

@@ -6,6 +6,7 @@ lower-case letters, whoever wrote it down.
 
 import re
 import unicodedata
+from functools import lru_cache
 
 from hibari.g2p import numbers
 from hibari.g2p.normalize import normalize
@@ -49,6 +50,7 @@ def sign_in_words(match: re.Match) -> str:
     return " times " if match.group().strip() in "xX×" else " minus "
 
 
+@lru_cache(4096)  # The words of a turn are asked for again with each that is added.
 def spoken_form(text: str) -> str:
     """The spoken form of a text: lower-case words of letters and apostrophes only.
 

@@ -90,12 +90,12 @@ class Rescoring:
             return False
         if user.second.is_read or user.second.final_tokens:
             return False  # The second pass heard better.
-        if awaits_reading(observe(session, 0.0, session.policy), session.policy):
-            return False
         if (
             session.grammar.stream != USER
             or user.beam.silent_frames < beam_search.DEFAULT.commit_all_frames
         ):
+            return False
+        if awaits_reading(observe(session, 0.0, session.policy), session.policy):
             return False
         if beam_search.has_uncommitted_words(user.beam):
             return False
