@@ -143,9 +143,10 @@ class SecondPass:
             task.gives_way = None if is_awaited else self.thread.is_urgent
         work = partial(read, self.whisper, task, self.config)
         job = self.thread.submit(work, is_awaited, within_s)
-        if job is None:
-            return
         frame = session.user.beam.frame
+        if job is None:
+            turn.submitted_frame = frame  # It is asked for no more until there is a new word.
+            return
         turn.submission = Submission(job, session.tick, frame, is_awaited)
         turn.submitted_frame = frame
 
