@@ -114,8 +114,9 @@ class SoundCard:
         self.dropped_ticks = 0
         # Of the agent's voice, what has left the loudspeaker.
         self.played_ms = 0
-        # Devices by name and their rate, for people.
+        # Devices by name and their rate, for people; and by number.
         self.name = ""
+        self.in_use = self.chosen
         # Whole ticks: of the microphone, and what was played meanwhile.
         self._ticks: queue.Queue = queue.Queue(self.config.max_waiting_ticks)
         self._heard = SampleQueue()
@@ -239,6 +240,7 @@ class SoundCard:
             self._in = Resampler(rate, SAMPLE_RATE)
             self._out = Resampler(SAMPLE_RATE, rate)
             self.name = f"{sides[0]['name']} / {sides[1]['name']}, {rate} Hz"
+            self.in_use = SoundDevices(*(str(side["index"]) for side in sides))
             return
         raise self._unusable(error) from error
 

@@ -55,7 +55,7 @@ def opened(card, view) -> DeviceMenu | None:
     if not inputs and not outputs:
         view.note("there are no sound devices to choose from")
         return None
-    return DeviceMenu(inputs, outputs, card.chosen)
+    return DeviceMenu(inputs, outputs, card.in_use)
 
 
 async def use(card, view, chosen: SoundDevices) -> None:

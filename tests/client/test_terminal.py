@@ -278,7 +278,9 @@ def test_devices_are_changed_while_the_conversation_goes_on():
         with SoundCard(library=library) as card:
             view = Watched()
             state = Live(Recording(), asyncio.Event())
-            for key in "d11":
+            await terminal.press(Slow(), card, view, state, "d")
+            assert state.menu.lines()[1] == "* 1  stub"
+            for key in "11":
                 await terminal.press(Slow(), card, view, state, key)
             assert card.chosen == SoundDevices("0", "0") and not card.is_lost
             card.listed = lambda: DEVICES
