@@ -169,8 +169,12 @@ class SoundCard:
         while True:
             await asyncio.sleep(self.config.retry_s)
             if self.is_lost and not self._opening.locked():
-                with contextlib.suppress(ClientError, self._library.PortAudioError):
-                    await asyncio.to_thread(self._open_again)
+                # A daemon: PortAudio may hang in it for ever, and the end must not wait for that.
+                threading.Thread(target=self._try_again, name="reopen", daemon=True).start()
+
+    def _try_again(self) -> None:
+        with contextlib.suppress(ClientError, self._library.PortAudioError):
+            self._open_again()
 
     def listed(self) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
         """(what SoundDevices takes, name) of each microphone, and of each loudspeaker."""
@@ -216,10 +220,7 @@ class SoundCard:
         sides = [self._describe(*side) for side in zip(pair, ("input", "output"), strict=True)]
         own = [round(side["default_samplerate"]) for side in sides]
         rates = list(dict.fromkeys([*own, *self.config.rates]))
-        most = [
-            sides[0]["max_input_channels"],
-            sides[1]["max_output_channels"],
-        ]
+        most = [sides[0]["max_input_channels"], sides[1]["max_output_channels"]]
         channels = [list(dict.fromkeys([1, min(2, count), count])) for count in most]
         error = None
         for rate, *counts in itertools.product(rates, *channels):

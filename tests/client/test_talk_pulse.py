@@ -21,8 +21,8 @@ pytestmark = [
 ]
 
 
-def test_a_call_whose_sound_system_goes_and_comes_back(server_url, tmp_path):
-    """It hears and is heard; the loss is told, the same session goes on, and all is kept."""
+def test_a_call_through_portaudio(server_url, tmp_path):
+    """It hears and is heard, at the devices' own rate, and all is kept."""
     folder = tmp_path / "pulse"
     folder.mkdir()
     pieces = [np.zeros(SAMPLE_RATE // 2), tone(10), np.zeros(2 * SAMPLE_RATE)]
@@ -35,20 +35,11 @@ def test_a_call_whose_sound_system_goes_and_comes_back(server_url, tmp_path):
         terminal = Terminal(tmp_path, command)
         try:
             terminal.wait(r"agent  Echo0.*  \d\.\d\d s\n")
-        except BaseException:
-            terminal.close()
-            raise
-    try:
-        terminal.wait("the sound device is gone")
-        with pulse.pulse(folder) as environment, pulse.sound_in_the_room(environment, said):
-            terminal.wait("● (listening|you speak|the agent speaks|the agent is about to speak)")
-            before = terminal.screen().count("Echo0")
-            terminal.wait(lambda text: text.count("Echo0") > before)
             terminal.keys("C-c")
             terminal.wait("ended 0")
-        [kept] = (tmp_path / "talk").iterdir()
-        stereo, _ = soundfile.read(kept / "conversation.wav")
-        assert np.abs(stereo).max(axis=0).min() > 0.05
-        assert "Expression" not in terminal.screen()
-    finally:
-        terminal.close()
+            assert "Expression" not in terminal.screen()
+        finally:
+            terminal.close()
+    [kept] = (tmp_path / "talk").iterdir()
+    stereo, _ = soundfile.read(kept / "conversation.wav")
+    assert np.abs(stereo).max(axis=0).min() > 0.05
