@@ -1,7 +1,7 @@
 """The voices that a session can choose from, and how fast they speak.
 
 All of them are the one voice that the talker learned, with another pitch and another throat: the
-codec's decoder makes sound from a pitch and from spectra (duplex.model.vocoder), so both can be
+codec's decoder makes sound from a pitch and from spectra (duplex.model.tts.vocoder), so both can be
 exchanged on the way out.
 """
 

@@ -20,9 +20,9 @@ from duplex.checkpoint import (
     write_compressed,
 )
 from duplex.cpu import kernels
-from duplex.model.codec import Codec, CodecConfig, load_codec, save_codec
-from duplex.model.lexicon import load_lexicon, unpack
+from duplex.model.asr.lexicon import load_lexicon, unpack
 from duplex.model.lm import LMConfig
+from duplex.model.tts.codec import Codec, CodecConfig, load_codec, save_codec
 from duplex.model.vocabulary import load_tokenizer
 from duplex.training.export import export_codec, export_lexicon, export_part, export_tokenizer
 from tests.tiny_speech_agent import tiny_tokenizer, tiny_words

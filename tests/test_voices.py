@@ -11,8 +11,8 @@ import torch
 
 from duplex import voices
 from duplex.audio import CODEC_FRAME_SAMPLES, TICK_SAMPLES
-from duplex.model.codec import Codec, CodecConfig
-from duplex.model.vocoder import BINS, MIDDLE_HZ, PARTS, warp
+from duplex.model.tts.codec import Codec, CodecConfig
+from duplex.model.tts.vocoder import BINS, MIDDLE_HZ, PARTS, warp
 from duplex.serving.commands import Configure, SetVoice, Start
 from duplex.serving.engine import Engine
 from duplex.serving.openai.realtime import OpenAIRealtime

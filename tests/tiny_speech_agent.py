@@ -9,15 +9,15 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from duplex.agent import Agent, AgentConfig, TurnPolicy
 from duplex.audio import TICK_SAMPLES
-from duplex.model.codec import Codec, CodecConfig
+from duplex.model.asr.encoder import BLANK, Encoder, EncoderConfig
+from duplex.model.asr.lexicon import unpack
 from duplex.model.draft import Draft, DraftConfig
-from duplex.model.encoder import BLANK, Encoder, EncoderConfig
-from duplex.model.g2p import G2P
-from duplex.model.lexicon import unpack
 from duplex.model.lm import LM, LMConfig
 from duplex.model.parts import Parts
-from duplex.model.talker import Talker, TalkerConfig
 from duplex.model.tokens import FIRST_TEXT_ID, NEXT
+from duplex.model.tts.codec import Codec, CodecConfig
+from duplex.model.tts.g2p import G2P
+from duplex.model.tts.talker import Talker, TalkerConfig
 from duplex.training.lexicon import pack
 
 LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -3,7 +3,7 @@
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from duplex.model.whisper import Whisper, WhisperConfig
+from duplex.model.asr.whisper import Whisper, WhisperConfig
 
 MARKS = ["<|endoftext|>", "<|startoftranscript|>", "<|nocaptions|>", "<|notimestamps|>"]
 LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())

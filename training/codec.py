@@ -29,9 +29,9 @@ from torch import Tensor, nn
 
 from duplex import checkpoint
 from duplex.audio import SAMPLE_RATE
-from duplex.model.codec import Codec, CodecConfig, load_codec
-from duplex.model.encoder import Encoder, EncoderConfig
-from duplex.model.vocoder import NOISE_FRAMES
+from duplex.model.asr.encoder import Encoder, EncoderConfig
+from duplex.model.tts.codec import Codec, CodecConfig, load_codec
+from duplex.model.tts.vocoder import NOISE_FRAMES
 from duplex.training.common import schedule
 from duplex.training.common.options import add_minutes, add_part, add_run, part_folder, pool_share
 from duplex.training.common.precision import mixed

@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from duplex.audio import CODEC_FRAME_SAMPLES
-from duplex.model.codec import Codec, load_codec
-from duplex.model.vocoder import BINS
+from duplex.model.tts.codec import Codec, load_codec
+from duplex.model.tts.vocoder import BINS
 from duplex.training.data.pool import Pool, write_pool
 from duplex.training.data.synthesizers import HibariVoice, sample_voice, synthetic_utterances
 from duplex.training.data.vocoder_targets import (

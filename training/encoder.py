@@ -20,10 +20,10 @@ from torch import Tensor
 
 from duplex import checkpoint
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
-from duplex.model.encoder import BLANK, PHONES, Encoder, EncoderConfig
-from duplex.model.features import initial_state, log_mel
-from duplex.model.lexicon import Lexicon, load_lexicon
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr.encoder import BLANK, PHONES, Encoder, EncoderConfig
+from duplex.model.asr.features import initial_state, log_mel
+from duplex.model.asr.lexicon import Lexicon, load_lexicon
+from duplex.model.asr.spoken_form import spoken_form
 from duplex.training.common import schedule
 from duplex.training.common.options import (
     add_minutes,

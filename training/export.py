@@ -17,8 +17,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from duplex.checkpoint import quantize, read, write_compressed
-from duplex.model.codec import load_codec, stored_tensors
 from duplex.model.tokens import COMPRESSED_TOKENIZER
+from duplex.model.tts.codec import load_codec, stored_tensors
 from duplex.training.common.endings import in_a_sentence
 from duplex.training.common.options import folder_of, tokenizer_folder
 from duplex.training.common.packing import export_part, fill_up, write_part

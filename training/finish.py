@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from duplex.audio import CODEC_FRAME_SAMPLES
-from duplex.model.codec import Codec, load_codec, save_codec
-from duplex.model.vocoder import BINS, MIDDLE_HZ, WINDOW_SAMPLES
+from duplex.model.tts.codec import Codec, load_codec, save_codec
+from duplex.model.tts.vocoder import BINS, MIDDLE_HZ, WINDOW_SAMPLES
 from duplex.training.common.schedule import cosine
 from duplex.training.data.crops import GAIN_DB
 from duplex.training.data.vocoder_targets import ControlPool

@@ -25,8 +25,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from duplex import checkpoint
-from duplex.model.encoder import WORD_END
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr.encoder import WORD_END
+from duplex.model.asr.spoken_form import spoken_form
 from duplex.training.common.options import existing_file, part_folder, pool_folder
 from duplex.training.data.normalize import word_phones
 from duplex.training.data.pool import Pool
@@ -63,7 +63,7 @@ def count_ngrams(
 def estimate(size: int, counts: list[Counter]) -> dict[str, np.ndarray]:
     """The trigram of `size` words: log-probabilities and back-off weights by sorted keys.
 
-    See duplex.model.lexicon.Lexicon.
+    See duplex.model.asr.lexicon.Lexicon.
     """
     ones = np.zeros(size)
     for (word,), count in counts[0].items():
@@ -133,7 +133,7 @@ def spellings(words: Iterable[str], lines: Iterable[str], listed: Iterable[str])
 def pack(
     heard: Iterable[str], listed: Iterable[str] = (), spell: Callable = list
 ) -> dict[str, np.ndarray]:
-    """All that duplex.model.lexicon.unpack needs, of texts in spoken form and the words of a list.
+    """All that lexicon.unpack needs, of texts in spoken form and the words of a list.
 
     What cannot be said is left out. spell: words -> how they are written.
     """

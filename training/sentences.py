@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr.spoken_form import spoken_form
 from duplex.model.vocabulary import load_tokenizer
 from duplex.training.common.options import add_tokenizer, existing_file
 from duplex.training.text.sources import read_sentences

@@ -23,7 +23,7 @@ import torch
 from duplex import checkpoint
 from duplex.agent.hearing.sounds import SoundPolicy
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
-from duplex.model.encoder import Encoder, EncoderConfig
+from duplex.model.asr.encoder import Encoder, EncoderConfig
 from duplex.model.sound import SoundConfig, SoundHead
 from duplex.model.speaker import tick_statistics
 from duplex.training.common.options import add_part

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from duplex import checkpoint
-from duplex.model.encoder import Encoder, EncoderConfig
+from duplex.model.asr.encoder import Encoder, EncoderConfig
 from duplex.model.speaker import SpeakerConfig, SpeakerHead, tick_statistics
 from duplex.training.common.options import add_noise, add_part, pool_share
 from duplex.training.common.run_log import describe_run

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, smooth_l1_loss
 
 from duplex.audio import CODEC_FRAME_RATE
-from duplex.model.codec import load_codec
-from duplex.model.talker import Talker, TalkerConfig
+from duplex.model.tts.codec import load_codec
+from duplex.model.tts.talker import Talker, TalkerConfig
 from duplex.training.common import schedule
 from duplex.training.common.options import add_minutes, add_run, pool_folder
 from duplex.training.common.precision import mixed

@@ -5,7 +5,7 @@ The same list tells the training when the agent is not to stop, see duplex.train
 
 from collections.abc import Iterable
 
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr.spoken_form import spoken_form
 
 # Beside the commonest of 14 621 in the meetings of ICSI.
 BACKCHANNELS = (

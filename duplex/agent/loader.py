@@ -13,19 +13,19 @@ from duplex.agent.turn_policy import TurnPolicy
 from duplex.checkpoint import load_config, load_tensors
 from duplex.errors import BackboneError, WeightsError
 from duplex.mind import load as mind
+from duplex.model.asr.encoder import Encoder, EncoderConfig
+from duplex.model.asr.lexicon import load_lexicon
+from duplex.model.asr.whisper import Whisper, load_whisper
 from duplex.model.backbone import fill_lm, read_backbone
-from duplex.model.codec import load_codec
 from duplex.model.draft import Draft, DraftConfig
-from duplex.model.encoder import Encoder, EncoderConfig
-from duplex.model.g2p import G2P
-from duplex.model.lexicon import load_lexicon
 from duplex.model.lm import LM, LMConfig
 from duplex.model.parts import Parts
 from duplex.model.sound import load_sound_head
 from duplex.model.speaker import load_speaker_head
-from duplex.model.talker import Talker, TalkerConfig
+from duplex.model.tts.codec import load_codec
+from duplex.model.tts.g2p import G2P
+from duplex.model.tts.talker import Talker, TalkerConfig
 from duplex.model.vocabulary import load_tokenizer
-from duplex.model.whisper import Whisper, load_whisper
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from duplex.agent.session import AgentTurn, QueuedWord, Session, observe
 from duplex.agent.turn_policy import TurnPolicy, pause_voice
 from duplex.audio import CODEC_FRAME_RATE, SAMPLE_RATE, TICK_SAMPLES
 from duplex.events import Event
-from duplex.model import beam_search
+from duplex.model.asr import beam_search
 from duplex.model.parts import Parts
-from duplex.model.synthesis import StreamingSynthesizer
+from duplex.model.tts.synthesis import StreamingSynthesizer
 
 
 class Response:

@@ -16,10 +16,10 @@ from duplex.agent.thinking.conversation import Conversation
 from duplex.agent.turn_policy import LONG_AGO, NOBODY, Observation, TurnPolicy
 from duplex.echo import EchoCanceller
 from duplex.mind.thinker import NO_TOOLS, Thought, Tools
-from duplex.model import beam_search
-from duplex.model.beam_search import BeamState
-from duplex.model.g2p import G2PState
+from duplex.model.asr import beam_search
+from duplex.model.asr.beam_search import BeamState
 from duplex.model.tokens import FIRST_TEXT_ID, Grammar
+from duplex.model.tts.g2p import G2PState
 
 
 @dataclass

@@ -20,9 +20,9 @@ from duplex.agent.lm_context import LMContext
 from duplex.agent.response import Response
 from duplex.agent.session import LMInput, Session
 from duplex.agent.turn_policy import TurnPolicy
-from duplex.model import beam_search
 from duplex.model import draft as draft_network
-from duplex.model.beam_search import BeamState
+from duplex.model.asr import beam_search
+from duplex.model.asr.beam_search import BeamState
 from duplex.model.draft import DraftInput
 from duplex.model.suffix_lookup import continuation
 from duplex.model.tokens import AGENT, USER, USER_END

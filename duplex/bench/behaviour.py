@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from duplex.audio import SAMPLE_RATE
-from duplex.bench import figures
 from duplex.bench.fdb import SHORT_S
 from duplex.bench.play import Played
 from duplex.bench.recognizer import Heard
+from duplex.bench.report import figures
 from duplex.bench.scenes import Scene
 from duplex.bench.score import ScoredScene, answer_text, score
 

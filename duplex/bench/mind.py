@@ -16,7 +16,7 @@ import numpy as np
 
 from duplex.agent_interface import AgentInterface
 from duplex.audio import AUDIBLE, SAMPLE_RATE, TICK_S, TICK_SAMPLES
-from duplex.bench.latency import sounding
+from duplex.bench.serving.latency import sounding
 from duplex.client.sound.sound_file import Question, read_wave
 from duplex.client.talk import recorded_questions
 

@@ -11,9 +11,9 @@ import numpy as np
 from duplex.audio import TICK_S, TICK_SAMPLES
 from duplex.bench.fdb import Segment
 from duplex.bench.recognizer import Heard
-from duplex.bench.remote import open_session
 from duplex.bench.scenes import Annotation, Player, Scene
 from duplex.bench.score import ScoredScene
+from duplex.bench.serving.remote import open_session
 from duplex.client.local import LockstepSession
 from duplex.client.recorded import Lockstep, RealTime, converse
 from duplex.client.recording import Recording

@@ -176,11 +176,11 @@ def run(args: argparse.Namespace, load: Callable[[int], object]) -> bool:
     scenes = scene_files.load(args.scenes)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.soak is not None:
-        from duplex.bench import soak
+        from duplex.bench.serving import soak
 
         return soak.run(args, load, scene_files.questions(scenes))
     if args.sessions is not None:
-        from duplex.bench import sessions
+        from duplex.bench.serving import sessions
 
         sessions.run(args, load, scene_files.questions(scenes))
         return True
@@ -189,7 +189,7 @@ def run(args: argparse.Namespace, load: Callable[[int], object]) -> bool:
 
         return device.run(args, scene_files.questions(scenes))
     if args.what == "host":
-        from duplex.bench import host
+        from duplex.bench.serving import host
 
         host.run(load, scene_files.questions(scenes), args.out / "host.json")
         return True
@@ -269,7 +269,7 @@ async def _behaviour(name: str, args: argparse.Namespace, scenes: list, loader: 
 
 
 async def _latency(name: str, args: argparse.Namespace, scenes: list, loader: Loader) -> dict:
-    from duplex.bench import latency
+    from duplex.bench.serving import latency
 
     if args.url:
         return await latency.measure_remote(args.url, scenes, args.seed, args.dialect, args.api_key)
@@ -277,8 +277,8 @@ async def _latency(name: str, args: argparse.Namespace, scenes: list, loader: Lo
 
 
 async def _load(name: str, args: argparse.Namespace, scenes: list, loader: Loader) -> dict:
-    from duplex.bench import load
     from duplex.bench.scenes import questions
+    from duplex.bench.serving import load
 
     if args.url:
         return await load.measure_remote(args.url, questions(scenes), load.Ramp(), args.api_key)
@@ -287,8 +287,8 @@ async def _load(name: str, args: argparse.Namespace, scenes: list, loader: Loade
 
 def write_report(report: dict, folder: Path) -> None:
     """report.json and report.html in the folder, and the table on stdout."""
-    from duplex.bench.page import html
-    from duplex.bench.report import table
+    from duplex.bench.report.page import html
+    from duplex.bench.report.report import table
 
     json_path = folder / "report.json"
     html_path = folder / "report.html"

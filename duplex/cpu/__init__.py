@@ -16,8 +16,8 @@ from duplex.cpu.shared_work import usable_cores
 from duplex.cpu.talker import CompiledTalker
 from duplex.cpu.vocoder import CompiledCodec
 from duplex.cpu.whisper import compress
-from duplex.model.codec import Codec
 from duplex.model.parts import Parts
+from duplex.model.tts.codec import Codec
 
 log = logging.getLogger(__name__)
 

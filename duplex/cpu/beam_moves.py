@@ -1,6 +1,6 @@
 """One frame of a beam search, compiled: ways to go on, merged, the best ones kept.
 
-See duplex.model.beam_search, where each step is explained.
+See duplex.model.asr.beam_search, where each step is explained.
 """
 
 from typing import NamedTuple
@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from duplex.model.encoder import BLANK, WORD_END
-from duplex.model.lexicon import SENTENCE
+from duplex.model.asr.encoder import BLANK, WORD_END
+from duplex.model.asr.lexicon import SENTENCE
 
 # Without fastmath: scores are compared.
 OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}

@@ -1,4 +1,4 @@
-"""duplex.model.beam_search in compiled code that lets other threads run: one tick of a stream.
+"""duplex.model.asr.beam_search in compiled code that lets other threads run: one tick of a stream.
 
 The same hypotheses, words and confidences as there, where each step is explained; sums of
 probabilities may differ in their last bit. What is rare stays there: the end of a segment, streams
@@ -9,10 +9,10 @@ import numpy as np
 from numba import njit
 
 from duplex.cpu.beam_moves import OPTIONS, Hypotheses, Numbers, Tables, advance
-from duplex.model import beam_search
-from duplex.model.beam_search import DEFAULT, MAX_WORDS, BeamSearchConfig, BeamState
-from duplex.model.encoder import BLANK, WORD_END
-from duplex.model.lexicon import Lexicon
+from duplex.model.asr import beam_search
+from duplex.model.asr.beam_search import DEFAULT, MAX_WORDS, BeamSearchConfig, BeamState
+from duplex.model.asr.encoder import BLANK, WORD_END
+from duplex.model.asr.lexicon import Lexicon
 
 HALF = np.log(0.5)
 

@@ -23,7 +23,7 @@ from duplex.cpu.kernels import (
     pack_stack,
     workspace,
 )
-from duplex.model.encoder import Encoder, EncoderState, advance
+from duplex.model.asr.encoder import Encoder, EncoderState, advance
 
 
 class PackedWeights(NamedTuple):

@@ -33,7 +33,7 @@ from duplex.cpu.kernels import (
     swiglu,
     workspace,
 )
-from duplex.model.talker import PatchCache, Talker
+from duplex.model.tts.talker import PatchCache, Talker
 
 # What torch's rms_norm adds to the mean square when it is not told.
 EPSILON = float(torch.finfo(torch.float32).eps)

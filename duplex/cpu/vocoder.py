@@ -23,8 +23,8 @@ from duplex.cpu.kernels import (
     pack_stack,
     workspace,
 )
-from duplex.model.codec import Codec
-from duplex.model.vocoder import DecodeState, FrameDecoder
+from duplex.model.tts.codec import Codec
+from duplex.model.tts.vocoder import DecodeState, FrameDecoder
 
 
 class PackedWeights(NamedTuple):

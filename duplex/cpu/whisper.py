@@ -10,7 +10,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from duplex.model.whisper import Whisper
+from duplex.model.asr.whisper import Whisper
 
 
 class Int8Linear(nn.Module):

@@ -20,8 +20,8 @@ from duplex.device.link import Link
 from duplex.device.lm import DeviceLM
 from duplex.device.voice import Voice
 from duplex.errors import UsageError
-from duplex.model.codec import Codec
 from duplex.model.parts import Parts
+from duplex.model.tts.codec import Codec
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from duplex.agent.hearing import speech_activity
 from duplex.agent.hearing.recognition import Heard
 from duplex.audio import ENCODER_FRAMES_PER_TICK, MEL_FRAMES_PER_TICK, TICK_SAMPLES
 from duplex.device.link import Graph, Link
-from duplex.model import features
-from duplex.model.encoder import PHONES, Encoder
-from duplex.model.features import BANDS
+from duplex.model.asr import features
+from duplex.model.asr.encoder import PHONES, Encoder
+from duplex.model.asr.features import BANDS
 
 # Of a tick: frames and bands of the log power.
 POWER = (MEL_FRAMES_PER_TICK, BANDS)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from duplex.audio import CODEC_FRAMES_PER_TICK, TICK_SAMPLES
 from duplex.device.link import Graph, Link
-from duplex.model.codec import Codec
-from duplex.model.synthesis import StreamingSynthesizer, TickPlan
-from duplex.model.talker import POSITION_FEATURES, Talker
+from duplex.model.tts.codec import Codec
+from duplex.model.tts.synthesis import StreamingSynthesizer, TickPlan
+from duplex.model.tts.talker import POSITION_FEATURES, Talker
 
 
 class Voice:

@@ -4,17 +4,17 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from duplex.model.codec import Codec
+from duplex.model.asr.encoder import Encoder
+from duplex.model.asr.lexicon import Lexicon
+from duplex.model.asr.whisper import Whisper
 from duplex.model.draft import Draft
-from duplex.model.encoder import Encoder
-from duplex.model.g2p import G2P
-from duplex.model.lexicon import Lexicon
 from duplex.model.lm import LM
-from duplex.model.seanet import SeanetCodec
 from duplex.model.sound import SoundHead
 from duplex.model.speaker import SpeakerHead
-from duplex.model.talker import Talker
-from duplex.model.whisper import Whisper
+from duplex.model.tts.codec import Codec
+from duplex.model.tts.g2p import G2P
+from duplex.model.tts.seanet import SeanetCodec
+from duplex.model.tts.talker import Talker
 
 
 @dataclass

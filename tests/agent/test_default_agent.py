@@ -13,7 +13,7 @@ from duplex import client, weights
 from duplex.agent import Agent
 from duplex.audio import CODEC_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
 from duplex.bench.recognizer import Whisper
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr.spoken_form import spoken_form
 from duplex.training.evaluation.conversation import conversation as questions_in_turn
 from duplex.training.evaluation.conversation import read_questions
 from duplex.training.evaluation.hearing.error_rate import error_rate
@@ -119,7 +119,7 @@ def test_its_own_voice_is_not_the_users(shipped):
 def test_its_silence_is_silent():
     """So that its codec may rest while it says nothing."""
     from duplex.agent import AgentConfig
-    from duplex.model.codec import load_codec
+    from duplex.model.tts.codec import load_codec
     from duplex.weights import DEFAULT_AGENT
 
     codec = load_codec(DEFAULT_AGENT / "codec")

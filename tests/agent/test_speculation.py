@@ -9,7 +9,7 @@ from duplex.agent import Agent, AgentConfig, TurnPolicy
 from duplex.agent.hearing.pending_words import PendingToken
 from duplex.agent.session import Session
 from duplex.events import TurnTaking
-from duplex.model.encoder import BLANK
+from duplex.model.asr.encoder import BLANK
 from duplex.model.tokens import AGENT, FIRST_TEXT_ID, NEXT, USER, USER_END, Grammar
 from tests.tiny_speech_agent import text, tick_of, tiny_agent
 

@@ -6,7 +6,7 @@ from duplex.audio import TICK_SAMPLES
 from duplex.bench.mind import QUESTIONS, measure, measure_spoken
 from duplex.client.sound.sound_file import Question
 from duplex.model.tokens import USER, USER_END
-from tests.agent.test_dictation import Mind, minded_agent
+from tests.agent.thinking.test_dictation import Mind, minded_agent
 from tests.tiny_speech_agent import text
 
 

@@ -19,18 +19,19 @@ from duplex import cli
 from duplex.agent import Agent
 from duplex.agent_interface import AgentInterface
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
-from duplex.bench import behaviour, published
+from duplex.bench import behaviour
 from duplex.bench import run as bench
 from duplex.bench.behaviour import Judges
 from duplex.bench.cascade import Cascade, CascadeParts, Costs, Endpointing
 from duplex.bench.controls import Silent, Talking, without_pauses
-from duplex.bench.figures import FIGURES, relevance
-from duplex.bench.latency import sounding
-from duplex.bench.page import html
 from duplex.bench.play import play_fast
 from duplex.bench.recognizer import Heard
+from duplex.bench.report import published
+from duplex.bench.report.figures import FIGURES, relevance
+from duplex.bench.report.page import html
+from duplex.bench.report.tiles import failures
 from duplex.bench.scenes import KINDS, Piece, Scene, Word
-from duplex.bench.tiles import failures
+from duplex.bench.serving.latency import sounding
 from duplex.errors import BenchError
 from duplex.events import Event
 from tests.tiny_agent import TinyAgent

@@ -5,8 +5,8 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 
 from duplex.bench import fdb
-from duplex.bench.figures import discernment, summary
 from duplex.bench.recognizer import Heard, joined
+from duplex.bench.report.figures import discernment, summary
 from duplex.bench.scenes import Annotation, Word
 from duplex.bench.score import ScoredScene, score, takes_over
 

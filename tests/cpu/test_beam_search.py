@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from duplex.cpu.beam_search import CompiledBeamSearch
-from duplex.model.beam_search import DEFAULT, BeamState, decode, forget_committed_words
-from duplex.model.encoder import PHONES
-from duplex.model.lexicon import Lexicon, unpack
+from duplex.model.asr.beam_search import DEFAULT, BeamState, decode, forget_committed_words
+from duplex.model.asr.encoder import PHONES
+from duplex.model.asr.lexicon import Lexicon, unpack
 from duplex.training.lexicon import pack
-from tests.model.test_beam_search import SENTENCES, spoken
+from tests.model.asr.test_beam_search import SENTENCES, spoken
 
 
 @pytest.fixture(scope="module")

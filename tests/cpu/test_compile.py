@@ -8,9 +8,9 @@ import torch
 from duplex import cpu
 from duplex.cpu import helper_thread
 from duplex.cpu.encoder import CompiledEncoder
-from duplex.model.encoder import Encoder, EncoderConfig
+from duplex.model.asr.encoder import Encoder, EncoderConfig
 from duplex.model.parts import Parts
-from duplex.model.seanet import SeanetCodec, SeanetConfig
+from duplex.model.tts.seanet import SeanetCodec, SeanetConfig
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import torch
 
 from duplex.audio import MEL_FRAMES_PER_TICK
 from duplex.cpu.encoder import CompiledEncoder
-from duplex.model.encoder import Encoder, EncoderConfig
-from duplex.model.features import BANDS
+from duplex.model.asr.encoder import Encoder, EncoderConfig
+from duplex.model.asr.features import BANDS
 from tests.cpu.reference import assert_near, rounded
 
 # All that they call is compiled first.

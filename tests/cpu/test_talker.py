@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from duplex.cpu.talker import CompiledTalker, sample_code
-from duplex.model.talker import PatchCache, Talker, TalkerConfig
+from duplex.model.tts.talker import PatchCache, Talker, TalkerConfig
 from tests.cpu.reference import assert_near, round_rows, rounded
 
 # All that they call is compiled first.

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from duplex.cpu.vocoder import CompiledCodec
-from duplex.model.codec import Codec, CodecConfig
+from duplex.model.tts.codec import Codec, CodecConfig
 from tests.cpu.reference import assert_near, rounded
 
 # All that they call is compiled first.

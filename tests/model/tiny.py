@@ -2,7 +2,7 @@
 
 import torch
 
-from duplex.model.talker import Talker, TalkerConfig
+from duplex.model.tts.talker import Talker, TalkerConfig
 
 
 def tiny_talker(patch_frames: int = 2, **options) -> Talker:

@@ -21,7 +21,7 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES
-from duplex.bench.dialects import MoshiClient, RealtimeClient
+from duplex.bench.serving.dialects import MoshiClient, RealtimeClient
 from duplex.serving import twilio
 from duplex.serving.commands import Start
 from duplex.serving.engine import Engine

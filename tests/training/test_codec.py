@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from duplex.audio import CODEC_FRAME_SAMPLES, CODEC_FRAMES_PER_TICK, TICK_SAMPLES
-from duplex.model.codec import Codec, CodecConfig, save_codec
+from duplex.model.tts.codec import Codec, CodecConfig, save_codec
 from duplex.training import codec as training
 from duplex.training.codec import CodecPlan, Trainer
 from duplex.training.data.crops import CROP_SAMPLES, Crops

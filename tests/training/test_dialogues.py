@@ -9,7 +9,7 @@ import soundfile
 
 from duplex.agent.backchannels import BACKCHANNELS
 from duplex.audio import SAMPLE_RATE
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr.spoken_form import spoken_form
 from duplex.training import dialogues
 from duplex.training.data.pool import Pool
 from tests.training.helpers import POOL_WORDS, prepare, strings, write_tone_pool

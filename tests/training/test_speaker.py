@@ -9,7 +9,7 @@ import torch
 
 from duplex.audio import ENCODER_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
 from duplex.checkpoint import load_config
-from duplex.model.encoder import Encoder, EncoderConfig
+from duplex.model.asr.encoder import Encoder, EncoderConfig
 from duplex.model.speaker import load_speaker_head
 from duplex.training import speaker
 from duplex.training.data.pool import PoolWriter

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from duplex.model.encoder import Encoder
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr.encoder import Encoder
+from duplex.model.asr.spoken_form import spoken_form
 from duplex.training.conversations.hearing import Ears, heard_side, share_of_sound
 from duplex.training.conversations.labels import (
     AGENT_LABELS,

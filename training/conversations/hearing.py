@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from duplex.agent.config import SecondPassConfig
 from duplex.agent.hearing.second_pass import Task, read
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
-from duplex.model import features
-from duplex.model.lexicon import Lexicon
-from duplex.model.whisper import Whisper
+from duplex.model.asr import features
+from duplex.model.asr.lexicon import Lexicon
+from duplex.model.asr.whisper import Whisper
 from duplex.training.conversations.labels import Unusable
 from duplex.training.conversations.sound import Channel
 from duplex.training.conversations.timing import LATE_S, Side, mean_fit

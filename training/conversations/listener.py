@@ -4,8 +4,8 @@ import argparse
 
 from duplex.agent.loader import LoadOptions, load_second_pass
 from duplex.checkpoint import load_config, load_tensors
-from duplex.model.encoder import Encoder, EncoderConfig
-from duplex.model.lexicon import load_lexicon
+from duplex.model.asr.encoder import Encoder, EncoderConfig
+from duplex.model.asr.lexicon import load_lexicon
 from duplex.training.conversations.conversation import Listener
 from duplex.training.conversations.hearing import Ears
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from duplex.audio import ENCODER_FRAME_S, SAMPLE_RATE, TICK_SAMPLES
-from duplex.model import features
-from duplex.model.encoder import Encoder
+from duplex.model.asr import features
+from duplex.model.asr.encoder import Encoder
 from duplex.training.conversations.labels import Unusable
 
 

@@ -3,7 +3,7 @@
 import difflib
 from dataclasses import dataclass, field
 
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr.spoken_form import spoken_form
 from duplex.training.conversations.labels import Item, Unusable
 from duplex.training.conversations.sound import Channel
 from duplex.training.data.forced_alignment import align_words, fit

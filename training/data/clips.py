@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from duplex.audio import ENCODER_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr.spoken_form import spoken_form
 from duplex.training.data.augment import active_power, augment, change_speed
 from duplex.training.data.forced_alignment import frames_needed
 from duplex.training.data.normalize import phones

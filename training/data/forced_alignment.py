@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from duplex.audio import ENCODER_FRAME_S, SAMPLE_RATE, TICK_SAMPLES
-from duplex.model import features
-from duplex.model.encoder import BLANK, WORD_END, Encoder
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr import features
+from duplex.model.asr.encoder import BLANK, WORD_END, Encoder
+from duplex.model.asr.spoken_form import spoken_form
 from duplex.training.data.normalize import phones
 
 # Seconds from a word's first sound to its first spike.

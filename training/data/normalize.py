@@ -4,8 +4,8 @@ from functools import lru_cache
 
 import torchaudio
 
-from duplex.model.encoder import PHONES, WORD_END
-from duplex.model.g2p import G2P
+from duplex.model.asr.encoder import PHONES, WORD_END
+from duplex.model.tts.g2p import G2P
 
 
 @lru_cache(1)

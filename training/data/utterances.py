@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from duplex.audio import CODEC_FRAME_RATE, CODEC_FRAME_SAMPLES, SAMPLE_RATE
-from duplex.model.codec import Codec
-from duplex.model.seanet import SeanetCodec
+from duplex.model.tts.codec import Codec
+from duplex.model.tts.seanet import SeanetCodec
 from duplex.training.data.pool import Pool
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from torchaudio.functional import melscale_fbanks
 
 from duplex.audio import CODEC_FRAME_SAMPLES, SAMPLE_RATE
-from duplex.model.codec import Codec
-from duplex.model.vocoder import (
+from duplex.model.tts.codec import Codec
+from duplex.model.tts.vocoder import (
     BINS,
     MIDDLE_HZ,
     OVERLAP_FRAMES,

@@ -12,8 +12,8 @@ import soxr
 import torch
 
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
-from duplex.model.encoder import Encoder
-from duplex.model.features import initial_state, log_mel
+from duplex.model.asr.encoder import Encoder
+from duplex.model.asr.features import initial_state, log_mel
 from duplex.training.data.augment import active_power, apply_room, augment, change_speed
 from duplex.training.data.pool import Pool
 

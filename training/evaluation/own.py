@@ -14,7 +14,7 @@ import numpy as np
 import duplex.client
 from duplex.agent.agent import Agent
 from duplex.audio import SAMPLE_RATE, SPEECH_LEVEL
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr.spoken_form import spoken_form
 from duplex.training.data.pool import Pool
 from duplex.training.evaluation.conversation import conversation, read_questions
 from duplex.training.evaluation.hearing.error_rate import error_rate

@@ -17,7 +17,7 @@ import torch
 
 from duplex.agent.hearing.sounds import SoundPolicy, Sounds, hear
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
-from duplex.model.encoder import Encoder
+from duplex.model.asr.encoder import Encoder
 from duplex.model.sound import SoundHead, load_sound_head
 from duplex.training import sounds
 from duplex.training.data.augment import augment

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from duplex.audio import ENCODER_FRAMES_PER_TICK
-from duplex.model import features
-from duplex.model.encoder import BLANK, Encoder
-from duplex.model.features import MIN_PEAK, log_mel
+from duplex.model.asr import features
+from duplex.model.asr.encoder import BLANK, Encoder
+from duplex.model.asr.features import MIN_PEAK, log_mel
 from duplex.training.common.precision import mixed
 from duplex.training.data.clips import Batch
 from duplex.training.objectives.teacher import Teacher

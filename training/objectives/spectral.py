@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
-from duplex.model.codec import Codec
-from duplex.model.encoder import Encoder
-from duplex.model.features import initial_state, log_mel
-from duplex.model.vocoder import (
+from duplex.model.asr.encoder import Encoder
+from duplex.model.asr.features import initial_state, log_mel
+from duplex.model.tts.codec import Codec
+from duplex.model.tts.vocoder import (
     BINS,
     OVERLAP_FRAMES,
     PARTS,

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duplex.audio import ENCODER_FRAMES_PER_TICK
-from duplex.model.ctranslate2 import read_tensors
-from duplex.model.encoder import Encoder, EncoderConfig
-from duplex.model.features import TAIL_SAMPLES, log_power, normalise
+from duplex.model.asr.ctranslate2 import read_tensors
+from duplex.model.asr.encoder import Encoder, EncoderConfig
+from duplex.model.asr.features import TAIL_SAMPLES, log_power, normalise
 
 
 def load_whisper(encoder: Encoder, path: str | Path) -> Tensor:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from duplex.model.lexicon import surface_forms
+from duplex.model.asr.lexicon import surface_forms
 from duplex.model.vocabulary import load_tokenizer
 from duplex.training.scenes.people import label_speakers
 from duplex.training.scenes.recognition import (

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr.spoken_form import spoken_form
 from duplex.model.tokens import USER_END
 from duplex.training.scenes.example import Example, ExampleMaker
 from duplex.training.scenes.recognition import simulate_recognition

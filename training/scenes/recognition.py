@@ -12,11 +12,11 @@ import torch
 
 from duplex.audio import ENCODER_FRAMES_PER_TICK, TICK_S
 from duplex.checkpoint import load_config, load_tensors
-from duplex.model import features
-from duplex.model.beam_search import BeamState, decode
-from duplex.model.encoder import Encoder, EncoderConfig
-from duplex.model.lexicon import Lexicon, load_lexicon
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr import features
+from duplex.model.asr.beam_search import BeamState, decode
+from duplex.model.asr.encoder import Encoder, EncoderConfig
+from duplex.model.asr.lexicon import Lexicon, load_lexicon
+from duplex.model.asr.spoken_form import spoken_form
 from duplex.training.common.precision import mixed
 from duplex.training.scenes.scene import VOICE_DELAY_S, Scene, UserTurn, Word, voice_seconds
 from duplex.training.scenes.sequence import Spell

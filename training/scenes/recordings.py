@@ -13,7 +13,7 @@ import numpy as np
 
 from duplex.agent.backchannels import BACKCHANNEL_WORDS
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr.spoken_form import spoken_form
 from duplex.model.tokens import NEXT, Grammar, advance
 from duplex.training.data.pool import Pool
 from duplex.training.scenes.scene import (

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES, VOICE_RMS
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr.spoken_form import spoken_form
 from duplex.training.data.augment import active_power, augment
 from duplex.training.data.pool import Pool
 from duplex.training.scenes.scene import (

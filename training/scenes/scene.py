@@ -14,7 +14,7 @@ import numpy as np
 from duplex.agent.backchannels import BACKCHANNEL_WORDS, BACKCHANNELS
 from duplex.agent.turn_policy import TurnPolicy
 from duplex.audio import TICK_S
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr.spoken_form import spoken_form
 from duplex.training.common.distributed import own_files
 from duplex.training.text.templates import read_lines
 

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from duplex.audio import SAMPLE_RATE
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr.spoken_form import spoken_form
 from duplex.training.data.augment import active_power, augment, load_noise
 from duplex.training.data.pool import Pool
 from duplex.training.scenes.example import Example, ExampleMaker, Tokenizer

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr.spoken_form import spoken_form
 from duplex.model.tokens import USER_END
 from duplex.training.data.augment import active_power, augment, load_noise
 from duplex.training.data.pool import Pool

@@ -4,7 +4,7 @@ from duplex.agent.hearing import pending_words, people
 from duplex.agent.hearing.second_pass import TurnReading, written
 from duplex.agent.session import Session
 from duplex.agent.thinking.wording import heard_words
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr.spoken_form import spoken_form
 
 
 def in_turn(session: Session, tokenizer) -> str:

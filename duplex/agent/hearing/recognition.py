@@ -18,8 +18,8 @@ from duplex.agent.turn_policy import TurnPolicy
 from duplex.echo import EchoCanceller
 from duplex.errors import EchoUnavailable
 from duplex.events import Event
-from duplex.model import beam_search, features
-from duplex.model.beam_search import BeamState
+from duplex.model.asr import beam_search, features
+from duplex.model.asr.beam_search import BeamState
 from duplex.model.parts import Parts
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,9 @@ from duplex.agent.lm_context import LMContext
 from duplex.agent.session import LMInput, Session, observe
 from duplex.agent.turn_policy import awaits_reading
 from duplex.events import Event
-from duplex.model import beam_search, kv_cache
-from duplex.model.beam_search import BeamState
+from duplex.model import kv_cache
+from duplex.model.asr import beam_search
+from duplex.model.asr.beam_search import BeamState
 from duplex.model.tokens import USER
 
 

@@ -28,13 +28,13 @@ from duplex.agent.hearing.rolling_text import take_reading
 from duplex.agent.session import Session, Submission, UserTurn
 from duplex.audio import MEL_RATE, TICK_S
 from duplex.events import Event
-from duplex.model import beam_search
-from duplex.model.biasing import FavouredWords, favour
-from duplex.model.features import BANDS
-from duplex.model.lexicon import surface_forms
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr import beam_search
+from duplex.model.asr.biasing import FavouredWords, favour
+from duplex.model.asr.features import BANDS
+from duplex.model.asr.lexicon import surface_forms
+from duplex.model.asr.spoken_form import spoken_form
+from duplex.model.asr.whisper import Reading, Whisper
 from duplex.model.tokens import ASIDE, USER
-from duplex.model.whisper import Reading, Whisper
 
 log = logging.getLogger(__name__)
 

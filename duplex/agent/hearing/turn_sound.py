@@ -5,8 +5,8 @@ import torch
 from duplex.agent.config import SecondPassConfig
 from duplex.agent.session import SecondPassState, Session, UserTurn
 from duplex.audio import ENCODER_FRAMES_PER_TICK
-from duplex.model import beam_search
-from duplex.model.beam_search import BeamState
+from duplex.model.asr import beam_search
+from duplex.model.asr.beam_search import BeamState
 
 
 def keep_tick(session: Session, power: torch.Tensor, config: SecondPassConfig) -> None:

@@ -24,7 +24,7 @@ from duplex.agent.thinking.mind_counts import MindCounts
 from duplex.agent.thinking.wording import EVENT, SOUND, SPOKEN, complete_words, speakable
 from duplex.events import Event
 from duplex.mind.thinker import Message, Thinker, Tools
-from duplex.model import beam_search
+from duplex.model.asr import beam_search
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from duplex import device
 from duplex.agent import Agent, AgentConfig, loader
 from duplex.audio import SAMPLE_RATE, TICK_MS, TICK_SAMPLES, TICKS_PER_SECOND
 from duplex.bench.device.counted import BACKBONES, GPUS, Counted, count, lm_config
-from duplex.bench.latency import timed
+from duplex.bench.serving.latency import timed
 from duplex.device.load import dtype_of
 from duplex.errors import BenchError
 from duplex.model.lm import LM

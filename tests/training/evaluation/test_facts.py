@@ -7,7 +7,7 @@ import pytest
 
 from duplex.audio import TICK_SAMPLES
 from duplex.events import Event
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr.spoken_form import spoken_form
 from duplex.training.evaluation.minds import facts
 from duplex.training.evaluation.minds.facts import (
     answers_spoken,

@@ -8,7 +8,7 @@ import pytest
 
 from duplex.audio import TICK_SAMPLES
 from duplex.events import Event
-from duplex.model.whisper import Reading
+from duplex.model.asr.whisper import Reading
 from duplex.training.evaluation.hearing.by_source import (
     Entry,
     Results,

@@ -7,7 +7,7 @@ import scipy.signal
 import soxr
 
 from duplex.audio import SAMPLE_RATE
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr.spoken_form import spoken_form
 from duplex.training.data.augment import active_power, sample_noise
 from duplex.training.evaluation.hearing.rooms import far_field_response
 

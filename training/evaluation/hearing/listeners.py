@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from duplex.agent.config import SecondPassConfig
 from duplex.agent.hearing.second_pass import Task, read
 from duplex.audio import ENCODER_FRAMES_PER_TICK, MEL_FRAMES_PER_TICK, TICK_SAMPLES
-from duplex.model import features
-from duplex.model.beam_search import BeamState, decode, n_best
-from duplex.model.whisper import Whisper
+from duplex.model.asr import features
+from duplex.model.asr.beam_search import BeamState, decode, n_best
+from duplex.model.asr.whisper import Whisper
 from duplex.training.evaluation.play import Script, Tick, in_ticks, play, tick_at
 from duplex.training.scenes.recognition import SpeechRecognizer
 from duplex.transcript import Transcript

@@ -6,7 +6,7 @@ References and all that is heard, by whomever, go through the same functions.
 import re
 from collections import Counter
 
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr.spoken_form import spoken_form
 
 # Words that are written in two ways and said in one.
 SAME = {

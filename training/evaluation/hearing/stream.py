@@ -9,8 +9,8 @@ import torch
 
 from duplex.agent.loader import compiled
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
-from duplex.model import features
-from duplex.model.beam_search import BeamState, decode
+from duplex.model.asr import features
+from duplex.model.asr.beam_search import BeamState, decode
 from duplex.model.parts import Parts
 from duplex.training.evaluation.hearing.error_rate import error_rate
 from duplex.training.evaluation.hearing.listeners import with_silence

@@ -34,8 +34,8 @@ import torch
 from duplex import weights
 from duplex.agent import TurnPolicy, load_agent
 from duplex.agent.agent import INSTRUCTIONS
-from duplex.model import lexicon
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr import lexicon
+from duplex.model.asr.spoken_form import spoken_form
 from duplex.training.answers import batches, chat, load
 from duplex.training.evaluation.hearing.error_rate import error_rate
 from duplex.training.evaluation.play import (

@@ -24,7 +24,7 @@ import soxr
 import torch
 
 from duplex.audio import SAMPLE_RATE
-from duplex.model.spoken_form import spoken_form
+from duplex.model.asr.spoken_form import spoken_form
 from duplex.model.tokens import AGENT, FIRST_TEXT_ID, USER, USER_END, Grammar, advance
 from duplex.training.common.greedy import greedy
 from duplex.training.data.synthesizers import heart_speaker, say_program

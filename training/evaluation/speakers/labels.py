@@ -36,8 +36,8 @@ from duplex.audio import (
     TICK_SAMPLES,
 )
 from duplex.events import Event
-from duplex.model.encoder import Encoder, EncoderConfig
-from duplex.model.features import initial_state, log_mel
+from duplex.model.asr.encoder import Encoder, EncoderConfig
+from duplex.model.asr.features import initial_state, log_mel
 from duplex.model.speaker import SpeakerHead, load_speaker_head
 from duplex.training.data.augment import active_power
 from duplex.training.data.voices import trim

@@ -1,0 +1,36 @@
+"""The work beside the networks, by part, of the smallest real agent."""
+
+import numpy as np
+
+from duplex.bench.serving import host
+from tests.helpers import tone
+from tests.tiny_speech_agent import tiny_agent
+
+
+def test_parts_are_told_and_the_agent_is_left_as_it_was():
+    agent = tiny_agent(3)
+    before = {name: vars(agent.decoder).get(name) for name in ("verify", "score")}
+    found = host.measure(agent, [tone(6)] * 3)
+    assert found["sessions, ticks played"][0] == 3
+    assert {"beams", "policy", "rest"} <= set(found["by part"])
+    assert set(found["beams, ms of the wall by threads"]) == {1, 2, 4, 8}
+    assert before == {name: vars(agent.decoder).get(name) for name in before}
+
+
+def test_time_inside_another_part_counts_once():
+    class Work:
+        def outer(self):
+            self.inner()
+
+        def inner(self):
+            np.ones((300, 300)) @ np.ones((300, 300))
+
+    work = Work()
+    timer = host.ThreadTimer()
+    timer.wrap(work, "outer", "outer")
+    timer.wrap(work, "inner", "inner")
+    for _ in range(5):
+        work.outer()
+    timer.unwrap()
+    assert timer.seconds["inner"] > timer.seconds["outer"] >= 0 and not timer.inside
+    assert not vars(work)
