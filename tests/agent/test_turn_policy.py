@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from duplex.agent.config import AgentConfig, MindConfig, RescoringConfig, SecondPassConfig
+from duplex.agent.hearing.sounds import SoundPolicy
 from duplex.agent.hearing.speakers import SpeakerPolicy
 from duplex.agent.turn_policy import (
     LONG_AGO,
@@ -30,7 +31,14 @@ from duplex.model.tokens import AGENT, ASIDE, BACK, END, NEXT, STOP, USER, USER_
 
 ROOT = Path(__file__).parents[2]
 POLICY = TurnPolicy()
-VOICES = SpeakerPolicy()
+CONSTANTS = (
+    TurnPolicy(),
+    RescoringConfig(),
+    SecondPassConfig(),
+    MindConfig(),
+    SpeakerPolicy(),
+    SoundPolicy(),
+)
 QUIET = POLICY.end_silence_ticks
 TIMEOUT = POLICY.end_timeout_ticks
 READING = POLICY.max_second_pass_ticks
@@ -316,10 +324,9 @@ def test_every_constant_has_its_row():
     """TURN_TAKING.md names each field of the policy and of rescoring with its value."""
     text = (ROOT / "duplex/agent/TURN_TAKING.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^ |]+) \|", text, flags=re.M))
-    for config in (TurnPolicy(), RescoringConfig(), SecondPassConfig(), MindConfig(), VOICES):
+    for config in CONSTANTS:
         for field in fields(config):
             assert rows.get(field.name) == str(getattr(config, field.name)), field.name
-    kinds = (TurnPolicy, RescoringConfig, SecondPassConfig, MindConfig, AgentConfig, SpeakerPolicy)
-    known = {field.name for kind in kinds for field in fields(kind)}
+    known = {field.name for config in (*CONSTANTS, AgentConfig()) for field in fields(config)}
     ours = text.split("## Recognition")[0]
     assert {name for name in re.findall(r"^\| `(\w+)`", ours, flags=re.M)} <= known
