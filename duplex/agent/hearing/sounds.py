@@ -17,7 +17,7 @@ class SoundPolicy:
     least_ticks: int = 8
     margin: float = 5.0
     hold_ticks: int = 8
-    forget_ticks: int = 38
+    repeat_ticks: int = 38
 
 
 @dataclass
@@ -42,7 +42,7 @@ def hear(state: Sounds, scores: np.ndarray, names: int, policy: SoundPolicy) -> 
     kind = loudest(state, names, policy)
     state.ticks = state.ticks + 1 if kind == state.kind else 1
     state.kind = kind
-    state.told = {k: n + 1 for k, n in state.told.items() if n < policy.forget_ticks}
+    state.told = {k: n + 1 for k, n in state.told.items() if n < policy.repeat_ticks}
     if kind is None or state.ticks < policy.hold_ticks:
         return None
     is_new = kind not in state.told
