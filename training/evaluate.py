@@ -25,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from duplex.training.evaluation.align import evaluate_align
+from duplex.training.evaluation.company import evaluate_company
 from duplex.training.evaluation.conversation import evaluate_agent
 from duplex.training.evaluation.hearing.by_source import evaluate_hearing
 from duplex.training.evaluation.hearing.screen import evaluate_screen
@@ -241,6 +242,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="data folder with audio.jsonl; the set `noises` by voice needs it",
     )
     add_speakers_options(add("speakers", "voices told apart"))
+    company = add("company", "several people: whom it answers, and whom not")
+    company.add_argument("--data", type=Path, required=True, help="data folder, with text/ in it")
+    company.add_argument(
+        "--corpus", type=Path, required=True, help="dialogues.jsonl; none of its texts is said"
+    )
+    company.add_argument("--kokoro", type=Path, help="folder of Kokoro's voice vectors (*.bin)")
+    company.add_argument("--dialogues", type=int, default=40, help="(default %(default)s)")
+    add_slots(company)
     named = add("sounds", "sounds named, and labels where there is none")
     named.add_argument("--data", type=Path, required=True, help="data folder with audio.jsonl")
     named.add_argument(
@@ -265,6 +274,7 @@ def chosen(args: argparse.Namespace) -> tuple[str, Callable[[argparse.Namespace]
         "minds": evaluate_minds,
         "speakers": evaluate_speakers,
         "sounds": evaluate_sounds,
+        "company": evaluate_company,
     }
     if args.what in others:
         return args.what, others[args.what]
