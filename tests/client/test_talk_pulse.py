@@ -14,7 +14,8 @@ from tests.helpers import tone
 
 sounddevice = pytest.importorskip("sounddevice", reason="there is no PortAudio")
 pytestmark = [
-    pytest.mark.slow,
+    # A PulseAudio of its own may stand still on a busy machine.
+    pytest.mark.clients,
     pytest.mark.skipif(
         not (pulse.is_there() and shutil.which("tmux")), reason="PulseAudio or tmux is not here"
     ),
