@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from duplex.agent.hearing.sounds import SoundPolicy, Sounds, hear
+from duplex.agent.hearing.speech_activity import levels
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.model.asr.encoder import Encoder
 from duplex.model.sound import SoundHead, load_sound_head
@@ -23,16 +24,18 @@ from duplex.training import sounds
 from duplex.training.data.augment import augment
 from duplex.training.data.voices import hear as early_frames
 from duplex.training.evaluation.intervals import interval
+from duplex.training.evaluation.play import in_ticks
 from duplex.weights import DEFAULT_AGENT
 
 # Seconds of silence around a clip.
 LEAD_S = 1.0
 
 
-def labels(scores: np.ndarray, names: int, policy: SoundPolicy) -> list[int]:
-    """The sounds that are told of a stream with these scores [n, K]."""
+def labels(stream: np.ndarray, scores: np.ndarray, names: int, policy: SoundPolicy) -> list[int]:
+    """The sounds that are told of a stream of n ticks [N] with these scores [n, K]."""
     state = Sounds()
-    found = [hear(state, tick, names, policy) for tick in scores]
+    ticks = zip(scores, levels(torch.from_numpy(in_ticks(stream))), strict=True)
+    found = [hear(state, tick, level_db, names, policy) for tick, level_db in ticks]
     return [kind for kind in found if kind is not None]
 
 
@@ -113,7 +116,8 @@ def evaluate_sounds(args: argparse.Namespace) -> dict:
     clips = [clip for clip in sounds.read_clips(args.data) if clip.fold == args.held]
     rows = []
     for kind, is_hard, stream in streams(clips, args.minutes, rng):
-        told = labels(score(stream, encoder, head), len(head.config.names), SoundPolicy())
+        scores = score(stream, encoder, head)
+        told = labels(stream, scores, len(head.config.names), SoundPolicy())
         rows.append((kind, is_hard, len(stream) / SAMPLE_RATE, told))
         if kind >= sounds.SPEECH and told or kind < sounds.SPEECH and told[:1] != [kind]:
             print(kind, is_hard, [head.config.names[n] for n in told], flush=True)

@@ -107,8 +107,8 @@ class Recognition:
                 isolate_fault(events[slot], self.know_speaker, session, heard.voices[slot])
         if self.sound_head is not None:
             for slot, session in sessions.items():
-                scores = heard.sounds[slot]
-                isolate_fault(events[slot], self.name_sound, session, scores, events[slot])
+                tick = heard.sounds[slot], heard.levels_db[slot]
+                isolate_fault(events[slot], self.name_sound, session, *tick, events[slot])
         return heard.vectors, recognised, heard.power
 
     def hear(self, audio: np.ndarray) -> Heard:
@@ -199,10 +199,12 @@ class Recognition:
         is_speech = activity.silence_ticks == 0 and (activity.near_ticks > 0 or not may_be_echo)
         people.hear(session.people, voice, is_speech, has_words, self.speaker_policy)
 
-    def name_sound(self, session: Session, scores: np.ndarray, events: list[Event]) -> None:
-        """Take in a tick's scores [K], and tell the sound that is heard by now."""
+    def name_sound(
+        self, session: Session, scores: np.ndarray, level_db: float, events: list[Event]
+    ) -> None:
+        """Take in a tick's scores [K] and level, and tell the sound that is heard by now."""
         names = self.sound_head.config.names
-        kind = sounds.hear(session.sounds, scores, len(names), self.sound_policy)
+        kind = sounds.hear(session.sounds, scores, level_db, len(names), self.sound_policy)
         if kind is not None and not session.inputs.prompt:
             events.append(Event("sound", session.tick, names[kind]))
 

@@ -18,6 +18,7 @@ class SoundPolicy:
     margin: float = 5.0
     hold_ticks: int = 8
     repeat_ticks: int = 38
+    min_level_db: float = -60.0
 
 
 @dataclass
@@ -29,17 +30,24 @@ class Sounds:
     # The kind that it seems to be now, and for how many ticks.
     kind: int | None = None
     ticks: int = 0
+    # In a row in which nothing could be heard.
+    silent_ticks: int = 0
     # Kinds that were told, and the ticks since they were heard.
     told: dict[int, int] = field(default_factory=dict)
 
 
-def hear(state: Sounds, scores: np.ndarray, names: int, policy: SoundPolicy) -> int | None:
-    """Take in a tick's scores [K], of which the first `names` have names.
+def hear(
+    state: Sounds, scores: np.ndarray, level_db: float, names: int, policy: SoundPolicy
+) -> int | None:
+    """Take in a tick's scores [K], of which the first `names` have names, and its level.
 
-    Returns the sound that is to be told now, if there is one.
+    Returns the sound that is to be told now, if there is one. What the head says of silence, which
+    it has never heard, counts for nothing once it has lasted for a whole window.
     """
+    state.silent_ticks = state.silent_ticks + 1 if level_db < policy.min_level_db else 0
     state.scores = [*state.scores, scores][-policy.window_ticks :]
-    kind = loudest(state, names, policy)
+    is_silent = state.silent_ticks >= policy.window_ticks
+    kind = None if is_silent else loudest(state, names, policy)
     state.ticks = state.ticks + 1 if kind == state.kind else 1
     state.kind = kind
     state.told = {k: n + 1 for k, n in state.told.items() if n < policy.repeat_ticks}

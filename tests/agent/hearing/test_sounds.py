@@ -27,7 +27,7 @@ def listen(*heard: tuple[np.ndarray, int]) -> list[int]:
     found = []
     for scores, ticks in heard:
         for _ in range(ticks):
-            found.append(sounds.hear(state, scores, len(NAMES), POLICY))
+            found.append(sounds.hear(state, scores, -30.0, len(NAMES), POLICY))
     return [kind for kind in found if kind is not None]
 
 
@@ -49,9 +49,23 @@ def test_a_sound_is_told_once_while_it_sounds(heard, told):
     assert listen(*heard) == told
 
 
+def test_silence_has_no_sound():
+    """A clip that ends is told; what the head makes of silence alone is not."""
+    state = Sounds()
+    silent = POLICY.min_level_db - 1
+    for _ in range(300):
+        assert sounds.hear(state, SPEECH, silent, len(NAMES), POLICY) is None
+    assert all(sounds.hear(state, DOG, silent, len(NAMES), POLICY) is None for _ in range(99))
+    levels = [-30.0] * 8 + [silent] * 20
+    state = Sounds()
+    told = [sounds.hear(state, DOG, level, len(NAMES), POLICY) for level in levels]
+    assert [kind for kind in told if kind is not None] == [0]
+
+
 def hearing_agent(mind: Mind):
-    """An agent whose sound head hears what the test says."""
+    """An agent whose sound head hears what the test says, in silence too."""
     agent = minded_agent(mind)
+    agent.recognition.sound_policy = SoundPolicy(min_level_db=-np.inf)
     head = SoundHead(SoundConfig(agent.parts.encoder.config.width, NAMES, 3))
     head.heard = SPEECH
     head.forward = lambda early: np_scores(head.heard, len(early))
