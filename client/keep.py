@@ -1,5 +1,7 @@
 """What is kept of a conversation: stereo sound, transcript and time line, in files."""
 
+import contextlib
+import itertools
 import json
 import time
 from dataclasses import dataclass
@@ -32,11 +34,26 @@ class Files:
 
 
 def named(output: Path | None) -> Files:
-    """Files of the name that is asked for, or in a folder of this moment: talk/DATE."""
+    """Files of the name that is asked for, or in a new folder: talk/DATE. Raises ClientError."""
     if output is not None:
         return Files(output, output.with_suffix(""), output.with_suffix(".png"))
-    folder = Path("talk") / time.strftime("%Y-%m-%d-%H%M%S")
+    folder = new_folder(Path("talk"), time.strftime("%Y-%m-%d-%H%M%S"))
     return Files(folder / "conversation.wav", folder / "transcript", folder / "timeline.png")
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """A folder that no other conversation of the same second has taken. Raises ClientError."""
+    folder = parent / name
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(2):
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                break
+            folder = parent / f"{name}-{number}"
+    except OSError as error:
+        raise ClientError(f"cannot write {folder} ({error.strerror or error})") from error
+    return folder
 
 
 def prepare(files: Files) -> None:

@@ -7,10 +7,11 @@ import pytest
 
 from duplex.audio import TICK_S
 from duplex.client import sounding
-from duplex.client.keep import named
+from duplex.client.keep import named, new_folder
 from duplex.client.recording import Recording
 from duplex.client.terminal.display import Display
 from duplex.client.timeline import draw, overlaps, scene_of, words
+from duplex.errors import ClientError
 from tests.helpers import tone
 
 
@@ -135,6 +136,14 @@ def test_an_answer_that_goes_on_after_a_word_is_no_answer_to_it():
 def test_files_are_named_by_their_folder_once():
     files = str(named(Path("talks/first.wav")))
     assert files == "talks/: first.wav, first.jsonl, first.txt, first.png"
+
+
+def test_conversations_of_one_second_have_folders_of_their_own(tmp_path):
+    folders = [new_folder(tmp_path / "talk", "2026-01-01-120000") for _ in range(3)]
+    assert len(set(folders)) == 3 and all(folder.is_dir() for folder in folders)
+    (tmp_path / "file").touch()
+    with pytest.raises(ClientError, match="cannot write .*file"):
+        new_folder(tmp_path / "file", "2026-01-01-120000")
 
 
 def test_turns_get_the_times_of_their_sound():
