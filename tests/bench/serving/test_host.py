@@ -2,11 +2,14 @@
 
 import numpy as np
 
+import pytest
+
 from duplex.bench.serving import host
 from tests.helpers import tone
 from tests.tiny_speech_agent import tiny_agent
 
 
+@pytest.mark.slow
 def test_parts_are_told_and_the_agent_is_left_as_it_was():
     agent = tiny_agent(3)
     before = {name: vars(agent.decoder).get(name) for name in ("verify", "score")}
