@@ -1,7 +1,6 @@
 """The work beside the networks, by part, of the smallest real agent."""
 
 import numpy as np
-
 import pytest
 
 from duplex.bench.serving import host
