@@ -1,7 +1,7 @@
 // The page: what is pressed and typed goes into the call, what the call says is shown.
 import { Call } from "./call.js";
 import { leave } from "./connection.js";
-import { asText, clock } from "./conversation.js";
+import { asLines, asSubtitles, asText, clock } from "./conversation.js";
 import { download, restore, stamp, store, Tracks } from "./keep.js";
 import { chosen, devicesChosen, setUp, showDevices, wantsPush } from "./settings.js";
 import { SoundStore } from "./sound_store.js";
@@ -42,8 +42,8 @@ function put(id, text) { // only where it differs, so that it is read out once
 function summary() {
   const answers = turns.map(({ latency }) => latency).filter((x) => typeof x === "number").sort((a, b) => a - b);
   if (!tracks.ticks) return "";
-  const spoken = turns.filter(({ who }) => who !== "rule").length;
-  return [clock(tracks.seconds), `${spoken} turns`, answers.length && `median answer ${answers[answers.length >> 1].toFixed(2)} s`]
+  const spoken = turns.filter(({ who }) => who === "you" || who === "agent").length;
+  return [clock(tracks.seconds), `${spoken} ${spoken === 1 ? "turn" : "turns"}`, answers.length && `median answer ${answers[answers.length >> 1].toFixed(2)} s`]
     .filter(Boolean).join(", ");
 }
 
@@ -65,10 +65,10 @@ function tick(heard, played) {
   level("you", heard);
   level("agent", played);
   timeline.add(tracks.seconds, Math.max(0, loudness(heard)), Math.max(0, loudness(played)));
-  const { answer_s, waiting_ms, target_ms, gaps } = call.figures;
+  const { answer_s, waiting_ms, target_ms, gaps, lost_ms } = call.figures;
   put("clock", clock(tracks.seconds - call.from));
   put("figures", [answer_s !== undefined && `answer ${answer_s.toFixed(2)} s`, `buffer ${Math.round(waiting_ms)}/${Math.round(target_ms)} ms`,
-    `${gaps} ${gaps === 1 ? "gap" : "gaps"}`, late()].filter(Boolean).join(" · "));
+    `${gaps} ${gaps === 1 ? "gap" : "gaps"}`, lost_ms && `${Math.round(lost_ms)} ms lost`, late()].filter(Boolean).join(" · "));
   show();
 }
 
@@ -91,7 +91,7 @@ function showTurn(turn) {
 }
 
 function event(told) {
-  raw.push(JSON.stringify(told));
+  raw.push(JSON.stringify({ at: Math.round(1000 * tracks.seconds) / 1000, ...told }));
   if (raw.length > RAW) raw.shift();
   if (find("developer").open) put("events", raw.slice().reverse().join("\n"));
   if (told.type === "lag") lag(told);
@@ -111,12 +111,10 @@ function lag({ late_ticks, silence_ms, dropped_ms, unread_ticks }) {
 function start() {
   if (call) return;
   ended = { problem: "", why: "" };
-  if (turns.length && !carries) turns.push({ who: "rule", start: tracks.seconds, now: new Date().toLocaleString(), ahead: "", unsaid: "", words: [] });
   call = new Call({
     turns, tracks, carries, settings: { start: chosen, devices: devicesChosen(), key: find("key").value },
     on: { turn: showTurn, change: () => call && show(), event, heard: (both) => sounds.add(...both), tick, end },
   });
-  if (turns.at(-1)?.who === "rule") showTurn(turns.at(-1));
   carries = false;
   call.push = wantsPush();
   buttons();
@@ -133,7 +131,7 @@ function end(why, wrongKey, problem) {
   store("turns", turns);
   sounds.flush();
   for (const id of ["you", "agent"]) level(id, 0);
-  put("note", "");
+  for (const id of ["note", "figures"]) put(id, "");
   find("hush").disabled = true;
   buttons();
   show();
@@ -202,8 +200,14 @@ function fresh() { // throws the conversation away; a call goes on with a new on
   else show();
 }
 
+function closeMenu(back = false) { // of what can be saved; back: to its button
+  find("save").open = false;
+  if (back) find("save").querySelector("summary").focus();
+}
+
 function key(event) {
   if (call?.mend()) return;
+  if (event.key === "Escape" && find("save").open) return closeMenu(true);
   const typing = event.target.matches("input, textarea, select");
   if (event.ctrlKey || event.metaKey || event.altKey || typing) return;
   if (event.key === " " && wantsPush() && call) {
@@ -230,6 +234,7 @@ setUp({
   },
 });
 turns.forEach(showTurn);
+find("key").value ||= restore("key") ?? "";
 const left = restore("left");
 if (left) leave(left);
 store("left", null);
@@ -246,6 +251,10 @@ find("say").addEventListener("keydown", ({ key: pressed, isComposing }) => {
   call.say(text);
   find("say").value = "";
 });
+find("say").addEventListener("paste", ({ clipboardData }) => {
+  const { value, selectionStart, selectionEnd, maxLength } = find("say"), room = maxLength - value.length + selectionEnd - selectionStart;
+  if (clipboardData.getData("text").length > room) note(`A text has at most ${maxLength} characters: the rest was left out.`);
+});
 find("key").addEventListener("keydown", ({ key: pressed }) => pressed === "Enter" && loaded.then(start));
 find("talk").addEventListener("click", () => (call ? call.finish() : loaded.then(start)));
 find("mute").addEventListener("click", mute);
@@ -254,7 +263,12 @@ find("hold").addEventListener("pointerdown", () => hold(true));
 for (const over of ["pointerup", "pointercancel", "pointerleave"]) find("hold").addEventListener(over, () => hold(false));
 find("sound").addEventListener("click", () => (tracks.ticks ? download(tracks.wav(), `duplex-${stamp()}.wav`)
   : note("This browser keeps no sound over a reload.")));
-find("text").addEventListener("click", () => download(new Blob([asText(turns)], { type: "text/plain" }), `duplex-${stamp()}.txt`));
+for (const [id, as, type] of [["text", asText, "txt"], ["subtitles", asSubtitles, "vtt"], ["lines", asLines, "jsonl"]]) {
+  find(id).addEventListener("click", () => download(new Blob([as(turns)], { type: "text/plain" }), `duplex-${stamp()}.${type}`));
+}
+find("save").addEventListener("click", ({ target }) => target.closest("#save div button") && closeMenu(true));
+find("save").addEventListener("focusout", ({ relatedTarget }) => relatedTarget && !find("save").contains(relatedTarget) && closeMenu());
+document.addEventListener("pointerdown", ({ target }) => find("save").contains(target) || closeMenu());
 find("fresh").addEventListener("click", fresh);
 find("copy").addEventListener("click", () => navigator.clipboard?.writeText(raw.join("\n")).then(() => note("Copied.")));
 find("developer").addEventListener("toggle", () => put("events", raw.slice().reverse().join("\n")));
@@ -274,6 +288,7 @@ navigator.mediaDevices?.addEventListener("devicechange", () => ended.problem ===
 addEventListener("pagehide", () => {
   store("left", call?.connection?.left ?? null);
   store("turns", turns);
+  store("key", find("key").value);
   sounds.flush();
   call?.close();
 });

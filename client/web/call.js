@@ -1,6 +1,6 @@
 // One call: sound and socket brought together tick by tick, and what is known of it at any moment.
 import { Connection, NO_SERVER } from "./connection.js";
-import { read, soFar, speak, spread } from "./conversation.js";
+import { read, soFar, speak, spread, whole } from "./conversation.js";
 import { Sound, whyNot } from "./sound.js";
 import { listen } from "./state.js";
 import { RATE, TICK_MS } from "./wire.js";
@@ -14,7 +14,7 @@ export class Call {
   // turns, tracks: what is kept; settings: {start(), devices, key}; on: {turn(turn), change(), note(text), event(event), heard(tick), end(why, wrongKey)}
   constructor({ turns, tracks, settings, carries, on }) {
     Object.assign(this, { turns, tracks, settings, carries, on });
-    Object.assign(this, { ears: {}, began: {}, youEnd: null, due: [], base_ms: 0, muted: false, push: false, held: false });
+    Object.assign(this, { ears: {}, began: {}, youEnd: null, due: [], heard: [], base_ms: 0, muted: false, push: false, held: false });
     Object.assign(this, { problem: "", ending: false, figures: {}, sentAt: 0, from: tracks.seconds });
     this.sound = new Sound({ beat: (data) => this.#beat(data), change: () => on.change() });
     [this.sound.input, this.sound.output] = settings.devices;
@@ -84,10 +84,8 @@ export class Call {
 
   say(text) {
     this.connection?.send({ type: "text", text });
-    const turn = { who: "you", start: this.now, end: this.now, now: text, ahead: "", unsaid: "", note: "typed", latency: null, open: false, words: [] };
-    this.turns.push(turn);
     this.youEnd = this.now;
-    this.on.turn(turn);
+    this.on.turn(whole(this.turns, "you", this.now, text, "typed"));
   }
 
   configure({ voice, speed, instructions = "" }, what) {
@@ -118,17 +116,17 @@ export class Call {
   #begin(again) { // a session has begun: its clock is not that of the one before
     this.base_ms = this.sound.pushed_ms;
     this.due = [];
+    this.heard = []; // your turns of this session
     for (const turn of this.turns) if (turn.open) Object.assign(turn, { open: false, end: this.now }), this.on.turn(turn);
     if (again) this.#rule("The agent has started again; it knows what was said");
+    else if (this.turns.length && !this.carries) this.#rule(new Date().toLocaleString());
   }
 
   #rule(text) {
-    const rule = { who: "rule", start: this.now, now: text, ahead: "", unsaid: "", words: [] };
-    this.turns.push(rule);
-    this.on.turn(rule);
+    this.on.turn(whole(this.turns, "rule", this.now, text));
   }
 
-  #beat({ heard, played, playedLevel, heardLevel, passed_ms, waiting_ms, target_ms, gaps }) { // every tick of the sound card
+  #beat({ heard, played, playedLevel, heardLevel, passed_ms, waiting_ms, target_ms, gaps, dropped_ms }) { // every tick of the sound card
     if (this.closed) return;
     this.on.heard(this.tracks.add(heard, played));
     this.ears = { you: listen(heardLevel, this.ears.you), agent: listen(playedLevel, this.ears.agent) };
@@ -136,7 +134,7 @@ export class Call {
     const lost_ms = (this.connection?.lostTicks ?? 0) * TICK_MS;
     this.played_ms = Math.max(0, Math.floor(passed_ms - this.base_ms - this.sound.outputLatency_ms)) + lost_ms;
     this.#speakDue(passed_ms - this.base_ms + lost_ms);
-    Object.assign(this.figures, { waiting_ms, target_ms, gaps });
+    Object.assign(this.figures, { waiting_ms, target_ms, gaps, lost_ms: lost_ms + dropped_ms });
     this.connection?.sendAudio(heard);
     this.#tellPlayback();
     this.on.tick(heardLevel, playedLevel);
@@ -183,8 +181,9 @@ export class Call {
       return;
     }
     const you = Math.max(this.began.you ?? this.now, this.now - RUN_S);
-    const turn = read(this.turns, event, this.now, { you });
+    const turn = read(this.turns, event, this.now, { you }, this.heard);
     if (!turn) return;
+    if (event.type === "speaker_named") this.heard.forEach(this.on.turn);
     if (event.type === "agent_stopped") this.due = this.due.filter((word) => word.turn !== turn);
     if (event.type === "user_ended" && this.youEnd > turn.start) turn.end = this.youEnd;
     if (turn.who === "you" && !turn.open) spread(turn);

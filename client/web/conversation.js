@@ -2,7 +2,8 @@
 //
 // turn: {who: "you" | "agent", start, end, now, ahead, unsaid, note, latency, open, words: [{at, text}]}; times in seconds of
 // the call's sound. `now` was heard or spoken, `ahead` is decided and not spoken yet, `unsaid` never will be. `speaker`
-// is a number from 1 on, where people are told apart.
+// is a number from 1 on, where people are told apart. Among the turns stand what belongs to none: who is "backchannel",
+// the agent's "mhm" while you go on; "sound", what is heard and no speech; "rule", a line across with a sentence in `now`.
 
 export function begin(turns, who, start) {
   const turn = { who, start, end: start, now: "", ahead: "", unsaid: "", note: "", latency: null, open: true, words: [] };
@@ -10,22 +11,45 @@ export function begin(turns, who, start) {
   return turn;
 }
 
-const last = (turns, who, open = false) => turns.findLast((turn) => turn.who === who && (turn.open || !open));
+export function whole(turns, who, start, text, note = "") { // what is there at once
+  const words = who === "you" ? [] : [{ at: start, text: text.trim() }];
+  return Object.assign(begin(turns, who, start), { now: text, note, open: false, words });
+}
 
-// Takes one event at a time of the call; times: {you, agent}, when each side's voice began. Returns the turn that changed.
-export function read(turns, event, now, times = {}) {
+const last = (turns, who, open = false) => turns.findLast((turn) => turn.who === who && turn.note !== "typed" && (turn.open || !open));
+
+// Takes one event at a time of the call; times: {you, agent}, when each side's voice began; heard: your turns of this
+// session, in order, which grow. Returns the turn that changed.
+export function read(turns, event, now, times = {}, heard = []) {
+  const changed = change(turns, event, now, times, heard);
+  if (changed?.who === "you" && event.type !== "speaker_named") label(changed, event.speaker, heard);
+  return changed;
+}
+
+function label(turn, speaker, heard) { // whose it is: the last that is told is the best
+  const before = turn.speaker, person = (one) => one.speaker ?? 1;
+  if (speaker) turn.speaker = speaker;
+  const named = heard.find((one) => one.name && one !== turn && person(one) === person(turn));
+  if (named || turn.speaker !== before) turn.name = named?.name;
+}
+
+function change(turns, event, now, times, heard) {
   const text = event.text ?? "";
   const turn = (who) => last(turns, who, true) ?? begin(turns, who, times[who] ?? now);
   switch (event.type) {
-    case "user_started": return turn("you");
+    case "user_started": {
+      heard.push(turn("you"));
+      return heard.at(-1);
+    }
     case "agent_started": {
       const open = last(turns, "agent", true);
       if (open && !isEmpty(open)) close(open, now, "");
       return turn("agent");
     }
     case "partial": return guess(last(turns, "you", true), text);
-    case "heard": return append(last(turns, "you", true) ?? late(turns, now) ?? turn("you"), text, now, event.speaker);
+    case "heard": return append(last(turns, "you", true) ?? late(turns, now) ?? turn("you"), text, now);
     case "corrected": return correct(last(turns, "you") ?? turn("you"), text);
+    case "speaker_corrected": return heard[event.turn] ?? null;
     case "speaker_named": return name(turns, event.speaker, text);
     case "said": {
       const changed = turn("agent");
@@ -35,6 +59,8 @@ export function read(turns, event, now, times = {}) {
     case "user_ended": return close(last(turns, "you", true), now, event.to === "other" ? "not for the agent" : "");
     case "agent_ended": return close(last(turns, "agent", true), now, "");
     case "agent_stopped": return stop(last(turns, "agent", true), text, now);
+    case "backchannel": return whole(turns, "backchannel", now, text, "while you speak");
+    case "sound": return whole(turns, "sound", now, text);
   }
   return null;
 }
@@ -46,7 +72,8 @@ function name(turns, speaker, text) {
 }
 
 export function called(turn) { // who it is, for people
-  if (turn.who === "agent") return "Agent";
+  if (turn.who === "sound") return "Sound";
+  if (turn.who !== "you") return "Agent";
   return turn.name ?? (turn.speaker > 1 ? `Person ${turn.speaker}` : "You");
 }
 
@@ -59,8 +86,7 @@ function guess(turn, text) { // the turn so far, better heard than its pieces, w
   return turn ? Object.assign(correct(turn, text), { guessed: true }) : null;
 }
 
-function append(turn, text, now, speaker) {
-  if (speaker) turn.speaker = speaker;
+function append(turn, text, now) {
   if (turn.guessed) return turn;
   turn.now += text;
   const previous = turn.words.at(-1);
@@ -117,12 +143,32 @@ export function clock(seconds) {
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
 }
 
+const told = (turn) => written(`${turn.now}${turn.ahead}`.trim()) + (turn.unsaid ? " …" : ""); // all that was said of it
+
 export function asText(turns) { // one line for each turn
-  const line = ({ start, now, ahead, unsaid, note, latency }, who) => [
-    `[${clock(start)}] ${who}: ${written(`${now}${ahead}`.trim())}`, unsaid && "…", note && `(${note})`,
-    latency !== null && `(after ${latency.toFixed(2)} s)`].filter(Boolean).join(" ");
-  return turns.filter((turn) => !isEmpty(turn)).map((turn) => (turn.who === "rule" ? `--- ${turn.now}` : line(turn, called(turn).toLowerCase())) + "\n").join("");
+  const line = (turn) => [`[${clock(turn.start)}] ${called(turn).toLowerCase()}: ${told(turn)}`, turn.note && `(${turn.note})`,
+    turn.latency !== null && `(after ${turn.latency.toFixed(2)} s)`].filter(Boolean).join(" ");
+  return turns.filter((turn) => !isEmpty(turn)).map((turn) => (turn.who === "rule" ? `--- ${turn.now}` : line(turn)) + "\n").join("");
 }
+
+export function asLines(turns) { // JSON lines, one for each turn; a field that is not known is left out
+  const line = (turn) => JSON.stringify({
+    who: turn.who, speaker: turn.speaker, name: turn.name, start_s: round(turn.start), end_s: round(turn.end), text: told(turn),
+    unsaid: turn.unsaid.trim() || undefined, note: turn.note || undefined, answer_s: turn.latency ? round(turn.latency) : undefined,
+    words: turn.words.map(({ at, text }) => [round(at), text]),
+  });
+  return turns.filter((turn) => !isEmpty(turn)).map((turn) => line(turn) + "\n").join("");
+}
+
+export function asSubtitles(turns) { // WebVTT, with the sound that is saved
+  const time = (seconds) => new Date(1000 * Math.max(0, seconds)).toISOString().slice(11, 23);
+  const cue = (turn) => `${time(turn.start)} --> ${time(Math.max(turn.end, turn.start + 0.5))}\n<v ${escaped(called(turn))}>${escaped(told(turn))}\n\n`;
+  const cues = turns.filter((turn) => turn.who !== "rule" && !isEmpty(turn)).sort((a, b) => a.start - b.start);
+  return `WEBVTT\n\n${cues.map(cue).join("")}`;
+}
+
+const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/\s*\n\s*/g, " ");
+const round = (seconds) => Math.round(1000 * seconds) / 1000;
 
 export function soFar(turns, most) { // the words so far, for a session that follows a lost one: the latest that fit
   const names = { you: "User", agent: "Assistant" };

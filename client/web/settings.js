@@ -64,7 +64,8 @@ export async function showDevices() { // their names are known once the micropho
 
 function save() {
   try {
-    localStorage.setItem("duplex.settings", JSON.stringify(Object.fromEntries(KEPT.map((id) => [id, find(id).value]))));
+    const kept = { ...Object.fromEntries(KEPT.map((id) => [id, find(id).value])), push: find("push").checked };
+    localStorage.setItem("duplex.settings", JSON.stringify(kept));
   } catch { /* not kept, then */ }
 }
 
@@ -78,6 +79,7 @@ function load() {
     find(id).dataset.wanted = kept[id];
     if (find(id).tagName !== "SELECT" || [...find(id).options].some(({ value }) => value === kept[id])) find(id).value = kept[id];
   }
+  find("push").checked = kept.push === true;
   mark();
   showDevices();
 }

@@ -5,7 +5,7 @@ const STORE = "seconds", TICKS = 12, KEPT_MS = 24 * 3600e3; // what a closed tab
 export class SoundStore {
   constructor(id) { // when the tab's conversation began, milliseconds since 1970; it is the key's first part
     Object.assign(this, { id, count: 0, waiting: [] });
-    this.opened = open().catch(() => null);
+    this.opened = open().then((database) => (this.database = database), () => null);
     this.#write((store) => store.delete(IDBKeyRange.upperBound([Date.now() - KEPT_MS])));
   }
 
@@ -36,10 +36,16 @@ export class SoundStore {
     return IDBKeyRange.bound([this.id], [this.id, []]);
   }
 
-  async #write(change) {
-    const database = await this.opened;
-    if (database) change(database.transaction(STORE, "readwrite").objectStore(STORE)).onerror = (event) => event.preventDefault(); // full
+  #write(change) { // at once where it can be: a page that goes away waits for nothing
+    if (this.database) write(this.database, change);
+    else this.opened.then((database) => database && write(database, change));
   }
+}
+
+function write(database, change) {
+  const transaction = database.transaction(STORE, "readwrite");
+  change(transaction.objectStore(STORE)).onerror = (event) => event.preventDefault(); // full
+  transaction.commit?.(); // else it goes back where the page has gone before it was told
 }
 
 function open() {

@@ -3,6 +3,10 @@ import { clock } from "./conversation.js";
 
 const SECONDS = 12, AHEAD = 1.5; // seconds to be seen; how much of them is still to come
 const LANES = 2, SHIFT = 40; // pixels by which a word may give way
+const SIDE = { you: "you", sound: "you", agent: "agent", backchannel: "agent" }; // above the line or below it
+const PEOPLE = ["you", "you", "other", "third", "fourth"]; // colours by the speaker's number
+
+const colorOf = ({ who, speaker = 1 }) => (who === "you" ? PEOPLE[Math.min(speaker, 4)] : who === "sound" ? "soft" : "agent");
 
 export class Timeline {
   constructor(canvas) {
@@ -33,7 +37,7 @@ export class Timeline {
     const x = (at) => width - (now + AHEAD - at) * width / seconds, middle = height / 2, tall = height / 2 - 40;
     context.font = `12px ${styles.fontFamily}`;
     this.#seconds(context, { x, now, seconds, middle, height }, color);
-    this.#voices(context, { x, now, seconds, middle, tall, step: 0.08 * width / seconds }, color);
+    this.#voices(context, turns, { x, now, seconds, middle, tall, step: 0.08 * width / seconds }, color);
     this.#words(context, turns, { x, now, seconds, middle, tall }, color);
     context.fillStyle = color("soft");
     context.fillRect(x(now), 6, 1, height - 12);
@@ -54,7 +58,8 @@ export class Timeline {
     context.font = font;
   }
 
-  #voices(context, { x, now, seconds, middle, tall, step }, color) {
+  #voices(context, turns, { x, now, seconds, middle, tall, step }, color) {
+    const yours = turns.slice(-16).filter(({ who, speaker }) => who === "you" && speaker > 1);
     for (const { at, you, agent } of this.levels) {
       if (at < now - seconds) continue;
       const left = x(at) - step, wide = Math.max(1, step - 1);
@@ -62,7 +67,8 @@ export class Timeline {
         context.fillStyle = color("both");
         context.fillRect(left, middle - tall, step, 2 * tall);
       }
-      context.fillStyle = color("you");
+      const turn = yours.find(({ start, end, open }) => at > start && (open || at < end + 0.2));
+      context.fillStyle = color(turn ? colorOf(turn) : "you");
       context.fillRect(left, middle - 1 - you * tall, wide, you * tall);
       context.fillStyle = color("agent");
       context.fillRect(left, middle + 2, wide, agent * tall);
@@ -72,17 +78,18 @@ export class Timeline {
   #words(context, turns, { x, now, seconds, middle, tall }, color) {
     const free = { you: Array(LANES).fill(-1e9), agent: Array(LANES).fill(-1e9) };
     for (const turn of turns.slice(-8)) {
-      if (!free[turn.who]) continue;
-      context.fillStyle = color(turn.speaker > 2 ? "third" : turn.speaker === 2 ? "other" : turn.who);
+      const side = SIDE[turn.who];
+      if (!side) continue;
+      context.fillStyle = color(colorOf(turn));
       for (const { at, text } of turn.words) {
         if (at < now - seconds - 1) continue;
         const wide = context.measureText(text).width;
-        const lane = free[turn.who].indexOf(Math.min(...free[turn.who]));
-        const wanted = turn.who === "you" ? x(at) - wide : x(at); // a word heard is written down when it is over
-        const left = Math.max(wanted, free[turn.who][lane] + 4);
+        const lane = free[side].indexOf(Math.min(...free[side]));
+        const wanted = side === "you" ? x(at) - wide : x(at); // a word heard is written down when it is over
+        const left = Math.max(wanted, free[side][lane] + 4);
         if (left - wanted > SHIFT) continue;
-        free[turn.who][lane] = left + wide;
-        context.fillText(text, left, turn.who === "you" ? middle - tall - 6 - 14 * lane : middle + tall + 15 + 14 * lane);
+        free[side][lane] = left + wide;
+        context.fillText(text, left, side === "you" ? middle - tall - 6 - 14 * lane : middle + tall + 15 + 14 * lane);
       }
       this.#latency(context, turn, { x, middle }, color);
       if (turn.unsaid) { // where it broke off

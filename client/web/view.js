@@ -14,7 +14,9 @@ function set(node, text) { // only where it differs: nothing flickers
 
 export class View {
   constructor(list, scroll, announce, play) { // play(turn, button): its time was pressed
-    Object.assign(this, { list, scroll, announce, play, items: new Map() });
+    Object.assign(this, { list, scroll, announce, play, items: new Map(), follows: true });
+    scroll.addEventListener("scroll", () => (this.follows = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60));
+    new ResizeObserver(() => this.#keepEnd()).observe(scroll); // settings were opened, or a phone turned
   }
 
   clear() {
@@ -23,12 +25,14 @@ export class View {
   }
 
   rule(text) { // a line across: a new call, a restart
-    this.#keepEnd(() => this.list.append(element("li", "rule", text)));
+    this.list.append(element("li", "rule", text));
+    this.#keepEnd();
   }
 
   show(turn) {
     if (turn.who === "rule") return this.rule(turn.now);
-    this.#keepEnd(() => this.#update(turn));
+    this.#update(turn);
+    this.#keepEnd();
   }
 
   #update(turn) {
@@ -38,7 +42,7 @@ export class View {
     set(parts.time, clock(turn.start));
     parts.time.setAttribute("aria-label", `Play from ${clock(turn.start)}`);
     set(parts.who, called(turn));
-    if (turn.speaker > 1) parts.item.dataset.speaker = turn.speaker;
+    if (turn.speaker) parts.item.dataset.speaker = turn.speaker;
     set(parts.now, written(turn.now.trimStart()));
     set(parts.ahead, turn.ahead);
     parts.ahead.className = turn.open ? "ahead" : "";
@@ -66,9 +70,7 @@ export class View {
     return parts;
   }
 
-  #keepEnd(change) { // follows the end, unless the reader has scrolled up
-    const { scroll } = this, follow = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60;
-    change();
-    if (follow) scroll.scrollTop = scroll.scrollHeight;
+  #keepEnd() { // follows the end, unless the reader has scrolled up
+    if (this.follows) this.scroll.scrollTop = this.scroll.scrollHeight;
   }
 }

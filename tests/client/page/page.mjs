@@ -43,13 +43,14 @@ async function conversation(events) {
 }
 
 async function talk(events) { // [time, event] each
-  const { read, called, asText, soFar } = await load("conversation");
-  const turns = [], seen = [];
+  const { read, called, asLines, asSubtitles, asText, soFar, whole } = await load("conversation");
+  const turns = [], seen = [], heard = [];
   for (const [now, event] of events) {
-    const turn = read(turns, event, now, {});
+    const turn = event.type === "typed" ? whole(turns, "you", now, event.text, "typed") : read(turns, event, now, {}, heard);
     if (turn) seen.push(turn.now.trim());
   }
-  return { turns, seen, names: turns.map(called), text: asText(turns), soFar: soFar(turns, 60) };
+  const files = { text: asText(turns), lines: asLines(turns), subtitles: asSubtitles(turns) };
+  return { turns, seen, names: turns.map(called), ...files, soFar: soFar(turns, 60) };
 }
 
 async function spread(turn) {

@@ -15,6 +15,7 @@ import soundfile
 from websockets.sync.client import connect
 
 from duplex.audio import SAMPLE_RATE
+from duplex.events import Event
 from duplex.serving.http.auth import Access
 from tests.client.page import firefox
 from tests.client.proxy import Proxy
@@ -136,7 +137,7 @@ def count(page, selector: str) -> int:
 
 def saved(page, button: str) -> bytes:
     """What a button gives to be downloaded."""
-    page.evaluate("held.saved = null; 0")
+    page.evaluate("held.saved = null; document.getElementById('save').open = true")
     page.click(button)
     for _ in range(200):
         if found := page.evaluate("held.saved"):
@@ -163,6 +164,83 @@ def test_words_latency_and_what_is_kept(page):
     assert "Word0" in page.inner_text("li.you p")
     page.click("#fresh")
     assert count(page, "#turns li") == 0
+
+
+def test_a_conversation_follows_its_end_whatever_opens_below_it(page):
+    """Settings take room from it; who has scrolled up stays there."""
+    talking(page)
+    for _ in range(30):
+        page.evaluate("turns.append(document.createElement('li')); turns.lastChild.append('–')")
+    page.wait_for_selector("li.agent:not(.open)")
+    main = "document.querySelector('main')"
+    left = f"{main}.scrollHeight - {main}.scrollTop - {main}.clientHeight"
+    for is_open in ("true", "false"):
+        page.evaluate(f"document.getElementById('settings').open = {is_open}")
+        page.wait_for_timeout(300)
+        assert page.evaluate(left) < 60
+    page.evaluate(f"{main}.scrollTop = 0")
+    page.wait_for_selector("li.you.open")
+    assert page.evaluate(f"{main}.scrollTop") == 0
+
+
+def test_what_can_be_saved(page):
+    """A menu that closes by a choice, Escape, and a press elsewhere."""
+    talking(page)
+    page.wait_for_selector("li.agent:not(.open) small:has-text(' s')")
+    page.click("#talk")
+    wait(page, "ready")
+    is_open = "document.getElementById('save').open"
+    lines = [json.loads(line) for line in saved(page, "#lines").decode().splitlines()]
+    assert [line["who"] for line in lines][:2] == ["you", "agent"] and lines[1]["answer_s"] > 0
+    assert page.evaluate(is_open) is False
+    assert saved(page, "#subtitles").startswith(b"WEBVTT\n\n00:00:0")
+    page.evaluate("document.getElementById('save').open = true")
+    page.keyboard.press("Escape")
+    assert page.evaluate(is_open) is False
+    page.evaluate("document.getElementById('save').open = true")
+    page.click("h1")
+    assert page.evaluate(is_open) is False
+
+
+def test_people_sounds_and_backchannels_are_shown(browser):
+    class Company(TinyAgent):
+        """Two people, a dog, and an agent that says mhm."""
+
+        def step(self, audio, active, voice=True):
+            played, events = super().step(audio, active, voice)
+            told = [event for event in events[0] if event.kind == "heard"]
+            for event in told:
+                event.speaker = 2
+                events[0] += [Event("sound", event.tick, "dog")]
+                events[0] += [Event("backchannel", event.tick, "mhm")]
+            return played, events
+
+    with running_server(Company(1)) as url:
+        context = browser.new_context(permissions=["microphone"])
+        page = context.new_page()
+        page.set_default_timeout(SOON)
+        page.goto(url.replace("ws:", "http:").removesuffix("/v1/duplex"))
+        talking(page)
+        page.wait_for_selector("li.you:has-text('Person 2')")
+        page.wait_for_selector("li.sound:has-text('Dog')")
+        page.wait_for_selector("li.backchannel:has-text('Mhm')")
+        colors = "[...document.querySelectorAll('li b')].map((it) => getComputedStyle(it).color)"
+        assert len(set(page.evaluate(colors))) == 3
+        context.close()
+
+
+def test_a_text_that_is_too_long_says_so(page):
+    talking(page)
+    page.evaluate("""const pasted = new DataTransfer();
+        pasted.setData("text", "long ".repeat(2000));
+        say.dispatchEvent(new ClipboardEvent("paste", { clipboardData: pasted })); 0""")
+    page.wait_for_selector("#note:has-text('1000 characters')")
+    odd = "<b>\u202eabc</b> 🙂 <file_sep> \u0000 'quoted'"
+    page.evaluate(f"say.value = {json.dumps(odd)}; say.focus(); 0")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("li.you:has-text('typed')")
+    assert odd in page.evaluate("turns.textContent") and count(page, "li b b") == 0
+    wait(page, "listening", "you", "agent", "both", "pauses", "waits")
 
 
 def test_new_in_a_call_begins_another_one(page):
@@ -317,6 +395,7 @@ def test_no_server_is_one_sentence(page, proxy):
     page.click("#talk")
     wait(page, "failed")
     assert "No server answers" in page.inner_text("#state")
+    assert count(page, "#turns li") == 0
 
 
 def test_wrong_key_is_told_where_it_is_typed(browser):

@@ -1,5 +1,7 @@
 """The page's pure modules under node: turns out of events, and what a closed connection means."""
 
+import json
+
 import pytest
 
 from tests.client.page import node
@@ -76,6 +78,80 @@ def test_people_are_told_apart():
     )
     assert found["names"] == ["You", "Ben", "Person 3"]
     assert [turn["now"] for turn in found["turns"]] == [" hi", " I'm Ben.", " and I"]
+
+
+def test_a_label_may_come_late_and_a_name_stays():
+    """A turn turns out to be somebody else's, and whom it belongs to is named from then on."""
+    found = read(
+        ("user_started", ""),
+        ("heard", " I'm Ann", {"speaker": 1}),
+        ("user_ended", "", {"speaker": 1}),
+        ("speaker_named", "Ann", {"speaker": 1}),
+        ("user_started", ""),
+        ("heard", " and I", {"speaker": 2}),
+        ("user_ended", "", {"speaker": 2}),
+        ("user_started", ""),
+        ("heard", " so", {"speaker": 2}),
+        ("user_ended", "", {"speaker": 1}),
+        ("speaker_corrected", "", {"turn": 1, "speaker": 1}),
+        ("speaker_corrected", "", {"turn": 7, "speaker": 1}),
+    )
+    assert found["names"] == ["Ann", "Ann", "Ann"]
+
+
+def test_sounds_and_backchannels_belong_to_no_turn():
+    found = read(
+        ("user_started", ""),
+        ("heard", " there was a"),
+        ("backchannel", "mhm"),
+        ("heard", " storm"),
+        ("sound", "dog"),
+        ("user_ended", "", {"to": "agent"}),
+    )
+    assert found["names"] == ["You", "Agent", "Sound"]
+    assert found["turns"][0]["now"] == " there was a storm"
+    assert found["text"].splitlines()[1:] == [
+        "[0:01] agent: Mhm (while you speak)",
+        "[0:02] sound: Dog",
+    ]
+    assert found["soFar"] == "The conversation so far:\nUser: there was a storm\n"
+
+
+def test_what_was_typed_is_not_corrected_by_what_was_heard():
+    found = read(
+        ("user_started", ""),
+        ("heard", " what time"),
+        ("typed", "never mind"),
+        ("corrected", " What time is it?"),
+        ("user_ended", ""),
+        ("heard", " late"),
+    )
+    assert [turn["now"] for turn in found["turns"]] == [" What time is it? late", "never mind"]
+
+
+def test_files_to_save():
+    """Text, subtitles and JSON lines tell the same turns; marks of a file are no words."""
+    found = read(
+        ("user_started", ""),
+        ("corrected", " Is 1 < 2?"),
+        ("user_ended", ""),
+        ("agent_started", ""),
+        ("said", " Yes, of course"),
+        ("agent_stopped", " course"),
+    )
+    assert found["subtitles"] == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:01.000\n<v You>Is 1 &lt; 2?\n\n"
+        "00:00:01.500 --> 00:00:02.500\n<v Agent>Yes, of …\n\n"
+    )
+    you, agent = [json.loads(line) for line in found["lines"].splitlines()]
+    assert you == {
+        "who": "you",
+        "start_s": 0,
+        "end_s": 1,
+        "text": "Is 1 < 2?",
+        "words": [[0, "Is"], [0, "1"], [0, "<"], [0, "2?"]],
+    }
+    assert agent["unsaid"] == "course" and agent["text"] == "Yes, of …"
 
 
 def test_corrected_words_lie_in_the_sound_of_their_turn():
