@@ -2,7 +2,7 @@
 import { clock } from "./conversation.js";
 
 const SECONDS = 12, AHEAD = 1.5; // seconds to be seen; how much of them is still to come
-const LANES = 2, SHIFT = 40; // pixels by which a word may give way
+const SHIFT = 40; // pixels by which a word may give way
 const SIDE = { you: "you", sound: "you", agent: "agent", backchannel: "agent" }; // above the line or below it
 const PEOPLE = ["you", "you", "other", "third", "fourth"]; // colours by the speaker's number
 
@@ -34,11 +34,11 @@ export class Timeline {
     context.setTransform(scale, 0, 0, scale, 0, 0);
     context.clearRect(0, 0, width, height);
     const seconds = Math.min(SECONDS, Math.max(5, width / 60)); // fewer on a phone
-    const x = (at) => width - (now + AHEAD - at) * width / seconds, middle = height / 2, tall = height / 2 - 40;
+    const x = (at) => width - (now + AHEAD - at) * width / seconds, middle = height / 2, lanes = height < 120 ? 1 : 2, tall = middle - 12 - 14 * lanes;
     context.font = `12px ${styles.fontFamily}`;
     this.#seconds(context, { x, now, seconds, middle, height }, color);
     this.#voices(context, turns, { x, now, seconds, middle, tall, step: 0.08 * width / seconds }, color);
-    this.#words(context, turns, { x, now, seconds, middle, tall }, color);
+    this.#words(context, turns, { x, now, seconds, middle, tall, lanes }, color);
     context.fillStyle = color("soft");
     context.fillRect(x(now), 6, 1, height - 12);
   }
@@ -75,8 +75,8 @@ export class Timeline {
     }
   }
 
-  #words(context, turns, { x, now, seconds, middle, tall }, color) {
-    const free = { you: Array(LANES).fill(-1e9), agent: Array(LANES).fill(-1e9) };
+  #words(context, turns, { x, now, seconds, middle, tall, lanes }, color) {
+    const free = { you: Array(lanes).fill(-1e9), agent: Array(lanes).fill(-1e9) };
     for (const turn of turns.slice(-8)) {
       const side = SIDE[turn.who];
       if (!side) continue;

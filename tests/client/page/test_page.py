@@ -262,6 +262,11 @@ def test_nothing_is_cut_off_on_any_screen(browser, proxy, size):
         page.evaluate("document.getElementById('settings').open = true")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         page.evaluate("document.getElementById('settings').open = false")
+        page.evaluate("""turns.innerHTML = "<li>long</li>".repeat(60); keep.hidden = false;
+            timeline.hidden = false; save.open = true; 0""")
+        page.wait_for_timeout(200)
+        menu = page.evaluate("document.querySelector('#save div').getBoundingClientRect().x")
+        assert menu >= 0
         box = page.evaluate("document.getElementById('talk').getBoundingClientRect().toJSON()")
         assert box["y"] + box["height"] <= size[1] and box["height"] >= 44
 
