@@ -33,7 +33,7 @@ SENTENCES = {
     "asking": ("wait", "opening the sound device", ""),
     "lost": ("bad", "the sound device is gone", "plug it in again; the conversation waits"),
     "connecting": ("wait", "connecting", ""),
-    "cut": ("wait", "connection lost; trying again", "the conversation waits for half a minute"),
+    "cut": ("wait", "connection lost; trying again", "it is kept for half a minute"),
     "quiet": ("wait", "nothing comes from the server", "it goes on by itself when the server does"),
     "restarting": ("wait", "the agent starts again", "it is told what was said"),
     "full": ("wait", "all places are taken", "trying again"),

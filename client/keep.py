@@ -5,6 +5,7 @@ import itertools
 import json
 import time
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 import soundfile
@@ -12,9 +13,18 @@ import soundfile
 from duplex.audio import SAMPLE_RATE
 from duplex.client import sounding
 from duplex.client.recording import Recording
+from duplex.client.speakers import Speakers
 from duplex.client.terminal.display import turn_text
 from duplex.client.timeline import draw
 from duplex.errors import ClientError
+
+# What is told of events that belong to no turn: who, and the words.
+ASIDES = {
+    "sound": lambda text: ("sound", text),
+    "backchannel": lambda text: ("agent", f"{text} (while you speak)"),
+}
+# Seconds for which a subtitle of them stands.
+ASIDE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -22,14 +32,14 @@ class Files:
     """Where a conversation goes."""
 
     wave: Path
-    # Without an ending: there is one of events and one of text.
+    # Without an ending: there is one of events, one of text and one of subtitles.
     transcript: Path
     timeline: Path
 
     def __str__(self) -> str:
         """The folder, and the names in it."""
         name = self.transcript.name
-        names = f"{self.wave.name}, {name}.jsonl, {name}.txt, {self.timeline.name}"
+        names = f"{self.wave.name}, {name}.txt, .vtt, .jsonl, {self.timeline.name}"
         return f"{self.wave.parent}/: {names}"
 
 
@@ -76,7 +86,8 @@ def save(recording: Recording, files: Files) -> None:
         soundfile.write(files.wave, recording.stereo(), SAMPLE_RATE, subtype="PCM_16")
         events = [json.dumps(event, ensure_ascii=False) + "\n" for event in recording.events]
         files.transcript.with_suffix(".jsonl").write_text("".join(events), encoding="utf-8")
-        files.transcript.with_suffix(".txt").write_text(as_text(recording), encoding="utf-8")
+        for ending, text in ((".txt", as_text(recording)), (".vtt", as_subtitles(recording))):
+            files.transcript.with_suffix(ending).write_text(text, encoding="utf-8")
     except (OSError, soundfile.LibsndfileError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ClientError(f"cannot write {files.wave} ({reason})") from error
@@ -90,14 +101,55 @@ def picture(recording: Recording, files: Files) -> None:
         raise ClientError(f"cannot write {files.timeline} ({error.strerror or error})") from error
 
 
+@dataclass(frozen=True)
+class Line:
+    """What a transcript tells at one place, in seconds of the recording."""
+
+    start_s: float
+    end_s: float
+    # Who it is, for people, and what was said, or heard.
+    who: str
+    text: str
+
+
+def lines(recording: Recording) -> list[Line]:
+    """The turns of both sides, and between them sounds and the agent's backchannels."""
+    speakers = Speakers()
+    found = []
+    for event in recording.events:
+        speakers.read(event)
+        if event["type"] in ASIDES:
+            at_s = event["time_s"]
+            found.append(Line(at_s, at_s + ASIDE_S, *ASIDES[event["type"]](event["text"])))
+    for turn in recording.transcript().turns():
+        who = speakers.name(turn.speaker) if turn.who == "user" else "agent"
+        unsaid = " …" if turn.unsaid.strip() else ""
+        found.append(Line(turn.start_s, turn.end_s, who, turn_text(turn) + unsaid))
+    return sorted(found, key=lambda line: line.start_s)
+
+
 def as_text(recording: Recording) -> str:
     """One line for each turn."""
-    names = {"user": "you", "agent": "agent"}
     return "".join(
-        f"[{_clock(turn.start_s)} - {_clock(turn.end_s)}] {names[turn.who]}: {turn_text(turn)}"
-        f"{' …' if turn.unsaid.strip() else ''}\n"
-        for turn in recording.transcript().turns()
+        f"[{_clock(line.start_s)} - {_clock(line.end_s)}] {line.who}: {line.text}\n"
+        for line in lines(recording)
     )
+
+
+def as_subtitles(recording: Recording) -> str:
+    """WebVTT, to be shown with the sound."""
+    cues = [
+        f"{_cue_time(line.start_s)} --> {_cue_time(max(line.end_s, line.start_s + 0.5))}\n"
+        f"<v {escape(line.who, quote=False)}>{escape(line.text, quote=False)}\n"
+        for line in lines(recording)
+    ]
+    return "\n".join(["WEBVTT\n", *cues])
+
+
+def _cue_time(seconds: float) -> str:
+    hours, rest = divmod(round(1000 * seconds), 3_600_000)
+    minutes, rest = divmod(rest, 60_000)
+    return f"{hours:02d}:{minutes:02d}:{rest // 1000:02d}.{rest % 1000:03d}"
 
 
 def _clock(seconds: float) -> str:

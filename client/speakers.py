@@ -23,6 +23,8 @@ class Speakers:
                 self._names[event["speaker"]] = text
             case "sound":
                 return f"a sound: {text}"
+            case "backchannel":
+                return f"the agent, while you speak: {text}"
             case "speaker_corrected":
                 return f"turn {event['turn'] + 1} was said by {self.name(event['speaker'])}"
             case "speaker_enrolled" if self._voice_print is not None:

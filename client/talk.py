@@ -259,10 +259,11 @@ def _keep(recording: Recording, files: keep.Files | None) -> None:
     if files is None:
         return
     keep.save(recording, files)
+    _note(f"wrote {files.wave}; the picture follows, or Ctrl-C")
     try:
         keep.picture(recording, files)
     except KeyboardInterrupt:
-        _note(f"wrote {files.wave} and {files.transcript}.txt; there is no picture")
+        _note("there is no picture")
         return
     _note(f"wrote {files}")
 

@@ -38,7 +38,7 @@ export const SAYS = {
   silenced: ["bad", "The system has silenced the microphone", "End the phone call or unmute it; the conversation waits."],
   lost: ["bad", "The sound device is gone", "Plug it in again; the conversation waits."],
   connecting: ["wait", "Connecting", ""],
-  cut: ["wait", "Connection lost; trying again", "The conversation waits for half a minute."],
+  cut: ["wait", "Connection lost; trying again", "It is kept for half a minute."],
   quiet: ["wait", "Nothing comes from the server", "It goes on by itself when the server does."],
   restarting: ["wait", "The conversation is lost; the agent starts again", "It is told what was said."],
   full: ["wait", "All places are taken", "The page tries again every ten seconds."],

@@ -7,7 +7,7 @@ import pytest
 
 from duplex.audio import TICK_S
 from duplex.client import sounding
-from duplex.client.keep import named, new_folder
+from duplex.client.keep import as_subtitles, as_text, named, new_folder
 from duplex.client.recording import Recording
 from duplex.client.terminal.display import Display
 from duplex.client.timeline import draw, overlaps, scene_of, words
@@ -37,6 +37,33 @@ def conversation() -> Recording:
     recording.note(12.3, {"type": "agent_stopped", "tick": 0, "text": " so on."})
     recording.settle(lambda voice_ms: voice_ms + 100.0)
     return recording
+
+
+def test_transcript_has_people_sounds_and_backchannels():
+    """Whoever is known by name is called so, and subtitles hold no marks of their own."""
+    recording = Recording()
+    for time_s, event in (
+        (1.0, {"type": "user_started"}),
+        (1.2, {"type": "heard", "text": " is 1 < 2", "speaker": 2}),
+        (1.5, {"type": "backchannel", "text": "mhm"}),
+        (2.0, {"type": "user_ended", "speaker": 2}),
+        (2.5, {"type": "sound", "text": "dog"}),
+        (3.0, {"type": "speaker_named", "speaker": 2, "text": "Ben"}),
+        (3661.5, {"type": "agent_started"}),
+        (3661.5, {"type": "said", "text": "Yes."}),
+        (3662.0, {"type": "agent_ended"}),
+    ):
+        recording.note(time_s, event)
+    assert as_text(recording).splitlines() == [
+        "[00:01.00 - 00:02.00] Ben: Is 1 < 2",
+        "[00:01.50 - 00:02.50] agent: mhm (while you speak)",
+        "[00:02.50 - 00:03.50] sound: dog",
+        "[61:01.50 - 61:02.00] agent: Yes.",
+    ]
+    shown = as_subtitles(recording).split("\n\n")
+    assert shown[0] == "WEBVTT"
+    assert shown[1] == "00:00:01.000 --> 00:00:02.000\n<v Ben>Is 1 &lt; 2"
+    assert shown[4] == "01:01:01.500 --> 01:01:02.000\n<v agent>Yes.\n"
 
 
 def test_transcript_has_turns_and_times():
@@ -135,7 +162,7 @@ def test_an_answer_that_goes_on_after_a_word_is_no_answer_to_it():
 
 def test_files_are_named_by_their_folder_once():
     files = str(named(Path("talks/first.wav")))
-    assert files == "talks/: first.wav, first.jsonl, first.txt, first.png"
+    assert files == "talks/: first.wav, first.txt, .vtt, .jsonl, first.png"
 
 
 def test_conversations_of_one_second_have_folders_of_their_own(tmp_path):
