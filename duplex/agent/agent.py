@@ -256,6 +256,7 @@ class Agent:
             waits[slot] = False
             if slot in deciding:
                 waits[slot] = isolate_fault(events[slot], self.decoder.can_only_wait, *work)
+                self.sessions[slot].budget.is_waiting = waits[slot] is True
         deferred = sum(len(self.sessions[slot].inputs.deferred) for slot in inputs)
         if all(waits.values()) and deferred < self.config.max_deferred_inputs:
             return {}
@@ -274,7 +275,12 @@ class Agent:
         wanted = {slot: given for slot, given in batch.items() if slot in deciding}
         proposals = self.speculation.propose(wanted, sessions)
         hidden = self.context.forward(batch, proposals)
-        hidden = {slot: found for slot, found in hidden.items() if slot in deciding}
+        # Who only waits, and has nothing to take back, is not asked.
+        hidden = {
+            slot: found
+            for slot, found in hidden.items()
+            if slot in deciding and (proposals[slot] or not sessions[slot].budget.is_waiting)
+        }
         draws = self.draws(hidden, sessions, proposals, events)
         going_on = {}
         for slot in draws:

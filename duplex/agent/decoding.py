@@ -15,11 +15,10 @@ from duplex.agent.hearing import pending_words, people
 from duplex.agent.hearing.recognition import Recognition
 from duplex.agent.lm_context import LMContext
 from duplex.agent.response import Response
-from duplex.agent.session import MindState, Session, keep_text, observe
+from duplex.agent.session import MindState, Session, keep_text, observe, surely_waits
 from duplex.agent.speculation import SpeculationCounts
 from duplex.agent.thinking.dictation import Dictation
 from duplex.agent.turn_policy import (
-    Allowed,
     Observation,
     Text,
     TurnPolicy,
@@ -79,36 +78,32 @@ class Decoder:
 
     def can_only_wait(self, slot: int, session: Session) -> bool:
         """Whether the session draws <next> now, and what the LM says does not matter."""
+        if session.client.request is not None:
+            return False
+        if surely_waits(session, self.response.queued_s(slot, session)):
+            return True
         seen = _unheld(self.observe(slot, session))
-        return session.client.request is None and allowed(seen, session.policy).is_only_waiting
+        return allowed(seen, session.policy).is_only_waiting
 
     def score(
-        self,
-        hidden: dict[int, torch.Tensor],
-        sessions: dict[int, Session],
-        events: list[list[Event]],
+        self, hidden: dict[int, torch.Tensor], questions: dict[int, Question]
     ) -> dict[int, torch.Tensor]:
         """Scores of what comes first, from hidden states [1 + proposals, D] of some slots.
 
         They are [V] where text may come, in one pass over the vocabulary for all such slots, and of
         the control symbols alone elsewhere.
         """
-        permitted = {}
-        for slot in hidden:
-            found = isolate_fault(events[slot], self._permitted, slot, sessions[slot])
-            if found is not None:
-                permitted[slot] = found
+        slots: tuple[list[int], list[int]] = [], []
+        for slot, (symbol, seen, policy, _) in questions.items():
+            if symbol is None:
+                slots[grammatical(seen, policy).text != Text.NONE].append(slot)
         scores = {}
-        for with_text in (False, True):
-            slots = [s for s, found in permitted.items() if (found.text != Text.NONE) == with_text]
-            if slots:
-                first = torch.stack([hidden[slot][0] for slot in slots])
-                found = self.context.lm.logits(first, with_text).cpu()
-                scores |= dict(zip(slots, found, strict=True))
+        for with_text, some in enumerate(slots):
+            if some:
+                first = torch.stack([hidden[slot][0] for slot in some])
+                found = self.context.lm.logits(first, bool(with_text)).cpu()
+                scores |= dict(zip(some, found, strict=True))
         return scores
-
-    def _permitted(self, slot: int, session: Session) -> Allowed:
-        return grammatical(self.observe(slot, session), session.policy)
 
     def verify(
         self,
@@ -145,7 +140,7 @@ class Decoder:
                 if budget.matched:
                     right, asked = self.counts.lookups.get(budget.matched, (0, 0))
                     self.counts.lookups[budget.matched] = [right + is_accepted, asked + 1]
-            if not is_accepted:
+            if not is_accepted and place < len(proposals):
                 self.context.undo(slot, len(proposals) - place, state)
             if symbol == NEXT:
                 return False
@@ -167,10 +162,17 @@ class Decoder:
         events: list[list[Event]],
     ) -> dict[int, Callable[[int], int | None]]:
         """For each slot what `verify` draws its symbols with."""
-        scores = self.score(hidden, sessions, events)
+        questions = {}
+        for slot in hidden:
+            found = isolate_fault(events[slot], self.ask, slot, sessions[slot])
+            if found is not None:
+                questions[slot] = found
+        scores = self.score(hidden, questions)
         return {
-            slot: partial(self._draw, slot, sessions[slot], hidden[slot], [scores[slot]])
-            for slot in scores
+            slot: partial(
+                self._draw, slot, sessions[slot], hidden[slot], [scores.get(slot)], question
+            )
+            for slot, question in questions.items()
         }
 
     def _draw(
@@ -178,17 +180,28 @@ class Decoder:
         slot: int,
         session: Session,
         hidden: torch.Tensor,
-        scores: list[torch.Tensor],
+        scores: list[torch.Tensor | None],
+        first: Question,
         place: int,
     ) -> int:
         """The symbol after so many proposals; scores: [V] of the places so far, to be extended."""
         if place == 1:  # one pass over the vocabulary for all states that follow
             scores += self.context.lm.logits(hidden[1:]).cpu()
-        return self.sample(slot, session, scores[place])
+        return self.sample(slot, session, scores[place], None if place else first)
 
-    def sample(self, slot: int, session: Session, scores: torch.Tensor) -> int:
-        """The next symbol of a session; scores [V], or of the controls alone, are changed."""
-        question = self.ask(slot, session)
+    def sample(
+        self,
+        slot: int,
+        session: Session,
+        scores: torch.Tensor | None,
+        question: Question | None = None,
+    ) -> int:
+        """The next symbol of a session; scores [V], or of the controls alone, are changed.
+
+        question: what is to be decided, where that was asked already. Where it answers itself there
+        need be no scores.
+        """
+        question = question or self.ask(slot, session)
         if question.symbol is not None:
             return question.symbol
         chosen = choose(session, scores, question.seen, question.policy, self.config)
@@ -201,7 +214,7 @@ class Decoder:
         is_asked = client.request == AGENT
         is_thinking = seen.awaits_thought and not (seen.user_open or seen.agent_open)
         is_waiting = is_asked and (session.instructions.is_reading or is_thinking)
-        if not is_waiting:
+        if not is_waiting and client.request is not None:
             symbol, client.request = next_for_request(client.request, seen, session.policy)
             if symbol is not None:
                 return Question(symbol, seen, session.policy, False)
@@ -304,7 +317,7 @@ class Decoder:
 
 def _unheld(seen: Observation) -> Observation:
     """As if no reading of the second pass were awaited."""
-    return replace(seen, second_pass_ticks=0)
+    return replace(seen, second_pass_ticks=0) if seen.second_pass_ticks else seen
 
 
 def dictated(symbol: int, mind: MindState) -> int:

@@ -18,7 +18,7 @@ from duplex.echo import EchoCanceller
 from duplex.mind.thinker import NO_TOOLS, Thought, Tools
 from duplex.model.asr import beam_search
 from duplex.model.asr.beam_search import BeamState
-from duplex.model.tokens import FIRST_TEXT_ID, Grammar
+from duplex.model.tokens import FIRST_TEXT_ID, USER, Grammar
 from duplex.model.tts.g2p import G2PState
 
 
@@ -175,6 +175,8 @@ class TickBudget:
 
     drawn: int = 0
     limit: int = 1
+    # Whether the first symbol is <next>, whatever the LM says.
+    is_waiting: bool = False
     # The tick's first symbols, all but certain.
     proposals: list[int] = field(default_factory=list)
     # How much of the text so far stood before what was looked up for this call; 0: nothing was.
@@ -354,6 +356,26 @@ def observe(session: Session, queued_s: float, policy: TurnPolicy) -> Observatio
         has_uncommitted=_hearing_out_ticks(session) < LONG_AGO
         and beam_search.has_uncommitted_words(session.user.beam),
     )
+
+
+def surely_waits(session: Session, queued_s: float) -> bool:
+    """Whether the rules leave nothing but <next>, for sessions in which that is seen at a glance.
+
+    It looks at little, for most sessions of a tick are such: nobody speaks, the text is far enough
+    ahead of the voice, or the user speaks and no word is there. False where only the rules know.
+    """
+    grammar, user, policy = session.grammar, session.user, session.policy
+    if user.pending.tokens or session.client.request is not None:
+        return False
+    if not grammar.user_open:
+        can_speak = queued_s <= policy.lead_s
+        has_something_to_say = grammar.agent_open or session.answer_due
+        return not (can_speak and has_something_to_say)
+    is_listening = grammar.stream == USER and not grammar.agent_open and queued_s == 0
+    if not is_listening or policy.gives_backchannels:
+        return False
+    is_going_on = user.activity.silence_ticks < policy.end_silence_ticks
+    return is_going_on and session.tick - user.last_token_tick <= policy.end_timeout_ticks
 
 
 def _second_pass_ticks(session: Session) -> int:

@@ -11,7 +11,7 @@ from duplex.agent import AgentConfig, TurnPolicy, slot_decisions, turn_policy
 from duplex.agent.choosing import choose
 from duplex.agent.hearing import pending_words
 from duplex.agent.hearing.pending_words import PendingToken
-from duplex.agent.session import Session
+from duplex.agent.session import Session, observe, surely_waits
 from duplex.agent.slot_decisions import Asked, count_accepted, decide, row, unpack
 from duplex.agent.turn_policy import LONG_AGO, Allowed, Observation, Text
 from duplex.model.sampling import draw
@@ -79,6 +79,30 @@ def asked_of(cases: list[tuple[Session, Observation]]) -> Asked:
         torch.tensor([session.tick for session in sessions]),
         torch.tensor([session.budget.drawn for session in sessions]),
     )
+
+
+def test_who_surely_waits_may_do_nothing_else():
+    """Whatever else is true of the session; and of those who may do nothing else most are found."""
+    rng = np.random.default_rng(4)
+    counts: Counter = Counter()
+    for _ in range(4 * ROWS):
+        session, seen = random_session(rng)
+        user = session.user
+        user.activity.silence_ticks = min(seen.silence_ticks, 30)
+        user.activity.segment_ticks = seen.segment_ticks
+        user.last_token_tick = session.tick - min(seen.ticks_since_user_token, 50)
+        user.pending.max_confidence = seen.max_confidence
+        user.pending.tokens = user.pending.tokens[: rng.integers(3)]
+        user.is_backchannel = seen.is_backchannel
+        session.people.is_heeded = [True, False, None][rng.integers(3)]
+        session.answer_due = seen.answer_due
+        session.mind.is_dictating = seen.is_dictated
+        session.mind.has_given_up = seen.has_thought
+        session.reply.tokens = [(0, 0)] * min(seen.agent_tokens, 70)
+        only = turn_policy.allowed(observe(session, seen.queued_s, session.policy), session.policy)
+        counts[surely_waits(session, seen.queued_s), only.is_only_waiting] += 1
+    assert not counts[True, False]
+    assert counts[True, True] > counts[False, True] and counts[False, False] > 100, counts
 
 
 @pytest.fixture(params=range(3))

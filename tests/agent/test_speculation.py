@@ -29,7 +29,7 @@ def waiting_agent(symbols: list[int]) -> tuple[Agent, Session]:
     session.answer_due = True
     session.user.activity.silence_ticks = POLICY.end_silence_ticks
     session.user.activity.peak_db = 0.0
-    agent.decoder.sample = lambda slot, session, scores: symbols.pop(0)
+    agent.decoder.sample = lambda *_: symbols.pop(0)
     return agent, session
 
 
