@@ -14,8 +14,8 @@ function set(node, text) { // only where it differs: nothing flickers
 
 export class View {
   constructor(list, scroll, announce, play) { // play(turn, button): its time was pressed
-    Object.assign(this, { list, scroll, announce, play, items: new Map(), follows: true });
-    scroll.addEventListener("scroll", () => (this.follows = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60));
+    Object.assign(this, { list, scroll, announce, play, items: new Map(), follows: true, top: 0 });
+    scroll.addEventListener("scroll", () => this.#look());
     new ResizeObserver(() => this.#keepEnd()).observe(scroll); // settings were opened, or a phone turned
   }
 
@@ -68,6 +68,13 @@ export class View {
     this.list.append(item);
     this.items.set(turn, parts);
     return parts;
+  }
+
+  #look() { // an event may come when more has been written below: only who goes up leaves the end
+    const { scroll } = this, wentUp = scroll.scrollTop < this.top;
+    this.top = scroll.scrollTop;
+    if (scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60) this.follows = true;
+    else if (wentUp) this.follows = false;
   }
 
   #keepEnd() { // follows the end, unless the reader has scrolled up
