@@ -23,6 +23,7 @@ from duplex.training.conversations.listener import load_listener
 from duplex.training.conversations.preparing import prepare
 from duplex.training.conversations.report import write_report
 from duplex.training.evaluation.align import evaluate_align
+from duplex.training.evaluation.behaviour import handled_scenes
 from duplex.training.evaluation.own import measure, set_aside_questions
 from duplex.training.scenes.aligner import OBJECTIVES, align
 from duplex.training.scenes.example import Tokenizer
@@ -109,11 +110,11 @@ def prepare_once(args: argparse.Namespace, work: Path) -> Path:
 
 
 def measured(args: argparse.Namespace, folder: Path | None, questions: list, load) -> dict:
-    """What an agent does, see `evaluation.own`."""
+    """What an agent does, see `evaluation.own`, and which scenes it handles."""
     say(f"measuring it {'after' if folder else 'before'} …")
     threads = {"threads": args.threads} if args.compute == "cpu" else {}
-    agent = load(folder, slots=2, backbone=args.backbone, device=args.compute, **threads)
-    return measure(agent, questions)
+    agent = load(folder, slots=1, backbone=args.backbone, device=args.compute, **threads)
+    return {**measure(agent, questions), "scenes": handled_scenes(agent)}
 
 
 def train_once(args: argparse.Namespace, work: Path, start: list[str], build: Callable) -> bool:

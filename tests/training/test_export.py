@@ -24,7 +24,7 @@ def test_an_exported_lm_makes_a_whole_agent(tmp_path):
     assert told["lora_scale"] == 0.5 * lm.config.lora_scale and told["width"] == lm.config.width
     tensors = checkpoint.load_tensors(out / "lm")
     assert tensors.keys() == lm.state_dict().keys()
-    for name in ("encoder", "lexicon", "talker", "codec"):
+    for name in ("encoder", "lexicon", "talker", "codec", "speaker", "sounds"):
         shipped = (DEFAULT_AGENT / name / "model.safetensors").read_bytes()
         assert (out / name / "model.safetensors").read_bytes() == shipped
     assert (out / "tokenizer.json.gz").exists()
@@ -47,6 +47,7 @@ def test_parts_that_are_there_stay(tmp_path):
     (encoder / "model.safetensors").write_bytes(b"mine")
     export.main(strings("--out", tmp_path / "agent"))
     assert (encoder / "model.safetensors").read_bytes() == b"mine"
+    assert not (tmp_path / "agent" / "sounds").exists(), "its heads know the shipped encoder"
 
 
 def test_a_shipped_part_is_no_run(tmp_path):

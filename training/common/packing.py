@@ -44,11 +44,11 @@ def export_part(
 def fill_up(out: Path) -> None:
     """Copy what an agent needs and `out` lacks from the shipped agent.
 
-    A speaker head knows one encoder only: the shipped one goes with the shipped encoder.
+    Heads for speakers and sounds know one encoder only: the shipped ones go with the shipped one.
     """
     names = ["encoder", "lexicon", "lm", "talker", "codec"]
     if not (out / "encoder" / "model.safetensors").exists():
-        names.append("speaker")
+        names += ["speaker", "sounds"]
     for name in names:
         if not (out / name / "model.safetensors").exists():
             shutil.copytree(DEFAULT_AGENT / name, out / name, dirs_exist_ok=True)

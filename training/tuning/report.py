@@ -4,6 +4,8 @@ import json
 from html import escape
 from pathlib import Path
 
+import numpy as np
+
 from duplex.training.conversations.report import page, recordings_section, table
 
 MEASURES = ("questions", "hearing WER", "answered", "too soon", "s to the voice, median")
@@ -40,8 +42,10 @@ def tuning_report(out: Path, work: Path, found: dict) -> Path:
                 for b, a in zip(before["kept"], after["kept"], strict=True)
             ],
         ),
-        "<p class='pale'>Its behaviour in full: duplex bench behaviour --agent "
-        f"{escape(str(out))}</p>",
+        "<h2>Scenes it handles</h2>",
+        table(["", "before", "after"], scene_rows(before, after)),
+        "<p class='pale'>Told by its own channel. With outside judges: duplex bench behaviour "
+        f"--agent {escape(str(out))}</p>",
     ]
     if found.get("align"):
         parts += align_section(work, found["align"])
@@ -49,6 +53,17 @@ def tuning_report(out: Path, work: Path, found: dict) -> Path:
     path = out / "report.html"
     path.write_text(page(f"Tuning of {out.name}", parts), encoding="utf-8")
     return path
+
+
+def scene_rows(before: dict, after: dict) -> list[list[str]]:
+    """Of each kind of scene, and of all, how many are handled before and after."""
+    columns = [list(found["scenes"].values()) for found in (before, after)]
+    counts = [[*column, np.sum(column, axis=0).tolist()] for column in columns]
+    names = [*(kind.replace("_", " ") for kind in after["scenes"]), "all"]
+    return [
+        [name, *(f"{handled} of {told}" for handled, told in row)]
+        for name, *row in zip(names, *counts, strict=True)
+    ]
 
 
 def losses(progress: dict) -> str:
@@ -80,6 +95,8 @@ def sentences(found: dict) -> str:
     before = found["before"]
     after = found["after"]
     lines = [f"{name}: {before[name]} before, {after[name]} after" for name in MEASURES[1:]]
+    *_, (_, handled_before, handled_after) = scene_rows(before, after)
+    lines.append(f"scenes it handles: {handled_before} before, {handled_after} after")
     for b, a in zip(before["rows"][:3], after["rows"][:3], strict=True):
         asked = json.dumps(a["asked"])
         lines.append(f"{asked}: {json.dumps(b['said'])} before, {json.dumps(a['said'])} after")
