@@ -20,7 +20,7 @@ from duplex.training.common.options import add_length, add_noise, add_run
 from duplex.training.common.packing import export_part, fill_up
 from duplex.training.common.run_log import describe_run
 from duplex.training.conversations.listener import load_listener
-from duplex.training.conversations.preparing import prepare
+from duplex.training.conversations.preparing import is_of, prepare
 from duplex.training.conversations.report import write_report
 from duplex.training.evaluation.align import evaluate_align
 from duplex.training.evaluation.behaviour import handled_scenes
@@ -99,7 +99,13 @@ def once(path: Path, work: Callable[[], dict]) -> dict:
 def prepare_once(args: argparse.Namespace, work: Path) -> Path:
     """The prepared folder. SystemExit where no recording can be used."""
     prepared = work / "prepared"
-    if not (prepared / "READY").exists():
+    if (prepared / "READY").exists():
+        if not is_of(prepared, args.data):
+            raise SystemExit(
+                f"{args.data} has changed since {args.out} was begun: name another --out, or "
+                f"remove {work} to begin anew."
+            )
+    else:
         say("preparing the recordings …")
         found = prepare(args.data, prepared, load_listener(args))
         report = write_report(prepared)

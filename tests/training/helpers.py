@@ -115,10 +115,13 @@ def record(
     rate: int = SAMPLE_RATE,
     channels: int = 2,
     seconds: float = 9.0,
+    is_mixed: bool = False,
 ) -> str:
     """One conversation in the layout of moshi-finetune. Returns its line of data.jsonl."""
     agent = spoken(AGENT_WORDS, seconds, rate, 300.0)
     user = spoken(USER_WORDS, seconds, rate, 500.0)
+    if is_mixed:
+        agent = user = agent + user
     soundfile.write(folder / f"{name}.wav", np.stack([agent, user], 1)[:, :channels], rate)
     if labels is not None:
         (folder / f"{name}.json").write_text(json.dumps(labels))

@@ -3,6 +3,8 @@
 import gzip
 import json
 import re
+import shutil
+import subprocess
 import unicodedata
 import zlib
 
@@ -11,9 +13,10 @@ import pytest
 import soundfile
 
 from duplex.audio import SAMPLE_RATE
+from duplex.training.common.plain_text import read_text
 from duplex.training.conversations.conversation import Conversation, Listener, check_heard
-from duplex.training.conversations.labels import Unusable
-from duplex.training.conversations.preparing import rows_of
+from duplex.training.conversations.labels import Unusable, read_captions
+from duplex.training.conversations.preparing import is_of, rows_of
 from duplex.training.conversations.timing import Side
 from duplex.training.data.pool import Pool
 from tests.training.helpers import AGENT_WORDS, USER_WORDS, alignments, prepare, record
@@ -89,7 +92,7 @@ LONG_TURN = [["um", second, second + 0.9] for second in range(39)]
 LATE = [[word, start + 20, end + 20] for word, start, end in USER_WORDS]
 BAD = {
     "mono": (labels() | {"channels": 1}, "mono"),
-    "neither": ({"labels": {"words": []}}, 'neither "alignments" nor "segments" nor "text"'),
+    "neither": ({"labels": {"lines": []}}, 'neither "alignments" nor "segments" nor "text"'),
     "beyond": (labels(LATE), "beyond the end"),
     "shape": ({"labels": {"alignments": [["hi", [0.1], "USER"]]}}, "entry 1 of alignments"),
     "another label": (
@@ -97,6 +100,7 @@ BAD = {
         "its labels are USER, SPEAKER_MAIN",
     ),
     "too much text": ({"labels": {"text": "several words " * 40}}, "do not fit into 9.0 s"),
+    "one sound": (labels() | {"is_mixed": True}, "the same sound in both channels"),
     "no turn": (labels(LONG_TURN, [["no", 4, 5]]) | {"seconds": 40.0}, "a whole turn of the user"),
 }
 
@@ -142,6 +146,97 @@ def test_broken_files_are_named(parts, tmp_path, capsys):
     for number, (line, sentence) in enumerate(found, 1):
         assert line.startswith(f"data.jsonl line {number}: ") and sentence in line
     assert "7 skipped" in told.out and not (tmp_path / "prepared" / "READY").exists()
+
+
+LISTS = {
+    "UTF-16, as PowerShell writes it": '{"path": "a.wav"}\r\n{"path": "b.wav"}\r\n'.encode(
+        "utf-16"
+    ),
+    "one JSON list": b'[{"path": "a.wav"},\n {"path": "b.wav"}]',
+    "backslashes": b'{"path": ".\\\\a.wav"}\n{"path": "B.WAV"}\n',
+}
+
+
+@pytest.mark.parametrize("case", LISTS)
+def test_a_list_of_another_system_is_read(parts, tmp_path, case):
+    for name in "ab":
+        record(tmp_path, name, {"alignments": alignments()})
+    (tmp_path / "data.jsonl").write_bytes(LISTS[case])
+    assert prepare(parts, tmp_path, [], data=tmp_path / "data.jsonl") == 0
+    assert len(Pool(tmp_path / "prepared")) == 2
+
+
+NO_LISTS = {
+    "nothing": (b"", "is empty: it lists no recording"),
+    "a table": (b"path,duration\na.wav,9\n", "no line is JSON like"),
+    "zip": (b"PK\x03\x04 and so on", "is a zip archive: unpack it"),
+    "half of a gz": (gzip.compress(b"{}" * 999)[:20], "cannot be unpacked"),
+}
+
+
+@pytest.mark.parametrize("case", NO_LISTS)
+def test_what_is_no_list_is_told(parts, tmp_path, case):
+    content, sentence = NO_LISTS[case]
+    (tmp_path / "list").write_bytes(content)
+    with pytest.raises(SystemExit, match=sentence):
+        prepare(parts, tmp_path, [], data=tmp_path / "list")
+
+
+def test_what_is_listed_twice_is_taken_once(parts, tmp_path, capsys):
+    line = record(tmp_path, "a", {"alignments": alignments()})
+    assert prepare(parts, tmp_path, [line, line, line.replace("a.wav", "./a.wav")]) == 0
+    assert len(Pool(tmp_path / "prepared")) == 1
+    assert [said.split(": ")[1] for said in left_out(capsys.readouterr().err)] == [
+        "a.wav is listed twice. It is left out."
+    ] * 2
+
+
+def test_of_a_folder_hidden_files_are_no_recordings(parts, tmp_path):
+    """A Mac leaves ._NAME beside each file on other systems' disks."""
+    data = tmp_path / "talks"
+    (data / "__MACOSX").mkdir(parents=True)
+    with pytest.raises(SystemExit, match="holds no recording: no .wav"):
+        prepare(parts, tmp_path, [], data=data)
+    record(data, "a", {"alignments": alignments()})
+    for place in ("._a.wav", "__MACOSX/a.wav"):
+        (data / place).write_bytes(b"no sound")
+    assert prepare(parts, tmp_path, [], data=data) == 0
+    assert prepare(parts, tmp_path, [], data=data / "a.wav", out=tmp_path / "one") == 0
+    for folder in ("prepared", "one"):
+        assert [entry["source"] for entry in Pool(tmp_path / folder).entries] == ["a.wav"]
+        assert not rows_of(tmp_path / folder, "left_out")
+
+
+def test_what_was_mended_is_looked_at_again(parts, tmp_path):
+    lines = [record(tmp_path, name, {"alignments": alignments()}) for name in "ab"]
+    (tmp_path / "b.json").write_text("{")
+    assert prepare(parts, tmp_path, lines) == 0
+    (tmp_path / "prepared" / "READY").unlink()
+    assert is_of(tmp_path / "prepared", tmp_path / "data.jsonl")
+    (tmp_path / "b.json").write_text((tmp_path / "a.json").read_text())
+    assert not is_of(tmp_path / "prepared", tmp_path / "data.jsonl")
+    assert prepare(parts, tmp_path, lines) == 0
+    assert len(Pool(tmp_path / "prepared")) == 2 and not rows_of(tmp_path / "prepared", "left_out")
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="there is no ffmpeg here")
+def test_ffmpeg_reads_what_libsndfile_does_not(parts, tmp_path):
+    """A phone's m4a, and a recorder's wav that was never finished."""
+    lines = [record(tmp_path, name, {"alignments": alignments()}) for name in ("phone", "open")]
+    phone = tmp_path / "phone.wav"
+    subprocess.run(["ffmpeg", "-v", "error", "-i", phone, tmp_path / "phone.m4a"], check=True)
+    content = (tmp_path / "open.wav").read_bytes()
+    at = content.index(b"data") + 4
+    (tmp_path / "open.wav").write_bytes(content[:at] + bytes(4) + content[at + 4 :])
+    assert prepare(parts, tmp_path, [lines[0].replace("phone.wav", "phone.m4a"), lines[1]]) == 0
+    assert [round(len(Pool(tmp_path / "prepared").wave(i)) / SAMPLE_RATE) for i in (0, 1)] == [9, 9]
+
+
+def test_without_ffmpeg_the_way_is_told(parts, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    (tmp_path / "phone.m4a").write_bytes(b"....ftypM4A")
+    assert prepare(parts, tmp_path, ['{"path": "phone.m4a"}']) == 2
+    assert "convert it, ffmpeg -i phone.m4a phone.wav" in capsys.readouterr().err
 
 
 def test_a_finished_folder_is_not_overwritten(parts, tmp_path):
@@ -234,6 +329,10 @@ ENTRIES = {
         {"word": word, "start": times[0], "end": times[1], "speaker": speaker}
         for word, times, speaker in alignments()
     ],
+    "numbers for speakers": [
+        {"text": word, "timestamp": times, "speaker": int(speaker == "USER")}
+        for word, times, speaker in alignments()
+    ],
 }
 
 
@@ -259,14 +358,72 @@ def test_a_diarizers_labels_belong_to_the_side_they_sound_on(parts, tmp_path):
     assert entry["words"] == USER_WORDS and entry["agent"] == AGENT_WORDS
 
 
-def test_a_transcript_of_lines_is_read(parts, tmp_path):
+SAID = """[00:00.5 - 00:01.6] User: hi you
+[00:02.2 - 00:03.6] AGENT: Hello.
+  Good day.
+[0:00:05 - 0:00:06.5] User: and now
+"""
+SRT = """1
+00:00:00,500 --> 00:00:01,600
+Caller: hi you
+
+2
+00:00:02,200 --> 00:00:03,600
+{\\an8}<i>Agent: Hello.</i>
+Good day.
+
+3
+00:00:05,000 --> 00:00:06,500
+Caller: and now
+"""
+VTT = """WEBVTT
+
+NOTE nobody says this
+
+00:00.500 --> 00:01.600 align:start
+<v Ann>hi you</v>
+
+00:02.200 --> 00:03.600
+<v.loud Rosa>Hello. Good day.</v>
+
+00:05.000 --> 00:06.500
+<v Ann>and now</v>
+"""
+NO_NAMES = "0.5\t1.6\thi you\n2.2\t3.6\tHello. Good day.\n5.0\t6.5\tand now\n"
+TRANSCRIPTS = {
+    "lines": ("a.txt", SAID.encode()),
+    "lines of Windows": ("A.TXT", SAID.replace("\n", "\r\n").encode("utf-16")),
+    "Audacity": ("a.txt", NO_NAMES.encode()),
+    "Audacity, commas": ("a.wav.txt", NO_NAMES.replace(".", ",").encode()),
+    "SubRip": ("a.srt", SRT.encode()),
+    "SubRip of Windows": ("a.srt", SRT.replace("\n", "\r\n").encode("utf-8-sig")),
+    "WebVTT": ("a.vtt", VTT.encode()),
+    "WebVTT without names": ("a.vtt", re.sub("</?v[^>]*>", "", VTT).encode()),
+}
+
+
+@pytest.mark.parametrize("case", TRANSCRIPTS)
+def test_a_transcript_is_read(parts, tmp_path, case):
     line = record(tmp_path, "a", None)
-    said = "[00:00.5 - 00:01.6] User: hi you\nAGENT: Hello.\n  Good day.\nUser: and now\n"
-    (tmp_path / "a.txt").write_text(said)
+    name, content = TRANSCRIPTS[case]
+    (tmp_path / name).write_bytes(content)
     assert prepare(parts, tmp_path, [line]) == 0
     (entry,) = Pool(tmp_path / "prepared").entries
     assert words_of(entry["words"]) == ["hi", "you", "and", "now"]
-    assert words_of(entry["agent"]) == ["Hello.", "Good", "day."]
+    assert [word.strip(".,") for word in words_of(entry["agent"])] == ["Hello", "Good", "day"]
+    assert 0.5 <= entry["words"][0][1] < 1.6 and 2.2 <= entry["agent"][0][1] < 3.6
+
+
+def test_a_colon_alone_names_nobody():
+    told = read_captions("00:01 --> 00:02\nIt is this: cake\n", "a.srt")
+    assert told.items == [("It is this: cake", [1.0, 2.0], "")]
+    with pytest.raises(Unusable, match="a.srt holds no captions"):
+        read_captions("cake", "a.srt")
+
+
+def test_latin_letters_of_windows_are_read(tmp_path):
+    (tmp_path / "a.txt").write_bytes("Café: très bien".encode("cp1252"))
+    assert read_text(tmp_path / "a.txt") == "Café: très bien"
 
 
 def test_text_that_does_not_fit_is_left_out(parts, tmp_path, capsys):

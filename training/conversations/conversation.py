@@ -19,8 +19,11 @@ from duplex.training.conversations.labels import (
     find_file,
     read_told,
 )
-from duplex.training.conversations.sound import Channel, convert, is_silent
+from duplex.training.conversations.sound import Channel, convert, is_silent, likeness
 from duplex.training.conversations.timing import Side, mean_fit, timed_side
+
+# Correlation from which on two channels are copies of one.
+SAME_SOUND = 0.95
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,10 @@ def read_conversation(path: Path, listener: Listener, scratch: Path) -> Conversa
     samples = convert(found, scratch)
     if is_silent(samples[:, 1]):
         raise Unusable("has no sound of the user in its right channel")
+    if likeness(samples) > SAME_SOUND:
+        raise Unusable(
+            "has the same sound in both channels: it needs the agent's alone left, the user's right"
+        )
     agent, user = (Channel(samples[:, side], listener.encoder) for side in (0, 1))
     items = by_side(told, agent, user, listener)
     hear = partial(heard_side, listener.ears)

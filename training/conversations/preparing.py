@@ -19,7 +19,7 @@ from duplex.training.conversations.conversation import (
     Listener,
     read_conversation,
 )
-from duplex.training.conversations.labels import Unusable
+from duplex.training.conversations.labels import LABELS, Unusable
 from duplex.training.conversations.listing import Listed, list_recordings
 from duplex.training.conversations.picture import draw
 from duplex.training.data.pool import PoolWriter
@@ -39,6 +39,10 @@ def prepare(data: Path, out: Path, listener: Listener) -> Prepared:
     """Make the pool folder `out` of what `data` lists, see `list_recordings`."""
     folder, listed = list_recordings(data)
     out.mkdir(parents=True, exist_ok=True)
+    if not is_of(out, data):
+        # What was mended since is looked at again.
+        (out / "left_out.jsonl").unlink(missing_ok=True)
+    (out / "data.json").write_text(json.dumps(state_of(folder, listed)))
     known = {row["place"] for row in rows_of(out, "left_out")}
     with PoolWriter(out) as pool:
         known |= {entry["source"] for entry in index_of(out)}
@@ -61,6 +65,23 @@ def prepare(data: Path, out: Path, listener: Listener) -> Prepared:
         (out / "READY").touch()
     left_out = len(rows_of(out, "left_out"))
     return Prepared(taken, left_out, samples / SAMPLE_RATE / 60)
+
+
+def is_of(out: Path, data: Path) -> bool:
+    """Whether the folder `out` was made of what `data` lists, and of these very files."""
+    path = out / "data.json"
+    return path.exists() and json.loads(path.read_text()) == state_of(*list_recordings(data))
+
+
+def state_of(folder: Path, listed: list[Listed]) -> list[list]:
+    """[name, bytes, time of change] of all recordings, and of the labels beside them."""
+    found = []
+    for one in listed:
+        path = folder / one.name
+        paths = [path, *(path.with_suffix(suffix) for suffix in LABELS)] if one.name else []
+        stats = [(file.name, file.stat()) for file in paths if file.is_file()]
+        found += [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+    return found
 
 
 def take(

@@ -1,5 +1,10 @@
 """A recording of two channels, however long: on the disk at the project's rate, read in parts."""
 
+import errno
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -67,7 +72,7 @@ def convert(path: Path, scratch: Path) -> np.ndarray:
     Raises Unusable.
     """
     try:
-        with soundfile.SoundFile(path) as file, open(scratch, "wb") as out:
+        with opened(path, scratch) as file, open(scratch, "wb") as out:
             if file.channels != 2:
                 count = "is mono" if file.channels == 1 else f"has {file.channels} channels"
                 raise Unusable(f"{count}, it needs two channels, left the agent and right the user")
@@ -88,6 +93,56 @@ def convert(path: Path, scratch: Path) -> np.ndarray:
     return np.memmap(scratch, "<i2", "r").reshape(-1, 2)
 
 
+@contextmanager
+def opened(path: Path, scratch: Path) -> Iterator[soundfile.SoundFile]:
+    """A sound file; what libsndfile cannot read, ffmpeg does: phones' m4a, sizes never filled in.
+
+    scratch: what ffmpeg makes lies beside it meanwhile. Raises LibsndfileError, Unusable.
+    """
+    try:
+        file = soundfile.SoundFile(path)
+        reason = "" if file.frames else "it holds no samples"
+    except soundfile.LibsndfileError as error:
+        reason = error.error_string.rstrip(".")
+    if reason and path.stat().st_size:
+        made = scratch.with_suffix(".wav")
+        try:
+            convert_with_ffmpeg(path, made, reason)
+            with soundfile.SoundFile(made) as file:
+                yield file
+        finally:
+            made.unlink(missing_ok=True)
+    else:
+        with soundfile.SoundFile(path) as file:
+            yield file
+
+
+def convert_with_ffmpeg(path: Path, made: Path, reason: str) -> None:
+    """Write the sound of a file as a wav. Raises Unusable with the reason where ffmpeg cannot."""
+    program = shutil.which("ffmpeg")
+    if program is None:
+        raise Unusable(
+            f"cannot be read as sound ({reason}): convert it, ffmpeg -i {path.name} {path.stem}.wav"
+        )
+    command = [program, "-nostdin", "-v", "error", "-y", "-i", f"file:{path}", "-vn"]
+    command += ["-acodec", "pcm_s16le", "-rf64", "auto", "-f", "wav", str(made)]
+    done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL)
+    if done.returncode or not made.exists():
+        if b"No space left" in done.stderr:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        raise Unusable(f"cannot be read as sound ({reason}), and ffmpeg cannot either")
+
+
 def is_silent(samples: np.ndarray, block: int = 1 << 20) -> bool:
     """Whether int16 [N] holds nothing but zeros."""
     return not any(samples[begin : begin + block].any() for begin in range(0, len(samples), block))
+
+
+def likeness(samples: np.ndarray, block: int = 1 << 20) -> float:
+    """How much both channels of int16 [N, 2] are the same sound: 0 to 1, their correlation."""
+    products = np.zeros((2, 2))
+    for begin in range(0, len(samples), block):
+        part = samples[begin : begin + block].astype(np.float32)
+        products += part.T @ part
+    power = np.sqrt(products[0, 0] * products[1, 1])
+    return float(abs(products[0, 1]) / power) if power else 0.0
