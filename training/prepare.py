@@ -18,11 +18,11 @@ does not fit its channel is named and left out, as all that cannot be used. repo
 
 import argparse
 import sys
-from pathlib import Path
 
 import torch
 
 from duplex.training.common.endings import in_a_sentence
+from duplex.training.common.options import count_above_zero, folder_to_make
 from duplex.training.conversations.listener import load_listener
 from duplex.training.conversations.options import add_listening, data_path
 from duplex.training.conversations.preparing import prepare
@@ -41,8 +41,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="JSON lines with the path of each conversation, or a folder of recordings",
     )
     add_listening(parser)
-    parser.add_argument("--threads", type=int, default=1, help="of the processor (default 1)")
-    parser.add_argument("--out", type=Path, required=True, help="folder to make")
+    parser.add_argument(
+        "--threads", type=count_above_zero, default=1, help="of the processor (default 1)"
+    )
+    parser.add_argument("--out", type=folder_to_make, required=True, help="folder to make")
     args = parser.parse_args(arguments)
     if (args.out / "READY").exists():
         parser.error(f"{args.out} holds a pool already; name another folder")

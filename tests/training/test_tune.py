@@ -163,6 +163,12 @@ def test_alignment_is_a_part_of_it(parts, tmp_path, monkeypatch):
 BAD = {
     "no data": (["nowhere", "--out", "x"], "there is no file or folder nowhere"),
     "no out": (["."], "the following arguments are required: --out"),
+    "no time": ([".", "--out", "x", "--minutes", "0"], "--minutes: 0 is not above zero"),
+    "no step": ([".", "--out", "x", "--steps", "-3"], "--steps: -3 is not above zero"),
+    "no number": ([".", "--out", "x", "--lr", "nan"], "--lr: nan is not above zero"),
+    "no share": ([".", "--out", "x", "--own", "2"], "--own: 2 is no share from 0 to 1"),
+    "no facts": ([".", "--out", "x", "--facts", "gone"], "--facts: there is no file gone"),
+    "a file": ([".", "--out", __file__], "--out: "),
 }
 
 
@@ -187,5 +193,19 @@ def test_a_missing_accelerator_is_told(parts, tmp_path, monkeypatch):
 
 def test_recordings_that_cannot_be_used_are_told(parts, tmp_path):
     (tmp_path / "data").mkdir()
+    record(tmp_path / "data", "a", None, channels=1)
     with pytest.raises(SystemExit, match=r"No recording can be used; .*report.html says why"):
         tuned(arguments(parts, tmp_path / "data", tmp_path / "out"), [])
+
+
+def test_recordings_that_have_changed_are_told(parts, calls, tmp_path):
+    """The folder was prepared of four; a fifth would be passed over."""
+    work = tmp_path / "out" / "tuning"
+    work.mkdir(parents=True)
+    calls.rename(work / "prepared")
+    args = arguments(parts, tmp_path / "data.jsonl", tmp_path / "out")
+    assert tune.prepare_once(args, work) == work / "prepared"
+    with open(tmp_path / "data.jsonl", "a") as lines:
+        lines.write(record(tmp_path, "call4", {"alignments": alignments()}))
+    with pytest.raises(SystemExit, match="has changed since .*out was begun: name another --out"):
+        tune.prepare_once(args, work)

@@ -6,6 +6,7 @@ line is read.
 
 import argparse
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +48,36 @@ def recordings_share(text: str) -> tuple[Path, float]:
             "again, it goes on where it stopped"
         )
     return folder, share
+
+
+def number_above_zero(text: str) -> float:
+    """A number above zero."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value
+
+
+def count_above_zero(text: str) -> int:
+    """1, 2, ..."""
+    count = int(text)
+    number_above_zero(text)
+    return count
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share from 0 to 1")
+    return value
+
+
+def folder_to_make(text: str) -> Path:
+    """A folder, or nothing yet."""
+    if Path(text).exists() and not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a file; name a folder")
+    return Path(text)
 
 
 def existing_file(text: str) -> Path:
@@ -200,13 +231,13 @@ def add_length(parser, minutes: float | None = None, steps: int | None = None) -
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
         "--minutes",
-        type=float,
+        type=number_above_zero,
         default=minutes,
         help="length of the whole run, all restarts together" + told(minutes),
     )
     length.add_argument(
         "--steps",
-        type=int,
+        type=count_above_zero,
         default=steps,
         help="the same in steps: the same run, however fast the machine" + told(steps),
     )
@@ -220,16 +251,20 @@ def told(default) -> str:
 def add_run(parser, lr: float) -> None:
     """Where a run is written, how fast it learns, and how it can be repeated."""
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder of the run; a run resumes there"
+        "--out", type=folder_to_make, required=True, help="folder of the run; a run resumes there"
     )
-    parser.add_argument("--lr", type=float, default=lr, help="highest learning rate" + told(lr))
+    parser.add_argument(
+        "--lr", type=number_above_zero, default=lr, help="highest learning rate" + told(lr)
+    )
     parser.add_argument(
         "--save-minutes",
         type=float,
         default=3.0,
         help="minutes from one save of the run to the next (default 3)",
     )
-    parser.add_argument("--threads", type=int, default=1, help="of the processor (default 1)")
+    parser.add_argument(
+        "--threads", type=count_above_zero, default=1, help="of the processor (default 1)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="(default 1)")
 
 
@@ -237,7 +272,7 @@ def add_minutes(parser, minutes: float) -> None:
     """`--minutes M` alone."""
     parser.add_argument(
         "--minutes",
-        type=float,
+        type=number_above_zero,
         default=minutes,
         help="length of the whole run, all restarts together" + told(minutes),
     )

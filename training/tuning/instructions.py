@@ -5,6 +5,7 @@ The LM reads as many lines as it has room for, a large mind all of them (instruc
 
 from pathlib import Path
 
+from duplex.training.common.plain_text import read_text
 from duplex.training.scenes.own import own_dialogues
 from duplex.training.scenes.scene import INSTRUCTIONS
 
@@ -27,7 +28,7 @@ def write_instructions(out: Path, prepared: Path, facts: Path | None) -> Path:
     """Write instructions.txt: who it is, the facts, then example turns."""
     lines = [INSTRUCTIONS[0]]
     if facts:
-        told = facts.read_text(encoding="utf-8-sig").splitlines()
+        told = read_text(facts).splitlines()
         lines += [line.strip() for line in told if line.strip()]
     path = out / "instructions.txt"
     path.write_text("\n".join([*lines, *example_turns(prepared)]) + "\n", encoding="utf-8")

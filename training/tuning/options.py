@@ -1,8 +1,14 @@
 """Options of `duplex tune`."""
 
-from pathlib import Path
-
-from duplex.training.common.options import add_backbone, add_length
+from duplex.training.common.options import (
+    add_backbone,
+    add_length,
+    count_above_zero,
+    existing_file,
+    folder_to_make,
+    number_above_zero,
+    share,
+)
 from duplex.training.conversations.options import add_listening, data_path
 
 DESCRIPTION = """\
@@ -22,10 +28,10 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "data", type=data_path, metavar="DATA", help="data.jsonl, or a folder of recordings"
     )
-    parser.add_argument("--out", type=Path, required=True, help="agent folder to make")
+    parser.add_argument("--out", type=folder_to_make, required=True, help="agent folder to make")
     parser.add_argument(
         "--facts",
-        type=data_path,
+        type=existing_file,
         metavar="FILE",
         help="a fact a line: what the agent keeps in mind, with any mind (instructions.txt)",
     )
@@ -44,7 +50,11 @@ def add_arguments(parser) -> None:
         help="first draw speech and text together: supervised, contrastive, consistency",
     )
     parser.add_argument(
-        "--align-steps", type=int, default=100, metavar="N", help="(default %(default)s)"
+        "--align-steps",
+        type=count_above_zero,
+        default=100,
+        metavar="N",
+        help="(default %(default)s)",
     )
     parser.add_argument(
         "--compute", default="cpu", help="torch device: cpu, cuda (default %(default)s)"
@@ -52,8 +62,10 @@ def add_arguments(parser) -> None:
     add_shares(parser)
     add_backbone(parser)
     add_listening(parser)
-    parser.add_argument("--lr", type=float, default=1e-3, help="(default %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of the processor (default 1)")
+    parser.add_argument("--lr", type=number_above_zero, default=1e-3, help="(default %(default)s)")
+    parser.add_argument(
+        "--threads", type=count_above_zero, default=1, help="of the processor (default 1)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="(default 1)")
 
 
@@ -61,24 +73,24 @@ def add_shares(parser) -> None:
     """What a batch is made of."""
     parser.add_argument(
         "--text",
-        type=float,
+        type=share,
         default=0.6,
         help="share without sound: what was said, and rehearsal (default %(default)s)",
     )
     parser.add_argument(
         "--own",
-        type=float,
+        type=share,
         default=0.5,
         help="share of your own in that (default %(default)s); the rest keeps it from forgetting",
     )
     parser.add_argument(
         "--recorded",
-        type=float,
+        type=share,
         default=0.5,
         help="share of your recordings in what has ticks (default %(default)s)",
     )
     parser.add_argument(
         "--positions",
-        type=int,
+        type=count_above_zero,
         help="of a batch (default: 600 on a CPU, 9600 elsewhere)",
     )

@@ -108,13 +108,13 @@ def make(out: Path) -> None:
 
 def ask(args: argparse.Namespace) -> dict:
     """The questions to an agent: what was heard, said, right, and in the manner."""
-    from duplex.agent import load_agent
+    from duplex.training.evaluation.minds.by_voice import load_minded
 
     shop = read_shop()
     silence = np.zeros(SAMPLE_RATE // 2, np.float32)
     files = [args.shop / f"question{n:02}.wav" for n in range(len(shop["questions"]))]
     waves = [np.concatenate([silence, soundfile.read(file, dtype="float32")[0]]) for file in files]
-    agent = load_agent(args.agent, slots=args.slots, mind=args.mind)
+    agent = load_minded(args.mind, args.slots, args.agent)
     answers = answers_spoken(agent, waves, seed=0)
     return summed(
         [verdict(shop, row, found) for row, found in zip(shop["questions"], answers, strict=True)]
@@ -167,7 +167,7 @@ def main() -> None:
     asking = commands.add_parser("ask")
     asking.add_argument("--shop", type=Path, required=True, help="what `make` has made")
     asking.add_argument("--agent", type=Path, help="folder of the agent (default: the shipped one)")
-    asking.add_argument("--mind", default="small")
+    asking.add_argument("--mind", default="small", help="as in duplex talk (default %(default)s)")
     asking.add_argument("--slots", type=int, default=3)
     reading = commands.add_parser("read")
     reading.add_argument("--lm", type=Path, help="run of an LM (default: the shipped one)")
