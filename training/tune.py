@@ -7,6 +7,7 @@ Everything but the agent is in OUT/tuning; what is done there already is not don
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,11 @@ def run(args: argparse.Namespace, build: Callable = build_lm, load: Callable = l
         raise SystemExit(f"--align knows {', '.join(OBJECTIVES)}, not {', '.join(unknown)}.")
     if args.compute != "cpu" and not torch.accelerator.is_available():
         raise SystemExit(f"There is no {args.compute} here: leave --compute out.")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SystemExit(
+            "duplex tune is one process; its steps alone can be several, as training/RECIPE.md "
+            "says under Elsewhere: accelerate launch -m duplex.training.duplex --recordings FOLDER."
+        )
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     with in_a_sentence(args.out):

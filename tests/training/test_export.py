@@ -1,5 +1,6 @@
 """Trained parts become an agent folder; what is not given is the shipped agent's."""
 
+import errno
 import json
 
 import pytest
@@ -48,6 +49,23 @@ def test_parts_that_are_there_stay(tmp_path):
     export.main(strings("--out", tmp_path / "agent"))
     assert (encoder / "model.safetensors").read_bytes() == b"mine"
     assert not (tmp_path / "agent" / "sounds").exists(), "its heads know the shipped encoder"
+
+
+def test_a_copy_that_was_killed_is_made_again(tmp_path, monkeypatch):
+    """The disk was full in the middle of a part's weights."""
+    out = tmp_path / "agent"
+
+    def full(source, part):
+        part.write_bytes(source.read_bytes()[:100])
+        if source.name == "model.safetensors":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="is full: make room"):
+        patch.setattr("shutil.copy", full)
+        export.main(strings("--out", out))
+    export.main(strings("--out", out))
+    weights = (out / "encoder" / "model.safetensors").read_bytes()
+    assert weights == (DEFAULT_AGENT / "encoder" / "model.safetensors").read_bytes()
 
 
 def test_a_shipped_part_is_no_run(tmp_path):

@@ -191,6 +191,12 @@ def test_a_missing_accelerator_is_told(parts, tmp_path, monkeypatch):
         tune.run(arguments(parts, tmp_path, tmp_path / "out", "--compute", "cuda"))
 
 
+def test_of_several_processes_each_would_prepare(parts, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit, match="duplex tune is one process; its steps alone can be"):
+        tune.run(arguments(parts, tmp_path, tmp_path / "out"))
+
+
 def test_recordings_that_cannot_be_used_are_told(parts, tmp_path):
     (tmp_path / "data").mkdir()
     record(tmp_path / "data", "a", None, channels=1)

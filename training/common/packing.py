@@ -51,6 +51,20 @@ def fill_up(out: Path) -> None:
         names += ["speaker", "sounds"]
     for name in names:
         if not (out / name / "model.safetensors").exists():
-            shutil.copytree(DEFAULT_AGENT / name, out / name, dirs_exist_ok=True)
+            copy_part(DEFAULT_AGENT / name, out / name)
     if not (out / COMPRESSED_TOKENIZER).exists():
-        shutil.copy(DEFAULT_AGENT / COMPRESSED_TOKENIZER, out / COMPRESSED_TOKENIZER)
+        copy_whole(DEFAULT_AGENT / COMPRESSED_TOKENIZER, out / COMPRESSED_TOKENIZER)
+
+
+def copy_part(source: Path, folder: Path) -> None:
+    """Copy a part, its weights last: they say that the rest is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in sorted(source.iterdir(), key=lambda file: file.name == "model.safetensors"):
+        copy_whole(file, folder / file.name)
+
+
+def copy_whole(source: Path, path: Path) -> None:
+    """Copy a file, which is there as a whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    shutil.copy(source, part)
+    part.replace(path)
