@@ -434,6 +434,15 @@ def test_text_that_does_not_fit_is_left_out(parts, tmp_path, capsys):
     assert "the agent's words do not fit what is said in the left channel" in said
 
 
+def test_words_of_a_silent_channel_are_told(parts, tmp_path, capsys):
+    line = record(tmp_path, "a", {"alignments": alignments()})
+    sound, rate = soundfile.read(tmp_path / "a.wav")
+    soundfile.write(tmp_path / "a.wav", sound * [0, 1], rate)
+    assert prepare(parts, tmp_path, [line], "--min-fit=-1") == 2
+    (said,) = left_out(capsys.readouterr().err)
+    assert "a.json has words of the agent, whose channel is silent" in said
+
+
 def side(fit: float, is_heard: bool = False) -> Side:
     return Side([["hi", 0.5, 0.9]], fit, is_heard=is_heard)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from duplex import cli
 from duplex.agent import Agent, AgentConfig
 from duplex.agent.hearing.second_pass import words_in
 from duplex.agent.loader import with_instructions
+from duplex.bench import scenes as bench_scenes
 from duplex.checkpoint import load_tensors
 from duplex.training import tune
+from duplex.training.evaluation.behaviour import handled_scenes
 from duplex.training.evaluation.own import measure, set_aside_questions
 from duplex.training.scenes.own import OWN, own_dialogues, write_dialogues
 from duplex.training.scenes.scene import read_dialogues
@@ -113,17 +116,24 @@ def tuned(args, loaded: list) -> None:
     tune.run(args, build=lambda args: tiny_lm(), load=load)
 
 
+@pytest.fixture
+def tiny_work(parts, monkeypatch):
+    """The tokenizer of the tiny parts, and two of the thirty scenes."""
+    tokenizer = ["--tokenizer", str(parts / "tokenizer")]
+    usual = tune.common_options
+    monkeypatch.setattr(tune, "common_options", lambda args: [*usual(args), *tokenizer])
+    few = partial(handled_scenes, scenes=bench_scenes.load()[8:10])
+    monkeypatch.setattr(tune, "handled_scenes", few)
+
+
 @pytest.mark.slow
-def test_one_command_makes_an_agent_and_goes_on(parts, tmp_path, capsys, monkeypatch):
+def test_one_command_makes_an_agent_and_goes_on(parts, tmp_path, capsys, tiny_work):
     data = tmp_path / "data"
     data.mkdir()
     for n in range(4):
         record(data, f"call{n}", {"alignments": alignments()})
     out = tmp_path / "mine"
     loaded = []
-    tokenizer = ["--tokenizer", str(parts / "tokenizer")]
-    usual = tune.common_options
-    monkeypatch.setattr(tune, "common_options", lambda args: [*usual(args), *tokenizer])
     tuned(arguments(parts, data, out, "--steps", 2), loaded)
     assert loaded == [None, out]
     assert "next: duplex talk --agent" in capsys.readouterr().out
@@ -133,7 +143,13 @@ def test_one_command_makes_an_agent_and_goes_on(parts, tmp_path, capsys, monkeyp
     after = load_tensors(out / "tuning" / "run")
     assert not after["control_out"].equal(before["control_out"])
     page = (out / "report.html").read_text()
-    for word in ("Before and after", "hearing WER", "What it knew before", "4 taken", "<svg"):
+    for word in (
+        "Before and after",
+        "hearing WER",
+        "Scenes it handles",
+        "What it knew before",
+        "<svg",
+    ):
         assert word in page
     progress = json.loads((out / "tuning" / "run" / "progress.json").read_text())
     assert progress["step"] == 2 and progress["before"]
@@ -144,15 +160,12 @@ def test_one_command_makes_an_agent_and_goes_on(parts, tmp_path, capsys, monkeyp
 
 
 @pytest.mark.slow
-def test_alignment_is_a_part_of_it(parts, tmp_path, monkeypatch):
+def test_alignment_is_a_part_of_it(parts, tmp_path, tiny_work):
     data = tmp_path / "data"
     data.mkdir()
     for n in range(4):
         record(data, f"call{n}", {"alignments": alignments()})
     out = tmp_path / "mine"
-    tokenizer = ["--tokenizer", str(parts / "tokenizer")]
-    usual = tune.common_options
-    monkeypatch.setattr(tune, "common_options", lambda args: [*usual(args), *tokenizer])
     more = ("--steps", 1, "--align", "supervised,contrastive", "--align-steps", 2)
     tuned(arguments(parts, data, out, *more), [])
     page = (out / "report.html").read_text()

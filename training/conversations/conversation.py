@@ -184,10 +184,12 @@ def check_fit(told: Told, found: Conversation, channels: tuple, min_fit: float) 
                 f"{told.name}: the {name}'s words fit the {place[elsewhere]} channel and not the "
                 f"{place[name]} one: are the channels swapped?"
             )
+        if is_silent((agent if name == "agent" else user).samples):
+            raise Unusable(f"{told.name} has words of the {name}, whose channel is silent")
         raise Unusable(
             f"{told.name}: the {name}'s words do not fit what is said in the {place[name]} channel "
-            f"({side.fit:.1f} nats a phone, {min_fit:.1f} at least): is the text another one's, or "
-            "the language not English?"
+            f"({side.fit:.1f} nats a phone, {min_fit:.1f} at least): are the text or its times "
+            "another one's, or is it not English?"
         )
 
 
