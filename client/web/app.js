@@ -67,7 +67,7 @@ function tick(heard, played) {
   timeline.add(tracks.seconds, Math.max(0, loudness(heard)), Math.max(0, loudness(played)));
   const { answer_s, waiting_ms, target_ms, gaps, lost_ms } = call.figures;
   put("clock", clock(tracks.seconds - call.from));
-  put("figures", [answer_s !== undefined && `answer ${answer_s.toFixed(2)} s`, `buffer ${Math.round(waiting_ms)}/${Math.round(target_ms)} ms`,
+  put("figures", call.connection?.state !== "open" ? "" : [answer_s !== undefined && `answer ${answer_s.toFixed(2)} s`, `buffer ${Math.round(waiting_ms)}/${Math.round(target_ms)} ms`,
     `${gaps} ${gaps === 1 ? "gap" : "gaps"}`, lost_ms && `${Math.round(lost_ms)} ms lost`, late()].filter(Boolean).join(" · "));
   show();
 }
@@ -144,6 +144,7 @@ function end(why, wrongKey, problem) {
 
 function buttons() {
   document.body.classList.toggle("calling", Boolean(call));
+  view.letPlay(!call);
   find("talk").querySelector("span").textContent = call ? "End" : "Start talking";
   for (const id of ["mute", "hush", "say", "hold"]) find(id).disabled = !call;
   find("mute").setAttribute("aria-pressed", Boolean(call?.muted));
@@ -248,8 +249,8 @@ find("form").addEventListener("submit", (submitted) => submitted.preventDefault(
 find("say").addEventListener("keydown", ({ key: pressed, isComposing }) => {
   const text = find("say").value.trim();
   if (pressed !== "Enter" || isComposing || !call || !text) return;
-  call.say(text);
-  find("say").value = "";
+  if (call.say(text)) find("say").value = "";
+  else note("Not sent: there is no connection just now.");
 });
 find("say").addEventListener("paste", ({ clipboardData }) => {
   const { value, selectionStart, selectionEnd, maxLength } = find("say"), room = maxLength - value.length + selectionEnd - selectionStart;

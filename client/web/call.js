@@ -82,14 +82,15 @@ export class Call {
     this.connection?.send({ type: "agent.stop" });
   }
 
-  say(text) {
-    this.connection?.send({ type: "text", text });
+  say(text) { // whether it could be sent
+    if (!this.connection?.send({ type: "text", text })) return false;
     this.youEnd = this.now;
     this.on.turn(whole(this.turns, "you", this.now, text, "typed"));
+    return true;
   }
 
   configure({ voice, speed, instructions = "" }, what) {
-    this.connection?.send(what === "voice" ? { type: "agent.voice", voice, speed } : { type: "agent.instruct", instructions });
+    this.connection?.sendOrKeep(what === "voice" ? { type: "agent.voice", voice, speed } : { type: "agent.instruct", instructions });
   }
 
   finish() {

@@ -33,7 +33,7 @@ export class Connection {
   // start(): fields of session.start; context(): words for a session that follows a lost one; on: {audio, event, sent, change, begin, end}
   constructor({ key, start, context, on }) {
     Object.assign(this, { key, start, context, on });
-    Object.assign(this, { socketState: "connecting", token: null, begun: false, ending: false, tries: 0, cutAt: 0, lostTicks: 0, line: "" });
+    Object.assign(this, { socketState: "connecting", token: null, begun: false, ending: false, tries: 0, cutAt: 0, lostTicks: 0, line: "", kept: new Map() });
     this.online = () => this.timer && this.#connect();
     addEventListener("online", this.online);
     this.#connect();
@@ -48,10 +48,15 @@ export class Connection {
     return this.token && !this.over ? { url: this.url, token: this.token, received: this.received } : null;
   }
 
-  send(message) {
-    if (this.socketState !== "open" || this.socket.readyState !== WebSocket.OPEN) return;
+  send(message) { // whether it could be sent
+    if (this.socketState !== "open" || this.socket.readyState !== WebSocket.OPEN) return false;
     this.socket.send(JSON.stringify(message));
     if (message.type !== "playback") this.on.sent(message);
+    return true;
+  }
+
+  sendOrKeep(message) { // what is chosen while the connection is cut counts when it is back
+    if (!this.send(message)) this.kept.set(message.type, message);
   }
 
   sendAudio(samples) {
@@ -126,12 +131,17 @@ export class Connection {
       const words = this.begun || this.carries ? this.context() : "";
       const again = this.begun;
       this.begun = true;
+      this.kept.clear(); // it began with what is chosen now
       this.#opened();
       this.on.begin(again);
       if (words) this.send({ type: "text", role: "system", text: words });
       return;
     }
-    if (event.type === "session.resumed") return this.#opened();
+    if (event.type === "session.resumed") {
+      this.#opened();
+      this.kept.forEach((message) => this.send(message));
+      return this.kept.clear();
+    }
     if (this.token) this.received++;
     this.over ||= event.type === "session.ended";
     if (event.type === "error" && !["bad_message", "refused", "too_much"].includes(event.code)) this.error = event.code;

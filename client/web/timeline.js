@@ -77,7 +77,7 @@ export class Timeline {
 
   #words(context, turns, { x, now, seconds, middle, tall, lanes }, color) {
     const free = { you: Array(lanes).fill(-1e9), agent: Array(lanes).fill(-1e9) };
-    for (const turn of turns.slice(-8)) {
+    for (const turn of turns.filter(({ note }) => note !== "typed").slice(-8)) {
       const side = SIDE[turn.who];
       if (!side) continue;
       context.fillStyle = color(colorOf(turn));

@@ -41,7 +41,7 @@ if (fake) navigator.mediaDevices.getUserMedia = async (wanted) => {
   return out.stream;
 };
 """
-KEYS = {"Enter": "\ue007", "Tab": "\ue004", "Escape": "\ue00c"}
+KEYS = {"Enter": "\ue007", "Tab": "\ue004", "Escape": "\ue00c", "ArrowUp": "\ue013"}
 # Elements of a selector whose texts are playwright's :has-text('...'), at its end.
 FIND = """(selector) => selector.split(/,(?![^(]*\\))/).flatMap((one) => {
   const mark = /:has-text\\('([^']*)'\\)/g;

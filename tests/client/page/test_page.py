@@ -229,6 +229,22 @@ def test_people_sounds_and_backchannels_are_shown(browser):
         context.close()
 
 
+def test_tab_reaches_the_buttons_past_any_number_of_turns(page):
+    """In a call no turn is on the way, after it one, from which arrows reach the others."""
+    talking(page)
+    page.wait_for_selector("li.agent:not(.open)")
+    page.wait_for_selector("li.you.open")
+    assert count(page, '.play:not([tabindex="-1"])') == 0
+    page.click("#talk")
+    wait(page, "ready")
+    assert count(page, '.play[tabindex="0"]') == 1 and count(page, ".play") >= 3
+    page.evaluate("document.querySelector('.play[tabindex=\"0\"]').focus()")
+    page.keyboard.press("ArrowUp")
+    place = "[...document.querySelectorAll('.play')].indexOf(document.activeElement)"
+    assert page.evaluate(place) == count(page, ".play") - 2
+    assert count(page, '.play[tabindex="0"]') == 1
+
+
 def test_a_text_that_is_too_long_says_so(page):
     talking(page)
     page.evaluate("""const clipboardData = { getData: () => "long ".repeat(2000) };
@@ -352,10 +368,22 @@ def test_cut_connection_is_taken_up_again(page, proxy):
     proxy.is_closed = True
     proxy.cut()
     wait(page, "cut")
+    page.fill("#say", "lost")
+    page.keyboard.press("Enter")
+    # What could not be sent is not shown as said, and stays in its field.
+    assert "Lost" not in page.evaluate("turns.textContent")
+    assert page.evaluate("say.value") == "lost"
+    page.wait_for_selector("#note:has-text('Not sent')")
+    # What is chosen meanwhile counts afterwards.
+    page.evaluate("document.getElementById('settings').open = true")
+    page.select_option("#persona", "Waiter")
     proxy.is_closed = False
     wait(page, "listening", "you", "agent")
     page.wait_for_selector("li.agent")
     assert count(page, "li.rule") == 0
+    sent = [json.loads(message) for message in page.evaluate("held.sent")]
+    [asked] = [message for message in sent if message["type"] == "agent.instruct"]
+    assert "waiter" in asked["instructions"]
 
 
 def test_a_server_that_stands_still_is_told(page, proxy):
