@@ -10,7 +10,7 @@ from urllib.parse import urljoin, urlsplit
 
 from duplex.client import address
 from duplex.errors import ClientError
-from duplex.serving.http.operation import SESSIONS
+from duplex.serving.native.messages import SESSIONS
 
 log = logging.getLogger(__name__)
 

@@ -1,11 +1,14 @@
 """Keys pressed in a conversation, read without waiting and without an echo on the terminal."""
 
 import asyncio
+import codecs
 import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+
+from duplex.serving.native.commands import MAX_TEXT
 
 # By key: what is wanted.
 KEYS = {
@@ -46,7 +49,8 @@ class Typing:
                 return Typing(), ("quit", "")
             case "\x7f" | "\b":
                 return replace(self, line=self.line[:-1]), None
-        return (replace(self, line=self.line + key) if key.isprintable() else self), None
+        fits = key.isprintable() and len(self.line) < MAX_TEXT
+        return (replace(self, line=self.line + key) if fits else self), None
 
 
 @contextlib.contextmanager
@@ -66,8 +70,11 @@ def pressed(on_key: Callable[[str], None]) -> Iterator[bool]:
         yield False
         return
 
+    # What is pasted comes in pieces, which may end within a letter.
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="ignore")
+
     def read() -> None:
-        text = os.read(number, 1024).decode(errors="ignore")
+        text = decoder.decode(os.read(number, 1024))
         if text.startswith("\x1b") and len(text) > 1:
             return
         for key in text:

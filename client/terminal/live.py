@@ -113,6 +113,9 @@ async def press(session, card, view, live: Live, key: str) -> None:
     match wanted:
         case ("interrupt", _):
             await session.send(Stop())
+        case ("write", text) if getattr(session, "is_cut", False):
+            view.note("not sent: the connection is lost; it stays in its line")
+            live.typing = Typing(text)
         case ("write", text):
             await session.send(Write("user", text))
             _note_typed(view, live, text)

@@ -219,9 +219,10 @@ def test_the_screen_scrolls_whole_turns_under_live_lines():
     assert written[-2:] == ["00:00  you    What is it?", "00:07  agent  It is late."]
 
 
-def press_all(keys: str) -> tuple[Live, list]:
+def press_all(keys: str, is_cut: bool = False) -> tuple[Live, list]:
     async def run():
         session = Slow()
+        session.is_cut = is_cut
         state = Live(Recording(), asyncio.Event())
         room = Room(tone(1), state.stop)
         for key in keys:
@@ -246,6 +247,18 @@ def test_keys():
     assert state.stop.is_set() and state.wants_restart
     state, _ = press_all("q")
     assert state.stop.is_set() and not state.wants_restart
+
+
+def test_what_cannot_be_sent_is_not_shown_as_said():
+    """While the connection is cut a typed line stays in its field."""
+    state, sent = press_all("\rhello\r", is_cut=True)
+    assert not sent and not state.recording.transcript().turns()
+    assert state.typing == Typing("hello")
+
+
+def test_a_long_line_is_cut_to_what_the_wire_takes():
+    _, [sent] = press_all("\r" + "é" * 10_000 + "\r")
+    assert sent == Write("user", "é" * 1000)
 
 
 DEVICES = (("0", "Built-in"), ("3", "USB headset")), (("1", "Speakers"), ("3", "USB headset"))

@@ -23,7 +23,7 @@ READY = "/readyz"
 DRAIN = "/drain"
 METRICS = "/metrics"
 STATS = "/v1/stats"
-SESSIONS = "/v1/sessions"
+SESSIONS = native.SESSIONS
 PATHS = (HEALTH, READY, DRAIN, METRICS, STATS, SESSIONS)
 METRICS_KIND = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -128,6 +128,8 @@ from duplex.events import Ended, Ending, Error, Event, Lag, ToolCall
 from duplex.serving.commands import Start
 
 PATH = "/v1/duplex"
+# Where a session opens is asked for here, in HTTP.
+SESSIONS = "/v1/sessions"
 SUBPROTOCOL = "duplex"
 
 
