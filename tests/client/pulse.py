@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -56,6 +57,13 @@ def pulse(folder: Path) -> Iterator[dict]:
         for side, name in (("sink", "loudspeaker"), ("source", "microphone")):
             subprocess.run(["pactl", f"set-default-{side}", name], env=environment, check=True)
         yield environment
+
+
+def kill(folder: Path) -> None:
+    """End the one of this folder as a crash would; another may be started in its place."""
+    number = folder / "pulse" / "pid"
+    os.kill(int(number.read_text()), signal.SIGKILL)
+    number.unlink()
 
 
 @contextlib.contextmanager

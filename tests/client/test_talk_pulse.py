@@ -2,6 +2,8 @@
 
 import shutil
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,18 +24,28 @@ pytestmark = [
 ]
 
 
-def test_a_call_through_portaudio(server_url, tmp_path):
-    """It hears and is heard, at the devices' own rate, and all is kept."""
+@pytest.fixture
+def said(tmp_path) -> Path:
+    """What the microphone hears, in the folder of the PulseAudio."""
     folder = tmp_path / "pulse"
     folder.mkdir()
     pieces = [np.zeros(SAMPLE_RATE // 2), tone(10), np.zeros(2 * SAMPLE_RATE)]
-    said = folder / "said.wav"
-    soundfile.write(said, np.tile(np.concatenate(pieces), 60), SAMPLE_RATE)
-    with pulse.pulse(folder) as environment, pulse.sound_in_the_room(environment, said):
-        names = ("HOME", "XDG_RUNTIME_DIR", "PULSE_SERVER")
-        command = ["env", *(f"{name}={environment[name]}" for name in names), sys.executable]
-        command += ["-m", "duplex", "talk", "--server", server_url]
-        terminal = Terminal(tmp_path, command)
+    path = folder / "said.wav"
+    soundfile.write(path, np.tile(np.concatenate(pieces), 60), SAMPLE_RATE)
+    return path
+
+
+def talk(folder: Path, environment: dict, server_url: str) -> Terminal:
+    """`duplex talk` in a terminal, with the devices of a PulseAudio."""
+    names = ("HOME", "XDG_RUNTIME_DIR", "PULSE_SERVER")
+    command = ["env", *(f"{name}={environment[name]}" for name in names), sys.executable]
+    return Terminal(folder, [*command, "-m", "duplex", "talk", "--server", server_url])
+
+
+def test_a_call_through_portaudio(server_url, tmp_path, said):
+    """It hears and is heard, at the devices' own rate, and all is kept."""
+    with pulse.pulse(said.parent) as environment, pulse.sound_in_the_room(environment, said):
+        terminal = talk(tmp_path, environment, server_url)
         try:
             terminal.wait(r"agent  Echo0.*  \d\.\d\d s\n")
             terminal.keys("C-c")
@@ -44,3 +56,25 @@ def test_a_call_through_portaudio(server_url, tmp_path):
     [kept] = (tmp_path / "talk").iterdir()
     stereo, _ = soundfile.read(kept / "conversation.wav")
     assert np.abs(stereo).max(axis=0).min() > 0.05
+
+
+def test_a_killed_sound_server_is_told_and_taken_back(server_url, tmp_path, said):
+    """Ctrl-C, while PortAudio may hang in a device that is gone, keeps what there is at once."""
+    with pulse.pulse(said.parent) as environment:
+        terminal = talk(tmp_path, environment, server_url)
+        try:
+            terminal.wait("listening")
+            pulse.kill(said.parent)
+            terminal.wait("the sound device is gone")
+            with pulse.pulse(said.parent):
+                terminal.wait(lambda text: "the sound device is gone" not in text)
+                pulse.kill(said.parent)
+            terminal.wait("the sound device is gone")
+            asked_at = time.time()
+            terminal.keys("C-c")
+            terminal.wait("ended 0")
+        finally:
+            terminal.close()
+    [kept] = (tmp_path / "talk").iterdir()
+    assert (kept / "transcript.vtt").stat().st_mtime - asked_at < 1
+    assert soundfile.info(kept / "conversation.wav").duration > 1
