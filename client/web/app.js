@@ -18,15 +18,15 @@ const view = new View(find("turns"), find("scroll"), find("announce"), play);
 const timeline = new Timeline(find("timeline"));
 const raw = [];
 const began = restore("began") ?? Date.now(), sounds = new SoundStore(began); // the tab's conversation
-let tracks = new Tracks(), call = null, ended = { problem: "", why: "" }, carries = turns.length > 0;
+let tracks = new Tracks(), call = null, ended = { problem: "", why: "", way: "" }, carries = turns.length > 0;
 store("began", began);
 
 // What is to be seen
 
 function show() { // the state, as a function of what is known
   const facts = call ? call.facts : { sound: ended.problem || "off", socket: ended.why ? "failed" : "off" };
-  const state = name(facts), [tone, text, way] = SAYS[state];
-  const sentence = state === "failed" ? ended.why : text;
+  const state = name(facts), [tone, text, usual] = SAYS[state];
+  const sentence = state === "failed" ? ended.why : text, way = state === "failed" && ended.way || usual;
   put("state", sentence);
   put("way", state === "ready" ? summary() : state === "full" && facts.line || way);
   find("state").dataset.tone = tone;
@@ -62,6 +62,7 @@ function loudness(rms) {
 }
 
 function tick(heard, played) {
+  find("timeline").hidden = false;
   level("you", heard);
   level("agent", played);
   timeline.add(tracks.seconds, Math.max(0, loudness(heard)), Math.max(0, loudness(played)));
@@ -72,8 +73,9 @@ function tick(heard, played) {
   show();
 }
 
-function late() {
-  return call.lateAt && performance.now() - call.lateAt < 5000 ? "server late" : "on time";
+function late() { // what of the last five seconds was late
+  const was = (at) => at && performance.now() - at < 5000;
+  return was(call.lateAt) ? "server late" : was(call.voiceLateAt) ? "your voice late" : "on time";
 }
 
 function frame() {
@@ -101,6 +103,7 @@ function event(told) {
 
 function lag({ late_ticks, silence_ms, dropped_ms, unread_ticks }) {
   if (late_ticks) call.lateAt = performance.now();
+  if (silence_ms + dropped_ms) call.voiceLateAt = performance.now();
   if (late_ticks > 3) note("The server is slower than speech just now: answers come late.");
   else if (silence_ms + dropped_ms >= 240) note("Your voice reaches the server late, with gaps.");
   else if (unread_ticks) note("Some of the agent's voice was lost on the way.");
@@ -110,7 +113,7 @@ function lag({ late_ticks, silence_ms, dropped_ms, unread_ticks }) {
 
 function start() {
   if (call) return;
-  ended = { problem: "", why: "" };
+  ended = { problem: "", why: "", way: "" };
   call = new Call({
     turns, tracks, carries, settings: { start: chosen, devices: devicesChosen(), key: find("key").value },
     on: { turn: showTurn, change: () => call && show(), event, heard: (both) => sounds.add(...both), tick, end },
@@ -118,7 +121,6 @@ function start() {
   carries = false;
   call.push = wantsPush();
   buttons();
-  find("timeline").hidden = false;
   show();
   call.open().then(showDevices);
   keepAwake();
@@ -127,7 +129,7 @@ function start() {
 
 function end(why, wrongKey, problem) {
   call = null;
-  ended = { problem, why };
+  ended = { problem, why, way: wrongKey ? "Type it in Settings and press Enter." : "" };
   store("turns", turns);
   sounds.flush();
   for (const id of ["you", "agent"]) level(id, 0);

@@ -442,6 +442,7 @@ def test_wrong_key_is_told_where_it_is_typed(browser):
             wait(page, "failed")
             page.wait_for_selector(f"#state:has-text('{told}')")
             assert page.evaluate("document.activeElement.id") == "key"
+            assert "press Enter" in page.inner_text("#way")
         page.fill("#key", "right")
         page.keyboard.press("Enter")
         wait(page, "listening", "you", "agent")
