@@ -2,11 +2,13 @@
 
 import gzip
 import json
+import mmap
 import re
 import shutil
 import subprocess
 import unicodedata
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from duplex.training.common.plain_text import read_text
 from duplex.training.conversations.conversation import Conversation, Listener, check_heard
 from duplex.training.conversations.labels import Unusable, read_captions
 from duplex.training.conversations.preparing import is_of, rows_of
+from duplex.training.conversations.sound import Channel, is_silent, likeness
 from duplex.training.conversations.timing import Side
 from duplex.training.data.pool import Pool
 from tests.training.helpers import AGENT_WORDS, USER_WORDS, alignments, prepare, record
@@ -432,6 +435,23 @@ def test_text_that_does_not_fit_is_left_out(parts, tmp_path, capsys):
     assert prepare(parts, tmp_path, [line], "--min-fit=-1") == 2
     (said,) = left_out(capsys.readouterr().err)
     assert "the agent's words do not fit what is said in the left channel" in said
+
+
+def resident_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE / 1e6
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells it so")
+def test_a_long_recording_is_not_held_in_memory(tmp_path):
+    """Half an hour of both channels is 173 MB, of which a few are looked at together."""
+    with open(tmp_path / "sound", "wb") as file:
+        file.truncate(4 * 1800 * SAMPLE_RATE)
+    samples = np.memmap(tmp_path / "sound", "<i2", "r").reshape(-1, 2)
+    before = resident_mb()
+    assert is_silent(samples[:, 1]) and likeness(samples) == 0.0
+    channel = Channel(samples[:, 0], encoder=None)
+    assert not any(channel.wave(start, start + 60).any() for start in range(0, 1800, 60))
+    assert resident_mb() - before < 100
 
 
 def test_words_of_a_silent_channel_are_told(parts, tmp_path, capsys):

@@ -22,6 +22,7 @@ from duplex.training.conversations.conversation import (
 from duplex.training.conversations.labels import LABELS, Unusable
 from duplex.training.conversations.listing import Listed, list_recordings
 from duplex.training.conversations.picture import draw
+from duplex.training.conversations.sound import blocks_of
 from duplex.training.data.pool import PoolWriter
 from duplex.training.scenes.recordings import WINDOW_S, parse_conversation, window_starts
 
@@ -100,10 +101,7 @@ def take(
     if pool.count < pictures:
         (out / f"picture{pool.count}.svg").write_text(draw(one.name, found), encoding="utf-8")
     text = " ".join(word for word, _, _ in found.user.words)
-    user = found.samples[:, 1]
-    step = 60 * SAMPLE_RATE
-    blocks = (user[begin : begin + step] for begin in range(0, len(user), step))
-    pool.append_blocks(text, blocks, entry)
+    pool.append_blocks(text, blocks_of(found.samples[:, 1]), entry)
     pool.flush()
     pool.count += 1
     add_row(out, "taken", {"place": one.place, **summary(found, one.name)})
