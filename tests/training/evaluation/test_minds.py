@@ -30,6 +30,7 @@ def test_sets_are_whole_and_every_row_can_be_judged():
         rows = minds.read_set(name)
         assert len(rows) == (50 if name == "noises" else 100)
         assert all("tool" in row or row["answers"] or row["words"] for row in rows)
+        assert all(minds.said_in(row) for row in rows)
     assert sum(row["tool"] is None for row in minds.read_set("calls")) == 30
     names = [function["name"] for function in minds.FUNCTIONS]
     assert {row["tool"] for row in minds.read_set("calls")} == {None, *names}
@@ -56,6 +57,16 @@ def test_a_sound_is_read_as_a_label_behind_its_note():
         ("system", "The dog is Rex. [sound: dog]"),
         ("user", "Who was it"),
     ]
+
+
+def test_what_was_told_is_asked_in_the_same_talk():
+    source = Source("I don't know.")
+    rows = minds.read_set("context")
+    found = minds.measure(source, "context", [rows[0], rows[-1]])
+    assert [row["right"] for row in found] == [False, True]
+    assert source.asked[0][1] == ("system", rows[0]["note"]) and not rows[-1]["note"]
+    of_all = minds_table.summary(found)
+    assert of_all["of"] == 2 and of_all["unknown"]["right"] == of_all["unknown"]["of"] == 1
 
 
 @pytest.mark.parametrize(
@@ -103,7 +114,7 @@ def test_table_and_answers_are_kept(tmp_path, capsys):
     source = Source("Wednesday.", Call("c", "get_time", "{}"))
     found = minds_table.evaluate_minds(args, lambda name: source)
     assert found["a"]["everyday"]["right"] == 1 and found["a"]["everyday"]["of"] == 2
-    assert found["a"]["calls"]["due_right"] == 2
+    assert found["a"]["calls"]["due"]["right"] == 2
     rows = [json.loads(line) for line in (tmp_path / "minds.jsonl").read_text().splitlines()]
     assert len(rows) == 4 and rows[0]["mind"] == "a"
     assert "WRONG everyday001" in capsys.readouterr().out

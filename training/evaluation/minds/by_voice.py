@@ -15,7 +15,12 @@ from duplex.agent.agent import Agent
 from duplex.audio import SAMPLE_RATE
 from duplex.mind.thinker import Call
 from duplex.training.evaluation.minds.facts import ask, with_count
-from duplex.training.evaluation.minds.questions import FUNCTIONS, judge_calls, judge_words
+from duplex.training.evaluation.minds.questions import (
+    FUNCTIONS,
+    judge_calls,
+    judge_words,
+    said_in,
+)
 from duplex.training.evaluation.play import Script, Tick, in_ticks, play
 from duplex.training.evaluation.spoken import SpokenTexts
 
@@ -31,8 +36,7 @@ def load_minded(mind: str, slots: int, folder: Path | None = None) -> Agent:
 def turns_of(row: dict, number: int) -> list[tuple[str, str]]:
     """(name of the sound, text) of what the user says in a row of a set."""
     name = row.get("id", f"calls{number:03}")
-    texts = [row[key] for key in ("first", "then", "question", "text") if key in row]
-    return [(f"{name}-{place}", text) for place, text in enumerate(texts)]
+    return [(f"{name}-{place}", text) for place, text in enumerate(said_in(row))]
 
 
 def speak(rows: list[dict], spoken: SpokenTexts) -> None:
@@ -88,7 +92,7 @@ def _script(agent: Agent, row: dict, number: int, spoken: SpokenTexts, before: B
             agent.close(slot)
             agent.open(slot, seed=before.seed, instructions=row["instructions"])
         labels: list[str] = []
-        if "note" in row:
+        if row.get("note"):
             agent.write(slot, "system", row["note"])
         if before.noise is not None:
             silence = np.zeros(SAMPLE_RATE, np.float32)

@@ -25,7 +25,20 @@ from duplex.training.evaluation.spoken import SpokenTexts
 from duplex.training.text.context import MODES, context_exchange, read_matters
 
 # What is in a right answer about something that nobody has told.
-NOT_TOLD = ["haven't told"]
+NOT_TOLD = [
+    "haven't told",
+    "have not told",
+    "didn't tell",
+    "not told",
+    "haven't said",
+    "haven't mentioned",
+    "don't know",
+    "do not know",
+    "not sure",
+    "no idea",
+    "don't have",
+    "do not have",
+]
 
 
 def conversations(count: int, seed: int) -> list[dict]:
@@ -40,10 +53,25 @@ def conversations(count: int, seed: int) -> list[dict]:
         for number in range(count // len(MODES)):
             rng = random.Random(f"{seed} {number}")
             _, asked, note, turns = context_exchange(matters, rng, mode)
-            wanted = [[one.value] for one in asked] if mode != "unknown" else [NOT_TOLD]
+            wanted = [accepted(one.value) for one in asked] if mode != "unknown" else [NOT_TOLD]
             user = [user for user, _ in turns]
             found.append({"mode": mode, "note": note, "user": user, "wanted": wanted})
     return found
+
+
+def accepted(value: str) -> list[str]:
+    """How a value may be said: "half past nine" is "9:30" as well."""
+    hour = value.removeprefix("half past ")
+    return [value] if hour == value else [value, f"{hour} thirty"]
+
+
+def question_rows(count: int, seed: int = 0) -> list[dict]:
+    """`count` conversations as rows of a set: what is asked last in each is what is judged."""
+    return [
+        {"id": f"context{number:03}", "mode": talk["mode"], "note": talk["note"]}
+        | {"turns": talk["user"], "answers": talk["wanted"][-1]}
+        for number, talk in enumerate(conversations(count, seed))
+    ]
 
 
 def read_spoken(text: str, spoken: SpokenTexts) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Questions for minds: five sets, what is asked in text, and what is right.
+"""Questions for minds: six sets, what is asked in text, and what is right.
 
 Sets of a hundred, in training/texts, with the answers that are accepted:
 
@@ -6,7 +6,9 @@ Sets of a hundred, in training/texts, with the answers that are accepted:
 - `followups`: what is asked second hangs on what was said first,
 - `personas`: 20 instructions with five questions each that show whether they are obeyed,
 - `calls`: 70 utterances that want one of four functions with certain arguments, 30 that want none,
-- `noises`: 50 notes and sounds, which in text are labels; what is asked needs both.
+- `noises`: 50 notes and sounds, which in text are labels; what is asked needs both,
+- `context`: 100 talks of texts/context.txt, in which what is asked last was told by voice, by text,
+  by both in part, or not at all, a quarter each.
 
 A mind reads what the agent would have heard: words without signs, after the agent's own
 instructions. `small` is the base LM of the agent, SmolLM2-135M-Instruct; it calls no functions. An
@@ -20,10 +22,11 @@ import re
 from duplex.agent.agent import INSTRUCTIONS
 from duplex.agent.thinking.wording import SOUND, SPOKEN, heard_words
 from duplex.mind.thinker import NO_TOOLS, Call, Message, Source, Tools
+from duplex.training.evaluation.minds.context import question_rows
 from duplex.training.evaluation.minds.facts import is_right
 from duplex.training.text.templates import TEXTS
 
-SETS = ("everyday", "followups", "personas", "calls", "noises")
+SETS = ("everyday", "followups", "personas", "calls", "noises", "context")
 NO_ARGUMENTS = {"type": "object", "properties": {}}
 # The functions of the set `calls`.
 FUNCTIONS = (
@@ -60,6 +63,8 @@ FUNCTIONS = (
 
 def read_set(name: str) -> list[dict]:
     """The rows of a set, without its remarks."""
+    if name == "context":
+        return question_rows(100)
     lines = (TEXTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines if not line.startswith("#")]
 
@@ -84,6 +89,13 @@ def ask(source: Source, told: list[str], turns: list[str]) -> str:
         said, _ = answer(source, messages)
         messages.append({"role": "assistant", "content": said})
     return said
+
+
+def said_in(row: dict) -> list[str]:
+    """What the user of a row says, turn by turn."""
+    if "turns" in row:
+        return row["turns"]
+    return [row[key] for key in ("first", "then", "question", "text") if key in row]
 
 
 def judge_words(row: dict, said: str) -> bool:
@@ -129,11 +141,12 @@ def measure(source: Source, name: str, rows: list[dict], rules: str = SPOKEN) ->
             right = judge_calls(row, calls)
         else:
             instructions = row.get("instructions", INSTRUCTIONS)
-            turns = [row[key] for key in ("first", "then", "question") if key in row]
             told = [f"{rules} {instructions}".strip()]
             if "sound" in row:
                 told.append(f"{row['note']} {SOUND.format(row['sound'])}")
-            said = ask(source, told, turns)
+            elif row.get("note"):
+                told.append(row["note"])
+            said = ask(source, told, said_in(row))
             right = judge_words(row, said)
         calls_told = [[call.name, call.arguments] for call in calls]
         found.append(row | {"set": name, "said": said, "calls": calls_told, "right": right})

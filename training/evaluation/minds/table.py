@@ -25,20 +25,22 @@ from duplex.training.evaluation.spoken import SpokenTexts
 
 
 def summary(rows: list[dict]) -> dict:
-    """Share of right answers of one mind and set, its 95 % interval, and what was wrong."""
-    scores = [(float(row["right"]), 1.0) for row in rows]
-    low, high = interval(scores)
-    result = {"right": sum(row["right"] for row in rows), "of": len(rows), "interval": [low, high]}
-    due = [row for row in rows if row.get("tool")]
+    """Share of right answers of one mind and set, and of each kind of row that the set has."""
+    result = _share(rows)
     if rows and "tool" in rows[0]:
         undue = [row for row in rows if row["tool"] is None]
-        result |= {
-            "due_right": sum(row["right"] for row in due),
-            "due": len(due),
-            "undue_calls": sum(bool(row["calls"]) for row in undue),
-            "undue": len(undue),
-        }
+        result["due"] = _share([row for row in rows if row["tool"] is not None])
+        result |= {"undue_calls": sum(bool(row["calls"]) for row in undue), "undue": len(undue)}
+    if rows and "mode" in rows[0]:
+        modes = dict.fromkeys(row["mode"] for row in rows)
+        result |= {mode: _share([row for row in rows if row["mode"] == mode]) for mode in modes}
     return result
+
+
+def _share(rows: list[dict]) -> dict:
+    """How many are right, and the 95 % interval of their share."""
+    low, high = interval([(float(row["right"]), 1.0) for row in rows])
+    return {"right": sum(row["right"] for row in rows), "of": len(rows), "interval": [low, high]}
 
 
 def find_source(name: str) -> Source:
