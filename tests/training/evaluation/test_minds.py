@@ -11,6 +11,9 @@ from duplex.training.evaluation.minds import by_voice as minds_spoken
 from duplex.training.evaluation.minds import questions as minds
 from duplex.training.evaluation.minds import table as minds_table
 from duplex.training.evaluation.play import Tick
+from duplex.training.evaluation.spoken import SpokenTexts
+from tests.helpers import tone
+from tests.tiny_agent import TinyAgent
 
 
 class Source:
@@ -23,6 +26,15 @@ class Source:
     def stream(self, messages, tools, is_cancelled):
         self.asked.append([(message["role"], message["content"]) for message in messages])
         yield from self.pieces
+
+
+class Voices:
+    """Says everything alike."""
+
+    voices = ("one",)
+
+    def say(self, text, voice):
+        return tone(3)
 
 
 def test_sets_are_whole_and_every_row_can_be_judged():
@@ -62,7 +74,7 @@ def test_a_sound_is_read_as_a_label_behind_its_note():
 def test_what_was_told_is_asked_in_the_same_talk():
     source = Source("I don't know.")
     rows = minds.read_set("context")
-    found = minds.measure(source, "context", [rows[0], rows[-1]])
+    found = list(minds.measure(source, "context", [rows[0], rows[-1]]))
     assert [row["right"] for row in found] == [False, True]
     assert source.asked[0][1] == ("system", rows[0]["note"]) and not rows[-1]["note"]
     of_all = minds_table.summary(found)
@@ -140,6 +152,20 @@ def test_a_spoken_question_is_over_with_a_call():
     heard = Event("corrected", 1, " What time is it?")
     assert play([heard], [call]) == {"heard": "What time is it?", "said": "", "calls": [call]}
     assert play([], [], [])["said"] == "Hello."
+
+
+def test_answers_by_voice_come_one_by_one(tmp_path):
+    agent = TinyAgent(1)
+    spoken = SpokenTexts(tmp_path, Voices)
+    told = {"id": "context000", "note": "Rex.", "turns": ["a", "b"], "answers": ["echo0"]}
+    asked = {"id": "everyday000", "question": "a", "answers": ["Rex"]}
+    minds_spoken.speak([told, asked], spoken)
+    found = minds_spoken.measure_spoken(agent, "context", [told, asked], spoken)
+    first = next(found)
+    assert first["right"] and first["set"] == "context by voice" and first["heard"]
+    written = [("write", 0, "system", "Rex.")]
+    assert agent.calls == written
+    assert [row["right"] for row in found] == [False] and agent.calls == written
 
 
 def test_what_the_user_says_has_names():

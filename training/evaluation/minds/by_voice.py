@@ -4,7 +4,7 @@ Each row has a session of its own, without a clock: what is thought is waited fo
 what is right, not how soon it comes (that is `python -m duplex.bench.mind`).
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,8 +53,8 @@ def measure_spoken(
     spoken: SpokenTexts,
     seed: int = 0,
     noises: dict[str, list[np.ndarray]] | None = None,
-) -> list[dict]:
-    """The rows of a set with what was heard and said, and whether it is right.
+) -> Iterator[dict]:
+    """The rows of a set with what was heard and said, and whether it is right, slots by slots.
 
     noises: recordings float32 [N] of each sound by its name, for the set `noises`.
     """
@@ -64,17 +64,17 @@ def measure_spoken(
         noise = clips[n % len(clips)] if clips else None
         scripts.append(_script(agent, row, n, spoken, Before(seed, noise)))
     scripts = with_count(scripts)
-    found = []
-    for row, got in zip(rows, play(agent, scripts), strict=True):
-        calls = [Call(event.call_id, event.name, event.arguments) for event in got["calls"]]
-        right = judge_calls(row, calls) if name == "calls" else judge_words(row, got["said"])
-        told = [[call.name, call.arguments] for call in calls]
-        found.append(
-            row
-            | {"set": f"{name} by voice", "heard": got["heard"], "said": got["said"]}
-            | {"calls": told, "labels": got["labels"], "right": right}
-        )
-    return found
+    for begin in range(0, len(rows), agent.slots):
+        some = slice(begin, begin + agent.slots)
+        for row, got in zip(rows[some], play(agent, scripts[some]), strict=True):
+            calls = [Call(event.call_id, event.name, event.arguments) for event in got["calls"]]
+            right = judge_calls(row, calls) if name == "calls" else judge_words(row, got["said"])
+            told = [[call.name, call.arguments] for call in calls]
+            yield (
+                row
+                | {"set": f"{name} by voice", "heard": got["heard"], "said": got["said"]}
+                | {"calls": told, "labels": got["labels"], "right": right}
+            )
 
 
 @dataclass(frozen=True)

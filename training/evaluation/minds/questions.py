@@ -18,6 +18,7 @@ with every answer, minds.jsonl.
 
 import json
 import re
+from collections.abc import Iterator
 
 from duplex.agent.agent import INSTRUCTIONS
 from duplex.agent.thinking.wording import SOUND, SPOKEN, heard_words
@@ -124,12 +125,11 @@ def _is_same(found, wanted) -> bool:
         return False
 
 
-def measure(source: Source, name: str, rows: list[dict], rules: str = SPOKEN) -> list[dict]:
-    """The rows of a set with what the mind said, and whether it is right.
+def measure(source: Source, name: str, rows: list[dict], rules: str = SPOKEN) -> Iterator[dict]:
+    """The rows of a set with what the mind said, and whether it is right, as they are answered.
 
     rules: before the instructions; the small mind has none.
     """
-    found = []
     for row in rows:
         calls: list[Call] = []
         if name == "calls":
@@ -149,5 +149,4 @@ def measure(source: Source, name: str, rows: list[dict], rules: str = SPOKEN) ->
             said = ask(source, told, said_in(row))
             right = judge_words(row, said)
         calls_told = [[call.name, call.arguments] for call in calls]
-        found.append(row | {"set": name, "said": said, "calls": calls_told, "right": right})
-    return found
+        yield row | {"set": name, "said": said, "calls": calls_told, "right": right}

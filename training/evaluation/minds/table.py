@@ -8,7 +8,7 @@ minds_spoken.py. OUT receives minds.json and, with every answer, minds.jsonl.
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from duplex import weights
@@ -68,18 +68,21 @@ def evaluate_minds(
             for name in args.sets:
                 if name == "calls" and mind == "small":
                     continue
-                rows = ask(name, read_set(name)[: args.count])
+                rows = []
+                for row in ask(name, read_set(name)[: args.count]):
+                    rows.append(row)
+                    file.write(json.dumps({"mind": mind, **row}, ensure_ascii=False) + "\n")
+                    # Whoever breaks off a long run has what was answered until then.
+                    file.flush()
+                    if not row["right"]:
+                        asked = row.get("id", row.get("text"))
+                        print("  WRONG", asked, row["said"], row["calls"], flush=True)
                 results[mind][rows[0]["set"]] = summary(rows)
                 print(mind, rows[0]["set"], summary(rows), flush=True)
-                for row in rows:
-                    if not row["right"]:
-                        print("  WRONG", row.get("id", row.get("text")), row["said"], row["calls"])
-                    file.write(json.dumps({"mind": mind, **row}, ensure_ascii=False) + "\n")
-                    file.flush()
     return results
 
 
-def _asker(args, mind: str, find) -> Callable[[str, list[dict]], list[dict]]:
+def _asker(args, mind: str, find) -> Callable[[str, list[dict]], Iterable[dict]]:
     """What asks a mind the rows of a set, in text or by voice."""
     if args.questions_audio is None:
         source = find(mind)
@@ -89,7 +92,7 @@ def _asker(args, mind: str, find) -> Callable[[str, list[dict]], list[dict]]:
     agent = load_minded(mind, args.slots, args.agent)
     noises = held_sounds(args.noise) if args.noise else {}
 
-    def ask(name: str, rows: list[dict]) -> list[dict]:
+    def ask(name: str, rows: list[dict]) -> Iterable[dict]:
         speak(rows, spoken)
         if name == "noises" and not noises:
             raise SystemExit("The set noises by voice needs its recordings: give --noise DATA.")
