@@ -10,7 +10,7 @@ from pathlib import Path
 
 from duplex.errors import MindError
 from duplex.mind.thinker import Call, Message, Tools
-from duplex.mind.tool_text import call_bias, read_calls, with_tools
+from duplex.mind.tool_text import call_bias, call_grammar, read_calls, with_tools
 
 # Positions that the model can hold: 4096 of conversation, instructions, functions, its answer.
 CONTEXT = 8192
@@ -27,6 +27,8 @@ MOVED_TOKENS = 16
 # Nats for Yes. Of 31 questions about who it is and of general kind, Qwen2.5-Coder-1.5B finds Yes
 # likelier than No by 2.7 to 4.8 nats where that is right, and by up to 2.5 where it is not.
 YES_NATS = -2.5
+# Before a grammar in the language of llguidance, which llama.cpp has beside its own.
+GRAMMAR_MARK = "%llguidance {}\n"
 # Steps of politeness below the ticks, as the second pass of recognition has. With 10, beside a
 # training on both cores, all of six spoken questions were answered only when the wait was over.
 NICENESS = 5
@@ -52,7 +54,9 @@ class Llama:
         self._load()
         if messages:
             told = with_tools(messages, tools)
-            wanted = request(told, 0, {"add_generation_prompt": False})
+            # llama.cpp takes a second for its first grammar: it has that before anybody waits.
+            more = {"add_generation_prompt": False, **_bounds(messages, tools)}
+            wanted = request(told, 0, more)
             self.server.handle_chat_completions(wanted, lambda chunk: is_cancelled())
 
     def _load(self) -> None:
@@ -81,8 +85,7 @@ class Llama:
     ) -> Iterator[str | Call]:
         """Pieces of the answer as they come, and calls. Raises MindError."""
         self._load()
-        bias = {"logit_bias": [["Yes", YES_NATS], *call_bias(messages, tools)]}
-        wanted = request(with_tools(messages, tools), MAX_TOKENS, bias)
+        wanted = request(with_tools(messages, tools), MAX_TOKENS, _bounds(messages, tools))
         yield from read_calls(self._pieces(wanted, is_cancelled), tools)
 
     def _pieces(self, wanted: dict, is_cancelled: Callable[[], bool]) -> Iterator[str]:
@@ -129,6 +132,14 @@ def request(messages: list[Message], max_tokens: int, more: dict) -> dict:
         # llama.cpp calls back after each READ_TOKENS too, and can be stopped then.
         "return_progress": True,
     }
+
+
+def _bounds(messages: list[Message], tools: Tools) -> dict:
+    """What the answer may be, and what is made likelier in it."""
+    bounds: dict = {"logit_bias": [["Yes", YES_NATS], *call_bias(tools)]}
+    if grammar := call_grammar(messages, tools):
+        bounds["grammar"] = GRAMMAR_MARK + grammar
+    return bounds
 
 
 def find_llama():

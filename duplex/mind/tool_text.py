@@ -1,8 +1,8 @@
 """Function calls in the text of a model that has not learned to write them in one way.
 
-In process a model is told of its functions in words and shown how they are called, and how not to;
-what it writes is read leniently: some put a call into a fence, some into <tool_call> marks, some
-double its braces. A server at a URL does all that itself.
+In process a model is told of its functions in words and shown how they are called, and how not to.
+A grammar holds what it writes: words, then calls whose arguments are as the functions want them. A
+server at a URL does all that itself.
 """
 
 import json
@@ -10,11 +10,11 @@ import re
 import secrets
 from collections.abc import Iterator
 
-from duplex.mind.arguments import repaired
 from duplex.mind.thinker import Call, Message, Tools
 
-# Where a call may begin in an answer.
-BEGINNING = re.compile(r"<tool_call>|```|\{")
+# What an answer may be where functions are called: words, then calls. Words have no sign with which
+# some models would begin a call in a way of their own.
+WORDS = r"/[^{`<]+/"
 # What wants no function: a greeting, facts, and remarks, of which some tell what was.
 TALK = (
     ("Hello", "Hello, nice to hear you."),
@@ -28,14 +28,11 @@ TALK = (
 )
 # Functions that are shown at most.
 MAX_SHOWN = 8
-# Nats for the beginning of a call, which the examples without one make too rare; and for one that
-# must come. Of 52 utterances for six functions, half of which want none, Qwen2.5-Coder-1.5B misses
-# 9 calls with 0 nats, 2 with 1, none with 2.5, and with 2.5 to 3.3 calls once where none is due;
-# with 4 three times. With three examples in TALK it would call eleven times with 2.5.
+# Nats for the beginning of a call, which the examples without one make too rare. Of 52 utterances
+# for six functions, half of which want none, Qwen2.5-Coder-1.5B misses 9 calls with 0 nats, 2 with
+# 1, none with 2.5, and with 2.5 to 3.3 calls once where none is due; with 4 three times. With three
+# examples in TALK it would call eleven times with 2.5.
 CALL_NATS = 3.25
-MUST_CALL_NATS = 20.0
-# For one right after a result: Qwen2.5-Coder-0.5B asks for the same again and again.
-TOLD_NATS = -100.0
 
 
 def with_tools(messages: list[Message], tools: Tools) -> list[Message]:
@@ -50,22 +47,41 @@ def with_tools(messages: list[Message], tools: Tools) -> list[Message]:
     return [{"role": "system", "content": told}, *examples(tools), *plain]
 
 
-def call_bias(messages: list[Message], tools: Tools) -> list[list]:
-    """Texts with the nats that llama.cpp adds to them, that calls come as often as they should.
-
-    A result is to be told, not asked for again; so is what has happened.
-    """
-    if not tools.functions or tools.choice == "none":
+def call_bias(tools: Tools) -> list[list]:
+    """Texts with the nats that llama.cpp adds to them, that calls come as often as they should."""
+    if not tools.functions or tools.choice != "auto":
         return []
-    nats = CALL_NATS if tools.choice == "auto" else MUST_CALL_NATS
-    if messages[-1]["role"] != "user":
-        nats = TOLD_NATS
-    return [
-        ['{"', nats],
-        ["{", nats],
-        ["```", min(nats, 0.0)],
-        ["<tool_call>", min(nats, 0.0)],
-    ]
+    return [['{"', CALL_NATS], ["{", CALL_NATS]]
+
+
+def call_grammar(messages: list[Message], tools: Tools) -> str:
+    """What may be written, in the language of llguidance, which llama.cpp holds; empty: all.
+
+    Once it is begun a call is one of a known function, with arguments by its schema. A result is to
+    be told, not asked for again, and so is what has happened: then there are only words.
+    """
+    if not tools.functions:
+        return ""
+    if tools.choice == "none" or messages[-1]["role"] != "user":
+        return f"start: {WORDS}"
+    is_free = tools.choice in ("auto", "required")
+    wanted = [one for one in tools.functions if is_free or one["name"] == tools.choice]
+    calls = json.dumps({"anyOf": [_call_schema(function) for function in wanted]})
+    start = "words call* | call+" if tools.choice == "auto" else "call+"
+    return f"start: {start}\nwords: {WORDS}\ncall: %json {calls}\n"
+
+
+def _call_schema(function: dict) -> dict:
+    """The JSON schema of a call; arguments that the function does not know there are none."""
+    arguments = {"type": "object", **(function.get("parameters") or {})}
+    if "properties" in arguments:
+        arguments = {"additionalProperties": False, **arguments}
+    return {
+        "type": "object",
+        "properties": {"name": {"const": function["name"]}, "arguments": arguments},
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }
 
 
 def examples(tools: Tools) -> list[Message]:
@@ -154,45 +170,32 @@ def _arguments(call: dict):
 
 
 def read_calls(pieces: Iterator[str], tools: Tools) -> Iterator[str | Call]:
-    """Words as they come, and the calls among them, which are held back until they are complete."""
+    """Words as they come, and the calls behind them when they are complete."""
     if not tools.functions:
         yield from pieces
         return
     held = ""
     for piece in pieces:
         held += piece
-        begin = BEGINNING.search(held)
-        if begin is None:
-            # A mark may have begun at the end.
-            begins = re.search(r"<[a-z_]*$|`+$", held)
-            end = begins.start() if begins else len(held)
-        else:
-            end = begin.start()
+        begin = held.find("{")
+        end = len(held) if begin < 0 else begin
         if end:
             yield held[:end]
             held = held[end:]
-    if held:
-        yield from find_calls(held, tools) or [held]
+    yield from find_calls(held, tools)
 
 
 def find_calls(text: str, tools: Tools) -> list[Call]:
-    """The calls of known functions in a text, each once, their arguments as the functions want."""
-    known = {function["name"]: function for function in tools.functions}
-    text = text.replace("{{", "{")
+    """The calls of known functions in a text, each once; one that is not complete is none."""
+    known = {function["name"] for function in tools.functions}
     calls: dict[tuple[str, str], Call] = {}
-    place = text.find("{")
-    while place >= 0:
+    while (place := text.find("{")) >= 0:
         try:
             found, length = json.JSONDecoder().raw_decode(text[place:])
         except ValueError:
-            length = 1
-            found = None
-        if isinstance(found, dict) and found.get("name") in known:
-            name = found["name"]
-            arguments = found.get("arguments", found.get("parameters")) or {}
-            if isinstance(arguments, dict):
-                arguments = repaired(known[name], arguments)
-            told = json.dumps(arguments)
-            calls.setdefault((name, told), Call(f"call_{secrets.token_hex(8)}", name, told))
-        place = text.find("{", place + length)
+            break
+        if found.get("name") in known:
+            told = found["name"], json.dumps(found.get("arguments") or {})
+            calls.setdefault(told, Call(f"call_{secrets.token_hex(8)}", *told))
+        text = text[place + length :]
     return list(calls.values())

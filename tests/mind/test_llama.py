@@ -7,7 +7,7 @@ import pytest
 
 from duplex.errors import MindError
 from duplex.mind.llama import CONTEXT, MAX_TOKENS, Llama
-from duplex.mind.thinker import NO_TOOLS, Thinker
+from duplex.mind.thinker import NO_TOOLS, Thinker, Tools
 
 PATIENCE_S = 30
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -107,6 +107,17 @@ def test_what_is_wrong_is_told():
     assert thought.wait(PATIENCE_S) and "too long" in thought.error
     with pytest.raises(MindError):
         list(llama_of(Broken).stream(MESSAGES, NO_TOOLS, lambda: False))
+
+
+def test_functions_come_with_a_grammar():
+    source = llama_of(Server)
+    for tools in (NO_TOOLS, Tools(({"name": "get_time"},))):
+        list(source.stream(MESSAGES, tools, never))
+    source.read(MESSAGES, tools, never)
+    without, bound, read = source.server.asked
+    assert "grammar" not in without
+    assert bound["grammar"].startswith("%llguidance") and "get_time" in bound["grammar"]
+    assert read["grammar"] == bound["grammar"]
 
 
 def test_yes_is_made_as_likely_as_it_is_right():

@@ -5,7 +5,15 @@ import json
 import pytest
 
 from duplex.mind.thinker import NO_TOOLS, Call, Tools
-from duplex.mind.tool_text import TALK, call_bias, describe, examples, read_calls, with_tools
+from duplex.mind.tool_text import (
+    TALK,
+    call_bias,
+    call_grammar,
+    describe,
+    examples,
+    read_calls,
+    with_tools,
+)
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOLS = Tools(({"name": "get_weather", "description": "the weather", "parameters": CITY},))
@@ -13,27 +21,27 @@ BARE = '{"name": "get_weather", "arguments": {"city": "Oslo"}}'
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "words", "count"),
     [
-        (BARE, ""),
-        (f"```json\n{BARE}\n```", ""),
-        (f"<tool_call>\n{BARE}\n</tool_call>", ""),
-        ("{" + BARE + "}", ""),
-        (f"Let me look. {BARE}", "Let me look. "),
+        (BARE, "", 1),
+        (f"Let me look. {BARE}", "Let me look. ", 1),
+        (f"{BARE}\n{BARE.replace('Oslo', 'Rome')} {BARE}", "", 2),
+        (BARE[:-4], "", 0),
+        ('{"name": "other", "arguments": {}}', "", 0),
+        ("It is cold. ", "It is cold. ", 0),
     ],
 )
-def test_calls_are_found_however_they_are_written(text, words):
+def test_words_and_complete_calls_are_told_apart(text, words, count):
     for size in (1, 4, len(text)):
         pieces = [text[i : i + size] for i in range(0, len(text), size)]
         found = list(read_calls(iter(pieces), TOOLS))
         assert "".join(part for part in found if isinstance(part, str)) == words
-        [call] = [part for part in found if isinstance(part, Call)]
-        assert call.name == "get_weather" and json.loads(call.arguments) == {"city": "Oslo"}
+        calls = [part for part in found if isinstance(part, Call)]
+        assert [call.name for call in calls] == ["get_weather"] * count
+        assert not calls or json.loads(calls[0].arguments) == {"city": "Oslo"}
 
 
-@pytest.mark.parametrize("text", ["It is cold. ", "a < b", 'The set {1, 2} and "name".', "`x`"])
-def test_what_is_no_call_is_said(text):
-    assert "".join(read_calls(iter(text), TOOLS)) == text
+def test_without_functions_all_is_said():
     assert list(read_calls(iter([BARE]), NO_TOOLS)) == [BARE]
 
 
@@ -83,13 +91,44 @@ def test_examples_show_calls_and_answers_without_one():
     assert sum("{" in message["content"] for message in shown) == 2
 
 
+ASKED = [{"role": "user", "content": "hi"}]
+
+
 def test_calls_are_made_as_likely_as_they_should_be():
-    asked = [{"role": "user", "content": "hi"}]
-    told = [{"role": "tool", "tool_call_id": "c", "content": "cold"}]
-    assert call_bias(asked, NO_TOOLS) == call_bias(asked, Tools(TOOLS.functions, "none")) == []
-    usual, forced = (call_bias(asked, Tools(TOOLS.functions, c)) for c in ("auto", "required"))
-    after = call_bias(told, Tools(TOOLS.functions, "required"))
-    nats = [bias[0][1] for bias in (after, usual, forced)]
-    assert nats == sorted(nats) and nats[0] < 0
-    note = [{"role": "system", "content": "The result, asked for before: cold"}]
-    assert call_bias(note, TOOLS) == after
+    usual, forced, none = (
+        Tools(TOOLS.functions, choice) for choice in ("auto", "required", "none")
+    )
+    assert call_bias(NO_TOOLS) == call_bias(none) == call_bias(forced) == []
+    assert {text for text, nats in call_bias(usual) if nats > 0} == {"{", '{"'}
+
+
+def grammar(messages, choice: str, *more) -> tuple[str, list[dict]]:
+    """The first line of a grammar, and the schemas of the calls in it."""
+    start, *rules = call_grammar(messages, Tools((*TOOLS.functions, *more), choice)).splitlines()
+    calls = [rule.removeprefix("call: %json ") for rule in rules if rule.startswith("call: ")]
+    return start, json.loads(calls[0])["anyOf"] if calls else []
+
+
+def test_a_call_that_has_begun_is_one_of_a_known_function():
+    start, schemas = grammar(ASKED, "auto", {"name": "get_time"})
+    assert start == "start: words call* | call+"
+    assert [one["properties"]["name"]["const"] for one in schemas] == ["get_weather", "get_time"]
+    arguments = schemas[0]["properties"]["arguments"]
+    assert arguments == {**CITY, "additionalProperties": False}
+    assert call_grammar(ASKED, NO_TOOLS) == ""
+
+
+def test_a_call_that_must_come_comes():
+    for choice, count in (("required", 2), ("get_time", 1)):
+        start, schemas = grammar(ASKED, choice, {"name": "get_time"})
+        assert start == "start: call+" and len(schemas) == count
+    assert schemas[0]["properties"]["name"]["const"] == "get_time"
+
+
+@pytest.mark.parametrize("role", ["tool", "system"])
+def test_a_result_is_told_and_nothing_called(role):
+    """Qwen2.5-Coder-0.5B asked for the same again and again."""
+    told = [*ASKED, {"role": role, "tool_call_id": "c", "content": "cold"}]
+    for messages, choice in ((told, "auto"), (told, "required"), (ASKED, "none")):
+        start, schemas = grammar(messages, choice)
+        assert start.startswith("start: /[^") and not schemas
