@@ -8,6 +8,7 @@ and no sockets here.
 """
 
 import time
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -64,6 +65,8 @@ class Agent:
         self.slots = slots
         self.config = config or AgentConfig()
         self.policy = policy or TurnPolicy()
+        if parts.addressee is not None:  # it tells assent better than a list of words
+            self.policy = replace(self.policy, passes_over_backchannels=False)
         self.tokenizer = parts.tokenizer
         self.sessions: dict[int, Session] = {}
         self.ticks = 0
@@ -93,6 +96,7 @@ class Agent:
             self.config,
             self.speculation.counts,
             self.dictation,
+            parts.addressee,
         )
         self.draws = self.decoder.draws
         if parts.draws is not None:

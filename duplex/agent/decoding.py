@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from duplex.agent import memory
+from duplex.agent import addressee, memory
 from duplex.agent.choosing import choose
 from duplex.agent.config import AgentConfig
 from duplex.agent.faults import isolate_fault
@@ -29,6 +29,7 @@ from duplex.agent.turn_policy import (
 )
 from duplex.events import Event
 from duplex.model import kv_cache, tokens
+from duplex.model.addressee import AddresseeHead
 from duplex.model.tokens import (
     AGENT,
     ASIDE,
@@ -63,6 +64,7 @@ class Decoder:
         config: AgentConfig,
         counts: SpeculationCounts,
         dictation: Dictation | None = None,
+        addressee_head: AddresseeHead | None = None,
     ):
         self.context = context
         self.recognition = recognition
@@ -70,6 +72,7 @@ class Decoder:
         self.config = config
         self.counts = counts
         self.dictation = dictation
+        self.addressee = addressee_head
         self.tokenizer = recognition.tokenizer
 
     def observe(self, slot: int, session: Session) -> Observation:
@@ -187,7 +190,8 @@ class Decoder:
         """The symbol after so many proposals; scores: [V] of the places so far, to be extended."""
         if place == 1:  # one pass over the vocabulary for all states that follow
             scores += self.context.lm.logits(hidden[1:]).cpu()
-        return self.sample(slot, session, scores[place], None if place else first)
+        question = None if place else first
+        return self.sample(slot, session, scores[place], question, hidden[place])
 
     def sample(
         self,
@@ -195,17 +199,26 @@ class Decoder:
         session: Session,
         scores: torch.Tensor | None,
         question: Question | None = None,
+        state: torch.Tensor | None = None,
     ) -> int:
         """The next symbol of a session; scores [V], or of the controls alone, are changed.
 
         question: what is to be decided, where that was asked already. Where it answers itself there
-        need be no scores.
+        need be no scores. state: the LM's hidden state [D], for the addressee head.
         """
         question = question or self.ask(slot, session)
         if question.symbol is not None:
             return question.symbol
-        chosen = choose(session, scores, question.seen, question.policy, self.config)
+        seen = replace(question.seen, for_agent=self.for_agent(state, question.seen))
+        chosen = choose(session, scores, seen, question.policy, self.config)
         return self.settle(session, question, chosen)
+
+    def for_agent(self, state: torch.Tensor | None, seen: Observation) -> float:
+        """The log-odds that what the user says is for the agent, from a hidden state [D]; 0: there
+        is nobody to be asked, or nothing."""
+        if self.addressee is None or state is None or not seen.user_open:
+            return 0.0
+        return float(addressee.log_odds(self.addressee, state, seen))
 
     def ask(self, slot: int, session: Session) -> Question:
         """What is to be decided now; a client's request that is met is taken as met."""

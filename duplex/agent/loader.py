@@ -13,6 +13,7 @@ from duplex.agent.turn_policy import TurnPolicy
 from duplex.checkpoint import load_config, load_tensors
 from duplex.errors import BackboneError, WeightsError
 from duplex.mind import load as mind
+from duplex.model.addressee import AddresseeHead, load_addressee_head
 from duplex.model.asr.encoder import Encoder, EncoderConfig
 from duplex.model.asr.lexicon import load_lexicon
 from duplex.model.asr.whisper import Whisper, load_whisper
@@ -103,6 +104,7 @@ def load_parts(folder: Path | None = None, options: LoadOptions | None = None) -
         whisper=load_second_pass(options),
         speaker=load_speaker_head(folder / "speaker") if (folder / "speaker").is_dir() else None,
         sound=load_sound_head(folder / "sounds") if (folder / "sounds").is_dir() else None,
+        addressee=_load_addressee(folder / "addressee"),
     )
     if options.format == "int8":
         return compiled(parts, options.threads)
@@ -162,6 +164,11 @@ def _load(network, config, folder: Path) -> torch.nn.Module:
     module = network(load_config(config, folder))
     module.load_state_dict(load_tensors(folder))
     return module.eval()
+
+
+def _load_addressee(folder: Path) -> AddresseeHead | None:
+    """The addressee head; None where there is none."""
+    return load_addressee_head(folder) if folder.is_dir() else None
 
 
 def _load_draft(folder: Path, options: LoadOptions) -> Draft | None:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from duplex.agent.turn_policy import PENDING_TEXT, Observation, Text, TurnPolicy, bits
 from duplex.model.sampling import draw, sample_each
@@ -69,11 +70,18 @@ def unpack(rules: Tensor) -> tuple[Observation, TurnPolicy]:
     return Observation(*found[:SEEN_COLUMNS]), TurnPolicy(*found[SEEN_COLUMNS:])
 
 
+def addressed(rules: Tensor, for_agent: Tensor) -> Tensor:
+    """Rows [S, columns] with what the addressee head said [S] in its column."""
+    place = [kind.name for kind in COLUMNS].index("for_agent")
+    said = for_agent[:, None].to(rules.dtype)
+    return torch.cat([rules[:, :place], said, rules[:, place + 1 :]], 1)
+
+
 def decide(scores: Tensor, asked: Asked, top_k: int) -> Tensor:
     """The symbol of each slot: scores of the LM [S, V] float -> int64 [S]."""
     seen, policy = unpack(asked.rules)
     choice = allowed(seen, policy)
-    scores = masked(scores, asked, choice, bias(seen, policy), policy)
+    scores = masked(scores, asked, choice, bias(seen, policy), policy, seen.for_agent)
     # What is heard is written down as it is best; what is said may be drawn.
     temperature = asked.temperature.masked_fill(seen.stream != AGENT, 0.0)
     draws = draw(asked.seed, asked.tick, asked.number)
@@ -94,10 +102,22 @@ def count_accepted(symbols: Tensor, proposals: Tensor, counts: Tensor) -> Tensor
 
 
 def masked(
-    scores: Tensor, asked: Asked, choice: Choice, added: Tensor, policy: TurnPolicy
+    scores: Tensor,
+    asked: Asked,
+    choice: Choice,
+    added: Tensor,
+    policy: TurnPolicy,
+    for_agent: Tensor,
 ) -> Tensor:
-    """The scores [S, V] with what the rules add, -inf where a symbol may not come."""
+    """The scores [S, V] with what the rules add, -inf where a symbol may not come.
+
+    for_agent: float64 [S], see Observation."""
     controls = list(scores[:, :FIRST_TEXT_ID].unbind(1))
+    # Where the addressee head was asked it says for whom a turn is that ends.
+    end = torch.logaddexp(controls[USER_END], controls[ASIDE])
+    for symbol, odds in ((USER_END, for_agent), (ASIDE, -for_agent)):
+        said = end + F.logsigmoid(odds).to(end.dtype)
+        controls[symbol] = torch.where(for_agent != 0, said, controls[symbol])
     user_end = controls[USER_END]
     for symbol, takes in ((STOP, choice.end_stops), (ASIDE, choice.ends_aside)):
         both = torch.logaddexp(controls[symbol], user_end)
@@ -179,9 +199,12 @@ def bias(seen: Observation, policy: TurnPolicy) -> Tensor:
     zero = torch.zeros_like(seen.queued_s)
     added = [zero] * (PENDING_TEXT + 1)
     is_short = seen.transcribed_words <= policy.max_backchannel_words
-    added[STOP] = zero - torch.where(is_short, policy.backchannel_stop_penalty, zero)
-    far = torch.where(seen.is_far, policy.far_penalty, zero)
-    added[STOP] = added[STOP] - far
+    is_asked = seen.for_agent != 0
+    far = torch.where(seen.is_far & ~is_asked, policy.far_penalty, zero)
+    unasked = zero - torch.where(is_short, policy.backchannel_stop_penalty, zero) - far
+    most = policy.max_addressee_nats
+    asked = torch.minimum(most, torch.maximum(-most, seen.for_agent))
+    added[STOP] = torch.where(is_asked, asked, unasked)
     is_early = (seen.silence_ticks < policy.early_end_ticks) & ~seen.agent_open
     early = torch.where(is_early, policy.early_end_penalty, zero)
     added[USER_END] = zero - far - early

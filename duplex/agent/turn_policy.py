@@ -66,6 +66,7 @@ class TurnPolicy:
     max_backchannel_words: int = 2
     backchannel_stop_penalty: float = 2.5
     passes_over_backchannels: bool = True
+    max_addressee_nats: float = 4.0
     max_voice_pause_ticks: int = 12
     near_onset_ticks: int = 2
     near_release_ticks: int = 2
@@ -143,6 +144,10 @@ class Observation:
     # Whose voice it is, if one alone is heeded.
     is_unheeded: bool = False  # this turn is somebody else's
     awaits_speaker: bool = False  # who speaks is not known yet
+
+    # For whom it is.
+    partner_likeness: float = 0.0  # cosine of its voice and of who spoke to the agent last
+    for_agent: float = 0.0  # log-odds of the addressee head; 0: it was not asked
 
     # What was recognised.
     ticks_since_user_token: int = 0
@@ -340,12 +345,16 @@ def bias(seen: Observation, policy: TurnPolicy) -> list[float]:
     added = [0.0] * (PENDING_TEXT + 1)
     # Waiting costs a little: the best single tick for a symbol is rarely surer than waiting.
     added[NEXT] -= policy.wait_penalty
-    if seen.transcribed_words <= policy.max_backchannel_words:
-        added[STOP] -= policy.backchannel_stop_penalty
     added[BACK] += policy.backchannel_bonus
-    if seen.is_far:
-        added[STOP] -= policy.far_penalty
-        added[USER_END] -= policy.far_penalty
+    if seen.for_agent:
+        most = policy.max_addressee_nats
+        added[STOP] += min(most, max(-most, seen.for_agent))
+    else:
+        if seen.transcribed_words <= policy.max_backchannel_words:
+            added[STOP] -= policy.backchannel_stop_penalty
+        if seen.is_far:
+            added[STOP] -= policy.far_penalty
+            added[USER_END] -= policy.far_penalty
     if seen.silence_ticks < policy.early_end_ticks and not seen.agent_open:
         added[USER_END] -= policy.early_end_penalty  # who pauses for thought goes on
         added[ASIDE] -= policy.early_end_penalty

@@ -1,0 +1,116 @@
+"""The addressee head is asked while somebody speaks, and its answer decides for whom a turn is."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from duplex import checkpoint
+from duplex.agent import addressee
+from duplex.agent.choosing import choose
+from duplex.agent.config import AgentConfig
+from duplex.agent.hearing import people
+from duplex.agent.hearing.people import People
+from duplex.agent.hearing.speakers import SpeakerPolicy
+from duplex.agent.session import Session
+from duplex.agent.turn_policy import Observation, TurnPolicy, bias
+from duplex.events import Event
+from duplex.model.addressee import AddresseeConfig, AddresseeHead, load_addressee_head
+from duplex.model.tokens import ASIDE, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, Grammar
+
+POLICY = TurnPolicy(passes_over_backchannels=False)
+ENDED = Observation(
+    stream=USER,
+    user_open=True,
+    silence_ticks=30,
+    ticks_since_user_token=8,
+    transcribed_words=3,
+    max_confidence=1.0,
+)
+
+
+def tiny_head() -> AddresseeHead:
+    torch.manual_seed(0)
+    return AddresseeHead(AddresseeConfig(12, len(addressee.KNOWN), 4)).eval()
+
+
+def chosen(seen: Observation, **scores: float) -> int:
+    given = torch.full((FIRST_TEXT_ID,), -20.0)
+    for name, score in scores.items():
+        given[{"next": NEXT, "end": USER_END, "aside": ASIDE, "stop": STOP}[name]] = score
+    session = Session(POLICY, grammar=Grammar(USER, True, seen.agent_open))
+    return choose(session, given, seen, POLICY, AgentConfig())
+
+
+@pytest.mark.parametrize("odds", [0.0, 3.0, -3.0])
+def test_it_says_for_whom_a_turn_is_that_ends(odds):
+    seen = replace(ENDED, for_agent=odds)
+    expected = {0.0: ASIDE, 3.0: USER_END, -3.0: ASIDE}[odds]
+    assert chosen(seen, end=-1.0, aside=-0.5, next=-4.0) == expected
+    # When it ends is the LM's to say.
+    assert chosen(seen, end=-9.0, aside=-9.5, next=-0.1) == NEXT
+
+
+@pytest.mark.parametrize(("odds", "symbol"), [(5.0, STOP), (-5.0, NEXT)])
+def test_it_says_whether_the_voice_is_yielded(odds, symbol):
+    seen = replace(ENDED, agent_open=True, queued_s=2.0, silence_ticks=0, for_agent=odds)
+    assert chosen(seen, stop=-2.0, next=-0.5) == symbol
+
+
+def test_where_it_is_asked_it_stands_for_the_rules_that_guess():
+    seen = replace(ENDED, agent_open=True, transcribed_words=1, is_far=True)
+    guessed = bias(seen, POLICY)
+    asked = bias(replace(seen, for_agent=1.5), POLICY)
+    assert guessed[STOP] == -POLICY.backchannel_stop_penalty - POLICY.far_penalty
+    assert asked[STOP] == 1.5 and guessed[USER_END] == -POLICY.far_penalty
+    assert asked[USER_END] == 0.0
+    sure = bias(replace(seen, for_agent=99.0), POLICY)
+    assert sure[STOP] == POLICY.max_addressee_nats
+
+
+def test_nothing_is_asked_before_there_are_words():
+    head = tiny_head()
+    state = torch.randn(12)
+    assert addressee.log_odds(head, state, ENDED) != 0
+    for change in ({"user_open": False}, {"transcribed_words": 0}):
+        assert addressee.log_odds(head, state, replace(ENDED, **change)) == 0
+
+
+def test_what_never_happened_counts_as_long_ago():
+    head = tiny_head()
+    head.most.copy_(torch.tensor(list(addressee.KNOWN.values())))
+    state = torch.randn(12)
+    never = addressee.log_odds(head, state, ENDED)
+    ticks = int(addressee.KNOWN["ticks_since_agent_word"])
+    long_ago = replace(ENDED, ticks_since_agent_word=ticks)
+    assert never == addressee.log_odds(head, state, long_ago)
+    just_now = replace(ENDED, ticks_since_agent_word=3)
+    assert never != addressee.log_odds(head, state, just_now)
+
+
+def test_a_head_is_read_as_it_was_written(tmp_path):
+    head = tiny_head()
+    head.most.fill_(3.0)
+    checkpoint.save(head.state_dict(), head.config, tmp_path)
+    found = load_addressee_head(tmp_path)
+    state, known = torch.randn(5, 12), torch.randn(5, len(addressee.KNOWN))
+    assert torch.equal(found(state, known), head(state, known))
+
+
+def test_a_voice_is_held_against_who_spoke_to_the_agent_last():
+    policy = SpeakerPolicy()
+    somebody = People()
+    voices = torch.eye(2).numpy()
+
+    def say(voice, to):
+        for tick in range(30):
+            people.hear(somebody, voices[voice], tick < 20, True, policy)
+        found = somebody.partner_likeness
+        people.mark(somebody, [Event("user_started", 0), Event("user_ended", 1, to=to)], 1, policy)
+        return found
+
+    assert say(0, "agent") == 0.0  # there was nobody yet
+    assert say(0, "other") == pytest.approx(1.0)
+    assert say(1, "other") == pytest.approx(0.0, abs=1e-6)
+    assert say(1, "agent") == pytest.approx(0.0, abs=1e-6)
+    assert say(1, "agent") == pytest.approx(1.0)
