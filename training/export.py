@@ -58,7 +58,17 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for part in ("encoder", "lexicon", "lm", "draft", "talker", "codec", "speaker", "sounds"):
+    for part in (
+        "encoder",
+        "lexicon",
+        "lm",
+        "draft",
+        "talker",
+        "codec",
+        "speaker",
+        "sounds",
+        "addressee",
+    ):
         parser.add_argument(
             f"--{part}", type=folder_of(part), metavar="FOLDER", help=f"run folder of the {part}"
         )
@@ -121,6 +131,8 @@ def export(args: argparse.Namespace) -> None:
         export_part(args.talker, out / "talker")
     if args.speaker:
         export_head(args.speaker, out / "speaker")
+    if args.addressee:
+        export_head(args.addressee, out / "addressee")
     if args.sounds:
         export_head(args.sounds, out / "sounds")
     if args.lexicon:
