@@ -95,10 +95,18 @@ function showTurn(turn) {
 function event(told) {
   raw.push(JSON.stringify({ at: Math.round(1000 * tracks.seconds) / 1000, ...told }));
   if (raw.length > RAW) raw.shift();
-  if (find("developer").open) put("events", raw.slice().reverse().join("\n"));
+  if (find("developer").open) showRaw();
   if (told.type === "lag") lag(told);
   if (told.type === "error" && ["bad_message", "refused", "too_much"].includes(told.code)) note(told.text);
   if (told.type === "session.ending") note(`The conversation ends with this turn: ${told.text}`);
+}
+
+function showRaw() { // the newest first: when, which way, what
+  const line = ({ at, sent, ...told }) => {
+    const { type, ...fields } = sent ?? told;
+    return [at.toFixed(2).padStart(7), sent ? "→" : "←", type.padEnd(13), Object.keys(fields).length ? JSON.stringify(fields) : ""].join(" ");
+  };
+  put("events", raw.map((text) => line(JSON.parse(text))).reverse().join("\n"));
 }
 
 function lag({ late_ticks, silence_ms, dropped_ms, unread_ticks }) {
@@ -274,7 +282,7 @@ find("save").addEventListener("focusout", ({ relatedTarget }) => relatedTarget &
 document.addEventListener("pointerdown", ({ target }) => find("save").contains(target) || closeMenu());
 find("fresh").addEventListener("click", fresh);
 find("copy").addEventListener("click", () => navigator.clipboard?.writeText(raw.join("\n")).then(() => note("Copied.")));
-find("developer").addEventListener("toggle", () => put("events", raw.slice().reverse().join("\n")));
+find("developer").addEventListener("toggle", showRaw);
 document.addEventListener("keydown", key);
 document.addEventListener("keyup", (event) => {
   if (event.key !== " ") return;
