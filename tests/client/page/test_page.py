@@ -190,7 +190,8 @@ def test_what_can_be_saved(page):
     wait(page, "ready")
     is_open = "document.getElementById('save').open"
     lines = [json.loads(line) for line in saved(page, "#lines").decode().splitlines()]
-    assert [line["who"] for line in lines][:2] == ["you", "agent"] and lines[1]["answer_s"] > 0
+    assert {line["who"] for line in lines} == {"you", "agent"}
+    assert any(line.get("answer_s") for line in lines)
     assert page.evaluate(is_open) is False
     assert saved(page, "#subtitles").startswith(b"WEBVTT\n\n00:00:0")
     page.evaluate("document.getElementById('save').open = true")
