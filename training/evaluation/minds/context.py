@@ -36,8 +36,9 @@ NOT_TOLD = [
     "do not know",
     "not sure",
     "no idea",
-    "don't have",
-    "do not have",
+    "don't have that",
+    "don't have any information",
+    "don't have access",
 ]
 
 
