@@ -114,7 +114,11 @@ class Screen:
         while self._lines and (
             before == math.inf or (self._lines[0].ended_at or math.inf) <= before
         ):
-            self._live.console.print(self._line(self._lines.pop(0)))
+            line = self._lines.pop(0)
+            if self._status is not None:
+                # Printing draws the live lines as well: with this one among them it stood twice.
+                self._live.update(self._render())
+            self._live.console.print(self._line(line))
 
     def _render(self) -> Group:
         lines = [self._line(line) for line in self._lines]

@@ -219,6 +219,28 @@ def test_the_screen_scrolls_whole_turns_under_live_lines():
     assert written[-2:] == ["00:00  you    What is it?", "00:07  agent  It is late."]
 
 
+def test_a_turn_never_stands_twice():
+    """It leaves the live lines before it is written above them, which draws both."""
+
+    class Watched(Console):
+        drawn = ()
+
+        def print(self, *what, **options):
+            if what and getattr(what[0], "plain", ""):
+                below = Console(file=io.StringIO(), width=90)
+                below.print(screen._live.renderable)
+                self.drawn = (*self.drawn, what[0].plain + below.file.getvalue())
+            super().print(*what, **options)
+
+    console = Watched(file=io.StringIO(), force_terminal=True, width=90)
+    with Screen(console, settle_s=0) as screen:
+        for seconds, kind in enumerate(("user_started", "heard", "user_ended")):
+            screen.show({"type": kind, "text": " once", "tick": 0})
+            screen.update(Status(CallFacts("on", "open"), seconds))
+    [drawn] = console.drawn
+    assert drawn.count("Once") == 1
+
+
 def press_all(keys: str, is_cut: bool = False) -> tuple[Live, list]:
     async def run():
         session = Slow()
