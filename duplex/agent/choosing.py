@@ -5,6 +5,7 @@ slot_decisions.py does the same for all slots at once.
 
 from functools import cache
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -43,10 +44,12 @@ def choose(
         address(scores, seen.for_agent)
     favour(scores, choice, bias(seen, policy), pending, policy)
     if not is_speech:  # nothing is written but what was recognised, and always the best
+        values = scores.numpy()
+        if choice.text != Text.PENDING:
+            return int(values[:FIRST_TEXT_ID].argmax())
         candidates = [*range(FIRST_TEXT_ID)]
-        if choice.text == Text.PENDING:
-            candidates += sorted(token for token in pending if token < len(scores))
-        return candidates[int(scores[candidates].argmax())]
+        candidates += sorted(token for token in pending if token < len(scores))
+        return candidates[int(values[candidates].argmax())]
     if choice.text == Text.NONE:
         scores[FIRST_TEXT_ID:] = float("-inf")
     own = session.temperature
@@ -77,20 +80,20 @@ def favour(
 
     The bonus of pending text goes to the token of which the recogniser is certain.
     """
-    controls = scores[:FIRST_TEXT_ID]
     if choice.end_stops:
-        controls[STOP] = torch.logaddexp(controls[STOP], controls[USER_END])
+        scores[STOP] = torch.logaddexp(scores[STOP], scores[USER_END])
     if choice.ends_aside:
-        controls[ASIDE] = torch.logaddexp(controls[ASIDE], controls[USER_END])
-    controls += torch.tensor(added[:FIRST_TEXT_ID], dtype=scores.dtype)
-    controls.masked_fill_(~controls_mask(choice.controls), float("-inf"))
+        scores[ASIDE] = torch.logaddexp(scores[ASIDE], scores[USER_END])
+    values = scores.numpy()  # the same memory; of so few numbers numpy makes less ado
+    values[:FIRST_TEXT_ID] += np.array(added[:FIRST_TEXT_ID], np.float32)
+    values[forbidden(choice.controls)] = -np.inf
     if added[PENDING_TEXT]:
         for token, confidence in pending.items():
             if confidence >= policy.certain_confidence and token < len(scores):
-                scores[token] += added[PENDING_TEXT]
+                values[token] += np.float32(added[PENDING_TEXT])
 
 
 @cache
-def controls_mask(controls: int) -> torch.Tensor:
-    """bool [FIRST_TEXT_ID] of control symbols given as bits."""
-    return torch.tensor([bool(controls >> symbol & 1) for symbol in range(FIRST_TEXT_ID)])
+def forbidden(controls: int) -> np.ndarray:
+    """The control symbols [n] that are not among those given as bits."""
+    return np.array([s for s in range(FIRST_TEXT_ID) if not controls >> s & 1], np.int64)

@@ -367,10 +367,13 @@ def n_best(
     sentence_end = np.full(len(source), SENTENCE)
     score = score + config.lm_weight * trigram_log_prob(lexicon, context, sentence_end)
     found: dict[tuple[int, ...], float] = {}
-    for i, at in enumerate(source):
-        last = (word[i],) if word[i] >= 0 else ()
-        said = (*state.words[at, : state.word_count[at]], *last)
-        found[said] = float(np.logaddexp(found.get(said, -np.inf), score[i]))
+    said_before = [
+        tuple(words[:number])
+        for words, number in zip(state.words.tolist(), state.word_count.tolist(), strict=True)
+    ]
+    for at, last, one in zip(source.tolist(), word.tolist(), score.tolist(), strict=True):
+        said = said_before[at] if last < 0 else (*said_before[at], last)
+        found[said] = float(np.logaddexp(found[said], one)) if said in found else one
     best = sorted(found.items(), key=lambda reading: -reading[1])[:count]
     return [([lexicon.words[word] for word in said], score) for said, score in best]
 

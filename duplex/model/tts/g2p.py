@@ -15,6 +15,7 @@ word by word; such a group comes out as one entry.
 import json
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from duplex.model.tts.read_aloud import is_open, readable
@@ -51,6 +52,8 @@ class G2P:
         from hibari.g2p.normalize import normalize
 
         self.g2p = hibari.g2p.G2P()
+        # A word is tagged again with each word that follows it, mostly in the same surroundings.
+        self.g2p.tagger.predict = lru_cache(4096)(self.g2p.tagger.predict)
         self.normalize = normalize
         vocabulary = Path(hibari.g2p.ASSETS) / "vocab.json"
         self.alphabet = json.loads(vocabulary.read_text(encoding="utf-8"))
