@@ -144,7 +144,9 @@ class Agent:
                 isolate_fault(events[slot], self.dictation.step, self.sessions[slot], events[slot])
 
         for slot in active:
-            isolate_fault(events[slot], self._read_instructions, slot)
+            state = self.sessions[slot].instructions
+            if state.is_reading or state.is_turn_over:
+                isolate_fault(events[slot], self._read_instructions, slot)
 
         # 2. Feed and decide, as often as a symbol was not proposed.
         inputs = self._collect(active, prefilling, vectors, events)
@@ -201,7 +203,8 @@ class Agent:
         for slot in active:
             queue = self.sessions[slot].inputs
             count = unheld_tokens(self.sessions[slot], tokens_per_tick)
-            self._remember_text(slot, queue.text_names[:count])
+            if count:
+                self._remember_text(slot, queue.text_names[:count])
             given[slot] = (queue.pending + queue.text[:count], vectors[slot])
             kept = queue.recent_ticks[1 - self.config.rescoring.replay_ticks :]
             queue.recent_ticks = [*kept, vectors[slot]]

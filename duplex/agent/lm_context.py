@@ -39,13 +39,12 @@ class LMContext:
 
     def embed(self, tokens: list[int], tick: torch.Tensor | None = None) -> LMInput:
         """Tokens, and then a tick's vector [D] if there is one, as inputs."""
-        parts = []
-        if tokens:
-            parts.append(self.lm.embed(torch.tensor(tokens, device=self.device)))
-        if tick is not None:
-            parts.append(tick[None])
-        vectors = torch.cat([part.to(self.dtype) for part in parts])
-        return LMInput(vectors, [] if tick is None else [len(tokens)])
+        if not tokens:
+            return LMInput(tick[None].to(self.dtype), [0])
+        text = self.lm.embed(torch.tensor(tokens, device=self.device)).to(self.dtype)
+        if tick is None:
+            return LMInput(text, [])
+        return LMInput(torch.cat([text, tick[None].to(self.dtype)]), [len(tokens)])
 
     def project(
         self,
@@ -208,6 +207,8 @@ def take_deferred(queue: InputQueue, max_positions: int) -> LMInput:
 
     The queue keeps what did not fit.
     """
+    if len(queue.deferred) == 1:
+        return queue.deferred.pop()
     ticks = []
     vectors = []
     length = 0

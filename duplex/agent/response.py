@@ -212,8 +212,9 @@ class Response:
         plan = self.synthesizer.plan_tick(self.synthesis_state)
         for slot in active:
             session = sessions[slot]
-            report = slot, session, plan.spoken[slot], events[slot]
-            isolate_fault(events[slot], self.report_spoken_words, *report)
+            if plan.spoken[slot] or session.reply.is_text_complete:
+                report = slot, session, plan.spoken[slot], events[slot]
+                isolate_fault(events[slot], self.report_spoken_words, *report)
         if self.voice is not None:
             return self.voice.speak(self.synthesizer, plan)
         codes, self.synthesis_state = self.synthesizer.sample(self.synthesis_state, plan)

@@ -114,9 +114,10 @@ class TurnPolicy:
     max_hearing_out_ticks: int = 15
 
 
-@dataclass(frozen=True)
+# Not frozen: one is made for each decision, which would take fourteen times as long.
+@dataclass
 class Observation:
-    """All that a rule may look at, for one session before one symbol."""
+    """All that a rule may look at, for one session before one symbol. Nobody changes it."""
 
     # The grammar.
     stream: int = NOBODY  # or USER, AGENT: the stream that a text token would belong to

@@ -30,6 +30,8 @@ def push_words(
     pending: PendingWords, tick: int, recognised: list[tuple[int, float]], policy: TurnPolicy
 ) -> None:
     """Add a tick's (token, confidence) pairs; drop those that have waited too long."""
+    if not pending.tokens and not recognised:
+        return
     kept = [p for p in pending.tokens if p.tick > tick - policy.forget_ticks]
     pending.tokens = kept + [PendingToken(tick, token, p) for token, p in recognised]
 

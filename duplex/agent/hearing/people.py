@@ -45,6 +45,8 @@ class People:
     partner_likeness: float = 0.0
     # Whose each turn of the user was, as far as was told; None: it was not.
     turns: list[int | None] = field(default_factory=list)
+    # How many people had been joined to others when the turns were last looked at.
+    joined: int = 0
     is_turn_open: bool = False
     names: dict[int, str] = field(default_factory=dict)
     # The id of the enrolled one.
@@ -155,7 +157,11 @@ def mark(people: People, events: list[Event], tick: int, policy: SpeakerPolicy) 
 def correct(people: People, tick: int) -> list[Event]:
     """Events for the turns that turn out to be somebody else's than was told."""
     found = []
-    for turn, told in enumerate(people.turns):
+    # Of turns that are over nothing changes unless people turn out to be one.
+    joined = len(people.speakers.joined)
+    first = 0 if joined != people.joined else max(0, len(people.turns) - 1)
+    people.joined = joined
+    for turn, told in enumerate(people.turns[first:], first):
         is_open = people.is_turn_open and turn == len(people.turns) - 1
         now = turn_speaker(people) if is_open else speakers.current_id(people.speakers, told)
         if now == told or now is None:

@@ -170,7 +170,7 @@ class Recognition:
         Returns the pieces of the user's words; the agent's own are left out.
         """
         user = session.user
-        agent_words = audible_words(session, self.policy)
+        agent_words = audible_words(session, self.policy) if words else []
         pieces: Pieces = []
         for word, confidence in words:
             user.is_rescored = False
@@ -195,8 +195,9 @@ class Recognition:
         """
         activity = session.user.activity
         has_words = session.grammar.user_open or bool(session.user.pending.tokens)
-        may_be_echo = bool(audible_words(session, self.policy)) and not has_words
-        is_speech = activity.silence_ticks == 0 and (activity.near_ticks > 0 or not may_be_echo)
+        is_speech = activity.silence_ticks == 0 and (
+            activity.near_ticks > 0 or has_words or not audible_words(session, self.policy)
+        )
         people.hear(session.people, voice, is_speech, has_words, self.speaker_policy)
 
     def name_sound(

@@ -25,8 +25,8 @@ class SoundPolicy:
 class Sounds:
     """What one session has heard last."""
 
-    # Of the last ticks [K].
-    scores: list[np.ndarray] = field(default_factory=list)
+    # Of the last ticks [T, K], oldest first; None: nothing was heard.
+    scores: np.ndarray | None = None
     # The kind that it seems to be now, and for how many ticks.
     kind: int | None = None
     ticks: int = 0
@@ -45,7 +45,10 @@ def hear(
     it has never heard, counts for nothing once it has lasted for a whole window.
     """
     state.silent_ticks = state.silent_ticks + 1 if level_db < policy.min_level_db else 0
-    state.scores = [*state.scores, scores][-policy.window_ticks :]
+    if state.scores is None:
+        state.scores = scores[None]
+    else:
+        state.scores = np.concatenate([state.scores[1 - policy.window_ticks :], scores[None]])
     is_silent = state.silent_ticks >= policy.window_ticks
     kind = None if is_silent else loudest(state, names, policy)
     state.ticks = state.ticks + 1 if kind == state.kind else 1
@@ -62,8 +65,10 @@ def loudest(state: Sounds, names: int, policy: SoundPolicy) -> int | None:
     """The named sound that stands out from all others in the last ticks; None: there is none."""
     if len(state.scores) < policy.least_ticks:
         return None
-    mean = np.mean(state.scores, 0)
-    second, first = np.argsort(mean)[-2:]
-    if first >= names or mean[first] - mean[second] < policy.margin:
+    mean = np.add.reduce(state.scores) / len(state.scores)
+    first = int(mean.argmax())
+    loudest = mean[first]
+    if first >= names:
         return None
-    return int(first)
+    mean[first] = -np.inf
+    return None if loudest - mean.max() < policy.margin else first

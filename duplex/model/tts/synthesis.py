@@ -248,6 +248,9 @@ class StreamingSynthesizer:
         """
         frames: list[FramePlan | None] = []
         spoken: list[tuple[int, int, int]] = []
+        if not u.phones:
+            u.clock += CODEC_FRAMES_PER_TICK
+            return [None] * CODEC_FRAMES_PER_TICK, spoken
         self.encode(u)
         if not u.is_speaking and not u.is_paused:
             # It starts, or goes on after the text ran dry.
