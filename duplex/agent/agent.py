@@ -9,7 +9,6 @@ and no sockets here.
 
 import time
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -20,30 +19,26 @@ from duplex.agent import memory
 from duplex.agent.client_policy import for_client
 from duplex.agent.config import AgentConfig
 from duplex.agent.decoding import Decoder
+from duplex.agent.decoding_loop import DecodingLoop
 from duplex.agent.faults import isolate_fault
 from duplex.agent.hearing import people, turn_sound
 from duplex.agent.hearing.recognition import Recognition, open_canceller
 from duplex.agent.hearing.rescoring import Rescoring
 from duplex.agent.hearing.second_pass import SecondPass, names_in, words_in
-from duplex.agent.lm_context import LMContext, LMCounts, take_deferred, unheld_tokens
+from duplex.agent.lm_context import LMContext, LMCounts
 from duplex.agent.response import Response
-from duplex.agent.session import LMInput, Session, UserTurn, keep_text
+from duplex.agent.session import Session, UserTurn, keep_text
 from duplex.agent.speculation import Speculation, SpeculationCounts
 from duplex.agent.texts import TextInput
 from duplex.agent.thinking import forgetting
 from duplex.agent.thinking.dictation import Dictation
-from duplex.agent.turn_policy import TurnPolicy, symbol_budget
+from duplex.agent.turn_policy import TurnPolicy
 from duplex.audio import TICK_SAMPLES
 from duplex.events import Event, TurnTaking
 from duplex.mind.thinker import Thinker, Tools
 from duplex.model import kv_cache
 from duplex.model.parts import Parts
-from duplex.model.tokens import (
-    AGENT,
-    ASIDE,
-    STOP,
-    USER_END,
-)
+from duplex.model.tokens import AGENT, ASIDE, STOP, USER_END
 
 INSTRUCTIONS = "You are Duplex, a friendly voice assistant. Answer in one short sentence."
 
@@ -98,9 +93,7 @@ class Agent:
             self.dictation,
             parts.addressee,
         )
-        self.draws = self.decoder.draws
-        if parts.draws is not None:
-            self.draws = partial(parts.draws, self.decoder)
+        self.loop = DecodingLoop(self.decoder, self.speculation, self.sessions, parts.draws)
 
     def with_slots(self, slots: int) -> "Agent":
         """Another agent of the same parts, and no session."""
@@ -149,17 +142,7 @@ class Agent:
                 isolate_fault(events[slot], self._read_instructions, slot)
 
         # 2. Feed and decide, as often as a symbol was not proposed.
-        inputs = self._collect(active, prefilling, vectors, events)
-        queues = {slot: self.sessions[slot].inputs for slot in active}
-        deciding = {slot for slot, queue in queues.items() if not queue.text or queue.is_text_held}
-        self._begin_budgets(deciding)
-        batch = self._flush_deferred(inputs, deciding, events)
-        calls = 0
-        while batch and calls < self.config.max_calls:
-            calls += 1
-            batch = self._decide(batch, deciding, vectors, deadline, events)
-        for slot, given in batch.items():  # what there was no call for is fed with the next tick
-            self.sessions[slot].inputs.deferred.insert(0, given)
+        self.loop.run(active, prefilling, vectors, deadline, events)
 
         # 3. Speak.
         for slot in active:
@@ -194,119 +177,6 @@ class Agent:
             if self.config.rescore:
                 isolate_fault(events[slot], self.rescoring.rescore_turn, *work)
 
-    def _collect(self, active, prefilling, vectors, events) -> dict[int, LMInput]:
-        """What each slot feeds to the LM: symbols drawn last, the client's text, features."""
-        tokens_per_tick = self._text_tokens_per_tick()
-        given = {
-            slot: (self.sessions[slot].inputs.prompt[:tokens_per_tick],) for slot in prefilling
-        }
-        for slot in active:
-            queue = self.sessions[slot].inputs
-            count = unheld_tokens(self.sessions[slot], tokens_per_tick)
-            if count:
-                self._remember_text(slot, queue.text_names[:count])
-            given[slot] = (queue.pending + queue.text[:count], vectors[slot])
-            kept = queue.recent_ticks[1 - self.config.rescoring.replay_ticks :]
-            queue.recent_ticks = [*kept, vectors[slot]]
-            queue.pending = []
-            del queue.text[:count]
-            del queue.text_names[:count]
-        return self._embed(given, events)
-
-    def _text_tokens_per_tick(self) -> int:
-        """Tokens of a client's text that each session is fed in a tick."""
-        is_alone = len(self.sessions) == 1
-        config = self.config
-        return config.prefill_tokens_alone if is_alone else config.prefill_tokens_per_tick
-
-    def _remember_text(self, slot: int, names: list[str | None]) -> None:
-        """Where the client's text will stand whose tokens are fed now, behind what is pending."""
-        session = self.sessions[slot]
-        queue = session.inputs
-        position = int(self.context.cache.next_position[slot]) + len(queue.pending)
-        position += sum(len(given.vectors) for given in queue.deferred)
-        for place, name in enumerate(names):
-            if name is not None:
-                memory.add(session.memory, ("text", name), [position + place])
-
-    def _embed(self, given: dict[int, tuple], events: list[list[Event]]) -> dict[int, LMInput]:
-        """Inputs of the slots whose tokens can be embedded."""
-        inputs = {}
-        for slot, arguments in given.items():
-            found = isolate_fault(events[slot], self.context.embed, *arguments)
-            if found is not None:
-                inputs[slot] = found
-        return inputs
-
-    def _begin_budgets(self, deciding: set[int]) -> None:
-        """How many symbols each session may draw in this tick, and which are proposed."""
-        for slot in deciding:
-            session = self.sessions[slot]
-            budget = session.budget
-            budget.drawn = 0
-            budget.proposals = self.speculation.propose_certain(session)
-            is_speaking = self.response.is_speaking(slot, session)
-            limit = symbol_budget(session.grammar.agent_open, is_speaking, session.policy)
-            budget.limit = max(limit, 1 + len(budget.proposals))
-
-    def _flush_deferred(self, inputs, deciding, events) -> dict[int, LMInput]:
-        """What to feed in this tick: for each slot all that was deferred, this tick's inputs last.
-
-        Nothing as long as nobody has anything to decide: a call for one is nearly one for all. Of a
-        long turn that is read again a part is fed; until the rest is, the slot decides nothing.
-        """
-        waits = {}
-        for slot, given in inputs.items():
-            self.sessions[slot].inputs.deferred.append(given)
-        for slot in inputs:
-            work = slot, self.sessions[slot]
-            waits[slot] = False
-            if slot in deciding:
-                waits[slot] = isolate_fault(events[slot], self.decoder.can_only_wait, *work)
-                self.sessions[slot].budget.is_waiting = waits[slot] is True
-        deferred = sum(len(self.sessions[slot].inputs.deferred) for slot in inputs)
-        if all(waits.values()) and deferred < self.config.max_deferred_inputs:
-            return {}
-        sound = [slot for slot, wait in waits.items() if wait is not None]
-        batch = {}
-        for slot in sound:
-            queue = self.sessions[slot].inputs
-            batch[slot] = take_deferred(queue, self.config.max_call_positions)
-            if queue.deferred:
-                deciding.discard(slot)
-        return batch
-
-    def _decide(self, batch, deciding, vectors, deadline, events) -> dict[int, LMInput]:
-        """One call of the LM: propose, feed, verify. Returns what is to be fed in the next one."""
-        sessions = self.sessions
-        wanted = {slot: given for slot, given in batch.items() if slot in deciding}
-        proposals = self.speculation.propose(wanted, sessions)
-        hidden = self.context.forward(batch, proposals)
-        # Who only waits, and has nothing to take back, is not asked.
-        hidden = {
-            slot: found
-            for slot, found in hidden.items()
-            if slot in deciding and (proposals[slot] or not sessions[slot].budget.is_waiting)
-        }
-        draws = self.draws(hidden, sessions, proposals, events)
-        going_on = {}
-        for slot in draws:
-            step = slot, sessions[slot], hidden[slot], draws[slot], proposals[slot], events[slot]
-            if isolate_fault(events[slot], self.decoder.verify, *step):
-                going_on[slot] = (sessions[slot].inputs.pending,)
-        following = self._embed(going_on, events)
-        for slot in going_on:
-            sessions[slot].inputs.pending = []
-
-        # A turn was expected to end and did not: draft the response for the tick in which it will.
-        for slot in draws:
-            if sessions[slot].mind.thought is not None:
-                continue
-            if proposals[slot][:1] == [USER_END] and not sessions[slot].budget.drawn:
-                ahead = slot, sessions[slot], hidden[slot][2:], vectors[slot], deadline
-                isolate_fault(events[slot], self.speculation.draft_response_ahead, *ahead)
-        return following
-
     def _finish_tick(self, active: list[int], prefilling: list[int], sound: np.ndarray) -> None:
         """Clocks move on; the echo cancellers learn what was played."""
         self.ticks += 1
@@ -317,7 +187,7 @@ class Agent:
             if session.client.echo:
                 session.client.echo.played(sound[slot])
         for slot in prefilling:
-            del self.sessions[slot].inputs.prompt[: self._text_tokens_per_tick()]
+            del self.sessions[slot].inputs.prompt[: self.loop.text_tokens_per_tick()]
             self.context.pin_all(slot)
             self.start_clock(slot)
 
@@ -439,7 +309,7 @@ class Agent:
         state = self.sessions[slot].instructions
         if state.is_reading:
             self.sessions[slot].instructions = new_instructions.read(
-                self.context, slot, state, self._text_tokens_per_tick()
+                self.context, slot, state, self.loop.text_tokens_per_tick()
             )
         elif state.is_turn_over:
             self.sessions[slot].instructions = new_instructions.restore(self.context, slot, state)

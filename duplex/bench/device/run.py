@@ -125,7 +125,7 @@ def stages(agent: Agent) -> list[tuple[object, str, str]]:
         (parts.ears, "hear", "ears"),
         (agent.recognition, "recognise", "beams"),
         (agent.context, "forward", "LM"),
-        (agent, "draws", "decision"),
+        (agent.loop, "draws", "decision"),
         (agent.decoder, "verify", "policy"),
         (agent.response.synthesizer, "plan_tick", "plan"),
         (parts.voice, "speak", "voice"),
