@@ -13,9 +13,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from duplex import voice_print
+from duplex.agent import client_requests
 from duplex.agent import instructions as new_instructions
-from duplex.agent import memory
 from duplex.agent.client_policy import for_client
 from duplex.agent.config import AgentConfig
 from duplex.agent.decoding import Decoder
@@ -36,9 +35,8 @@ from duplex.agent.turn_policy import TurnPolicy
 from duplex.audio import TICK_SAMPLES
 from duplex.events import Event, TurnTaking
 from duplex.mind.thinker import Thinker, Tools
-from duplex.model import kv_cache
 from duplex.model.parts import Parts
-from duplex.model.tokens import AGENT, ASIDE, STOP, USER_END
+from duplex.model.tokens import AGENT, ASIDE, STOP
 
 INSTRUCTIONS = "You are Duplex, a friendly voice assistant. Answer in one short sentence."
 
@@ -153,15 +151,11 @@ class Agent:
         else:
             self.response.stand_still()
         for slot in active:
-            isolate_fault(events[slot], self._tell_speakers, self.sessions[slot], events[slot])
+            session = self.sessions[slot]
+            told = session.people, events[slot], session.tick, self.config.speakers
+            isolate_fault(events[slot], people.tell, *told)
         self._finish_tick(active, prefilling, sound)
         return sound, events
-
-    def _tell_speakers(self, session: Session, events: list[Event]) -> None:
-        """Say in the tick's events whose voice it is."""
-        policy = self.config.speakers
-        people.mark(session.people, events, session.tick, policy)
-        events += people.finish_enrolling(session.people, session.tick, policy)
 
     def _read_again(self, active: list[int], power, events: list[list[Event]]) -> None:
         """Turns that may be over: Whisper reads them, or the LM chooses among the first readings.
@@ -306,13 +300,10 @@ class Agent:
 
     def _read_instructions(self, slot: int) -> None:
         """Read on in new instructions, or return to the session's own after a turn."""
-        state = self.sessions[slot].instructions
-        if state.is_reading:
-            self.sessions[slot].instructions = new_instructions.read(
-                self.context, slot, state, self.loop.text_tokens_per_tick()
-            )
-        elif state.is_turn_over:
-            self.sessions[slot].instructions = new_instructions.restore(self.context, slot, state)
+        session = self.sessions[slot]
+        session.instructions = new_instructions.go_on(
+            self.context, slot, session.instructions, self.loop.text_tokens_per_tick()
+        )
 
     @torch.inference_mode()
     def forget(self, slot: int, kind: str, key: int | str) -> None:
@@ -369,13 +360,11 @@ class Agent:
         print_text: the voice print of the enrolled one. Raises ValueError where it is none, or
         nobody is enrolled.
         """
-        voice = None
         if self.parts.speaker is None and whom != "anyone":
             raise ValueError("this agent does not tell voices apart, so it heeds anyone")
+        voice = None
         if print_text is not None:
-            voice = voice_print.decode(print_text)
-            if len(voice) != self.parts.speaker.config.vector:
-                raise ValueError("this voice print was made by another agent; enroll once more")
+            voice = people.read_print(print_text, self.parts.speaker.config.vector)
         people.heed(self.sessions[slot].people, whom, voice, self.config.speakers)
 
     def enroll(self, slot: int) -> None:
@@ -390,23 +379,18 @@ class Agent:
 
     def stop(self, slot: int) -> None:
         """The client wants silence: the agent yields at its next decision, if it speaks."""
-        self._request(slot, STOP)
+        client_requests.request(self.sessions[slot], STOP)
 
     def answer(self, slot: int, hears_out: bool = False) -> None:
         """The client wants an answer: the user's turn is over and the agent's begins.
 
         hears_out: once all that was said so far is heard; otherwise at once.
         """
-        session = self.sessions[slot]
-        if hears_out and session.grammar.agent_open:
-            return
-        self._request(slot, AGENT, hears_out)
-        session.answer_due = True
+        client_requests.answer(self.sessions[slot], hears_out)
 
     def end_turn(self, slot: int) -> None:
         """The user's turn is over once all that was said so far is heard."""
-        if self.sessions[slot].client.request != AGENT:
-            self._request(slot, USER_END, hears_out=True)
+        client_requests.end_turn(self.sessions[slot])
 
     @torch.inference_mode()
     def abandon_turn(self, slot: int) -> None:
@@ -416,12 +400,7 @@ class Agent:
         # The encoder would still know the sound of a word that is not recognised yet.
         self.recognition.reset(slot)
         if session.grammar.user_open and session.client.request != AGENT:
-            self._request(slot, ASIDE)
-
-    def _request(self, slot: int, symbol: int, hears_out: bool = False) -> None:
-        session = self.sessions[slot]
-        session.client.request = symbol
-        session.client.hears_out_since = session.tick if hears_out else None
+            client_requests.request(session, ASIDE)
 
     def set_playback_position(self, slot: int, playback_ms: int) -> None:
         """The user has heard the agent's voice up to this time of the session's clock."""
@@ -434,31 +413,9 @@ class Agent:
         turn: its number; None is the last one.
         """
         session = self.sessions[slot]
-        key = memory.last(session.memory, "agent") if turn is None else ("agent", turn)
-        first, unheard = self.response.truncate(session, key[1], heard_ms)
-        if first is None:
-            return
-        if self.dictation is not None:
-            session.mind.conversation.cut(key, first)
-        self.context.flush(slot, session.inputs)
-        kv_cache.drop(self.context.cache, slot, unheard)
+        forgetting.truncate(self.context, slot, session, heard_ms, turn)
 
     # For the server.
-
-    def warm_up(self, text: str = "Good day, my friend. ", ticks: int = 16) -> None:
-        """Say something once: nothing is loaded or allocated in a session's first answer then."""
-        if self.second_pass is not None:
-            self.second_pass.warm_up()
-        self.open(0)
-        session = self.sessions[0]
-        words, _ = self.response.g2p.push(text, self.response.g2p.initial_state())
-        self.response.queue_new_words(0, session, words)
-        self.response.synthesizer.finish(self.response.synthesis_state, 0)
-        self.answer(0)
-        for _ in range(ticks):
-            self.step(np.zeros((self.slots, TICK_SAMPLES), np.float32), [0])
-        self.close(0)
-        self.reset_counts()
 
     def reset_counts(self) -> None:
         """Count from here on."""
@@ -471,18 +428,12 @@ class Agent:
     def metrics(self) -> dict[str, float | dict[str, int]]:
         """Figures for whoever watches the server, see serving/metrics.py. Any thread may ask."""
         counts = self.speculation.counts
-        proposed, accepted = counts.by_kind()
         found = {
             "lm_calls": self.context.counts.calls,
             "lm_seconds": self.context.counts.seconds,
-            "calls_saved": counts.calls_saved,
-            "draft_seconds": counts.draft_seconds,
             "draft_on": int(self.parts.draft is not None and not counts.is_draft_off),
             "talker_calls": self.response.synthesizer.calls,
-            "guesses": proposed,
-            "guesses_right": accepted,
         }
-        if self.second_pass is not None:
-            readings = self.second_pass.thread.counts
-            found |= {"readings": readings["read"], "readings_refused": readings["refused"]}
-        return found | (self.dictation.metrics() if self.dictation is not None else {})
+        for part in (counts, self.second_pass, self.dictation):
+            found |= {} if part is None else part.metrics()
+        return found

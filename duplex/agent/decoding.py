@@ -276,16 +276,7 @@ class Decoder:
             self._end_user_turn(session, symbol == USER_END, events)
         elif symbol == AGENT:
             if not before.agent_open:
-                session.answer_due = False
-                self.response.keep_turn(session)
-                memory.begin(session.memory, "agent")
-                if session.reply.is_text_complete:
-                    # The voice of the turn before still sounds: that turn ends here.
-                    events.append(Event("agent_ended", session.tick))
-                self.response.begin_turn(session)
-                if self.dictation is not None:
-                    self.dictation.begin_answer(session)
-                events.append(Event("agent_started", session.tick))
+                self._begin_agent_turn(session, events)
         elif symbol == BACK:
             self.response.give_backchannel(slot, session, events)
         elif symbol == END:
@@ -302,6 +293,18 @@ class Decoder:
             self.response.push_text(slot, session, position, piece)
             if self.dictation is not None:
                 self.dictation.say(session, symbol)
+
+    def _begin_agent_turn(self, session: Session, events: list[Event]) -> None:
+        session.answer_due = False
+        self.response.keep_turn(session)
+        memory.begin(session.memory, "agent")
+        if session.reply.is_text_complete:
+            # The voice of the turn before still sounds: that turn ends here.
+            events.append(Event("agent_ended", session.tick))
+        self.response.begin_turn(session)
+        if self.dictation is not None:
+            self.dictation.begin_answer(session)
+        events.append(Event("agent_started", session.tick))
 
     def _end_user_turn(self, session: Session, is_for_agent: bool, events: list[Event]) -> None:
         positions = [position for position, _ in session.user.transcribed]

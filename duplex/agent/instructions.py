@@ -56,6 +56,13 @@ def read(context: LMContext, slot: int, state: Instructions, count: int) -> Inst
     return Instructions()
 
 
+def go_on(context: LMContext, slot: int, state: Instructions, count: int) -> Instructions:
+    """Read at most `count` tokens of new ones, or return to the session's own after a turn."""
+    if state.is_reading:
+        return read(context, slot, state, count)
+    return restore(context, slot, state) if state.is_turn_over else state
+
+
 def restore(context: LMContext, slot: int, state: Instructions) -> Instructions:
     """The session's own instructions are in force again."""
     _free(context, slot, _visible(context, slot))

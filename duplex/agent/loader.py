@@ -4,12 +4,14 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from duplex import weights
 from duplex.agent.agent import Agent
 from duplex.agent.config import AgentConfig
 from duplex.agent.turn_policy import TurnPolicy
+from duplex.audio import TICK_SAMPLES
 from duplex.checkpoint import load_config, load_tensors
 from duplex.errors import BackboneError, WeightsError
 from duplex.mind import load as mind
@@ -75,9 +77,26 @@ def load_agent(
     config = with_instructions(config or AgentConfig(), folder or weights.DEFAULT_AGENT)
     agent = Agent(load_parts(folder, options), slots, config, policy)
     if options.device == "cpu":
-        agent.warm_up()
+        warm_up(agent)
     torch.set_num_threads(threads_of_torch)
     return agent if thinker is None else agent.with_thinker(thinker)
+
+
+def warm_up(agent: Agent, text: str = "Good day, my friend. ", ticks: int = 16) -> None:
+    """Say something once: nothing is loaded or allocated in a session's first answer then."""
+    if agent.second_pass is not None:
+        agent.second_pass.warm_up()
+    agent.open(0)
+    session = agent.sessions[0]
+    response = agent.response
+    words, _ = response.g2p.push(text, response.g2p.initial_state())
+    response.queue_new_words(0, session, words)
+    response.synthesizer.finish(response.synthesis_state, 0)
+    agent.answer(0)
+    for _ in range(ticks):
+        agent.step(np.zeros((agent.slots, TICK_SAMPLES), np.float32), [0])
+    agent.close(0)
+    agent.reset_counts()
 
 
 def with_instructions(config: AgentConfig, folder: Path) -> AgentConfig:

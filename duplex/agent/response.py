@@ -164,22 +164,6 @@ class Response:
         session.reply.spoken = [word for word in reply.spoken if word[0] < kept]
         return [position for position, begin in reply.tokens if begin >= kept]
 
-    def truncate(self, session: Session, turn: int, heard_ms: int) -> tuple[int | None, list[int]]:
-        """The user has not heard the words of a turn whose voice ended after this time.
-
-        Returns the first character of those words, None where there are none, and the LM's
-        positions of them.
-        """
-        is_last = turn == session.memory.begun["agent"] - 1
-        reply = session.reply if is_last else session.past_replies.get(turn, AgentTurn())
-        first = min((begin for begin, end in reply.spoken if end > heard_ms), default=None)
-        if first is None:
-            return None, []
-        unheard = [position for position, begin in reply.tokens if begin >= first]
-        reply.tokens = [token for token in reply.tokens if token[1] < first]
-        reply.spoken = [word for word in reply.spoken if word[0] < first]
-        return first, unheard
-
     def update_pause(self, slot: int, session: Session) -> None:
         """Pause the voice while somebody near talks over it, or let it go on: see `pause_voice`."""
         is_paused = self.synthesis_state.slots[slot].is_paused

@@ -40,7 +40,7 @@ def load_agent(
     placed = place(loader.load_parts(folder, wanted), device, config)
     is_gpu = torch.device(device.device).type == "cuda"
     agent = Agent(placed, rounded_up(slots) if is_gpu else slots, config, policy, thinker)
-    agent.warm_up()
+    loader.warm_up(agent)
     return agent
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from duplex import client, weights
-from duplex.agent import Agent
+from duplex.agent import Agent, loader
 from duplex.audio import CODEC_FRAMES_PER_TICK, SAMPLE_RATE, TICK_SAMPLES
 from duplex.bench.recognizer import Whisper
 from duplex.model.asr.spoken_form import spoken_form
@@ -84,7 +84,7 @@ def test_its_own_voice_is_not_the_users(shipped):
     them, and the recogniser is given a tenth of them at most.
     """
     agent, answers, powers = shipped.with_slots(1), [], []
-    agent.warm_up()
+    loader.warm_up(agent)
     step = agent.recognition.step
 
     def listen(audio, *given):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from duplex import device
-from duplex.agent import Agent, AgentConfig, TurnPolicy, addressee
+from duplex.agent import Agent, AgentConfig, TurnPolicy, addressee, loader
 from duplex.audio import TICK_SAMPLES
 from duplex.errors import UsageError
 from duplex.model.addressee import AddresseeConfig, AddresseeHead
@@ -98,7 +98,7 @@ def test_it_asks_the_addressee_head_as_the_reference_does():
 @pytest.mark.slow
 def test_it_warms_up_and_is_made_for_other_numbers_of_slots():
     agent = device_agent(2)
-    agent.warm_up()
+    loader.warm_up(agent)
     expected = talk(device_agent(1), 1)[0]
     assert talk(agent.with_slots(1), 1)[0] == expected
     assert agent.metrics()["lm_calls"] == 0 and agent.parts.lm.slots == 2

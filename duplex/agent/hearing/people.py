@@ -131,6 +131,12 @@ def are_several(people: People) -> bool:
     return len(people.speakers.people) > 1
 
 
+def tell(people: People, events: list[Event], tick: int, policy: SpeakerPolicy) -> None:
+    """Say in a tick's events whose voice it is, and who is enrolled by now."""
+    mark(people, events, tick, policy)
+    events += finish_enrolling(people, tick, policy)
+
+
 def mark(people: People, events: list[Event], tick: int, policy: SpeakerPolicy) -> None:
     """Say in the user's events of a tick who it is; add those that correct what was said before."""
     for event in list(events):
@@ -214,6 +220,14 @@ def heed(people: People, whom: str, voice: np.ndarray | None, policy: SpeakerPol
     if whom == "enrolled" and people.enrolled is None:
         raise ValueError("nobody is enrolled; give a voice_print, or let somebody enroll first")
     people.heeds = whom
+
+
+def read_print(text: str, width: int) -> np.ndarray:
+    """The voice [V] of a voice print. Raises ValueError where it is none of this agent's."""
+    voice = voice_print.decode(text)
+    if len(voice) != width:
+        raise ValueError("this voice print was made by another agent; enroll once more")
+    return voice
 
 
 def enroll(people: People) -> None:

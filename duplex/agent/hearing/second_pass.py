@@ -94,6 +94,11 @@ class SecondPass:
         task = Task(sound, [], ["yes", "no"], ["Duplex"], [])
         self.thread.worker.submit(read, self.whisper, task, self.config).result()
 
+    def metrics(self) -> dict[str, int]:
+        """Figures for whoever watches the server."""
+        counts = self.thread.counts
+        return {"readings": counts["read"], "readings_refused": counts["refused"]}
+
     def listen(self, session: Session, power: torch.Tensor) -> None:
         """Keep a tick's frames, log10 power [8, 80], and submit the turn where it may be over."""
         user = session.user

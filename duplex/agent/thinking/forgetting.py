@@ -4,7 +4,7 @@ from duplex.agent import memory
 from duplex.agent.hearing import turn_sound
 from duplex.agent.lm_context import LMContext
 from duplex.agent.memory import Key
-from duplex.agent.session import Session, UserTurn
+from duplex.agent.session import AgentTurn, Session, UserTurn
 from duplex.model import kv_cache
 
 
@@ -30,6 +30,36 @@ def forget(context: LMContext, slot: int, session: Session, key: Key) -> None:
     if positions:
         context.flush(slot, queue)
         kv_cache.drop(context.cache, slot, positions)
+
+
+def truncate(
+    context: LMContext, slot: int, session: Session, heard_ms: int, turn: int | None
+) -> None:
+    """The words of a turn of the agent's whose voice ended after this time; None: the last turn."""
+    key = memory.last(session.memory, "agent") if turn is None else ("agent", turn)
+    first, unheard = take_unheard(session, key[1], heard_ms)
+    if first is None:
+        return
+    session.mind.conversation.cut(key, first)
+    context.flush(slot, session.inputs)
+    kv_cache.drop(context.cache, slot, unheard)
+
+
+def take_unheard(session: Session, turn: int, heard_ms: int) -> tuple[int | None, list[int]]:
+    """Of a turn of the agent's, by its number, drop the words whose voice ended after this time.
+
+    Returns the first character of those words, None where there are none, and the LM's positions of
+    them.
+    """
+    is_last = turn == session.memory.begun["agent"] - 1
+    reply = session.reply if is_last else session.past_replies.get(turn, AgentTurn())
+    first = min((begin for begin, end in reply.spoken if end > heard_ms), default=None)
+    if first is None:
+        return None, []
+    unheard = [position for position, begin in reply.tokens if begin >= first]
+    reply.tokens = [token for token in reply.tokens if token[1] < first]
+    reply.spoken = [word for word in reply.spoken if word[0] < first]
+    return first, unheard
 
 
 def abandon_turn(context: LMContext, slot: int, session: Session) -> None:
