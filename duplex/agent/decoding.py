@@ -97,9 +97,9 @@ class Decoder:
         the control symbols alone elsewhere.
         """
         slots: tuple[list[int], list[int]] = [], []
-        for slot, (symbol, seen, policy, _) in questions.items():
-            if symbol is None:
-                slots[grammatical(seen, policy).text != Text.NONE].append(slot)
+        for slot, question in questions.items():
+            permitted = grammatical(question.seen, question.policy)
+            slots[permitted.text != Text.NONE].append(slot)
         scores = {}
         for with_text, some in enumerate(slots):
             if some:
@@ -172,9 +172,7 @@ class Decoder:
                 questions[slot] = found
         scores = self.score(hidden, questions)
         return {
-            slot: partial(
-                self._draw, slot, sessions[slot], hidden[slot], [scores.get(slot)], question
-            )
+            slot: partial(self._draw, slot, sessions[slot], hidden[slot], [scores[slot]], question)
             for slot, question in questions.items()
         }
 
@@ -183,7 +181,7 @@ class Decoder:
         slot: int,
         session: Session,
         hidden: torch.Tensor,
-        scores: list[torch.Tensor | None],
+        scores: list[torch.Tensor],
         first: Question,
         place: int,
     ) -> int:
@@ -197,19 +195,21 @@ class Decoder:
         self,
         slot: int,
         session: Session,
-        scores: torch.Tensor | None,
+        scores: torch.Tensor,
         question: Question | None = None,
         state: torch.Tensor | None = None,
     ) -> int:
         """The next symbol of a session; scores [V], or of the controls alone, are changed.
 
-        question: what is to be decided, where that was asked already. Where it answers itself there
-        need be no scores. state: the LM's hidden state [D], for the addressee head.
+        question: what is to be decided, where that was asked already. state: the LM's hidden state
+        [D], for the addressee head.
         """
         question = question or self.ask(slot, session)
         if question.symbol is not None:
             return question.symbol
-        seen = replace(question.seen, for_agent=self.for_agent(state, question.seen))
+        seen = question.seen
+        if for_agent := self.for_agent(state, seen):
+            seen = replace(seen, for_agent=for_agent)
         chosen = choose(session, scores, seen, question.policy, self.config)
         return self.settle(session, question, chosen)
 
