@@ -11,9 +11,10 @@ left the agent, right the user. Beside it may stand a .json with
 SPEAKER_MAIN is the agent, every other speaker the user; other labels belong to the channel that
 they sound in. What stands in place of a word may be a whole turn, and its times may be null: the
 words then get theirs by forced alignment. {"segments": [{"text", "start", "end", "speaker"}, ...]}
-is read too, and a .txt with lines "agent: Hello". {"text": "..."} alone is all that the user says,
-and teaches hearing only. What a side says and no label tells, the agent's ears hear. Text that
-does not fit its channel is named and left out, as all that cannot be used. report.html shows it.
+is read too, a .txt with lines "agent: Hello" or Audacity's labels, .srt and .vtt. {"text": "..."}
+alone is all that the user says, and teaches hearing only. What a side says and no label tells, the
+agent's ears hear. Text that does not fit its channel is named and left out, as all that cannot be
+used. report.html shows it. What libsndfile does not read (m4a, webm) ffmpeg does.
 """
 
 import argparse

@@ -50,8 +50,7 @@ def run(args: argparse.Namespace, build: Callable = build_lm, load: Callable = l
     unknown = set(args.align) - set(OBJECTIVES)
     if unknown:
         raise SystemExit(f"--align knows {', '.join(OBJECTIVES)}, not {', '.join(unknown)}.")
-    if args.compute != "cpu" and not torch.accelerator.is_available():
-        raise SystemExit(f"There is no {args.compute} here: leave --compute out.")
+    check_device(args.compute)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SystemExit(
             "duplex tune is one process; its steps alone can be several, as training/RECIPE.md "
@@ -61,6 +60,19 @@ def run(args: argparse.Namespace, build: Callable = build_lm, load: Callable = l
     torch.manual_seed(args.seed)
     with in_a_sentence(args.out):
         tune(args, build, load)
+
+
+def check_device(name: str) -> None:
+    """SystemExit unless torch has this device here."""
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        raise SystemExit(
+            f"--compute names a device of torch, as cpu or cuda, not {name}."
+        ) from None
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if kind != "cpu" and (found is None or found.type != kind):
+        raise SystemExit(f"There is no {name} here: leave --compute out.")
 
 
 def tune(args: argparse.Namespace, build: Callable, load: Callable) -> None:

@@ -198,10 +198,18 @@ def test_an_unknown_objective_is_told(parts, tmp_path):
         tune.run(arguments(parts, tmp_path, tmp_path / "out", "--align", "cosine"))
 
 
-def test_a_missing_accelerator_is_told(parts, tmp_path, monkeypatch):
-    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
-    with pytest.raises(SystemExit, match="There is no cuda here: leave --compute out"):
-        tune.run(arguments(parts, tmp_path, tmp_path / "out", "--compute", "cuda"))
+@pytest.mark.parametrize("name", ["cuda", "cuda:3", "mps"])
+def test_a_missing_accelerator_is_told(parts, tmp_path, monkeypatch, name):
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda check_available: None)
+    with pytest.raises(SystemExit, match=f"There is no {name} here: leave --compute out"):
+        tune.run(arguments(parts, tmp_path, tmp_path / "out", "--compute", name))
+
+
+def test_a_device_that_is_none_is_told(parts, tmp_path):
+    with pytest.raises(
+        SystemExit, match="--compute names a device of torch, as cpu or cuda, not gpu"
+    ):
+        tune.run(arguments(parts, tmp_path, tmp_path / "out", "--compute", "gpu"))
 
 
 def test_of_several_processes_each_would_prepare(parts, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from duplex.training.conversations.conversation import Conversation
 COLORS = {"agent": "#b2182b", "user": "#2166ac"}
 # Pixels a second, of a row, and of a letter.
 SCALE = 48
-ROW = 150
+ROW = 176
 LETTER = 6.2
 
 
@@ -33,7 +33,7 @@ def draw_row(found: Conversation, start: float, row_s: float, top: float) -> lis
     """One row from second `start` on."""
     parts = []
     for side, name in enumerate(("agent", "user")):
-        middle = top + 30 + 68 * side
+        middle = top + 30 + 80 * side
         words = {"agent": found.agent, "user": found.user}[name]
         begin = int(start * SAMPLE_RATE)
         wave = found.samples[begin : begin + int(row_s * SAMPLE_RATE), side]
@@ -41,9 +41,9 @@ def draw_row(found: Conversation, start: float, row_s: float, top: float) -> lis
         parts += draw_words(words.words if words else [], start, row_s, middle, COLORS[name])
     for second in range(int(row_s) + 1):
         x = second * SCALE
-        parts.append(f"<path d='M{x} {top}v132' stroke='#ddd'/>")
+        parts.append(f"<path d='M{x} {top}v158' stroke='#ddd'/>")
         if second % 5 == 0:
-            at = f"x='{x + 2}' y='{top + 142}' fill='#888'"
+            at = f"x='{x + 2}' y='{top + 168}' fill='#888'"
             parts.append(f"<text {at}>{start + second:.0f} s</text>")
     return parts
 
@@ -60,12 +60,12 @@ def outline(wave: np.ndarray, middle: float, height: float = 24.0) -> str:
 def draw_words(words: list, start: float, row_s: float, middle: float, color: str) -> list[str]:
     """The words of a row under their sound, in lanes so that none covers another."""
     parts = []
-    free = [0.0, 0.0]
+    free = [0.0, 0.0, 0.0]
     for word, begin, end in words:
         if not start <= begin < start + row_s:
             continue
         x = (begin - start) * SCALE
-        lane = 0 if x >= free[0] else 1
+        lane = next((n for n, end in enumerate(free) if x >= end), int(np.argmin(free)))
         free[lane] = x + LETTER * (len(word) + 1)
         width = max(1.0, (end - begin) * SCALE)
         parts.append(

@@ -102,22 +102,24 @@ def opened(path: Path, scratch: Path) -> Iterator[soundfile.SoundFile]:
 
     scratch: what ffmpeg makes lies beside it meanwhile. Raises LibsndfileError, Unusable.
     """
+    if not path.stat().st_size:
+        raise Unusable("is an empty file")
+    made = None
     try:
         file = soundfile.SoundFile(path)
         reason = "" if file.frames else "it holds no samples"
     except soundfile.LibsndfileError as error:
         reason = error.error_string.rstrip(".")
-    if reason and path.stat().st_size:
-        made = scratch.with_suffix(".wav")
-        try:
+    try:
+        if reason:
+            made = scratch.with_suffix(".wav")
             convert_with_ffmpeg(path, made, reason)
-            with soundfile.SoundFile(made) as file:
-                yield file
-        finally:
-            made.unlink(missing_ok=True)
-    else:
-        with soundfile.SoundFile(path) as file:
+            file = soundfile.SoundFile(made)
+        with file:
             yield file
+    finally:
+        if made:
+            made.unlink(missing_ok=True)
 
 
 def convert_with_ffmpeg(path: Path, made: Path, reason: str) -> None:

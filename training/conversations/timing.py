@@ -68,7 +68,7 @@ def mend_times(items: list[Item], seconds: float, side: Side) -> list[Item]:
         text, times, _ = next(item for item in items if item not in inside)
         raise Unusable(
             f'"{text}" ends at {times[1]:.2f} s, beyond the end of the recording at '
-            f"{seconds:.2f} s, as {beyond - 1} others do: are the times in seconds?"
+            f"{seconds:.2f} s, as do {beyond - 1} others: is it whole, are times in seconds?"
         )
     if beyond:
         side.notes.append(f"{beyond} words beyond the end are left out")
