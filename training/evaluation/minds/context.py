@@ -37,6 +37,7 @@ NOT_TOLD = [
     "not sure",
     "no idea",
     "don't have that",
+    "don't have your",
     "don't have any information",
     "don't have access",
 ]
