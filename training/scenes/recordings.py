@@ -22,6 +22,8 @@ from duplex.training.scenes.scene import (
     Scene,
     UserTurn,
     Word,
+    end_of_turn,
+    late_ticks,
 )
 from duplex.training.scenes.sequence import IGNORE, Sequence, Spell, time_to_yield
 
@@ -175,6 +177,14 @@ def window_scene(conversation: Conversation, start: float) -> Scene:
     return Scene(end - start, list(user.values()), agent)
 
 
+def end_some_late(scene: Scene, rng: np.random.Generator) -> None:
+    """Let some turns end later, as those of dialogues do, but before anything else is said."""
+    begins = [turn.words[0].start for turn in scene.user[1:]]
+    for turn, limit in zip(scene.user, [*begins, scene.seconds], strict=True):
+        room = int((limit - end_of_turn(turn)) / TICK_S) - 1
+        turn.end_ticks += max(0, min(room, late_ticks(rng)))
+
+
 def time_agent_turns_as_recorded(scene: Scene, due: list[list[int]], spell: Spell) -> None:
     """Let the agent begin and yield when it really did, but never before it can have heard why.
 
@@ -229,6 +239,7 @@ class Recordings:
         i, earliest, latest = self.starts[rng.integers(len(self.starts))]
         start = float(rng.uniform(earliest, latest))
         scene = window_scene(self.conversations[i], start)
+        end_some_late(scene, rng)
         samples = int(scene.seconds / TICK_S) * TICK_SAMPLES
         wave = self.pool.wave(i, int(start * SAMPLE_RATE), samples)
         channel = np.pad(wave, (0, samples - len(wave)))

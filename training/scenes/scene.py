@@ -187,18 +187,21 @@ def begin_after(question: UserTurn, following: dict, rng: np.random.Generator) -
 def sample_user_turn(turn: dict, words: list[Word], rng: np.random.Generator) -> UserTurn:
     """A user turn of a dialogue with its hesitations, and how long its end is waited for.
 
-    After what is no question (`slow`) the user may go on, so its end comes 6 ticks later. 15 % of
-    the turns end 1 to 16 ticks later: a missed end would never be made good otherwise.
+    After what is no question (`slow`) the user may go on, so its end comes 6 ticks later.
     """
     slow = turn.get("slow", False)
     if slow:
         pause_after_phrases(words, rng)
     else:
         pause_in_mid_sentence(words, rng)
-    late = int(rng.integers(1, 17)) if rng.uniform() < 0.15 else 0
-    ticks = POLICY.end_silence_ticks + 6 * slow + late
+    ticks = POLICY.end_silence_ticks + 6 * slow + late_ticks(rng)
     gain = 10 ** (-float(rng.uniform(6, 20)) / 20) if turn.get("far") else 1.0
     return UserTurn(words, not turn.get("aside"), ticks, turn.get("speaker", 1), gain)
+
+
+def late_ticks(rng: np.random.Generator) -> int:
+    """15 % of the turns end 1 to 16 ticks later, or a missed end would never be made good."""
+    return int(rng.integers(1, 17)) if rng.uniform() < 0.15 else 0
 
 
 def pause_in_mid_sentence(words: list[Word], rng: np.random.Generator) -> None:

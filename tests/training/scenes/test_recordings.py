@@ -9,6 +9,7 @@ from duplex.model.tokens import Grammar, advance, allowed_mask
 from duplex.training.scenes.recordings import (
     MIN_SILENCE_S,
     WINDOW_S,
+    end_some_late,
     mask_agent_side,
     parse_conversation,
     time_agent_turns_as_recorded,
@@ -16,7 +17,7 @@ from duplex.training.scenes.recordings import (
     window_scene,
     window_starts,
 )
-from duplex.training.scenes.scene import POLICY, VOICE_DELAY_S, Scene
+from duplex.training.scenes.scene import POLICY, VOICE_DELAY_S, Scene, end_of_turn
 from duplex.training.scenes.sequence import IGNORE, NEVER, build_sequence, user_symbols
 from tests.training.helpers import encode, spell
 
@@ -174,6 +175,22 @@ def test_a_cut_turn_stops_and_drops_nothing():
     # It begins a little before its first sound, as in the recording.
     start = sequence.tick[symbols.index(tokens.AGENT)] * TICK_S
     assert 0 <= start - (2.0 - VOICE_DELAY_S) <= TICK_S
+
+
+def test_some_turns_end_late_but_before_the_next_one():
+    """Else the LM learns that an end that was missed never comes, and waits for the timeout."""
+    user = [["hi", 0.5, 0.9], ["so", 2.0, 2.4], ["and", 5.0, 5.4]]
+    late = np.zeros(3, int)
+    for seed in range(400):
+        scene = window_scene(parse_conversation(entry(user, [], 9.0)), 0.0)
+        end_some_late(scene, np.random.default_rng(seed))
+        waits = [turn.end_ticks - POLICY.end_silence_ticks for turn in scene.user]
+        late += [wait > 0 for wait in waits]
+        begins = [turn.words[0].start for turn in scene.user[1:]]
+        ends = [end_of_turn(turn) for turn in scene.user]
+        assert all(end < begin for end, begin in zip(ends, begins, strict=False))
+        assert all(0 <= wait <= 16 for wait in waits)
+    assert all(0.1 < share < 0.2 for share in late / 400)
 
 
 def test_an_agent_that_came_in_too_early_learns_to_wait():
