@@ -11,13 +11,14 @@ from duplex.agent import Agent, AgentConfig, TurnPolicy
 from duplex.audio import TICK_SAMPLES
 from duplex.model.asr.encoder import BLANK, Encoder, EncoderConfig
 from duplex.model.asr.lexicon import unpack
-from duplex.model.draft import Draft, DraftConfig
 from duplex.model.lm import LM, LMConfig
+from duplex.model.ngram_draft import NgramConfig
 from duplex.model.parts import Parts
 from duplex.model.tokens import FIRST_TEXT_ID, NEXT
 from duplex.model.tts.codec import Codec, CodecConfig
 from duplex.model.tts.g2p import G2P
 from duplex.model.tts.talker import Talker, TalkerConfig
+from duplex.training.draft import Turn, count
 from duplex.training.lexicon import pack
 
 LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -108,13 +109,13 @@ def tiny_agent(
     return Agent(tiny_parts(seed, codec), slots, config, policy)
 
 
-def drafted_agent(slots: int, policy: TurnPolicy, config: AgentConfig, noise=0.02, seed=0) -> Agent:
-    """With a draft that is often right: it expects the hidden state to stay as it is."""
+def drafted_agent(
+    slots: int, policy: TurnPolicy, config: AgentConfig, turns: list[list[int]], seed=0
+) -> Agent:
+    """With n-grams of these turns of the agent's, each from <agent> on."""
     parts = tiny_parts(seed)
-    torch.manual_seed(1)
-    draft = Draft(DraftConfig(parts.lm.config.width, 16)).eval()
-    torch.nn.init.normal_(draft.down.weight, std=noise)
-    parts.draft = draft.double()
+    vocabulary = parts.lm.config.vocabulary
+    parts.ngrams = count([Turn(tokens, []) for tokens in turns], NgramConfig(vocabulary=vocabulary))
     return Agent(parts, slots, config, policy)
 
 

@@ -72,7 +72,7 @@ class Agent:
         if parts.whisper is not None:
             self.second_pass = SecondPass(parts.whisper, self.rescoring, self.config.second_pass)
         self.speculation = Speculation(
-            self.context, self.response, parts.draft, self.config, self.policy
+            self.context, self.tokenizer, parts.ngrams, self.config, self.policy
         )
         self.thinker = thinker
         self.dictation = None
@@ -174,7 +174,6 @@ class Agent:
     def _finish_tick(self, active: list[int], prefilling: list[int], sound: np.ndarray) -> None:
         """Clocks move on; the echo cancellers learn what was played."""
         self.ticks += 1
-        self.speculation.check_draft(self.ticks)
         for slot in active:
             session = self.sessions[slot]
             session.tick += 1
@@ -431,7 +430,6 @@ class Agent:
         found = {
             "lm_calls": self.context.counts.calls,
             "lm_seconds": self.context.counts.seconds,
-            "draft_on": int(self.parts.draft is not None and not counts.is_draft_off),
             "talker_calls": self.response.synthesizer.calls,
         }
         for part in (counts, self.second_pass, self.dictation):

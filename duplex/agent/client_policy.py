@@ -27,6 +27,8 @@ def for_client(policy: TurnPolicy, wanted: TurnTaking) -> TurnPolicy:
         early_end_penalty=policy.early_end_penalty * factor,
         end_timeout_ticks=max(silence_ticks, round(policy.end_timeout_ticks * factor)),
         max_voice_pause_ticks=policy.max_voice_pause_ticks if wanted.yields else 0,
+        # Words that are only written wait for no voice.
+        silent_symbols=policy.silent_symbols if wanted.speaks else policy.onset_symbols,
         max_turn_tokens=min(policy.max_turn_tokens, wanted.max_tokens or policy.max_turn_tokens),
         max_dictated_tokens=min(
             policy.max_dictated_tokens, wanted.max_tokens or policy.max_dictated_tokens

@@ -97,9 +97,8 @@ class AgentConfig:
     )
     lookahead_budget_s: float = 0.04  # a tick that has taken longer drafts nothing more
     lookup_tokens: int = 3  # guessed from an earlier place of the text; 0: none
-    min_lookup_share: float = 0.3  # of such guesses that must be right, by the length of the match
-    min_draft_probability: float = 0.4  # of a drafted token to be worth a position
-    draft_trial_ticks: int = 500  # after which the draft network must have saved time, or is off
+    use_ngrams: bool = True  # guess how agents' turns mostly go on
+    min_guess_share: float = 0.3  # of such guesses that must be right, by how sure they are
     codec_idle_ticks: int = (
         10  # of silence, after which the codec's decoder gives silence: it rests
     )

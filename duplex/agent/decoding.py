@@ -90,11 +90,12 @@ class Decoder:
 
     def score(
         self, hidden: dict[int, torch.Tensor], questions: dict[int, Question]
-    ) -> dict[int, torch.Tensor]:
-        """Scores of what comes first, from hidden states [1 + proposals, D] of some slots.
+    ) -> dict[int, list[torch.Tensor]]:
+        """Scores of what comes first, from hidden states [n, D] of some slots.
 
         They are [V] where text may come, in one pass over the vocabulary for all such slots, and of
-        the control symbols alone elsewhere.
+        the control symbols alone elsewhere. In the same pass all n are scored: a slot has several
+        where text is proposed that mostly holds.
         """
         slots: tuple[list[int], list[int]] = [], []
         for slot, question in questions.items():
@@ -103,9 +104,10 @@ class Decoder:
         scores = {}
         for with_text, some in enumerate(slots):
             if some:
-                first = torch.stack([hidden[slot][0] for slot in some])
-                found = self.context.lm.logits(first, bool(with_text)).cpu()
-                scores |= dict(zip(some, found, strict=True))
+                states = [hidden[slot] if with_text else hidden[slot][:1] for slot in some]
+                found = self.context.lm.logits(torch.cat(states), bool(with_text)).cpu()
+                rows = found.split([len(of_slot) for of_slot in states])
+                scores |= {slot: [*own] for slot, own in zip(some, rows, strict=True)}
         return scores
 
     def verify(
@@ -124,8 +126,8 @@ class Decoder:
         wrong one on are undone. Returns whether the LM is to be asked again in this tick.
         """
         budget = session.budget
-        draft = "network" if budget.drawn > 0 or not budget.proposals else "certain"
-        draft = "lookup" if budget.matched else draft
+        guesses = budget.guesses
+        draft = guesses[0].draft if guesses else "certain"
         first = int(self.context.cache.next_position[slot]) - len(proposals)
         for place, state in enumerate(hidden):
             if budget.drawn == budget.limit:
@@ -140,9 +142,8 @@ class Decoder:
             if place < len(proposals):
                 kind = tokens.kind(proposals[place], session.grammar)
                 self.counts.outcomes[draft, kind, place, is_accepted] += 1
-                if budget.matched:
-                    right, asked = self.counts.lookups.get(budget.matched, (0, 0))
-                    self.counts.lookups[budget.matched] = [right + is_accepted, asked + 1]
+                if guesses:
+                    self.counts.note(guesses[place], is_accepted)
             if not is_accepted and place < len(proposals):
                 self.context.undo(slot, len(proposals) - place, state)
             if symbol == NEXT:
@@ -153,8 +154,6 @@ class Decoder:
             if not is_accepted:
                 session.inputs.pending = [symbol]
                 return budget.drawn < budget.limit
-            self.counts.accepted += draft == "network"
-            self.counts.calls_saved += draft == "network"
         raise AssertionError("the last state has no proposal to be accepted")
 
     def draws(
@@ -170,9 +169,13 @@ class Decoder:
             found = isolate_fault(events[slot], self.ask, slot, sessions[slot])
             if found is not None:
                 questions[slot] = found
-        scores = self.score(hidden, questions)
+        first = {
+            slot: hidden[slot] if sessions[slot].budget.guesses else hidden[slot][:1]
+            for slot in questions
+        }
+        scores = self.score(first, questions)
         return {
-            slot: partial(self._draw, slot, sessions[slot], hidden[slot], [scores[slot]], question)
+            slot: partial(self._draw, slot, sessions[slot], hidden[slot], scores[slot], question)
             for slot, question in questions.items()
         }
 
@@ -186,8 +189,8 @@ class Decoder:
         place: int,
     ) -> int:
         """The symbol after so many proposals; scores: [V] of the places so far, to be extended."""
-        if place == 1:  # one pass over the vocabulary for all states that follow
-            scores += self.context.lm.logits(hidden[1:]).cpu()
+        if place == len(scores):  # one pass over the vocabulary for all states that follow
+            scores += self.context.lm.logits(hidden[place:]).cpu()
         question = None if place else first
         return self.sample(slot, session, scores[place], question, hidden[place])
 

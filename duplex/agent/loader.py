@@ -20,8 +20,8 @@ from duplex.model.asr.encoder import Encoder, EncoderConfig
 from duplex.model.asr.lexicon import load_lexicon
 from duplex.model.asr.whisper import Whisper, load_whisper
 from duplex.model.backbone import fill_lm, read_backbone
-from duplex.model.draft import Draft, DraftConfig
 from duplex.model.lm import LM, LMConfig
+from duplex.model.ngram_draft import load_draft
 from duplex.model.parts import Parts
 from duplex.model.sound import load_sound_head
 from duplex.model.speaker import load_speaker_head
@@ -111,15 +111,16 @@ def load_parts(folder: Path | None = None, options: LoadOptions | None = None) -
     """The networks and data in `folder`, compiled for this processor where the format is int8."""
     folder = Path(folder) if folder else weights.DEFAULT_AGENT
     options = options or LoadOptions()
+    tokenizer = load_tokenizer(folder)
     parts = Parts(
         encoder=_load(Encoder, EncoderConfig, folder / "encoder"),
         lexicon=load_lexicon(folder / "lexicon"),
         lm=load_lm(folder, options),
-        tokenizer=load_tokenizer(folder),
+        tokenizer=tokenizer,
         g2p=G2P(),
         talker=_load(Talker, TalkerConfig, folder / "talker"),
         codec=load_codec(folder / "codec"),
-        draft=_load_draft(folder / "draft", options),
+        ngrams=load_draft(folder / "draft", tokenizer.get_vocab_size()),
         whisper=load_second_pass(options),
         speaker=load_speaker_head(folder / "speaker") if (folder / "speaker").is_dir() else None,
         sound=load_sound_head(folder / "sounds") if (folder / "sounds").is_dir() else None,
@@ -188,11 +189,3 @@ def _load(network, config, folder: Path) -> torch.nn.Module:
 def _load_addressee(folder: Path) -> AddresseeHead | None:
     """The addressee head; None where there is none."""
     return load_addressee_head(folder) if folder.is_dir() else None
-
-
-def _load_draft(folder: Path, options: LoadOptions) -> Draft | None:
-    """The draft network, in the LM's number format; None where there is none."""
-    if not folder.is_dir():
-        return None
-    dtype = torch.bfloat16 if options.format == "bfloat16" else torch.float32
-    return _load(Draft, DraftConfig, folder).to(options.device, dtype)

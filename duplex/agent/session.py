@@ -2,6 +2,7 @@
 
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 
@@ -169,6 +170,13 @@ class AgentTurn:
     paused_ticks: int = 0
 
 
+class Guess(NamedTuple):
+    """What proposed a token, and how sure it was."""
+
+    draft: str  # "lookup" or "ngrams"
+    level: int  # tokens of text that stood before it as they do now; tenths of a probability
+
+
 @dataclass
 class TickBudget:
     """Symbols of the current tick, and what is proposed for it ahead of the LM."""
@@ -179,8 +187,8 @@ class TickBudget:
     is_waiting: bool = False
     # The tick's first symbols, all but certain.
     proposals: list[int] = field(default_factory=list)
-    # How much of the text so far stood before what was looked up for this call; 0: nothing was.
-    matched: int = 0
+    # What made each proposal of this call that need not hold.
+    guesses: list[Guess] = field(default_factory=list)
     # How a response would begin if the user's turn were over now.
     draft_response: list[int] = field(default_factory=list)
 

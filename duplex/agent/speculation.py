@@ -1,12 +1,14 @@
 """Speculative decoding: symbols proposed ahead of the LM, which verifies them in the tick's call.
 
-Four drafts, in this order: what is all but certain costs nothing; a response is drafted while the
-end of the user's turn is awaited; text goes on as it did before (duplex.model.suffix_lookup); a
-small network may draft text (duplex.model.draft). The LM draws every symbol as it would without
-them, so proposals save calls and change nothing.
+Four drafts: what is all but certain; a response is drafted while the end of the user's turn is
+awaited; text goes on as it did before (duplex.model.suffix_lookup), or as agents' turns mostly do
+(duplex.model.ngram_draft). The LM draws every symbol as it would without them, so proposals save
+calls and change nothing.
+
+Of guesses that need not hold it is counted how many did, by how sure they were. A guess is made
+where enough of its kind hold: that decides how far ahead is guessed, and where not at all.
 """
 
-import logging
 import os
 import time
 from collections import Counter
@@ -17,17 +19,16 @@ import torch
 from duplex.agent.config import AgentConfig
 from duplex.agent.hearing import pending_words
 from duplex.agent.lm_context import LMContext
-from duplex.agent.response import Response
-from duplex.agent.session import LMInput, Session
+from duplex.agent.session import Guess, LMInput, Session
 from duplex.agent.turn_policy import TurnPolicy
-from duplex.model import draft as draft_network
 from duplex.model.asr import beam_search
 from duplex.model.asr.beam_search import BeamState
-from duplex.model.draft import DraftInput
+from duplex.model.ngram_draft import NgramDraft, spoken_words
 from duplex.model.suffix_lookup import continuation
 from duplex.model.tokens import AGENT, USER, USER_END
 
-log = logging.getLogger(__name__)
+# Tokens in which the user's last words are looked for.
+LAST_TOKENS = 12
 
 
 @dataclass
@@ -35,13 +36,8 @@ class SpeculationCounts:
     """What was proposed since the start, and what became of it."""
 
     outcomes: Counter = field(default_factory=Counter)  # (draft, kind, place, was accepted): number
-    drafted: int = 0  # symbols proposed by the network
-    accepted: int = 0  # of those
-    calls_saved: int = 0  # of the LM, by the network
-    draft_seconds: float = 0.0
-    is_draft_off: bool = False
-    # Of what was looked up, by the length of the match: guesses that were right, and all.
-    lookups: dict[int, list[int]] = field(default_factory=dict)
+    # Guesses that were right, and all, of those that need not hold.
+    shares: dict[Guess, list[int]] = field(default_factory=dict)
 
     def by_kind(self) -> tuple[dict[str, int], dict[str, int]]:
         """How many symbols of each kind were proposed, and accepted."""
@@ -52,15 +48,20 @@ class SpeculationCounts:
             accepted[kind] = accepted.get(kind, 0) + number * was_accepted
         return proposed, accepted
 
-    def metrics(self) -> dict[str, float | dict[str, int]]:
+    def metrics(self) -> dict[str, dict[str, int]]:
         """Figures for whoever watches the server."""
         proposed, accepted = self.by_kind()
-        return {
-            "calls_saved": self.calls_saved,
-            "draft_seconds": self.draft_seconds,
-            "guesses": proposed,
-            "guesses_right": accepted,
-        }
+        return {"guesses": proposed, "guesses_right": accepted}
+
+    def note(self, guess: Guess, was_accepted: bool) -> None:
+        """Count what became of a guess."""
+        right, asked = self.shares.get(guess, (0, 0))
+        self.shares[guess] = [right + was_accepted, asked + 1]
+
+    def share(self, guess: Guess, expected: float = 0.5) -> float:
+        """How many of such guesses were right; while there are few, as many as expected."""
+        right, asked = self.shares.get(guess, (0, 0))
+        return (right + 2 * expected) / (asked + 2)
 
 
 class Speculation:
@@ -69,14 +70,14 @@ class Speculation:
     def __init__(
         self,
         context: LMContext,
-        response: Response,
-        network: draft_network.Draft | None,
+        tokenizer,
+        ngrams: NgramDraft | None,
         config: AgentConfig,
         policy: TurnPolicy,
     ):
         self.context = context
-        self.response = response
-        self.network = network
+        self.tokenizer = tokenizer
+        self.ngrams = ngrams
         self.config = config
         self.policy = policy
         self.counts = SpeculationCounts()
@@ -93,6 +94,8 @@ class Speculation:
         if certain:
             tag = [] if grammar.stream == USER else [USER]
             return [*tag, *certain][:max_certain]
+        if session.client.request == AGENT and not (grammar.user_open or grammar.agent_open):
+            return [AGENT]
         if grammar.stream == AGENT and session.mind.is_dictating:
             # What is said last in a tick is fed with the next one anyway.
             return session.mind.tokens[: session.policy.silent_symbols - 1]
@@ -112,76 +115,53 @@ class Speculation:
         if not self.config.speculate:
             return {slot: [] for slot in inputs}
         proposals = {}
-        left = {}
         for slot in inputs:
             budget = sessions[slot].budget
             proposals[slot] = budget.proposals if budget.drawn == 0 else []
-            left[slot] = budget.limit - budget.drawn - 1
-            budget.matched = 0
-            if left[slot] > 0 and not proposals[slot]:
-                proposals[slot] = self.look_up(sessions[slot], left[slot])
-        if self.network is None or self.counts.is_draft_off:
-            return proposals
-        wanted = [slot for slot in inputs if left[slot] > 0 and not proposals[slot]]
-        if not wanted:
-            return proposals
-        return proposals | self._draft(
-            {slot: self.draft_input(slot, sessions[slot], inputs[slot]) for slot in wanted}, left
-        )
+            budget.guesses = []
+            left = budget.limit - budget.drawn - 1
+            if left > 0 and not proposals[slot]:
+                proposals[slot] = self.guess(sessions[slot], left)
+        return proposals
 
-    def look_up(self, session: Session, most: int) -> list[int]:
+    def guess(self, session: Session, most: int) -> list[int]:
+        """How the LM's own text goes on, by the draft whose first token holds more often."""
+        if session.grammar.stream != AGENT or session.mind.is_dictating:
+            return []
+        said = len(session.reply.tokens)
+        text = session.text[: len(session.text) - said]
+        turn = session.text[len(text) :]
+        drafts = [self.look_up(session, most), self.predict(text, turn, most)]
+        best = max(drafts, key=lambda guesses: self.counts.share(guesses[0][1]) if guesses else 0.0)
+        session.budget.guesses = [guess for _, guess in best]
+        return [token for token, _ in best]
+
+    def look_up(self, session: Session, most: int) -> list[tuple[int, Guess]]:
         """What followed where the session's text last ended so, if such guesses mostly hold."""
         config = self.config
-        is_own_text = session.grammar.stream == AGENT and not session.mind.is_dictating
-        if not is_own_text or not config.lookup_tokens:
+        if not config.lookup_tokens:
             return []
         found, matched = continuation(session.text, min(most, config.lookup_tokens))
-        right, asked = self.counts.lookups.get(matched, (0, 0))
-        if (right + 1) / (asked + 2) < config.min_lookup_share:
+        guess = Guess("lookup", matched)
+        if self.counts.share(guess) < config.min_guess_share:
             return []
-        session.budget.matched = matched if found else 0
-        return found
+        return [(token, guess) for token in found]
 
-    def draft_input(self, slot: int, session: Session, given: LMInput) -> DraftInput:
-        """What the draft network must know of a session."""
-        queued_s = self.response.queued_s(slot, session)
-        return DraftInput(
-            self.context.hidden[slot],
-            given.vectors,
-            session.grammar,
-            queued_s <= self.policy.lead_s,
-            queued_s > 0,
-        )
+    def predict(self, text: list[int], turn: list[int], most: int) -> list[tuple[int, Guess]]:
+        """How turns of agents mostly go on that began so, as far as such guesses mostly hold.
 
-    def _draft(self, wanted: dict[int, DraftInput], left: dict[int, int]) -> dict[int, list[int]]:
-        """Proposals of the network; nothing where it fails, for they only save time."""
-        begun = time.perf_counter()
-        try:
-            drafted = draft_network.propose(
-                self.network,
-                self.context.lm,
-                wanted,
-                max(left.values()),
-                self.policy.wait_penalty,
-                self.config.min_draft_probability,
-            )
-        except Exception:
-            log.exception("the draft failed; it is off from now on")
-            self.counts.is_draft_off = True
-            return {}
-        drafted = {slot: found[: left[slot]] for slot, found in drafted.items()}
-        self.counts.drafted += sum(len(found) for found in drafted.values())
-        self.counts.draft_seconds += time.perf_counter() - begun
-        return drafted
+        text: tokens before the turn, the user's last. turn: tokens of it so far.
+        """
+        if self.ngrams is None or not self.config.use_ngrams:
+            return []
+        words = spoken_words(self.tokenizer.decode(text[-LAST_TOKENS:]))
+        found = self.ngrams.continuation([AGENT, *turn], words, most, self.is_worth)
+        return [(token, ngram_guess(probability)) for token, probability in found]
 
-    def check_draft(self, ticks: int) -> None:
-        """Turn the network off if the calls it saved by now took less time than its drafting."""
-        if self.network is None or ticks % self.config.draft_trial_ticks:
-            return
-        lm = self.context.counts
-        saved_s = self.counts.calls_saved * lm.seconds / max(1, lm.calls)
-        if saved_s <= self.counts.draft_seconds:
-            self.counts.is_draft_off = True
+    def is_worth(self, probability: float) -> bool:
+        """Whether what the n-grams expect with this probability holds often enough."""
+        share = self.counts.share(ngram_guess(probability), probability)
+        return share >= self.config.min_guess_share
 
     def draft_response_ahead(
         self,
@@ -199,7 +179,8 @@ class Speculation:
         if no word is still to come, and as long as there is time (`deadline` of perf_counter).
         """
         budget = session.budget
-        budget.draft_response = self.extend_draft(budget.draft_response, hidden)
+        read = self.extend_draft(budget.draft_response, hidden)
+        budget.draft_response = self.draft_on(session, read)
         beam = session.user.beam
         while not self.has_uncommitted(beam) and time.perf_counter() < deadline:
             turn = (USER_END, AGENT, *budget.draft_response)
@@ -207,9 +188,17 @@ class Speculation:
             _, states = self.context.score_tree(slot, [turn], max_tokens, tick)
             if not len(states):
                 return
-            budget.draft_response = self.extend_draft(budget.draft_response, states[2:])
-            if len(budget.draft_response) == self.config.draft_response_tokens:
+            before = read
+            read = self.extend_draft(budget.draft_response, states[2:])
+            budget.draft_response = self.draft_on(session, read)
+            if len(read) == self.config.draft_response_tokens or read == before:
                 return
+
+    def draft_on(self, session: Session, read: list[int]) -> list[int]:
+        """What the LM would say first, and what mostly follows it."""
+        left = self.config.draft_response_tokens - len(read)
+        heard = [token for _, token in session.user.transcribed]
+        return read + [token for token, _ in self.predict(heard, read, left)]
 
     def has_uncommitted(self, beam: BeamState) -> bool:
         """Whether a word is still to come."""
@@ -223,3 +212,8 @@ class Speculation:
         best = self.context.lm.likeliest_text(hidden)
         agreed = len(os.path.commonprefix([draft, best]))
         return best[: agreed + 1][: self.config.draft_response_tokens]
+
+
+def ngram_guess(probability: float) -> Guess:
+    """A guess of the n-grams that is as sure as this, in tenths."""
+    return Guess("ngrams", int(10 * probability))

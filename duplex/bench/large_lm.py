@@ -1,7 +1,7 @@
 """What a call costs of an LM with a billion weights, where a tick cannot afford two.
 
 Its weights are random. One position is what plain decoding feeds, three are what speculative
-decoding feeds with two proposals; a draft network makes three.
+decoding feeds with two proposals.
 """
 
 import time
@@ -12,7 +12,6 @@ import torch
 
 from duplex.agent.loader import compiled
 from duplex.model import kv_cache
-from duplex.model.draft import Draft, DraftConfig
 from duplex.model.lm import LM, LMConfig
 from duplex.model.parts import Parts
 
@@ -29,7 +28,7 @@ def median_ms(work: Callable[[], object], times: int = 8) -> float:
 
 @torch.inference_mode()
 def measure(config: LMConfig | None = None) -> dict:
-    """Milliseconds of a call of one position, of three, and of three proposals of a draft.
+    """Milliseconds of a call of one position and of three.
 
     config: by default a Llama of a billion weights in its blocks.
     """
@@ -39,23 +38,15 @@ def measure(config: LMConfig | None = None) -> dict:
     torch.manual_seed(0)
     lm = LM(config).merge().eval()
     weights = sum(weight.numel() for weight in lm.blocks.parameters())
-    draft = Draft(DraftConfig(config.width, 2 * config.width)).eval()
-    parts = compiled(Parts(lm=lm, draft=draft))
+    parts = compiled(Parts(lm=lm))
     state = kv_cache.initial_state(config, 1)
 
     def call(count: int) -> None:
         x = torch.randn(1, count, config.width)
         kv_cache.step(parts.lm, x, [count], np.zeros((1, count), bool), state)
 
-    def propose() -> None:
-        hidden = torch.randn(1, config.width)
-        for _ in range(3):
-            token = parts.lm.logits(hidden).argmax(-1)
-            hidden = parts.draft(hidden, parts.lm.embed(token))
-
     times = {
         "1 position": median_ms(lambda: call(1)),
         "3 positions": median_ms(lambda: call(3)),
-        "3 guesses": median_ms(propose),
     }
     return {"weights in blocks": weights, "ms": times}

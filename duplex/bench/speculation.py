@@ -45,6 +45,9 @@ def run(load: Callable[[int], Agent], questions: list[np.ndarray], file: Path) -
     """The command: measures each part, prints it, and leaves them all in `file`."""
     questions = questions[:6]
     parts = {f"batch {slots}": partial(measure, load, questions, slots) for slots in (1, 4, 8)}
+    for slots in (1, 8):
+        alone = partial(measure, load, questions, slots, look_ahead=False)
+        parts[f"batch {slots}, not looked ahead"] = alone
     parts["in writing"] = lambda: written.measure(load(1))
     line = user_line(questions[:2]).ravel()
     parts["after a stall of 2 s"] = lambda: asyncio.run(catch_up(load, line, stall_s=2.0))
@@ -70,13 +73,18 @@ def user_line(questions: list[np.ndarray], pause_s: float = 4.0) -> np.ndarray:
 
 
 def measure(
-    load: Callable[[int], Agent], questions: list[np.ndarray], slots: int, times: int = 3
+    load: Callable[[int], Agent],
+    questions: list[np.ndarray],
+    slots: int,
+    times: int = 3,
+    look_ahead: bool = True,
 ) -> dict:
-    """Plain decoding, the proposals that cost nothing, and those of the draft network if any.
+    """Plain decoding, the proposals that are all but certain, text looked up, and the n-grams'.
 
     load(slots) makes an agent; questions: float32 [N] each. The conversation is held `times` times.
+    look_ahead: without it no response is drafted by the LM while the end of a turn is awaited.
     """
-    agents = variants(load(slots), slots)
+    agents = variants(load(slots), slots, look_ahead)
     runs = [play_side_by_side(agents, user_line(questions)) for _ in range(times)]
     found = {
         name: figures(np.median([talk[name].ticks for talk in runs], axis=0)) for name in agents
@@ -93,23 +101,24 @@ def measure(
             name: round(of["seconds"] / plain["seconds"], 3) for name, of in found.items()
         },
         "guesses right": {name: accepted(of.outcomes) for name, of in counts.items()},
-        "draft turned off by itself": any(of.is_draft_off for of in counts.values()),
+        "LM calls in the ticks of onsets, drafted / foreseen": ratio_of_calls(runs),
     }
 
 
-def variants(agent: Agent, slots: int) -> dict[str, Agent]:
+def variants(agent: Agent, slots: int, look_ahead: bool = True) -> dict[str, Agent]:
     """Agents of the same parts that differ in what they propose, by name."""
     # Nobody hears the voice: what its last bits change comes back to no agent's recogniser.
     config = replace(agent.config, cancel_echo=False)
-    undrafted = replace(agent.parts, draft=None)
-    found = {}
-    if agent.parts.draft is not None:
-        found["drafted"] = Agent(agent.parts, slots, config, agent.policy)
-    found["looked up"] = Agent(undrafted, slots, config, agent.policy)
-    certain = replace(config, lookup_tokens=0)
-    found["foreseen"] = Agent(undrafted, slots, certain, agent.policy)
-    found["plain"] = Agent(undrafted, slots, replace(config, speculate=False), agent.policy)
-    return found
+    if not look_ahead:
+        config = replace(config, lookahead_budget_s=0.0)
+    looked_up = replace(config, use_ngrams=False)
+    configs = {
+        "drafted": config,
+        "looked up": looked_up,
+        "foreseen": replace(looked_up, lookup_tokens=0),
+        "plain": replace(config, speculate=False),
+    }
+    return {name: Agent(agent.parts, slots, one, agent.policy) for name, one in configs.items()}
 
 
 def play_side_by_side(
@@ -149,6 +158,24 @@ def play_side_by_side(
         for slot in range(slots):
             agent.close(slot)
     return talks
+
+
+def ratio_of_calls(runs: list[dict[str, Conversation]]) -> float | None:
+    """LM calls with the drafts over those with certain proposals alone, in the ticks in which the
+    agent began a turn."""
+    drafted, foreseen = (
+        sum(onset_calls(run[name]) for run in runs) for name in ("drafted", "foreseen")
+    )
+    return round(drafted / foreseen, 3) if foreseen else None
+
+
+def onset_calls(talk: Conversation) -> int:
+    """LM calls in the ticks in which the agent began a turn."""
+    return sum(
+        calls
+        for (_, calls, *_), slots in zip(talk.ticks, talk.events, strict=True)
+        if any(event[0] == "agent_started" for slot in slots for event in slot)
+    )
 
 
 def figures(ticks: np.ndarray) -> dict:

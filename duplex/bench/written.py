@@ -1,7 +1,8 @@
-"""What text that is looked up is worth where answers are written alone: a part of `bench draft`.
+"""What guesses of text are worth where answers are written alone: a part of `bench draft`.
 
 Questions are written, and answered in writing: no voice sets the pace. By kind of question: talk,
-what stands in the instructions, and what is to be said after. The agents take turns tick by tick.
+what stands in the instructions, and what is to be said after. None of them stands in the corpus of
+duplex.training.corpus. The agents take turns tick by tick.
 """
 
 import time
@@ -17,7 +18,20 @@ from duplex.events import TurnTaking
 QUESTIONS = {
     "talk": (
         None,
-        ["Tell me a joke.", "What is the capital of Italy?", "Tell me something about the sun."],
+        [
+            "Can you cheer me up with something silly?",
+            "Which city is the seat of Italy's government?",
+            "Tell me a thing about the sun that children would like.",
+            "My neighbour gave me a bag of plums, what should I do with them?",
+            "I slept badly because the dog next door kept barking.",
+            "Is it worth learning to play the cello at fifty?",
+            "We are moving house on Thursday and nothing is packed yet.",
+            "What would you bring to a picnic by a lake?",
+            "How do I get a coffee stain out of a white shirt?",
+            "Why does bread go stale in the fridge?",
+            "I finally finished the book you and I talked about.",
+            "What's a good name for a sailing boat?",
+        ],
     ),
     "instructions": (
         "The shop opens at nine in the morning and closes at six in the evening. "
@@ -34,43 +48,55 @@ QUESTIONS = {
 }
 
 
-def measure(agent: Agent, ticks: int = 45) -> dict:
-    """{kind: figures} with and without what is looked up, of agents of the same parts."""
+# {name: what is guessed}, of which "certain" is what the others are compared with.
+DRAFTS = {
+    "certain": {"lookup_tokens": 0, "use_ngrams": False},
+    "looked up": {"use_ngrams": False},
+    "n-grams": {"lookup_tokens": 0},
+    "both": {},
+}
+
+
+def measure(agent: Agent, ticks: int = 20) -> dict:
+    """{kind: {draft: figures}} of agents of the same parts."""
     return {kind: measure_kind(agent, *asked, ticks) for kind, asked in QUESTIONS.items()}
 
 
 def measure_kind(agent: Agent, instructions: str | None, questions: list[str], ticks: int) -> dict:
     """The figures of some questions; each is given so many ticks for its answer."""
     config = replace(agent.config, cancel_echo=False)
-    agents = [
-        Agent(agent.parts, 1, replace(config, lookup_tokens=number), agent.policy)
-        for number in (0, config.lookup_tokens)
-    ]
-    for one in agents:
+    agents = {
+        name: Agent(agent.parts, 1, replace(config, **changed), agent.policy)
+        for name, changed in DRAFTS.items()
+    }
+    for one in agents.values():
         one.open(0, seed=0, instructions=instructions)
         one.take_turns(0, TurnTaking(speaks=False))
         one.reset_counts()
-    found = [{"text": "", "tokens": 0, "seconds": 0.0, "calls": 0} for _ in agents]
+    found = {name: {"text": "", "tokens": 0, "seconds": 0.0, "calls": 0} for name in agents}
     for question in questions:
-        for one in agents:
+        for one in agents.values():
             one.write(0, "user", question)
             one.answer(0)
-        for _ in range(ticks):
-            for one, figures in zip(agents, found, strict=True):
-                _step(one, figures)
-    without, looked_up = found
-    outcomes = agents[1].speculation.counts.outcomes
+        for tick in range(ticks):
+            for name in sorted(agents, reverse=bool(tick % 2)):
+                _step(agents[name], found[name])
+    return {name: _compare(agents[name], found["certain"], found[name]) for name in agents}
+
+
+def _compare(agent: Agent, certain: dict, found: dict) -> dict:
+    """An agent's figures beside those of certain proposals alone."""
+    outcomes = agent.speculation.counts.outcomes
+    guessed = {key: number for key, number in outcomes.items() if key[0] in ("lookup", "ngrams")}
     return {
-        "the same text": without["text"] == looked_up["text"],
-        "tokens": without["tokens"],
-        "LM calls in ticks with text, without and with": [one["calls"] for one in found],
-        "tokens a second of the thread, with / without": _ratio(
-            without["seconds"], looked_up["seconds"]
-        ),
-        "tokens a call of the LM, with / without": _ratio(without["calls"], looked_up["calls"]),
+        "the same text": certain["text"] == found["text"],
+        "tokens": found["tokens"],
+        "LM calls in ticks with text": found["calls"],
+        "tokens a second of the thread, over certain": _ratio(certain["seconds"], found["seconds"]),
+        "tokens a call of the LM, over certain": _ratio(certain["calls"], found["calls"]),
         "guesses right, of all": [
-            sum(number for key, number in outcomes.items() if key[0] == "lookup" and key[3]),
-            sum(number for key, number in outcomes.items() if key[0] == "lookup"),
+            sum(number for key, number in guessed.items() if key[3]),
+            sum(guessed.values()),
         ],
     }
 

@@ -8,8 +8,8 @@ from duplex.model.addressee import AddresseeHead
 from duplex.model.asr.encoder import Encoder
 from duplex.model.asr.lexicon import Lexicon
 from duplex.model.asr.whisper import Whisper
-from duplex.model.draft import Draft
 from duplex.model.lm import LM
+from duplex.model.ngram_draft import NgramDraft
 from duplex.model.sound import SoundHead
 from duplex.model.speaker import SpeakerHead
 from duplex.model.tts.codec import Codec
@@ -38,8 +38,9 @@ class Parts:
     g2p: G2P | None = None
     talker: Talker | None = None
     codec: Codec | SeanetCodec | None = None
-    # Proposes symbols; an agent works without.
-    draft: Draft | None = None
+    # Proposes what the agent says; an agent works without.
+    ngrams: NgramDraft | None = None
+    draft: None = None
     # Reads the user's turns a second time; an agent works without.
     whisper: Whisper | None = None
     # Tells voices apart; an agent works without.

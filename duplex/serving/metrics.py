@@ -84,17 +84,6 @@ AGENT = {
         "Guesses that were checked, the draft's and others, by kind",
     ),
     "guesses_right": (CounterMetricFamily, "duplex_draft_guesses_right", "Those that were right"),
-    "calls_saved": (
-        CounterMetricFamily,
-        "duplex_draft_calls_saved",
-        "Calls of the language model that they made needless",
-    ),
-    "draft_seconds": (CounterMetricFamily, "duplex_draft_seconds", "Time the draft took"),
-    "draft_on": (
-        GaugeMetricFamily,
-        "duplex_draft_on",
-        "1 while the draft guesses; it turns itself off when it gains nothing",
-    ),
     "thoughts": (CounterMetricFamily, "duplex_mind_thoughts", "Answers the large mind began"),
     "thoughts_guessed": (
         CounterMetricFamily,

@@ -112,6 +112,47 @@ def test_what_is_all_but_certain_is_proposed(grammar, pending, silence, proposal
     assert agent.speculation.propose_certain(session) == proposals
 
 
+def test_an_answer_that_is_asked_for_is_proposed():
+    agent, session = waiting_agent([])
+    session.client.request = AGENT
+    session.grammar = Grammar()
+    assert agent.speculation.propose_certain(session) == [AGENT]
+    session.grammar = Grammar(USER, user_open=True)
+    assert agent.speculation.propose_certain(session)[0] == USER_END
+
+
+def test_n_grams_draft_a_response_where_nothing_is_looked_ahead():
+    """The first token is the LM's, which has read the turn's end; the others follow it mostly."""
+    symbols = [NEXT]
+    agent, session = waiting_agent(symbols)
+    agent.config = agent.speculation.config = replace(CONFIG, lookahead_budget_s=0.0)
+    agent.speculation.ngrams = FollowsItself()
+    agent.step(tick_of(), [0])
+    draft = session.budget.draft_response
+    assert len(draft) == DRAFTED and agent.context.counts.calls == 1
+    assert draft == [draft[0] + i for i in range(DRAFTED)]
+    symbols[:] = [USER_END, AGENT, *draft, NEXT]
+    agent.step(tick_of(), [0])
+    assert agent.context.counts.calls == 2 and session.budget.drawn == 2 + DRAFTED
+
+
+class FollowsItself:
+    """Expects after each token the one with the next number."""
+
+    def continuation(self, turn, words, most, is_worth):
+        return [(turn[-1] + 1 + i, 0.9) for i in range(most)]
+
+
+def test_written_words_wait_for_no_voice():
+    """A tick may have as many of them as an onset."""
+    agent = tiny_agent(1, POLICY, CONFIG)
+    agent.open(0)
+    agent.take_turns(0, TurnTaking(speaks=False))
+    assert agent.sessions[0].policy.silent_symbols == POLICY.onset_symbols
+    agent.take_turns(0, TurnTaking())
+    assert agent.sessions[0].policy.silent_symbols == POLICY.silent_symbols
+
+
 def written_answer(lookup_tokens: int, turns: int = 4) -> tuple[list, Agent]:
     """Events of an agent that answers in writing alone, and which repeats itself."""
     config = replace(CONFIG, lookup_tokens=lookup_tokens)
@@ -145,11 +186,11 @@ def test_what_is_looked_up_in_vain_is_no_longer_proposed():
     session = agent.sessions[0]
     session.grammar = Grammar(AGENT, agent_open=True)
     session.text = text(" hi you hi")
-    assert agent.speculation.look_up(session, 2) == text(" y")
-    matched = session.budget.matched
-    agent.speculation.counts.lookups[matched] = [3, 20]
-    assert agent.speculation.look_up(session, 2) == []
-    agent.speculation.counts.lookups[matched] = [7, 20]
-    assert agent.speculation.look_up(session, 2) == text(" y")
+    assert agent.speculation.guess(session, 2) == text(" y")
+    [guess] = {*session.budget.guesses}
+    agent.speculation.counts.shares[guess] = [3, 20]
+    assert agent.speculation.guess(session, 2) == []
+    agent.speculation.counts.shares[guess] = [7, 20]
+    assert agent.speculation.guess(session, 2) == text(" y")
     session.mind.is_dictating = True
-    assert agent.speculation.look_up(session, 2) == []
+    assert agent.speculation.guess(session, 2) == []

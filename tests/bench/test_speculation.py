@@ -9,16 +9,19 @@ import pytest
 from duplex.agent import AgentConfig, TurnPolicy
 from duplex.bench import large_lm, speculation, written
 from duplex.model.lm import LMConfig
+from duplex.model.tokens import AGENT, FIRST_TEXT_ID
 from tests.tiny_speech_agent import drafted_agent, tiny_agent
 
 POLICY = TurnPolicy(symbols_per_tick=3, wait_penalty=2.0)
-CONFIG = AgentConfig(cancel_echo=False, min_draft_probability=0.0)
+CONFIG = AgentConfig(cancel_echo=False, min_guess_share=0.0)
+# What its agent says: any token after each.
+TURNS = [[AGENT, token, token] for token in range(FIRST_TEXT_ID, FIRST_TEXT_ID + 200)]
 
 
 @pytest.mark.slow
 def test_bench_compares_the_same_conversation():
     def load(slots):
-        agent = drafted_agent(slots, POLICY, CONFIG)
+        agent = drafted_agent(slots, POLICY, CONFIG, TURNS)
         step = agent.parts.encoder.step
 
         # The last bits differ from run to run, and a random encoder finds many words as likely.
@@ -54,9 +57,6 @@ def test_bench_compares_the_same_conversation():
             for share, _ in places.values()
         ]
         assert min(shares) < 1 and max(shares) > 0
-    assert "drafted" not in speculation.measure(
-        lambda slots: tiny_agent(slots, POLICY), questions, 1, times=1
-    )
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def fill_up(out: Path) -> None:
 
     Heads for speakers and sounds know one encoder only: the shipped ones go with the shipped one.
     """
-    names = ["encoder", "lexicon", "lm", "talker", "codec"]
+    names = ["encoder", "lexicon", "lm", "draft", "talker", "codec"]
     if not (out / "encoder" / "model.safetensors").exists():
         names += ["speaker", "sounds"]
     for name in names:
