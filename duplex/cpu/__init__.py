@@ -11,7 +11,7 @@ from duplex.cpu import helper_thread
 from duplex.cpu.beam_search import CompiledBeamSearch
 from duplex.cpu.encoder import CompiledEncoder
 from duplex.cpu.kernels import COMPILED
-from duplex.cpu.lm import CompiledDraft, CompiledLM
+from duplex.cpu.lm import CompiledLM
 from duplex.cpu.shared_work import usable_cores
 from duplex.cpu.talker import CompiledTalker
 from duplex.cpu.vocoder import CompiledCodec
@@ -41,7 +41,6 @@ def compile(parts: Parts, threads: int | None = None) -> Parts:
         encoder=parts.encoder and CompiledEncoder(parts.encoder),
         lm=parts.lm and CompiledLM(parts.lm),
         talker=parts.talker and CompiledTalker(parts.talker),
-        draft=parts.draft and CompiledDraft(parts.draft),
         whisper=parts.whisper and compress(parts.whisper),
     )
     if isinstance(parts.codec, Codec):

@@ -34,7 +34,6 @@ from duplex.cpu.kernels import (
     swiglu,
     workspace,
 )
-from duplex.model.draft import Draft
 from duplex.model.lm import LM, CacheCells, join_logits
 
 
@@ -177,19 +176,3 @@ def pack_lm(lm: LM) -> PackedWeights:
         heads=lm.config.heads,
         epsilon=lm.config.norm_eps,
     )
-
-
-class CompiledDraft:
-    """Stands in for a Draft: its two products, in which all of its time goes, are compiled."""
-
-    def __init__(self, draft: Draft):
-        self.config = draft.config
-        self.gate_up = Int8Linear(draft.gate_up.weight)
-        self.down = Int8Linear(draft.down.weight)
-
-    def __call__(self, hidden: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """See Draft.forward."""
-        width = (self.config.width,)
-        both = torch.cat([F.rms_norm(hidden, width), F.rms_norm(x, width)], dim=-1)
-        gate, up = self.gate_up(both).chunk(2, dim=-1)
-        return hidden + self.down(F.silu(gate) * up)

@@ -84,4 +84,4 @@ def place(parts: Parts, config: DeviceConfig, agent: AgentConfig) -> Parts:
         draws = Draws(own, link, agent.top_k, agent.temperature, moved.get("addressee"))
         return replace(placed, lm=own, ears=ears, voice=voice, draws=draws, place=None)
 
-    return replace(parts, lm=None, draft=None, whisper=None, place=on)
+    return replace(parts, lm=None, whisper=None, place=on)

@@ -40,7 +40,6 @@ class Parts:
     codec: Codec | SeanetCodec | None = None
     # Proposes what the agent says; an agent works without.
     ngrams: NgramDraft | None = None
-    draft: None = None
     # Reads the user's turns a second time; an agent works without.
     whisper: Whisper | None = None
     # Tells voices apart; an agent works without.

@@ -1,4 +1,4 @@
-"""The compiled LM and draft do what the networks do with weights rounded to 8 bits."""
+"""The compiled LM does what the network does with weights rounded to 8 bits."""
 
 import copy
 from dataclasses import replace
@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from duplex.cpu.lm import CompiledDraft, CompiledLM
-from duplex.model.draft import Draft, DraftConfig
+from duplex.cpu.lm import CompiledLM
 from duplex.model.kv_cache import forward_tree, initial_state, step
 from duplex.model.lm import LM, LMConfig
 from tests.cpu.reference import assert_near, rounded
@@ -70,13 +69,3 @@ def test_compiled_lm_is_the_rounded_one(dtype, share, more):
     assert_near(hidden, expected, share)
     for text in (True, False):
         assert_near(compiled.logits(hidden, text), plain.logits(expected, text).detach(), share)
-
-
-def test_compiled_draft_is_the_rounded_one():
-    torch.manual_seed(0)
-    plain = Draft(DraftConfig(width=24, hidden=40)).eval()
-    torch.nn.init.normal_(plain.down.weight)
-    compiled = CompiledDraft(plain)
-    hidden, x = torch.randn(3, 24), torch.randn(3, 24)
-    expected = rounded(plain, ("gate_up", "down"))(hidden, x).detach()
-    assert_near(compiled(hidden, x), expected, 1e-3)
