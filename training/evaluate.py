@@ -126,6 +126,11 @@ def add_hearing_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help='measure only columns of this name, or like it ("second*"); repeatable',
     )
+    add_hearing_runs(parser)
+
+
+def add_hearing_runs(parser: argparse.ArgumentParser) -> None:
+    """Options of `evaluate hearing`: which networks hear, and how much of each row."""
     parser.add_argument(
         "--second-pass",
         default="tiny",
@@ -192,8 +197,54 @@ def add_speakers_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+def add_turns_options(parser: argparse.ArgumentParser) -> None:
+    """Options of `evaluate turns`."""
+    add_sounds(parser, "pauses, and sounds said into answers")
+    add_noise(parser)
+    add_slots(parser)
+    parser.add_argument("--kokoro", type=Path, help="folder of Kokoro's voice vectors (*.bin)")
+
+
+def add_minds_options(parser: argparse.ArgumentParser) -> None:
+    """Options of `evaluate minds`."""
+    parser.add_argument("--mind", nargs="+", default=["small", "large"], help="names, files, URLs")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--count", type=int, default=100, help="of each set (default %(default)s)")
+    parser.add_argument(
+        "--questions-audio", type=Path, help="ask by voice; folder of the sounds, made if missing"
+    )
+    add_slots(parser)
+    parser.add_argument(
+        "--noise",
+        type=Path,
+        help="data folder with audio.jsonl; the set `noises` by voice needs it",
+    )
+
+
+def add_company_options(parser: argparse.ArgumentParser) -> None:
+    """Options of `evaluate company`."""
+    parser.add_argument("--data", type=Path, required=True, help="data folder, with text/ in it")
+    parser.add_argument(
+        "--corpus", type=Path, required=True, help="dialogues.jsonl; none of its texts is said"
+    )
+    parser.add_argument("--kokoro", type=Path, help="folder of Kokoro's voice vectors (*.bin)")
+    parser.add_argument("--dialogues", type=int, default=40, help="(default %(default)s)")
+    add_slots(parser)
+
+
+def add_named_sounds_options(parser: argparse.ArgumentParser) -> None:
+    """Options of `evaluate sounds`."""
+    parser.add_argument("--data", type=Path, required=True, help="data folder with audio.jsonl")
+    parser.add_argument(
+        "--held", type=int, default=4, help="fifth that was held out (default %(default)s)"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=10.0, help="of speech, of noise (default %(default)s)"
+    )
+
+
+def common_options() -> argparse.ArgumentParser:
+    """What all measures take."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--agent", type=Path, help="agent folder (default: the one that ships)")
     common.add_argument(
@@ -204,11 +255,17 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     common.add_argument("--threads", type=int, default=1, help="of the recogniser, or of torch")
     common.add_argument("--seed", type=int, default=0, help="(default %(default)s)")
+    return common
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     names = parser.add_subparsers(dest="what", required=True, metavar="NAME")
+    parents = [common_options()]
 
     def add(name: str, help: str, aliases: tuple[str, ...] = ()) -> argparse.ArgumentParser:
-        return names.add_parser(name, parents=[common], help=help, aliases=aliases)
+        return names.add_parser(name, parents=parents, help=help, aliases=aliases)
 
     add_agent_options(add("agent", "recorded questions in, what it heard and said out"))
     add_hearing_options(
@@ -223,41 +280,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add_spoken(facts, "questions")
     add_slots(facts)
     add_spoken(add("context", "answers that hang on what was told before"), "conversations")
-    turns = add("turns", "when it speaks: pauses, interruptions, noise")
-    add_sounds(turns, "pauses, and sounds said into answers")
-    add_noise(turns)
-    add_slots(turns)
-    turns.add_argument("--kokoro", type=Path, help="folder of Kokoro's voice vectors (*.bin)")
-    minds = add("minds", "what minds say to the same questions")
-    minds.add_argument("--mind", nargs="+", default=["small", "large"], help="names, files, URLs")
-    minds.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    minds.add_argument("--count", type=int, default=100, help="of each set (default %(default)s)")
-    minds.add_argument(
-        "--questions-audio", type=Path, help="ask by voice; folder of the sounds, made if missing"
-    )
-    add_slots(minds)
-    minds.add_argument(
-        "--noise",
-        type=Path,
-        help="data folder with audio.jsonl; the set `noises` by voice needs it",
-    )
+    add_turns_options(add("turns", "when it speaks: pauses, interruptions, noise"))
+    add_minds_options(add("minds", "what minds say to the same questions"))
     add_speakers_options(add("speakers", "voices told apart"))
-    company = add("company", "several people: whom it answers, and whom not")
-    company.add_argument("--data", type=Path, required=True, help="data folder, with text/ in it")
-    company.add_argument(
-        "--corpus", type=Path, required=True, help="dialogues.jsonl; none of its texts is said"
-    )
-    company.add_argument("--kokoro", type=Path, help="folder of Kokoro's voice vectors (*.bin)")
-    company.add_argument("--dialogues", type=int, default=40, help="(default %(default)s)")
-    add_slots(company)
-    named = add("sounds", "sounds named, and labels where there is none")
-    named.add_argument("--data", type=Path, required=True, help="data folder with audio.jsonl")
-    named.add_argument(
-        "--held", type=int, default=4, help="fifth that was held out (default %(default)s)"
-    )
-    named.add_argument(
-        "--minutes", type=float, default=10.0, help="of speech, of noise (default %(default)s)"
-    )
+    add_company_options(add("company", "several people: whom it answers, and whom not"))
+    add_named_sounds_options(add("sounds", "sounds named, and labels where there is none"))
     return parser.parse_args(arguments)
 
 

@@ -46,20 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser, key_variable: str) -> None:
     """
     add = parser.add_argument
     add("what", choices=[*PARTS, "all"], help="what to measure")
-    add(
-        "--slots",
-        default="1,8",
-        metavar="N,N",
-        help="with device: sessions, one number after the other (default %(default)s); the LM may "
-        "be a random --backbone 135M, 0.5B or 1.5B",
-    )
-    add(
-        "--seconds",
-        type=float,
-        default=20,
-        metavar="S",
-        help="with device: of talk; 0 only counts (default %(default)s)",
-    )
+    add_device_options(parser)
     add(
         "--url",
         metavar="URL",
@@ -101,6 +88,24 @@ def add_arguments(parser: argparse.ArgumentParser, key_variable: str) -> None:
     )
     add(
         "--scenes", type=Path, metavar="DIR", help="scenes of your own: scenes.json and sound files"
+    )
+
+
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `duplex bench device`."""
+    parser.add_argument(
+        "--slots",
+        default="1,8",
+        metavar="N,N",
+        help="with device: sessions, one number after the other (default %(default)s); the LM may "
+        "be a random --backbone 135M, 0.5B or 1.5B",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=20,
+        metavar="S",
+        help="with device: of talk; 0 only counts (default %(default)s)",
     )
 
 
