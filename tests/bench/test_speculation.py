@@ -128,8 +128,13 @@ def test_after_a_stall_all_of_it_is_heard():
 
 
 def test_in_writing_the_text_is_the_same():
-    found = written.measure_kind(tiny_agent(1, POLICY), "hi you, hi", ["hi you", "you hi"], 30)
-    assert found["the same text"] and found["tokens"] > 10
-    without, looked_up = found["LM calls in ticks with text, without and with"]
-    right, asked = found["guesses right, of all"]
-    assert looked_up <= without and 0 <= right <= asked
+    agent = drafted_agent(1, POLICY, CONFIG, TURNS)
+    found = written.measure_kind(agent, "hi you, hi", ["hi you", "you hi"], 30)
+    plain_calls = found["certain"]["LM calls in ticks with text"]
+    assert found["certain"]["guesses right, of all"] == [0, 0]
+    for figures in found.values():
+        assert figures["the same text"] and figures["tokens"] > 10
+        right, asked = figures["guesses right, of all"]
+        saved = plain_calls - figures["LM calls in ticks with text"]
+        assert 0 <= saved <= right <= asked
+    assert found["n-grams"]["guesses right, of all"][1] > 0
