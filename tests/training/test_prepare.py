@@ -220,6 +220,9 @@ def test_what_was_mended_is_looked_at_again(parts, tmp_path):
     assert not is_of(tmp_path / "prepared", tmp_path / "data.jsonl")
     assert prepare(parts, tmp_path, lines) == 0
     assert len(Pool(tmp_path / "prepared")) == 2 and not rows_of(tmp_path / "prepared", "left_out")
+    assert is_of(tmp_path / "prepared", tmp_path / "data.jsonl")
+    (tmp_path / "a.wav.srt").write_text("")
+    assert not is_of(tmp_path / "prepared", tmp_path / "data.jsonl")
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="there is no ffmpeg here")

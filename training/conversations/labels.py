@@ -75,11 +75,16 @@ def find_file(path: Path) -> Path | None:
     return next((p for p in same if p.is_file()), None)
 
 
+def label_paths(path: Path, suffix: str) -> tuple[Path, Path]:
+    """Where labels of a recording may be: talk.srt, then talk.wav.srt."""
+    return path.with_suffix(suffix), path.with_name(path.name + suffix)
+
+
 def read_told(path: Path) -> Told:
     """The labels beside a recording; nothing where there are none. Raises Unusable."""
     readers = (read_json, read_transcript, read_captions, read_captions)
     for suffix, read in zip(LABELS, readers, strict=True):
-        names = (path.with_suffix(suffix), path.with_name(path.name + suffix))
+        names = label_paths(path, suffix)
         file = next((found for name in names if (found := find_file(name))), None)
         if file:
             try:
