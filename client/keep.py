@@ -124,7 +124,9 @@ def lines(recording: Recording) -> list[Line]:
     for turn in recording.transcript().turns():
         who = speakers.name(turn.speaker) if turn.who == "user" else "agent"
         unsaid = " …" if turn.unsaid.strip() else ""
-        found.append(Line(turn.start_s, turn.end_s, who, turn_text(turn) + unsaid))
+        # What is typed, or thought by a large mind, may have lines; an empty one would end a cue.
+        text = " ".join(turn_text(turn).split())
+        found.append(Line(turn.start_s, turn.end_s, who, text + unsaid))
     return sorted(found, key=lambda line: line.start_s)
 
 

@@ -50,7 +50,7 @@ def test_transcript_has_people_sounds_and_backchannels():
         (2.5, {"type": "sound", "text": "dog"}),
         (3.0, {"type": "speaker_named", "speaker": 2, "text": "Ben"}),
         (3661.5, {"type": "agent_started"}),
-        (3661.5, {"type": "said", "text": "Yes."}),
+        (3661.5, {"type": "said", "text": "Yes.\n\nIt is."}),
         (3662.0, {"type": "agent_ended"}),
     ):
         recording.note(time_s, event)
@@ -58,12 +58,12 @@ def test_transcript_has_people_sounds_and_backchannels():
         "[00:01.00 - 00:02.00] Ben: Is 1 < 2",
         "[00:01.50 - 00:02.50] agent: mhm (while you speak)",
         "[00:02.50 - 00:03.50] sound: dog",
-        "[61:01.50 - 61:02.00] agent: Yes.",
+        "[61:01.50 - 61:02.00] agent: Yes. It is.",
     ]
     shown = as_subtitles(recording).split("\n\n")
     assert shown[0] == "WEBVTT"
     assert shown[1] == "00:00:01.000 --> 00:00:02.000\n<v Ben>Is 1 &lt; 2"
-    assert shown[4] == "01:01:01.500 --> 01:01:02.000\n<v agent>Yes.\n"
+    assert shown[4] == "01:01:01.500 --> 01:01:02.000\n<v agent>Yes. It is.\n"
 
 
 def test_transcript_has_turns_and_times():
