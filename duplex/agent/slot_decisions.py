@@ -88,19 +88,6 @@ def decide(scores: Tensor, asked: Asked, top_k: int) -> Tensor:
     return sample_each(scores, temperature, top_k, draws)
 
 
-def count_accepted(symbols: Tensor, proposals: Tensor, counts: Tensor) -> Tensor:
-    """How many of each slot's proposals hold: those before the first that was not drawn.
-
-    Args:
-        symbols: int64 [S, 1 + L] drawn after the inputs and after each proposal.
-        proposals: int64 [S, L].
-        counts: int64 [S] of them that are any.
-    """
-    is_any = torch.arange(proposals.shape[1], device=counts.device) < counts[:, None]
-    holds = is_any & (symbols[:, :-1] == proposals)
-    return holds.long().cumprod(1).sum(1)
-
-
 def masked(
     scores: Tensor,
     asked: Asked,

@@ -12,7 +12,7 @@ from duplex.agent.choosing import choose
 from duplex.agent.hearing import pending_words
 from duplex.agent.hearing.pending_words import PendingToken
 from duplex.agent.session import Session, observe, surely_waits
-from duplex.agent.slot_decisions import Asked, count_accepted, decide, row, unpack
+from duplex.agent.slot_decisions import Asked, decide, row, unpack
 from duplex.agent.turn_policy import LONG_AGO, Allowed, Observation, Text
 from duplex.model.sampling import draw
 from duplex.model.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, STOP, USER, USER_END, Grammar
@@ -153,10 +153,3 @@ def test_the_same_draws_for_the_same_counters(cases):
     asked = asked_of(cases)
     rows = draw(asked.seed, asked.tick, asked.number).tolist()
     assert rows == [draw(s.seed, s.tick, s.budget.drawn) for s, _ in cases]
-
-
-def test_proposals_hold_up_to_the_first_that_was_not_drawn():
-    symbols = torch.tensor([[5, 6, 7, 8], [5, 6, 9, 8], [1, 6, 7, 8], [5, 6, 7, 8]])
-    proposals = torch.tensor([[5, 6, 7]]).expand(4, -1)
-    counts = torch.tensor([3, 3, 3, 1])
-    assert count_accepted(symbols, proposals, counts).tolist() == [3, 2, 0, 1]
