@@ -143,7 +143,7 @@ export function clock(seconds) {
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
 }
 
-const told = (turn) => written(`${turn.now}${turn.ahead}`.trim()) + (turn.unsaid ? " …" : ""); // all that was said of it
+const told = (turn) => written(`${turn.now}${turn.ahead}`.trim()).replace(/\s*\n\s*/g, " ") + (turn.unsaid ? " …" : ""); // all that was said of it, in a line
 
 export function asText(turns) { // one line for each turn
   const line = (turn) => [`[${clock(turn.start)}] ${called(turn).toLowerCase()}: ${told(turn)}`, turn.note && `(${turn.note})`,
@@ -167,7 +167,7 @@ export function asSubtitles(turns) { // WebVTT, with the sound that is saved
   return `WEBVTT\n\n${cues.map(cue).join("")}`;
 }
 
-const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/\s*\n\s*/g, " ");
+const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 const round = (seconds) => Math.round(1000 * seconds) / 1000;
 
 export function soFar(turns, most) { // the words so far, for a session that follows a lost one: the latest that fit

@@ -136,9 +136,13 @@ def test_files_to_save():
         ("corrected", " Is 1 < 2?"),
         ("user_ended", ""),
         ("agent_started", ""),
-        ("said", " Yes, of course"),
+        ("said", " Yes,\n\nof course"),
         ("agent_stopped", " course"),
     )
+    assert [line.split(": ")[1] for line in found["text"].splitlines()] == [
+        "Is 1 < 2?",
+        "Yes, of …",
+    ]
     assert found["subtitles"] == (
         "WEBVTT\n\n00:00:00.000 --> 00:00:01.000\n<v You>Is 1 &lt; 2?\n\n"
         "00:00:01.500 --> 00:00:02.500\n<v Agent>Yes, of …\n\n"
