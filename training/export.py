@@ -24,6 +24,8 @@ from duplex.training.common.options import folder_of, tokenizer_folder
 from duplex.training.common.packing import export_part, fill_up, write_part
 from duplex.training.data.provenance import trained_on, write_sources
 
+PARTS = "encoder lexicon lm draft talker codec speaker sounds addressee".split()
+
 
 def export_codec(run: Path, folder: Path) -> None:
     """Write a codec whose decoder is in 8 bits."""
@@ -58,17 +60,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for part in (
-        "encoder",
-        "lexicon",
-        "lm",
-        "draft",
-        "talker",
-        "codec",
-        "speaker",
-        "sounds",
-        "addressee",
-    ):
+    for part in PARTS:
         parser.add_argument(
             f"--{part}", type=folder_of(part), metavar="FOLDER", help=f"run folder of the {part}"
         )
