@@ -83,15 +83,9 @@ class Agent:
         most = self.config.max_minded_tokens if has_mind else self.config.max_text_tokens
         self.texts = TextInput(self.tokenizer, self.config, most)
         self.decoder = Decoder(
-            self.context,
-            self.recognition,
-            self.response,
-            self.config,
-            self.speculation.counts,
-            self.dictation,
-            parts.addressee,
+            self.speculation, self.recognition, self.response, self.dictation, parts.addressee
         )
-        self.loop = DecodingLoop(self.decoder, self.speculation, self.sessions, parts.draws)
+        self.loop = DecodingLoop(self.decoder, self.sessions, parts.draws)
 
     def with_slots(self, slots: int) -> "Agent":
         """Another agent of the same parts, and no session."""
@@ -421,7 +415,6 @@ class Agent:
         self.ticks = 0
         self.context.counts = LMCounts()
         self.speculation.counts = SpeculationCounts()
-        self.decoder.counts = self.speculation.counts
         self.response.synthesizer.calls = 0
 
     def metrics(self) -> dict[str, float | dict[str, int]]:

@@ -9,14 +9,12 @@ import torch
 
 from duplex.agent import addressee, memory
 from duplex.agent.choosing import choose
-from duplex.agent.config import AgentConfig
 from duplex.agent.faults import isolate_fault
 from duplex.agent.hearing import pending_words, people
 from duplex.agent.hearing.recognition import Recognition
-from duplex.agent.lm_context import LMContext
 from duplex.agent.response import Response
 from duplex.agent.session import MindState, Session, keep_text, observe, surely_waits
-from duplex.agent.speculation import SpeculationCounts
+from duplex.agent.speculation import Speculation
 from duplex.agent.thinking.dictation import Dictation
 from duplex.agent.turn_policy import (
     Observation,
@@ -58,19 +56,17 @@ class Decoder:
 
     def __init__(
         self,
-        context: LMContext,
+        speculation: Speculation,
         recognition: Recognition,
         response: Response,
-        config: AgentConfig,
-        counts: SpeculationCounts,
         dictation: Dictation | None = None,
         addressee_head: AddresseeHead | None = None,
     ):
-        self.context = context
+        self.speculation = speculation
+        self.context = speculation.context
+        self.config = speculation.config
         self.recognition = recognition
         self.response = response
-        self.config = config
-        self.counts = counts
         self.dictation = dictation
         self.addressee = addressee_head
         self.tokenizer = recognition.tokenizer
@@ -126,6 +122,7 @@ class Decoder:
         wrong one on are undone. Returns whether the LM is to be asked again in this tick.
         """
         budget = session.budget
+        counts = self.speculation.counts
         guesses = budget.guesses
         draft = guesses[0].draft if guesses else "certain"
         first = int(self.context.cache.next_position[slot]) - len(proposals)
@@ -141,9 +138,9 @@ class Decoder:
             is_accepted = place < len(proposals) and symbol == proposals[place]
             if place < len(proposals):
                 kind = tokens.kind(proposals[place], session.grammar)
-                self.counts.outcomes[draft, kind, place, is_accepted] += 1
+                counts.outcomes[draft, kind, place, is_accepted] += 1
                 if guesses:
-                    self.counts.note(guesses[place], is_accepted)
+                    counts.note(guesses[place], is_accepted)
             if not is_accepted and place < len(proposals):
                 self.context.undo(slot, len(proposals) - place, state)
             if symbol == NEXT:

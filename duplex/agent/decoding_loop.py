@@ -15,7 +15,6 @@ from duplex.agent.decoding import Decoder
 from duplex.agent.faults import isolate_fault
 from duplex.agent.lm_context import take_deferred, unheld_tokens
 from duplex.agent.session import LMInput, Session
-from duplex.agent.speculation import Speculation
 from duplex.agent.turn_policy import symbol_budget
 from duplex.events import Event
 from duplex.model.tokens import USER_END
@@ -27,7 +26,6 @@ class DecodingLoop:
     def __init__(
         self,
         decoder: Decoder,
-        speculation: Speculation,
         sessions: dict[int, Session],
         draws: Callable | None = None,
     ):
@@ -40,7 +38,7 @@ class DecodingLoop:
         self.response = decoder.response
         self.config = decoder.config
         self.decoder = decoder
-        self.speculation = speculation
+        self.speculation = decoder.speculation
         self.sessions = sessions
         self.draws = decoder.draws if draws is None else partial(draws, decoder)
 
