@@ -7,7 +7,7 @@ import numpy as np
 from duplex.agent_interface import AgentInterface
 from duplex.audio import TICK_SAMPLES
 from duplex.errors import ClientError
-from duplex.serving.commands import AgentCommand, Hint, SetPlaybackPosition, Start, apply
+from duplex.serving.commands import AgentCommand, SetPlaybackPosition, Start, apply
 from duplex.serving.engine import Engine
 from duplex.serving.native import commands as native_commands
 from duplex.serving.native import messages as native
@@ -76,13 +76,9 @@ class LockstepSession:
         self._ticks: asyncio.Queue[np.ndarray | None] = asyncio.Queue()
         start = start or Start()
         agent.open(0, seed=start.seed or 0, instructions=start.instructions)
-        if voice := start.set_voice():
-            apply(voice, agent, 0)
-        if start.hints:
-            apply(Hint(start.hints), agent, 0)
-        if heed := start.heed():
+        for command in start.commands():
             try:
-                apply(heed, agent, 0)
+                apply(command, agent, 0)
             except ValueError as error:
                 raise ClientError(f"the agent cannot begin: {error}") from error
 

@@ -40,15 +40,16 @@ class Start:
     heeds: str = "anyone"
     voice_print: str | None = None
 
-    def heed(self) -> "Heed | None":
-        """Who is heeded from the beginning; None where it is anyone."""
-        return None if self.heeds == "anyone" else Heed(self.heeds, self.voice_print)
-
-    def set_voice(self) -> "SetVoice | None":
-        """The voice that is wanted from the beginning; None where it is the usual one."""
-        if not self.voice and not self.speed:
-            return None
-        return SetVoice(self.voice or voices.DEFAULT, self.speed or 1.0)
+    def commands(self) -> "list[SetVoice | Hint | Heed]":
+        """What is wanted from the beginning and is not as usual."""
+        found: list[SetVoice | Hint | Heed] = []
+        if self.voice or self.speed:
+            found.append(SetVoice(self.voice or voices.DEFAULT, self.speed or 1.0))
+        if self.hints:
+            found.append(Hint(self.hints))
+        if self.heeds != "anyone":
+            found.append(Heed(self.heeds, self.voice_print))
+        return found
 
 
 @dataclass(frozen=True)

@@ -68,9 +68,7 @@ class ClientSession:
         self.closing = False
         # How it ended, in a word of stats.ENDS.
         self.end = "client"
-        self.ticks = 0
-        self.late_ticks = 0
-        self.unread_ticks = 0
+        self.ticks = self.late_ticks = self.unread_ticks = 0
         self._limits = limits
         self._now = now
         self._engine_wake = engine_wake
@@ -86,12 +84,8 @@ class ClientSession:
         self._reason = "closed by the client"
         # What the last Lag event covered.
         self._told = self.counts()
-        if voice := start.set_voice():
-            self.enqueue_command(voice)
-        if start.hints:
-            self.enqueue_command(Hint(start.hints))
-        if heed := start.heed():
-            self.enqueue_command(heed)
+        for command in start.commands():
+            self.enqueue_command(command)
 
     @property
     def chosen(self) -> list:

@@ -37,7 +37,6 @@ from duplex.serving.commands import (
     Audio,
     Configure,
     End,
-    Hint,
     SetPlaybackPosition,
     Start,
     Write,
@@ -223,6 +222,4 @@ def _settings(parameters) -> list:
             log.warning("a telephone call: its parameter %s is passed over: %s", name, error)
     start = native_commands.to_start(known)
     commands: list = [Configure(start.instructions)] if start.instructions is not None else []
-    if voice := start.set_voice():
-        commands.append(voice)
-    return commands + ([Hint(start.hints)] if start.hints else [])
+    return commands + start.commands()
