@@ -50,7 +50,9 @@ def run(load: Callable[[int], Agent], questions: list[np.ndarray], file: Path) -
         parts[f"batch {slots}, not looked ahead"] = alone
     parts["in writing"] = lambda: written.measure(load(1))
     line = user_line(questions[:2]).ravel()
-    parts["after a stall of 2 s"] = lambda: asyncio.run(catch_up(load, line, stall_s=2.0))
+    parts["after a stall of 2 s"] = lambda: asyncio.run(
+        catch_up(load, line, partial(time.sleep, 2.0))
+    )
     parts["a billion"] = large_lm.measure
     measured = {}
     for name, work in parts.items():
@@ -219,17 +221,17 @@ def ratio(one: list[float] | None, other: list[float] | None) -> float | None:
 async def catch_up(
     load: Callable[[int], Agent],
     line: np.ndarray,
-    stall_s: float,
+    stall: Callable[[], None],
     stall_tick: int = 25,
     clock=None,
-    stall: Callable[[float], None] = time.sleep,
     sleep: Callable[[float], Awaitable] = asyncio.sleep,
 ) -> dict:
-    """How soon the engine is in time again after the model stood still for stall_s.
+    """How soon the engine is in time again after the model stood still.
 
     A user says line, float32 [N], in real time; the stall begins in it, at stall_tick.
 
-    clock: the engine's, by default WallClock; stall and sleep wait for seconds of it.
+    clock: the engine's, by default WallClock; sleep waits for seconds of it, stall for as many as
+    the model stands still.
     """
     clock = clock or WallClock()
     agent = load(1)
@@ -244,21 +246,14 @@ async def catch_up(
     def watched_step(audio: np.ndarray, active: list[int], voice: bool = True):
         behind.append((clock.now(), engine.stats()["behind_ms"]))
         if agent.ticks == first_tick + stall_tick and not stall_ended:
-            stall(stall_s)
+            stall()
             stall_ended.append(clock.now())
         return step(audio, active, voice)
 
     agent.step = watched_step
     session = EngineUser(await engine.open(Start(seed=0)))
 
-    async def listen() -> Transcript:
-        transcript = Transcript()
-        while (message := await session.get()) is not None:
-            for event in message[1]:
-                transcript.read(event)
-        return transcript
-
-    listening = asyncio.create_task(listen(), name="listen")
+    listening = asyncio.create_task(listen(session), name="listen")
     async for _ in push_line(session, line, clock.now(), clock.now, sleep):
         pass
     dropped_ms = session.dropped_ms
@@ -271,6 +266,15 @@ async def catch_up(
         "user audio dropped, ms": dropped_ms,
         "heard": transcript.user_text,
     }
+
+
+async def listen(session: EngineUser) -> Transcript:
+    """All that is told until the session ends."""
+    transcript = Transcript()
+    while (message := await session.get()) is not None:
+        for event in message[1]:
+            transcript.read(event)
+    return transcript
 
 
 def _recovery_s(behind: list[tuple[float, float]], stall_ended: float) -> float | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -115,10 +116,9 @@ def test_after_a_stall_all_of_it_is_heard():
         speculation.catch_up(
             lambda slots: tiny_agent(slots, policy),
             line,
-            0.8,
+            partial(clock.stall, 0.8),
             stall_tick=5,
             clock=clock,
-            stall=clock.stall,
             sleep=clock.sleep,
         )
     )
