@@ -321,12 +321,16 @@ def test_observations_and_results_are_flat_numbers():
 
 
 def test_every_constant_has_its_row():
-    """TURN_TAKING.md names each field of the policy and of rescoring with its value."""
+    """TURN_TAKING.md names each field of the policy and of rescoring with its value, and of the
+    agent's config what it names."""
     text = (ROOT / "duplex/agent/TURN_TAKING.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^ |]+) \|", text, flags=re.M))
     for config in CONSTANTS:
         for field in fields(config):
             assert rows.get(field.name) == str(getattr(config, field.name)), field.name
+    for field in fields(AgentConfig()):
+        if field.name in rows:
+            assert rows[field.name] == str(getattr(AgentConfig(), field.name)), field.name
     known = {field.name for config in (*CONSTANTS, AgentConfig()) for field in fields(config)}
     ours = text.split("## Recognition")[0]
     assert {name for name in re.findall(r"^\| `(\w+)`", ours, flags=re.M)} <= known
