@@ -19,7 +19,7 @@ from duplex.training.conversations.conversation import (
     Listener,
     read_conversation,
 )
-from duplex.training.conversations.labels import LABELS, Unusable, label_paths
+from duplex.training.conversations.labels import LABELS, Unusable, find_file, label_paths
 from duplex.training.conversations.listing import Listed, list_recordings
 from duplex.training.conversations.picture import draw
 from duplex.training.conversations.sound import blocks_of
@@ -80,7 +80,7 @@ def state_of(folder: Path, listed: list[Listed]) -> list[list]:
     for one in listed:
         if not one.name:
             continue
-        path = folder / one.name
+        path = find_file(folder / one.name) or folder / one.name
         paths = [path, *(name for suffix in LABELS for name in label_paths(path, suffix))]
         stats = [(file.name, file.stat()) for file in paths if file.is_file()]
         found += [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]

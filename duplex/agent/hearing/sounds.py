@@ -45,10 +45,8 @@ def hear(
     it has never heard, counts for nothing once it has lasted for a whole window.
     """
     state.silent_ticks = state.silent_ticks + 1 if level_db < policy.min_level_db else 0
-    if state.scores is None:
-        state.scores = scores[None]
-    else:
-        state.scores = np.concatenate([state.scores[1 - policy.window_ticks :], scores[None]])
+    before = [] if state.scores is None else [state.scores]
+    state.scores = np.concatenate([*before, scores[None]])[-policy.window_ticks :]
     is_silent = state.silent_ticks >= policy.window_ticks
     kind = None if is_silent else loudest(state, names, policy)
     state.ticks = state.ticks + 1 if kind == state.kind else 1
@@ -67,8 +65,8 @@ def loudest(state: Sounds, names: int, policy: SoundPolicy) -> int | None:
         return None
     mean = np.add.reduce(state.scores) / len(state.scores)
     first = int(mean.argmax())
-    loudest = mean[first]
+    highest = mean[first]
     if first >= names:
         return None
     mean[first] = -np.inf
-    return None if loudest - mean.max() < policy.margin else first
+    return None if highest - mean.max() < policy.margin else first
