@@ -76,5 +76,6 @@ def test_a_killed_sound_server_is_told_and_taken_back(server_url, tmp_path, said
         finally:
             terminal.close()
     [kept] = (tmp_path / "talk").iterdir()
-    assert (kept / "transcript.vtt").stat().st_mtime - asked_at < 1
+    # At once: the picture after it takes seconds, and PortAudio may hang for ever.
+    assert (kept / "transcript.vtt").stat().st_mtime - asked_at < 5
     assert soundfile.info(kept / "conversation.wav").duration > 1
