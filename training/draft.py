@@ -28,7 +28,7 @@ from duplex.model.ngram_draft import (
 )
 from duplex.model.tokens import AGENT, END
 from duplex.model.vocabulary import load_tokenizer
-from duplex.training.common.options import add_tokenizer, corpus_path, existing_file
+from duplex.training.common.options import add_tokenizer, corpus_path, existing_file, folder_to_make
 from duplex.training.scenes.scene import read_dialogues
 
 # A context is left out whose ending has the same likeliest token, with a share that differs less.
@@ -146,7 +146,9 @@ def main(arguments: list[str] | None = None) -> None:
         help="questions that measure the draft, as the values of a JSON object",
     )
     add_tokenizer(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="run folder")
+    parser.add_argument(
+        "--out", type=folder_to_make, required=True, metavar="FOLDER", help="run folder"
+    )
     args = parser.parse_args(arguments)
     tokenizer = load_tokenizer(args.tokenizer)
     left_out = [*json.loads(args.leave_out.read_text()).values()] if args.leave_out else []

@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from duplex.agent.hearing.speakers import SpeakerPolicy
 from duplex.agent.turn_policy import LONG_AGO, Observation
 from duplex.audio import TICK_S
 from duplex.model import tokens
@@ -32,7 +33,7 @@ from duplex.training.text.overlaps import interrupt
 SAME_VOICE = 0.62, 0.13
 OTHER_VOICE = 0.05, 0.13
 # Ticks of a voice before it is compared.
-VOICE_TICKS = 6
+VOICE_TICKS = SpeakerPolicy().label_ticks
 # Share of the scenes in which no voice is compared.
 UNLABELLED_SHARE = 0.15
 # Seconds by which the agent may yield too late.
