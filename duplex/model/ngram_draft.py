@@ -10,6 +10,7 @@ proposals. So the symbols are those of decoding without a draft, draw for draw, 
 distribution (Leviathan et al. 2023, arXiv 2211.17192, with a draft of one point).
 """
 
+import json
 import re
 import zlib
 from collections.abc import Callable
@@ -121,11 +122,14 @@ def key_of(tokens: list[int]) -> int:
 
 
 def load_draft(folder: Path, vocabulary: int) -> NgramDraft | None:
-    """The draft in a folder; None where there is none, or it was counted with other tokens."""
+    """The draft in a folder; None where there is none that can be used.
+
+    It may have been counted with other tokens, or be a network, as drafts of older agents are.
+    """
     if not folder.is_dir():
         return None
-    config = checkpoint.load_config(NgramConfig, folder)
-    if config.vocabulary != vocabulary:
+    if json.loads((folder / "config.json").read_text()).get("vocabulary") != vocabulary:
         return None
+    config = checkpoint.load_config(NgramConfig, folder)
     stored = checkpoint.read(folder / "model.safetensors")
     return NgramDraft(config, **{name: value.numpy() for name, value in stored.items()})

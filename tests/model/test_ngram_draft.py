@@ -66,6 +66,12 @@ def test_a_draft_of_other_tokens_is_not_loaded(tmp_path):
     assert load_draft(tmp_path, 31) is None and load_draft(tmp_path / "none", 30) is None
 
 
+def test_the_network_of_an_older_agent_is_not_loaded(tmp_path):
+    """Such a folder made the agent fail to start."""
+    (tmp_path / "config.json").write_text('{"width": 576, "hidden": 1536}')
+    assert load_draft(tmp_path, 30) is None
+
+
 def test_the_last_words_of_the_user_tell_how_an_answer_opens():
     asked = spoken_words("And how is the weather in Spain?")
     turns = [*TURNS, *[draft.Turn([AGENT, B, A, A, A, A, END], asked)] * 2]
