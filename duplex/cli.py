@@ -238,11 +238,6 @@ def load_agent(args: argparse.Namespace, slots: int, cancel_echo: bool = True):
     from duplex import agent
 
     is_int8 = args.compute == "cpu" and args.dtype in (None, "int8")
-    if is_int8:
-        from duplex.cpu import kernels
-
-        if not any(kernels.COMPILED.rglob("*.nbi")):
-            print("compiling it for this processor, once: a minute …", file=sys.stderr, flush=True)
     # The threads of int8 are our own, see duplex/cpu/shared_work.py.
     torch.set_num_threads(1 if is_int8 else args.threads or 1)
     config = agent.AgentConfig(cancel_echo=cancel_echo)
