@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from duplex import weights
+from duplex.agent import addressee
 from duplex.agent.agent import Agent
 from duplex.agent.config import AgentConfig
 from duplex.agent.turn_policy import TurnPolicy
@@ -124,7 +125,7 @@ def load_parts(folder: Path | None = None, options: LoadOptions | None = None) -
         whisper=load_second_pass(options),
         speaker=load_speaker_head(folder / "speaker") if (folder / "speaker").is_dir() else None,
         sound=load_sound_head(folder / "sounds") if (folder / "sounds").is_dir() else None,
-        addressee=_load_addressee(folder / "addressee"),
+        addressee=load_addressee(folder / "addressee"),
     )
     if options.format == "int8":
         return compiled(parts, options.threads)
@@ -186,6 +187,14 @@ def _load(network, config, folder: Path) -> torch.nn.Module:
     return module.eval()
 
 
-def _load_addressee(folder: Path) -> AddresseeHead | None:
-    """The addressee head; None where there is none."""
-    return load_addressee_head(folder) if folder.is_dir() else None
+def load_addressee(folder: Path) -> AddresseeHead | None:
+    """The addressee head; None where there is none. Raises WeightsError where it does not fit."""
+    if not folder.is_dir():
+        return None
+    head = load_addressee_head(folder)
+    if head.config.known != len(addressee.KNOWN):
+        raise WeightsError(
+            f"{folder} wants {head.config.known} numbers beside a state and is told "
+            f"{len(addressee.KNOWN)}: fit it anew with duplex.training.addressee"
+        )
+    return head

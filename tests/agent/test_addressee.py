@@ -12,8 +12,10 @@ from duplex.agent.config import AgentConfig
 from duplex.agent.hearing import people
 from duplex.agent.hearing.people import People
 from duplex.agent.hearing.speakers import SpeakerPolicy
+from duplex.agent.loader import load_addressee
 from duplex.agent.session import Session
 from duplex.agent.turn_policy import Observation, TurnPolicy, bias
+from duplex.errors import WeightsError
 from duplex.events import Event
 from duplex.model.addressee import AddresseeConfig, AddresseeHead, load_addressee_head
 from duplex.model.tokens import ASIDE, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, Grammar
@@ -114,3 +116,10 @@ def test_a_voice_is_held_against_who_spoke_to_the_agent_last():
     assert say(1, "other") == pytest.approx(0.0, abs=1e-6)
     assert say(1, "agent") == pytest.approx(0.0, abs=1e-6)
     assert say(1, "agent") == pytest.approx(1.0)
+
+
+def test_a_head_of_another_version_is_refused(tmp_path):
+    head = AddresseeHead(AddresseeConfig(12, len(addressee.KNOWN) + 1, 4))
+    checkpoint.save(head.state_dict(), head.config, tmp_path)
+    with pytest.raises(WeightsError, match="fit it anew"):
+        load_addressee(tmp_path)
