@@ -163,6 +163,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=2e-3, help="(default %(default)s)")
     parser.add_argument("--decay", type=float, default=0.5, help="(default %(default)s)")
     parser.add_argument("--dropout", type=float, default=0.4, help="(default %(default)s)")
+    parser.add_argument(
+        "--shift",
+        type=float,
+        default=0.0,
+        help="nats for the agent, added at last: not to answer costs more (default %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=1, help="(default %(default)s)")
     return parser.parse_args(arguments)
 
@@ -179,6 +185,8 @@ def main() -> None:
     head = AddresseeHead(AddresseeConfig(lm.config.width, len(addressee.KNOWN), args.inner))
     head.most.copy_(torch.tensor(list(addressee.KNOWN.values())))
     fit(head, states, args)
+    with torch.no_grad():
+        head.outer.bias += args.shift
     report(head, valid)
     checkpoint.save(head.state_dict(), head.config, args.out)
 

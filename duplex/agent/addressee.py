@@ -29,8 +29,14 @@ def known(seen: Observation) -> torch.Tensor:
 
 
 def log_odds(head: AddresseeHead, hidden: torch.Tensor, seen: Observation) -> torch.Tensor:
-    """That what the user says is for the agent [...], from states [..., D]; 0: nothing is said."""
+    """That what the user says is for the agent [...], from states [..., D]; 0: it is not asked.
+
+    It is where somebody has said a word and the agent is silent: whether assent or an interruption
+    is said into its voice the LM's own scores tell better.
+    """
     found = head(hidden, known(seen))
     is_said = torch.as_tensor(seen.user_open, device=found.device)
     has_words = torch.as_tensor(seen.transcribed_words, device=found.device) > 0
-    return found.masked_fill(~(is_said & has_words), 0.0)
+    is_silent = ~torch.as_tensor(seen.agent_open, device=found.device)
+    is_silent &= torch.as_tensor(seen.queued_s, device=found.device) == 0
+    return found.masked_fill(~(is_said & has_words & is_silent), 0.0)

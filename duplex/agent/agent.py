@@ -8,7 +8,6 @@ and no sockets here.
 """
 
 import time
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -58,8 +57,6 @@ class Agent:
         self.slots = slots
         self.config = config or AgentConfig()
         self.policy = policy or TurnPolicy()
-        if parts.addressee is not None:  # it tells assent better than a list of words
-            self.policy = replace(self.policy, passes_over_backchannels=False)
         self.tokenizer = parts.tokenizer
         self.sessions: dict[int, Session] = {}
         self.ticks = 0

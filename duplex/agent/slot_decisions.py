@@ -186,12 +186,8 @@ def bias(seen: Observation, policy: TurnPolicy) -> Tensor:
     zero = torch.zeros_like(seen.queued_s)
     added = [zero] * (PENDING_TEXT + 1)
     is_short = seen.transcribed_words <= policy.max_backchannel_words
-    is_asked = seen.for_agent != 0
-    far = torch.where(seen.is_far & ~is_asked, policy.far_penalty, zero)
-    unasked = zero - torch.where(is_short, policy.backchannel_stop_penalty, zero) - far
-    most = policy.max_addressee_nats
-    asked = torch.minimum(most, torch.maximum(-most, seen.for_agent))
-    added[STOP] = torch.where(is_asked, asked, unasked)
+    far = torch.where(seen.is_far & (seen.for_agent == 0), policy.far_penalty, zero)
+    added[STOP] = zero - torch.where(is_short, policy.backchannel_stop_penalty, zero) - far
     is_early = (seen.silence_ticks < policy.early_end_ticks) & ~seen.agent_open
     early = torch.where(is_early, policy.early_end_penalty, zero)
     added[USER_END] = zero - far - early

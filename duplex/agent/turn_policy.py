@@ -66,7 +66,6 @@ class TurnPolicy:
     max_backchannel_words: int = 2
     backchannel_stop_penalty: float = 2.5
     passes_over_backchannels: bool = True
-    max_addressee_nats: float = 4.0
     max_voice_pause_ticks: int = 12
     near_onset_ticks: int = 2
     near_release_ticks: int = 2
@@ -347,15 +346,11 @@ def bias(seen: Observation, policy: TurnPolicy) -> list[float]:
     # Waiting costs a little: the best single tick for a symbol is rarely surer than waiting.
     added[NEXT] -= policy.wait_penalty
     added[BACK] += policy.backchannel_bonus
-    if seen.for_agent:
-        most = policy.max_addressee_nats
-        added[STOP] += min(most, max(-most, seen.for_agent))
-    else:
-        if seen.transcribed_words <= policy.max_backchannel_words:
-            added[STOP] -= policy.backchannel_stop_penalty
-        if seen.is_far:
-            added[STOP] -= policy.far_penalty
-            added[USER_END] -= policy.far_penalty
+    if seen.transcribed_words <= policy.max_backchannel_words:
+        added[STOP] -= policy.backchannel_stop_penalty
+    if seen.is_far and not seen.for_agent:
+        added[STOP] -= policy.far_penalty
+        added[USER_END] -= policy.far_penalty
     if seen.silence_ticks < policy.early_end_ticks and not seen.agent_open:
         added[USER_END] -= policy.early_end_penalty  # who pauses for thought goes on
         added[ASIDE] -= policy.early_end_penalty

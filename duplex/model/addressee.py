@@ -3,8 +3,8 @@
     hidden state of the LM [D] -> normalised ┐
     what else is known [K] -> to -1 .. 1     ┴-> linear -> GELU -> linear -> log-odds
 
-"yeah" while the agent speaks is not, nor is what people say to each other or a television says. The
-head remembers nothing: what came before is in the LM's state.
+What people say to each other is not, nor is what a television says. The head remembers nothing:
+what came before is in the LM's state.
 
 Letters in shapes: D the LM's width, K numbers that are known beside it.
 """

@@ -18,9 +18,9 @@ from duplex.agent.turn_policy import Observation, TurnPolicy, bias
 from duplex.errors import WeightsError
 from duplex.events import Event
 from duplex.model.addressee import AddresseeConfig, AddresseeHead, load_addressee_head
-from duplex.model.tokens import ASIDE, FIRST_TEXT_ID, NEXT, STOP, USER, USER_END, Grammar
+from duplex.model.tokens import ASIDE, FIRST_TEXT_ID, NEXT, USER, USER_END, Grammar
 
-POLICY = TurnPolicy(passes_over_backchannels=False)
+POLICY = TurnPolicy()
 ENDED = Observation(
     stream=USER,
     user_open=True,
@@ -39,7 +39,7 @@ def tiny_head() -> AddresseeHead:
 def chosen(seen: Observation, **scores: float) -> int:
     given = torch.full((FIRST_TEXT_ID,), -20.0)
     for name, score in scores.items():
-        given[{"next": NEXT, "end": USER_END, "aside": ASIDE, "stop": STOP}[name]] = score
+        given[{"next": NEXT, "end": USER_END, "aside": ASIDE}[name]] = score
     session = Session(POLICY, grammar=Grammar(USER, True, seen.agent_open))
     return choose(session, given, seen, POLICY, AgentConfig())
 
@@ -53,28 +53,18 @@ def test_it_says_for_whom_a_turn_is_that_ends(odds):
     assert chosen(seen, end=-9.0, aside=-9.5, next=-0.1) == NEXT
 
 
-@pytest.mark.parametrize(("odds", "symbol"), [(5.0, STOP), (-5.0, NEXT)])
-def test_it_says_whether_the_voice_is_yielded(odds, symbol):
-    seen = replace(ENDED, agent_open=True, queued_s=2.0, silence_ticks=0, for_agent=odds)
-    assert chosen(seen, stop=-2.0, next=-0.5) == symbol
+def test_where_it_is_asked_it_stands_for_the_penalty_of_far_voices():
+    seen = replace(ENDED, is_far=True)
+    assert bias(seen, POLICY)[USER_END] == -POLICY.far_penalty
+    assert bias(replace(seen, for_agent=1.5), POLICY)[USER_END] == 0.0
 
 
-def test_where_it_is_asked_it_stands_for_the_rules_that_guess():
-    seen = replace(ENDED, agent_open=True, transcribed_words=1, is_far=True)
-    guessed = bias(seen, POLICY)
-    asked = bias(replace(seen, for_agent=1.5), POLICY)
-    assert guessed[STOP] == -POLICY.backchannel_stop_penalty - POLICY.far_penalty
-    assert asked[STOP] == 1.5 and guessed[USER_END] == -POLICY.far_penalty
-    assert asked[USER_END] == 0.0
-    sure = bias(replace(seen, for_agent=99.0), POLICY)
-    assert sure[STOP] == POLICY.max_addressee_nats
-
-
-def test_nothing_is_asked_before_there_are_words():
+def test_it_is_asked_of_words_and_while_the_agent_is_silent():
     head = tiny_head()
     state = torch.randn(12)
     assert addressee.log_odds(head, state, ENDED) != 0
-    for change in ({"user_open": False}, {"transcribed_words": 0}):
+    silenced = {"user_open": False}, {"transcribed_words": 0}
+    for change in (*silenced, {"agent_open": True}, {"queued_s": 0.5}):
         assert addressee.log_odds(head, state, replace(ENDED, **change)) == 0
 
 
