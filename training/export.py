@@ -24,7 +24,7 @@ from duplex.training.common.options import folder_of, tokenizer_folder
 from duplex.training.common.packing import export_part, fill_up, write_part
 from duplex.training.data.provenance import trained_on, write_sources
 
-PARTS = "encoder lexicon lm draft talker codec speaker sounds addressee".split()
+PARTS = "encoder lexicon lm draft talker codec speaker sounds".split()
 
 
 def export_codec(run: Path, folder: Path) -> None:
@@ -123,8 +123,6 @@ def export(args: argparse.Namespace) -> None:
         export_part(args.talker, out / "talker")
     if args.speaker:
         export_head(args.speaker, out / "speaker")
-    if args.addressee:
-        export_head(args.addressee, out / "addressee")
     if args.sounds:
         export_head(args.sounds, out / "sounds")
     if args.lexicon:

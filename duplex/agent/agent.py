@@ -79,9 +79,7 @@ class Agent:
         has_mind = self.dictation is not None
         most = self.config.max_minded_tokens if has_mind else self.config.max_text_tokens
         self.texts = TextInput(self.tokenizer, self.config, most)
-        self.decoder = Decoder(
-            self.speculation, self.recognition, self.response, self.dictation, parts.addressee
-        )
+        self.decoder = Decoder(self.speculation, self.recognition, self.response, self.dictation)
         self.loop = DecodingLoop(self.decoder, self.sessions, parts.draws)
 
     def with_slots(self, slots: int) -> "Agent":

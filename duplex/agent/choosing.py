@@ -7,7 +7,6 @@ from functools import cache
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from duplex.agent.config import AgentConfig
 from duplex.agent.hearing import pending_words
@@ -40,8 +39,6 @@ def choose(
         return END
     pending = pending_words.writable_tokens(session.user.pending, policy)
     is_speech = session.grammar.stream == AGENT
-    if seen.for_agent:
-        address(scores, seen.for_agent)
     favour(scores, choice, bias(seen, policy), pending, policy)
     if not is_speech:  # nothing is written but what was recognised, and always the best
         values = scores.numpy()
@@ -58,15 +55,6 @@ def choose(
     if temperature > 0:
         uniform = draw(session.seed, session.tick, session.budget.drawn)
     return sample(scores, temperature, config.top_k, uniform)
-
-
-def address(scores: torch.Tensor, for_agent: float) -> None:
-    """Where the addressee head was asked it says for whom a turn is that ends; scores [V], or of
-    the controls alone, are changed. for_agent: its log-odds."""
-    end = torch.logaddexp(scores[USER_END], scores[ASIDE])
-    odds = torch.tensor(for_agent, dtype=torch.float64)
-    scores[USER_END] = end + F.logsigmoid(odds).to(end.dtype)
-    scores[ASIDE] = end + F.logsigmoid(-odds).to(end.dtype)
 
 
 def favour(

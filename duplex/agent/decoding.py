@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from duplex.agent import addressee, memory
+from duplex.agent import memory
 from duplex.agent.choosing import choose
 from duplex.agent.faults import isolate_fault
 from duplex.agent.hearing import pending_words, people
@@ -27,7 +27,6 @@ from duplex.agent.turn_policy import (
 )
 from duplex.events import Event
 from duplex.model import kv_cache, tokens
-from duplex.model.addressee import AddresseeHead
 from duplex.model.tokens import (
     AGENT,
     ASIDE,
@@ -60,7 +59,6 @@ class Decoder:
         recognition: Recognition,
         response: Response,
         dictation: Dictation | None = None,
-        addressee_head: AddresseeHead | None = None,
     ):
         self.speculation = speculation
         self.context = speculation.context
@@ -68,7 +66,6 @@ class Decoder:
         self.recognition = recognition
         self.response = response
         self.dictation = dictation
-        self.addressee = addressee_head
         self.tokenizer = recognition.tokenizer
 
     def observe(self, slot: int, session: Session) -> Observation:
@@ -188,8 +185,7 @@ class Decoder:
         """The symbol after so many proposals; scores: [V] of the places so far, to be extended."""
         if place == len(scores):  # one pass over the vocabulary for all states that follow
             scores += self.context.lm.logits(hidden[place:]).cpu()
-        question = None if place else first
-        return self.sample(slot, session, scores[place], question, hidden[place])
+        return self.sample(slot, session, scores[place], None if place else first)
 
     def sample(
         self,
@@ -197,28 +193,16 @@ class Decoder:
         session: Session,
         scores: torch.Tensor,
         question: Question | None = None,
-        state: torch.Tensor | None = None,
     ) -> int:
         """The next symbol of a session; scores [V], or of the controls alone, are changed.
 
-        question: what is to be decided, where that was asked already. state: the LM's hidden state
-        [D], for the addressee head.
+        question: what is to be decided, where that was asked already.
         """
         question = question or self.ask(slot, session)
         if question.symbol is not None:
             return question.symbol
-        seen = question.seen
-        if for_agent := self.for_agent(state, seen):
-            seen = replace(seen, for_agent=for_agent)
-        chosen = choose(session, scores, seen, question.policy, self.config)
+        chosen = choose(session, scores, question.seen, question.policy, self.config)
         return self.settle(session, question, chosen)
-
-    def for_agent(self, state: torch.Tensor | None, seen: Observation) -> float:
-        """The log-odds that what the user says is for the agent, from a hidden state [D]; 0: there
-        is nobody to be asked, or nothing."""
-        if self.addressee is None or state is None or not seen.user_open:
-            return 0.0
-        return float(addressee.log_odds(self.addressee, state, seen))
 
     def ask(self, slot: int, session: Session) -> Question:
         """What is to be decided now; a client's request that is met is taken as met."""

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from duplex import weights
-from duplex.agent import addressee
 from duplex.agent.agent import Agent
 from duplex.agent.config import AgentConfig
 from duplex.agent.turn_policy import TurnPolicy
@@ -16,7 +15,6 @@ from duplex.audio import TICK_SAMPLES
 from duplex.checkpoint import load_config, load_tensors
 from duplex.errors import BackboneError, WeightsError
 from duplex.mind import load as mind
-from duplex.model.addressee import AddresseeHead, load_addressee_head
 from duplex.model.asr.encoder import Encoder, EncoderConfig
 from duplex.model.asr.lexicon import load_lexicon
 from duplex.model.asr.whisper import Whisper, load_whisper
@@ -125,7 +123,6 @@ def load_parts(folder: Path | None = None, options: LoadOptions | None = None) -
         whisper=load_second_pass(options),
         speaker=load_speaker_head(folder / "speaker") if (folder / "speaker").is_dir() else None,
         sound=load_sound_head(folder / "sounds") if (folder / "sounds").is_dir() else None,
-        addressee=load_addressee(folder / "addressee"),
     )
     if options.format == "int8":
         return compiled(parts, options.threads)
@@ -185,16 +182,3 @@ def _load(network, config, folder: Path) -> torch.nn.Module:
     module = network(load_config(config, folder))
     module.load_state_dict(load_tensors(folder))
     return module.eval()
-
-
-def load_addressee(folder: Path) -> AddresseeHead | None:
-    """The addressee head; None where there is none. Raises WeightsError where it does not fit."""
-    if not folder.is_dir():
-        return None
-    head = load_addressee_head(folder)
-    if head.config.known != len(addressee.KNOWN):
-        raise WeightsError(
-            f"{folder} wants {head.config.known} numbers beside a state and is told "
-            f"{len(addressee.KNOWN)}: fit it anew with duplex.training.addressee"
-        )
-    return head

@@ -350,7 +350,6 @@ def observe(session: Session, queued_s: float, policy: TurnPolicy) -> Observatio
         is_far=speech_activity.is_far(activity, policy),
         is_unheeded=people.is_unheeded(session.people),
         awaits_speaker=people.awaits_speaker(session.people),
-        partner_likeness=session.people.partner_likeness,
         ticks_since_user_token=session.tick - session.user.last_token_tick,
         transcribed_words=session.user.word_count,
         is_backchannel=session.user.is_backchannel,

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from duplex.agent.turn_policy import PENDING_TEXT, Observation, Text, TurnPolicy, bits
 from duplex.model.sampling import draw, sample_each
@@ -70,18 +69,11 @@ def unpack(rules: Tensor) -> tuple[Observation, TurnPolicy]:
     return Observation(*found[:SEEN_COLUMNS]), TurnPolicy(*found[SEEN_COLUMNS:])
 
 
-def addressed(rules: Tensor, for_agent: Tensor) -> Tensor:
-    """Rows [S, columns] with what the addressee head said [S] in its column."""
-    place = [kind.name for kind in COLUMNS].index("for_agent")
-    said = for_agent[:, None].to(rules.dtype)
-    return torch.cat([rules[:, :place], said, rules[:, place + 1 :]], 1)
-
-
 def decide(scores: Tensor, asked: Asked, top_k: int) -> Tensor:
     """The symbol of each slot: scores of the LM [S, V] float -> int64 [S]."""
     seen, policy = unpack(asked.rules)
     choice = allowed(seen, policy)
-    scores = masked(scores, asked, choice, bias(seen, policy), policy, seen.for_agent)
+    scores = masked(scores, asked, choice, bias(seen, policy), policy)
     # What is heard is written down as it is best; what is said may be drawn.
     temperature = asked.temperature.masked_fill(seen.stream != AGENT, 0.0)
     draws = draw(asked.seed, asked.tick, asked.number)
@@ -89,22 +81,10 @@ def decide(scores: Tensor, asked: Asked, top_k: int) -> Tensor:
 
 
 def masked(
-    scores: Tensor,
-    asked: Asked,
-    choice: Choice,
-    added: Tensor,
-    policy: TurnPolicy,
-    for_agent: Tensor,
+    scores: Tensor, asked: Asked, choice: Choice, added: Tensor, policy: TurnPolicy
 ) -> Tensor:
-    """The scores [S, V] with what the rules add, -inf where a symbol may not come.
-
-    for_agent: float64 [S], see Observation."""
+    """The scores [S, V] with what the rules add, -inf where a symbol may not come."""
     controls = list(scores[:, :FIRST_TEXT_ID].unbind(1))
-    # Where the addressee head was asked it says for whom a turn is that ends.
-    end = torch.logaddexp(controls[USER_END], controls[ASIDE])
-    for symbol, odds in ((USER_END, for_agent), (ASIDE, -for_agent)):
-        said = end + F.logsigmoid(odds).to(end.dtype)
-        controls[symbol] = torch.where(for_agent != 0, said, controls[symbol])
     user_end = controls[USER_END]
     for symbol, takes in ((STOP, choice.end_stops), (ASIDE, choice.ends_aside)):
         both = torch.logaddexp(controls[symbol], user_end)
@@ -186,8 +166,9 @@ def bias(seen: Observation, policy: TurnPolicy) -> Tensor:
     zero = torch.zeros_like(seen.queued_s)
     added = [zero] * (PENDING_TEXT + 1)
     is_short = seen.transcribed_words <= policy.max_backchannel_words
-    far = torch.where(seen.is_far & (seen.for_agent == 0), policy.far_penalty, zero)
-    added[STOP] = zero - torch.where(is_short, policy.backchannel_stop_penalty, zero) - far
+    added[STOP] = zero - torch.where(is_short, policy.backchannel_stop_penalty, zero)
+    far = torch.where(seen.is_far, policy.far_penalty, zero)
+    added[STOP] = added[STOP] - far
     is_early = (seen.silence_ticks < policy.early_end_ticks) & ~seen.agent_open
     early = torch.where(is_early, policy.early_end_penalty, zero)
     added[USER_END] = zero - far - early

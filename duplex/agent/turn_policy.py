@@ -145,10 +145,6 @@ class Observation:
     is_unheeded: bool = False  # this turn is somebody else's
     awaits_speaker: bool = False  # who speaks is not known yet
 
-    # For whom it is.
-    partner_likeness: float = 0.0  # cosine of its voice and of who spoke to the agent last
-    for_agent: float = 0.0  # log-odds of the addressee head; 0: it was not asked
-
     # What was recognised.
     ticks_since_user_token: int = 0
     transcribed_words: int = 0  # of the user's open turn
@@ -345,10 +341,10 @@ def bias(seen: Observation, policy: TurnPolicy) -> list[float]:
     added = [0.0] * (PENDING_TEXT + 1)
     # Waiting costs a little: the best single tick for a symbol is rarely surer than waiting.
     added[NEXT] -= policy.wait_penalty
-    added[BACK] += policy.backchannel_bonus
     if seen.transcribed_words <= policy.max_backchannel_words:
         added[STOP] -= policy.backchannel_stop_penalty
-    if seen.is_far and not seen.for_agent:
+    added[BACK] += policy.backchannel_bonus
+    if seen.is_far:
         added[STOP] -= policy.far_penalty
         added[USER_END] -= policy.far_penalty
     if seen.silence_ticks < policy.early_end_ticks and not seen.agent_open:

@@ -70,7 +70,7 @@ def place(parts: Parts, config: DeviceConfig, agent: AgentConfig) -> Parts:
     device = torch.device(config.device)
     moved = {
         name: copy.deepcopy(getattr(parts, name)).to(device)
-        for name in ("encoder", "talker", "codec", "speaker", "sound", "addressee")
+        for name in ("encoder", "talker", "codec", "speaker", "sound")
         if getattr(parts, name) is not None
     }
     lm = parts.lm.to(device, config.dtype)
@@ -81,7 +81,7 @@ def place(parts: Parts, config: DeviceConfig, agent: AgentConfig) -> Parts:
         ears = Ears(moved["encoder"], heads, slots, link, False)
         own = DeviceLM(lm, slots, link, ears.vectors, config.pieces)
         voice = Voice(moved["talker"], moved["codec"], slots, link, agent.codec_idle_ticks)
-        draws = Draws(own, link, agent.top_k, agent.temperature, moved.get("addressee"))
+        draws = Draws(own, link, agent.top_k, agent.temperature)
         return replace(placed, lm=own, ears=ears, voice=voice, draws=draws, place=None)
 
     return replace(parts, lm=None, whisper=None, place=on)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from duplex.agent import addressee, slot_decisions
+from duplex.agent import slot_decisions
 from duplex.agent.decoding import Decoder, Question
 from duplex.agent.faults import isolate_fault
 from duplex.agent.hearing import pending_words
@@ -24,7 +24,6 @@ from duplex.device.foresight import foresee
 from duplex.device.link import Graph, Link
 from duplex.device.lm import DeviceLM
 from duplex.events import Event
-from duplex.model.addressee import AddresseeHead
 from duplex.model.tokens import AGENT, FIRST_TEXT_ID
 
 
@@ -41,26 +40,16 @@ class Place:
 class Draws:
     """Stands in for Decoder.draws."""
 
-    def __init__(
-        self,
-        lm: DeviceLM,
-        link: Link,
-        top_k: int,
-        temperature: float,
-        head: AddresseeHead | None = None,
-        pending: int = 32,
-    ):
+    def __init__(self, lm: DeviceLM, link: Link, top_k: int, temperature: float, pending: int = 32):
         """
         Args:
             top_k, temperature: of what is said, in sessions that have none of their own.
-            head: on the device.
             pending: tokens that may be transcribed next, of which so many are looked at.
         """
         self.temperature = temperature
         self.lm = lm
         self.link = link
         self.top_k = top_k
-        self.addressee = head
         # A row for each slot, and some for what follows proposals.
         self.rows = lm.slots + min(64, 4 * lm.slots)
         numbers = partial(np.zeros, self.rows, np.int64)
@@ -82,12 +71,7 @@ class Draws:
         hidden = self.lm.pool.flatten(0, 1).index_select(0, places)
         scores = self.lm.lm.logits(hidden)
         likeliest = FIRST_TEXT_ID + scores[:, FIRST_TEXT_ID:].argmax(1)
-        all_asked = Asked(*asked)
-        if self.addressee is not None:
-            seen, _ = slot_decisions.unpack(all_asked.rules)
-            found = addressee.log_odds(self.addressee, hidden, seen)
-            all_asked = all_asked._replace(rules=slot_decisions.addressed(all_asked.rules, found))
-        return torch.stack([slot_decisions.decide(scores, all_asked, self.top_k), likeliest])
+        return torch.stack([slot_decisions.decide(scores, Asked(*asked), self.top_k), likeliest])
 
     def __call__(
         self,
@@ -176,6 +160,4 @@ class Draws:
         seen, policy = question.seen, question.policy
         tokens = tuple(pending_words.writable_tokens(pending, policy).items())
         speaks = seen.stream == AGENT
-        asks_head = self.addressee is not None and seen.user_open
-        known = tuple(getattr(seen, name) for name in addressee.KNOWN) if asks_head else ()
-        return allowed(seen, policy), tuple(bias(seen, policy)), tokens, speaks, drawn, known
+        return allowed(seen, policy), tuple(bias(seen, policy)), tokens, speaks, drawn

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from duplex.model.addressee import AddresseeHead
 from duplex.model.asr.encoder import Encoder
 from duplex.model.asr.lexicon import Lexicon
 from duplex.model.asr.whisper import Whisper
@@ -46,8 +45,6 @@ class Parts:
     speaker: SpeakerHead | None = None
     # Names sounds; an agent works without.
     sound: SoundHead | None = None
-    # Tells for whom a turn is; an agent works without.
-    addressee: AddresseeHead | None = None
     # Those that run for all slots of an agent in fixed shapes, and what makes them for so many
     # slots, given these parts; see duplex.device.
     ears: object = None

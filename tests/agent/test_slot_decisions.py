@@ -29,9 +29,7 @@ def random_seen(rng: np.random.Generator) -> Observation:
     """Anything a session may look like, and more."""
     drawn = {}
     for field in fields(Observation):
-        if field.name == "for_agent":
-            drawn[field.name] = float(rng.choice([0.0, 0.0, -9.0, -1.5, 0.4, 3.0, 9.0]))
-        elif field.type is bool:
+        if field.type is bool:
             drawn[field.name] = bool(rng.random() < 0.35)
         elif field.type is float:
             drawn[field.name] = rng.choice(SECONDS if field.name == "queued_s" else SHARES).item()

@@ -1,17 +1,13 @@
 """An agent on a device says what the reference says, symbol by symbol, whoever else is there."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
 from duplex import device
-from duplex.agent import Agent, AgentConfig, TurnPolicy, addressee, loader
+from duplex.agent import Agent, AgentConfig, TurnPolicy, loader
 from duplex.audio import TICK_SAMPLES
 from duplex.errors import UsageError
-from duplex.model.addressee import AddresseeConfig, AddresseeHead
-from duplex.model.parts import Parts
 from tests.tiny_speech_agent import UNDEMANDING, tick_of, tiny_agent, tiny_parts
 
 CONFIG = device.agent_config(AgentConfig(temperature=1.0, cancel_echo=False))
@@ -23,14 +19,6 @@ def device_agent(slots: int, config: AgentConfig = CONFIG, **options) -> Agent:
     """Of the same tiny parts as the reference."""
     placed = device.place(tiny_parts(), device.DeviceConfig(**options), config)
     return Agent(placed, slots, config, POLICY)
-
-
-def with_addressee(parts: Parts) -> Parts:
-    """The parts with a head that is sure of itself."""
-    torch.manual_seed(2)
-    head = AddresseeHead(AddresseeConfig(parts.lm.config.width, len(addressee.KNOWN), 6))
-    torch.nn.init.normal_(head.outer.weight, std=9.0)
-    return replace(parts, addressee=head.double())
 
 
 def talk(agent: Agent, sessions: int, ticks: int = TICKS, check=None) -> tuple[dict, dict]:
@@ -86,14 +74,6 @@ def speak(agent: Agent, slot: int) -> None:
     words, _ = response.g2p.push("Good day, my friend. ", response.g2p.initial_state())
     response.queue_new_words(slot, agent.sessions[slot], words)
     response.synthesizer.finish(response.synthesis_state, slot)
-
-
-def test_it_asks_the_addressee_head_as_the_reference_does():
-    policy = replace(POLICY, max_turn_tokens=2)  # so that the agent is silent while it listens
-    expected = talk(Agent(with_addressee(tiny_parts()), 4, CONFIG, policy), 4, 80)[0]
-    placed = device.place(with_addressee(tiny_parts()), device.DeviceConfig(), CONFIG)
-    assert talk(Agent(placed, 4, CONFIG, policy), 4, 80)[0] == expected
-    assert expected != talk(tiny_agent(4, policy, CONFIG), 4, 80)[0]
 
 
 @pytest.mark.slow

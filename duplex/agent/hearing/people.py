@@ -40,9 +40,6 @@ class People:
     silence_ticks: int = 0
     # Whether that is the one who is heeded, if that can be told.
     is_heeded: bool | None = None
-    # Who spoke to the agent last, and how like theirs this turn's voice is; 0: it is not known.
-    partner: int | None = None
-    partner_likeness: float = 0.0
     # Whose each turn of the user was, as far as was told; None: it was not.
     turns: list[int | None] = field(default_factory=list)
     # How many people had been joined to others when the turns were last looked at.
@@ -70,7 +67,6 @@ def hear(
         people.said = people.said + vector
         people.said_ticks += 1
         people.is_heeded = recognise(people, policy)
-        people.partner_likeness = likeness(people, people.partner, policy.label_ticks) or 0.0
     if people.enrolling is not None and is_speech:
         people.enrolling = people.enrolling + vector
         people.enrolling_ticks += 1
@@ -81,7 +77,6 @@ def forget_voice(people: People) -> None:
     people.said = 0.0
     people.said_ticks = 0
     people.is_heeded = None
-    people.partner_likeness = 0.0
 
 
 def recognise(people: People, policy: SpeakerPolicy) -> bool | None:
@@ -89,17 +84,10 @@ def recognise(people: People, policy: SpeakerPolicy) -> bool | None:
 
     Of who is heeded because he speaks first there is nothing to hold his first words against.
     """
-    alike = likeness(people, heeded(people), policy.heed_ticks)
-    return None if alike is None else alike >= policy.heed_cosine
-
-
-def likeness(people: People, speaker: int | None, least_ticks: int) -> float | None:
-    """The cosine of this turn's voice and a person's; None: so many ticks were not said yet, or
-    that voice is not known."""
-    person = speakers.find(people.speakers, speakers.current_id(people.speakers, speaker))
-    if person is None or not person.ticks or people.said_ticks < least_ticks:
+    person = speakers.find(people.speakers, heeded(people))
+    if person is None or not person.ticks or people.said_ticks < policy.heed_ticks:
         return None
-    return speakers.cosine(person.voice, people.said)
+    return speakers.cosine(person.voice, people.said) >= policy.heed_cosine
 
 
 def speaking(people: People) -> int | None:
@@ -149,8 +137,6 @@ def mark(people: People, events: list[Event], tick: int, policy: SpeakerPolicy) 
             is_piece = event.kind == "heard"
             event.speaker = now_speaking(people) if is_piece else turn_speaker(people)
         if event.kind == "user_ended":
-            if event.to == "agent":
-                people.partner = turn_speaker(people)
             events += correct(people, tick)
             people.is_turn_open = False
             people.spoken = {}
