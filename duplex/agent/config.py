@@ -99,6 +99,7 @@ class AgentConfig:
     lookup_tokens: int = 3  # guessed from an earlier place of the text; 0: none
     use_ngrams: bool = True  # guess how agents' turns mostly go on
     min_guess_share: float = 0.3  # of such guesses that must be right, by how sure they are
+    retried_guesses: int = 50  # one in so many is made although too few were right
     codec_idle_ticks: int = (
         10  # of silence, after which the codec's decoder gives silence: it rests
     )

@@ -176,6 +176,11 @@ class Guess(NamedTuple):
     draft: str  # "lookup" or "ngrams"
     level: int  # tokens of text that stood before it as they do now; tenths of a probability
 
+    @property
+    def expected(self) -> float:
+        """How many such guesses hold, as far as one can say before any was made."""
+        return (self.level + 0.5) / 10 if self.draft == "ngrams" else 0.5
+
 
 @dataclass
 class TickBudget:

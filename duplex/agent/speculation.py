@@ -38,6 +38,8 @@ class SpeculationCounts:
     outcomes: Counter = field(default_factory=Counter)  # (draft, kind, place, was accepted): number
     # Guesses that were right, and all, of those that need not hold.
     shares: dict[Guess, list[int]] = field(default_factory=dict)
+    # How often such a guess was not made, as too few held.
+    passed: Counter = field(default_factory=Counter)
 
     def by_kind(self) -> tuple[dict[str, int], dict[str, int]]:
         """How many symbols of each kind were proposed, and accepted."""
@@ -58,10 +60,20 @@ class SpeculationCounts:
         right, asked = self.shares.get(guess, (0, 0))
         self.shares[guess] = [right + was_accepted, asked + 1]
 
-    def share(self, guess: Guess, expected: float = 0.5) -> float:
+    def share(self, guess: Guess) -> float:
         """How many of such guesses were right; while there are few, as many as expected."""
         right, asked = self.shares.get(guess, (0, 0))
-        return (right + 2 * expected) / (asked + 2)
+        return (right + 2 * guess.expected) / (asked + 2)
+
+    def is_worth(self, guess: Guess, config: AgentConfig) -> bool:
+        """Whether so many such guesses hold that it is made.
+
+        Of the others one in some is made all the same: what is talked about may have changed.
+        """
+        if self.share(guess) >= config.min_guess_share:
+            return True
+        self.passed[guess] += 1
+        return self.passed[guess] % config.retried_guesses == 0
 
 
 class Speculation:
@@ -143,7 +155,7 @@ class Speculation:
             return []
         found, matched = continuation(session.text, min(most, config.lookup_tokens))
         guess = Guess("lookup", matched)
-        if self.counts.share(guess) < config.min_guess_share:
+        if not found or not self.counts.is_worth(guess, config):
             return []
         return [(token, guess) for token in found]
 
@@ -160,8 +172,7 @@ class Speculation:
 
     def is_worth(self, probability: float) -> bool:
         """Whether what the n-grams expect with this probability holds often enough."""
-        share = self.counts.share(ngram_guess(probability), probability)
-        return share >= self.config.min_guess_share
+        return self.counts.is_worth(ngram_guess(probability), self.config)
 
     def draft_response_ahead(
         self,

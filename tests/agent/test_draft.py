@@ -169,7 +169,8 @@ def test_a_draft_that_is_mostly_wrong_is_asked_no_more():
     sure = session.budget.guesses[0]
     for _ in range(9):
         agent.speculation.counts.note(sure, False)
-    assert agent.speculation.guess(session, 3) == []
+    made = [bool(agent.speculation.guess(session, 3)) for _ in range(2 * config.retried_guesses)]
+    assert not made[0] and 1 <= sum(made) <= 4, "only now and then, for the text may have changed"
     for _ in range(9):
         agent.speculation.counts.note(sure, True)
     assert agent.speculation.guess(session, 3)
