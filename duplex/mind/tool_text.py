@@ -66,7 +66,9 @@ def call_grammar(messages: list[Message], tools: Tools) -> str:
         return f"start: {WORDS}"
     is_free = tools.choice in ("auto", "required")
     wanted = [one for one in tools.functions if is_free or one["name"] == tools.choice]
-    calls = json.dumps({"anyOf": [_call_schema(function) for function in wanted]})
+    # Lenient: where llguidance does not know a keyword of a schema, the rest of it still binds.
+    schema = {"x-guidance": {"lenient": True}, "anyOf": [_call_schema(one) for one in wanted]}
+    calls = json.dumps(schema)
     start = "words call* | call+" if tools.choice == "auto" else "call+"
     return f"start: {start}\nwords: {WORDS}\ncall: %json {calls}\n"
 

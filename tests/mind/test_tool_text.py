@@ -118,6 +118,14 @@ def test_a_call_that_has_begun_is_one_of_a_known_function():
     assert call_grammar(ASKED, NO_TOOLS) == ""
 
 
+def test_of_a_schema_that_is_known_in_part_the_rest_binds():
+    """Otherwise llama.cpp lets Qwen2.5-Coder-0.5B write what it likes."""
+    odd = {"name": "odd", "parameters": {**CITY, "not": {"required": ["zip"]}}}
+    calls = call_grammar(ASKED, Tools((odd,), "required")).split("call: %json ")[1]
+    assert json.loads(calls)["x-guidance"] == {"lenient": True}
+    assert json.loads(calls)["anyOf"][0]["properties"]["name"] == {"const": "odd"}
+
+
 def test_a_call_that_must_come_comes():
     for choice, count in (("required", 2), ("get_time", 1)):
         start, schemas = grammar(ASKED, choice, {"name": "get_time"})
