@@ -44,7 +44,7 @@ def reference_logits(reader: gguf.GGUFReader, tokens: list[int]) -> torch.Tensor
         vocab_size=len(reader.fields["tokenizer.ggml.tokens"].contents()),
         rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
         rms_norm_eps=1e-6,
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,  # the file has the output layer in another precision
     )
     with torch.device("meta"):
         model = Qwen2ForCausalLM(config)
@@ -52,9 +52,7 @@ def reference_logits(reader: gguf.GGUFReader, tokens: list[int]) -> torch.Tensor
     stored = {item.name: item for item in reader.tensors}
     tensors = {}
     for name in model.state_dict():
-        item = stored[
-            names.get_name(name.replace("lm_head", "model.embed_tokens"), (".weight", ".bias"))
-        ]
+        item = stored[names.get_name(name, (".weight", ".bias"))]
         tensors[name] = torch.from_numpy(dequantize(item.data, item.tensor_type).copy())
     model.load_state_dict(tensors, assign=True)
     model.model.rotary_emb = type(model.model.rotary_emb)(config)
@@ -81,7 +79,7 @@ def our_logits(file: Path, words: list[str], tokens: list[int]) -> torch.Tensor:
     with torch.no_grad():
         # The chat marks are control tokens: here their rows are what the file holds.
         lm.control_in.copy_(lm.embedding[:FIRST_TEXT_ID])
-        lm.control_out.copy_(lm.embedding[:FIRST_TEXT_ID])
+        lm.control_out.copy_(lm.output[:FIRST_TEXT_ID])
         x = lm.embed(place[torch.tensor([tokens])])
         return lm.logits(lm(x, torch.arange(count)[None], causal))[0][:, place]
 
