@@ -32,7 +32,7 @@ from duplex.training.evaluation.hearing.screen import evaluate_screen
 from duplex.training.evaluation.learning_curve import plot_training
 from duplex.training.evaluation.minds.context import evaluate_context
 from duplex.training.evaluation.minds.facts import evaluate_facts
-from duplex.training.evaluation.minds.questions import SETS
+from duplex.training.evaluation.minds.questions import CHOSEN_ON, SETS
 from duplex.training.evaluation.minds.table import evaluate_minds
 from duplex.training.evaluation.sounds import evaluate_sounds
 from duplex.training.evaluation.speakers.labels import evaluate_speakers
@@ -208,7 +208,7 @@ def add_turns_options(parser: argparse.ArgumentParser) -> None:
 def add_minds_options(parser: argparse.ArgumentParser) -> None:
     """Options of `evaluate minds`."""
     parser.add_argument("--mind", nargs="+", default=["small", "large"], help="names, files, URLs")
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--sets", nargs="+", choices=SETS + CHOSEN_ON, default=list(SETS))
     parser.add_argument("--count", type=int, default=100, help="of each set (default %(default)s)")
     parser.add_argument(
         "--questions-audio", type=Path, help="ask by voice; folder of the sounds, made if missing"

@@ -38,10 +38,14 @@ class Voices:
 
 
 def test_sets_are_whole_and_every_row_can_be_judged():
-    for name in minds.SETS:
+    sizes = {"noises": 50, "told": 54, "told_chosen_on": 26, "noises_chosen_on": 24}
+    for name in minds.SETS + minds.CHOSEN_ON:
         rows = minds.read_set(name)
-        assert len(rows) == (50 if name == "noises" else 100)
-        assert all("tool" in row or row["answers"] or row["words"] for row in rows)
+        assert len(rows) == sizes.get(name, 100)
+        kinds = {"tool", "words", "mode"}
+        assert all(kinds & row.keys() or row["answers"] for row in rows)
+        judged = [row for row in rows if not {"tool", "answers"} & row.keys()]
+        assert all(row["mode"] in ("untold", "free") for row in judged)
         assert all(minds.said_in(row) for row in rows)
     assert sum(row["tool"] is None for row in minds.read_set("calls")) == 30
     names = [function["name"] for function in minds.FUNCTIONS]
@@ -88,6 +92,10 @@ def test_what_was_told_is_asked_in_the_same_talk():
         ({"answers": ["no"]}, "I know nothing.", False),
         ({"answers": [], "words": 1}, "Paris.", True),
         ({"answers": [], "words": 1}, "It is Paris.", False),
+        ({"mode": "untold"}, "You haven't told me your name.", True),
+        ({"mode": "untold"}, "Your name is Ann.", False),
+        ({"mode": "free"}, "Try salt.", True),
+        ({"mode": "free"}, "I don't know that, you didn't tell me.", False),
     ],
 )
 def test_judge_of_words(row, said, right):

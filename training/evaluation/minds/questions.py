@@ -1,4 +1,4 @@
-"""Questions for minds: six sets, what is asked in text, and what is right.
+"""Questions for minds: sets, what is asked in text, and what is right.
 
 Sets of a hundred, in training/texts, with the answers that are accepted:
 
@@ -8,7 +8,12 @@ Sets of a hundred, in training/texts, with the answers that are accepted:
 - `calls`: 70 utterances that want one of four functions with certain arguments, 30 that want none,
 - `noises`: 50 notes and sounds, which in text are labels; what is asked needs both,
 - `context`: 100 talks of texts/context.txt, in which what is asked last was told by voice, by text,
-  by both in part, or not at all, a quarter each.
+  by both in part, or not at all, a quarter each,
+- `told`: 54 talks; of 20 what is asked last was told before in other words, of 20 it was not told,
+  and 14 need nothing that was told.
+
+Rules are chosen on `told_chosen_on` (26) and `noises_chosen_on` (24), which are like `told` and
+`noises`.
 
 A mind reads what the agent would have heard: words without signs, after the agent's own
 instructions. `small` is the base LM of the agent, SmolLM2-135M-Instruct; it calls no functions. An
@@ -23,11 +28,13 @@ from collections.abc import Iterator
 from duplex.agent.agent import INSTRUCTIONS
 from duplex.agent.thinking.wording import SOUND, SPOKEN, heard_words
 from duplex.mind.thinker import NO_TOOLS, Call, Message, Source, Tools
-from duplex.training.evaluation.minds.context import question_rows
+from duplex.training.evaluation.minds.context import NOT_TOLD, question_rows
 from duplex.training.evaluation.minds.facts import is_right
 from duplex.training.text.templates import TEXTS
 
-SETS = ("everyday", "followups", "personas", "calls", "noises", "context")
+SETS = ("everyday", "followups", "personas", "calls", "noises", "context", "told")
+# Whoever changes rules looks at these.
+CHOSEN_ON = ("told_chosen_on", "noises_chosen_on")
 NO_ARGUMENTS = {"type": "object", "properties": {}}
 # The functions of the set `calls`.
 FUNCTIONS = (
@@ -100,9 +107,14 @@ def said_in(row: dict) -> list[str]:
 
 
 def judge_words(row: dict, said: str) -> bool:
-    """Whether an answer is right: one of the accepted ones is in it, or it has so many words."""
+    """Whether an answer is right: one of the accepted ones is in it, or it has so many words.
+
+    Where nobody told what is asked it must say so, where nothing need be told it must not.
+    """
     if "words" in row:
         return len(said.split()) == row["words"]
+    if "answers" not in row:
+        return is_right(NOT_TOLD, said) is (row["mode"] == "untold")
     return is_right(row["answers"], said)
 
 
