@@ -21,7 +21,8 @@ NEVER = {
     "training": {"device", "serving"},
 }
 FREE = ("duplex/cli.py",)  # the command line brings the layers together, each inside a function
-ONLY = {"cpu": {"duplex/agent/loader.py"}}  # a layer that one module alone may import
+# A layer that these modules alone may import.
+ONLY = {"cpu": {"duplex/agent/loader.py", "training/scenes/recognition.py"}}
 
 
 def sources() -> list[Path]:

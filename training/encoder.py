@@ -22,7 +22,6 @@ from duplex import checkpoint
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.model.asr.encoder import BLANK, PHONES, Encoder, EncoderConfig
 from duplex.model.asr.features import initial_state, log_mel
-from duplex.model.asr.lexicon import Lexicon, load_lexicon
 from duplex.model.asr.spoken_form import spoken_form
 from duplex.training.common import schedule
 from duplex.training.common.options import (
@@ -42,7 +41,7 @@ from duplex.training.data.normalize import phones, word_errors
 from duplex.training.data.pool import Pool
 from duplex.training.objectives.ctc import is_head, train_step
 from duplex.training.objectives.teacher import Teacher, load_whisper
-from duplex.training.scenes.recognition import decode_words, join_words
+from duplex.training.scenes.recognition import Search, decode_words, join_words, load_search
 from duplex.weights import DEFAULT_AGENT
 
 
@@ -93,7 +92,7 @@ def recognize_clip(encoder: Encoder, wave: np.ndarray) -> Tensor:
         return encoder(mel)[1][0]
 
 
-def validate(encoder: Encoder, folder: Path, lexicon: Lexicon, count: int = 60) -> dict:
+def validate(encoder: Encoder, folder: Path, search: Search, count: int = 60) -> dict:
     """Share of wrong phones, greedily, and of wrong words, and a few pairs to look at.
 
     Over about `count` undisturbed clips of a pool that were set aside.
@@ -110,7 +109,7 @@ def validate(encoder: Encoder, folder: Path, lexicon: Lexicon, count: int = 60) 
         heard = letters(best[best > BLANK].tolist())
         wrong_phones += word_errors(" ".join(wanted), " ".join(heard))
         said += len(wanted)
-        read = join_words(decode_words(lexicon, log_probs))
+        read = join_words(decode_words(search, log_probs))
         wrong_words += word_errors(text, read)
         words += len(text.split())
         shown.append(f"{text} | {read}")
@@ -138,9 +137,9 @@ class Run:
 
     def report(self) -> None:
         """A line in the log for each pool, of clips that were set aside."""
-        lexicon = load_lexicon(self.args.lexicon)
+        search = load_search(self.args.lexicon)
         for folder, _ in self.args.pool:
-            found = validate(self.encoder, folder, lexicon)
+            found = validate(self.encoder, folder, search)
             log(self.args.out, {**self.progress, "pool": folder.name, **found})
 
     def hard_share(self) -> float:

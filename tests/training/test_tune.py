@@ -21,7 +21,7 @@ from duplex.training.scenes.scene import read_dialogues
 from duplex.training.tuning.instructions import write_instructions
 from duplex.training.tuning.options import add_arguments
 from tests.tiny_speech_agent import tiny_parts
-from tests.training.helpers import alignments, prepare, record, strings, tiny_lm
+from tests.training.helpers import USER_WORDS, alignments, prepare, record, strings, tiny_lm
 
 
 @pytest.fixture
@@ -163,8 +163,9 @@ def test_one_command_makes_an_agent_and_goes_on(parts, tmp_path, capsys, tiny_wo
 def test_alignment_is_a_part_of_it(parts, tmp_path, tiny_work):
     data = tmp_path / "data"
     data.mkdir()
+    user = [*USER_WORDS, ["so", 7.9, 8.1], ["we", 8.2, 8.5]]
     for n in range(4):
-        record(data, f"call{n}", {"alignments": alignments()})
+        record(data, f"call{n}", {"alignments": alignments(user)})
     out = tmp_path / "mine"
     more = ("--steps", 1, "--align", "supervised,contrastive", "--align-steps", 2)
     tuned(arguments(parts, data, out, *more), [])

@@ -9,27 +9,26 @@ from duplex.agent.config import SecondPassConfig
 from duplex.agent.hearing.second_pass import Task, read
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
 from duplex.model.asr import features
-from duplex.model.asr.lexicon import Lexicon
 from duplex.model.asr.whisper import Whisper
 from duplex.training.conversations.labels import Unusable
 from duplex.training.conversations.sound import Channel
 from duplex.training.conversations.timing import LATE_S, Side, mean_fit
 from duplex.training.data.forced_alignment import align_words
-from duplex.training.scenes.recognition import decode_words
+from duplex.training.scenes.recognition import Search, decode_words
 
 
 @dataclass
 class Ears:
-    """The first pass's lexicon, and Whisper for the second, if there is one."""
+    """The first pass's beam search, and Whisper for the second, if there is one."""
 
-    lexicon: Lexicon
+    search: Search
     whisper: Whisper | None = None
     config: SecondPassConfig = field(default_factory=SecondPassConfig)
 
 
 def heard_side(ears: Ears, channel: Channel) -> Side:
     """All words that are heard in a channel. Raises Unusable where most are not understood."""
-    by_tick = decode_words(ears.lexicon, channel.log_probs)
+    by_tick = decode_words(ears.search, channel.log_probs)
     found = [(tick, word) for tick, words in enumerate(by_tick) for word, _ in words]
     side = Side(is_heard=True)
     doubted = 0

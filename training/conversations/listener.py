@@ -5,9 +5,9 @@ import argparse
 from duplex.agent.loader import LoadOptions, load_second_pass
 from duplex.checkpoint import load_config, load_tensors
 from duplex.model.asr.encoder import Encoder, EncoderConfig
-from duplex.model.asr.lexicon import load_lexicon
 from duplex.training.conversations.conversation import Listener
 from duplex.training.conversations.hearing import Ears
+from duplex.training.scenes.recognition import load_search
 
 
 def load_listener(args: argparse.Namespace) -> Listener:
@@ -15,5 +15,5 @@ def load_listener(args: argparse.Namespace) -> Listener:
     encoder = Encoder(load_config(EncoderConfig, args.encoder)).eval()
     encoder.load_state_dict(load_tensors(args.encoder))
     whisper = load_second_pass(LoadOptions(second_pass=args.second_pass))
-    ears = Ears(load_lexicon(args.lexicon), whisper)
+    ears = Ears(load_search(args.lexicon), whisper)
     return Listener(encoder, ears, args.min_fit, agent_label=args.agent_label)

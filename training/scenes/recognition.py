@@ -4,6 +4,7 @@ A scene is laid on its time line with the words that were said. `align_turns_to_
 those in their place that are recognised, for they are what the LM meets and writes down.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import torch
 
 from duplex.audio import ENCODER_FRAMES_PER_TICK, TICK_S
 from duplex.checkpoint import load_config, load_tensors
+from duplex.cpu.beam_search import CompiledBeamSearch
 from duplex.model.asr import features
-from duplex.model.asr.beam_search import BeamState, decode
+from duplex.model.asr.beam_search import BeamState
 from duplex.model.asr.encoder import Encoder, EncoderConfig
 from duplex.model.asr.lexicon import Lexicon, load_lexicon
 from duplex.model.asr.spoken_form import spoken_form
@@ -21,6 +23,8 @@ from duplex.training.common.precision import mixed
 from duplex.training.scenes.scene import VOICE_DELAY_S, Scene, UserTurn, Word, voice_seconds
 from duplex.training.scenes.sequence import Spell
 
+# beam_search.decode with one lexicon: the words that a tick's frames [4, 1 + phones] commit.
+Search = Callable[[BeamState, np.ndarray], list[tuple[str, float]]]
 # Words with their confidence, by tick.
 WordsByTick = list[list[tuple[str, float]]]
 # Token ids with their confidence, by tick, as LM.project takes them.
@@ -33,20 +37,27 @@ class SpeechRecognizer:
 
     encoder: Encoder
     lexicon: Lexicon
+    search: Search
 
 
 def load_recognizer(encoder: Path, lexicon: Path) -> SpeechRecognizer:
     """The parts in these two folders."""
     network = Encoder(load_config(EncoderConfig, encoder)).eval()
     network.load_state_dict(load_tensors(encoder))
-    return SpeechRecognizer(network, load_lexicon(lexicon))
+    words = load_lexicon(lexicon)
+    return SpeechRecognizer(network, words, CompiledBeamSearch(words))
 
 
-def decode_words(lexicon: Lexicon, log_probs: torch.Tensor) -> WordsByTick:
+def load_search(lexicon: Path) -> Search:
+    """The search with the lexicon in this folder, compiled as the agent's."""
+    return CompiledBeamSearch(load_lexicon(lexicon))
+
+
+def decode_words(search: Search, log_probs: torch.Tensor) -> WordsByTick:
     """The words of one stream, from its log-probabilities [4 T, 1 + phones]."""
     beam = BeamState()
     ticks = log_probs.split(ENCODER_FRAMES_PER_TICK)
-    return [decode(lexicon, beam, tick.float().numpy()) for tick in ticks]
+    return [search(beam, tick.float().numpy()) for tick in ticks]
 
 
 def join_words(words: WordsByTick) -> str:
@@ -63,7 +74,7 @@ def recognize(
     mel, _ = features.log_mel(torch.from_numpy(channel)[None], features.initial_state(1))
     with mixed(device.type):
         vectors, log_probs = recognizer.encoder(mel.to(device))
-    words = decode_words(recognizer.lexicon, log_probs[0].cpu())
+    words = decode_words(recognizer.search, log_probs[0].cpu())
     return vectors[0].float().cpu(), words
 
 

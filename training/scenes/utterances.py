@@ -144,12 +144,13 @@ class UtteranceSource:
     def batch(self, rng: np.random.Generator, count: int) -> list[Utterance]:
         """Up to `count` utterances, no text twice.
 
-        Another voice with the same words is no counter-example. SystemExit where there are fewer
-        than two.
+        Another voice with the same words is no counter-example. One that is not heard to its end is
+        tried once more, at another time. SystemExit where there are fewer than two.
         """
         made = []
         texts = set()
-        for n in rng.permutation(len(self.found)):
+        order = rng.permutation(len(self.found))
+        for n in [*order, *order]:
             if len(made) == count:
                 break
             if self.found[n].text in texts:

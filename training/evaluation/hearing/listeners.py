@@ -18,7 +18,7 @@ from duplex.agent.config import SecondPassConfig
 from duplex.agent.hearing.second_pass import Task, read
 from duplex.audio import ENCODER_FRAMES_PER_TICK, MEL_FRAMES_PER_TICK, TICK_SAMPLES
 from duplex.model.asr import features
-from duplex.model.asr.beam_search import BeamState, decode, n_best
+from duplex.model.asr.beam_search import BeamState, n_best
 from duplex.model.asr.whisper import Whisper
 from duplex.training.evaluation.play import Script, Tick, in_ticks, play, tick_at
 from duplex.training.scenes.recognition import SpeechRecognizer
@@ -51,7 +51,7 @@ def transcribe(recognizer: SpeechRecognizer, wave: np.ndarray) -> str:
     mel, _ = features.log_mel(with_silence(wave), features.initial_state(1))
     beam = BeamState()
     for tick in recognizer.encoder(mel)[1][0].split(ENCODER_FRAMES_PER_TICK):
-        decode(recognizer.lexicon, beam, tick.numpy())
+        recognizer.search(beam, tick.numpy())
     return " ".join(n_best(recognizer.lexicon, beam, 1)[0][0])
 
 

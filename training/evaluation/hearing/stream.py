@@ -10,7 +10,7 @@ import torch
 from duplex.agent.loader import compiled
 from duplex.audio import SAMPLE_RATE, TICK_SAMPLES
 from duplex.model.asr import features
-from duplex.model.asr.beam_search import BeamState, decode
+from duplex.model.asr.beam_search import BeamState
 from duplex.model.parts import Parts
 from duplex.training.evaluation.hearing.error_rate import error_rate
 from duplex.training.evaluation.hearing.listeners import with_silence
@@ -41,7 +41,7 @@ def tick_times(
         mel, mel_state = features.log_mel(wave, mel_state)
         (_, phones), state = recognizer.encoder.step(mel, state)
         for beam, log_probs in zip(beams, phones.numpy(), strict=True):
-            decode(recognizer.lexicon, beam, log_probs)
+            recognizer.search(beam, log_probs)
         times.append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
     wall, processor = 1000 * np.array(times[warm_up_ticks:]).T
     return np.round([np.median(wall), np.quantile(wall, 0.99), np.median(processor)], 1).tolist()
@@ -65,7 +65,7 @@ def long_run(
         for tick in wave.view(-1, 1, TICK_SAMPLES):
             mel, mel_state = features.log_mel(tick, mel_state)
             (_, log_probs), state = recognizer.encoder.step(mel, state)
-            words.append(decode(recognizer.lexicon, beam, log_probs[0].numpy()))
+            words.append(recognizer.search(beam, log_probs[0].numpy()))
         heard.append((texts[number], join_words(words)))
         played_s += wave.shape[1] / SAMPLE_RATE
     ends = (heard[: len(texts)], heard[-len(texts) :])
