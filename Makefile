@@ -17,7 +17,7 @@ talk: $(STAMP)-talk portaudio
 	$(VENV)/bin/duplex talk $(ARGS)
 
 test: $(STAMP)-test
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 test-clients: $(STAMP)-clients
 	$(VENV)/bin/python -m pytest --clients $(ARGS)

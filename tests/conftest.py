@@ -18,8 +18,6 @@ settings.load_profile("patient")
 # where the machine is busy. Torch reads it when it is first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-LEFT_OUT = pytest.StashKey[int]()
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--clients runs the tests that need other people's client libraries, and no others."""
@@ -27,13 +25,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what --clients does not ask for; `pytest_terminal_summary` tells it."""
+    """Leave out what --clients does not ask for."""
     wanted = config.getoption("--clients")
     others = [item for item in items if _is_of_clients(item) != wanted]
     if others:
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if _is_of_clients(item) == wanted]
-    config.stash[LEFT_OUT] = 0 if wanted else len(others)
 
 
 def _is_of_clients(item: pytest.Item) -> bool:
@@ -43,9 +40,8 @@ def _is_of_clients(item: pytest.Item) -> bool:
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     """Name the tests that are commands of their own."""
-    left_out = config.stash.get(LEFT_OUT, 0)
-    if left_out:
-        terminalreporter.write_line(f"not run: {left_out} of client libraries (make test-clients)")
+    if not config.getoption("--clients"):
+        terminalreporter.write_line("not run: those of client libraries (make test-clients)")
 
 
 @pytest.fixture(autouse=True)
