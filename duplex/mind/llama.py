@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from duplex.errors import MindError
-from duplex.mind.thinker import Call, Message, Tools
+from duplex.mind.thinker import NO_TOOLS, Call, Message, Tools
+from duplex.mind.told import UNTOLD, asks_what_was_told, is_told, with_check
 from duplex.mind.tool_text import call_bias, call_grammar, read_calls, with_tools
 
 # Positions that the model can hold: 4096 of conversation, instructions, functions, its answer.
@@ -27,6 +28,8 @@ MOVED_TOKENS = 16
 # Nats for Yes. Of 31 questions about who it is and of general kind, Qwen2.5-Coder-1.5B finds Yes
 # likelier than No by 2.7 to 4.8 nats where that is right, and by up to 2.5 where it is not.
 YES_NATS = -2.5
+# What a request for one token has, whose likeliest are told.
+TOP_TOKENS = {"logprobs": True, "top_logprobs": 40}
 # Before a grammar in the language of llguidance, which llama.cpp has beside its own.
 GRAMMAR_MARK = "%llguidance {}\n"
 # Steps of politeness below the ticks, as the second pass of recognition has. With 10, beside a
@@ -85,8 +88,23 @@ class Llama:
     ) -> Iterator[str | Call]:
         """Pieces of the answer as they come, and calls. Raises MindError."""
         self._load()
+        # With functions at hand one of them may know.
+        if asks_what_was_told(messages) and not tools.functions:
+            if not self._is_told(messages, is_cancelled):
+                yield UNTOLD
+                messages = [*messages, {"role": "assistant", "content": UNTOLD}]
         wanted = request(with_tools(messages, tools), MAX_TOKENS, _bounds(messages, tools))
         yield from read_calls(self._pieces(wanted, is_cancelled), tools)
+
+    def _is_told(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> bool:
+        """Whether the answer to the last question stands before it; costs what 20 tokens cost."""
+        wanted = request(with_tools(with_check(messages), NO_TOOLS), 1, TOP_TOKENS)
+        for chunk in self._chunks(wanted, is_cancelled):
+            for choice in chunk.get("choices", [])[:1]:
+                if found := choice.get("logprobs"):
+                    likeliest = found["content"][0]["top_logprobs"]
+                    return is_told({one["token"]: one["logprob"] for one in likeliest})
+        return True
 
     def _pieces(self, wanted: dict, is_cancelled: Callable[[], bool]) -> Iterator[str]:
         """Pieces of the text that the model writes."""

@@ -125,3 +125,28 @@ def test_yes_is_made_as_likely_as_it_is_right():
     list(source.stream(MESSAGES, NO_TOOLS, never))
     [[text, nats]] = source.server.asked[-1]["logit_bias"]
     assert text == "Yes" and nats < 0
+
+
+class Forgetful(Server):
+    """Finds that nobody told what it is asked for."""
+
+    def handle_chat_completions(self, request, take):
+        if "logprobs" not in request:
+            super().handle_chat_completions(request, take)
+            return
+        self.asked.append(request)
+        likeliest = [{"token": "No", "logprob": -0.2}, {"token": "Yes", "logprob": -1.8}]
+        first = {"logprobs": {"content": [{"top_logprobs": likeliest}]}}
+        take({"choices": [{"delta": {"content": "No"}, **first}]})
+
+
+def test_what_nobody_told_is_not_made_up():
+    source = llama_of(Forgetful)
+    asked = [{"role": "user", "content": "Where do I live"}]
+    begin, *rest = source.stream(asked, NO_TOOLS, never)
+    assert begin == "You haven't told me" and rest == list(Server.pieces)
+    check, answer = (request["messages"] for request in source.server.asked)
+    assert check[-1]["role"] == "user"
+    assert answer == [*asked, {"role": "assistant", "content": begin}]
+    tools = Tools(({"name": "find_home"},))
+    assert list(source.stream(asked, tools, never)) == list(Server.pieces)

@@ -107,7 +107,7 @@ class Dictation:
         conversation = session.mind.conversation
         note = SOUND.format(name)
         if conversation.utterances[-1].text != note:
-            conversation.add("system", note)
+            conversation.add("user", note)
 
     def end_user_turn(self, session: Session, is_for_agent: bool) -> None:
         """The user's turn is over."""

@@ -15,7 +15,7 @@ SPOKEN = (
 )
 # Before what has happened.
 EVENT = "This has happened just now; say something about it: "
-# What stands for a sound that is heard.
+# What stands for a sound that is heard, before what the user says next: so it is heeded best.
 SOUND = "[sound: {}]"
 # Signs that stand alone, as they are said.
 SIGNS = {

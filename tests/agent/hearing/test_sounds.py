@@ -85,7 +85,7 @@ def test_a_label_is_an_event_and_the_thinker_reads_it():
     assert [(event.kind, event.text) for event in events] == [("sound", "dog")]
     head.heard = SPEECH
     ask(agent, " hi")
-    assert mind.asked()[0] == [("system", "[sound: dog]"), ("user", "Hi")]
+    assert mind.asked()[0] == [("user", "[sound: dog] Hi")]
     run(agent, 60)
     head.heard = DOG
     run(agent, 40)

@@ -64,14 +64,14 @@ def test_second_turn_is_asked_after_the_answer_to_the_first():
     ]
 
 
-def test_a_sound_is_read_as_a_label_behind_its_note():
+def test_a_sound_is_read_as_a_label_before_what_is_asked():
     source = Source("Rex.")
     row = {"sound": "dog", "note": "The dog is Rex.", "question": "Who was it?", "answers": ["rex"]}
     [found] = minds.measure(source, "noises", [row])
     assert found["right"]
     assert source.asked[0][1:] == [
-        ("system", "The dog is Rex. [sound: dog]"),
-        ("user", "Who was it"),
+        ("system", "The dog is Rex."),
+        ("user", "[sound: dog] Who was it"),
     ]
 
 

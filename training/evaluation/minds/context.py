@@ -46,6 +46,7 @@ NOT_TOLD = [
     "don't have that",
     "don't have your",
     "don't have any information",
+    "don't have information",
     "don't have access",
 ]
 

@@ -26,6 +26,7 @@ import re
 from collections.abc import Iterator
 
 from duplex.agent.agent import INSTRUCTIONS
+from duplex.agent.thinking.conversation import Conversation, messages
 from duplex.agent.thinking.wording import SOUND, SPOKEN, heard_words
 from duplex.mind.thinker import NO_TOOLS, Call, Message, Source, Tools
 from duplex.training.evaluation.minds.context import NOT_TOLD, question_rows
@@ -35,6 +36,8 @@ from duplex.training.text.templates import TEXTS
 SETS = ("everyday", "followups", "personas", "calls", "noises", "context", "told")
 # Whoever changes rules looks at these.
 CHOSEN_ON = ("told_chosen_on", "noises_chosen_on")
+# Of a talk: as many as there are.
+MAX_CHARS = 10**6
 NO_ARGUMENTS = {"type": "object", "properties": {}}
 # The functions of the set `calls`.
 FUNCTIONS = (
@@ -82,20 +85,22 @@ def heard(text: str) -> str:
     return heard_words(re.sub(r"[^\w' -]", "", text))
 
 
-def answer(source: Source, messages: list[Message], tools: Tools = NO_TOOLS) -> tuple[str, list]:
+def answer(source: Source, asked: list[Message], tools: Tools = NO_TOOLS) -> tuple[str, list]:
     """What a mind says, and the calls that it wants."""
-    pieces = list(source.stream(messages, tools, lambda: False))
+    pieces = list(source.stream(asked, tools, lambda: False))
     said = "".join(piece for piece in pieces if isinstance(piece, str))
     return " ".join(said.split()), [piece for piece in pieces if isinstance(piece, Call)]
 
 
-def ask(source: Source, told: list[str], turns: list[str]) -> str:
-    """The answer to the last of some turns of the user; told: instructions, and notes."""
-    messages: list[Message] = [{"role": "system", "content": text} for text in told]
+def ask(source: Source, talk: Conversation, turns: list[str]) -> str:
+    """The answer to the last of some turns of the user, after what the talk has; it is told both.
+
+    Its messages are those that the agent would make of it.
+    """
     for turn in turns:
-        messages.append({"role": "user", "content": heard(turn)})
-        said, _ = answer(source, messages)
-        messages.append({"role": "assistant", "content": said})
+        talk.add("user", heard(turn))
+        said, _ = answer(source, messages(talk, MAX_CHARS))
+        talk.add("assistant", said)
     return said
 
 
@@ -153,12 +158,11 @@ def measure(source: Source, name: str, rows: list[dict], rules: str = SPOKEN) ->
             right = judge_calls(row, calls)
         else:
             instructions = row.get("instructions", INSTRUCTIONS)
-            told = [f"{rules} {instructions}".strip()]
-            if "sound" in row:
-                told.append(f"{row['note']} {SOUND.format(row['sound'])}")
-            elif row.get("note"):
-                told.append(row["note"])
-            said = ask(source, told, said_in(row))
+            talk = Conversation()
+            talk.add("system", f"{rules} {instructions}".strip())
+            talk.add("system", row.get("note", ""))
+            talk.add("user", SOUND.format(row["sound"]) if "sound" in row else "")
+            said = ask(source, talk, said_in(row))
             right = judge_words(row, said)
         calls_told = [[call.name, call.arguments] for call in calls]
         yield row | {"set": name, "said": said, "calls": calls_told, "right": right}
