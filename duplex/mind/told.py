@@ -28,9 +28,9 @@ ASKED = re.compile(
 # Behind the question.
 CHECK = "? Is the answer above? Answer only Yes or No."
 # How much likelier than No is Yes, in nats, where the answer stands above. Of 20 questions, 10 of
-# which nobody told, Qwen2.5-Coder-1.5B gives 0.65 to 1.94 where it was told, and -0.24 to 0.55
-# where it was not, but once 0.76.
-TOLD_NATS = 0.6
+# which nobody told, Qwen2.5-Coder-1.5B gives 0.82 to 1.94 where it was told, but once 0.65, and
+# -0.24 to 0.55 where it was not, but once 0.76.
+TOLD_NATS = 0.7
 # How an answer begins where it does not.
 UNTOLD = "You haven't told me"
 
