@@ -1,6 +1,7 @@
 """What an agent's folder keeps in mind: written facts, and turns that show how it speaks.
 
-The LM reads as many lines as it has room for, a large mind all of them (instructions.txt).
+The LM reads as many lines as it has room for, a large mind all of them, the turns as turns
+(instructions.txt; duplex/agent/thinking/conversation.py).
 """
 
 from pathlib import Path

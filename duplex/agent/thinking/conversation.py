@@ -1,5 +1,6 @@
 """What was said so far, in words: the conversation as a large mind reads it."""
 
+import re
 from dataclasses import dataclass, field
 
 from duplex.agent.memory import Key
@@ -9,6 +10,8 @@ from duplex.mind.thinker import Call, Message
 CUT = " …"
 # Stands for the result of a call that has none yet.
 PENDING = "not there yet"
+# A line of the instructions that shows how the agent speaks.
+EXAMPLE = re.compile(r'^Asked "(.+)" you say: "(.+)"$', re.MULTILINE)
 
 
 @dataclass
@@ -105,7 +108,22 @@ def messages(conversation: Conversation, max_chars: int, open_turn: str = "") ->
         while len(rest) > 1 and rest[0]["role"] == "tool":
             # Its call is gone.
             del rest[0]
-    return [{"role": u.role, "content": u.text.strip()} for u in first] + rest
+    return [message for u in first for message in _instructions(u.text)] + rest
+
+
+def _instructions(text: str) -> list[Message]:
+    """The first message, and the examples in it as turns, which a model follows better than text.
+
+    Of 15 answers of a bakery's Qwen2.5-Coder-1.5B had 4 the manner of twelve such lines, and all 15
+    as turns; of ten of a library 2 and 6, but 3 with a note behind them that these were examples.
+    """
+    told = {"role": "system", "content": EXAMPLE.sub("", text).strip()}
+    shown = [
+        {"role": role, "content": said}
+        for pair in EXAMPLE.findall(text)
+        for role, said in zip(("user", "assistant"), pair, strict=True)
+    ]
+    return [told, *shown]
 
 
 def _call_messages(said: Utterance) -> list[Message]:

@@ -348,6 +348,18 @@ def test_closing_a_session_cancels_what_is_thought():
     assert mind.thoughts[-1].is_cancelled
 
 
+def test_examples_in_the_instructions_are_turns_and_never_go():
+    talk = Conversation()
+    talk.add("system", 'Be kind.\nAsked "Are you open?" you say: "Yes, "friend"."\nDogs may sit.')
+    talk.add("user", "Are dogs allowed?")
+    assert messages(talk, 0) == [
+        {"role": "system", "content": "Be kind.\n\nDogs may sit."},
+        {"role": "user", "content": "Are you open?"},
+        {"role": "assistant", "content": 'Yes, "friend".'},
+        {"role": "user", "content": "Are dogs allowed?"},
+    ]
+
+
 def test_oldest_words_go_first_and_instructions_never():
     talk = Conversation()
     talk.add("system", "Be kind.")
