@@ -10,7 +10,13 @@ from pathlib import Path
 
 from duplex.errors import MindError
 from duplex.mind.thinker import NO_TOOLS, Call, Message, Tools
-from duplex.mind.told import UNTOLD, asks_what_was_told, is_told, with_check
+from duplex.mind.told import (
+    UNTOLD,
+    asks_what_was_told,
+    is_told,
+    repeats_what_was_told,
+    with_check,
+)
 from duplex.mind.tool_text import call_bias, call_grammar, read_calls, with_tools
 
 # Positions that the model can hold: 4096 of conversation, instructions, functions, its answer.
@@ -88,13 +94,30 @@ class Llama:
     ) -> Iterator[str | Call]:
         """Pieces of the answer as they come, and calls. Raises MindError."""
         self._load()
+        answer = self._pieces(_answer(messages, tools), is_cancelled)
         # With functions at hand one of them may know.
         if asks_what_was_told(messages) and not tools.functions:
-            if not self._is_told(messages, is_cancelled):
-                yield UNTOLD
-                messages = [*messages, {"role": "assistant", "content": UNTOLD}]
-        wanted = request(with_tools(messages, tools), MAX_TOKENS, _bounds(messages, tools))
-        yield from read_calls(self._pieces(wanted, is_cancelled), tools)
+            yield from self._not_made_up(messages, answer, is_cancelled)
+        else:
+            yield from read_calls(answer, tools)
+
+    def _not_made_up(
+        self, messages: list[Message], answer: Iterator[str], is_cancelled: Callable[[], bool]
+    ) -> Iterator[str]:
+        """The answer, held until a word of it was told; without one, whether it was is asked."""
+        held = ""
+        for piece in answer:
+            held += piece
+            if repeats_what_was_told(messages, held[: held.rfind(" ") + 1]):
+                yield held
+                yield from answer
+                return
+        if repeats_what_was_told(messages, held) or self._is_told(messages, is_cancelled):
+            yield held
+            return
+        yield UNTOLD
+        begun = [*messages, {"role": "assistant", "content": UNTOLD}]
+        yield from self._pieces(_answer(begun, NO_TOOLS), is_cancelled)
 
     def _is_told(self, messages: list[Message], is_cancelled: Callable[[], bool]) -> bool:
         """Whether the answer to the last question stands before it; costs what 20 tokens cost."""
@@ -150,6 +173,11 @@ def request(messages: list[Message], max_tokens: int, more: dict) -> dict:
         # llama.cpp calls back after each READ_TOKENS too, and can be stopped then.
         "return_progress": True,
     }
+
+
+def _answer(messages: list[Message], tools: Tools) -> dict:
+    """What llama.cpp is asked for an answer, or for the rest of one that is begun."""
+    return request(with_tools(messages, tools), MAX_TOKENS, _bounds(messages, tools))
 
 
 def _bounds(messages: list[Message], tools: Tools) -> dict:

@@ -145,8 +145,23 @@ def test_what_nobody_told_is_not_made_up():
     asked = [{"role": "user", "content": "Where do I live"}]
     begin, *rest = source.stream(asked, NO_TOOLS, never)
     assert begin == "You haven't told me" and rest == list(Server.pieces)
-    check, answer = (request["messages"] for request in source.server.asked)
-    assert check[-1]["role"] == "user"
+    made_up, check, answer = (request["messages"] for request in source.server.asked)
+    assert made_up == asked and check[-1]["role"] == "user"
     assert answer == [*asked, {"role": "assistant", "content": begin}]
     tools = Tools(({"name": "find_home"},))
     assert list(source.stream(asked, tools, never)) == list(Server.pieces)
+
+
+def test_what_was_told_is_answered_as_soon_as_a_word_shows_it():
+    source = llama_of(Forgetful)
+    told = [{"role": "user", "content": text} for text in ("Be kind.", "Hello is my street")]
+    asked = [*told, {"role": "user", "content": "Where do I live"}]
+    assert list(source.stream(asked, NO_TOOLS, never)) == ["Hello there."]
+    assert len(source.server.asked) == 1
+
+
+def test_what_was_told_in_other_words_is_answered():
+    source = llama_of(Server)
+    asked = [{"role": "user", "content": "Where do I live"}]
+    assert list(source.stream(asked, NO_TOOLS, never)) == ["Hello there."]
+    assert len(source.server.asked) == 2

@@ -2,7 +2,12 @@
 
 import pytest
 
-from duplex.mind.told import asks_what_was_told, is_told, with_check
+from duplex.mind.told import (
+    asks_what_was_told,
+    is_told,
+    repeats_what_was_told,
+    with_check,
+)
 
 
 @pytest.mark.parametrize(
@@ -17,6 +22,8 @@ from duplex.mind.told import asks_what_was_told, is_told, with_check
         ("What is the capital of Spain", False),
         ("When I was a child we had a boat", False),
         ("What should I cook for my guests", False),
+        ("What do I need for my cake", False),
+        ("Tell me what a good name for my boat is", False),
         ("What do you think of my boat", False),
         ("Who am I talking to", False),
         ("Which animal gives us wool", False),
@@ -40,6 +47,28 @@ def test_the_check_goes_on_where_the_question_ends():
     assert before == told and check["role"] == "user"
     assert check["content"].startswith("Where do I live? ") and "Yes or No" in check["content"]
     assert asked[-1]["content"] == "Where do I live?"
+
+
+@pytest.mark.parametrize(
+    ("answer", "repeats"),
+    [
+        ("Your boat is called Rex.", True),
+        ("Your boat is called Max.", False),
+        ("It is called the boat.", False),
+        ("You are three.", True),
+        ("I am Duplex.", False),
+        ("How nice.", False),
+    ],
+)
+def test_what_was_told_is_known_by_its_words(answer, repeats):
+    talk = [
+        ("system", "You are Duplex."),
+        ("user", "My boat is Rex and I am 3"),
+        ("assistant", "How nice."),
+        ("user", "What is my boat called"),
+    ]
+    asked = [{"role": role, "content": text} for role, text in talk]
+    assert repeats_what_was_told(asked, answer) is repeats
 
 
 @pytest.mark.parametrize(
