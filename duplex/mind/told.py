@@ -61,18 +61,18 @@ def asks_what_was_told(messages: list[Message]) -> bool:
 
 
 def repeats_what_was_told(messages: list[Message], answer: str) -> bool:
-    """Whether a word of the answer was told before, and does not stand in the question.
-
-    What stands in the agent's instructions is no news, and what it said itself is no proof.
-    """
-    told = {
-        word
-        for message in messages[1:-1]
-        if message["role"] in ("user", "system")
-        for word in _words(message["content"])
-    }
+    """Whether a word of the answer was told before, and does not stand in the question."""
+    told = {word for message in messages[:-1] for word in _words(_told_in(message))}
     asked = {word[:STEM] for word in _words(messages[-1]["content"])}
     return any(word in told and word[:STEM] not in asked for word in _words(answer))
+
+
+def _told_in(message: Message) -> str:
+    """What a message tells of others than the agent, whose own words are no proof."""
+    if message["role"] == "system":
+        parts = re.split(r"[.:!?\n]", message["content"])
+        return " ".join(part for part in parts if not re.search(r"\byour?\b", part, re.I))
+    return message["content"] if message["role"] == "user" else ""
 
 
 def _words(text: str) -> list[str]:

@@ -57,12 +57,13 @@ def test_the_check_goes_on_where_the_question_ends():
         ("It is called the boat.", False),
         ("You are three.", True),
         ("I am Duplex.", False),
+        ("It waits at pier nine.", True),
         ("How nice.", False),
     ],
 )
 def test_what_was_told_is_known_by_its_words(answer, repeats):
     talk = [
-        ("system", "You are Duplex."),
+        ("system", "You are Duplex. Boats wait at pier nine."),
         ("user", "My boat is Rex and I am 3"),
         ("assistant", "How nice."),
         ("user", "What is my boat called"),
