@@ -1,6 +1,10 @@
 """One frame of a beam search, compiled: ways to go on, merged, the best ones kept.
 
-See duplex.model.asr.beam_search, where each step is explained.
+See duplex.model.asr.beam_search, where each step is explained. All is read and written in memory
+that stays: a stream's hypotheses lie in a Room, twice, and a frame reads one half of it and writes
+the other; a frame in which nothing but a blank is likely changes scores where they are.
+
+H hypotheses that a room holds, W words of each.
 """
 
 from typing import NamedTuple
@@ -8,55 +12,67 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from duplex.cpu.beam_tables import (
+    INNER,
+    KnownPairs,
+    child,
+    find_context,
+    trigram,
+)
 from duplex.model.asr.encoder import BLANK, WORD_END
 from duplex.model.asr.lexicon import SENTENCE
 
-# Without fastmath: scores are compared.
-OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
 # A word counts in a path until eight others have followed.
 FACTOR = np.int64(1_000_003 << 8)
 
+EXPONENTS = 128 << 3
 
-class Tables(NamedTuple):
-    """The arrays of a Lexicon."""
+# See BeamState; what it has beside these, the words, lies in arrays of its own.
+HYPOTHESIS = np.dtype(
+    [
+        ("node", np.int64),
+        ("label", np.int64),
+        ("context", np.int64),
+        ("score", np.float64),
+        ("phone_count", np.int64),
+        ("path", np.int64),
+        ("word_count", np.int64),
+    ]
+)
 
-    child: np.ndarray
-    lookahead_score: np.ndarray
-    ending: np.ndarray
-    first_ending: np.ndarray
-    ending_count: np.ndarray
-    unigrams: np.ndarray
-    backoffs: np.ndarray
-    bigram_keys: np.ndarray
-    bigrams: np.ndarray
-    bigram_backoffs: np.ndarray
-    trigram_keys: np.ndarray
-    trigrams: np.ndarray
-
-
-class Hypotheses(NamedTuple):
-    """The arrays of a BeamState, [H] or [H, W]."""
-
-    node: np.ndarray
-    label: np.ndarray
-    context: np.ndarray
-    score: np.ndarray
-    phone_count: np.ndarray
-    path: np.ndarray
-    words: np.ndarray
-    word_frames: np.ndarray
-    word_count: np.ndarray
+# See beam_search.Moves.
+MOVE = np.dtype(
+    [
+        ("source", np.int64),
+        ("node", np.int64),
+        ("label", np.int64),
+        ("context", np.int64),
+        ("score", np.float64),
+        ("word", np.int64),
+    ]
+)
 
 
-class Moves(NamedTuple):
-    """Room for all ways in which hypotheses may go on; see beam_search.Moves."""
+class Room(NamedTuple):
+    """Where a stream's hypotheses lie, in halves."""
 
-    source: np.ndarray
-    node: np.ndarray
-    label: np.ndarray
-    context: np.ndarray
-    score: np.ndarray
-    word: np.ndarray
+    hypotheses: np.ndarray  # [2, H] HYPOTHESIS
+    words: np.ndarray  # [2, H, W]
+    word_frames: np.ndarray  # [2, H, W]
+
+
+class Space(NamedTuple):
+    """Room for what a frame needs meanwhile; N moves."""
+
+    moves: np.ndarray  # [N] MOVE
+    phones: np.ndarray  # [1 + phones] those that are likely
+    table: np.ndarray  # [2 N or more] groups by the hash of their key
+    keys: np.ndarray  # [N] of each group
+    total: np.ndarray  # [N] its probability
+    first: np.ndarray  # [N] its best move
+    order: np.ndarray  # [N] groups, best first
+    places: np.ndarray  # where in their order those of a size are
+    pairs: KnownPairs
 
 
 class Numbers(NamedTuple):
@@ -71,174 +87,169 @@ class Numbers(NamedTuple):
     commit_posterior: float
     commit_after_frames: int
     commit_all_frames: int
+    segment_end_frames: int
+    unmarked_end_score: float
 
 
-@njit(**OPTIONS)
-def advance(tables, now, log_probs, frame, numbers):
-    """One frame: see beam_search.advance_frame."""
-    phones = np.empty(log_probs.size, np.int64)
+def new_space(moves: int, phones: int) -> Space:
+    """Space for so many moves at most."""
+    return Space(
+        np.empty(moves, MOVE),
+        np.empty(phones, np.int64),
+        np.empty(2 << (moves - 1).bit_length(), np.int64),
+        np.empty(moves, np.int64),
+        np.empty(moves, np.float64),
+        np.empty(moves, np.int64),
+        np.empty(moves, np.int64),
+        np.empty(EXPONENTS + 1, np.int64),
+        KnownPairs(np.full(2048, -1), np.empty(2048, np.int64)),
+    )
+
+
+@njit(**INNER)
+def likely_phones(log_probs, phones, least):
+    """Fill in the phones that are likely; returns how many."""
     count = 0
     for phone in range(log_probs.size):
-        if phone != BLANK and phone != WORD_END and log_probs[phone] > numbers.min_phone_log_prob:
+        if phone != BLANK and phone != WORD_END and log_probs[phone] > least:
             phones[count] = phone
             count += 1
-    end_is_likely = log_probs[WORD_END] > numbers.min_phone_log_prob
-    if count == 0 and not end_is_likely:
-        return Hypotheses(
-            now.node,
-            np.zeros_like(now.label),
-            now.context,
-            now.score + log_probs[BLANK],
-            now.phone_count,
-            now.path,
-            now.words,
-            now.word_frames,
-            now.word_count,
-        )
-    moves, size = find_moves(tables, now, log_probs, phones[:count], end_is_likely, numbers)
-    return merge(tables, now, moves, size, frame, numbers)
+    return count
 
 
-@njit(**OPTIONS)
-def find_moves(tables, now, log_probs, phones, end_is_likely, numbers):
-    """Ways to go on, in the order of beam_search.advance_frame, and how many they are.
+@njit(**INNER)
+def wait(hypotheses, blank):
+    """All stay where they are: nothing but a blank is likely."""
+    for i in range(hypotheses.size):
+        hypotheses[i].score += blank
+        hypotheses[i].label = BLANK
+
+
+@njit(**INNER)
+def find_moves(tables, now, log_probs, phones, end_is_likely, space, numbers):
+    """Ways to go on, in the order of beam_search.advance_frame; returns how many.
 
     Those are left out that are too far below the best one so far; they would be dropped anyway.
     """
-    hypotheses = now.node.size
-    room = hypotheses * (3 + phones.size)
-    for i in range(hypotheses if end_is_likely else 0):
-        room += tables.ending_count[now.node[i]]
-    moves = Moves(
-        np.empty(room, np.int64),
-        np.empty(room, np.int64),
-        np.empty(room, np.int64),
-        np.empty(room, np.int64),
-        np.empty(room, np.float64),
-        np.empty(room, np.int64),
-    )
+    moves = space.moves
+    width = numbers.beam_width
     size = 0
-    best = now.score.max() + log_probs[BLANK]
-    for i in range(hypotheses):
-        score = now.score[i] + log_probs[BLANK]
-        if score > best - numbers.beam_width:
-            size = put(moves, size, i, now.node[i], BLANK, now.context[i], score, -1)
-    for i in range(hypotheses):
-        label = now.label[i]
-        score = now.score[i] + log_probs[label]
-        if label != BLANK and score > best - numbers.beam_width:
+    best = now[0].score
+    for i in range(now.size):
+        best = max(best, now[i].score)
+    best += log_probs[BLANK]
+    for i in range(now.size):
+        score = now[i].score + log_probs[BLANK]
+        if score > best - width:
+            size = put(moves, size, i, now[i].node, BLANK, now[i].context, score, -1)
+    for i in range(now.size):
+        label = now[i].label
+        score = now[i].score + log_probs[label]
+        if label != BLANK and score > best - width:
             best = max(best, score)
-            size = put(moves, size, i, now.node[i], label, now.context[i], score, -1)
-    for i in range(hypotheses):
-        outlook = tables.lookahead_score[now.node[i]]
+            size = put(moves, size, i, now[i].node, label, now[i].context, score, -1)
+    for i in range(now.size):
+        here = tables.nodes[now[i].node]
         for phone in phones:
-            node = tables.child[now.node[i], phone]
-            if node == 0 or now.label[i] == phone:
+            node = child(here, phone)
+            if node == 0 or now[i].label == phone:
                 continue
-            gain = numbers.lm_weight * (tables.lookahead_score[node] - outlook)
-            score = now.score[i] + log_probs[phone] + gain + numbers.phone_bonus
-            if score > best - numbers.beam_width:
+            gain = tables.nodes[node].lookahead_score - here.lookahead_score
+            gain = numbers.lm_weight * gain
+            score = now[i].score + log_probs[phone] + gain + numbers.phone_bonus
+            if score > best - width:
                 best = max(best, score)
-                size = put(moves, size, i, node, phone, now.context[i], score, -1)
+                size = put(moves, size, i, node, phone, now[i].context, score, -1)
     if end_is_likely:
-        size = find_ends(tables, now, log_probs[WORD_END], moves, size, best, numbers)
-    return moves, size
-
-
-@njit(**OPTIONS)
-def find_ends(tables, now, mark, moves, size, best, numbers):
-    """Words that end; a mark may also stand between words, where nothing ends."""
-    words = tables.unigrams.size
-    for i in range(now.node.size):
-        score = now.score[i] + mark
-        if now.node[i] == 0 and now.label[i] != WORD_END and score > best - numbers.beam_width:
-            best = max(best, score)
-            size = put(moves, size, i, 0, WORD_END, now.context[i], score, -1)
-    for i in range(now.node.size):
-        node = now.node[i]
-        outlook = tables.lookahead_score[node]
-        # No word is likelier than certain.
-        highest = now.score[i] - numbers.lm_weight * outlook + mark
-        if tables.ending_count[node] == 0 or highest <= best - numbers.beam_width:
-            continue
-        at = find(tables.bigram_keys, now.context[i])
-        backoff = tables.bigram_backoffs[at] if at >= 0 else np.float32(0.0)
-        for place in range(tables.ending_count[node]):
-            word = tables.ending[tables.first_ending[node] + place]
-            gain = trigram(tables, now.context[i], word, backoff) - outlook
-            score = now.score[i] + numbers.lm_weight * gain + mark
-            if score > best - numbers.beam_width:
+        mark = log_probs[WORD_END]
+        for i in range(now.size):  # A mark may also stand between words, where nothing ends.
+            score = now[i].score + mark
+            if now[i].node == 0 and now[i].label != WORD_END and score > best - width:
                 best = max(best, score)
-                context = now.context[i] % words * words + word
-                size = put(moves, size, i, 0, WORD_END, context, score, word)
+                size = put(moves, size, i, 0, WORD_END, now[i].context, score, -1)
+        size = find_ends(tables, now, WORD_END, mark, space, size, best, numbers)
     return size
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
+def find_ends(tables, now, label, mark, space, size, best, numbers):
+    """Words that end with this label and for this gain in score; returns how many moves there are.
+
+    best: of the moves before.
+    """
+    width = numbers.beam_width
+    words = tables.unigrams.size
+    for i in range(now.size):
+        node = tables.nodes[now[i].node]
+        outlook = node.lookahead_score
+        # No word is likelier than certain.
+        highest = now[i].score - numbers.lm_weight * outlook + mark
+        if node.ending_count == 0 or highest <= best - width:
+            continue
+        context = find_context(tables, space.pairs, now[i].context)
+        first = context[0] * words
+        for place in range(node.ending_count):
+            word = tables.ending[node.first_ending + place]
+            gain = trigram(tables, space.pairs, context, word) - outlook
+            score = now[i].score + numbers.lm_weight * gain + mark
+            if score > best - width:
+                best = max(best, score)
+                size = put(space.moves, size, i, 0, label, first + word, score, word)
+    return size
+
+
+@njit(**INNER)
 def put(moves, size, source, node, label, context, score, word):
     """Add a move; returns how many there are now."""
-    moves.source[size] = source
-    moves.node[size] = node
-    moves.label[size] = label
-    moves.context[size] = context
-    moves.score[size] = score
-    moves.word[size] = word
+    moves[size].source = source
+    moves[size].node = node
+    moves[size].label = label
+    moves[size].context = context
+    moves[size].score = score
+    moves[size].word = word
     return size + 1
 
 
-@njit(**OPTIONS)
-def trigram(tables, context, word, backoff):
-    """Log-probability of a word after the two of its context: see lexicon.trigram_log_prob.
+@njit(**INNER)
+def best_first(moves):
+    """Sort moves by score: in this order beam_search.merge_and_prune adds up what it merges."""
+    for i in range(1, moves.size):
+        source, node, label = moves[i].source, moves[i].node, moves[i].label
+        context, score, word = moves[i].context, moves[i].score, moves[i].word
+        k = i
+        while k > 0 and moves[k - 1].score < score:
+            last = moves[k - 1]
+            put(moves, k, last.source, last.node, last.label, last.context, last.score, last.word)
+            k -= 1
+        put(moves, k, source, node, label, context, score, word)
 
-    backoff: log of the weight of the pairs after this context.
+
+@njit(**INNER)
+def merge(now, moves, nodes, space, numbers):
+    """Merge what has come to the same place after the same words: fills in the groups of `space`.
+
+    nodes: how many nodes the trie has. Returns how many groups there are.
     """
-    words = tables.unigrams.size
-    at = find(tables.trigram_keys, context * words + word)
-    if at >= 0:
-        return tables.trigrams[at]
-    last = context % words
-    at = find(tables.bigram_keys, last * words + word)
-    lower = tables.bigrams[at] if at >= 0 else tables.backoffs[last] + tables.unigrams[word]
-    return backoff + lower
-
-
-@njit(**OPTIONS)
-def find(keys, wanted):
-    """Where a key stands in sorted keys; -1: nowhere."""
-    low = 0
-    high = keys.size
-    while low < high:
-        middle = (low + high) >> 1
-        if keys[middle] < wanted:
-            low = middle + 1
-        else:
-            high = middle
-    return low if low < keys.size and keys[low] == wanted else -1
-
-
-@njit(**OPTIONS)
-def merge(tables, now, moves, size, frame, numbers):
-    """Merge what has come to the same place after the same words, and keep the best."""
-    best = moves.score[:size].max()
-    slots = 1
-    while slots < 2 * size:
+    best = moves[0].score
+    for i in range(moves.size):
+        best = max(best, moves[i].score)
+    slots = 256
+    while slots < 2 * moves.size:
         slots *= 2
-    table = np.full(slots, -1, np.int64)
-    keys = np.empty(size, np.int64)
-    total = np.empty(size, np.float64)
-    first = np.empty(size, np.int64)
+    table, keys, total, first = space.table, space.keys, space.total, space.first
+    table[:slots] = -1
     groups = 0
-    nodes = tables.child.shape[0]
-    for i in range(size):
-        if not moves.score[i] > best - numbers.beam_width:
+    for i in range(moves.size):
+        score = moves[i].score
+        if not score > best - numbers.beam_width:
             continue
-        key = (path_of(now, moves, i) * 2 + (moves.label[i] != BLANK)) * nodes + moves.node[i]
+        key = (path_of(now, moves[i]) * 2 + (moves[i].label != BLANK)) * nodes + moves[i].node
         slot = np.int64((np.uint64(key) * np.uint64(11400714819323198485)) >> np.uint64(20))
         slot &= slots - 1
         while table[slot] >= 0 and keys[table[slot]] != key:
             slot = (slot + 1) & (slots - 1)
         group = table[slot]
-        chance = np.exp(moves.score[i] - best)
+        chance = np.exp(score - best)
         if group < 0:
             table[slot] = groups
             keys[groups] = key
@@ -247,66 +258,90 @@ def merge(tables, now, moves, size, frame, numbers):
             groups += 1
             continue
         total[group] += chance
-        if moves.score[i] > moves.score[first[group]]:
+        if score > moves[first[group]].score:
             first[group] = i
-    order = best_groups(total[:groups], keys[:groups], numbers.beam_size)
-    return take(now, moves, first[order], np.log(total[order]), frame)
+    return groups
 
 
-@njit(**OPTIONS)
-def path_of(now, moves, i):
+@njit(**INNER)
+def path_of(now, move):
     """What was said with a move, as one number."""
-    path = now.path[moves.source[i]]
-    return path if moves.word[i] < 0 else path * FACTOR + moves.word[i]
+    path = now[move.source].path
+    return path if move.word < 0 else path * FACTOR + move.word
 
 
-@njit(**OPTIONS)
-def best_groups(total, keys, count):
-    """The `count` likeliest groups, best first; of equally likely ones the smaller key."""
-    chosen = np.arange(total.size)
-    if total.size > count:
-        least = np.partition(total, total.size - count)[total.size - count]
-        chosen = np.flatnonzero(total >= least)
-    order = chosen[np.argsort(-total[chosen])]
-    for i in range(1, order.size):
+@njit(**INNER)
+def best_groups(groups, space, count):
+    """Put the `count` likeliest groups into their order, best first; of equally likely ones the
+    smaller key. Returns how many there are.
+
+    Sorted by exponent and a few bits first, and what is left by comparing neighbours: a sort that
+    only compares is wrong about every other comparison, which costs more than all else.
+    """
+    total, order, places = space.total, space.order, space.places
+    places[:] = 0
+    for group in range(groups):
+        places[exponent(total[group])] += 1
+    least = EXPONENTS
+    taken = 0
+    while taken < min(count, groups):  # From the likeliest on; places then begin where each begins.
+        least -= 1
+        number = places[least]
+        places[least] = taken
+        taken += number
+    for group in range(groups):
+        place = exponent(total[group])
+        if place >= least:
+            order[places[place]] = group
+            places[place] += 1
+    for i in range(1, taken):
+        group = order[i]
         k = i
-        while k > 0 and total[order[k - 1]] == total[order[k]]:
-            if keys[order[k - 1]] < keys[order[k]]:
-                break
-            order[k - 1], order[k] = order[k], order[k - 1]
+        while k > 0 and is_before(group, order[k - 1], space):
+            order[k] = order[k - 1]
             k -= 1
-    return order[:count]
+        order[k] = group
+    return min(taken, count)
 
 
-@njit(**OPTIONS)
-def take(now, moves, kept, score, frame):
-    """The hypotheses that these moves lead to."""
-    count = kept.size
-    width = now.words.shape[1]
-    after = Hypotheses(
-        moves.node[kept],
-        moves.label[kept],
-        moves.context[kept],
-        score,
-        np.empty(count, np.int64),
-        np.empty(count, np.int64),
-        np.empty((count, width), np.int32),
-        np.empty((count, width), np.int32),
-        np.empty(count, np.int64),
-    )
+@njit(**INNER)
+def exponent(total):
+    """A number that grows with a probability from 2^-96 to 2^32: its exponent and three bits."""
+    bits = np.int64(np.float64(total).view(np.int64))
+    return min(max((bits >> 49) - ((1023 - 96) << 3), 0), EXPONENTS - 1)
+
+
+@njit(**INNER)
+def is_before(one, other, space):
+    """Whether a group is likelier than another, or has the smaller key."""
+    total = space.total
+    is_equal = total[one] == total[other]
+    return total[one] > total[other] or is_equal and space.keys[one] < space.keys[other]
+
+
+@njit(**INNER)
+def take(room, side, moves, space, count, frame):
+    """Write the hypotheses that the best groups' best moves lead to into the other half."""
+    now, after = room.hypotheses[side], room.hypotheses[1 - side]
+    words, new_words = room.words[side], room.words[1 - side]
+    frames, new_frames = room.word_frames[side], room.word_frames[1 - side]
     for k in range(count):
-        i = kept[k]
-        source = moves.source[i]
-        has_moved = moves.node[i] > 0 and moves.node[i] != now.node[source]
-        after.phone_count[k] = now.phone_count[source] + has_moved
-        after.path[k] = path_of(now, moves, i)
-        words = now.word_count[source]
-        for place in range(words):
-            after.words[k, place] = now.words[source, place]
-            after.word_frames[k, place] = now.word_frames[source, place]
-        if moves.word[i] > SENTENCE and words < width:
-            after.words[k, words] = moves.word[i]
-            after.word_frames[k, words] = frame
-            words += 1
-        after.word_count[k] = words
-    return after
+        group = space.order[k]
+        move = moves[space.first[group]]
+        source = move.source
+        has_moved = move.node > 0 and move.node != now[source].node
+        after[k].phone_count = now[source].phone_count + has_moved
+        after[k].node = move.node
+        after[k].label = move.label
+        after[k].context = move.context
+        after[k].score = np.log(space.total[group])
+        after[k].path = path_of(now, move)
+        length = now[source].word_count
+        for place in range(length):
+            new_words[k, place] = words[source, place]
+            new_frames[k, place] = frames[source, place]
+        if move.word > SENTENCE and length < words.shape[1]:
+            new_words[k, length] = move.word
+            new_frames[k, length] = frame
+            length += 1
+        after[k].word_count = length

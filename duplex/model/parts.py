@@ -28,7 +28,8 @@ class Parts:
 
     encoder: Encoder | None = None
     lexicon: Lexicon | None = None
-    # Stands in for beam_search.decode with this lexicon, and how many threads may call it at once.
+    # Stands in for beam_search.decode with this lexicon, of many streams at once, see
+    # duplex.cpu.beam_search; and how many threads may call it at once.
     search: Callable | None = None
     search_threads: int = 1
     lm: LM | None = None

@@ -53,7 +53,8 @@ class Recognition:
         self.encoder = parts.encoder
         self.slots = slots
         self.lexicon = parts.lexicon
-        self.search = parts.search or partial(beam_search.decode, parts.lexicon)
+        # All streams in one call; without it one after the other, by `decode`.
+        self.search = parts.search
         # Where there is a core for them: threads that search in the streams of many slots.
         self.search_threads = parts.search_threads
         self.pool = ThreadPoolExecutor(parts.search_threads, "beams")
@@ -138,14 +139,21 @@ class Recognition:
         Returns the words that are committed, each with its confidence, of the slots without fault.
         """
 
+        slots = [slot for slot in sessions if isolate_fault(events[slot], forget, sessions[slot])]
+
         def work(slots: list[int]) -> dict[int, list[tuple[str, float]] | None]:
-            """Some slots, one after the other."""
+            """Some slots."""
+            beams = [sessions[slot].user.beam for slot in slots]
+            if self.search is None:
+                each = zip(beams, slots, strict=True)
+                commits = [partial(self.decode, beam, log_probs[slot]) for beam, slot in each]
+            else:
+                commits = self.search(beams, log_probs[slots])
             return {
-                slot: isolate_fault(events[slot], self.advance, sessions[slot], log_probs[slot])
-                for slot in slots
+                slot: isolate_fault(events[slot], commit) if commit else []
+                for slot, commit in zip(slots, commits, strict=True)
             }
 
-        slots = [*sessions]
         parts = min(self.search_threads, len(slots) // 4)  # Fewer are done sooner by one thread.
         if parts > 1:
             found = self.pool.map(work, (slots[part::parts] for part in range(parts)))
@@ -153,14 +161,6 @@ class Recognition:
         else:
             words = work(slots)
         return {slot: words[slot] for slot in slots if words[slot] is not None}
-
-    def advance(self, session: Session, log_probs: np.ndarray) -> list[tuple[str, float]]:
-        """One session's part of decode_all, log_probs [4, 1 + phones]."""
-        user = session.user
-        if not session.grammar.user_open and not user.pending.tokens:
-            beam_search.forget_committed_words(user.beam)
-            user.is_user_only = True
-        return self.decode(user.beam, log_probs)
 
     def recognise(
         self, session: Session, words: list[tuple[str, float]], level_db: float
@@ -211,7 +211,7 @@ class Recognition:
 
     def decode(self, beam: BeamState, log_probs: np.ndarray) -> list[tuple[str, float]]:
         """Words that are committed by a tick's frames [4, 1 + phones], each with its confidence."""
-        return self.search(beam, log_probs)
+        return beam_search.decode(self.lexicon, beam, log_probs)
 
     def end_turn(self, user: UserTurn, is_for_agent: bool) -> None:
         """The user's turn is over: what was said in it is forgotten, how loud it was is kept."""
@@ -234,6 +234,15 @@ class Recognition:
     def spell(self, word: str) -> list[int]:
         """The tokens of a recognised word."""
         return self.tokenizer.encode(" " + word, add_special_tokens=False).ids
+
+
+def forget(session: Session) -> bool:
+    """Before a tick is searched: words of a turn that is over are forgotten."""
+    user = session.user
+    if not session.grammar.user_open and not user.pending.tokens:
+        beam_search.forget_committed_words(user.beam)
+        user.is_user_only = True
+    return True
 
 
 def open_canceller() -> EchoCanceller | None:

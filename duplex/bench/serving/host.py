@@ -164,12 +164,13 @@ def beams(search: Callable, frames: list[np.ndarray], streams: int) -> dict[int,
 def shared(search: Callable, states: list, log_probs: np.ndarray, threads: int) -> tuple:
     """What each thread gets: the search, its streams, and the frames of each."""
     streams = [states[part::threads] for part in range(threads)]
-    numbers = [range(part, len(states), threads) for part in range(threads)]
-    frames = [[log_probs[n % len(log_probs)] for n in part] for part in numbers]
+    numbers = [np.arange(part, len(states), threads) for part in range(threads)]
+    frames = [log_probs[some % len(log_probs)] for some in numbers]
     return [search] * threads, streams, frames
 
 
-def search_some(search: Callable, states: list, frames: list) -> None:
-    """A tick of some streams, one after the other."""
-    for state, log_probs in zip(states, frames, strict=True):
-        search(state, log_probs)
+def search_some(search: Callable, states: list, frames: np.ndarray) -> None:
+    """A tick of some streams."""
+    for commit in search(states, frames):
+        if commit is not None:
+            commit()

@@ -101,6 +101,8 @@ class BeamState:
     silent_frames: int = 0
     # Whether the last segment has ended and nothing was said since.
     segment_ended: bool = True
+    # Where a compiled search keeps all this, see duplex.cpu.beam_search.
+    memory: object = None
 
 
 class Moves(NamedTuple):
