@@ -54,7 +54,7 @@ class DecodingLoop:
 
         vectors: [B, D] of the tick. deadline: of perf_counter, after which nothing is drafted.
         """
-        inputs = self.collect(active, prefilling, vectors, events)
+        inputs = self.collect(active, prefilling, vectors)
         queues = {slot: self.sessions[slot].inputs for slot in active}
         deciding = {slot for slot, queue in queues.items() if not queue.text or queue.is_text_held}
         self.begin_budgets(deciding)
@@ -66,24 +66,25 @@ class DecodingLoop:
         for slot, given in batch.items():  # what there was no call for is fed with the next tick
             self.sessions[slot].inputs.deferred.insert(0, given)
 
-    def collect(self, active, prefilling, vectors, events) -> dict[int, LMInput]:
+    def collect(self, active, prefilling, vectors) -> dict[int, LMInput]:
         """What each slot feeds to the LM: symbols drawn last, the client's text, features."""
         tokens_per_tick = self.text_tokens_per_tick()
+        ticks = vectors.unbind()
         given = {
-            slot: (self.sessions[slot].inputs.prompt[:tokens_per_tick],) for slot in prefilling
+            slot: (self.sessions[slot].inputs.prompt[:tokens_per_tick], None) for slot in prefilling
         }
         for slot in active:
             queue = self.sessions[slot].inputs
             count = unheld_tokens(self.sessions[slot], tokens_per_tick)
             if count:
                 self.remember_text(slot, queue.text_names[:count])
-            given[slot] = (queue.pending + queue.text[:count], vectors[slot])
+            given[slot] = (queue.pending + queue.text[:count], ticks[slot])
             kept = queue.recent_ticks[1 - self.config.rescoring.replay_ticks :]
-            queue.recent_ticks = [*kept, vectors[slot]]
+            queue.recent_ticks = [*kept, ticks[slot]]
             queue.pending = []
             del queue.text[:count]
             del queue.text_names[:count]
-        return self.embed(given, events)
+        return self.embed(given)
 
     def text_tokens_per_tick(self) -> int:
         """Tokens of a client's text that each session is fed in a tick."""
@@ -101,14 +102,9 @@ class DecodingLoop:
             if name is not None:
                 memory.add(session.memory, ("text", name), [position + place])
 
-    def embed(self, given: dict[int, tuple], events: list[list[Event]]) -> dict[int, LMInput]:
-        """Inputs of the slots whose tokens can be embedded."""
-        inputs = {}
-        for slot, arguments in given.items():
-            found = isolate_fault(events[slot], self.context.embed, *arguments)
-            if found is not None:
-                inputs[slot] = found
-        return inputs
+    def embed(self, given: dict[int, tuple]) -> dict[int, LMInput]:
+        """Inputs of the slots: tokens, and a tick's vector or None, of each."""
+        return dict(zip(given, self.context.embed_all([*given.values()]), strict=True))
 
     def begin_budgets(self, deciding: set[int]) -> None:
         """How many symbols each session may draw in this tick, and which are proposed."""
@@ -165,8 +161,8 @@ class DecodingLoop:
         for slot in draws:
             step = slot, sessions[slot], hidden[slot], draws[slot], proposals[slot], events[slot]
             if isolate_fault(events[slot], self.decoder.verify, *step):
-                going_on[slot] = (sessions[slot].inputs.pending,)
-        following = self.embed(going_on, events)
+                going_on[slot] = (sessions[slot].inputs.pending, None)
+        following = self.embed(going_on)
         for slot in going_on:
             sessions[slot].inputs.pending = []
 

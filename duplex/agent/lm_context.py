@@ -39,12 +39,23 @@ class LMContext:
 
     def embed(self, tokens: list[int], tick: torch.Tensor | None = None) -> LMInput:
         """Tokens, and then a tick's vector [D] if there is one, as inputs."""
-        if not tokens:
-            return LMInput(tick[None].to(self.dtype), [0])
-        text = self.lm.embed(torch.tensor(tokens, device=self.device)).to(self.dtype)
-        if tick is None:
-            return LMInput(text, [])
-        return LMInput(torch.cat([text, tick[None].to(self.dtype)]), [len(tokens)])
+        return self.embed_all([(tokens, tick)])[0]
+
+    def embed_all(self, given: list[tuple[list[int], torch.Tensor | None]]) -> list[LMInput]:
+        """The same of many, all tokens at once."""
+        every = [token for tokens, _ in given for token in tokens]
+        if every:
+            text = self.lm.embed(torch.tensor(every, device=self.device)).to(self.dtype)
+        inputs = []
+        end = 0
+        for tokens, tick in given:
+            vectors = [] if tick is None else [tick[None].to(self.dtype)]
+            if tokens:
+                begin, end = end, end + len(tokens)
+                vectors.insert(0, text[begin:end])
+            joined = torch.cat(vectors) if len(vectors) > 1 else vectors[0]
+            inputs.append(LMInput(joined, [] if tick is None else [len(tokens)]))
+        return inputs
 
     def project(
         self,
@@ -83,10 +94,10 @@ class LMContext:
         Returns each slot's hidden states [1 + proposals, D], from the last input on.
         """
         proposals = {slot: found for slot, found in (proposals or {}).items() if found}
-        vectors = {}
-        for slot, given in inputs.items():
-            proposed = [self.embed(proposals[slot]).vectors] if slot in proposals else []
-            vectors[slot] = torch.cat([given.vectors, *proposed]) if proposed else given.vectors
+        vectors = {slot: given.vectors for slot, given in inputs.items()}
+        proposed = self.embed_all([(tokens, None) for tokens in proposals.values()])
+        for slot, more in zip(proposals, proposed, strict=True):
+            vectors[slot] = torch.cat([vectors[slot], more.vectors])
         length = max(len(x) for x in vectors.values())
         x = torch.zeros(self.slots, length, self.width, dtype=self.dtype, device=self.device)
         is_tick = np.zeros((self.slots, length), bool)

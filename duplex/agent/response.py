@@ -171,6 +171,8 @@ class Response:
         if not (is_paused or is_speaking):
             return
         activity = session.user.activity
+        if not is_paused and activity.near_ticks < session.policy.near_onset_ticks:
+            return  # Nobody talks over it, as in most ticks.
         reply = session.reply
         asks_recogniser = is_paused and activity.far_ticks >= self.policy.near_release_ticks
         seen = replace(

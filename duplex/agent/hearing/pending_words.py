@@ -66,6 +66,8 @@ def certain_tokens(pending: PendingWords, policy: TurnPolicy) -> list[int]:
 
 def certain_confidence(pending: PendingWords, policy: TurnPolicy) -> float:
     """Confidence of the next token that must be transcribed; 0 where there is none."""
+    if not pending.tokens:
+        return 0.0
     certain = policy.certain_confidence
     return max((p for p in writable_tokens(pending, policy).values() if p >= certain), default=0.0)
 

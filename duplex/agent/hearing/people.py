@@ -242,6 +242,8 @@ def heeded(people: People) -> int | None:
 
 def awaits_speaker(people: People) -> bool:
     """Whether it matters who speaks now, and is not known yet."""
+    if people.heeds == "anyone":
+        return False
     person = speakers.find(people.speakers, heeded(people))
     return person is not None and person.ticks > 0 and people.is_heeded is None
 

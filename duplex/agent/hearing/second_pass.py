@@ -14,6 +14,7 @@ is there, but no sooner. So the same sound gives the same conversation where the
 import logging
 import re
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +30,7 @@ from duplex.agent.session import Session, Submission, UserTurn
 from duplex.audio import MEL_RATE, TICK_S
 from duplex.events import Event
 from duplex.model.asr import beam_search
+from duplex.model.asr.beam_search import BeamState
 from duplex.model.asr.biasing import FavouredWords, favour
 from duplex.model.asr.features import BANDS
 from duplex.model.asr.lexicon import surface_forms
@@ -50,8 +52,8 @@ class Task:
     sound: list[torch.Tensor]
     # Whisper's tokens of an earlier reading of it.
     draft: list[int] = field(default_factory=list)
-    # The first pass's readings, which are scored if Whisper's own reading is not believed.
-    hypotheses: list[str] = field(default_factory=list)
+    # Gives the first pass's readings, which are scored if Whisper's own reading is not believed.
+    hypotheses: Callable[[], list[str]] = list
     # Words that are likely: those that the client gave, and names that were read or said.
     hints: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
@@ -91,7 +93,7 @@ class SecondPass:
     def warm_up(self) -> None:
         """Read something once: the thread is there and its memory allocated."""
         sound = [torch.full((8, BANDS), SILENCE)]
-        task = Task(sound, [], ["yes", "no"], ["Duplex"], [])
+        task = Task(sound, [], lambda: ["yes", "no"], ["Duplex"], [])
         self.thread.worker.submit(read, self.whisper, task, self.config).result()
 
     def metrics(self) -> dict[str, int]:
@@ -136,10 +138,9 @@ class SecondPass:
         turn_sound.withdraw(turn)
         turn.is_submitted = is_awaited
         turn.ticks_unread = 0
-        texts = []
+        texts = list
         if not turn.final_tokens:
-            found = self.rescoring.hypotheses(session.user.beam)
-            texts = [" ".join(words) for words, _ in found if words]
+            texts = partial(self._texts, beam_search.copy(session.user.beam))
         names = [*session.names, *names_in(session.reply.text)]
         task = Task([*turn.sound], turn.draft, texts, session.client.hints, names)
         within_s = None
@@ -154,6 +155,10 @@ class SecondPass:
             return
         turn.submission = Submission(job, session.tick, frame, is_awaited)
         turn.submitted_frame = frame
+
+    def _texts(self, beam: BeamState) -> list[str]:
+        """The first pass's readings."""
+        return [" ".join(words) for words, _ in self.rescoring.hypotheses(beam) if words]
 
     def read_turn(self, slot: int, session: Session, events: list[Event]) -> None:
         """Take the reading that has come, if the turn can be read again now."""
@@ -296,7 +301,7 @@ def read(whisper: Whisper, task: Task, config: SecondPassConfig) -> TurnReading:
         is_unlikely = reading.mean_log_prob < config.min_opening_log_prob
         is_sure = not is_unlikely and reading.no_speech < config.max_no_speech
         return TurnReading(text, words, reading.tokens, True, is_sure)
-    hypotheses = task.hypotheses
+    hypotheses = task.hypotheses()
     scores = whisper.score(h, hypotheses) if len(hypotheses) > 1 else []
     is_wordless = not words or is_silence(reading, config)
     return TurnReading(

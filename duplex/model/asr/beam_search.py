@@ -380,6 +380,12 @@ def n_best(
     return [([lexicon.words[word] for word in said], score) for said, score in best]
 
 
+def copy(state: BeamState) -> BeamState:
+    """What `n_best` reads, as it is now."""
+    names = ("node", "context", "score", "words", "word_count")
+    return BeamState(**{name: getattr(state, name).copy() for name in names})
+
+
 def has_uncommitted_words(state: BeamState) -> bool:
     """Whether, as far as one can tell, something was said that is not committed yet."""
     consistent = consistent_hypotheses(state)

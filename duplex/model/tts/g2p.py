@@ -55,6 +55,9 @@ class G2P:
         # A word is tagged again with each word that follows it, mostly in the same surroundings.
         self.g2p.tagger.predict = lru_cache(4096)(self.g2p.tagger.predict)
         self.normalize = normalize
+        # What was read is what stands before the next word; and answers begin alike.
+        self.as_spoken = lru_cache(4096)(self._as_spoken)
+        self.phones = lru_cache(4096)(self._phones)
         vocabulary = Path(hibari.g2p.ASSETS) / "vocab.json"
         self.alphabet = json.loads(vocabulary.read_text(encoding="utf-8"))
 
@@ -105,24 +108,28 @@ class G2P:
         # The last eight words of a sentence decide how the next ones are read.
         state.context = () if is_end else (*state.context, *state.group)[-8:]
         state.group = ()
-        return [(text, [*phones, SPACE] if phones and following else phones)]
+        return [(text, [*phones, SPACE] if phones and following else [*phones])]
 
-    def phones(self, text: str, context: tuple[str, ...], following: str) -> list[int]:
+    def _as_spoken(self, text: str, following: str) -> str:
+        """A text as it is spoken; `following`: the first character after it."""
+        return self.normalize(readable(text, following))
+
+    def _phones(self, text: str, context: tuple[str, ...], following: str) -> tuple[int, ...]:
         """Phone ids of `text` after `context`. The tagger looks to the left only; `following` is
         one character."""
-        left = self.normalize(readable(" ".join(context), text[:1]))
-        both = self.normalize(readable(" ".join((*context, text)), following))
+        left = self.as_spoken(" ".join(context), text[:1])
+        both = self.as_spoken(" ".join((*context, text)), following)
         if left and both.startswith(left + " "):
             # What the text adds: "5" was said, "5 km" adds "kilometers".
             right = both[len(left) + 1 :]
         else:
             left = ""
-            right = self.normalize(readable(text, following))
+            right = self.as_spoken(text, following)
         if not right:
-            return []
+            return ()
         tokens = self.tokens(left, right, following)
         spelled = [(t.phonemes or "") + (" " if t.whitespace else "") for t in tokens]
-        return [self.alphabet[p] for p in "".join(spelled).strip() if p in self.alphabet]
+        return tuple(self.alphabet[p] for p in "".join(spelled).strip() if p in self.alphabet)
 
     def tokens(self, left: str, right: str, following: str) -> list:
         """Hibari's tokens of `right`, read after the words of `left` and before a vowel or a

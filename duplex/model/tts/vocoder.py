@@ -74,12 +74,14 @@ class DecodeState:
 
     def select(self, slots: list[int]) -> "DecodeState":
         """A state of these slots alone, copied."""
-        return from_tensors([tensor[slots] for tensor in self.tensors()])
+        some = torch.tensor(slots)
+        return from_tensors([tensor[some] for tensor in self.tensors()])
 
     def assign(self, slots: list[int], part: "DecodeState") -> None:
         """Set these slots to what `select` gave and a step has changed, in place."""
+        some = torch.tensor(slots)
         for tensor, value in zip(self.tensors(), part.tensors(), strict=True):
-            tensor[slots] = value
+            tensor[some] = value
 
     def set_voice(self, slot: int, voice: Voice) -> None:
         """Speak with another pitch and vocal tract from the next step on."""

@@ -103,7 +103,9 @@ SOUND = [torch.full((8, BANDS), SILENCE)] * 5
 )
 def test_what_is_believed(found, words):
     """Where nothing is, there is a score for each of the first pass's readings."""
-    turn = read(Reader(found, scores=[-3.0, -2.0]), Task(SOUND, [7], ["hi", "high"]), CONFIG)
+    turn = read(
+        Reader(found, scores=[-3.0, -2.0]), Task(SOUND, [7], lambda: ["hi", "high"]), CONFIG
+    )
     assert turn.is_believed == (words is not None)
     if turn.is_believed:
         assert " ".join(turn.words) == words
@@ -115,7 +117,7 @@ def test_what_is_believed(found, words):
 
 def test_a_reading_of_tiny_whisper():
     """The real network; silence is put behind the sound, and a reading cannot be endless."""
-    task = Task(SOUND, hypotheses=["hi", "you"], hints=["Duplex"])
+    task = Task(SOUND, hypotheses=lambda: ["hi", "you"], hints=["Duplex"])
     turn = read(tiny_whisper(), task, replace(CONFIG, tokens_per_s=0.0))
     assert not turn.is_believed and len(turn.scores) == 2
     assert all(score < 0 for score in turn.scores.values())
