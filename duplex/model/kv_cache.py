@@ -44,6 +44,8 @@ class LMState:
     now: np.ndarray
     # [B] int64, the position of that tick.
     tick_position: np.ndarray
+    # All cells in use in any slot are among so many first ones.
+    reach: int = 0
 
     def reset(self, slots: list[int]) -> None:
         """Forget these sessions. Their keys and values are erased too, so that nothing is left."""
@@ -120,19 +122,19 @@ def evict(
         is_tick: bool [n] of these positions.
         now: int32 [n] the tick of each, or the last one before it.
     """
-    used = state.position[slot] >= 0
-    is_old = state.tick[slot] <= now[0] - config.tick_window
-    state.position[slot, used & is_old & ~state.pinned[slot]] = -1
-    is_text = (state.position[slot] >= 0) & (state.tick[slot] == TEXT)
-    text = np.flatnonzero(is_text & ~state.pinned[slot])
-    text = text[np.argsort(state.position[slot, text])]
-    counted = int((state.position[slot, text] < state.tick_position[slot]).sum())
+    position, ticks, pinned = (
+        part[slot, : state.reach] for part in (state.position, state.tick, state.pinned)
+    )
+    position[(position >= 0) & (ticks <= now[0] - config.tick_window) & ~pinned] = -1
+    text = np.flatnonzero((position >= 0) & (ticks == TEXT) & ~pinned)
+    text = text[np.argsort(position[text])]
+    counted = int((position[text] < state.tick_position[slot]).sum())
     hidden = 0
     for tick in np.flatnonzero(is_tick):
         beyond = counted - config.text_window
         if beyond > hidden:
             # The oldest text is treated like a tick that leaves its window now.
-            state.tick[slot, text[hidden:beyond]] = now[tick] - config.tick_window
+            ticks[text[hidden:beyond]] = now[tick] - config.tick_window
             hidden = beyond
         counted = len(text) + int((~is_tick[:tick]).sum())
 
@@ -174,7 +176,8 @@ def step(
         if count:
             own = slot, slice(count)
             cell[own], position[own], now[own] = _allot(lm.config, state, slot, is_tick[own], pin)
-    used = _used_cells(state)
+    state.reach = min(state.reach + length, state.position.shape[1])
+    used = state.reach = _used_cells(state)
     visible = visible_cells(
         lm.config, state.position[:, :used], state.tick[:, :used], position, now
     )
@@ -197,7 +200,7 @@ def _allot(
     state.now[slot] = now[-1]
     if is_tick.any():
         evict(config, state, slot, is_tick, now.astype(np.int32))
-    free = np.flatnonzero(state.position[slot] < 0)[:count]
+    free = np.flatnonzero(state.position[slot, : state.reach + count] < 0)[:count]
     assert len(free) == count, (
         f"slot {slot}: {count} positions do not fit into the cache of {state.position.shape[1]} "
         "cells"
@@ -214,7 +217,8 @@ def _allot(
 
 def _used_cells(state: LMState) -> int:
     """How many of the first cells hold all that are in use in any slot, at least one."""
-    return int(np.flatnonzero((state.position >= 0).any(0)).max(initial=0)) + 1
+    in_use = (state.position[:, : state.reach] >= 0).any(0)
+    return int(np.flatnonzero(in_use).max(initial=0)) + 1
 
 
 def _call(lm: LM, x: torch.Tensor, state: LMState, *arrays: np.ndarray) -> torch.Tensor:
