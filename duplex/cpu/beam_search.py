@@ -129,9 +129,14 @@ class CompiledBeamSearch:
         self.thread = threading.local()
         # Beyond so many committed words a turn is truncated.
         self.most_words = MAX_WORDS - config.truncated_words // 2
-        self([BeamState()], np.zeros((1, 1, lexicon.child.shape[1]), np.float32))  # compiles
+        self(BeamState(), np.zeros((1, lexicon.child.shape[1]), np.float32))  # compiles
 
-    def __call__(
+    def __call__(self, state: BeamState, log_probs: np.ndarray) -> Words:
+        """One stream, frames [n, 1 + phones]: see beam_search.decode."""
+        commit = self.read_all([state], log_probs[None])[0]
+        return commit() if commit else []
+
+    def read_all(
         self, states: list[BeamState], log_probs: np.ndarray
     ) -> list[Callable[[], Words] | None]:
         """Read a tick's frames [n, frames, 1 + phones] of n streams.

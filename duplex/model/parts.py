@@ -28,7 +28,7 @@ class Parts:
 
     encoder: Encoder | None = None
     lexicon: Lexicon | None = None
-    # Stands in for beam_search.decode with this lexicon, of many streams at once, see
+    # Stands in for beam_search.decode with this lexicon and reads many streams at once, see
     # duplex.cpu.beam_search; and how many threads may call it at once.
     search: Callable | None = None
     search_threads: int = 1

@@ -33,12 +33,6 @@ def streams(count: int) -> list[np.ndarray]:
     return found
 
 
-def words_of(search: CompiledBeamSearch, state: BeamState, log_probs: np.ndarray) -> list:
-    """What beam_search.decode returns, of one stream."""
-    commit = search([state], log_probs[None])[0]
-    return commit() if commit else []
-
-
 @pytest.mark.parametrize("beam_size", [DEFAULT.beam_size, 12])
 def test_the_same_hypotheses(lexicon, beam_size):
     """Turn after turn; small beams are full all the time."""
@@ -50,7 +44,7 @@ def test_the_same_hypotheses(lexicon, beam_size):
         fast = BeamState()
         for number, log_probs in enumerate(ticks):
             expected = decode(lexicon, slow, log_probs, config)
-            found = words_of(search, fast, log_probs)
+            found = search(fast, log_probs)
             assert [word for word, _ in found] == [word for word, _ in expected]
             np.testing.assert_allclose([c for _, c in found], [c for _, c in expected], atol=1e-9)
             for name in ("node", "label", "context", "path", "phone_count", "word_count"):
@@ -70,7 +64,7 @@ def test_streams_in_threads_do_not_touch_each_other(lexicon):
 
     def words(ticks: np.ndarray) -> list:
         state = BeamState()
-        return [word for log_probs in ticks for word in words_of(search, state, log_probs)]
+        return [word for log_probs in ticks for word in search(state, log_probs)]
 
     sounds = streams(8)
     with ThreadPoolExecutor(4) as pool:
@@ -86,9 +80,9 @@ def test_many_streams_in_one_call_are_as_each_alone(lexicon):
     alone = [BeamState() for _ in sounds]
     for tick in range(ticks):
         log_probs = np.stack([sound[tick] for sound in sounds])
-        commits = search(together, log_probs)
+        commits = search.read_all(together, log_probs)
         found = [commit() if commit else [] for commit in commits]
-        assert found == [words_of(search, *one) for one in zip(alone, log_probs, strict=True)]
+        assert found == [search(*one) for one in zip(alone, log_probs, strict=True)]
         if tick % 15 == 14:
             for state in (together[tick % 5], alone[tick % 5]):
                 decode(lexicon, state, log_probs[0])
@@ -105,7 +99,7 @@ def test_a_turn_of_very_many_words(lexicon):
     fast = BeamState()
     for log_probs in frames[: 4 * (len(frames) // 4)].reshape(-1, 4, frames.shape[1]):
         expected = decode(lexicon, slow, log_probs)
-        found = words_of(search, fast, log_probs.astype(np.float32))
+        found = search(fast, log_probs.astype(np.float32))
         assert [word for word, _ in found] == [word for word, _ in expected]
         assert fast.committed_words == slow.committed_words
         assert fast.truncated == slow.truncated

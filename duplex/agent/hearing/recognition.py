@@ -148,7 +148,7 @@ class Recognition:
                 each = zip(beams, slots, strict=True)
                 commits = [partial(self.decode, beam, log_probs[slot]) for beam, slot in each]
             else:
-                commits = self.search(beams, log_probs[slots])
+                commits = self.search.read_all(beams, log_probs[slots])
             return {
                 slot: isolate_fault(events[slot], commit) if commit else []
                 for slot, commit in zip(slots, commits, strict=True)

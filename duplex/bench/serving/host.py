@@ -171,6 +171,6 @@ def shared(search: Callable, states: list, log_probs: np.ndarray, threads: int) 
 
 def search_some(search: Callable, states: list, frames: np.ndarray) -> None:
     """A tick of some streams."""
-    for commit in search(states, frames):
+    for commit in search.read_all(states, frames):
         if commit is not None:
             commit()
