@@ -16,8 +16,14 @@ import soundfile
 
 from duplex.audio import SAMPLE_RATE
 from duplex.training.common.plain_text import read_text
-from duplex.training.conversations.conversation import Conversation, Listener, check_heard
-from duplex.training.conversations.labels import Unusable, read_captions
+from duplex.training.conversations import conversation
+from duplex.training.conversations.conversation import (
+    Conversation,
+    Listener,
+    check_fit,
+    check_heard,
+)
+from duplex.training.conversations.labels import Told, Unusable, read_captions
 from duplex.training.conversations.preparing import is_of, rows_of
 from duplex.training.conversations.sound import Channel, is_silent, likeness
 from duplex.training.conversations.timing import Side
@@ -466,19 +472,21 @@ def test_words_of_a_silent_channel_are_told(parts, tmp_path, capsys):
     assert "a.json has words of the agent, whose channel is silent" in said
 
 
-def side(fit: float, is_heard: bool = False) -> Side:
-    return Side([["hi", 0.5, 0.9]], fit, is_heard=is_heard)
+def side(fit: float, is_heard: bool = False, log_prob: float | None = None) -> Side:
+    return Side([["hi", 0.5, 0.9]], fit, is_heard=is_heard, log_prob=log_prob)
 
 
 HEARD = {
     "English": (side(-0.8, is_heard=True), None),
     "German": (side(-1.6, is_heard=True), "of the user does not fit its sound"),
     "told, so it may be an accent": (side(-1.6), None),
+    "by telephone, and Whisper is sure": (side(-2.3, is_heard=True, log_prob=-0.6), None),
+    "German, to Whisper": (side(-1.9, is_heard=True, log_prob=-0.9), "do not understand the user"),
 }
 
 
 @pytest.mark.parametrize("case", HEARD)
-def test_what_the_ears_hear_must_fit_better_than_what_is_told(case):
+def test_what_the_ears_hear_must_be_understood(case):
     user, sentence = HEARD[case]
     found = Conversation(np.zeros((9, 2), np.int16), user, None)
     listener = Listener(encoder=None, ears=None)
@@ -487,3 +495,41 @@ def test_what_the_ears_hear_must_fit_better_than_what_is_told(case):
         return
     with pytest.raises(Unusable, match=sentence):
         check_heard(found, listener)
+
+
+class Words:
+    """Stands for ears: a channel is the words that are heard in it."""
+
+    whisper = True
+
+
+READ = {
+    "what is told is read": ("hi you and now", "nothing here", None),
+    "half of it, with other words": ("well hi you again", "nothing here", None),
+    "in the other channel": ("nothing here", "hi you and now", "are the channels swapped?"),
+    "nowhere": ("nothing here", "no", "do not fit what is said in the right channel"),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_what_fits_badly_is_taken_where_whisper_reads_it(monkeypatch, case):
+    here, elsewhere, sentence = READ[case]
+    monkeypatch.setattr(conversation, "heard_side", lambda ears, channel: channel)
+    monkeypatch.setattr(conversation, "mean_fit", lambda words, channel: -3.0)
+    monkeypatch.setattr(conversation, "swapped", lambda found, channels, min_fit: False)
+    monkeypatch.setattr(conversation, "is_silent", lambda samples: False)
+    agent, user = (heard(elsewhere), heard(here))
+    found = Conversation(np.zeros((9, 2), np.int16), heard("Hi, you, and now."), None)
+    found.user.fit = -2.3
+    listener = Listener(encoder=None, ears=Words())
+    if sentence is None:
+        check_fit(Told(name="a.json"), found, (agent, user), listener)
+        return
+    with pytest.raises(Unusable, match=re.escape(sentence)):
+        check_fit(Told(name="a.json"), found, (agent, user), listener)
+
+
+def heard(text: str) -> Side:
+    side = Side([[word, 0.0, 0.1] for word in text.split()])
+    side.samples = None
+    return side

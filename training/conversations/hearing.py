@@ -6,11 +6,10 @@ import torch
 from torch.nn import functional as F
 
 from duplex.agent.config import SecondPassConfig
-from duplex.agent.hearing.second_pass import Task, read
+from duplex.agent.hearing.second_pass import Task, TurnReading, read
 from duplex.audio import SAMPLE_RATE, TICK_S, TICK_SAMPLES
 from duplex.model.asr import features
 from duplex.model.asr.whisper import Whisper
-from duplex.training.conversations.labels import Unusable
 from duplex.training.conversations.sound import Channel
 from duplex.training.conversations.timing import LATE_S, Side, mean_fit
 from duplex.training.data.forced_alignment import align_words
@@ -27,27 +26,25 @@ class Ears:
 
 
 def heard_side(ears: Ears, channel: Channel) -> Side:
-    """All words that are heard in a channel. Raises Unusable where most are not understood."""
+    """All words that are heard in a channel, those that Whisper does not believe as first heard."""
     by_tick = decode_words(ears.search, channel.log_probs)
     found = [(tick, word) for tick, words in enumerate(by_tick) for word, _ in words]
     side = Side(is_heard=True)
-    doubted = 0
-    turns = heard_turns(found)
+    read_words = 0
+    nats = 0.0
     before = 0.0
-    for turn in turns:
+    for turn in heard_turns(found):
         # A word is written down after its end.
         start = max(before, turn[0][0] * TICK_S - 1.0)
         end = min(channel.seconds, turn[-1][0] * TICK_S + 0.2)
-        text = second_reading(ears, channel, start, end)
-        doubted += text is None
-        text = text or " ".join(word for _, word in turn)
+        reading = second_reading(ears, channel, start, end)
+        read_words += len(reading.words)
+        nats += len(reading.words) * reading.log_prob
+        text = reading.text if reading.is_believed else " ".join(word for _, word in turn)
         side.words += words_in(channel, text, start, end)
         before = end
-    if ears.whisper is not None and len(turns) > 2 and doubted > len(turns) / 2:
-        raise Unusable(
-            f"{doubted} of {len(turns)} turns are not understood by the agent's ears, and no text "
-            "says what they are: is it English?"
-        )
+    if read_words:
+        side.log_prob = nats / read_words
     side.fit = mean_fit(side.words, channel)
     return side
 
@@ -66,15 +63,14 @@ def heard_turns(
     return turns
 
 
-def second_reading(ears: Ears, channel: Channel, start: float, end: float) -> str | None:
-    """What Whisper reads between two times; None where it is not to be believed."""
+def second_reading(ears: Ears, channel: Channel, start: float, end: float) -> TurnReading:
+    """What Whisper reads between two times; nothing where there is none."""
     if ears.whisper is None:
-        return None
+        return TurnReading()
     wave = torch.from_numpy(channel.wave(start, end))
     wave = F.pad(wave, (features.TAIL_SAMPLES, -len(wave) % TICK_SAMPLES))
     power = features.log_power(wave[None])[0]
-    reading = read(ears.whisper, Task([*power.split(8)]), ears.config)
-    return reading.text if reading.is_believed and reading.words else None
+    return read(ears.whisper, Task([*power.split(8)]), ears.config)
 
 
 def words_in(channel: Channel, text: str, start: float, end: float) -> list[list]:

@@ -24,6 +24,8 @@ class Side:
     notes: list[str] = field(default_factory=list)
     # Whether the words are those that the agent's ears hear: nobody has told them.
     is_heard: bool = False
+    # Of those: by how many nats a token Whisper is sure of them; None: it has not read them.
+    log_prob: float | None = None
 
 
 def timed_side(items: list[Item], channel: Channel, hear=None) -> Side:

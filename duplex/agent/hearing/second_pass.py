@@ -76,6 +76,8 @@ class TurnReading:
     is_sure: bool = False
     # Whether it is of a sound that is no word.
     is_wordless: bool = False
+    # Nats a token: how sure Whisper is of what it reads.
+    log_prob: float = 0.0
     # If it is not believed: log-likelihoods of the first pass's readings, by their text.
     scores: dict[str, float] = field(default_factory=dict)
 
@@ -300,12 +302,15 @@ def read(whisper: Whisper, task: Task, config: SecondPassConfig) -> TurnReading:
     if words and believes(reading, config):
         is_unlikely = reading.mean_log_prob < config.min_opening_log_prob
         is_sure = not is_unlikely and reading.no_speech < config.max_no_speech
-        return TurnReading(text, words, reading.tokens, True, is_sure)
+        return TurnReading(
+            text, words, reading.tokens, True, is_sure, log_prob=reading.mean_log_prob
+        )
     hypotheses = task.hypotheses()
     scores = whisper.score(h, hypotheses) if len(hypotheses) > 1 else []
     is_wordless = not words or is_silence(reading, config)
+    by_text = dict(zip(hypotheses, scores, strict=False))
     return TurnReading(
-        text, words, is_wordless=is_wordless, scores=dict(zip(hypotheses, scores, strict=False))
+        text, words, is_wordless=is_wordless, log_prob=reading.mean_log_prob, scores=by_text
     )
 
 
