@@ -3,7 +3,7 @@
     python -m duplex.training.evaluate minds --mind small large --out runs/evaluation
 
 The sets are those of minds.py, in text; with `--questions-audio FOLDER` by voice, see
-minds_spoken.py. OUT receives minds.json and, with every answer, minds.jsonl.
+by_voice.py. OUT receives minds.json and, with every answer, minds.jsonl.
 """
 
 import argparse
