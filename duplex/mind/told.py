@@ -13,20 +13,31 @@ from text_to_num import alpha2digit
 from duplex.mind.thinker import Message
 
 WH = r"(?:who|whom|whose|what|which|where|when|how (?:old|tall|long|far|many|much|often|big|heavy))"
-# The user, and his own: what "we do" people do, what "we did" the user did.
-ME = r"(?:i|me|my|mine|our|ours|(?:did|were|have|had) we)"
-# What nobody need have told: advice, what the agent thinks, and who it is.
-ADVICE = (
-    r"(?:should|shall|can|could|would|must|(?:do|are|will) you"
-    r"|do i (?:say|need)|am i (?:talking|speaking))"
+MY = r"(?:my|mine|our|ours)"
+# What nobody need have told: advice, what the agent thinks, who it is, how one does it.
+ADVICE = r"(?:should|shall|can|could|would|must|(?:do|are|will) you|am i (?:talking|speaking))"
+HOW_TO = r"(?:(?:do|does|will|to|if|when|for) (?:i|we|me|us|you))"
+# What the user alone knows of himself, where "do I" may as well ask how one does it.
+STATE = (
+    r"(?:live|work|like|dislike|love|hate|want|prefer|enjoy|own|study|play|drive|collect|teach"
+    r"|speak|keep|weigh|come from|have(?! to\b)|have to (?:be|see|meet|go)\b"
+    r"|do (?:for|on|in|every)|go (?:on|every|to school))"
 )
 REMEMBER = r"(?:you (?:still )?(?:know|remember|recall)|(?:tell|remind) me)"
 ASKED = re.compile(
-    # "which city do I live in", but neither "when I was a child" nor "what can I cook".
-    rf"\b{WH}(?:'s)?\b(?! (?:an?|i|we|you|he|she|they|it)\b)(?!(?: \S+){{,2}} {ADVICE}\b)"
-    rf".*\b{ME}\b"
+    # "what is my boat called", but neither "what can I do with my boat" nor "when my boat ...".
+    rf"\b{WH}(?:'s)?\b(?! (?:an?|i|we|you|he|she|they|it)\b)(?!.*\b(?:{ADVICE}|{HOW_TO})\b)"
+    rf".*\b{MY}\b"
+    # "where did I put it", "how old am I", "where do I live", but not "how long do I boil an egg".
+    rf"|\b{WH}(?:'s)?\b.*\b(?:did|have|had|was|were|am) (?:i|we)\b(?! (?:talking|speaking|to)\b)"
+    rf"|\b{WH}(?:'s)?\b.*\bdo i {STATE}\b"
+    r"|\bwhat do we call our\b"
+    # "who comes with me", "the people I work with".
+    rf"|\bwho(?:'s)?\b(?!.*\b(?:{ADVICE}|{HOW_TO})\b).*\bme\b"
+    rf"|\b(?:man|woman|person|people|company|place|street|city|town) (?:that |where )?i\b"
+    rf"(?! {ADVICE}\b)"
     # "do you know where I live", "do you remember the name of my dog".
-    rf"|\b{REMEMBER} {WH}\b(?! an?\b)(?!.*\b{ADVICE}\b).*\b{ME}\b"
+    rf"|\b{REMEMBER} {WH}\b(?! an?\b)(?!.*\b(?:{ADVICE}|{HOW_TO})\b).*\b(?:i|{MY})\b"
     rf"|\b{REMEMBER} (?:the \w+ of )?my\b",
     re.IGNORECASE,
 )
