@@ -54,7 +54,7 @@ class DecodingLoop:
 
         vectors: [B, D] of the tick. deadline: of perf_counter, after which nothing is drafted.
         """
-        inputs = self.collect(active, prefilling, vectors)
+        inputs = self.collect(active, prefilling, vectors, events)
         queues = {slot: self.sessions[slot].inputs for slot in active}
         deciding = {slot for slot, queue in queues.items() if not queue.text or queue.is_text_held}
         self.begin_budgets(deciding)
@@ -66,7 +66,7 @@ class DecodingLoop:
         for slot, given in batch.items():  # what there was no call for is fed with the next tick
             self.sessions[slot].inputs.deferred.insert(0, given)
 
-    def collect(self, active, prefilling, vectors) -> dict[int, LMInput]:
+    def collect(self, active, prefilling, vectors, events) -> dict[int, LMInput]:
         """What each slot feeds to the LM: symbols drawn last, the client's text, features."""
         tokens_per_tick = self.text_tokens_per_tick()
         ticks = vectors.unbind()
@@ -84,7 +84,7 @@ class DecodingLoop:
             queue.pending = []
             del queue.text[:count]
             del queue.text_names[:count]
-        return self.embed(given)
+        return self.embed(given, events)
 
     def text_tokens_per_tick(self) -> int:
         """Tokens of a client's text that each session is fed in a tick."""
@@ -102,9 +102,20 @@ class DecodingLoop:
             if name is not None:
                 memory.add(session.memory, ("text", name), [position + place])
 
-    def embed(self, given: dict[int, tuple]) -> dict[int, LMInput]:
-        """Inputs of the slots: tokens, and a tick's vector or None, of each."""
-        return dict(zip(given, self.context.embed_all([*given.values()]), strict=True))
+    def embed(self, given: dict[int, tuple], events: list[list[Event]]) -> dict[int, LMInput]:
+        """Inputs of the slots whose tokens can be embedded.
+
+        given: tokens, and a tick's vector or None, of each.
+        """
+        try:
+            return dict(zip(given, self.context.embed_all([*given.values()]), strict=True))
+        except Exception:
+            # One of them cannot be: each alone tells which.
+            found = {
+                slot: isolate_fault(events[slot], self.context.embed_all, [arguments])
+                for slot, arguments in given.items()
+            }
+            return {slot: inputs[0] for slot, inputs in found.items() if inputs is not None}
 
     def begin_budgets(self, deciding: set[int]) -> None:
         """How many symbols each session may draw in this tick, and which are proposed."""
@@ -162,7 +173,7 @@ class DecodingLoop:
             step = slot, sessions[slot], hidden[slot], draws[slot], proposals[slot], events[slot]
             if isolate_fault(events[slot], self.decoder.verify, *step):
                 going_on[slot] = (sessions[slot].inputs.pending, None)
-        following = self.embed(going_on)
+        following = self.embed(going_on, events)
         for slot in going_on:
             sessions[slot].inputs.pending = []
 
