@@ -14,6 +14,7 @@ class RescoringConfig:
     margin_nats: float = 5.0  # below the best score, beyond which a hypothesis is not considered
     max_tokens: int = 24  # of all hypotheses together, in one call beside a tick
     replay_ticks: int = 6  # of silence that are fed again behind the turn
+    max_silence_ticks: int = 2  # of these, where the LM did not want the end in one of them
     lm_weight: float = 0.25
     word_bonus: float = 4.0  # nats a word; makes up for the LM's preference for few words
     second_pass_weight: float = 0.25  # of Whisper's log-probability, where it read nothing itself

@@ -78,6 +78,10 @@ class Rescoring:
         held = user.second.held_tick
         late = 0 if held is None else min(count, session.tick - held)
         silence = ticks[len(ticks) - count : len(ticks) - late]
+        if held is None:
+            # A reading that comes late is fed as one in time is: the LM wants the end once, in the
+            # third tick behind the words, and with more silence that has passed.
+            silence = silence[-self.config.max_silence_ticks :]
         step = self.config.max_tokens
         session.inputs.deferred = [
             *(context.embed(best[i : i + step]) for i in range(kept, len(best), step)),
