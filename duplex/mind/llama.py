@@ -14,7 +14,8 @@ from duplex.mind.told import (
     UNTOLD,
     asks_what_was_told,
     is_told,
-    repeats_what_was_told,
+    repeats,
+    told_words,
     with_check,
 )
 from duplex.mind.tool_text import call_bias, call_grammar, read_calls, with_tools
@@ -105,14 +106,15 @@ class Llama:
         self, messages: list[Message], answer: Iterator[str], is_cancelled: Callable[[], bool]
     ) -> Iterator[str]:
         """The answer, held until a word of it was told; without one, whether it was is asked."""
+        told = told_words(messages)
         held = ""
         for piece in answer:
             held += piece
-            if repeats_what_was_told(messages, held[: held.rfind(" ") + 1]):
+            if repeats(told, held[: held.rfind(" ") + 1]):
                 yield held
                 yield from answer
                 return
-        if repeats_what_was_told(messages, held) or self._is_told(messages, is_cancelled):
+        if repeats(told, held) or self._is_told(messages, is_cancelled):
             yield held
             return
         yield UNTOLD

@@ -71,11 +71,16 @@ def asks_what_was_told(messages: list[Message]) -> bool:
     return is_question and ASKED.search(last["content"]) is not None
 
 
-def repeats_what_was_told(messages: list[Message], answer: str) -> bool:
-    """Whether a word of the answer was told before, and does not stand in the question."""
-    told = {word for message in messages[:-1] for word in _words(_told_in(message))}
+def told_words(messages: list[Message]) -> set[str]:
+    """Words that were told before the last question, and do not stand in it."""
     asked = {word[:STEM] for word in _words(messages[-1]["content"])}
-    return any(word in told and word[:STEM] not in asked for word in _words(answer))
+    told = (word for message in messages[:-1] for word in _words(_told_in(message)))
+    return {word for word in told if word[:STEM] not in asked}
+
+
+def repeats(told: set[str], answer: str) -> bool:
+    """Whether a word of the answer is one of these."""
+    return not told.isdisjoint(_words(answer))
 
 
 def _told_in(message: Message) -> str:

@@ -5,7 +5,8 @@ import pytest
 from duplex.mind.told import (
     asks_what_was_told,
     is_told,
-    repeats_what_was_told,
+    repeats,
+    told_words,
     with_check,
 )
 
@@ -57,7 +58,7 @@ def test_the_check_goes_on_where_the_question_ends():
 
 
 @pytest.mark.parametrize(
-    ("answer", "repeats"),
+    ("answer", "is_repeated"),
     [
         ("Your boat is called Rex.", True),
         ("Your boat is called Max.", False),
@@ -68,7 +69,7 @@ def test_the_check_goes_on_where_the_question_ends():
         ("How nice.", False),
     ],
 )
-def test_what_was_told_is_known_by_its_words(answer, repeats):
+def test_what_was_told_is_known_by_its_words(answer, is_repeated):
     talk = [
         ("system", "You are Duplex. Boats wait at pier nine."),
         ("user", "My boat is Rex and I am 3"),
@@ -76,7 +77,7 @@ def test_what_was_told_is_known_by_its_words(answer, repeats):
         ("user", "What is my boat called"),
     ]
     asked = [{"role": role, "content": text} for role, text in talk]
-    assert repeats_what_was_told(asked, answer) is repeats
+    assert repeats(told_words(asked), answer) is is_repeated
 
 
 @pytest.mark.parametrize(
