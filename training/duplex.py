@@ -26,7 +26,7 @@ import argparse
 import torch
 
 from duplex.model.lm import LM
-from duplex.training.common.distributed import join
+from duplex.training.common.distributed import join, leave
 from duplex.training.common.endings import in_a_sentence, need_extra
 from duplex.training.common.options import add_length, add_run
 from duplex.training.common.run_log import describe_run
@@ -75,6 +75,7 @@ def run(args: argparse.Namespace, lm: LM, recognizer: SpeechRecognizer | None) -
     is_done = train(trainer, valid)
     if together.is_main_process:
         print(ending(args, trainer.progress, is_done))
+    leave(together)
 
 
 def ending(args: argparse.Namespace, progress: dict, is_done: bool) -> str:

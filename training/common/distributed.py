@@ -79,6 +79,12 @@ def collected(accelerator: Accelerator, value) -> list:
     return gather_object([value]) if accelerator.num_processes > 1 else [value]
 
 
+def leave(accelerator: Accelerator) -> None:
+    """End what `join` began: a process that exits while another still talks to it aborts that."""
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
 def check_together(accelerator: Accelerator, parameters: list[torch.nn.Parameter]) -> None:
     """Raise RuntimeError if the processes have come to hold different models."""
     sums = collected(accelerator, sum(float(p.detach().double().abs().sum()) for p in parameters))
