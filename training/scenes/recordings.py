@@ -7,6 +7,7 @@ are not known at all ("agent" is null), only hearing is learned.
 """
 
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -179,8 +180,8 @@ def window_scene(conversation: Conversation, start: float) -> Scene:
 
 def end_some_late(scene: Scene, rng: np.random.Generator) -> None:
     """Let some turns end later, as those of dialogues do, but before anything else is said."""
-    begins = [turn.words[0].start for turn in scene.user[1:]]
-    for turn, limit in zip(scene.user, [*begins, scene.seconds], strict=True):
+    for turn, following in zip_longest(scene.user, scene.user[1:]):
+        limit = following.words[0].start if following else scene.seconds
         room = int((limit - end_of_turn(turn)) / TICK_S) - 1
         turn.end_ticks += max(0, min(room, late_ticks(rng)))
 

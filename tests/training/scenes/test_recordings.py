@@ -191,6 +191,7 @@ def test_some_turns_end_late_but_before_the_next_one():
         assert all(end < begin for end, begin in zip(ends, begins, strict=False))
         assert all(0 <= wait <= 16 for wait in waits)
     assert all(0.1 < share < 0.2 for share in late / 400)
+    end_some_late(Scene(9.0), np.random.default_rng(0))  # nobody spoke in this window
 
 
 def test_an_agent_that_came_in_too_early_learns_to_wait():
