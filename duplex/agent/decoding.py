@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -99,36 +100,38 @@ class Decoder:
             if some:
                 states = [hidden[slot] if with_text else hidden[slot][:1] for slot in some]
                 found = self.context.lm.logits(torch.cat(states), bool(with_text)).cpu()
-                rows = found.split([len(of_slot) for of_slot in states])
-                scores |= {slot: [*own] for slot, own in zip(some, rows, strict=True)}
+                rows = iter(found.unbind())
+                counts = map(len, states)
+                scores |= {
+                    slot: [*islice(rows, count)] for slot, count in zip(some, counts, strict=True)
+                }
         return scores
 
     def verify(
         self,
         slot: int,
         session: Session,
-        hidden: torch.Tensor,
         drawn: Callable[[int], int | None],
         proposals: list[int],
         events: list[Event],
     ) -> bool:
         """Draw symbols as long as they are the ones already fed, and act on each.
 
-        hidden: [1 + proposals, D], after the tick and after each proposal. drawn: gives the symbol
-        after so many of them, or None where that is not known yet. The proposals from the first
-        wrong one on are undone. Returns whether the LM is to be asked again in this tick.
+        drawn: gives the symbol after so many proposals, or None where that is not known yet. The
+        proposals from the first wrong one on are undone. Returns whether the LM is to be asked
+        again in this tick.
         """
         budget = session.budget
         counts = self.speculation.counts
         guesses = budget.guesses
         draft = guesses[0].draft if guesses else "certain"
         first = int(self.context.cache.next_position[slot]) - len(proposals)
-        for place, state in enumerate(hidden):
+        for place in range(1 + len(proposals)):
             if budget.drawn == budget.limit:
                 return False
             symbol = drawn(place)
             if symbol is None:  # the last one that holds is fed once more
-                self.context.undo(slot, len(proposals) - place + 1, state)
+                self.context.undo(slot, len(proposals) - place + 1)
                 session.inputs.pending = [proposals[place - 1]]
                 return True
 
@@ -139,7 +142,7 @@ class Decoder:
                 if guesses:
                     counts.note(guesses[place], is_accepted)
             if not is_accepted and place < len(proposals):
-                self.context.undo(slot, len(proposals) - place, state)
+                self.context.undo(slot, len(proposals) - place)
             if symbol == NEXT:
                 return False
 
@@ -184,7 +187,7 @@ class Decoder:
     ) -> int:
         """The symbol after so many proposals; scores: [V] of the places so far, to be extended."""
         if place == len(scores):  # one pass over the vocabulary for all states that follow
-            scores += self.context.lm.logits(hidden[place:]).cpu()
+            scores += self.context.lm.logits(hidden[place:]).cpu().unbind()
         return self.sample(slot, session, scores[place], None if place else first)
 
     def sample(

@@ -170,7 +170,7 @@ class DecodingLoop:
         draws = self.draws(hidden, sessions, proposals, events)
         going_on = {}
         for slot in draws:
-            step = slot, sessions[slot], hidden[slot], draws[slot], proposals[slot], events[slot]
+            step = slot, sessions[slot], draws[slot], proposals[slot], events[slot]
             if isolate_fault(events[slot], self.decoder.verify, *step):
                 going_on[slot] = (sessions[slot].inputs.pending, None)
         following = self.embed(going_on, events)
@@ -178,10 +178,12 @@ class DecodingLoop:
             sessions[slot].inputs.pending = []
 
         # A turn was expected to end and did not: draft the response for the tick in which it will.
-        for slot in draws:
-            if sessions[slot].mind.thought is not None:
-                continue
-            if proposals[slot][:1] == [USER_END] and not sessions[slot].budget.drawn:
-                ahead = slot, sessions[slot], hidden[slot][2:], vectors[slot], deadline
-                isolate_fault(events[slot], self.speculation.draft_response_ahead, *ahead)
+        ahead = {
+            slot: hidden[slot][2:]
+            for slot in draws
+            if sessions[slot].mind.thought is None
+            and proposals[slot][:1] == [USER_END]
+            and not sessions[slot].budget.drawn
+        }
+        self.speculation.draft_ahead(ahead, sessions, vectors, deadline, events)
         return following

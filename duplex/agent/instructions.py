@@ -31,7 +31,6 @@ def read(context: LMContext, slot: int, state: Instructions, count: int) -> Inst
     tokens = state.unread[:count]
     old = _visible(context, slot)
     next_position = int(cache.next_position[slot])
-    hidden = context.hidden[slot].clone()
 
     # For this call the new ones are all that there is.
     cache.tick[slot, old] = kv_cache.HIDDEN
@@ -42,7 +41,6 @@ def read(context: LMContext, slot: int, state: Instructions, count: int) -> Inst
     cache.tick[slot, cells] = kv_cache.HIDDEN
     cache.tick[slot, old] = kv_cache.TEXT
     cache.next_position[slot] = next_position
-    context.hidden[slot] = hidden
 
     unread = state.unread[len(tokens) :]
     position = state.position + len(tokens)

@@ -34,7 +34,6 @@ class LMContext:
         cache = {"device": lm.cache_device, "dtype": lm.cache_dtype, "spare": lm.spare}
         # A new prompt is read while the old one is in force.
         self.cache = kv_cache.initial_state(lm.config, slots, 2 * prompt_cells, **cache)
-        self.hidden = torch.zeros(slots, self.width, dtype=self.dtype, device=self.device)
         self.counts = LMCounts()
 
     def embed(self, tokens: list[int], tick: torch.Tensor | None = None) -> LMInput:
@@ -94,36 +93,37 @@ class LMContext:
         Returns each slot's hidden states [1 + proposals, D], from the last input on.
         """
         proposals = {slot: found for slot, found in (proposals or {}).items() if found}
-        vectors = {slot: given.vectors for slot, given in inputs.items()}
+        vectors = {slot: [inputs[slot].vectors] for slot in sorted(inputs)}
         proposed = self.embed_all([(tokens, None) for tokens in proposals.values()])
         for slot, more in zip(proposals, proposed, strict=True):
-            vectors[slot] = torch.cat([vectors[slot], more.vectors])
-        length = max(len(x) for x in vectors.values())
-        x = torch.zeros(self.slots, length, self.width, dtype=self.dtype, device=self.device)
-        is_tick = np.zeros((self.slots, length), bool)
+            vectors[slot].append(more.vectors)
         counts = [0] * self.slots
-        for slot, given in inputs.items():
-            counts[slot] = len(vectors[slot])
-            x[slot, : counts[slot]] = vectors[slot]
-            is_tick[slot, given.ticks] = True
+        ticks: list[int] = []
+        rows: list[int] = []  # by turns those before what is returned of a slot, and these
+        begin = 0
+        for slot in vectors:
+            given = inputs[slot]
+            fed = len(given.vectors)
+            more = len(proposals.get(slot, ()))
+            ticks += [begin + place for place in given.ticks]
+            rows += [fed - 1, 1 + more]
+            counts[slot] = fed + more
+            begin += fed + more
+        is_tick = np.zeros(begin, bool)
+        is_tick[ticks] = True
+        x = torch.cat([part for parts in vectors.values() for part in parts])
         begun = time.perf_counter()
         hidden, self.cache = kv_cache.step(self.lm, x, counts, is_tick, self.cache, pin)
         self._count(begun)
-        found = {}
-        for slot in inputs:
-            first = counts[slot] - 1 - len(proposals.get(slot, []))
-            found[slot] = hidden[slot, first : counts[slot]]
-            self.hidden[slot] = found[slot][-1]
-        return found
+        return dict(zip(vectors, hidden.split(rows)[1::2], strict=True))
 
     def reset(self, slot: int) -> None:
         """The slot was fed nothing."""
         self.cache.reset([slot])
 
-    def undo(self, slot: int, count: int, hidden: torch.Tensor) -> None:
-        """Forget the slot's last `count` positions; hidden [D]: the state before them."""
+    def undo(self, slot: int, count: int) -> None:
+        """Forget the slot's last `count` positions."""
         kv_cache.rollback(self.cache, slot, count)
-        self.hidden[slot] = hidden
 
     def flush(self, slot: int, queue: InputQueue) -> None:
         """Feed what was deferred and what is pending; then all of it is in the cache."""
@@ -154,41 +154,62 @@ class LMContext:
         ]
 
     def score_tree(
-        self,
-        slot: int,
-        texts: list[tuple[int, ...]],
-        max_tokens: int,
-        tick: torch.Tensor | None = None,
+        self, slot: int, texts: list[tuple[int, ...]], max_tokens: int
     ) -> tuple[dict[tuple[int, ...], int], torch.Tensor]:
-        """One call that reads what may follow, and leaves the cache as it was.
+        """One call that reads what may follow the instructions, and leaves the cache as it was.
 
-        Without a tick the texts follow the instructions alone, with one ([D], before them all) they
-        follow all that the slot was fed. The first texts are read, as many as fit; a beginning that
-        several of them share is read once (tree attention).
+        The first texts are read, as many as fit; a beginning that several of them share is read
+        once (tree attention).
 
         Returns {beginning of a text: its place} and hidden states [N, D]; both are empty where not
         even the first text fits.
         """
-        room = min(max_tokens, int((self.cache.position[slot] < 0).sum()))
-        places: dict[tuple[int, ...], int] = {} if tick is None else {(): 0}
+        room = min(max_tokens, self._free_cells(slot))
+        places: dict[tuple[int, ...], int] = {}
         for text in texts:
             beginnings = [text[:end] for end in range(1, len(text) + 1)]
             new = [part for part in beginnings if part not in places]
             if len(places) + len(new) > room:
                 break
             places |= {part: len(places) + i for i, part in enumerate(new)}
-        tokens = [part[-1] for part in places if part]
-        if not tokens:
-            return {}, self.hidden[:0]
-        x = self.embed(tokens).vectors
-        if tick is not None:
-            x = torch.cat([tick[None].to(x.dtype), x])
-        parents = [places.get(part[:-1], -1) if part else -1 for part in places]
-        after = "prompt" if tick is None else "all"
+        if not places:
+            return {}, torch.zeros(0, self.width, dtype=self.dtype, device=self.device)
+        x = self.embed([part[-1] for part in places]).vectors
+        parents = [places.get(part[:-1], -1) for part in places]
+        return places, self._forward_trees(x, {slot: parents}, "prompt")
+
+    def score_ahead(
+        self, turns: dict[int, tuple[int, ...]], ticks: torch.Tensor, max_tokens: int
+    ) -> dict[int, torch.Tensor]:
+        """One call that reads what may follow a tick in some slots, and leaves the cache as it was.
+
+        ticks: [B, D]. Returns hidden states [tokens, D] of those whose tokens fit.
+        """
+        turns = {
+            slot: turn
+            for slot, turn in turns.items()
+            if len(turn) < min(max_tokens, self._free_cells(slot))
+        }
+        if not turns:
+            return {}
+        texts = self.embed_all([(turn, None) for turn in turns.values()])
+        vectors = ticks[[*turns]].to(self.dtype).split(1)
+        pairs = zip(vectors, texts, strict=True)
+        x = torch.cat([part for tick, text in pairs for part in (tick, text.vectors)])
+        chains = {slot: range(-1, len(turn)) for slot, turn in turns.items()}
+        hidden = self._forward_trees(x, chains, "all")
+        rows = [count for turn in turns.values() for count in (1, len(turn))]
+        return dict(zip(turns, hidden.split(rows)[1::2], strict=True))
+
+    def _free_cells(self, slot: int) -> int:
+        return int((self.cache.position[slot] < 0).sum())
+
+    def _forward_trees(self, x, trees, after: str) -> torch.Tensor:
+        """See kv_cache.forward_trees."""
         begun = time.perf_counter()
-        hidden = kv_cache.forward_tree(self.lm, x, parents, self.cache, slot, after)
+        hidden = kv_cache.forward_trees(self.lm, x, trees, self.cache, after)
         self._count(begun)
-        return places, hidden
+        return hidden
 
     def _count(self, begun: float) -> None:
         self.counts.calls += 1

@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 import torch
 
 from duplex.agent.config import AgentConfig
+from duplex.agent.faults import isolate_fault
 from duplex.agent.hearing import pending_words
 from duplex.agent.lm_context import LMContext
 from duplex.agent.session import Guess, LMInput, Session
 from duplex.agent.turn_policy import TurnPolicy
+from duplex.events import Event
 from duplex.model.asr import beam_search
 from duplex.model.asr.beam_search import BeamState
 from duplex.model.ngram_draft import NgramDraft, spoken_words
@@ -174,55 +176,78 @@ class Speculation:
         """Whether what the n-grams expect with this probability holds often enough."""
         return self.counts.is_worth(ngram_guess(probability), self.config)
 
-    def draft_response_ahead(
+    def draft_ahead(
         self,
-        slot: int,
-        session: Session,
-        hidden: torch.Tensor,
-        tick: torch.Tensor,
+        hidden: dict[int, torch.Tensor],
+        sessions: dict[int, Session],
+        ticks: torch.Tensor,
         deadline: float,
+        events: list[list[Event]],
     ) -> None:
-        """Draft the first tokens of a response before the user's turn has ended.
+        """Draft the first tokens of responses before the users' turns have ended.
 
-        hidden: [1 + tokens, D], after the turn's end, which was proposed and did not come yet, and
-        after each token of the draft so far. The end can only come in a later tick, and what is
-        likeliest changes with a tick: so the draft is read after this tick's vector [D] once more,
-        if no word is still to come, and as long as there is time (`deadline` of perf_counter).
+        hidden: of each slot [1 + tokens, D], after the turn's end, which was proposed and did not
+        come yet, and after each token of the draft so far. The end can only come in a later tick,
+        and what is likeliest changes with a tick: so the drafts are read after this tick's vectors
+        [B, D] once more, where no word is still to come, and as long as there is time (`deadline`
+        of perf_counter).
         """
-        budget = session.budget
-        read = self.extend_draft(budget.draft_response, hidden)
-        budget.draft_response = self.draft_on(session, read)
-        beam = session.user.beam
-        while not self.has_uncommitted(beam) and time.perf_counter() < deadline:
-            turn = (USER_END, AGENT, *budget.draft_response)
-            max_tokens = self.config.rescoring.max_tokens
-            _, states = self.context.score_tree(slot, [turn], max_tokens, tick)
-            if not len(states):
-                return
-            before = read
-            read = self.extend_draft(budget.draft_response, states[2:])
-            budget.draft_response = self.draft_on(session, read)
-            if len(read) == self.config.draft_response_tokens or read == before:
-                return
+        read = self.read_drafts(hidden, sessions, events)
+        waiting = [
+            slot
+            for slot in read
+            if isolate_fault(events[slot], self.has_uncommitted, sessions[slot].user.beam) is False
+        ]
+        while waiting and time.perf_counter() < deadline:
+            turns = {
+                slot: (USER_END, AGENT, *sessions[slot].budget.draft_response) for slot in waiting
+            }
+            found = self.context.score_ahead(turns, ticks, self.config.rescoring.max_tokens)
+            states = {slot: after[1:] for slot, after in found.items()}
+            before, read = read, self.read_drafts(states, sessions, events)
+            most = self.config.draft_response_tokens
+            waiting = [s for s, draft in read.items() if len(draft) < most and draft != before[s]]
 
-    def draft_on(self, session: Session, read: list[int]) -> list[int]:
-        """What the LM would say first, and what mostly follows it."""
-        left = self.config.draft_response_tokens - len(read)
+    def read_drafts(
+        self,
+        hidden: dict[int, torch.Tensor],
+        sessions: dict[int, Session],
+        events: list[list[Event]],
+    ) -> dict[int, list[int]]:
+        """Draft on in all slots; returns what the LM would say. hidden: see `draft_ahead`."""
+        if not hidden:
+            return {}
+        best = self.context.lm.likeliest_texts([*hidden.values()])
+        read = {
+            slot: isolate_fault(events[slot], self.draft_on, sessions[slot], likeliest)
+            for slot, likeliest in zip(hidden, best, strict=True)
+        }
+        return {slot: draft for slot, draft in read.items() if draft is not None}
+
+    def draft_on(self, session: Session, best: list[int]) -> list[int]:
+        """Draft what the LM would say first, and what mostly follows it; returns the former.
+
+        best: what it wants most before the draft so far and after each of its tokens.
+        """
+        most = self.config.draft_response_tokens
+        read = extended(session.budget.draft_response, best)[:most]
         heard = [token for _, token in session.user.transcribed]
-        return read + [token for token, _ in self.predict(heard, read, left)]
+        following = self.predict(heard, read, most - len(read))
+        session.budget.draft_response = read + [token for token, _ in following]
+        return read
 
     def has_uncommitted(self, beam: BeamState) -> bool:
         """Whether a word is still to come."""
         return beam_search.has_uncommitted_words(beam)
 
-    def extend_draft(self, draft: list[int], hidden: torch.Tensor) -> list[int]:
-        """The draft as far as it is still the likeliest one, and the next token.
 
-        hidden: [1 + tokens, D], before the draft and after each of its tokens.
-        """
-        best = self.context.lm.likeliest_text(hidden)
-        agreed = len(os.path.commonprefix([draft, best]))
-        return best[: agreed + 1][: self.config.draft_response_tokens]
+def extended(draft: list[int], best: list[int]) -> list[int]:
+    """A draft as far as it is still the likeliest one, and the next token.
+
+    best: the likeliest token before the draft and after each of its tokens.
+    """
+    agreed = len(os.path.commonprefix([draft, best]))
+    return best[: agreed + 1]
 
 
 def ngram_guess(probability: float) -> Guess:

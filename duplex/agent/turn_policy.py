@@ -192,7 +192,10 @@ class Allowed(NamedTuple):
 
 def bits(*symbols: int) -> int:
     """Control symbols as bits of one integer."""
-    return sum(1 << symbol for symbol in symbols)
+    found = 0
+    for symbol in symbols:
+        found |= 1 << symbol
+    return found
 
 
 def grammatical(seen: Observation, policy: TurnPolicy) -> Allowed:

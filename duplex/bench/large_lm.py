@@ -42,8 +42,8 @@ def measure(config: LMConfig | None = None) -> dict:
     state = kv_cache.initial_state(config, 1)
 
     def call(count: int) -> None:
-        x = torch.randn(1, count, config.width)
-        kv_cache.step(parts.lm, x, [count], np.zeros((1, count), bool), state)
+        x = torch.randn(count, config.width)
+        kv_cache.step(parts.lm, x, [count], np.zeros(count, bool), state)
 
     times = {
         "1 position": median_ms(lambda: call(1)),

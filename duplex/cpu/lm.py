@@ -129,7 +129,7 @@ class CompiledLM:
         self.embedding = lm.embedding
         self.embed = lm.embed
         self.project = lm.project
-        self.likeliest_text = partial(LM.likeliest_text, self)
+        self.likeliest_texts = partial(LM.likeliest_texts, self)
         self.control_out = lm.control_out
         self.text_out = Int8Linear(lm.embedding if lm.output is None else lm.output)
         self.weights = pack_lm(lm)

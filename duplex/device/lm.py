@@ -94,10 +94,10 @@ class DeviceLM:
         self.hear(*padded_pieces(recognised, self.pieces), speakers, np.array([place]))
         return torch.full((self.slots, 1), -1 - place)
 
-    def likeliest_text(self, hidden: Tensor) -> list[int]:
+    def likeliest_texts(self, hidden: list[Tensor]) -> list[list[int]]:
         """See LM: of the first hidden states [N, 1] that were asked, up to one that was not."""
-        found = [self.likeliest.get(place) for place in hidden[:, 0].tolist()]
-        return found[: found.index(None)] if None in found else found
+        found = [[self.likeliest.get(place) for place in one[:, 0].tolist()] for one in hidden]
+        return [best[: best.index(None)] if None in best else best for best in found]
 
     def logits(self, hidden: Tensor, text: bool = True) -> Tensor:
         """See LM, in this machine's memory: a wait, and in a shape of its own."""

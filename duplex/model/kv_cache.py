@@ -5,11 +5,13 @@ is (a tick of the user's features, or text) and by its position, never by where 
 old ticks, rolling back a draft or forgetting unsaid text only frees cells: nothing is moved, and
 positions stay as they were.
 
-Letters in shapes: B slots, L positions of a call, N of them in use, C cells, S cells in use,
-D width of the LM, W width of a head.
+Letters in shapes: B slots, L positions of a call in one slot, N in all slots, C cells, S cells in
+use, D width of the LM, W width of a head.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -109,36 +111,6 @@ def rollback(state: LMState, slot: int, count: int) -> None:
     state.position[slot, state.position[slot] >= state.next_position[slot]] = -1
 
 
-def evict(
-    config: LMConfig, state: LMState, slot: int, is_tick: np.ndarray, now: np.ndarray
-) -> None:
-    """Free the cells that none of the positions about to be fed may see, and hide the oldest text
-    beyond its window from each tick on.
-
-    Text since the last tick does not count yet: it may be fed in one call or in several, and what
-    is seen must not differ.
-
-    Args:
-        is_tick: bool [n] of these positions.
-        now: int32 [n] the tick of each, or the last one before it.
-    """
-    position, ticks, pinned = (
-        part[slot, : state.reach] for part in (state.position, state.tick, state.pinned)
-    )
-    position[(position >= 0) & (ticks <= now[0] - config.tick_window) & ~pinned] = -1
-    text = np.flatnonzero((position >= 0) & (ticks == TEXT) & ~pinned)
-    text = text[np.argsort(position[text])]
-    counted = int((position[text] < state.tick_position[slot]).sum())
-    hidden = 0
-    for tick in np.flatnonzero(is_tick):
-        beyond = counted - config.text_window
-        if beyond > hidden:
-            # The oldest text is treated like a tick that leaves its window now.
-            ticks[text[hidden:beyond]] = now[tick] - config.tick_window
-            hidden = beyond
-        counted = len(text) + int((~is_tick[:tick]).sum())
-
-
 def visible_cells(
     config: LMConfig, cell_position, cell_tick, query_position, query_now
 ) -> np.ndarray:
@@ -158,61 +130,133 @@ def step(
     """Feed `counts[b]` positions of slot b (0: none), all slots in one call.
 
     Args:
-        x: [B, L, D] inputs, padded on the right.
-        is_tick: bool [B, L].
+        x: [N, D] inputs, slot after slot.
+        is_tick: bool [N].
         pin: whether they are a prompt, which is never dropped.
 
-    Returns the hidden states [B, L, D] (rows past the count mean nothing) and the state, which is
-    changed in place. AssertionError: they do not fit into the cache.
+    Returns the hidden states [N, D] and the state, which is changed in place. AssertionError: they
+    do not fit into the cache.
     """
-    batch, length, _ = x.shape
-    assert len(counts) == batch == len(state.position), (
-        f"{len(counts)} counts and {batch} rows for {len(state.position)} slots"
+    batch, length = len(state.position), max(counts)
+    assert len(counts) == batch and sum(counts) == len(x) == len(is_tick), (
+        f"{len(counts)} counts of {sum(counts)} positions for {batch} slots and {len(x)} inputs"
     )
-    cell = np.zeros((batch, length), np.int64)
-    position = np.zeros((batch, length), np.int64)
-    now = np.zeros((batch, length), np.int32)
-    for slot, count in enumerate(counts):
-        if count:
-            own = slot, slice(count)
-            cell[own], position[own], now[own] = _allot(lm.config, state, slot, is_tick[own], pin)
+    call = _call_of(np.array(counts), is_tick, state)
+    if is_tick.any():
+        evict(lm.config, state, call)
+    cell, position = _allot(state, call, pin)
     state.reach = min(state.reach + length, state.position.shape[1])
     used = state.reach = _used_cells(state)
-    visible = visible_cells(
-        lm.config, state.position[:, :used], state.tick[:, :used], position, now
-    )
-    in_use = np.arange(length) < np.array(counts)[:, None]
-    visible[~in_use] = True  # A softmax over nothing is not a number.
-    place = np.flatnonzero(in_use)
-    inputs = x.flatten(0, 1)[torch.from_numpy(place).to(x.device)]
-    out = _call(lm, inputs, state, position[in_use], visible, place // length, cell[in_use], place)
-    hidden = torch.zeros_like(x).flatten(0, 1)
-    hidden[torch.from_numpy(place).to(x.device)] = out
-    return hidden.view_as(x), state
+    own = state.position[call.slot, :used], state.tick[call.slot, :used]
+    visible = np.ones((batch, length, used), bool)  # A softmax over nothing is not a number.
+    seen = visible_cells(lm.config, *own, position[:, None], call.now[:, None])
+    visible[call.slot, call.place] = seen[:, 0]
+    out = _call(lm, x, state, position, visible, call.slot, cell, call.slot * length + call.place)
+    return out, state
 
 
-def _allot(
-    config: LMConfig, state: LMState, slot: int, is_tick: np.ndarray, pin: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give cells to the next positions of a slot -> their cells, positions and ticks, [n] each."""
-    count = len(is_tick)
-    now = state.now[slot] + np.cumsum(is_tick)
-    state.now[slot] = now[-1]
-    if is_tick.any():
-        evict(config, state, slot, is_tick, now.astype(np.int32))
-    free = np.flatnonzero(state.position[slot, : state.reach + count] < 0)[:count]
-    assert len(free) == count, (
-        f"slot {slot}: {count} positions do not fit into the cache of {state.position.shape[1]} "
-        "cells"
+class Call(NamedTuple):
+    """The positions of a call, slot after slot; R slots are fed."""
+
+    fed: np.ndarray  # [R] these slots
+    counts: np.ndarray  # [R] positions of each
+    slot: np.ndarray  # [N] of each position
+    place: np.ndarray  # [N] among those of its slot
+    is_tick: np.ndarray  # bool [N]
+    now: np.ndarray  # [N] the tick of each, or the last one before it
+    first: np.ndarray  # [R] where those of a slot begin
+
+
+def _call_of(counts: np.ndarray, is_tick: np.ndarray, state: LMState) -> Call:
+    """counts: [B] positions of each slot. The newest tick of each slot moves on."""
+    fed = np.flatnonzero(counts)
+    own = counts[fed]
+    first = np.cumsum(own) - own
+    row = np.repeat(np.arange(len(fed)), own)
+    ticks = np.cumsum(is_tick)
+    before = ticks[first] - is_tick[first]
+    now = state.now[fed][row] + ticks - before[row]
+    state.now[fed] = now[first + own - 1]
+    return Call(fed, own, fed[row], np.arange(len(row)) - first[row], is_tick, now, first)
+
+
+def evict(config: LMConfig, state: LMState, call: Call) -> None:
+    """Free the cells that none of the positions about to be fed may see, and hide the oldest text
+    beyond its window from each tick on.
+
+    Text since the last tick does not count yet: it may be fed in one call or in several, and what
+    is seen must not differ.
+    """
+    ticks_fed = np.add.reduceat(call.is_tick, call.first, dtype=np.int64)
+    place = np.flatnonzero(ticks_fed)
+    slots, first = call.fed[place], call.first[place]
+    position, ticks, pinned = (
+        part[slots, : state.reach] for part in (state.position, state.tick, state.pinned)
     )
-    position = state.next_position[slot] + np.arange(count)
-    state.next_position[slot] += count
-    if is_tick.any():
-        state.tick_position[slot] = position[np.flatnonzero(is_tick)[-1]]
-    state.position[slot, free] = position
-    state.tick[slot, free] = np.where(is_tick, now, TEXT)
-    state.pinned[slot, free] = pin
-    return free, position, now
+    in_use = position >= 0
+    own = in_use & ~pinned
+    oldest = (call.now[first] - config.tick_window).astype(np.int32)
+    row, cell = np.nonzero(own & (ticks <= oldest[:, None]))
+    state.position[slots[row], cell] = -1
+
+    text = own & (ticks == TEXT)
+    counted = (text & (position < state.tick_position[slots, None])).sum(1)
+    # In a call of several ticks what is fed between them counts for the later ones.
+    several = text.sum(1) + call.counts[place] - ticks_fed[place]
+    most = np.where(ticks_fed[place] > 1, np.maximum(several, counted), counted)
+    for row in np.flatnonzero(most > config.text_window):
+        positions = slice(first[row], first[row] + call.counts[place[row]])
+        oldest_first = np.flatnonzero(text[row])
+        oldest_first = oldest_first[np.argsort(position[row, oldest_first])]
+        fed = call.is_tick[positions], call.now[positions]
+        _hide(config, state.tick[slots[row]], oldest_first, int(counted[row]), *fed)
+
+
+def _hide(
+    config: LMConfig,
+    ticks: np.ndarray,
+    text: np.ndarray,
+    counted: int,
+    is_tick: np.ndarray,
+    now: np.ndarray,
+) -> None:
+    """Treat the oldest text of a slot like ticks that leave their window, from each tick on.
+
+    Args:
+        ticks: [C] of the slot's cells, to be changed.
+        text: [T] cells with text, oldest first.
+        counted: how many of these count by now.
+        is_tick, now: [n] of the positions about to be fed.
+    """
+    hidden = 0
+    for tick in np.flatnonzero(is_tick):
+        beyond = counted - config.text_window
+        if beyond > hidden:
+            ticks[text[hidden:beyond]] = now[tick] - config.tick_window
+            hidden = beyond
+        counted = len(text) + int((~is_tick[:tick]).sum())
+
+
+def _allot(state: LMState, call: Call, pin: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Give cells to the positions of a call, the first ones that are free -> cells and positions
+    [N] each."""
+    fed, counts = call.fed, call.counts
+    free = state.position[fed, : state.reach + counts.max()] < 0
+    row, cell = np.nonzero(free & (np.cumsum(free, 1, np.int32) <= counts[:, None]))
+    found = np.bincount(row, minlength=len(fed))
+    for slot, count in zip(fed[found < counts], counts[found < counts], strict=True):
+        raise AssertionError(
+            f"slot {slot}: {count} positions do not fit into the cache of "
+            f"{state.position.shape[1]} cells"
+        )
+    position = state.next_position[call.slot] + call.place
+    state.next_position[fed] += counts
+    is_tick = call.is_tick
+    state.tick_position[call.slot[is_tick]] = position[is_tick]  # of several the last one counts
+    state.position[call.slot, cell] = position
+    state.tick[call.slot, cell] = np.where(is_tick, call.now, TEXT)
+    state.pinned[call.slot, cell] = pin
+    return cell, position
 
 
 def _used_cells(state: LMState) -> int:
@@ -235,42 +279,56 @@ def _call(lm: LM, x: torch.Tensor, state: LMState, *arrays: np.ndarray) -> torch
 
 
 @torch.no_grad()
-def forward_tree(
-    lm: LM, x: torch.Tensor, parents: list[int], state: LMState, slot: int, after: str
+def forward_trees(
+    lm: LM, x: torch.Tensor, trees: dict[int, Sequence[int]], state: LMState, after: str
 ) -> torch.Tensor:
-    """Score a tree of text without feeding it (tree attention, Miao et al., 2023, SpecInfer).
+    """Score trees of text without feeding them (tree attention, Miao et al., 2023, SpecInfer).
 
     The state stays as it was: only cells that are free, and remain so, are written to.
 
     Args:
-        x: [N, D] inputs, at most CALL_CELLS of them.
-        parents: [N] the place of what each follows, before its own; -1: nothing of the tree.
-        after: "prompt" (the tree follows the slot's prompt and nothing else) or "all" (it follows
-            all that the slot was fed).
+        x: [N, D] inputs, tree after tree, at most CALL_CELLS of each.
+        trees: by slot, for each input the place of what it follows, before its own; -1: nothing of
+            the tree.
+        after: "prompt" (a tree follows its slot's prompt and nothing else) or "all" (it follows all
+            that the slot was fed).
 
     Returns hidden states [N, D].
     """
-    positions = state.position[slot]
-    cells = np.flatnonzero(positions < 0)[: len(x)]
-    assert len(cells) == len(x), f"slot {slot}: {len(x)} positions do not fit into its free cells"
+    cells = {slot: _free_cells(state, slot, len(parents)) for slot, parents in trees.items()}
+    used = max(_used_cells(state), 1 + max(int(own.max()) for own in cells.values()))
+    length = max(map(len, trees.values()))
+    # The rows of the other slots, and of places that are not in use, mean nothing.
+    visible = np.ones((len(state.position), length, used), bool)
+    positions = []
+    for slot, parents in trees.items():
+        before, begin = _seen_before(lm.config, state, slot, after)
+        position = np.zeros(len(parents), np.int64)
+        for place, (parent, cell) in enumerate(zip(parents, cells[slot], strict=True)):
+            visible[slot, place] = before[:used] if parent < 0 else visible[slot, parent]
+            position[place] = begin if parent < 0 else position[parent] + 1
+            visible[slot, place, cell] = True
+        positions.append(position)
+    counts = [*map(len, trees.values())]
+    slots = np.repeat([*trees], counts)
+    place = np.concatenate([slot * length + np.arange(len(own)) for slot, own in trees.items()])
+    cell = np.concatenate([*cells.values()])
+    return _call(lm, x, state, np.concatenate(positions), visible, slots, cell, place)
+
+
+def _free_cells(state: LMState, slot: int, count: int) -> np.ndarray:
+    """The first free cells of a slot, [count]."""
+    cells = np.flatnonzero(state.position[slot] < 0)[:count]
+    assert len(cells) == count, f"slot {slot}: {count} positions do not fit into its free cells"
+    return cells
+
+
+def _seen_before(config: LMConfig, state: LMState, slot: int, after: str) -> tuple[np.ndarray, int]:
+    """What the root of a tree sees, bool [C], and its position: see `forward_trees`."""
+    positions, ticks = state.position[slot], state.tick[slot]
     if after == "prompt":
-        before = state.pinned[slot] & (positions >= 0) & (state.tick[slot] == TEXT)
-        begin = positions[before].max(initial=-1) + 1
-    else:
-        begin = state.next_position[slot]
-        now = state.now[slot, None]
-        before = visible_cells(lm.config, positions, state.tick[slot], begin[None], now)[0]
-    used = max(_used_cells(state), int(cells.max()) + 1)
-    # The rows of the other slots mean nothing.
-    visible = np.ones((len(state.position), len(x), used), bool)
-    position = np.zeros(len(x), np.int64)
-    for place, (parent, cell) in enumerate(zip(parents, cells, strict=True)):
-        if parent < 0:
-            visible[slot, place] = before[:used]
-            position[place] = begin
-        else:
-            visible[slot, place] = visible[slot, parent]
-            position[place] = position[parent] + 1
-        visible[slot, place, cell] = True
-    place = slot * len(x) + np.arange(len(x))
-    return _call(lm, x, state, position, visible, np.full(len(x), slot), cells, place)
+        seen = state.pinned[slot] & (positions >= 0) & (ticks == TEXT)
+        return seen, int(positions[seen].max(initial=-1)) + 1
+    begin = state.next_position[slot, None]
+    seen = visible_cells(config, positions, ticks, begin, state.now[slot, None])[0]
+    return seen, int(begin[0])

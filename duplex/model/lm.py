@@ -8,6 +8,7 @@ at, D width, H heads, W width of a head, G heads that share a key head, V vocabu
 
 import math
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -306,10 +307,12 @@ class LM(nn.Module):
         table = self.embedding if self.output is None else self.output
         return join_logits(controls, F.linear(hidden, table) if text else None)
 
-    def likeliest_text(self, hidden: torch.Tensor) -> list[int]:
-        """Hidden states [N, D] -> the text token that each of them wants most."""
-        scores = self.logits(hidden)[:, FIRST_TEXT_ID:].cpu().numpy()
-        return (FIRST_TEXT_ID + scores.argmax(1)).tolist()  # in a fifth of torch's time
+    def likeliest_texts(self, hidden: list[torch.Tensor]) -> list[list[int]]:
+        """Hidden states [N, D] of some slots -> the text token that each of them wants most."""
+        scores = self.logits(torch.cat(hidden)).cpu().numpy()
+        # One row after the other, which numpy need not copy: in a fifth of torch's time.
+        best = (FIRST_TEXT_ID + int(row[FIRST_TEXT_ID:].argmax()) for row in scores)
+        return [[*islice(best, len(states))] for states in hidden]
 
     def merge(self) -> "LM":
         """Fold the adapters into the backbone, for inference."""

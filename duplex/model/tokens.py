@@ -43,6 +43,17 @@ ASIDE = 13
 # The base tokenizer's special tokens end at 16; of them only the chat marks 0 to 2 keep their use.
 FIRST_TEXT_ID = 17
 
+CONTROLS = {
+    NEXT: "<next>",
+    USER: "<user>",
+    USER_END: "</user>",
+    AGENT: "<agent>",
+    END: "<end>",
+    STOP: "<stop>",
+    ASIDE: "<aside>",
+    BACK: "<back>",
+}
+
 # In an agent's folder, where the tokenizer is compressed.
 COMPRESSED_TOKENIZER = "tokenizer.json.gz"
 
@@ -75,18 +86,8 @@ def advance(grammar: Grammar, symbol: int) -> Grammar:
 
 def kind(symbol: int, grammar: Grammar) -> str:
     """What a symbol is: a control's name, or text of one of the two streams."""
-    controls = {
-        NEXT: "<next>",
-        USER: "<user>",
-        USER_END: "</user>",
-        AGENT: "<agent>",
-        END: "<end>",
-        STOP: "<stop>",
-        ASIDE: "<aside>",
-        BACK: "<back>",
-    }
     if symbol < FIRST_TEXT_ID:
-        return controls[symbol]
+        return CONTROLS[symbol]
     return "hearing" if grammar.stream == USER else "speaking"
 
 
@@ -97,25 +98,25 @@ def allowed(grammar: Grammar, can_speak: bool, is_audible: bool) -> tuple[int, b
         can_speak: False while the text's lead over the voice is used up.
         is_audible: the agent's voice is still to be heard, so there is something to stop.
     """
-    symbols = [NEXT]
+    controls = 1 << NEXT
     text = False
     if grammar.stream == USER:
         text = True
-        symbols += [USER_END, ASIDE]
+        controls |= 1 << USER_END | 1 << ASIDE
         if grammar.agent_open and can_speak:
-            symbols.append(AGENT)
+            controls |= 1 << AGENT
         elif not grammar.agent_open:
-            symbols.append(BACK)
+            controls |= 1 << BACK
     else:
-        symbols.append(USER)
+        controls |= 1 << USER
         if can_speak and grammar.stream == AGENT:
             text = True
-            symbols.append(END)
+            controls |= 1 << END
         elif can_speak:
-            symbols.append(AGENT)
+            controls |= 1 << AGENT
     if is_audible or grammar.agent_open:
-        symbols.append(STOP)
-    return sum(1 << symbol for symbol in symbols), text
+        controls |= 1 << STOP
+    return controls, text
 
 
 def controls_mask(controls: int) -> torch.Tensor:

@@ -8,6 +8,7 @@ import torch
 from duplex.agent import Agent, AgentConfig, TurnPolicy
 from duplex.agent.hearing.pending_words import PendingToken
 from duplex.agent.session import Session
+from duplex.agent.speculation import extended
 from duplex.events import TurnTaking
 from duplex.model.asr.encoder import BLANK
 from duplex.model.tokens import AGENT, FIRST_TEXT_ID, NEXT, USER, USER_END, Grammar
@@ -60,8 +61,12 @@ def test_the_draft_is_the_response_of_the_next_tick():
     agent.context.project = lambda *what: project(*what) * 0 + vector
     agent.step(tick_of(), [0])
     draft = session.budget.draft_response
+    forward = agent.context.forward
+    fed = []
+    agent.context.forward = lambda *given: fed.append(forward(*given)) or fed[-1]
     agent.step(tick_of(), [0])
-    states = [agent.context.hidden[0].clone()]  # after the turn's end
+    agent.context.forward = forward
+    states = [fed[0][0][2]]  # after the turn's end
     for token in draft[:-1]:
         states.append(agent.context.forward({0: agent.context.embed([token])})[0][-1])
     scores = agent.parts.lm.logits(torch.stack(states))[:, FIRST_TEXT_ID:]
@@ -82,12 +87,7 @@ def test_a_draft_costs_no_call_where_there_is_no_time_or_a_word_is_to_come(confi
 @pytest.mark.parametrize(("best", "draft"), [("abd", "abd"), ("adb", "ad"), ("cbd", "c")])
 def test_a_draft_is_kept_as_far_as_it_is_still_the_likeliest(best, draft):
     """It was "ab"; other tokens are likeliest now after the turn's end and each token."""
-    agent, _ = waiting_agent([])
-    scores = torch.zeros(3, agent.parts.lm.config.vocabulary)
-    scores[range(3), text(best)] = 1.0
-    agent.parts.lm.logits = lambda hidden: scores
-    hidden = torch.zeros(3, agent.context.width)
-    assert agent.speculation.extend_draft(text("ab"), hidden) == text(draft)
+    assert extended(text("ab"), text(best)) == text(draft)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from duplex.cpu.lm import CompiledLM
-from duplex.model.kv_cache import forward_tree, initial_state, step
+from duplex.model.kv_cache import forward_trees, initial_state, step
 from duplex.model.lm import LM, LMConfig
 from tests.cpu.reference import assert_near, rounded
 
@@ -35,14 +35,12 @@ def run(lm: LM, dtype: torch.dtype) -> torch.Tensor:
     state = initial_state(CONFIG, 3, 16, dtype=dtype)
     found = []
     for counts in ([1, 0, 0], [2, 3, 1], *[[1, 5, 1]] * 6, [0, 0, 1]):
-        length = max(counts)
-        is_tick = np.arange(length)[None].repeat(3, 0) % 2 == 0
-        x = torch.randn(3, length, CONFIG.width)
-        hidden, state = step(lm, x, counts, is_tick, state)
-        found += [hidden[slot, :count] for slot, count in enumerate(counts)]
+        is_tick = np.concatenate([np.arange(count) % 2 == 0 for count in counts])
+        hidden, state = step(lm, torch.randn(len(is_tick), CONFIG.width), counts, is_tick, state)
+        found.append(hidden)
     for after in ("prompt", "all"):
         x = torch.randn(3, CONFIG.width)
-        found.append(forward_tree(lm, x, [-1, 0, 0], state, 1, after))
+        found.append(forward_trees(lm, x, {1: [-1, 0, 0]}, state, after))
     return torch.cat(found)
 
 

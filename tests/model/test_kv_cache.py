@@ -8,7 +8,7 @@ from duplex.model.kv_cache import (
     TEXT,
     LMState,
     drop,
-    forward_tree,
+    forward_trees,
     initial_state,
     rollback,
     step,
@@ -47,14 +47,11 @@ def feed(
     begin = 0
     while begin < len(x):
         count = min(splits[len(found) % len(splits)], len(x) - begin)
-        batch = torch.zeros(slots, count, x.shape[1])
-        batch[slot] = x[begin : begin + count]
-        ticks = np.zeros((slots, count), bool)
-        if is_tick is not None:
-            ticks[slot] = is_tick[begin : begin + count]
+        part = slice(begin, begin + count)
+        ticks = np.zeros(count, bool) if is_tick is None else is_tick[part]
         counts = [count if s == slot else 0 for s in range(slots)]
-        hidden, state = step(model, batch, counts, ticks, state)
-        found.append(hidden[slot])
+        hidden, state = step(model, x[part], counts, ticks, state)
+        found.append(hidden)
         begin += count
     return torch.cat(found)
 
@@ -143,16 +140,15 @@ def test_tree_equals_each_branch_alone_and_leaves_no_trace(model, after):
     def fed() -> LMState:
         """Slot 1 of two with a prompt, text, and more ticks than the window holds."""
         state = initial_state(TINY, 2)
-        batch = torch.stack([torch.zeros_like(prompt), prompt])
-        step(model, batch, [0, 3], np.zeros((2, 3), bool), state, pin=True)
+        step(model, prompt, [0, 3], np.zeros(3, bool), state, pin=True)
         feed(model, x[:1], state, slot=1)
         for tick in x[1:4].repeat(TINY.tick_window, 1):
-            step(model, tick.expand(2, 1, -1), [0, 1], np.ones((2, 1), bool), state)
+            step(model, tick[None], [0, 1], np.ones(1, bool), state)
         return state
 
     state, untouched = fed(), fed()
     before = state.position.copy()
-    got = forward_tree(model, branch, parents, state, 1, after)
+    got = forward_trees(model, branch, {1: parents}, state, after)
     for place, path in enumerate(paths):
         if after == "all":
             expected = feed(model, branch[path], fed(), slot=1)[-1]
@@ -174,16 +170,77 @@ def test_slots_do_not_see_each_other(model):
     assert not state.keys[:, 1].any()
     assert (state.position[1] == -1).all()
     first = feed(model, a[:3], state, (3,))
-    batch = torch.zeros(2, 3, TINY.width)
-    batch[0, :2] = a[3:5]
-    batch[1] = b[:3]
-    middle, state = step(model, batch, [2, 3], np.zeros((2, 3), bool), state)
-    last, state = step(model, torch.stack([a[5:], b[3:]]), [2, 2], np.zeros((2, 2), bool), state)
-    assert_close(torch.cat([first, middle[0, :2], last[0]]), feed(model, a, initial_state(TINY, 1)))
-    assert_close(torch.cat([middle[1], last[1]]), feed(model, b, initial_state(TINY, 1)))
+    text = np.zeros(5, bool)
+    middle, state = step(model, torch.cat([a[3:5], b[:3]]), [2, 3], text, state)
+    last, state = step(model, torch.cat([a[5:], b[3:]]), [2, 2], text[:4], state)
+    assert_close(torch.cat([first, middle[:2], last[:2]]), feed(model, a, initial_state(TINY, 1)))
+    assert_close(torch.cat([middle[2:], last[2:]]), feed(model, b, initial_state(TINY, 1)))
 
 
 def test_too_many_positions_is_a_clear_error(model):
     state = initial_state(TINY, 1, prompt_cells=0)
     with pytest.raises(AssertionError, match="99 positions do not fit into the cache of 80 cells"):
-        step(model, torch.zeros(1, 99, TINY.width), [99], np.zeros((1, 99), bool), state)
+        step(model, torch.zeros(99, TINY.width), [99], np.zeros(99, bool), state)
+
+
+def feed_plainly(state: LMState, slot: int, is_tick: np.ndarray) -> int:
+    """What a call does to the cells of a slot, position by position; returns how many texts it
+    hid."""
+    hidden = 0
+    position, tick = state.position[slot], state.tick[slot]
+    is_text = (position >= 0) & (tick == TEXT) & ~state.pinned[slot]
+    text = sorted(np.flatnonzero(is_text), key=lambda cell: position[cell])
+    counted = int((position[text] < state.tick_position[slot]).sum())
+    now = state.now[slot]
+    for place, ticks in enumerate(is_tick):
+        now += ticks
+        if place == 0 and is_tick.any():
+            old = (tick <= now - TINY.tick_window) & ~state.pinned[slot]
+            position[old] = -1
+        if ticks:
+            for cell in text[: max(0, counted - TINY.text_window)]:
+                if tick[cell] == TEXT:
+                    tick[cell] = now - TINY.tick_window
+                    hidden += 1
+            counted = len(text) + place - int(is_tick[:place].sum())
+    for ticks in is_tick:
+        cell = np.flatnonzero(position < 0)[0]
+        position[cell] = state.next_position[slot]
+        state.now[slot] += ticks
+        tick[cell] = state.now[slot] if ticks else TEXT
+        state.pinned[slot, cell] = False
+        if ticks:
+            state.tick_position[slot] = position[cell]
+        state.next_position[slot] += 1
+    return hidden
+
+
+def test_cells_of_all_slots_are_those_of_a_plain_loop():
+    """So many positions, ticks and texts, that both leave their windows; some are taken back."""
+    random = np.random.default_rng(0)
+    state = initial_state(TINY, 3, prompt_cells=4)
+    same = initial_state(TINY, 3, prompt_cells=4)
+    hidden = 0
+    for _ in range(300):
+        counts = random.integers(0, 6, 3) * (random.random(3) < 0.7)
+        counts[random.integers(3)] += 1
+        is_tick = random.random(counts.sum()) < 0.4
+        step(Echo(), torch.zeros(len(is_tick), 1), counts.tolist(), is_tick, state)
+        for slot, own in enumerate(np.split(is_tick, np.cumsum(counts)[:-1])):
+            hidden += feed_plainly(same, slot, own)
+        slot = int(random.integers(3))
+        for each in (state, same):
+            drop(each, slot, [int(each.next_position[slot]) - 3])
+        for name in ("position", "tick", "pinned", "now", "next_position", "tick_position"):
+            np.testing.assert_array_equal(getattr(state, name), getattr(same, name))
+        assert (state.position[:, state.reach :] < 0).all()
+    assert hidden > 100
+
+
+class Echo:
+    """Stands in for an LM: its states are its inputs."""
+
+    config = TINY
+
+    def __call__(self, x, positions, visible, cache):
+        return x
