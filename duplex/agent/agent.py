@@ -35,7 +35,7 @@ from duplex.audio import TICK_SAMPLES
 from duplex.events import Event, TurnTaking
 from duplex.mind.thinker import Thinker, Tools
 from duplex.model.parts import Parts
-from duplex.model.tokens import AGENT, ASIDE, STOP
+from duplex.model.tokens import AGENT, ASIDE, STOP, USER
 
 INSTRUCTIONS = "You are Duplex, a friendly voice assistant. Answer in one short sentence."
 
@@ -151,14 +151,17 @@ class Agent:
 
         power: log10 power of the tick's frames [B, 8, 80].
         """
-        for slot in active:
-            session = self.sessions[slot]
-            work = slot, session, events[slot]
-            if self.second_pass is not None:
-                isolate_fault(events[slot], self.second_pass.listen, session, power[slot])
-                isolate_fault(events[slot], self.second_pass.read_turn, *work)
-            if self.config.rescore:
-                isolate_fault(events[slot], self.rescoring.rescore_turn, *work)
+        if self.second_pass is not None:
+            frames = power.numpy()
+            for slot in active:
+                work = slot, self.sessions[slot], frames[slot], events[slot]
+                isolate_fault(events[slot], self.second_pass.step, *work)
+        if self.config.rescore:
+            for slot in active:
+                session = self.sessions[slot]
+                if session.grammar.stream == USER:
+                    work = slot, session, events[slot]
+                    isolate_fault(events[slot], self.rescoring.rescore_turn, *work)
 
     def _finish_tick(self, active: list[int], prefilling: list[int], sound: np.ndarray) -> None:
         """Clocks move on; the echo cancellers learn what was played."""

@@ -69,7 +69,7 @@ class DecodingLoop:
     def collect(self, active, prefilling, vectors, events) -> dict[int, LMInput]:
         """What each slot feeds to the LM: symbols drawn last, the client's text, features."""
         tokens_per_tick = self.text_tokens_per_tick()
-        ticks = vectors.unbind()
+        ticks = vectors.to(self.context.dtype).split(1)
         given = {
             slot: (self.sessions[slot].inputs.prompt[:tokens_per_tick], None) for slot in prefilling
         }

@@ -38,22 +38,25 @@ class LMContext:
 
     def embed(self, tokens: list[int], tick: torch.Tensor | None = None) -> LMInput:
         """Tokens, and then a tick's vector [D] if there is one, as inputs."""
-        return self.embed_all([(tokens, tick)])[0]
+        return self.embed_all([(tokens, None if tick is None else tick[None].to(self.dtype))])[0]
 
     def embed_all(self, given: list[tuple[list[int], torch.Tensor | None]]) -> list[LMInput]:
-        """The same of many, all tokens at once."""
+        """The same of many, all tokens at once; a tick's vector is [1, D] and of the LM's type."""
         every = [token for tokens, _ in given for token in tokens]
         if every:
             text = self.lm.embed(torch.tensor(every, device=self.device)).to(self.dtype)
         inputs = []
         end = 0
         for tokens, tick in given:
-            vectors = [] if tick is None else [tick[None].to(self.dtype)]
-            if tokens:
-                begin, end = end, end + len(tokens)
-                vectors.insert(0, text[begin:end])
-            joined = torch.cat(vectors) if len(vectors) > 1 else vectors[0]
-            inputs.append(LMInput(joined, [] if tick is None else [len(tokens)]))
+            if not tokens:
+                inputs.append(LMInput(tick, [0]))
+                continue
+            begin, end = end, end + len(tokens)
+            own = text[begin:end]
+            if tick is None:
+                inputs.append(LMInput(own, []))
+            else:
+                inputs.append(LMInput(torch.cat([own, tick]), [len(tokens)]))
         return inputs
 
     def project(
@@ -222,6 +225,9 @@ def unheld_tokens(session: Session, most: int) -> int:
     While the user speaks no text begins; one that was begun is read to its end.
     """
     queue = session.inputs
+    if not queue.text:
+        queue.is_text_held = False
+        return 0
     user = session.user
     is_spoken_to = session.grammar.user_open or bool(user.pending.tokens)
     queue.is_text_held = False

@@ -4,13 +4,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from duplex import voices
 from duplex.agent.hearing import pending_words, people, speech_activity
 from duplex.agent.hearing.pending_words import PendingWords
 from duplex.agent.hearing.people import People
-from duplex.agent.hearing.sounds import Sounds
 from duplex.agent.hearing.speech_activity import SpeechActivity
 from duplex.agent.memory import Memory
 from duplex.agent.thinking.conversation import Conversation
@@ -49,7 +49,7 @@ class InputQueue:
     text_names: list[str | None] = field(default_factory=list)
     # Whether the next text waits, since the user speaks.
     is_text_held: bool = False
-    # Vectors [D] of the last ticks, to be replayed behind a turn that is read again.
+    # Vectors [1, D] of the last ticks, to be replayed behind a turn that is read again.
     recent_ticks: list[torch.Tensor] = field(default_factory=list)
 
 
@@ -74,7 +74,7 @@ class SecondPassState:
     """Of the user's open turn, what the second pass keeps; see second_pass.py."""
 
     # log10 power [8, 80] of each tick, since a little before the turn began.
-    sound: list[torch.Tensor] = field(default_factory=list)
+    sound: list[np.ndarray] = field(default_factory=list)
     # Whether the turn has a word.
     is_open: bool = False
     # Whether so much was said without a pause that the beginning of the sound is lost.
@@ -314,7 +314,6 @@ class Session:
     inputs: InputQueue = field(default_factory=InputQueue)
     user: UserTurn = field(default_factory=UserTurn)
     people: People = field(default_factory=People)
-    sounds: Sounds = field(default_factory=Sounds)
     reply: AgentTurn = field(default_factory=AgentTurn)
     # The turns before by their numbers: the user may not have heard all of them.
     past_replies: dict[int, AgentTurn] = field(default_factory=dict)

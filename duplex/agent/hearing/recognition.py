@@ -11,7 +11,7 @@ import torch
 from duplex.agent.backchannels import is_backchannel
 from duplex.agent.faults import isolate_fault
 from duplex.agent.hearing import pending_words, people, sounds, speech_activity, turn_sound
-from duplex.agent.hearing.sounds import SoundPolicy
+from duplex.agent.hearing.sounds import SoundPolicy, Sounds
 from duplex.agent.hearing.speakers import SpeakerPolicy
 from duplex.agent.session import Session, UserTurn, audible_words
 from duplex.agent.turn_policy import TurnPolicy
@@ -64,6 +64,7 @@ class Recognition:
         self.speaker_policy = speaker_policy or SpeakerPolicy()
         self.sound_head = parts.sound
         self.sound_policy = sound_policy or SoundPolicy()
+        self.sounds = Sounds(slots)
         self.ears = parts.ears
         if self.ears is not None:
             return
@@ -72,6 +73,7 @@ class Recognition:
 
     def reset(self, slot: int) -> None:
         """The slot has heard nothing."""
+        self.sounds.reset(slot)
         if self.ears is not None:
             self.ears.reset(slot)
             return
@@ -107,9 +109,11 @@ class Recognition:
             for slot, session in sessions.items():
                 isolate_fault(events[slot], self.know_speaker, session, heard.voices[slot])
         if self.sound_head is not None:
-            for slot, session in sessions.items():
-                tick = heard.sounds[slot], heard.levels_db[slot]
-                isolate_fault(events[slot], self.name_sound, session, *tick, events[slot])
+            names = self.sound_head.config.names
+            tick = heard.sounds, np.array(heard.levels_db), len(names), self.sound_policy
+            for slot, kind in sounds.hear(self.sounds, *tick).items():
+                if slot in sessions and not sessions[slot].inputs.prompt:
+                    events[slot].append(Event("sound", sessions[slot].tick, names[kind]))
         return heard.vectors, recognised, heard.power
 
     def hear(self, audio: np.ndarray) -> Heard:
@@ -199,15 +203,6 @@ class Recognition:
             activity.near_ticks > 0 or has_words or not audible_words(session, self.policy)
         )
         people.hear(session.people, voice, is_speech, has_words, self.speaker_policy)
-
-    def name_sound(
-        self, session: Session, scores: np.ndarray, level_db: float, events: list[Event]
-    ) -> None:
-        """Take in a tick's scores [K] and level, and tell the sound that is heard by now."""
-        names = self.sound_head.config.names
-        kind = sounds.hear(session.sounds, scores, level_db, len(names), self.sound_policy)
-        if kind is not None and not session.inputs.prompt:
-            events.append(Event("sound", session.tick, names[kind]))
 
     def decode(self, beam: BeamState, log_probs: np.ndarray) -> list[tuple[str, float]]:
         """Words that are committed by a tick's frames [4, 1 + phones], each with its confidence."""

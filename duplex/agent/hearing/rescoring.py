@@ -85,7 +85,7 @@ class Rescoring:
         step = self.config.max_tokens
         session.inputs.deferred = [
             *(context.embed(best[i : i + step]) for i in range(kept, len(best), step)),
-            *(LMInput(tick[None].to(context.dtype), [0]) for tick in silence),
+            *(LMInput(tick, [0]) for tick in silence),
         ]
 
     def _is_due(self, session: Session) -> bool:

@@ -19,6 +19,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 
+import numpy as np
 import torch
 
 from duplex.agent.config import SecondPassConfig
@@ -49,7 +50,7 @@ class Task:
     """A turn that is to be read."""
 
     # log10 power [8, 80] of each tick.
-    sound: list[torch.Tensor]
+    sound: list[np.ndarray]
     # Whisper's tokens of an earlier reading of it.
     draft: list[int] = field(default_factory=list)
     # Gives the first pass's readings, which are scored if Whisper's own reading is not believed.
@@ -94,7 +95,7 @@ class SecondPass:
 
     def warm_up(self) -> None:
         """Read something once: the thread is there and its memory allocated."""
-        sound = [torch.full((8, BANDS), SILENCE)]
+        sound = [np.full((8, BANDS), SILENCE, np.float32)]
         task = Task(sound, [], lambda: ["yes", "no"], ["Duplex"], [])
         self.thread.worker.submit(read, self.whisper, task, self.config).result()
 
@@ -103,7 +104,13 @@ class SecondPass:
         counts = self.thread.counts
         return {"readings": counts["read"], "readings_refused": counts["refused"]}
 
-    def listen(self, session: Session, power: torch.Tensor) -> None:
+    def step(self, slot: int, session: Session, power: np.ndarray, events: list[Event]) -> None:
+        """Take in a tick's frames, log10 power [8, 80], and the reading that has come."""
+        self.listen(session, power)
+        if session.user.second.submission is not None:
+            self.read_turn(slot, session, events)
+
+    def listen(self, session: Session, power: np.ndarray) -> None:
         """Keep a tick's frames, log10 power [8, 80], and submit the turn where it may be over."""
         user = session.user
         turn = user.second
@@ -314,12 +321,13 @@ def read(whisper: Whisper, task: Task, config: SecondPassConfig) -> TurnReading:
     )
 
 
-def in_window(sound: list[torch.Tensor], config: SecondPassConfig) -> torch.Tensor:
+def in_window(sound: list[np.ndarray], config: SecondPassConfig) -> torch.Tensor:
     """log10 power [T, 80] of a turn, with silence behind it."""
     frames = sum(map(len, sound))
     shortest = round(config.min_window_s * MEL_RATE) - frames
     silence = max(round(config.padding_s * MEL_RATE), shortest)
-    return torch.cat([*sound, torch.full((silence, BANDS), SILENCE)])
+    padding = np.full((silence, BANDS), SILENCE, np.float32)
+    return torch.from_numpy(np.concatenate([*sound, padding]))
 
 
 def likely_words(whisper: Whisper, task: Task, config: SecondPassConfig) -> FavouredWords | None:

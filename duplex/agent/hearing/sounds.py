@@ -1,10 +1,11 @@
-"""Which sounds are heard: the sound head's scores of one session, over the last two seconds.
+"""Which sounds are heard: the sound head's scores of all slots, over the last two seconds.
 
 A sound is told once, when it has sounded for some ticks; again only after it was gone for a while.
-Functions of a state and a policy; nothing here knows of turns or words.
+Functions of a state and a policy; nothing here knows of turns or words. Letters in shapes: B slots,
+T ticks, K kinds.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,52 +22,68 @@ class SoundPolicy:
     min_level_db: float = -60.0
 
 
-@dataclass
 class Sounds:
-    """What one session has heard last."""
+    """What all slots have heard last."""
 
-    # Of the last ticks [T, K], oldest first; None: nothing was heard.
-    scores: np.ndarray | None = None
-    # The kind that it seems to be now, and for how many ticks.
-    kind: int | None = None
-    ticks: int = 0
-    # In a row in which nothing could be heard.
-    silent_ticks: int = 0
-    # Kinds that were told, and the ticks since they were heard.
-    told: dict[int, int] = field(default_factory=dict)
+    def __init__(self, slots: int):
+        # [T, B, K] of the last ticks, oldest first, zeros where there was none; of no kind yet.
+        self.scores = np.zeros((0, slots, 0))
+        # [B] how many of these ticks there were.
+        self.heard = np.zeros(slots, np.int64)
+        # [B] the kind that it seems to be now, -1: none, and for how many ticks.
+        self.kind = np.full(slots, -1)
+        self.ticks = np.zeros(slots, np.int64)
+        # [B] in a row in which nothing could be heard.
+        self.silent_ticks = np.zeros(slots, np.int64)
+        # Of each slot kinds that were told, and the ticks since they were heard.
+        self.told: dict[int, dict[int, int]] = {}
+
+    def reset(self, slot: int) -> None:
+        """The slot has heard nothing."""
+        self.scores[:, slot] = 0
+        for ticks in (self.heard, self.ticks, self.silent_ticks):
+            ticks[slot] = 0
+        self.kind[slot] = -1
+        self.told.pop(slot, None)
 
 
 def hear(
-    state: Sounds, scores: np.ndarray, level_db: float, names: int, policy: SoundPolicy
-) -> int | None:
-    """Take in a tick's scores [K], of which the first `names` have names, and its level.
+    state: Sounds, scores: np.ndarray, levels_db: np.ndarray, names: int, policy: SoundPolicy
+) -> dict[int, int]:
+    """Take in a tick's scores [B, K], of which the first `names` have names, and levels [B].
 
-    Returns the sound that is to be told now, if there is one. What the head says of silence, which
-    it has never heard, counts for nothing once it has lasted for a whole window.
+    Returns the sounds that are to be told now, by slot. What the head says of silence, which it has
+    never heard, counts for nothing once it has lasted for a whole window.
     """
-    state.silent_ticks = state.silent_ticks + 1 if level_db < policy.min_level_db else 0
-    before = [] if state.scores is None else [state.scores]
-    state.scores = np.concatenate([*before, scores[None]])[-policy.window_ticks :]
-    is_silent = state.silent_ticks >= policy.window_ticks
-    kind = None if is_silent else loudest(state, names, policy)
-    state.ticks = state.ticks + 1 if kind == state.kind else 1
+    state.silent_ticks = np.where(levels_db < policy.min_level_db, state.silent_ticks + 1, 0)
+    if not len(state.scores):
+        state.scores = np.zeros((policy.window_ticks, *scores.shape), scores.dtype)
+    state.scores[:-1] = state.scores[1:]
+    state.scores[-1] = scores
+    state.heard = np.minimum(state.heard + 1, policy.window_ticks)
+    kind = loudest(state, names, policy)
+    kind[state.silent_ticks >= policy.window_ticks] = -1
+    state.ticks = np.where(kind == state.kind, state.ticks + 1, 1)
     state.kind = kind
-    state.told = {k: n + 1 for k, n in state.told.items() if n < policy.repeat_ticks}
-    if kind is None or state.ticks < policy.hold_ticks:
-        return None
-    is_new = kind not in state.told
-    state.told[kind] = 0
-    return kind if is_new else None
+    for slot, told in state.told.items():
+        state.told[slot] = {k: n + 1 for k, n in told.items() if n < policy.repeat_ticks}
+    found = {}
+    for slot in np.flatnonzero((kind >= 0) & (state.ticks >= policy.hold_ticks)).tolist():
+        told = state.told.setdefault(slot, {})
+        if int(kind[slot]) not in told:
+            found[slot] = int(kind[slot])
+        told[int(kind[slot])] = 0
+    return found
 
 
-def loudest(state: Sounds, names: int, policy: SoundPolicy) -> int | None:
-    """The named sound that stands out from all others in the last ticks; None: there is none."""
-    if len(state.scores) < policy.least_ticks:
-        return None
-    mean = np.add.reduce(state.scores) / len(state.scores)
-    first = int(mean.argmax())
-    highest = mean[first]
-    if first >= names:
-        return None
-    mean[first] = -np.inf
-    return None if highest - mean.max() < policy.margin else first
+def loudest(state: Sounds, names: int, policy: SoundPolicy) -> np.ndarray:
+    """The named sound of each slot [B] that stands out from all others in the last ticks; -1: there
+    is none."""
+    mean = np.add.reduce(state.scores) / state.heard[:, None].astype(state.scores.dtype)
+    slots = np.arange(len(mean))
+    first = mean.argmax(1)
+    highest = mean[slots, first]
+    mean[slots, first] = -np.inf
+    is_clear = highest - mean.max(1) >= policy.margin
+    is_named = (state.heard >= policy.least_ticks) & (first < names)
+    return np.where(is_clear & is_named, first, -1)

@@ -1,6 +1,6 @@
 """The sound of the user's open turn, kept tick by tick for the second pass of recognition."""
 
-import torch
+import numpy as np
 
 from duplex.agent.config import SecondPassConfig
 from duplex.agent.session import SecondPassState, Session, UserTurn
@@ -9,11 +9,11 @@ from duplex.model.asr import beam_search
 from duplex.model.asr.beam_search import BeamState
 
 
-def keep_tick(session: Session, power: torch.Tensor, config: SecondPassConfig) -> None:
+def keep_tick(session: Session, power: np.ndarray, config: SecondPassConfig) -> None:
     """Append a tick's frames, log10 power [8, 80]; forget those from before the turn."""
     user = session.user
     turn = user.second
-    turn.sound.append(power.clone())
+    turn.sound.append(power.copy())
     turn.ticks_unread += 1
     if not session.grammar.user_open and not user.pending.tokens:
         turn.is_open = False
@@ -69,7 +69,7 @@ def is_covered(beam: BeamState, frame: int) -> bool:
     return beam.committed_frame <= frame + beam_search.DEFAULT.commit_all_frames
 
 
-def _since_last_word(user: UserTurn) -> list[torch.Tensor]:
+def _since_last_word(user: UserTurn) -> list[np.ndarray]:
     """The sound since the last committed word ended."""
     ticks = (user.beam.frame - user.beam.committed_frame) // ENCODER_FRAMES_PER_TICK
     return user.second.sound[-ticks:] if ticks else []

@@ -23,12 +23,16 @@ UNSURE = np.array([1.0, 0.0, 0.0])
 
 def listen(*heard: tuple[np.ndarray, int]) -> list[int]:
     """Which kinds are told of so many ticks of each sound."""
-    state = Sounds()
+    state = Sounds(1)
+    return [kind for scores, ticks in heard for kind in told(state, scores, [-30.0] * ticks)]
+
+
+def told(state: Sounds, scores: np.ndarray, levels: list[float]) -> list[int]:
+    """Which kinds are told of a sound at these levels."""
     found = []
-    for scores, ticks in heard:
-        for _ in range(ticks):
-            found.append(sounds.hear(state, scores, -30.0, len(NAMES), POLICY))
-    return [kind for kind in found if kind is not None]
+    for level in levels:
+        found += sounds.hear(state, scores[None], np.array([level]), len(NAMES), POLICY).values()
+    return found
 
 
 @pytest.mark.parametrize(
@@ -51,15 +55,26 @@ def test_a_sound_is_told_once_while_it_sounds(heard, told):
 
 def test_silence_has_no_sound():
     """A clip that ends is told; what the head makes of silence alone is not."""
-    state = Sounds()
     silent = POLICY.min_level_db - 1
-    for _ in range(300):
-        assert sounds.hear(state, SPEECH, silent, len(NAMES), POLICY) is None
-    assert all(sounds.hear(state, DOG, silent, len(NAMES), POLICY) is None for _ in range(99))
-    levels = [-30.0] * 8 + [silent] * 20
-    state = Sounds()
-    told = [sounds.hear(state, DOG, level, len(NAMES), POLICY) for level in levels]
-    assert [kind for kind in told if kind is not None] == [0]
+    state = Sounds(1)
+    assert not told(state, SPEECH, [silent] * 300)
+    assert not told(state, DOG, [silent] * 99)
+    assert told(Sounds(1), DOG, [-30.0] * 8 + [silent] * 20) == [0]
+
+
+def test_slots_hear_for_themselves():
+    """One hears a dog, another has heard it for longer, a third is new in the second's place."""
+    state = Sounds(2)
+    levels = np.full(2, -30.0)
+    found = []
+    for tick in range(60):
+        scores = np.stack([DOG if tick > 9 else SPEECH, DOG])
+        found += [(tick, *one) for one in sounds.hear(state, scores, levels, 2, POLICY).items()]
+        if tick == 30:
+            state.reset(1)
+    assert [(slot, kind) for _, slot, kind in found] == [(1, 0), (0, 0), (1, 0)]
+    first, later = (tick for tick, slot, _ in found if slot)
+    assert later == first + 31
 
 
 def hearing_agent(mind: Mind):
