@@ -17,12 +17,13 @@ from duplex.agent.turn_policy import (
     Observation,
     Text,
     TurnPolicy,
-    allowed,
     bias,
     bits,
 )
 from duplex.model.sampling import draw, sample
 from duplex.model.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, STOP, USER_END
+
+ONLY_END = Allowed(bits(END), Text.NONE)
 
 
 def choose(
@@ -30,12 +31,12 @@ def choose(
     scores: torch.Tensor,
     seen: Observation,
     policy: TurnPolicy,
+    choice: Allowed,
     config: AgentConfig,
 ) -> int:
     """The best symbol, or one that is drawn, of those that are allowed; scores [V], or of the
     controls alone, are changed."""
-    choice = allowed(seen, policy)
-    if choice == Allowed(bits(END), Text.NONE):
+    if choice == ONLY_END:
         return END
     pending = pending_words.writable_tokens(session.user.pending, policy)
     is_speech = session.grammar.stream == AGENT

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
 
 import torch
 
@@ -14,7 +13,14 @@ from duplex.agent.faults import isolate_fault
 from duplex.agent.hearing import pending_words, people
 from duplex.agent.hearing.recognition import Recognition
 from duplex.agent.response import Response
-from duplex.agent.session import MindState, Session, keep_text, observe, surely_waits
+from duplex.agent.session import (
+    MindState,
+    Question,
+    Session,
+    keep_text,
+    observe,
+    surely_waits,
+)
 from duplex.agent.speculation import Speculation
 from duplex.agent.thinking.dictation import Dictation
 from duplex.agent.turn_policy import (
@@ -38,17 +44,6 @@ from duplex.model.tokens import (
     USER,
     USER_END,
 )
-
-
-class Question(NamedTuple):
-    """What is to be decided in one session: one symbol."""
-
-    # What is said whatever the LM wants; None: one of what these rules allow.
-    symbol: int | None
-    seen: Observation
-    policy: TurnPolicy
-    # Whether the end of the turn is decided and must wait for the second pass.
-    is_held: bool
 
 
 class Decoder:
@@ -75,12 +70,15 @@ class Decoder:
 
     def can_only_wait(self, slot: int, session: Session) -> bool:
         """Whether the session draws <next> now, and what the LM says does not matter."""
+        session.budget.question = None
         if session.client.request is not None:
             return False
-        if surely_waits(session, self.response.queued_s(slot, session)):
+        queued_s = self.response.queued_s(slot, session)
+        if surely_waits(session, queued_s):
             return True
-        seen = _unheld(self.observe(slot, session))
-        return allowed(seen, session.policy).is_only_waiting
+        question = self.question(observe(session, queued_s, session.policy), session.policy)
+        session.budget.question = question
+        return question.choice.is_only_waiting
 
     def score(
         self, hidden: dict[int, torch.Tensor], questions: dict[int, Question]
@@ -204,11 +202,15 @@ class Decoder:
         question = question or self.ask(slot, session)
         if question.symbol is not None:
             return question.symbol
-        chosen = choose(session, scores, question.seen, question.policy, self.config)
+        seen, policy = question.seen, question.policy
+        chosen = choose(session, scores, seen, policy, question.choice, self.config)
         return self.settle(session, question, chosen)
 
     def ask(self, slot: int, session: Session) -> Question:
         """What is to be decided now; a client's request that is met is taken as met."""
+        known, session.budget.question = session.budget.question, None
+        if known is not None:
+            return known
         seen = self.observe(slot, session)
         client = session.client
         is_asked = client.request == AGENT
@@ -222,8 +224,14 @@ class Decoder:
         if client.request == AGENT and not seen.agent_open:
             # The answer is asked for and waits; it does not begin by itself meanwhile.
             policy = replace(policy, answers_unasked=False)
+        return self.question(seen, policy)
+
+    def question(self, seen: Observation, policy: TurnPolicy) -> Question:
+        """One of what the rules allow, as if no reading of the second pass were awaited."""
         is_held = awaits_reading(seen, policy)
-        return Question(None, _unheld(seen) if is_held else seen, policy, is_held)
+        if is_held:
+            seen = replace(seen, second_pass_ticks=0)
+        return Question(None, seen, policy, is_held, allowed(seen, policy))
 
     def settle(self, session: Session, question: Question, symbol: int) -> int:
         """What becomes of the symbol that was chosen."""
@@ -316,11 +324,6 @@ class Decoder:
         piece = self.tokenizer.decode([token])
         user.shown_text += piece
         events.append(Event("heard", session.tick, piece))
-
-
-def _unheld(seen: Observation) -> Observation:
-    """As if no reading of the second pass were awaited."""
-    return replace(seen, second_pass_ticks=0) if seen.second_pass_ticks else seen
 
 
 def dictated(symbol: int, mind: MindState) -> int:

@@ -160,13 +160,9 @@ class DecodingLoop:
         sessions = self.sessions
         wanted = {slot: given for slot, given in batch.items() if slot in deciding}
         proposals = self.speculation.propose(wanted, sessions)
-        hidden = self.context.forward(batch, proposals)
         # Who only waits, and has nothing to take back, is not asked.
-        hidden = {
-            slot: found
-            for slot, found in hidden.items()
-            if slot in deciding and (proposals[slot] or not sessions[slot].budget.is_waiting)
-        }
+        asked = {s for s in wanted if proposals[s] or not sessions[s].budget.is_waiting}
+        hidden = self.context.forward(batch, proposals, asked=asked)
         draws = self.draws(hidden, sessions, proposals, events)
         going_on = {}
         for slot in draws:

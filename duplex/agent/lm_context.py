@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections.abc import Container
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,10 +91,12 @@ class LMContext:
         inputs: dict[int, LMInput],
         proposals: dict[int, list[int]] | None = None,
         pin: bool = False,
+        asked: Container[int] | None = None,
     ) -> dict[int, torch.Tensor]:
         """One call of the LM: feed each slot its inputs, then its proposals of what comes next.
 
-        Returns each slot's hidden states [1 + proposals, D], from the last input on.
+        Returns hidden states [1 + proposals, D], from the last input on, of the slots that are
+        asked, by default all.
         """
         proposals = {slot: found for slot, found in (proposals or {}).items() if found}
         vectors = {slot: [inputs[slot].vectors] for slot in sorted(inputs)}
@@ -102,23 +105,27 @@ class LMContext:
             vectors[slot].append(more.vectors)
         counts = [0] * self.slots
         ticks: list[int] = []
-        rows: list[int] = []  # by turns those before what is returned of a slot, and these
-        begin = 0
+        rows: list[int] = []  # by turns those that are not asked, and those of one that is
+        begin = end = 0
         for slot in vectors:
             given = inputs[slot]
-            fed = len(given.vectors)
+            fed = given.vectors.shape[0]
             more = len(proposals.get(slot, ()))
             ticks += [begin + place for place in given.ticks]
-            rows += [fed - 1, 1 + more]
             counts[slot] = fed + more
+            if asked is None or slot in asked:
+                rows += [begin + fed - 1 - end, 1 + more]
+                end = begin + fed + more
             begin += fed + more
+        rows.append(begin - end)
         is_tick = np.zeros(begin, bool)
         is_tick[ticks] = True
         x = torch.cat([part for parts in vectors.values() for part in parts])
         begun = time.perf_counter()
         hidden, self.cache = kv_cache.step(self.lm, x, counts, is_tick, self.cache, pin)
         self._count(begun)
-        return dict(zip(vectors, hidden.split(rows)[1::2], strict=True))
+        slots = [slot for slot in vectors if asked is None or slot in asked]
+        return dict(zip(slots, hidden.split(rows)[1::2], strict=True))
 
     def reset(self, slot: int) -> None:
         """The slot was fed nothing."""
@@ -167,7 +174,7 @@ class LMContext:
         Returns {beginning of a text: its place} and hidden states [N, D]; both are empty where not
         even the first text fits.
         """
-        room = min(max_tokens, self._free_cells(slot))
+        room = min(max_tokens, kv_cache.free_cells(self.cache, slot))
         places: dict[tuple[int, ...], int] = {}
         for text in texts:
             beginnings = [text[:end] for end in range(1, len(text) + 1)]
@@ -191,7 +198,7 @@ class LMContext:
         turns = {
             slot: turn
             for slot, turn in turns.items()
-            if len(turn) < min(max_tokens, self._free_cells(slot))
+            if len(turn) < min(max_tokens, kv_cache.free_cells(self.cache, slot))
         }
         if not turns:
             return {}
@@ -203,9 +210,6 @@ class LMContext:
         hidden = self._forward_trees(x, chains, "all")
         rows = [count for turn in turns.values() for count in (1, len(turn))]
         return dict(zip(turns, hidden.split(rows)[1::2], strict=True))
-
-    def _free_cells(self, slot: int) -> int:
-        return int((self.cache.position[slot] < 0).sum())
 
     def _forward_trees(self, x, trees, after: str) -> torch.Tensor:
         """See kv_cache.forward_trees."""

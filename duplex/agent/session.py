@@ -14,7 +14,7 @@ from duplex.agent.hearing.people import People
 from duplex.agent.hearing.speech_activity import SpeechActivity
 from duplex.agent.memory import Memory
 from duplex.agent.thinking.conversation import Conversation
-from duplex.agent.turn_policy import LONG_AGO, NOBODY, Observation, TurnPolicy
+from duplex.agent.turn_policy import LONG_AGO, NOBODY, Allowed, Observation, TurnPolicy
 from duplex.echo import EchoCanceller
 from duplex.mind.thinker import NO_TOOLS, Thought, Tools
 from duplex.model.asr import beam_search
@@ -182,14 +182,29 @@ class Guess(NamedTuple):
         return (self.level + 0.5) / 10 if self.draft == "ngrams" else 0.5
 
 
+class Question(NamedTuple):
+    """What is to be decided in one session: one symbol."""
+
+    # What is said whatever the LM wants; None: one of what these rules allow.
+    symbol: int | None
+    seen: Observation
+    policy: TurnPolicy
+    # Whether the end of the turn is decided and must wait for the second pass.
+    is_held: bool
+    # What these rules allow, where it is known already.
+    choice: Allowed | None = None
+
+
 @dataclass
 class TickBudget:
     """Symbols of the current tick, and what is proposed for it ahead of the LM."""
 
     drawn: int = 0
     limit: int = 1
-    # Whether the first symbol is <next>, whatever the LM says.
+    # Whether the first symbol is <next>, whatever the LM says; and what is to be decided first,
+    # where that is known already, see Decoder.
     is_waiting: bool = False
+    question: Question | None = None
     # The tick's first symbols, all but certain.
     proposals: list[int] = field(default_factory=list)
     # What made each proposal of this call that need not hold.

@@ -74,12 +74,14 @@ class StreamMemory:
         )
         self.address = kept.ctypes.data
         self.committed = kept["committed"][0]
-        # Of each half the arrays of a BeamState.
+        # Of each half the arrays of a BeamState, and the views of so many first ones that were
+        # shown.
         self.halves = [
             {name: kept["hypotheses"][0, side][name] for name in HYPOTHESIS.names}
             | {name: kept[name][0, side] for name in ("words", "word_frames")}
             for side in (0, 1)
         ]
+        self.views: dict[tuple[int, int], dict[str, np.ndarray]] = {}
         self.side = self.count = 0
         # Of the state what was seen last; others stand there where somebody has changed it.
         self.node = self.score = self.committed_words = None
@@ -100,8 +102,12 @@ class StreamMemory:
 
     def show(self, state: BeamState) -> None:
         """Have the state's arrays be views of this memory."""
-        for name, array in self.halves[self.side].items():
-            setattr(state, name, array[: self.count])
+        views = self.views.get((self.side, self.count))
+        if views is None:
+            half = self.halves[self.side].items()
+            views = {name: array[: self.count] for name, array in half}
+            self.views[self.side, self.count] = views
+        vars(state).update(views)
         self.node = state.node
         self.score = state.score
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from duplex.agent import slot_decisions
-from duplex.agent.decoding import Decoder, Question
+from duplex.agent.decoding import Decoder
 from duplex.agent.faults import isolate_fault
 from duplex.agent.hearing import pending_words
 from duplex.agent.hearing.pending_words import PendingWords
-from duplex.agent.session import Session
+from duplex.agent.session import Question, Session
 from duplex.agent.slot_decisions import Asked
 from duplex.agent.turn_policy import Observation, TurnPolicy, allowed, bias
 from duplex.device.foresight import foresee

@@ -90,7 +90,8 @@ def initial_state(
 
 def drop(state: LMState, slot: int, positions: list[int]) -> None:
     """Forget some positions (text that was never spoken). Later positions keep their numbers."""
-    state.position[slot, np.isin(state.position[slot], positions)] = -1
+    own = state.position[slot, : state.reach]
+    own[np.isin(own, positions)] = -1
 
 
 def uncommit(state: LMState, slot: int, text: list[int], max_ticks: int) -> int:
@@ -98,8 +99,9 @@ def uncommit(state: LMState, slot: int, text: list[int], max_ticks: int) -> int:
 
     Returns how many ticks were forgotten; they may be fed again.
     """
-    behind = (state.position[slot] > max(text, default=-1)) & (state.tick[slot] != TEXT)
-    ticks = np.sort(state.position[slot, behind])[-max_ticks:] if max_ticks else []
+    own = state.position[slot, : state.reach]
+    behind = (own > max(text, default=-1)) & (state.tick[slot, : state.reach] != TEXT)
+    ticks = np.sort(own[behind])[-max_ticks:] if max_ticks else []
     drop(state, slot, [*text, *ticks])
     state.now[slot] -= len(ticks)
     return len(ticks)
@@ -108,7 +110,8 @@ def uncommit(state: LMState, slot: int, text: list[int], max_ticks: int) -> int:
 def rollback(state: LMState, slot: int, count: int) -> None:
     """Undo the last `count` positions of a slot, as if they had never been fed."""
     state.next_position[slot] -= count
-    state.position[slot, state.position[slot] >= state.next_position[slot]] = -1
+    own = state.position[slot, : state.reach]
+    own[own >= state.next_position[slot]] = -1
 
 
 def visible_cells(
@@ -295,17 +298,17 @@ def forward_trees(
 
     Returns hidden states [N, D].
     """
-    cells = {slot: _free_cells(state, slot, len(parents)) for slot, parents in trees.items()}
+    cells = {slot: _first_free(state, slot, len(parents)) for slot, parents in trees.items()}
     used = max(_used_cells(state), 1 + max(int(own.max()) for own in cells.values()))
     length = max(map(len, trees.values()))
     # The rows of the other slots, and of places that are not in use, mean nothing.
     visible = np.ones((len(state.position), length, used), bool)
     positions = []
     for slot, parents in trees.items():
-        before, begin = _seen_before(lm.config, state, slot, after)
+        before, begin = _seen_before(lm.config, state, slot, after, used)
         position = np.zeros(len(parents), np.int64)
         for place, (parent, cell) in enumerate(zip(parents, cells[slot], strict=True)):
-            visible[slot, place] = before[:used] if parent < 0 else visible[slot, parent]
+            visible[slot, place] = before if parent < 0 else visible[slot, parent]
             position[place] = begin if parent < 0 else position[parent] + 1
             visible[slot, place, cell] = True
         positions.append(position)
@@ -316,18 +319,26 @@ def forward_trees(
     return _call(lm, x, state, np.concatenate(positions), visible, slots, cell, place)
 
 
-def _free_cells(state: LMState, slot: int, count: int) -> np.ndarray:
+def free_cells(state: LMState, slot: int) -> int:
+    """How many cells of a slot are free."""
+    in_use = np.count_nonzero(state.position[slot, : state.reach] >= 0)
+    return state.position.shape[1] - in_use
+
+
+def _first_free(state: LMState, slot: int, count: int) -> np.ndarray:
     """The first free cells of a slot, [count]."""
-    cells = np.flatnonzero(state.position[slot] < 0)[:count]
+    cells = np.flatnonzero(state.position[slot, : state.reach + count] < 0)[:count]
     assert len(cells) == count, f"slot {slot}: {count} positions do not fit into its free cells"
     return cells
 
 
-def _seen_before(config: LMConfig, state: LMState, slot: int, after: str) -> tuple[np.ndarray, int]:
-    """What the root of a tree sees, bool [C], and its position: see `forward_trees`."""
-    positions, ticks = state.position[slot], state.tick[slot]
+def _seen_before(
+    config: LMConfig, state: LMState, slot: int, after: str, used: int
+) -> tuple[np.ndarray, int]:
+    """What the root of a tree sees, bool [used], and its position: see `forward_trees`."""
+    positions, ticks = state.position[slot, :used], state.tick[slot, :used]
     if after == "prompt":
-        seen = state.pinned[slot] & (positions >= 0) & (ticks == TEXT)
+        seen = state.pinned[slot, :used] & (positions >= 0) & (ticks == TEXT)
         return seen, int(positions[seen].max(initial=-1)) + 1
     begin = state.next_position[slot, None]
     seen = visible_cells(config, positions, ticks, begin, state.now[slot, None])[0]

@@ -49,11 +49,11 @@ def test_positions_of_a_text_are_those_of_its_tokens():
     fed = {}
     step = agent.context.forward
 
-    def forward(inputs, proposals=None, pin=False):
+    def forward(inputs, *options, **more):
         first = int(agent.context.cache.next_position[0])
         for place, vector in enumerate(inputs[0].vectors):
             fed[first + place] = vector.detach().clone()
-        return step(inputs, proposals, pin)
+        return step(inputs, *options, **more)
 
     agent.context.forward = forward
     run(agent, 3)

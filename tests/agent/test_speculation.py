@@ -63,7 +63,7 @@ def test_the_draft_is_the_response_of_the_next_tick():
     draft = session.budget.draft_response
     forward = agent.context.forward
     fed = []
-    agent.context.forward = lambda *given: fed.append(forward(*given)) or fed[-1]
+    agent.context.forward = lambda *given, **more: fed.append(forward(*given, **more)) or fed[-1]
     agent.step(tick_of(), [0])
     agent.context.forward = forward
     states = [fed[0][0][2]]  # after the turn's end

@@ -220,6 +220,7 @@ def test_cells_of_all_slots_are_those_of_a_plain_loop():
     random = np.random.default_rng(0)
     state = initial_state(TINY, 3, prompt_cells=4)
     same = initial_state(TINY, 3, prompt_cells=4)
+    same.reach = same.position.shape[1]
     hidden = 0
     for _ in range(300):
         counts = random.integers(0, 6, 3) * (random.random(3) < 0.7)

@@ -75,7 +75,7 @@ class DecodeState:
     def select(self, slots: list[int]) -> "DecodeState":
         """A state of these slots alone, copied."""
         some = torch.tensor(slots)
-        return from_tensors([tensor[some] for tensor in self.tensors()])
+        return from_tensors([tensor.index_select(0, some) for tensor in self.tensors()])
 
     def assign(self, slots: list[int], part: "DecodeState") -> None:
         """Set these slots to what `select` gave and a step has changed, in place."""
