@@ -65,7 +65,7 @@ def quantize(
     """Large matrices in 8 bits with one scale a row, the rest in float16.
 
     A row is a run along the last axis, or all that makes one output channel of a convolution. Its
-    scale is the one that `kernels.pack` finds, so what a CPU quantizes once more stays as it is.
+    scale is the one that `products.pack` finds, so what a CPU quantizes once more stays as it is.
 
     Args:
         prefixes: with which the names of the matrices begin that are quantized.

@@ -19,7 +19,7 @@ from duplex.checkpoint import (
     save,
     write_compressed,
 )
-from duplex.cpu import kernels
+from duplex.cpu import products
 from duplex.model.asr.lexicon import load_lexicon, unpack
 from duplex.model.lm import LMConfig
 from duplex.model.tts.codec import Codec, CodecConfig, load_codec, save_codec
@@ -72,7 +72,7 @@ def test_a_cpu_quantizes_quantized_weights_to_the_same(tmp_path, shape):
     weight = torch.randn(shape) * torch.logspace(-2, 2, shape[0]).view(-1, *[1] * (len(shape) - 1))
     write_compressed(quantize({"weight": weight}), tmp_path / "model.safetensors")
     loaded = load_tensors(tmp_path)["weight"]
-    true, ours = (kernels.pack(whole.flatten(1)) for whole in (weight, loaded))
+    true, ours = (products.pack(whole.flatten(1)) for whole in (weight, loaded))
     assert np.array_equal(true.weight, ours.weight)
     np.testing.assert_allclose(true.scale, ours.scale, rtol=3e-7)
 

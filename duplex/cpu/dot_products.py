@@ -1,7 +1,7 @@
-"""Sums of products of 8 bits, the innermost loop of a matrix product, written in LLVM's language.
+"""Sums of products, the innermost loop of a matrix product, written in LLVM's language.
 
 numba itself multiplies no numbers of 8 bits many at once. With AVX-512 VNNI one instruction makes
-64 products and adds them to 16 sums.
+64 products of 8 bits and adds them to 16 sums; with AVX2 one makes 16 of 16 bits and adds pairs.
 """
 
 from llvmlite import binding, ir
@@ -18,6 +18,9 @@ GROUP = 4
 # Whether the processor has an instruction for sums of four products of 8 bits.
 HAS_VNNI = bool(binding.get_host_cpu_features().get("avx512vnni"))
 
+# Weights of a row that lie side by side: as many as one instruction adds the products of.
+STEP = GROUP if HAS_VNNI else GROUP // 2
+
 
 def make_dot_products(rows: int, has_instruction: bool):
     """The intrinsic dot_products(x, at, w, block, totals) for so many rows of x.
@@ -26,9 +29,13 @@ def make_dot_products(rows: int, has_instruction: bool):
     255. The rows of x begin at byte `at`, GROUP columns of each by turns.
 
     Args:
-        has_instruction: use the processor's own for sums of four such products. Otherwise LLVM
-            finds that for sums of two, if there is one.
+        has_instruction: use the processor's own for sums of four products of 8 bits; a row of x is
+            two of int8 then, and has two totals. Otherwise a row of x is int16, and LLVM finds the
+            instruction for sums of two products, if there is one; totals have their lowest 32 bits.
     """
+    step = GROUP if has_instruction else GROUP // 2
+    bits = 8 if has_instruction else 16
+    totals_of_row = 2 if has_instruction else 1
 
     @intrinsic
     def dot_products(typingctx, x, at, w, block, totals):
@@ -39,29 +46,37 @@ def make_dot_products(rows: int, has_instruction: bool):
             shape = context.make_array(signature.args[2])(context, builder, args[2]).shape
             groups = builder.extract_value(shape, 1)
             size = groups.type
-            step = ir.Constant(size, LANES * GROUP)
-            own = builder.gep(pointer(2), [builder.mul(args[3], builder.mul(groups, step))])
+            group_bytes = ir.Constant(size, LANES * GROUP)
+            own = builder.gep(pointer(2), [builder.mul(args[3], builder.mul(groups, group_bytes))])
             given = builder.gep(pointer(0), [args[1]])
-            zeros = ir.Constant(_vector(32, LANES if has_instruction else LANES * GROUP // 2), None)
-            found = [cgutils.alloca_once_value(builder, zeros) for _ in range(rows)]
+            zeros = ir.Constant(_vector(32, LANES), None)
+            count = rows * totals_of_row
+            found = [cgutils.alloca_once_value(builder, zeros) for _ in range(count)]
+            x_bytes = step * bits // 8
             with cgutils.for_range(builder, groups) as loop:
-                here = builder.gep(own, [builder.mul(loop.index, step)])
+                here = builder.gep(own, [builder.mul(loop.index, group_bytes)])
                 # 4 KiB of weights are fetched before they are used.
                 _prefetch(builder, builder.gep(here, [ir.Constant(size, 4096)]))
-                weights = _load(builder, here, _vector(8, LANES * GROUP))
-                row_bytes = ir.Constant(size, rows * GROUP)
-                digits = builder.gep(given, [builder.mul(loop.index, row_bytes)])
+                parts = [
+                    _load(
+                        builder,
+                        builder.gep(here, [ir.Constant(size, part)]),
+                        _vector(8, LANES * step),
+                    )
+                    for part in range(0, LANES * GROUP, LANES * step)
+                ]
+                row_bytes = ir.Constant(size, rows * 2 * GROUP)
+                numbers = builder.gep(given, [builder.mul(loop.index, row_bytes)])
                 for r, total in enumerate(found):
-                    at = builder.gep(digits, [ir.Constant(size, r * GROUP)])
-                    group = _load(builder, at, _vector(8, GROUP))
-                    before = builder.load(total)
-                    added = _add_products(builder, before, weights, group, has_instruction)
-                    builder.store(added, total)
+                    for part, weights in enumerate(parts):
+                        place = ir.Constant(size, (r * len(parts) + part) * x_bytes)
+                        few = _load(builder, builder.gep(numbers, [place]), _vector(bits, step))
+                        before = builder.load(total)
+                        added = _add_products(builder, before, weights, few, has_instruction)
+                        builder.store(added, total)
             for r, total in enumerate(found):
                 to = builder.gep(pointer(4), [ir.Constant(size, r * LANES)])
                 sums = builder.load(total)
-                if not has_instruction:
-                    sums = _sum_pairs(builder, sums, LANES)
                 builder.store(sums, builder.bitcast(to, _vector(32, LANES).as_pointer()), align=4)
             return context.get_dummy_value()
 
@@ -96,33 +111,27 @@ def _load(builder, at, type_):
     return loaded
 
 
-def _sum_pairs(builder, vector, count):
-    """[2 count] -> the sums of neighbours [count]."""
-    even, odd = (
-        ir.Constant(_vector(32, count), [2 * n + side for n in range(count)]) for side in (0, 1)
-    )
-    return builder.add(
-        builder.shuffle_vector(vector, vector, even), builder.shuffle_vector(vector, vector, odd)
-    )
-
-
-def _add_products(builder, total, weights, group, has_instruction: bool):
-    """Add the products of LANES times GROUP weights and a group of a row of x to the totals."""
+def _add_products(builder, total, weights, few, has_instruction: bool):
+    """Add to LANES totals the products of each one's weights and a few numbers of a row of x."""
+    i32, lanes = ir.IntType(32), _vector(32, LANES)
+    undefined = ir.Constant(lanes, ir.Undefined)
+    one = builder.insert_element(undefined, builder.bitcast(few, i32), i32(0))
+    every = builder.shuffle_vector(one, one, ir.Constant(lanes, [0] * LANES))
     if has_instruction:
-        i32, lanes = ir.IntType(32), _vector(32, LANES)
-        undefined = ir.Constant(lanes, ir.Undefined)
-        one = builder.insert_element(undefined, builder.bitcast(group, i32), i32(0))
-        every = builder.shuffle_vector(one, one, ir.Constant(lanes, [0] * LANES))
         add = _function(builder, lanes, [lanes] * 3, "llvm.x86.avx512.vpdpbusd.512")
         return builder.call(add, [total, builder.bitcast(weights, lanes), every])
-    wide = _vector(32, LANES * GROUP)
-    turns = ir.Constant(wide, [n % GROUP for n in range(LANES * GROUP)])
-    every = builder.sext(builder.shuffle_vector(group, group, turns), wide)
-    products = builder.mul(builder.zext(weights, wide), every)
-    return builder.add(total, _sum_pairs(builder, products, LANES * GROUP // 2))
+    wide = _vector(32, 2 * LANES)
+    numbers = builder.sext(builder.bitcast(every, _vector(16, 2 * LANES)), wide)
+    products = builder.mul(builder.zext(weights, wide), numbers)
+    even, odd = (ir.Constant(lanes, [2 * n + side for n in range(LANES)]) for side in (0, 1))
+    pairs = builder.add(
+        builder.shuffle_vector(products, products, even),
+        builder.shuffle_vector(products, products, odd),
+    )
+    return builder.add(total, pairs)
 
 
-# For one, four and eight rows of activations, each in coarse and in fine digits.
-dot_products_2 = make_dot_products(2, HAS_VNNI)
+# For one, four and eight rows of activations.
+dot_products_1 = make_dot_products(1, HAS_VNNI)
+dot_products_4 = make_dot_products(4, HAS_VNNI)
 dot_products_8 = make_dot_products(8, HAS_VNNI)
-dot_products_16 = make_dot_products(16, HAS_VNNI)

@@ -12,14 +12,12 @@ from numba import njit
 from torch import nn
 
 from duplex.cpu.attention import Reach, attend_ring
-from duplex.cpu.kernels import (
-    OPTIONS,
+from duplex.cpu.kernels import OPTIONS, gelu, layer_norm
+from duplex.cpu.products import (
     Int8Weights,
-    gelu,
     int8_matmul,
     int8_matmul_into,
     layer,
-    layer_norm,
     pack_stack,
     workspace,
 )

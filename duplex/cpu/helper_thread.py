@@ -9,7 +9,8 @@ from numba import carray, njit
 
 from duplex.cpu.attention import Cells, attend_piece
 from duplex.cpu.dot_products import GROUP, LANES
-from duplex.cpu.kernels import OPTIONS, Int8Weights, Workspace, multiply_blocks
+from duplex.cpu.kernels import OPTIONS
+from duplex.cpu.products import MOST_ROWS, Int8Weights, Workspace, multiply_blocks
 from duplex.cpu.shared_work import (
     CLOSED,
     DONE,
@@ -32,7 +33,7 @@ from duplex.cpu.shared_work import (
 @njit(**OPTIONS)
 def worker_loop():
     """Do pieces of the work of other threads, as long as one of them wants help."""
-    sums = np.empty((16, LANES), np.int32)
+    sums = np.empty((2 * MOST_ROWS, LANES), np.int32)
     scores = np.empty(0, np.float32)
     words = np.empty(13, np.int64)  # As many as describe any work.
     looks = 0
@@ -66,7 +67,7 @@ def worker_loop():
 
 @njit(**OPTIONS)
 def _multiply_pieces(words, number, pieces, piece, sums):
-    """Take pieces of a product, as kernels.int8_matmul_into describes it, from `piece` on."""
+    """Take pieces of a product, as products.int8_matmul_into describes it, from `piece` on."""
     count, groups, rows, width = words[7], words[8], words[9], words[10]
     w = Int8Weights(
         carray(pointer(words[0]), (count, groups, LANES * GROUP), np.uint8),

@@ -21,17 +21,14 @@ from duplex.cpu.attention import (
     visibility_bias,
     write_cell,
 )
-from duplex.cpu.kernels import (
-    OPTIONS,
+from duplex.cpu.kernels import OPTIONS, rms_norm, rotate, swiglu
+from duplex.cpu.products import (
     Int8Weights,
     int8_matmul,
     int8_matmul_into,
     layer,
     pack,
     pack_stack,
-    rms_norm,
-    rotate,
-    swiglu,
     workspace,
 )
 from duplex.model.lm import LM, CacheCells, join_logits

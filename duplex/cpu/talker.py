@@ -19,18 +19,13 @@ from duplex.cpu.attention import (
     visibility_bias,
     write_cell,
 )
-from duplex.cpu.kernels import (
-    OPTIONS,
+from duplex.cpu.kernels import OPTIONS, abs_max, rms_norm, rotate, silu, swiglu
+from duplex.cpu.products import (
     Int8Weights,
-    abs_max,
     int8_matmul,
     int8_matmul_into,
     layer,
     pack_stack,
-    rms_norm,
-    rotate,
-    silu,
-    swiglu,
     workspace,
 )
 from duplex.model.tts.talker import PatchCache, Talker

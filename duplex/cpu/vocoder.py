@@ -11,14 +11,12 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from duplex.cpu.kernels import (
-    OPTIONS,
+from duplex.cpu.kernels import OPTIONS, gelu, layer_norm
+from duplex.cpu.products import (
     Int8Weights,
-    gelu,
     int8_matmul,
     int8_matmul_into,
     layer,
-    layer_norm,
     pack,
     pack_stack,
     workspace,

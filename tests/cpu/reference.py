@@ -10,7 +10,7 @@ from duplex.cpu.attention import Cells
 
 
 def round_rows(matrix: torch.Tensor) -> torch.Tensor:
-    """Rows of 255 steps, as `kernels.pack` makes them: matrix [..., out, in]."""
+    """Rows of 255 steps, as `products.pack` makes them: matrix [..., out, in]."""
     step = matrix.abs().amax(-1, keepdim=True).clamp(min=1e-8) / 127
     return torch.round(matrix / step) * step
 

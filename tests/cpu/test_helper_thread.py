@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from duplex.cpu import attention, helper_thread, kernels
+from duplex.cpu import attention, helper_thread, products
 from duplex.cpu.shared_work import DONE, NEEDED, OWNER, WORDS, usable_cores
 from tests.cpu.reference import cells_and_queries
 
@@ -28,9 +28,9 @@ def product(request):
     rows, inputs, outputs = request.param
     torch.manual_seed(0)
     x = torch.randn(rows, inputs).numpy()
-    w = kernels.pack(torch.randn(outputs, inputs), torch.randn(outputs))
-    assert w.weight.size >= kernels.MIN_SHARED_BYTES, "too small to be shared"
-    return x, w, kernels.int8_matmul(x, w)
+    w = products.pack(torch.randn(outputs, inputs), torch.randn(outputs))
+    assert w.weight.size >= products.MIN_SHARED_BYTES, "too small to be shared"
+    return x, w, products.int8_matmul(x, w)
 
 
 @needs_two_cores
@@ -39,7 +39,7 @@ def test_two_threads_make_the_same_product(product):
     done = 0
     with helper_thread.running():
         for _ in range(3000):
-            assert np.array_equal(kernels.int8_matmul(x, w), alone)
+            assert np.array_equal(products.int8_matmul(x, w), alone)
             done += WORDS[DONE]
     assert done > 0, "the helper has made nothing of it"
 
@@ -66,8 +66,8 @@ def test_only_one_of_several_threads_is_helped(product):
 
     def work():
         with helper_thread.running():
-            products = (kernels.int8_matmul(x, w) for _ in range(300))
-            found.append(all(np.array_equal(one, alone) for one in products))
+            made = (products.int8_matmul(x, w) for _ in range(300))
+            found.append(all(np.array_equal(one, alone) for one in made))
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from duplex.cpu import kernels
+from duplex.cpu import kernels, products
 from tests.cpu.reference import rounded
 
 # All that they call is compiled first.
@@ -22,8 +22,8 @@ def test_product_is_that_of_rounded_weights(rows):
     linear = torch.nn.Linear(70, 37)
     x = torch.randn(rows, 70)
     x[:, 7] *= 50
-    weights = kernels.pack(linear.weight, linear.bias)
-    y = kernels.int8_matmul(x.numpy(), weights)
+    weights = products.pack(linear.weight, linear.bias)
+    y = products.int8_matmul(x.numpy(), weights)
     expected = rounded(linear, ("weight",))(x).detach()
     assert y.shape == (rows, 48)
     np.testing.assert_allclose(y[:, :37], expected, atol=2e-3 * float(expected.std()))
@@ -32,21 +32,28 @@ def test_product_is_that_of_rounded_weights(rows):
 def test_row_does_not_depend_on_the_others():
     torch.manual_seed(0)
     x = torch.randn(13, 70).numpy()
-    weights = kernels.pack(torch.randn(37, 70))
-    y = kernels.int8_matmul(x, weights)
+    weights = products.pack(torch.randn(37, 70))
+    y = products.int8_matmul(x, weights)
     for row in range(len(x)):
-        assert np.array_equal(kernels.int8_matmul(x[row : row + 1], weights), y[row : row + 1])
+        assert np.array_equal(products.int8_matmul(x[row : row + 1], weights), y[row : row + 1])
 
 
 def test_product_with_zeros_is_the_bias():
-    weights = kernels.pack(torch.randn(16, 16), torch.ones(16))
-    y = kernels.int8_matmul(np.zeros((2, 16), np.float32), weights)
+    weights = products.pack(torch.randn(16, 16), torch.ones(16))
+    y = products.int8_matmul(np.zeros((2, 16), np.float32), weights)
     assert np.array_equal(y, np.ones((2, 16)))
+
+
+def test_sums_that_need_more_than_32_bits_are_right():
+    """All activations and all weights are as great as they can be, in rows that are long."""
+    weights = products.pack(torch.ones(16, 8960))
+    y = products.int8_matmul(np.full((5, 8960), -3.0, np.float32), weights)
+    np.testing.assert_allclose(y, -3.0 * 8960, rtol=1e-3)
 
 
 def test_rows_that_fill_no_lanes_are_an_error():
     with pytest.raises(ValueError, match="20 rows of weights are no multiple of 16: .* float32"):
-        kernels.pack_stack([torch.randn(20, 16)])
+        products.pack_stack([torch.randn(20, 16)])
 
 
 def test_activation_functions_are_those_of_torch():
