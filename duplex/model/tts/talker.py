@@ -13,6 +13,7 @@ C width of codes, W width of the transformer, H heads of width D.
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -75,8 +76,11 @@ class TalkerConfig:
 
 def position_features(frame: int, start: int, end: int) -> tuple[float, ...]:
     """Where codec frame `frame` stands in a phone that lasts from `start` to `end`."""
-    frames = max(1, end - start)
-    done = frame - start
+    return _position_features(frame - start, max(1, end - start))
+
+
+@cache
+def _position_features(done: int, frames: int) -> tuple[float, ...]:
     return (
         (done + 0.5) / frames,
         math.log(frames) / 2,

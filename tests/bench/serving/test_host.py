@@ -16,7 +16,8 @@ def test_parts_are_told_and_the_agent_is_left_as_it_was():
     before = {name: vars(agent.decoder).get(name) for name in ("verify", "score")}
     found = host.measure(agent, [tone(6)] * 3)
     assert found["sessions, ticks played"][0] == 3
-    assert {"beams", "policy", "rest"} <= set(found["by part"])
+    assert {"beams", "policy", "cells", "plans", "rest"} <= set(found["by part, with the clocks"])
+    assert 0 < found["of these the clocks"] < sum(found["by part, with the clocks"].values())
     assert set(found["beams, ms of the wall by threads"]) == {1, 2, 4, 8}
     assert before == {name: vars(agent.decoder).get(name) for name in before}
 
