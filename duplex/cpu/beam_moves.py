@@ -15,6 +15,7 @@ from numba import njit
 from duplex.cpu.beam_tables import (
     INNER,
     KnownPairs,
+    Tables,
     child,
     find_context,
     trigram,
@@ -91,6 +92,14 @@ class Numbers(NamedTuple):
     unmarked_end_score: float
 
 
+class Search(NamedTuple):
+    """What all frames are searched with."""
+
+    tables: Tables
+    space: Space
+    numbers: Numbers
+
+
 def new_space(moves: int, phones: int) -> Space:
     """Space for so many moves at most."""
     return Space(
@@ -126,11 +135,13 @@ def wait(hypotheses, blank):
 
 
 @njit(**INNER)
-def find_moves(tables, now, log_probs, phones, end_is_likely, space, numbers):
+def find_moves(search, now, log_probs, phones, end_is_likely):
     """Ways to go on, in the order of beam_search.advance_frame; returns how many.
 
-    Those are left out that are too far below the best one so far; they would be dropped anyway.
+    phones: how many are likely. Ways are left out that are too far below the best one so far; they
+    would be dropped anyway.
     """
+    tables, space, numbers = search
     moves = space.moves
     width = numbers.beam_width
     size = 0
@@ -141,16 +152,16 @@ def find_moves(tables, now, log_probs, phones, end_is_likely, space, numbers):
     for i in range(now.size):
         score = now[i].score + log_probs[BLANK]
         if score > best - width:
-            size = put(moves, size, i, now[i].node, BLANK, now[i].context, score, -1)
+            size = put(moves, size, (i, now[i].node, BLANK, now[i].context, score, -1))
     for i in range(now.size):
         label = now[i].label
         score = now[i].score + log_probs[label]
         if label != BLANK and score > best - width:
             best = max(best, score)
-            size = put(moves, size, i, now[i].node, label, now[i].context, score, -1)
+            size = put(moves, size, (i, now[i].node, label, now[i].context, score, -1))
     for i in range(now.size):
         here = tables.nodes[now[i].node]
-        for phone in phones:
+        for phone in space.phones[:phones]:
             node = child(here, phone)
             if node == 0 or now[i].label == phone:
                 continue
@@ -159,24 +170,26 @@ def find_moves(tables, now, log_probs, phones, end_is_likely, space, numbers):
             score = now[i].score + log_probs[phone] + gain + numbers.phone_bonus
             if score > best - width:
                 best = max(best, score)
-                size = put(moves, size, i, node, phone, now[i].context, score, -1)
+                size = put(moves, size, (i, node, phone, now[i].context, score, -1))
     if end_is_likely:
         mark = log_probs[WORD_END]
         for i in range(now.size):  # A mark may also stand between words, where nothing ends.
             score = now[i].score + mark
             if now[i].node == 0 and now[i].label != WORD_END and score > best - width:
                 best = max(best, score)
-                size = put(moves, size, i, 0, WORD_END, now[i].context, score, -1)
-        size = find_ends(tables, now, WORD_END, mark, space, size, best, numbers)
+                size = put(moves, size, (i, 0, WORD_END, now[i].context, score, -1))
+        size = find_ends(search, now, (WORD_END, mark), size, best)
     return size
 
 
 @njit(**INNER)
-def find_ends(tables, now, label, mark, space, size, best, numbers):
-    """Words that end with this label and for this gain in score; returns how many moves there are.
+def find_ends(search, now, end, size, best):
+    """Words that end; returns how many moves there are.
 
-    best: of the moves before.
+    end: with which label, and for which gain in score. size, best: of the moves before.
     """
+    tables, space, numbers = search
+    label, mark = end
     width = numbers.beam_width
     words = tables.unigrams.size
     for i in range(now.size):
@@ -194,13 +207,14 @@ def find_ends(tables, now, label, mark, space, size, best, numbers):
             score = now[i].score + numbers.lm_weight * gain + mark
             if score > best - width:
                 best = max(best, score)
-                size = put(space.moves, size, i, 0, label, first + word, score, word)
+                size = put(space.moves, size, (i, 0, label, first + word, score, word))
     return size
 
 
 @njit(**INNER)
-def put(moves, size, source, node, label, context, score, word):
-    """Add a move; returns how many there are now."""
+def put(moves, size, move):
+    """Add a move, the fields of MOVE in their order; returns how many there are now."""
+    source, node, label, context, score, word = move
     moves[size].source = source
     moves[size].node = node
     moves[size].label = label
@@ -219,9 +233,9 @@ def best_first(moves):
         k = i
         while k > 0 and moves[k - 1].score < score:
             last = moves[k - 1]
-            put(moves, k, last.source, last.node, last.label, last.context, last.score, last.word)
+            put(moves, k, (last.source, last.node, last.label, last.context, last.score, last.word))
             k -= 1
-        put(moves, k, source, node, label, context, score, word)
+        put(moves, k, (source, node, label, context, score, word))
 
 
 @njit(**INNER)

@@ -19,6 +19,7 @@ from duplex.cpu.beam_moves import (
     HYPOTHESIS,
     Numbers,
     Room,
+    Search,
     Space,
     best_first,
     best_groups,
@@ -74,14 +75,12 @@ class StreamMemory:
         )
         self.address = kept.ctypes.data
         self.committed = kept["committed"][0]
-        # Of each half the arrays of a BeamState, and the views of so many first ones that were
-        # shown.
+        # Of each half the arrays of a BeamState.
         self.halves = [
             {name: kept["hypotheses"][0, side][name] for name in HYPOTHESIS.names}
             | {name: kept[name][0, side] for name in ("words", "word_frames")}
             for side in (0, 1)
         ]
-        self.views: dict[tuple[int, int], dict[str, np.ndarray]] = {}
         self.side = self.count = 0
         # Of the state what was seen last; others stand there where somebody has changed it.
         self.node = self.score = self.committed_words = None
@@ -102,12 +101,8 @@ class StreamMemory:
 
     def show(self, state: BeamState) -> None:
         """Have the state's arrays be views of this memory."""
-        views = self.views.get((self.side, self.count))
-        if views is None:
-            half = self.halves[self.side].items()
-            views = {name: array[: self.count] for name, array in half}
-            self.views[self.side, self.count] = views
-        vars(state).update(views)
+        for name, array in self.halves[self.side].items():
+            setattr(state, name, array[: self.count])
         self.node = state.node
         self.score = state.score
 
@@ -159,7 +154,7 @@ class CompiledBeamSearch:
             np.empty((len(states), MAX_WORDS)),
             np.empty(self.config.beam_size, np.bool_),
         )
-        read_streams(self.tables, rows, frames, self.numbers, self.space(), found)
+        read_streams(Search(self.tables, self.space(), self.numbers), rows, frames, found)
         commits: list[Callable[[], Words] | None] = []
         for place, (state, row) in enumerate(zip(states, rows.tolist(), strict=True)):
             _, side, count, _, ended, state.frame, state.silent_frames, final = row
@@ -197,12 +192,13 @@ class CompiledBeamSearch:
 
 
 @njit(**OPTIONS)
-def read_streams(tables, rows, frames, numbers, space, found):
+def read_streams(search, rows, frames, found):
     """Read frames [n, frames, 1 + phones] of n streams; their rows are changed."""
     for n in range(len(rows)):
-        room, committed = room_at(rows[n, MEMORY], numbers.beam_size)
+        room, committed = room_at(rows[n, MEMORY], search.numbers.beam_size)
         committed = committed[: rows[n, COMMITTED]]
-        read_stream(tables, room, committed, rows[n], frames[n], numbers, space, found, n)
+        own = Found(found.words[n], found.frames[n], found.confidences[n], found.votes)
+        read_stream(search, room, committed, rows[n], frames[n], own)
 
 
 @njit(**OPTIONS)
@@ -220,33 +216,34 @@ def room_at(address, size):
 
 
 @njit(**INNER)
-def read_stream(tables, room, committed, row, frames, numbers, space, found, n):
-    """Read frames [frames, 1 + phones] of stream n."""
+def read_stream(search, room, committed, row, frames, found):
+    """Read frames [frames, 1 + phones] of a stream."""
+    numbers = search.numbers
     for log_probs in frames:
         row[FRAME] += 1
         is_silent = max(log_probs[BLANK], log_probs[WORD_END]) > HALF
         row[SILENT] = row[SILENT] + 1 if is_silent else 0
-        advance(tables, room, row, log_probs, space, numbers)
+        advance(search, room, row, log_probs)
     is_segment_over = row[SILENT] >= numbers.segment_end_frames
     if is_segment_over and row[ENDED] == 0:
-        end_segment(tables, room, row, space, numbers)
+        end_segment(search, room, row)
     row[ENDED] = is_segment_over
     now = room.hypotheses[row[SIDE], : row[HYPOTHESES]]
     said = room.words[row[SIDE]], room.word_frames[row[SIDE]]
-    row[FINAL] = find_final(now, said, committed, row[FRAME:FINAL], numbers, found, n)
+    row[FINAL] = find_final(now, said, committed, row[FRAME:FINAL], numbers, found)
 
 
 @njit(**INNER)
-def advance(tables, room, row, log_probs, space, numbers):
+def advance(search, room, row, log_probs):
     """One frame: see beam_search.advance_frame."""
+    tables, space, numbers = search
     now = room.hypotheses[row[SIDE], : row[HYPOTHESES]]
     count = likely_phones(log_probs, space.phones, numbers.min_phone_log_prob)
     end_is_likely = log_probs[WORD_END] > numbers.min_phone_log_prob
     if count == 0 and not end_is_likely:
         wait(now, log_probs[BLANK])
         return
-    phones = space.phones[:count]
-    size = find_moves(tables, now, log_probs, phones, end_is_likely, space, numbers)
+    size = find_moves(search, now, log_probs, count, end_is_likely)
     go_on(room, row, space.moves[:size], tables.nodes.size, space, numbers)
 
 
@@ -262,28 +259,28 @@ def go_on(room, row, moves, nodes, space, numbers):
 
 
 @njit(**INNER)
-def end_segment(tables, room, row, space, numbers):
+def end_segment(search, room, row):
     """Nobody has spoken for a while: see beam_search.end_segment."""
+    tables, space, numbers = search
     now = room.hypotheses[row[SIDE], : row[HYPOTHESES]]
     moves = space.moves
     size = 0
     for i in range(now.size):
         if now[i].node == 0:
-            size = put(moves, size, i, 0, BLANK, now[i].context, now[i].score, -1)
-    score = numbers.unmarked_end_score
-    size = find_ends(tables, now, BLANK, score, space, size, -np.inf, numbers)
+            size = put(moves, size, (i, 0, BLANK, now[i].context, now[i].score, -1))
+    size = find_ends(search, now, (BLANK, numbers.unmarked_end_score), size, -np.inf)
     for i in range(now.size if size == 0 else 0):
-        size = put(moves, size, i, 0, BLANK, now[i].context, now[i].score, -1)
+        size = put(moves, size, (i, 0, BLANK, now[i].context, now[i].score, -1))
     best_first(moves[:size])
     go_on(room, row, moves[:size], 1, space, numbers)
 
     now = room.hypotheses[row[SIDE], : row[HYPOTHESES]]
     size = 0
     for i in range(now.size):
-        size = put(moves, size, i, 0, BLANK, now[i].context, now[i].score, -1)
+        size = put(moves, size, (i, 0, BLANK, now[i].context, now[i].score, -1))
     for i in range(now.size):
         context = find_context(tables, space.pairs, now[i].context)
         gain = numbers.lm_weight * trigram(tables, space.pairs, context, SENTENCE)
-        size = put(moves, size, i, 0, BLANK, SENTENCE, now[i].score + gain, SENTENCE)
+        size = put(moves, size, (i, 0, BLANK, SENTENCE, now[i].score + gain, SENTENCE))
     best_first(moves[:size])
     go_on(room, row, moves[:size], 1, space, numbers)

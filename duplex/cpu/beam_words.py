@@ -9,17 +9,17 @@ from duplex.cpu.beam_tables import INNER
 
 
 class Found(NamedTuple):
-    """Words that are final now, of each of n streams as many as its row says."""
+    """Words that are final now, of each of n streams as many as its row says; or of one stream."""
 
-    words: np.ndarray  # [n, W]
-    frames: np.ndarray  # [n, W]
-    confidences: np.ndarray  # [n, W]
+    words: np.ndarray  # [n, W], [W]
+    frames: np.ndarray  # [n, W], [W]
+    confidences: np.ndarray  # [n, W], [W]
     votes: np.ndarray  # [H] room for which hypotheses agree with what was found
 
 
 @njit(**INNER)
-def find_final(now, said, committed, clock, numbers, found, n):
-    """Note the words of stream n that are final now: see beam_search.commit_agreed_words.
+def find_final(now, said, committed, clock, numbers, found):
+    """Note the words of a stream that are final now: see beam_search.commit_agreed_words.
 
     said: words [H, W] and their frames [H, W]; clock: the stream's frames and silent frames.
     Returns how many there are, or -1 where no hypothesis begins with the committed ones.
@@ -46,9 +46,9 @@ def find_final(now, said, committed, clock, numbers, found, n):
         is_final = agreed >= numbers.commit_posterior or is_old
         if not (is_final or clock[1] >= numbers.commit_all_frames):
             break
-        found.words[n, place - committed.size] = word
-        found.frames[n, place - committed.size] = frame
-        found.confidences[n, place - committed.size] = agreed
+        found.words[place - committed.size] = word
+        found.frames[place - committed.size] = frame
+        found.confidences[place - committed.size] = agreed
         best = -1
         for i in range(now.size):
             votes[i] = votes[i] and now[i].word_count > place and words[i, place] == word

@@ -5,8 +5,10 @@ they will see is foreseen and asked with the rest; where they see something else
 symbol is not taken, and the LM is asked again.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +37,13 @@ class Place:
     # The question, None where it is the session's own; and what its answer depends on.
     question: Question | None
     key: tuple
+
+
+class Rows(NamedTuple):
+    """The parts of Asked with their rows, and the numbers of those that no slot has."""
+
+    given: list[np.ndarray]
+    free: Iterator[int]
 
 
 class Draws:
@@ -84,10 +93,10 @@ class Draws:
         """See Decoder.draws."""
         count = self.lm.slots + sum(len(proposals[slot]) for slot in hidden)
         given = [np.concatenate([part] * -(-count // self.rows)) for part in self.blank]
-        free = iter(range(self.lm.slots, count))
+        rows = Rows(given, iter(range(self.lm.slots, count)))
         asked: dict[int, list[Place]] = {}
         for slot, states in hidden.items():
-            work = decoder, slot, sessions[slot], proposals[slot], states, given, free
+            work = decoder, slot, sessions[slot], proposals[slot], states, rows
             found = isolate_fault(events[slot], self._ask, *work)
             if found is not None:
                 asked[slot] = found
@@ -109,8 +118,9 @@ class Draws:
             for slot, places in asked.items()
         }
 
-    def _ask(self, decoder: Decoder, slot, session, proposals, states, given, free) -> list[Place]:
+    def _ask(self, decoder: Decoder, slot, session, proposals, states, rows: Rows) -> list[Place]:
         """Fill in the rows of one slot."""
+        given, free = rows
         question = decoder.ask(slot, session)
         places = [Place(slot, question, ())]
         self._fill(given, places[0], question, session, session.user.pending, states[0])

@@ -175,18 +175,10 @@ class DeviceLM:
         vectors = self.lm.with_features(mixed, self.features)
         self.ring[: self.slots].index_copy_(1, place, vectors[:, None])
 
-    def feed(
-        self,
-        cache: CacheCells,
-        shape: CallShape,
-        rows: Tensor,
-        codes: Tensor,
-        positions: Tensor,
-        cells: Tensor,
-        visible: Tensor,
-    ) -> None:
-        """One call: rows [R], codes, positions, cells [R, L], visible [R, L, C + 1]; hidden states
-        go into the pool."""
+    def feed(self, cache: CacheCells, shape: CallShape, *given: Tensor) -> None:
+        """One call, given rows [R], codes, positions, cells [R, L], visible [R, L, C + 1]; hidden
+        states go into the pool."""
+        rows, codes, positions, cells, visible = given
         ticks = self.ring[rows[:, None], (-1 - codes).clamp(min=0)]
         x = torch.where((codes < 0)[..., None], ticks, self.lm.embed(codes.clamp(min=0)))
         is_all = shape.positions == 1
