@@ -1,6 +1,7 @@
 """From the text of a response to its voice: words, codes, sound; pausing, stopping, reporting."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -33,6 +34,8 @@ class Response:
             self.synthesis_state = self.synthesizer.initial_state(slots)
             self.codec_state = self.codec.initial_decode_state(slots)
         else:
+            alone = self.synthesizer.encode_phones
+            self.synthesizer.encode_phones = partial(self.voice.encode_phones, alone)
             self.synthesis_state = self.voice.synthesis_state
             self.codec_state = self.voice.codec_state
         self.silent_ticks = [0] * slots  # for which the codec has been given silence

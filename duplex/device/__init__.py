@@ -1,7 +1,7 @@
 """All networks of an agent on one device, for all slots, in fixed shapes.
 
     audio -> Ears | wait | beams (host) -> DeviceLM -> Draws | wait, once a call | policy (host)
-          -> plan (host) -> Voice | wait | audio
+          -> Voice: new phones | wait, if there are any | plan (host) -> Voice | wait | audio
 
 `place` takes the parts of an agent and returns others that are called in the same way. The host
 keeps the clock, the beams and the policy. Eager on a CPU it is the reference of what is captured
@@ -40,7 +40,7 @@ class DeviceConfig:
 def agent_config(config: AgentConfig | None = None) -> AgentConfig:
     """How an agent on a device decodes: no wait in a tick but those of Ears, Draws and Voice.
 
-    Three calls of the LM leave a tick with five waits at most; with this room for instructions a
+    Three calls of the LM leave a tick with six waits at most; with this room for instructions a
     slot has 768 cells.
     """
     return replace(

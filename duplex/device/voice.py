@@ -1,9 +1,14 @@
 """What all slots say in a tick, as one function of fixed shapes: talker, codec, samples.
 
-Which phone is said in which frame is planned on the host, by the talker's own phone encoder there.
+Which phone is said in which frame is planned on the host, with what the phone encoder makes of all
+slots' new phones in one more function.
 
-Letters in shapes: B slots, K codebooks drawn, C width of codes, N samples of a tick.
+Letters in shapes: R rows of new phones, P phones, B slots, K codebooks drawn, C width of codes,
+N samples of a tick.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,6 +19,11 @@ from duplex.device.link import Graph, Link
 from duplex.model.tts.codec import Codec
 from duplex.model.tts.synthesis import StreamingSynthesizer, TickPlan
 from duplex.model.tts.talker import POSITION_FEATURES, Talker
+
+# New phones that are encoded at once, and of how many slots; more of one slot, which are rare, are
+# encoded on the host.
+MOST_PHONES = 48
+PHONE_ROWS = 32
 
 
 class Voice:
@@ -50,6 +60,11 @@ class Voice:
         kept = [said.visible, said.sums, said.position, self.silent_ticks]
         kept += self.codec_state.tensors()
         self.graph = Graph(link, self.tick, inputs, kept)
+        numbers = partial(link.buffer, dtype=torch.int64)
+        rows = min(slots, PHONE_ROWS)
+        self.first_voice = numbers(rows)
+        inputs = [numbers(rows, MOST_PHONES), numbers(rows)]
+        self.phones = Graph(link, self.encode_rows, inputs)
 
     def tick(
         self, phones: Tensor, positions: Tensor, uniform: Tensor, forced: Tensor, begins: Tensor
@@ -72,6 +87,32 @@ class Voice:
             kept = sounds.view(-1, *[1] * (buffer.dim() - 1))
             buffer.copy_(torch.where(kept, new, buffer))
         return wave.float().clamp(-1, 1).masked_fill(~sounds[:, None], 0.0)
+
+    def encode_rows(self, phones: Tensor, lengths: Tensor) -> Tensor:
+        """Phones [R, P], of which so many [R] count -> conditions and log frames [R, P, C + 1]."""
+        encoder = self.synthesizer.talker.phone_encoder
+        conditions, log_frames = encoder(phones, lengths, self.first_voice)
+        return torch.cat([conditions, log_frames[..., None]], -1)
+
+    def encode_phones(self, alone: Callable, given: list[list[int]]) -> list[tuple[Tensor, Tensor]]:
+        """See StreamingSynthesizer.encode_each, which `alone` is: one wait, none without phones."""
+        short = [place for place, phones in enumerate(given) if len(phones) <= MOST_PHONES]
+        rows = len(self.first_voice)
+        parts = []
+        for begin in range(0, len(short), rows):
+            phones = np.zeros((rows, MOST_PHONES), np.int64)
+            lengths = np.zeros(rows, np.int64)
+            for row, place in enumerate(short[begin : begin + rows]):
+                lengths[row] = len(given[place])
+                phones[row, : lengths[row]] = given[place]
+            parts.append(self.phones(phones, lengths).clone())
+        found = {}
+        if parts:
+            encoded = torch.from_numpy(self.link.fetch(torch.cat(parts)))
+            for own, place in zip(encoded, short, strict=False):
+                own = own[: len(given[place])].clone()  # All rows would be kept with it.
+                found[place] = own[:, :-1], own[:, -1]
+        return [found.get(place) or alone([phones])[0] for place, phones in enumerate(given)]
 
     def speak(self, planner: StreamingSynthesizer, plan: TickPlan) -> np.ndarray:
         """The sound of a tick [B, N]: one wait, none where all slots have rested for long.

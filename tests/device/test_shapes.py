@@ -10,7 +10,8 @@ from tests.device.test_agent import device_agent, talk
 def functions(agent) -> list:
     """What a tick starts on the device."""
     parts = agent.parts
-    return [parts.ears.graph, parts.lm.hear, *parts.lm.calls, parts.draws.graph, parts.voice.graph]
+    voice = parts.voice.phones, parts.voice.graph
+    return [parts.ears.graph, parts.lm.hear, *parts.lm.calls, parts.draws.graph, *voice]
 
 
 @pytest.mark.slow

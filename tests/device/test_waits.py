@@ -9,7 +9,9 @@ from tests.device.waits import Device, forbidden_waits
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sessions", [1, 8])
-def test_a_tick_waits_two_times_and_once_a_call_of_the_lm(sessions, monkeypatch):
+def test_a_tick_waits_two_times_once_for_new_phones_and_once_a_call_of_the_lm(
+    sessions, monkeypatch
+):
     agent = device_agent(sessions)
     link = agent.parts.lm.link
     found = []
@@ -22,8 +24,8 @@ def test_a_tick_waits_two_times_and_once_a_call_of_the_lm(sessions, monkeypatch)
     with forbidden_waits(monkeypatch, agent) as device:
         talk(agent, sessions, check=check)
     assert device.operations > 1000
-    assert max(waits for waits, _ in found) == 5 and min(waits for waits, _ in found) <= 3
-    assert all(waits <= 2 + calls for waits, calls in found)
+    assert max(waits for waits, _ in found) <= 6 and min(waits for waits, _ in found) <= 3
+    assert all(waits <= 3 + calls for waits, calls in found)
 
 
 @pytest.mark.parametrize(

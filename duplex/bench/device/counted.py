@@ -162,7 +162,7 @@ class Counted:
     def seconds(self, gpu: GPU, bursts: int) -> float:
         """Simulated seconds of a tick with so many calls of the LM after the first."""
         spent = {name: sum(k.seconds(gpu) for k in found) for name, found in self.functions.items()}
-        once = sum(spent[name] for name in ("ears", "words", "LM", "decision", "voice"))
+        once = sum(spent[name] for name in ("ears", "words", "LM", "decision", "phones", "voice"))
         return once + bursts * (spent["burst"] + spent["decision"])
 
     def launches(self) -> int:
@@ -204,6 +204,7 @@ def count(parts: Parts, config: LMConfig, slots: int, dtype=torch.bfloat16) -> C
         "LM": calls[0],
         "burst": calls[1],
         "decision": placed.draws.graph,
+        "phones": placed.voice.phones,
         "voice": placed.voice.graph,
     }
     networks = (shapes.encoder, shapes.talker, shapes.codec, lm)

@@ -136,6 +136,8 @@ class StreamingSynthesizer:
         self.ring = self.config.window + self.patches - 1
         self.calls = 0  # of the transformer, since the start
         self.voice = torch.tensor([voice])
+        # Stands for `encode_each`.
+        self.encode_phones = self.encode_each
         silence = talker.silence_sum().detach()
         self.silence_sums = silence.repeat(self.config.patch_frames)  # [p * C]
 
@@ -218,25 +220,34 @@ class StreamingSynthesizer:
         return max(0.0, known + u.pending_frames + new) / CODEC_FRAME_RATE
 
     @torch.inference_mode()
-    def encode(self, u: Utterance) -> None:
+    def encode(self, slots: list[Utterance]) -> None:
         """Encode the phones that came.
 
         Those with LOOKAHEAD phones, or the turn's end, after them become final.
         """
-        final = len(u.phones) - (LOOKAHEAD if u.is_open else 0)
-        if u.encoded == len(u.phones) and len(u.ends) >= final:
-            return
-        begin = max(0, len(u.ends) - PhoneEncoder.LEFT_CONTEXT)
-        phones = torch.tensor([u.phones[begin:]])
-        conditions, log_frames = self.talker.phone_encoder(
-            phones, torch.tensor([phones.shape[1]]), self.voice
-        )
+        new = [u for u in slots if u.encoded < len(u.phones) or len(u.ends) < final_phones(u)]
+        begins = [max(0, len(u.ends) - PhoneEncoder.LEFT_CONTEXT) for u in new]
+        given = [u.phones[begin:] for u, begin in zip(new, begins, strict=True)]
+        for u, begin, found in zip(new, begins, self.encode_phones(given), strict=True):
+            self.take_in(u, begin, *found)
+
+    def encode_each(self, given: list[list[int]]) -> list[tuple[Tensor, Tensor]]:
+        """What the phone encoder makes of some slots' phones: conditions [P, C], log frames [P]."""
+        found = []
+        for phones in given:
+            lengths = torch.tensor([len(phones)])
+            one = self.talker.phone_encoder(torch.tensor([phones]), lengths, self.voice)
+            found.append((one[0][0], one[1][0]))
+        return found
+
+    def take_in(self, u: Utterance, begin: int, conditions: Tensor, log_frames: Tensor) -> None:
+        """Take what was found of a slot's phones from `begin` on, see `encode_each`."""
         # A phone lasts from a third of a codec frame to a second, whatever is predicted.
-        frames = (log_frames[0].float().exp() / u.rate).clamp(0.3, 75.0).tolist()
+        frames = (log_frames.float().exp() / u.rate).clamp(0.3, 75.0).tolist()
         if begin == 0:
             frames[0] = float(self.config.lead_frames)
-        for i in range(len(u.ends), final):
-            u.conditions.append(conditions[0, i - begin].to(self.silence_sums.dtype))
+        for i in range(len(u.ends), final_phones(u)):
+            u.conditions.append(conditions[i - begin].to(self.silence_sums.dtype))
             u.ends.append((u.ends[-1] if u.ends else 0.0) + frames[i - begin])
         u.pending_frames = sum(frames[len(u.ends) - begin :])
         u.encoded = len(u.phones)
@@ -251,7 +262,6 @@ class StreamingSynthesizer:
         if not u.phones:
             u.clock += CODEC_FRAMES_PER_TICK
             return [None] * CODEC_FRAMES_PER_TICK, spoken
-        self.encode(u)
         if not u.is_speaking and not u.is_paused:
             # It starts, or goes on after the text ran dry.
             is_enough = len(u.ends) - u.phone >= self.config.start_phones or not u.is_open
@@ -289,6 +299,7 @@ class StreamingSynthesizer:
 
     def plan_tick(self, state: TalkerState) -> TickPlan:
         """Advance all slots by a tick."""
+        self.encode(state.slots)
         was_speaking = [u.is_speaking for u in state.slots]
         plans, spoken = zip(*(self.plan(u) for u in state.slots), strict=True)
         # A voice begins with a tick.
@@ -367,6 +378,11 @@ class StreamingSynthesizer:
         codes, state.sums = self.talker.sample_patch(hidden, conditions, uniform, forced)
         state.position += 1
         return codes
+
+
+def final_phones(u: Utterance) -> int:
+    """How many phones of a slot are final: what follows them is there."""
+    return len(u.phones) - (LOOKAHEAD if u.is_open else 0)
 
 
 def report_words(u: Utterance, clock: int, spoken: list[tuple[int, int, int]]) -> None:

@@ -149,7 +149,8 @@ class PhoneEncoder(nn.Module):
     def forward(self, phones: Tensor, lengths: Tensor, voice: Tensor) -> tuple[Tensor, Tensor]:
         """phones [B, P], lengths [B], voice [B] -> conditions [B, P, C], log of the duration in
         frames [B, P]."""
-        inside = (torch.arange(phones.shape[1]) < lengths[:, None])[..., None]  # [B, P, 1]
+        places = torch.arange(phones.shape[1], device=phones.device)
+        inside = (places < lengths[:, None])[..., None]  # [B, P, 1]
         x = (self.embedding(phones) + self.voice(voice)[:, None]) * inside
         for i, (convolution, mixer) in enumerate(zip(self.convolutions, self.mixers, strict=True)):
             sides = (3, 1) if i < self.LAYERS - 1 else (4, 0)

@@ -117,7 +117,7 @@ def test_words_are_spoken_once_in_order_and_the_queue_empties(talker, synthesize
     sentence[4] = []  # A word without sound, such as a smiley.
     say(synthesizer, state, 0, sentence)
     roughly = synthesizer.queued_seconds(state, 0)  # Before the phones are encoded.
-    synthesizer.encode(state.slots[0])
+    synthesizer.encode(state.slots)
     queued = synthesizer.queued_seconds(state, 0)
     assert queued > 1
     assert 0.5 < roughly / queued < 2
