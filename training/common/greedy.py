@@ -25,11 +25,10 @@ class Rows:
     def feed(self, inputs: dict[int, Tensor], is_tick: bool) -> dict[int, Tensor]:
         """Inputs [n, D] of some rows -> the hidden state of each after its last input [D]."""
         counts = [len(inputs.get(row, ())) for row in range(len(self.grammars))]
-        x = self.lm.embedding.new_zeros(len(counts), max(counts), self.lm.config.width)
-        for row, value in inputs.items():
-            x[row, : len(value)] = value
-        hidden, _ = step(self.lm, x, counts, np.full(x.shape[:2], is_tick), self.state)
-        return {row: hidden[row, counts[row] - 1] for row in inputs}
+        x = torch.cat([inputs[row] for row in sorted(inputs)]).to(self.lm.embedding.dtype)
+        hidden, _ = step(self.lm, x, counts, np.full(len(x), is_tick), self.state)
+        last = np.cumsum(counts) - 1
+        return {row: hidden[last[row]] for row in inputs}
 
     def choose(self, row: int, hidden: Tensor) -> int:
         """Take the likeliest symbol of a row after its hidden state [D]."""

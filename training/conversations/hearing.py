@@ -70,7 +70,7 @@ def second_reading(ears: Ears, channel: Channel, start: float, end: float) -> Tu
     wave = torch.from_numpy(channel.wave(start, end))
     wave = F.pad(wave, (features.TAIL_SAMPLES, -len(wave) % TICK_SAMPLES))
     power = features.log_power(wave[None])[0]
-    return read(ears.whisper, Task([*power.split(8)]), ears.config)
+    return read(ears.whisper, Task([ticks.numpy() for ticks in power.split(8)]), ears.config)
 
 
 def words_in(channel: Channel, text: str, start: float, end: float) -> list[list]:

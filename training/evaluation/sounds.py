@@ -33,10 +33,12 @@ LEAD_S = 1.0
 
 def labels(stream: np.ndarray, scores: np.ndarray, names: int, policy: SoundPolicy) -> list[int]:
     """The sounds that are told of a stream of n ticks [N] with these scores [n, K]."""
-    state = Sounds()
+    state = Sounds(1)
     ticks = zip(scores, levels(torch.from_numpy(in_ticks(stream))), strict=True)
-    found = [hear(state, tick, level_db, names, policy) for tick, level_db in ticks]
-    return [kind for kind in found if kind is not None]
+    found = []
+    for tick, level_db in ticks:
+        found += hear(state, tick[None], np.array([level_db]), names, policy).values()
+    return found
 
 
 @torch.inference_mode()

@@ -93,7 +93,11 @@ def agent_transcripts(agent, waves: list[np.ndarray], lead_ticks: int = 6) -> li
 def read_clip(whisper: Whisper, wave: np.ndarray) -> str:
     """What the second pass reads of a clip, float32 [N], as one turn; "" where it believes none."""
     _, power = features.log_mel_and_power(with_silence(wave, 0), features.initial_state(1))[0]
-    found = read(whisper, Task([*power[0].split(MEL_FRAMES_PER_TICK)]), SecondPassConfig())
+    found = read(
+        whisper,
+        Task([ticks.numpy() for ticks in power[0].split(MEL_FRAMES_PER_TICK)]),
+        SecondPassConfig(),
+    )
     return found.text if found.is_believed else ""
 
 
