@@ -24,7 +24,7 @@ from duplex.training.common.options import folder_of, tokenizer_folder
 from duplex.training.common.packing import export_part, fill_up, write_part
 from duplex.training.data.provenance import trained_on, write_sources
 
-PARTS = "encoder lexicon lm draft talker codec speaker sounds".split()
+PARTS = "encoder lexicon lm turn_end draft talker codec speaker sounds".split()
 
 
 def export_codec(run: Path, folder: Path) -> None:
@@ -117,6 +117,8 @@ def export(args: argparse.Namespace) -> None:
         write_sources(out / "encoder", [*(trained_on(args.encoder) or []), *args.source])
     if args.lm:
         export_part(args.lm, out / "lm", strength=args.strength)
+    if args.turn_end:
+        export_head(args.turn_end, out / "turn_end")
     if args.draft:
         export_part(args.draft, out / "draft")
     if args.talker:

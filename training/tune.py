@@ -18,7 +18,7 @@ from duplex.agent import load_agent
 from duplex.training.common.distributed import join
 from duplex.training.common.endings import in_a_sentence, need_extra
 from duplex.training.common.options import add_length, add_noise, add_run
-from duplex.training.common.packing import export_part, fill_up
+from duplex.training.common.packing import copy_part, export_part, fill_up
 from duplex.training.common.run_log import describe_run
 from duplex.training.conversations.listener import load_listener
 from duplex.training.conversations.preparing import is_of, prepare
@@ -39,6 +39,7 @@ from duplex.training.scenes.source import SceneSource
 from duplex.training.scenes.trainer import Trainer, train
 from duplex.training.tuning.instructions import write_instructions
 from duplex.training.tuning.report import sentences, tuning_report
+from duplex.weights import DEFAULT_AGENT
 
 
 def run(args: argparse.Namespace, build: Callable = build_lm, load: Callable = load_agent) -> None:
@@ -90,6 +91,9 @@ def tune(args: argparse.Namespace, build: Callable, load: Callable) -> None:
         return
     best = work / "run" / "best"
     export_part(best if best.exists() else work / "run", args.out / "lm")
+    if not args.backbone:
+        # The LM goes on from the shipped one, in steps that are small to what it tells.
+        copy_part(DEFAULT_AGENT / "turn_end", args.out / "turn_end")
     fill_up(args.out)
     write_instructions(args.out, prepared, args.facts)
     found["after"] = measured(args, args.out, questions, load)

@@ -21,7 +21,17 @@ from duplex.agent.turn_policy import (
     bits,
 )
 from duplex.model.sampling import draw, sample
-from duplex.model.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, STOP, USER_END
+from duplex.model.tokens import (
+    AGENT,
+    ASIDE,
+    BACK,
+    END,
+    FIRST_TEXT_ID,
+    NEXT,
+    OVER,
+    STOP,
+    USER_END,
+)
 
 ONLY_END = Allowed(bits(END), Text.NONE)
 
@@ -67,7 +77,8 @@ def favour(
 ) -> None:
     """Shift the scores [V], or of the controls alone, by what the rules add; mask control symbols.
 
-    The bonus of pending text goes to the token of which the recogniser is certain.
+    The bonus of pending text goes to the token of which the recogniser is certain. Where it is sure
+    enough that the user has said all, the turn ends; the LM says for whom it was.
     """
     if choice.end_stops:
         scores[STOP] = torch.logaddexp(scores[STOP], scores[USER_END])
@@ -75,6 +86,9 @@ def favour(
         scores[ASIDE] = torch.logaddexp(scores[ASIDE], scores[USER_END])
     values = scores.numpy()  # the same memory; of so few numbers numpy makes less ado
     values[:FIRST_TEXT_ID] += np.array(added[:FIRST_TEXT_ID], np.float32)
+    may_end = choice.controls & bits(USER_END) and choice.text == Text.NONE
+    if may_end and values[OVER] > 0:
+        values[[NEXT, BACK]] = -np.inf
     values[forbidden(choice.controls)] = -np.inf
     if added[PENDING_TEXT]:
         for token, confidence in pending.items():

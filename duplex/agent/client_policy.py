@@ -25,6 +25,7 @@ def for_client(policy: TurnPolicy, wanted: TurnTaking) -> TurnPolicy:
         end_silence_ticks=silence_ticks,
         early_end_ticks=round(policy.early_end_ticks * factor),
         early_end_penalty=policy.early_end_penalty * factor,
+        over_at_once=policy.over_at_once * factor,
         end_timeout_ticks=max(silence_ticks, round(policy.end_timeout_ticks * factor)),
         max_voice_pause_ticks=policy.max_voice_pause_ticks if wanted.yields else 0,
         # Words that are only written wait for no voice.

@@ -24,6 +24,7 @@ from duplex.model.ngram_draft import load_draft
 from duplex.model.parts import Parts
 from duplex.model.sound import load_sound_head
 from duplex.model.speaker import load_speaker_head
+from duplex.model.tokens import OVER
 from duplex.model.tts.codec import load_codec
 from duplex.model.tts.g2p import G2P
 from duplex.model.tts.talker import Talker, TalkerConfig
@@ -154,8 +155,24 @@ def load_lm(folder: Path, options: LoadOptions) -> LM:
     fill_lm(lm, tensors)
     del tensors
     lm.load_state_dict(load_tensors(folder / "lm"), strict=False)
+    set_turn_end(lm, folder / "turn_end")
     dtype = torch.bfloat16 if options.format == "bfloat16" else torch.float32
     return lm.merge().to(options.device, dtype).eval()
+
+
+@torch.no_grad()
+def set_turn_end(lm: LM, folder: Path) -> None:
+    """Give the LM the row that tells whether the user has said all; without one it never does."""
+    lm.control_out[OVER] = 0.0
+    if not folder.is_dir():
+        return
+    row = load_tensors(folder)["weight"]
+    if len(row) != lm.config.width:
+        raise BackboneError(
+            f"{folder} was fitted to another LM; make one for this by duplex.training.turn_end, or "
+            "remove it"
+        )
+    lm.control_out[OVER] = row
 
 
 def load_second_pass(options: LoadOptions) -> Whisper | None:

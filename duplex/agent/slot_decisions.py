@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from duplex.agent.turn_policy import PENDING_TEXT, Observation, Text, TurnPolicy, bits
+from duplex.agent.turn_policy import NEVER, PENDING_TEXT, Observation, Text, TurnPolicy, bits
 from duplex.model.sampling import draw, sample_each
 from duplex.model.tokens import (
     AGENT,
@@ -24,6 +24,7 @@ from duplex.model.tokens import (
     END,
     FIRST_TEXT_ID,
     NEXT,
+    OVER,
     STOP,
     USER,
     USER_END,
@@ -91,7 +92,9 @@ def masked(
         controls[symbol] = torch.where(takes, both, controls[symbol])
     biased = torch.stack(controls, 1) + added[:, :FIRST_TEXT_ID].to(scores.dtype)
     places = torch.arange(FIRST_TEXT_ID, device=scores.device)
-    may_come = (choice.controls[:, None] >> places & 1) > 0
+    may_end = _has(choice.controls, USER_END) & (choice.text == int(Text.NONE))
+    ends = may_end & (biased[:, OVER] > 0)
+    may_come = (_without(choice.controls, ends, NEXT, BACK)[:, None] >> places & 1) > 0
     is_pending = asked.pending > 0
     is_certain = is_pending & (asked.confidence >= policy.certain_confidence[:, None])
     bonus = (added[:, PENDING_TEXT, None] * is_certain).to(scores.dtype)
@@ -174,12 +177,20 @@ def bias(seen: Observation, policy: TurnPolicy) -> Tensor:
     added[USER_END] = zero - far - early
     added[ASIDE] = zero - early
     heard = policy.pending_bonus * seen.certain_confidence
+    added[OVER] = zero - surely_over(seen, policy)
     added[BACK] = zero + policy.backchannel_bonus
     added[NEXT] = zero - policy.wait_penalty - heard
     is_transcribed = seen.stream == USER
     added[PENDING_TEXT] = torch.where(is_transcribed, heard, zero)
     added[USER] = torch.where(is_transcribed, zero, heard)
     return torch.stack(added, -1)
+
+
+def surely_over(seen: Observation, policy: TurnPolicy) -> Tensor:
+    """turn_policy.surely_over of all slots: float64 [S]."""
+    early = (policy.early_end_ticks - policy.end_silence_ticks).clamp(min=1)
+    bound = policy.over_at_once * (policy.early_end_ticks - seen.silence_ticks).clamp(min=0) / early
+    return bound.masked_fill(seen.queued_s > 0, NEVER)
 
 
 def may_give_backchannel(seen: Observation, policy: TurnPolicy) -> Tensor:

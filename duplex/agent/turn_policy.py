@@ -26,6 +26,7 @@ from duplex.model.tokens import (
     END,
     FIRST_TEXT_ID,
     NEXT,
+    OVER,
     STOP,
     USER,
     USER_END,
@@ -34,6 +35,7 @@ from duplex.model.tokens import (
 
 NOBODY = 0  # The stream of a text token while neither side speaks.
 LONG_AGO = 1 << 30  # Ticks since something that never happened.
+NEVER = 1000.0  # Nats that nothing has.
 PENDING_TEXT = (
     FIRST_TEXT_ID  # Place of the pending token in an array of biases, behind the controls.
 )
@@ -47,6 +49,7 @@ class TurnPolicy:
     end_silence_ticks: int = 3
     early_end_ticks: int = 14
     early_end_penalty: float = 3.2
+    over_at_once: float = 0.5
     end_timeout_ticks: int = 20
     end_timeout_factor_while_speaking: int = 2
     speech_gap_ticks: int = 6
@@ -353,10 +356,23 @@ def bias(seen: Observation, policy: TurnPolicy) -> list[float]:
     if seen.silence_ticks < policy.early_end_ticks and not seen.agent_open:
         added[USER_END] -= policy.early_end_penalty  # who pauses for thought goes on
         added[ASIDE] -= policy.early_end_penalty
+    added[OVER] -= surely_over(seen, policy)
     heard = policy.pending_bonus * seen.certain_confidence
     added[NEXT] -= heard
     added[PENDING_TEXT if seen.stream == USER else USER] += heard
     return added
+
+
+def surely_over(seen: Observation, policy: TurnPolicy) -> float:
+    """How sure, in nats, it must be that the user has said all, for the turn to end whatever the LM
+    wants: less with each tick of silence, for most pauses are shorter.
+
+    Beside the agent's voice it never is: what is said into it is mostly no question.
+    """
+    if seen.queued_s > 0:
+        return NEVER
+    early = policy.early_end_ticks - policy.end_silence_ticks
+    return policy.over_at_once * max(policy.early_end_ticks - seen.silence_ticks, 0) / max(early, 1)
 
 
 def next_for_request(

@@ -37,7 +37,9 @@ END = 7
 STOP = 8
 # The agent's own backchannel: it says "mhm" while the user's turn goes on.
 BACK = 9
-# 10 to 12 are spare.
+# It is never drawn: its score tells by how many nats the user has rather said all than not.
+OVER = 10
+# 11 and 12 are spare.
 # Instead of </user>: it was for somebody else, or a mere backchannel; nobody waits for an answer.
 ASIDE = 13
 # The base tokenizer's special tokens end at 16; of them only the chat marks 0 to 2 keep their use.

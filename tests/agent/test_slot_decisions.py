@@ -15,7 +15,18 @@ from duplex.agent.session import Session, observe, surely_waits
 from duplex.agent.slot_decisions import Asked, decide, row, unpack
 from duplex.agent.turn_policy import LONG_AGO, Allowed, Observation, Text
 from duplex.model.sampling import draw
-from duplex.model.tokens import AGENT, ASIDE, END, FIRST_TEXT_ID, STOP, USER, USER_END, Grammar
+from duplex.model.tokens import (
+    AGENT,
+    ASIDE,
+    END,
+    FIRST_TEXT_ID,
+    NEXT,
+    OVER,
+    STOP,
+    USER,
+    USER_END,
+    Grammar,
+)
 
 ROWS = 1500
 PENDING = 4
@@ -134,6 +145,34 @@ def test_the_same_symbols_are_drawn(cases):
     assert symbols == expected
     kinds = Counter("text" if symbol >= FIRST_TEXT_ID else symbol for symbol in symbols)
     assert all(kinds[kind] > 3 for kind in ("text", USER, USER_END, AGENT, END, STOP, ASIDE)), kinds
+
+
+@pytest.mark.parametrize(
+    ("changes", "sureness", "symbol"),
+    [
+        ({}, 1.5, NEXT),  # at once it must be surer
+        ({}, 2.5, USER_END),
+        ({"silence_ticks": 12}, 1.5, USER_END),  # most pauses are shorter
+        ({"silence_ticks": 2}, 9.0, NEXT),
+        ({"has_pending": True}, 9.0, NEXT),  # a word is to be written first
+        ({"second_pass_ticks": 1}, 9.0, NEXT),
+        ({"agent_open": True}, 9.0, NEXT),  # whether it yields is another question
+        ({"is_far": True}, 2.5, ASIDE),  # the LM says for whom it was
+    ],
+)
+def test_who_has_surely_said_all_is_answered(changes, sureness, symbol):
+    policy = TurnPolicy(over_at_once=2.0)
+    seen = Observation(USER, user_open=True, silence_ticks=3, max_confidence=1.0)
+    seen = replace(seen, **changes)
+    session = Session(policy, 0)
+    session.grammar = Grammar(USER, True, seen.agent_open)
+    session.temperature = 0.0
+    scores = torch.full((FIRST_TEXT_ID,), -20.0)
+    scores[[NEXT, USER_END, ASIDE, OVER]] = torch.tensor([5.0, 0.0, -3.0, sureness])
+    asked = asked_of([(session, seen)])
+    choice = turn_policy.allowed(seen, policy)
+    assert choose(session, scores.clone(), seen, policy, choice, AgentConfig()) == symbol
+    assert decide(scores[None], asked, 30).tolist() == [symbol]
 
 
 def test_rows_decide_as_each_would_alone_in_any_order(cases):

@@ -27,7 +27,7 @@ from duplex.agent.turn_policy import (
     pause_voice,
     symbol_budget,
 )
-from duplex.model.tokens import AGENT, ASIDE, BACK, END, NEXT, STOP, USER, USER_END
+from duplex.model.tokens import AGENT, ASIDE, BACK, END, NEXT, OVER, STOP, USER, USER_END
 
 ROOT = Path(__file__).parents[2]
 POLICY = TurnPolicy()
@@ -226,6 +226,8 @@ def test_confidence_that_an_answer_needs(silence, since_token, since_agent, conf
 
 
 SURE = replace(LISTENING, silence_ticks=POLICY.early_end_ticks, transcribed_words=3)
+# What must be surer one tick before that.
+ONE_TICK = POLICY.over_at_once / (POLICY.early_end_ticks - QUIET)
 EARLY = POLICY.early_end_penalty
 FAR = POLICY.far_penalty
 
@@ -236,9 +238,9 @@ FAR = POLICY.far_penalty
         (SURE, {}),
         (
             replace(SURE, silence_ticks=POLICY.early_end_ticks - 1),
-            {USER_END: -EARLY, ASIDE: -EARLY},
+            {USER_END: -EARLY, ASIDE: -EARLY, OVER: -round(ONE_TICK, 9)},
         ),
-        (replace(SURE, silence_ticks=QUIET, agent_open=True), {}),
+        (replace(SURE, silence_ticks=QUIET, agent_open=True), {OVER: -POLICY.over_at_once}),
         (replace(SURE, transcribed_words=2), {STOP: -POLICY.backchannel_stop_penalty}),
         (replace(SURE, is_far=True), {STOP: -FAR, USER_END: -FAR}),
         (replace(SURE, certain_confidence=0.5), {NEXT: -3.0, PENDING_TEXT: 3.0}),
@@ -250,7 +252,8 @@ def test_bias(seen, expected):
     added = bias(seen, POLICY)
     expected = {NEXT: 0.0} | expected
     expected[NEXT] -= POLICY.wait_penalty
-    assert {i: round(nats, 9) for i, nats in enumerate(added) if nats} == expected
+    found = {place: round(nats, 9) for place, nats in enumerate(added) if nats}
+    assert found == {place: nats for place, nats in expected.items() if nats}
 
 
 @pytest.mark.parametrize(

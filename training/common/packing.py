@@ -44,9 +44,12 @@ def export_part(
 def fill_up(out: Path) -> None:
     """Copy what an agent needs and `out` lacks from the shipped agent.
 
-    Heads for speakers and sounds know one encoder only: the shipped ones go with the shipped one.
+    Heads for speakers and sounds know one encoder only, that for the ends of turns one LM: the
+    shipped ones go with the shipped one.
     """
     names = ["encoder", "lexicon", "lm", "draft", "talker", "codec"]
+    if not (out / "lm" / "model.safetensors").exists():
+        names.append("turn_end")
     if not (out / "encoder" / "model.safetensors").exists():
         names += ["speaker", "sounds"]
     for name in names:
