@@ -249,7 +249,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=folder_to_make, required=True, help="a run resumes there")
     parser.add_argument(
-        "--decay", type=float, default=100.0, help="of the weights (default %(default)s)"
+        "--decay", type=float, default=300.0, help="of the weights (default %(default)s)"
     )
     parser.add_argument("--agent", type=Path, help="agent folder (default: the one that ships)")
     parser.add_argument("--backbone", type=Path, help="of its LM (default: SmolLM2)")
